@@ -1,0 +1,100 @@
+//! Every bound of the server, with its reason. Nothing that a peer or a device can make grow is
+//! without one.
+
+use std::time::Duration;
+
+/// URB slots of a device unless told otherwise: URBs that can be with the device at once. Linux
+/// clients keep up to a few dozen in flight (a webcam 5 of 32 packets, storage with UAS 30 or so).
+pub const URBS_DEFAULT: usize = 256;
+
+/// Fewest URB slots of a device: each of its endpoints can always have one
+/// ([`ENDPOINT_RESERVE`]), and one more makes a queue possible.
+pub const URBS_MIN: usize = 2 * ENDPOINT_RESERVE;
+
+/// Most URB slots of a device: beyond it, usbfs's own memory for URBs is the limit.
+pub const URBS_MAX: usize = 4096;
+
+/// URBs that wait for a slot, for each device. A waiting IN URB costs its record only. More than
+/// these, and a SUBMIT is answered with -ENOMEM.
+pub const URBS_WAITING_MAX: usize = 2048;
+
+/// Records kept for SUBMITs that are refused: their answer needs a place too. When even these are
+/// used up, the client has not read so many refusals, and its socket is not read until it does.
+pub const URBS_REFUSED_MAX: usize = 16;
+
+/// UNLINK answers that can wait to be written before the socket is not read any more. The client's
+/// kernel reads replies in a thread of its own, so it can't be waiting for us meanwhile.
+pub const UNLINK_REPLIES_MAX: usize = 1024;
+
+/// Slots, and buffer memory in the same spirit, that only endpoints with nothing in flight may
+/// take, so that a silent endpoint that has taken all others can't keep control transfers out.
+/// One for each endpoint address there can be.
+pub const ENDPOINT_RESERVE: usize = 32;
+
+/// Share of a device's buffer memory that only endpoints with nothing in flight may take: one in
+/// this many bytes.
+pub const MEMORY_RESERVE_SHARE: usize = 16;
+
+/// Bytes of buffer memory of a device unless told otherwise. Address space that is committed when
+/// it is first used: what it costs is what a client really had in flight at once.
+pub const MEMORY_DEFAULT: usize = 64 << 20;
+
+/// Bytes of buffer memory of a device at least: a few of the largest URBs that common drivers
+/// submit.
+pub const MEMORY_MIN: usize = 1 << 20;
+
+/// Bytes of a device's buffer memory that are mapped from the device where the platform can
+/// (usbfs), unless told otherwise. usbfs allows 16 MiB for all processes together by default.
+pub const DEVICE_MEMORY_DEFAULT: usize = 2 << 20;
+
+/// Bytes of the largest URB that is accepted, unless told otherwise.
+pub const URB_LEN_DEFAULT: usize = 16 << 20;
+
+/// Bytes of data of the largest control transfer: libusb refuses more on Linux
+/// (`MAX_CTRL_BUFFER_LENGTH`).
+pub const CONTROL_LEN_MAX: usize = 4096;
+
+/// Connections at once. Each costs a descriptor and, before it imports, well under a kilobyte.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Devices attached at once: each has a thread and its buffer memory.
+pub const ATTACHED_MAX: usize = 256;
+
+/// How long a client may take for its handshake, and to take the last bytes of a reply.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long shutdown waits for devices to be given back before the process ends anyway; the kernel
+/// then closes what is left.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
+const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
+const _: () = assert!(
+    URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2,
+    "two of the largest fit at once"
+);
+const _: () = assert!(CONTROL_LEN_MAX + 8 <= MEMORY_MIN / MEMORY_RESERVE_SHARE);
+
+/// What one attached device may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceLimits {
+    /// URB slots.
+    pub urbs: usize,
+    /// Bytes of buffer memory, all together.
+    pub memory: usize,
+    /// Bytes of it to map from the device, where the platform can.
+    pub device_memory: usize,
+    /// Bytes of the largest URB.
+    pub urb_len: usize,
+}
+
+impl Default for DeviceLimits {
+    fn default() -> Self {
+        Self {
+            urbs: URBS_DEFAULT,
+            memory: MEMORY_DEFAULT,
+            device_memory: DEVICE_MEMORY_DEFAULT,
+            urb_len: URB_LEN_DEFAULT,
+        }
+    }
+}

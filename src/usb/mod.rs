@@ -1,0 +1,331 @@
+//! What usbferry needs of a USB stack, as traits, and the plain data that crosses them.
+//!
+//! Two stacks implement them: [`libusb`], the real one, and [`sim`], devices made of software that
+//! go through the same sessions, reactor and wire code. Which one is a type parameter of the
+//! reactor; nothing on the path of a URB is called through a pointer.
+//!
+//! - [`Backend`] finds devices; it lives on the thread that looks for them.
+//! - [`Candidate`] is a device that was found and can be opened, on a thread that may block.
+//! - [`Port`] is an open device. Whoever owns it may use it: the reactor submits and reaps through
+//!   it, and moves it to the device's worker for everything that can sleep, so that the two can
+//!   never touch the device at once.
+//! - [`Transfer`] carries one URB at a time and owns its buffer while it is in flight.
+//!
+//! Contract: calls marked *blocks* run on worker threads only. Statuses are those of the wire:
+//! each stack maps its own errors in one place.
+
+pub mod descriptor;
+pub mod libusb;
+pub mod sim;
+pub mod special;
+
+use std::fmt;
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+use usbferry_sys::arena::{Arena, Block};
+
+use crate::limits::DeviceLimits;
+use crate::wire::iso::Packets;
+use crate::wire::op::{OpStatus, UsbDevice};
+use crate::wire::status::Status;
+use crate::wire::types::{EndpointAddress, TransferType};
+use special::SpecialRequest;
+
+/// A USB stack: finds the devices that are present.
+pub trait Backend: Send + 'static {
+    /// A device it found.
+    type Candidate: Candidate;
+
+    /// Lists all devices present now, hubs and unusable ones included. *Blocks.*
+    ///
+    /// # Errors
+    /// The stack can't tell; the message says why, for the log.
+    fn scan(&mut self) -> Result<Vec<Self::Candidate>, String>;
+}
+
+/// A device that was present when it was looked for.
+pub trait Candidate: Clone + Send + 'static {
+    /// What it becomes when opened.
+    type Port: Port;
+
+    /// What is known of it without opening it.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Opens it for a client: kernel drivers detached, interfaces claimed, transfers and buffers
+    /// allocated. *Blocks.*
+    ///
+    /// # Errors
+    /// It can't be opened; everything is as before.
+    fn open(&self, limits: &DeviceLimits) -> Result<Opened<Self::Port>, OpenError>;
+}
+
+/// A device as found by a scan.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// What clients are told.
+    pub device: UsbDevice,
+    /// iManufacturer's text, where the system knows it.
+    pub manufacturer: Option<String>,
+    /// iProduct's text, where the system knows it.
+    pub product: Option<String>,
+    /// iSerialNumber's text, where the system knows it.
+    pub serial: Option<String>,
+    /// Kernel drivers that hold its interfaces now, each once.
+    pub drivers: Vec<String>,
+    /// The device came in through a USB/IP client of this machine.
+    pub imported: bool,
+    /// Why it can't be opened, with what to do about it.
+    pub obstacle: Option<String>,
+}
+
+/// bDeviceClass of a hub.
+const CLASS_HUB: u8 = 9;
+
+impl DeviceInfo {
+    /// Whether it is a hub, which can't be exported.
+    #[must_use]
+    pub const fn is_hub(&self) -> bool {
+        self.device.device_class == CLASS_HUB
+    }
+}
+
+/// A device opened for a client.
+pub struct Opened<P: Port> {
+    /// The device.
+    pub port: P,
+    /// Its URB slots: as many as [`DeviceLimits::urbs`] says, each for any endpoint.
+    pub transfers: Vec<P::Transfer>,
+    /// Its buffers.
+    pub memory: Arena,
+    /// The active configuration, or `None` when the device has none.
+    pub configuration: Option<Configuration>,
+}
+
+/// Why a device could not be opened.
+#[derive(Clone, Debug)]
+pub struct OpenError {
+    /// What the client is told.
+    pub status: OpStatus,
+    /// What happened and what to do about it, for the log.
+    pub message: String,
+}
+
+/// A configuration as it stands: which endpoints there are, and which of them may be used.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Configuration {
+    /// bConfigurationValue.
+    pub value: u8,
+    /// By interface number.
+    pub interfaces: Vec<Interface>,
+}
+
+/// An interface of a [`Configuration`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Interface {
+    /// bInterfaceNumber.
+    pub number: u8,
+    /// bAlternateSetting of the setting in force.
+    pub current: u8,
+    /// All its settings.
+    pub alternates: Vec<Alternate>,
+    /// `Some` when it could not be claimed: what URBs to its endpoints are answered with.
+    pub refused: Option<Status>,
+}
+
+/// An alternate setting of an [`Interface`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(
+    missing_docs,
+    reason = "the field names are those of USB 2.0, table 9-12"
+)]
+pub struct Alternate {
+    pub setting: u8,
+    pub class: u8,
+    pub sub_class: u8,
+    pub protocol: u8,
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// An endpoint of an [`Alternate`] setting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// Number and direction.
+    pub address: EndpointAddress,
+    /// How it moves data.
+    pub transfer_type: TransferType,
+    /// wMaxPacketSize as the descriptor has it, multiplier bits included.
+    pub max_packet_size: u16,
+}
+
+/// A descriptor that becomes ready when transfers may have completed. Borrowed: it belongs to the
+/// port and is valid until the port is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EventSource {
+    /// The descriptor.
+    pub fd: RawFd,
+    /// Wait for it to be readable.
+    pub readable: bool,
+    /// Wait for it to be writable, which is how usbfs says "something to reap".
+    pub writable: bool,
+}
+
+/// An open device.
+pub trait Port: Send + Sized + 'static {
+    /// Carries one URB at a time.
+    type Transfer: Transfer;
+
+    /// Names a transfer in flight for [`Port::cancel`], on any thread.
+    type CancelToken: Send + 'static;
+
+    /// The descriptors to watch while the device is open.
+    fn event_sources(&self) -> Vec<EventSource>;
+
+    /// Starts a URB. `block` holds the data (OUT) or has room for it (IN), and goes with the
+    /// transfer until [`Transfer::take`]; a control transfer's starts with its SETUP packet.
+    ///
+    /// # Errors
+    /// It was not started; the block comes back.
+    ///
+    /// # Panics
+    /// When the transfer is in flight, or the block is shorter than the submission says.
+    fn submit(
+        &mut self,
+        transfer: &mut Self::Transfer,
+        submission: &Submission<'_>,
+        block: Block,
+        now: Instant,
+    ) -> Result<(), Refused>;
+
+    /// Finds transfers that ended and appends the index of each to `completed`, which has room
+    /// for all transfers of the device. Never blocks. May leave some for the next call, and then
+    /// says so.
+    fn reap(&mut self, now: Instant, completed: &mut Vec<u32>) -> Reaped;
+
+    /// When to call [`Port::reap`] next if no descriptor becomes ready before.
+    fn next_deadline(&self) -> Option<Instant>;
+
+    /// A name for `transfer`, which is in flight.
+    fn cancel_token(transfer: &Self::Transfer) -> Self::CancelToken;
+
+    /// Asks for a transfer to be given up. It is still reaped, whatever it then ended with.
+    /// *Blocks*: usbfs waits until the host controller has let go of the URB.
+    fn cancel(&mut self, token: &Self::CancelToken);
+
+    /// Carries out a request that the host's stack must perform. No transfer of the interfaces it
+    /// concerns may be in flight. *Blocks.*
+    fn perform(&mut self, request: SpecialRequest) -> Performed;
+
+    /// Gives the device back: kernel drivers too. No transfer may be in flight. *Blocks.*
+    fn close(self, transfers: Vec<Self::Transfer>, memory: Arena);
+}
+
+/// A URB slot.
+pub trait Transfer: Send + 'static {
+    /// Ends a transfer that was reaped: what became of it, and its buffer.
+    ///
+    /// # Panics
+    /// When it is in flight or was taken already.
+    fn take(&mut self) -> Completion;
+
+    /// What became of packet `index` of an isochronous transfer that was taken: bytes and status.
+    fn packet(&self, index: usize) -> (u32, Status);
+}
+
+/// A URB, as [`Port::submit`] gets it.
+#[derive(Clone, Copy)]
+pub struct Submission<'a> {
+    /// Where to.
+    pub endpoint: EndpointAddress,
+    /// The type of that endpoint.
+    pub transfer_type: TransferType,
+    /// Bytes of the block that count, a control transfer's SETUP packet included. Isochronous:
+    /// the sum of the packets' lengths.
+    pub length: usize,
+    /// End full OUT packets with an empty one. Only ever set for bulk OUT.
+    pub zero_packet: bool,
+    /// The packets of an isochronous URB, else empty. They lie in the block one behind the other
+    /// in this order, whatever their offsets say.
+    pub packets: Packets<'a>,
+}
+
+/// How a transfer ended.
+#[derive(Debug)]
+pub struct Completion {
+    /// Its status as the wire has it; [`Status::ECONNRESET`] when it was cancelled.
+    pub status: Status,
+    /// Bytes transferred, without a SETUP packet. Says nothing for isochronous transfers.
+    pub actual_length: u32,
+    /// Its buffer.
+    pub block: Block,
+}
+
+/// A submission that was refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// Its buffer.
+    pub block: Block,
+    /// Why.
+    pub reason: RefusedReason,
+}
+
+/// Why a submission was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RefusedReason {
+    /// The system has no memory for it now; it may be tried again when another has ended.
+    NoMemory,
+    /// The device is gone.
+    Gone,
+    /// Anything else, as the wire has it.
+    Failed(Status),
+}
+
+/// What [`Port::reap`] found besides completed transfers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reaped {
+    /// There may be more: call again, without waiting for a descriptor.
+    pub more: bool,
+    /// The device is gone.
+    pub gone: bool,
+}
+
+/// How a special request ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Performed {
+    /// As asked.
+    Done,
+    /// As asked, and this is the configuration now in force.
+    Reconfigured(Option<Configuration>),
+    /// The host has nothing to do for it: send it to the device as it stands.
+    Forward,
+    /// The device or the host refused.
+    Failed(Status),
+    /// The device is gone, or has become another.
+    Gone,
+}
+
+impl Configuration {
+    /// Interface `number`.
+    #[must_use]
+    pub fn interface(&self, number: u8) -> Option<&Interface> {
+        self.interfaces
+            .iter()
+            .find(|interface| interface.number == number)
+    }
+}
+
+impl Interface {
+    /// The setting in force.
+    #[must_use]
+    pub fn alternate(&self) -> Option<&Alternate> {
+        self.alternates
+            .iter()
+            .find(|alternate| alternate.setting == self.current)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}

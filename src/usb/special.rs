@@ -1,0 +1,144 @@
+//! Requests that the host's stack must perform, because it keeps state of its own about them: a
+//! raw SET_INTERFACE would change the device but not the endpoints that the host knows.
+//!
+//! The kernel's exporter knows the same four (`drivers/usb/usbip/stub_rx.c`,
+//! `tweak_special_requests`) and like it we compare the whole bmRequestType.
+
+use crate::wire::setup::Setup;
+use crate::wire::status::Status;
+use crate::wire::types::EndpointAddress;
+
+/// A request that the host's stack performs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpecialRequest {
+    /// SET_CONFIGURATION; zero unconfigures.
+    SetConfiguration(u8),
+    /// SET_INTERFACE.
+    #[allow(missing_docs, reason = "bInterfaceNumber and bAlternateSetting")]
+    SetInterface { interface: u8, alternate: u8 },
+    /// CLEAR_FEATURE(ENDPOINT_HALT), which resets the host's data toggle too.
+    ClearHalt(EndpointAddress),
+    /// SET_FEATURE(PORT_RESET), as a hub would get it: a reset of the device.
+    Reset,
+}
+
+/// What to do with a control request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Send it to the device.
+    Ordinary,
+    /// Have the host perform it.
+    Special(SpecialRequest),
+    /// Answer it without the device, which must never see it.
+    Refuse(Status),
+}
+
+const TO_DEVICE: u8 = 0x00;
+const TO_INTERFACE: u8 = 0x01;
+const TO_ENDPOINT: u8 = 0x02;
+const TO_HUB_PORT: u8 = 0x23;
+
+const CLEAR_FEATURE: u8 = 1;
+const SET_FEATURE: u8 = 3;
+const SET_ADDRESS: u8 = 5;
+const SET_CONFIGURATION: u8 = 9;
+const SET_INTERFACE: u8 = 11;
+
+const FEATURE_ENDPOINT_HALT: u16 = 0;
+const FEATURE_TEST_MODE: u16 = 2;
+const FEATURE_PORT_RESET: u16 = 4;
+
+/// Sorts a control request.
+#[must_use]
+pub fn classify(setup: &Setup) -> Class {
+    let [value_low, _] = setup.value.to_le_bytes();
+    let [index_low, _] = setup.index.to_le_bytes();
+    match (setup.request_type, setup.request) {
+        (TO_ENDPOINT, CLEAR_FEATURE) if setup.value == FEATURE_ENDPOINT_HALT => {
+            let endpoint = EndpointAddress::from_byte(index_low);
+            // The default endpoint has no halt that a host could clear; usbfs knows no ep 0 here.
+            if endpoint.number() == 0 {
+                return Class::Ordinary;
+            }
+            Class::Special(SpecialRequest::ClearHalt(endpoint))
+        }
+        (TO_INTERFACE, SET_INTERFACE) => Class::Special(SpecialRequest::SetInterface {
+            interface: index_low,
+            alternate: value_low,
+        }),
+        (TO_DEVICE, SET_CONFIGURATION) => {
+            Class::Special(SpecialRequest::SetConfiguration(value_low))
+        }
+        (TO_HUB_PORT, SET_FEATURE) if setup.value == FEATURE_PORT_RESET => {
+            Class::Special(SpecialRequest::Reset)
+        }
+        // A new address would hide the device from its own host; a test mode lasts until the
+        // device loses power.
+        (TO_DEVICE, SET_ADDRESS) => Class::Refuse(Status::EPIPE),
+        (TO_DEVICE, SET_FEATURE) if setup.value == FEATURE_TEST_MODE => {
+            Class::Refuse(Status::EPIPE)
+        }
+        _ => Class::Ordinary,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(bytes: [u8; 8]) -> Class {
+        classify(&Setup::from_bytes(&bytes))
+    }
+
+    #[test]
+    fn the_four_special_requests_are_found() {
+        use Class::Special;
+        assert_eq!(
+            class([0, 9, 3, 0, 0, 0, 0, 0]),
+            Special(SpecialRequest::SetConfiguration(3))
+        );
+        assert_eq!(
+            class([1, 11, 2, 0, 1, 0, 0, 0]),
+            Special(SpecialRequest::SetInterface {
+                interface: 1,
+                alternate: 2
+            })
+        );
+        assert_eq!(
+            class([2, 1, 0, 0, 0x81, 0, 0, 0]),
+            Special(SpecialRequest::ClearHalt(EndpointAddress::from_byte(0x81)))
+        );
+        assert_eq!(
+            class([0x23, 3, 4, 0, 1, 0, 0, 0]),
+            Special(SpecialRequest::Reset)
+        );
+    }
+
+    #[test]
+    fn dangerous_requests_stay_here() {
+        assert_eq!(
+            class([0, 5, 7, 0, 0, 0, 0, 0]),
+            Class::Refuse(Status::EPIPE)
+        );
+        assert_eq!(
+            class([0, 3, 2, 0, 0, 4, 0, 0]),
+            Class::Refuse(Status::EPIPE)
+        );
+    }
+
+    #[test]
+    fn everything_else_goes_to_the_device() {
+        for bytes in [
+            [0x80, 6, 0, 1, 0, 0, 18, 0], // GET_DESCRIPTOR
+            [2, 1, 0, 0, 0x00, 0, 0, 0],  // halt of the default endpoint
+            [2, 1, 0, 0, 0x80, 0, 0, 0],  // the same, IN
+            [2, 3, 0, 0, 0x81, 0, 0, 0],  // SET_FEATURE(ENDPOINT_HALT)
+            [0x21, 11, 0, 0, 0, 0, 0, 0], // a class request with the number of SET_INTERFACE
+            [0x40, 9, 0, 0, 0, 0, 0, 0],  // a vendor request with that of SET_CONFIGURATION
+            [0x23, 3, 8, 0, 1, 0, 0, 0],  // another port feature
+            [0, 3, 1, 0, 0, 0, 0, 0],     // remote wakeup
+        ] {
+            assert_eq!(class(bytes), Class::Ordinary, "{bytes:02x?}");
+        }
+    }
+}

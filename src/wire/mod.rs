@@ -1,0 +1,65 @@
+//! The protocol's bytes: parsing what strangers send, emitting what a client's kernel trusts.
+//!
+//! - [`types`]: seqnum, devid, busid, endpoint address, speed.
+//! - [`op`]: the handshake, DEVLIST and IMPORT.
+//! - [`pdu`]: the 48-byte headers of CMD_SUBMIT, CMD_UNLINK and their replies.
+//! - [`iso`]: the packet descriptors that follow an isochronous URB.
+//! - [`setup`]: the SETUP packet of a control transfer.
+//! - [`status`]: Linux errno values.
+//!
+//! Contract: nothing here panics on any input, allocates, blocks, or knows a socket or a clock.
+//! Parsers take arrays of the exact length, so there is no length to check twice. Integers are
+//! big-endian unless a type says otherwise. Layouts: `Documentation/usb/usbip_protocol.rst`,
+//! `drivers/usb/usbip/usbip_common.h`; where those two differ, the kernel's code is followed.
+
+pub mod iso;
+pub mod op;
+pub mod pdu;
+pub mod setup;
+pub mod status;
+pub mod types;
+
+use std::fmt;
+
+/// A peer's bytes that no server can answer: its connection is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// The handshake has another version than 0x0111, which is the only one there is.
+    Version(u16),
+    /// A request came with a status, which only replies have.
+    RequestStatus(u32),
+    /// An operation that no server offers.
+    Operation(u16),
+    /// A command that a client can't send.
+    Command(u32),
+    /// A direction other than 0 or 1.
+    Direction(u32),
+    /// An endpoint number above 15.
+    Endpoint(u32),
+    /// A negative transfer_buffer_length.
+    Length(i32),
+    /// More than 1024 isochronous packets, or less than none.
+    Packets(i32),
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Version(version) => {
+                write!(
+                    f,
+                    "protocol version {version:#06x} where only 0x0111 is spoken"
+                )
+            }
+            Self::RequestStatus(status) => write!(f, "a request with status {status}"),
+            Self::Operation(code) => write!(f, "unknown operation {code:#06x}"),
+            Self::Command(command) => write!(f, "unknown command {command:#010x}"),
+            Self::Direction(direction) => write!(f, "direction {direction}"),
+            Self::Endpoint(number) => write!(f, "endpoint number {number}"),
+            Self::Length(length) => write!(f, "transfer_buffer_length {length}"),
+            Self::Packets(count) => write!(f, "number_of_packets {count}"),
+        }
+    }
+}

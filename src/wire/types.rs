@@ -1,0 +1,286 @@
+//! The words of the protocol that are more than a number.
+
+use std::fmt;
+
+/// Identifies a request on its connection. Clients choose it freely (Linux counts per virtual hub
+/// and wraps through zero, usbip-win2 keeps the direction in bit 0): compared, never ordered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct SeqNum(pub u32);
+
+impl fmt::Debug for SeqNum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+impl fmt::Display for SeqNum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// `busnum << 16 | devnum`: how each PDU names the device its connection imported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DevId(pub u32);
+
+impl DevId {
+    /// The id of a device by bus and address. Both fit in eight bits, because the Linux tool keeps
+    /// only so many (`tools/usb/usbip/libsrc/vhci_driver.c`).
+    #[must_use]
+    pub const fn new(busnum: u8, devnum: u8) -> Self {
+        Self((busnum as u32) << 16 | devnum as u32)
+    }
+}
+
+impl fmt::Display for DevId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+/// Bytes of a busid on the wire, padding included.
+pub const BUS_ID_LEN: usize = 32;
+
+/// A device's name on its server: the kernel's port path, such as `1-2.3`. At most 31 bytes, so
+/// that a NUL always ends it on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BusId([u8; BUS_ID_LEN]);
+
+impl BusId {
+    /// Makes a busid of `name`; `None` when it is empty, longer than 31 bytes, or has a NUL.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let bytes = name.as_bytes();
+        if bytes.is_empty() || bytes.len() >= BUS_ID_LEN || bytes.contains(&0) {
+            return None;
+        }
+        let mut field = [0; BUS_ID_LEN];
+        field[..bytes.len()].copy_from_slice(bytes);
+        Some(Self(field))
+    }
+
+    /// Reads the wire's field: what stands before the first NUL, or all 32 bytes where there is
+    /// none, which equals no busid of ours. Bytes after the NUL do not count.
+    #[must_use]
+    pub fn from_wire(field: &[u8; BUS_ID_LEN]) -> Self {
+        let len = field.iter().position(|&b| b == 0).unwrap_or(BUS_ID_LEN);
+        let mut padded = [0; BUS_ID_LEN];
+        padded[..len].copy_from_slice(&field[..len]);
+        Self(padded)
+    }
+
+    /// The field as the wire has it, zero-padded.
+    #[must_use]
+    pub const fn as_wire(&self) -> &[u8; BUS_ID_LEN] {
+        &self.0
+    }
+
+    /// The name without its padding.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        let len = self.0.iter().position(|&b| b == 0).unwrap_or(BUS_ID_LEN);
+        &self.0[..len]
+    }
+}
+
+impl fmt::Display for BusId {
+    /// Peers choose these bytes, so everything unprintable is escaped before it reaches a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.as_bytes().escape_ascii().to_string())
+    }
+}
+
+impl fmt::Debug for BusId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Which way data flows, seen from the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Direction {
+    /// Host to device.
+    Out,
+    /// Device to host.
+    In,
+}
+
+/// An endpoint's number and direction as one byte: bit 7 set for IN (USB 2.0, table 9-13).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct EndpointAddress(u8);
+
+impl EndpointAddress {
+    /// Number of distinct addresses: 16 numbers, two directions.
+    pub const COUNT: usize = 32;
+
+    /// The address of endpoint `number` (0 to 15; higher bits are dropped) in `direction`.
+    #[must_use]
+    pub const fn new(number: u8, direction: Direction) -> Self {
+        let number = number & 0x0f;
+        match direction {
+            Direction::Out => Self(number),
+            Direction::In => Self(number | 0x80),
+        }
+    }
+
+    /// The address as a descriptor or a request's wIndex has it; bits 4 to 6 are dropped.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Self {
+        Self(byte & 0x8f)
+    }
+
+    /// The byte of the descriptor.
+    #[must_use]
+    pub const fn as_byte(self) -> u8 {
+        self.0
+    }
+
+    /// 0 to 15.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0 & 0x0f
+    }
+
+    /// IN when bit 7 is set.
+    #[must_use]
+    pub const fn direction(self) -> Direction {
+        if self.0 & 0x80 == 0 {
+            Direction::Out
+        } else {
+            Direction::In
+        }
+    }
+
+    /// A dense index below [`Self::COUNT`], for tables by endpoint.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        (self.0 & 0x0f) as usize | (self.0 >> 3 & 0x10) as usize
+    }
+
+    /// The bit of this address in a set of endpoints held in 32 bits.
+    #[must_use]
+    pub const fn bit(self) -> u32 {
+        1 << self.index()
+    }
+}
+
+impl fmt::Debug for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:02x}", self.0)
+    }
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The four ways USB moves data (USB 2.0, section 4.7), in the coding of bmAttributes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TransferType {
+    /// Setup packet, optional data, status.
+    Control,
+    /// Fixed rate, no retries, packet by packet.
+    Isochronous,
+    /// Reliable, as fast as the bus allows.
+    Bulk,
+    /// Reliable, polled at an interval.
+    Interrupt,
+}
+
+impl TransferType {
+    /// The type in the low two bits of an endpoint descriptor's bmAttributes.
+    #[must_use]
+    pub const fn from_attributes(attributes: u8) -> Self {
+        match attributes & 3 {
+            0 => Self::Control,
+            1 => Self::Isochronous,
+            2 => Self::Bulk,
+            _ => Self::Interrupt,
+        }
+    }
+}
+
+/// `transfer_flags` of CMD_SUBMIT, in the stable numbering of `include/uapi/linux/usbip.h`.
+/// Only those that change what a server does have a name here; the others are ignored.
+pub mod flags {
+    /// A short IN transfer is an error (not for isochronous endpoints).
+    pub const SHORT_NOT_OK: u32 = 0x0001;
+    /// End a bulk OUT transfer of full packets with a zero-length one.
+    pub const ZERO_PACKET: u32 = 0x0040;
+}
+
+/// `enum usb_device_speed` as it travels (`include/uapi/linux/usb/ch9.h`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Speed {
+    /// 1.5 Mbit/s.
+    Low = 1,
+    /// 12 Mbit/s.
+    Full = 2,
+    /// 480 Mbit/s.
+    High = 3,
+    /// 5 Gbit/s and everything faster: value 6 breaks Linux clients before 6.12, and even current
+    /// tools then choose a USB 2 port for it.
+    Super = 5,
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Low => "low",
+            Self::Full => "full",
+            Self::High => "high",
+            Self::Super => "super",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busid_ends_at_the_first_nul() {
+        let mut field = [0; BUS_ID_LEN];
+        field[..8].copy_from_slice(b"1-2\0junk");
+        assert_eq!(BusId::from_wire(&field), BusId::new("1-2").unwrap());
+        assert_eq!(BusId::from_wire(&[b'x'; 32]).as_bytes().len(), 32);
+    }
+
+    #[test]
+    fn busid_refuses_what_the_wire_cannot_carry() {
+        assert!(BusId::new("").is_none());
+        assert!(BusId::new(&"1".repeat(31)).is_some());
+        assert!(BusId::new(&"1".repeat(32)).is_none());
+        assert!(BusId::new("1\0").is_none());
+    }
+
+    #[test]
+    fn busid_is_escaped_for_the_log() {
+        let mut field = [0; BUS_ID_LEN];
+        field[..3].copy_from_slice(b"a\x1b\n");
+        assert_eq!(BusId::from_wire(&field).to_string(), "a\\x1b\\n");
+    }
+
+    #[test]
+    fn endpoint_indexes_are_dense_and_distinct() {
+        let mut seen = 0u32;
+        for number in 0..16 {
+            for direction in [Direction::Out, Direction::In] {
+                let address = EndpointAddress::new(number, direction);
+                assert_eq!(EndpointAddress::from_byte(address.as_byte()), address);
+                assert_eq!(address.direction(), direction);
+                assert_eq!(address.number(), number);
+                seen |= address.bit();
+            }
+        }
+        assert_eq!(seen, u32::MAX);
+    }
+
+    #[test]
+    fn devid_joins_bus_and_device() {
+        assert_eq!(DevId::new(1, 2), DevId(0x0001_0002));
+    }
+}

@@ -1,0 +1,499 @@
+//! Buffer memory of one attached device: a few large regions, handed out as [`Block`]s.
+//!
+//! A device's buffers are taken once, when it is attached, so that no URB allocates. A region is
+//! either mapped from the device's usbfs file (`libusb_dev_mem_alloc`, the host controller then
+//! reads and writes it without a copy) or plain zeroed heap, whose pages the system commits when
+//! they are first touched: a large heap region costs nothing until it is used.
+//!
+//! Regions are cut by the buddy rule into power-of-two blocks. Freed blocks go to the front of
+//! their list and are only merged when an allocation finds nothing, so that a steady load takes
+//! the same few cache-warm blocks over and over at the price of one push and one pop.
+//!
+//! A [`Block`] is the sole right to its bytes. Whoever owns it may read and write them; while a
+//! transfer is in flight the transfer owns it. Blocks can't be cloned and don't give themselves
+//! back: [`Arena::free`] takes them home. An arena that is dropped while blocks are out leaks its
+//! regions instead of freeing them, because the kernel may still write into one.
+//!
+//! Contract: single-threaded use, movable between threads; allocation only in `new` and `add_*`;
+//! `free` panics on a block of another arena; nothing here blocks.
+
+use std::alloc::{self, Layout};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use crate::handle::DeviceMemory;
+
+/// Bytes of the smallest block. Four cache lines: no two blocks in flight share one.
+pub const BLOCK_LEN_MIN: usize = 256;
+
+/// Most regions an arena can hold: one from the device, one from the heap.
+const REGIONS_MAX: usize = 2;
+
+/// Alignment of heap regions, in bytes: a page, as mappings have it.
+const REGION_ALIGN: usize = 4096;
+
+/// The sole right to a piece of an [`Arena`].
+pub struct Block {
+    bytes: NonNull<u8>,
+    /// Bytes that may be used, as asked for.
+    len: u32,
+    region: u8,
+    order: u8,
+    /// Number of the block in its region, in units of [`BLOCK_LEN_MIN`].
+    unit: u32,
+}
+
+// SAFETY: a block is the only path to its bytes, so it may go wherever its owner goes; the memory
+// behind it does not depend on a thread.
+unsafe impl Send for Block {}
+
+impl Block {
+    /// Address of the first byte, for handing to libusb.
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
+        self.bytes.as_ptr()
+    }
+}
+
+impl Deref for Block {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the arena gave these `len` initialised bytes to this block alone, and keeps the
+        // region alive (or leaks it) while any block is out.
+        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr(), self.len as usize) }
+    }
+}
+
+impl DerefMut for Block {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; `&mut self` proves that nobody else looks.
+        unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.len as usize) }
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block")
+            .field("len", &self.len)
+            .field("region", &self.region)
+            .finish()
+    }
+}
+
+/// Where a region's bytes come from, kept to give them back.
+enum Source {
+    Heap(Layout),
+    /// Unmaps itself when dropped, before the device can be closed.
+    Device(DeviceMemory),
+}
+
+struct Region {
+    base: NonNull<u8>,
+    source: Source,
+    buddies: Buddies,
+}
+
+/// The buffer memory of one device.
+pub struct Arena {
+    regions: Vec<Region>,
+    /// Blocks that are out.
+    outstanding: usize,
+    free_bytes: usize,
+}
+
+// SAFETY: the regions are owned by the arena alone and reached through `&mut self`; neither heap
+// memory nor a device mapping belongs to a thread.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    /// An arena without memory; every allocation fails until a region is added.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            regions: Vec::new(),
+            outstanding: 0,
+            free_bytes: 0,
+        }
+    }
+
+    /// Adds `len` bytes of zeroed heap, rounded down to a power of two. Regions added first are
+    /// used first. Adding nothing is allowed.
+    ///
+    /// # Panics
+    /// When a third region is added, or when the system refuses the address space.
+    pub fn add_heap(&mut self, len: usize) {
+        let Some(len) = usable_len(len) else { return };
+        let layout = Layout::from_size_align(len, REGION_ALIGN).expect("a power of two is valid");
+        // SAFETY: `layout` has a size of at least `BLOCK_LEN_MIN` bytes.
+        let Some(base) = NonNull::new(unsafe { alloc::alloc_zeroed(layout) }) else {
+            alloc::handle_alloc_error(layout);
+        };
+        self.add(base, len, Source::Heap(layout));
+    }
+
+    /// Adds a mapping of the device's own memory; `len` of it is used, rounded down to a power of
+    /// two.
+    ///
+    /// # Panics
+    /// When a third region is added.
+    pub fn add_device_memory(&mut self, memory: DeviceMemory) {
+        let Some(len) = usable_len(memory.len()) else {
+            return;
+        };
+        self.add(memory.base(), len, Source::Device(memory));
+    }
+
+    fn add(&mut self, base: NonNull<u8>, len: usize, source: Source) {
+        assert!(
+            self.regions.len() < REGIONS_MAX,
+            "an arena has two regions at most"
+        );
+        self.free_bytes += len;
+        self.regions.push(Region {
+            base,
+            source,
+            buddies: Buddies::new(len / BLOCK_LEN_MIN),
+        });
+    }
+
+    /// Takes a block of `len` bytes, or `None` when no region has room. The bytes hold whatever
+    /// their last user left. A length of zero gives an empty block, which still has an address.
+    pub fn alloc(&mut self, len: usize) -> Option<Block> {
+        let order = order_for(len)?;
+        for (index, region) in self.regions.iter_mut().enumerate() {
+            let Some(unit) = region.buddies.alloc(order) else {
+                continue;
+            };
+            self.outstanding += 1;
+            self.free_bytes -= BLOCK_LEN_MIN << order;
+            // SAFETY: `unit` lies in the region, so the offset stays inside its allocation.
+            let bytes = unsafe { region.base.add(unit as usize * BLOCK_LEN_MIN) };
+            return Some(Block {
+                bytes,
+                len: u32::try_from(len).expect("order_for bounds the length"),
+                region: u8::try_from(index).expect("two regions at most"),
+                order,
+                unit,
+            });
+        }
+        None
+    }
+
+    /// Takes a block back.
+    ///
+    /// # Panics
+    /// When the block came from another arena.
+    pub fn free(&mut self, block: Block) {
+        let region = &mut self.regions[usize::from(block.region)];
+        // SAFETY: `unit` was valid for the region the block came from; the sum is only compared.
+        let expected = region
+            .base
+            .as_ptr()
+            .wrapping_add(block.unit as usize * BLOCK_LEN_MIN);
+        assert_eq!(
+            expected,
+            block.bytes.as_ptr(),
+            "the block belongs to another arena"
+        );
+        region.buddies.free(block.unit, block.order);
+        self.outstanding -= 1;
+        self.free_bytes += BLOCK_LEN_MIN << block.order;
+    }
+
+    /// Bytes not handed out. Because blocks are powers of two, less may be usable.
+    #[must_use]
+    pub const fn free_bytes(&self) -> usize {
+        self.free_bytes
+    }
+
+    /// Blocks that have not come home.
+    #[must_use]
+    pub const fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    /// Bytes that lie in device memory, for the log.
+    #[must_use]
+    pub fn device_bytes(&self) -> usize {
+        let device = |region: &&Region| matches!(region.source, Source::Device(_));
+        self.regions
+            .iter()
+            .filter(device)
+            .map(|r| r.buddies.units() * BLOCK_LEN_MIN)
+            .sum()
+    }
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena")
+            .field("regions", &self.regions.len())
+            .field("outstanding", &self.outstanding)
+            .field("free_bytes", &self.free_bytes)
+            .finish()
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        for region in self.regions.drain(..) {
+            if self.outstanding > 0 {
+                // Somebody, perhaps the kernel, still has a right to these bytes: the leak is the
+                // lesser harm.
+                std::mem::forget(region.source);
+                continue;
+            }
+            match region.source {
+                // SAFETY: allocated in `add_heap` with this layout, and no block is out.
+                Source::Heap(layout) => unsafe {
+                    alloc::dealloc(region.base.as_ptr(), layout);
+                },
+                Source::Device(memory) => drop(memory),
+            }
+        }
+    }
+}
+
+/// The largest power of two of bytes that `len` can hold, or `None` below one block.
+fn usable_len(len: usize) -> Option<usize> {
+    (len >= BLOCK_LEN_MIN).then(|| 1 << len.ilog2())
+}
+
+/// The order whose blocks hold `len` bytes: `BLOCK_LEN_MIN << order`.
+fn order_for(len: usize) -> Option<u8> {
+    if len > i32::MAX as usize {
+        return None;
+    }
+    let units = len.div_ceil(BLOCK_LEN_MIN).max(1).next_power_of_two();
+    u8::try_from(units.ilog2()).ok()
+}
+
+/// No block: end of a list.
+const NONE: u32 = u32::MAX;
+
+/// `state` of a unit that does not start a free block. Zero, so that the table costs no memory
+/// before it is used.
+const NOT_FREE: u8 = 0;
+
+/// The buddy rule over a region of 2^n units, with lists threaded through side tables so that the
+/// memory itself, which may be uncached on some machines, is never touched.
+struct Buddies {
+    /// First free block of each order.
+    heads: Vec<u32>,
+    next: Vec<u32>,
+    previous: Vec<u32>,
+    /// One more than the order of the free block that starts here, or [`NOT_FREE`].
+    state: Vec<u8>,
+}
+
+impl Buddies {
+    fn new(units: usize) -> Self {
+        assert!(units.is_power_of_two(), "regions are powers of two");
+        let order_max = u8::try_from(units.ilog2()).expect("fewer than 256 orders");
+        let mut buddies = Self {
+            heads: vec![NONE; usize::from(order_max) + 1],
+            // Zeroed, hence committed page by page as blocks come into use.
+            next: vec![0; units],
+            previous: vec![0; units],
+            state: vec![NOT_FREE; units],
+        };
+        buddies.push(0, order_max);
+        buddies
+    }
+
+    const fn units(&self) -> usize {
+        self.state.len()
+    }
+
+    fn alloc(&mut self, order: u8) -> Option<u32> {
+        if usize::from(order) >= self.heads.len() {
+            return None;
+        }
+        self.take(order).or_else(|| {
+            self.merge();
+            self.take(order)
+        })
+    }
+
+    fn free(&mut self, unit: u32, order: u8) {
+        self.push(unit, order);
+    }
+
+    /// Takes a block of `order`, cutting a larger one where there is none.
+    fn take(&mut self, order: u8) -> Option<u32> {
+        let found = (usize::from(order)..self.heads.len()).find(|&o| self.heads[o] != NONE)?;
+        let unit = self.heads[found];
+        self.unlink(unit);
+        for half in (usize::from(order)..found).rev() {
+            // The lower half is used, the upper one stays free.
+            self.push(
+                unit + (1 << half),
+                u8::try_from(half).expect("fewer than 256 orders"),
+            );
+        }
+        Some(unit)
+    }
+
+    /// Joins every pair of free buddies, smallest first.
+    fn merge(&mut self) {
+        for order in 0..self.heads.len() - 1 {
+            let order_u8 = u8::try_from(order).expect("fewer than 256 orders");
+            let mut unit = self.heads[order];
+            while unit != NONE {
+                let buddy = unit ^ (1 << order);
+                let mut next = self.next[unit as usize];
+                if self.state[buddy as usize] == order_u8 + 1 {
+                    if next == buddy {
+                        next = self.next[buddy as usize];
+                    }
+                    self.unlink(unit);
+                    self.unlink(buddy);
+                    self.push(unit.min(buddy), order_u8 + 1);
+                }
+                unit = next;
+            }
+        }
+    }
+
+    fn push(&mut self, unit: u32, order: u8) {
+        let head = self.heads[usize::from(order)];
+        self.next[unit as usize] = head;
+        self.previous[unit as usize] = NONE;
+        if head != NONE {
+            self.previous[head as usize] = unit;
+        }
+        self.heads[usize::from(order)] = unit;
+        self.state[unit as usize] = order + 1;
+    }
+
+    fn unlink(&mut self, unit: u32) {
+        let order = usize::from(self.state[unit as usize] - 1);
+        let (next, previous) = (self.next[unit as usize], self.previous[unit as usize]);
+        if previous == NONE {
+            self.heads[order] = next;
+        } else {
+            self.next[previous as usize] = next;
+        }
+        if next != NONE {
+            self.previous[next as usize] = previous;
+        }
+        self.state[unit as usize] = NOT_FREE;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arena(len: usize) -> Arena {
+        let mut arena = Arena::new();
+        arena.add_heap(len);
+        arena
+    }
+
+    #[test]
+    fn blocks_do_not_overlap_and_keep_their_bytes() {
+        let mut arena = arena(64 * 1024);
+        let lens = [1, 256, 257, 4096, 0, 8000];
+        let mut blocks: Vec<Block> = lens.iter().map(|&len| arena.alloc(len).unwrap()).collect();
+        for (i, block) in blocks.iter_mut().enumerate() {
+            block.fill(u8::try_from(i).unwrap() + 1);
+        }
+        for (i, block) in blocks.iter().enumerate() {
+            assert_eq!(block.len(), lens[i]);
+            assert!(block.iter().all(|&b| usize::from(b) == i + 1));
+        }
+        blocks.into_iter().for_each(|block| arena.free(block));
+        assert_eq!(arena.outstanding(), 0);
+        assert_eq!(arena.free_bytes(), 64 * 1024);
+    }
+
+    #[test]
+    fn the_block_freed_last_is_used_first() {
+        let mut arena = arena(1 << 20);
+        let first = arena.alloc(16384).unwrap();
+        let second = arena.alloc(16384).unwrap();
+        let warm = second.as_ptr();
+        arena.free(first);
+        arena.free(second);
+        let again = arena.alloc(16000).unwrap();
+        assert_eq!(again.as_ptr(), warm);
+        arena.free(again);
+    }
+
+    #[test]
+    fn small_free_blocks_merge_when_a_large_one_is_needed() {
+        let mut arena = arena(64 * 1024);
+        let blocks: Vec<Block> = (0..256).map(|_| arena.alloc(256).unwrap()).collect();
+        assert!(arena.alloc(1).is_none(), "the region is used up");
+        blocks.into_iter().for_each(|block| arena.free(block));
+        let whole = arena.alloc(64 * 1024).expect("everything merges again");
+        arena.free(whole);
+    }
+
+    #[test]
+    fn a_second_region_is_used_when_the_first_is_full() {
+        let mut arena = arena(4096);
+        arena.add_heap(8192);
+        let blocks = [arena.alloc(4096), arena.alloc(4096), arena.alloc(4096)];
+        assert!(blocks.iter().all(Option::is_some));
+        assert!(arena.alloc(256).is_none());
+        blocks
+            .into_iter()
+            .flatten()
+            .for_each(|block| arena.free(block));
+    }
+
+    #[test]
+    fn lengths_beyond_every_region_are_refused() {
+        let mut arena = arena(4096);
+        assert!(arena.alloc(4097).is_none());
+        assert!(arena.alloc(usize::MAX).is_none());
+        assert!(Arena::new().alloc(0).is_none());
+    }
+
+    #[test]
+    fn random_use_never_hands_out_a_byte_twice() {
+        let mut arena = arena(256 * 1024);
+        let mut state = 0x9e37_79b9_u32;
+        let mut live: Vec<(Block, u8)> = Vec::new();
+        let rounds = if cfg!(miri) { 300 } else { 20_000 };
+        for round in 0..rounds {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let mark = u8::try_from(round % 251).unwrap();
+            if live.len() > 40 || (state & 1 == 0 && !live.is_empty()) {
+                let (block, mark) = live.swap_remove((state >> 8) as usize % live.len());
+                assert!(
+                    block.iter().all(|&b| b == mark),
+                    "a block was written by another"
+                );
+                arena.free(block);
+            } else if let Some(mut block) = arena.alloc((state >> 12) as usize % 12_000) {
+                block.fill(mark);
+                live.push((block, mark));
+            }
+        }
+        live.into_iter().for_each(|(block, _)| arena.free(block));
+        assert!(
+            arena
+                .alloc(256 * 1024)
+                .map(|block| arena.free(block))
+                .is_some()
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "another arena")]
+    fn a_block_of_another_arena_is_refused() {
+        let (mut one, mut other) = (arena(4096), arena(4096));
+        let block = one.alloc(16).unwrap();
+        other.free(block);
+    }
+}

@@ -1,0 +1,3 @@
+//! The thin layer between usbferry and libusb.
+pub mod arena;
+pub mod handle;
