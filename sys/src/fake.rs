@@ -100,14 +100,17 @@ pub(crate) fn end_oldest(end: &End) {
         unsafe { (*packet).status = status };
     }
     // SAFETY: as above.
-    let (buffer, kind) = unsafe { ((*raw).buffer, (*raw).transfer_type) };
+    let buffer = unsafe { (*raw).buffer };
+    // SAFETY: as above.
+    let kind = unsafe { (*raw).transfer_type };
     let offset = if kind == c::LIBUSB_TRANSFER_TYPE_CONTROL {
         8
     } else {
         0
     };
+    let data = buffer.wrapping_add(offset);
     // SAFETY: the test writes no more than the buffer holds.
-    unsafe { ptr::copy_nonoverlapping(end.data.as_ptr(), buffer.add(offset), end.data.len()) };
+    unsafe { ptr::copy_nonoverlapping(end.data.as_ptr(), data, end.data.len()) };
     with(|fake| fake.ended.push_back(raw));
 }
 
