@@ -7,9 +7,7 @@ fn main() {
     let Ok(version) = std::env::var("DEP_USB_1.0_VERSION_NUMBER") else {
         return;
     };
-    let mut parts = version
-        .split(['.', '-'])
-        .map(|part| part.parse().unwrap_or(0u32));
+    let mut parts = version.split(['.', '-']).map(|part| part.parse().unwrap_or(0u32));
     let found = (parts.next(), parts.next(), parts.next());
     assert!(
         found >= (Some(1), Some(0), Some(27)),

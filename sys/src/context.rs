@@ -46,10 +46,7 @@ impl RawContext {
         let count = i32::try_from(options.len()).expect("a handful of options");
         // SAFETY: `context` is valid to write to, `options` holds `count` options.
         check(unsafe { raw::libusb_init_context(&raw mut context, options.as_ptr(), count) })?;
-        let context = Self {
-            context,
-            gave_up_descriptor: Box::default(),
-        };
+        let context = Self { context, gave_up_descriptor: Box::default() };
         context.watch_descriptors();
         Ok(context)
     }
@@ -128,9 +125,7 @@ impl RawList {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = *mut raw::libusb_device> + '_ {
         // SAFETY: libusb returned `len` pointers at `list`, which live until the list is freed.
-        unsafe { std::slice::from_raw_parts(self.list, self.len) }
-            .iter()
-            .copied()
+        unsafe { std::slice::from_raw_parts(self.list, self.len) }.iter().copied()
     }
 }
 
@@ -155,10 +150,7 @@ pub enum DeviceSpeed {
 
 /// A device as it was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(
-    missing_docs,
-    reason = "the field names are those of USB 2.0, table 9-8"
-)]
+#[allow(missing_docs, reason = "the field names are those of USB 2.0, table 9-8")]
 pub struct FoundDevice {
     pub bus: u8,
     pub address: u8,
@@ -174,6 +166,8 @@ pub struct FoundDevice {
     pub num_configurations: u8,
     /// `None` when it is not configured or its descriptors can't be read.
     pub configuration: Option<FoundConfiguration>,
+    /// Any of its configurations has an isochronous endpoint.
+    pub isochronous: bool,
     /// Manufacturer, product and serial number, where the platform must ask the device for them.
     /// Always `None` on Linux, where sysfs has them.
     pub strings: [Option<String>; 3],
@@ -190,10 +184,7 @@ pub struct FoundConfiguration {
 
 /// An alternate setting of an interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(
-    missing_docs,
-    reason = "the field names are those of USB 2.0, table 9-12"
-)]
+#[allow(missing_docs, reason = "the field names are those of USB 2.0, table 9-12")]
 pub struct FoundAlternate {
     pub interface: u8,
     pub setting: u8,
@@ -205,10 +196,7 @@ pub struct FoundAlternate {
 
 /// An endpoint descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(
-    missing_docs,
-    reason = "the field names are those of USB 2.0, table 9-13"
-)]
+#[allow(missing_docs, reason = "the field names are those of USB 2.0, table 9-13")]
 pub struct FoundEndpoint {
     pub address: u8,
     pub attributes: u8,
@@ -250,6 +238,7 @@ fn describe(device: *mut raw::libusb_device) -> Option<FoundDevice> {
         device_protocol: descriptor.bDeviceProtocol,
         num_configurations: descriptor.bNumConfigurations,
         configuration: active_configuration(device),
+        isochronous: (0..descriptor.bNumConfigurations).any(|i| has_isochronous(device, i)),
         strings: strings(device, &descriptor),
     })
 }
@@ -272,10 +261,29 @@ pub(crate) fn active_configuration(device: *mut raw::libusb_device) -> Option<Fo
     // SAFETY: the caller holds a reference; the pointer is valid to write to.
     let code =
         unsafe { raw::libusb_get_active_config_descriptor(device, &raw mut raw_configuration) };
+    take_configuration(code, raw_configuration)
+}
+
+/// Whether the device's configuration at `index` has an isochronous endpoint in any setting.
+fn has_isochronous(device: *mut raw::libusb_device, index: u8) -> bool {
+    let mut raw_configuration = ptr::null();
+    // SAFETY: the caller holds a reference; the pointer is valid to write to.
+    let code =
+        unsafe { raw::libusb_get_config_descriptor(device, index, &raw mut raw_configuration) };
+    let Some(configuration) = take_configuration(code, raw_configuration) else { return false };
+    let mut endpoints = configuration.alternates.iter().flat_map(|a| &a.endpoints);
+    endpoints.any(|endpoint| endpoint.attributes & 3 == 1)
+}
+
+/// Copies and frees a configuration that libusb returned with `code`.
+fn take_configuration(
+    code: i32,
+    raw_configuration: *const raw::libusb_config_descriptor,
+) -> Option<FoundConfiguration> {
     check(code).ok()?;
     // SAFETY: libusb returned a configuration that lives until it is freed below.
     let configuration = copy_configuration(unsafe { &*raw_configuration });
-    // SAFETY: returned by libusb above, and no reference into it is left.
+    // SAFETY: returned by libusb, and no reference into it is left.
     unsafe { raw::libusb_free_config_descriptor(raw_configuration) };
     Some(configuration)
 }
@@ -289,10 +297,7 @@ fn copy_configuration(raw: &raw::libusb_config_descriptor) -> FoundConfiguration
         let settings = unsafe { slice(interface.altsetting, interface.num_altsetting) };
         alternates.extend(settings.iter().map(copy_alternate));
     }
-    FoundConfiguration {
-        value: raw.bConfigurationValue,
-        alternates,
-    }
+    FoundConfiguration { value: raw.bConfigurationValue, alternates }
 }
 
 fn copy_alternate(raw: &raw::libusb_interface_descriptor) -> FoundAlternate {
@@ -347,12 +352,8 @@ fn strings(
     if unsafe { raw::libusb_open(device, &raw mut handle) } != 0 {
         return [const { None }; 3];
     }
-    let texts = [
-        descriptor.iManufacturer,
-        descriptor.iProduct,
-        descriptor.iSerialNumber,
-    ]
-    .map(|index| string(handle, index));
+    let texts = [descriptor.iManufacturer, descriptor.iProduct, descriptor.iSerialNumber]
+        .map(|index| string(handle, index));
     // SAFETY: opened above, nothing is in flight on it.
     unsafe { raw::libusb_close(handle) };
     texts

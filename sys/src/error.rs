@@ -46,11 +46,7 @@ impl Error {
 
 /// Turns libusb's "negative is an error" into a result.
 pub(crate) const fn check(code: i32) -> Result<(), Error> {
-    if code < 0 {
-        Err(Error::from_code(code))
-    } else {
-        Ok(())
-    }
+    if code < 0 { Err(Error::from_code(code)) } else { Ok(()) }
 }
 
 impl std::error::Error for Error {}

@@ -4,10 +4,7 @@
 //!
 //! State is per thread, so that tests do not meet.
 
-#![allow(
-    clippy::missing_safety_doc,
-    reason = "each does what libusb's function of its name does"
-)]
+#![allow(clippy::missing_safety_doc, reason = "each does what libusb's function of its name does")]
 
 use std::alloc::{self, Layout};
 use std::cell::RefCell;
@@ -76,13 +73,7 @@ pub(crate) fn oldest() -> (u8, u8, c_int, u8, Vec<u32>) {
             unsafe { (*packet(raw, index)).length }
         })
         .collect();
-    (
-        transfer.transfer_type,
-        transfer.endpoint,
-        transfer.length,
-        transfer.flags,
-        lengths,
-    )
+    (transfer.transfer_type, transfer.endpoint, transfer.length, transfer.flags, lengths)
 }
 
 /// Ends the oldest transfer in flight; the next `handle_events` delivers it.
@@ -103,11 +94,7 @@ pub(crate) fn end_oldest(end: &End) {
     let buffer = unsafe { (*raw).buffer };
     // SAFETY: as above.
     let kind = unsafe { (*raw).transfer_type };
-    let offset = if kind == c::LIBUSB_TRANSFER_TYPE_CONTROL {
-        8
-    } else {
-        0
-    };
+    let offset = if kind == c::LIBUSB_TRANSFER_TYPE_CONTROL { 8 } else { 0 };
     let data = buffer.wrapping_add(offset);
     // SAFETY: the test writes no more than the buffer holds.
     unsafe { ptr::copy_nonoverlapping(end.data.as_ptr(), data, end.data.len()) };
@@ -132,9 +119,7 @@ pub(crate) fn unplug() {
 fn packet(raw: *mut libusb_transfer, index: u32) -> *mut libusb_iso_packet_descriptor {
     // SAFETY: a place projection inside the allocation.
     let first = unsafe { &raw mut (*raw).iso_packet_desc };
-    first
-        .cast::<libusb_iso_packet_descriptor>()
-        .wrapping_add(index as usize)
+    first.cast::<libusb_iso_packet_descriptor>().wrapping_add(index as usize)
 }
 
 fn transfer_layout(packets: usize) -> Layout {
@@ -281,10 +266,7 @@ pub(crate) unsafe fn libusb_dev_mem_free(
     buffer: *mut c_uchar,
     len: size_t,
 ) -> c_int {
-    assert!(
-        with(|fake| fake.handles) > 0,
-        "the device was closed before its memory was freed"
-    );
+    assert!(with(|fake| fake.handles) > 0, "the device was closed before its memory was freed");
     with(|fake| fake.mapped -= len);
     // SAFETY: allocated above with this layout.
     unsafe { alloc::dealloc(buffer, Layout::from_size_align(len, 4096).unwrap()) };
@@ -330,15 +312,20 @@ pub(crate) unsafe fn libusb_get_active_config_descriptor(
     c::LIBUSB_ERROR_NOT_FOUND
 }
 
+pub(crate) unsafe fn libusb_get_config_descriptor(
+    _device: *const libusb_device,
+    _index: u8,
+    _config: *mut *const libusb_config_descriptor,
+) -> c_int {
+    c::LIBUSB_ERROR_NOT_FOUND
+}
+
 pub(crate) unsafe fn libusb_free_config_descriptor(_config: *const libusb_config_descriptor) {}
 
 pub(crate) unsafe fn libusb_get_pollfds(
     _context: *mut libusb_context,
 ) -> *const *mut libusb_pollfd {
-    let entry = Box::into_raw(Box::new(libusb_pollfd {
-        fd: 5,
-        events: libc::POLLOUT,
-    }));
+    let entry = Box::into_raw(Box::new(libusb_pollfd { fd: 5, events: libc::POLLOUT }));
     Box::into_raw(Box::new([entry, ptr::null_mut()])).cast()
 }
 
@@ -357,7 +344,7 @@ macro_rules! succeeds {
 
 succeeds! {
     libusb_set_auto_detach_kernel_driver(*mut libusb_device_handle, c_int),
-    libusb_attach_kernel_driver(*mut libusb_device_handle, c_int),
+    libusb_kernel_driver_active(*mut libusb_device_handle, c_int),
     libusb_claim_interface(*mut libusb_device_handle, c_int),
     libusb_release_interface(*mut libusb_device_handle, c_int),
     libusb_set_configuration(*mut libusb_device_handle, c_int),

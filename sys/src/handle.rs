@@ -57,6 +57,20 @@ pub struct PollFd {
     pub events: i16,
 }
 
+impl PollFd {
+    /// Whether to wait for it to be readable.
+    #[must_use]
+    pub const fn wants_input(&self) -> bool {
+        self.events & libc::POLLIN != 0
+    }
+
+    /// Whether to wait for it to be writable.
+    #[must_use]
+    pub const fn wants_output(&self) -> bool {
+        self.events & libc::POLLOUT != 0
+    }
+}
+
 /// Exclusive use of an open device.
 pub struct DeviceHandle {
     device: Arc<OpenDevice>,
@@ -72,10 +86,7 @@ impl DeviceHandle {
     pub fn open_blocking(found: &FoundDevice, transfers: usize) -> Result<Self, Error> {
         let context = RawContext::without_discovery()?;
         let device = Arc::new(open(context, found)?);
-        let handle = Self {
-            device,
-            completions: Arc::new(CompletionQueue::new(transfers)),
-        };
+        let handle = Self { device, completions: Arc::new(CompletionQueue::new(transfers)) };
         let descriptor = context::device_descriptor(handle.raw_device()).ok_or(Error::NoDevice)?;
         if (descriptor.idVendor, descriptor.idProduct) != (found.id_vendor, found.id_product) {
             return Err(Error::NoDevice);
@@ -118,10 +129,7 @@ impl DeviceHandle {
             };
             // SAFETY: entries of the list live until it is freed.
             let pollfd: &raw::libusb_pollfd = unsafe { pollfd.as_ref() };
-            pollfds.push(PollFd {
-                fd: pollfd.fd,
-                events: pollfd.events,
-            });
+            pollfds.push(PollFd { fd: pollfd.fd, events: pollfd.events });
         }
         // SAFETY: returned by libusb above.
         unsafe { raw::libusb_free_pollfds(list) };
@@ -135,10 +143,7 @@ impl DeviceHandle {
     /// # Errors
     /// libusb's; whatever had ended by then was appended.
     pub fn handle_events(&mut self, completed: &mut Vec<u32>) -> Result<(), Error> {
-        let now = libc::timeval {
-            tv_sec: 0,
-            tv_usec: 0,
-        };
+        let now = libc::timeval { tv_sec: 0, tv_usec: 0 };
         // SAFETY: the context is alive, `now` is a valid time, and no completion flag is used.
         let code = unsafe {
             raw::libusb_handle_events_timeout_completed(
@@ -178,11 +183,7 @@ impl DeviceHandle {
         // SAFETY: the handle is open.
         let base = unsafe { raw::libusb_dev_mem_alloc(self.device.as_ptr(), len) };
         let base = NonNull::new(base)?;
-        Some(DeviceMemory {
-            base,
-            len,
-            device: Arc::clone(&self.device),
-        })
+        Some(DeviceMemory { base, len, device: Arc::clone(&self.device) })
     }
 
     /// The active configuration, or `None` when there is none. *Blocks.*
@@ -202,14 +203,11 @@ impl DeviceHandle {
         })
     }
 
-    /// Attaches the kernel's driver to an interface that is not claimed. *Blocks* through the
-    /// driver's probe.
-    ///
-    /// # Errors
-    /// libusb's; `NotFound` when no driver wants it.
-    pub fn attach_kernel_driver_blocking(&mut self, interface: u8) -> Result<(), Error> {
+    /// Whether a kernel driver has the interface. *Blocks.*
+    #[must_use]
+    pub fn has_kernel_driver_blocking(&self, interface: u8) -> bool {
         // SAFETY: the handle is open.
-        check(unsafe { raw::libusb_attach_kernel_driver(self.device.as_ptr(), interface.into()) })
+        unsafe { raw::libusb_kernel_driver_active(self.device.as_ptr(), interface.into()) == 1 }
     }
 
     /// Claims an interface. *Blocks* while a kernel driver lets go.
@@ -321,20 +319,13 @@ fn open(context: RawContext, found: &FoundDevice) -> Result<OpenDevice, Error> {
         )
     };
     check(code)?;
-    Ok(OpenDevice {
-        handle,
-        context,
-        _node: node,
-    })
+    Ok(OpenDevice { handle, context, _node: node })
 }
 
 #[cfg(all(target_os = "linux", not(test)))]
 fn open_node(found: &FoundDevice) -> Result<std::fs::File, Error> {
     let path = format!("/dev/bus/usb/{:03}/{:03}", found.bus, found.address);
-    let node = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path);
+    let node = std::fs::OpenOptions::new().read(true).write(true).open(path);
     node.map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => Error::Access,
         std::io::ErrorKind::NotFound => Error::NoDevice,

@@ -69,10 +69,7 @@ pub(crate) struct CompletionQueue {
 impl CompletionQueue {
     pub(crate) fn new(transfers: usize) -> Self {
         let indexes = (0..transfers).map(|_| AtomicU32::new(0)).collect();
-        Self {
-            indexes,
-            len: AtomicUsize::new(0),
-        }
+        Self { indexes, len: AtomicUsize::new(0) }
     }
 
     /// Notes one. There is room: a transfer ends once for each time it is submitted, and the queue
@@ -85,11 +82,7 @@ impl CompletionQueue {
 
     pub(crate) fn drain_into(&self, completed: &mut Vec<u32>) {
         let len = self.len.load(Ordering::Relaxed);
-        completed.extend(
-            self.indexes[..len]
-                .iter()
-                .map(|index| index.load(Ordering::Relaxed)),
-        );
+        completed.extend(self.indexes[..len].iter().map(|index| index.load(Ordering::Relaxed)));
         self.len.store(0, Ordering::Relaxed);
     }
 }
@@ -140,10 +133,7 @@ impl Transfer {
         index: u32,
         packets: u32,
     ) -> Result<Self, Error> {
-        assert!(
-            (index as usize) < completions.indexes.len(),
-            "transfer index out of range"
-        );
+        assert!((index as usize) < completions.indexes.len(), "transfer index out of range");
         let count = i32::try_from(packets).map_err(|_| Error::InvalidParam)?;
         // SAFETY: any non-negative count is allowed.
         let raw = unsafe { raw::libusb_alloc_transfer(count) };
@@ -165,11 +155,7 @@ impl Transfer {
         unsafe { (*raw).callback = on_transfer_ended };
         // SAFETY: as above.
         unsafe { (*raw).user_data = user_data };
-        Ok(Self {
-            core,
-            block: None,
-            packets,
-        })
+        Ok(Self { core, block: None, packets })
     }
 
     /// Starts a transfer of the first bytes of `block`. `packets` are the lengths of an
@@ -190,19 +176,9 @@ impl Transfer {
         block: Block,
     ) -> Result<(), (Error, Block)> {
         let length = request.length;
-        assert_eq!(
-            self.core.state.load(Ordering::Relaxed),
-            IDLE,
-            "the transfer is in use"
-        );
-        assert!(
-            handle.is_of(&self.core.device),
-            "the transfer belongs to another device"
-        );
-        assert!(
-            length <= block.len(),
-            "the buffer is too short for the transfer"
-        );
+        assert_eq!(self.core.state.load(Ordering::Relaxed), IDLE, "the transfer is in use");
+        assert!(handle.is_of(&self.core.device), "the transfer belongs to another device");
+        assert!(length <= block.len(), "the buffer is too short for the transfer");
         let packet_count = match request.kind {
             Kind::Isochronous => self.write_packets(packets, length),
             Kind::Control => {
@@ -228,10 +204,7 @@ impl Transfer {
     fn write_packets(&mut self, packets: impl Iterator<Item = u32>, length: usize) -> i32 {
         let (mut count, mut sum) = (0, 0u64);
         for packet_length in packets {
-            assert!(
-                count < self.packets,
-                "more packets than the transfer has room for"
-            );
+            assert!(count < self.packets, "more packets than the transfer has room for");
             let packet = self.packet_ptr(count);
             // SAFETY: `count` is below the number of packets allocated; not in flight.
             unsafe { (*packet).length = packet_length };
@@ -243,10 +216,7 @@ impl Transfer {
             sum += u64::from(packet_length);
             count += 1;
         }
-        assert_eq!(
-            sum, length as u64,
-            "the packets do not add up to the transfer"
-        );
+        assert_eq!(sum, length as u64, "the packets do not add up to the transfer");
         i32::try_from(count).expect("bounded by the packets allocated")
     }
 
@@ -258,11 +228,7 @@ impl Transfer {
             Kind::Bulk => c::LIBUSB_TRANSFER_TYPE_BULK,
             Kind::Interrupt => c::LIBUSB_TRANSFER_TYPE_INTERRUPT,
         };
-        let flags = if request.zero_packet {
-            c::LIBUSB_TRANSFER_ADD_ZERO_PACKET
-        } else {
-            0
-        };
+        let flags = if request.zero_packet { c::LIBUSB_TRANSFER_ADD_ZERO_PACKET } else { 0 };
         let length = i32::try_from(request.length).expect("blocks are shorter than 2 GiB");
         // SAFETY: `raw` is alive and not in flight, so nobody else touches its fields; this holds
         // for each of the writes below.
@@ -294,16 +260,9 @@ impl Transfer {
     /// # Panics
     /// When it is in flight, or was taken already.
     pub fn take(&mut self) -> Completed {
-        assert_eq!(
-            self.core.state.load(Ordering::Relaxed),
-            ENDED,
-            "the transfer has not ended"
-        );
+        assert_eq!(self.core.state.load(Ordering::Relaxed), ENDED, "the transfer has not ended");
         self.core.state.store(IDLE, Ordering::Relaxed);
-        let block = self
-            .block
-            .take()
-            .expect("a transfer that ended has its buffer");
+        let block = self.block.take().expect("a transfer that ended has its buffer");
         let raw = self.core.raw;
         // SAFETY: the callback has run, so libusb does not touch the transfer any more.
         let status = unsafe { (*raw).status };
@@ -323,11 +282,7 @@ impl Transfer {
     /// When the transfer is in flight, or has no room for so many packets.
     #[must_use]
     pub fn packet(&self, index: u32) -> (u32, TransferStatus) {
-        assert_eq!(
-            self.core.state.load(Ordering::Relaxed),
-            IDLE,
-            "the transfer is in use"
-        );
+        assert_eq!(self.core.state.load(Ordering::Relaxed), IDLE, "the transfer is in use");
         assert!(index < self.packets, "packet index out of range");
         let packet = self.packet_ptr(index);
         // SAFETY: the index is below the number of packets allocated; not in flight.
@@ -359,10 +314,7 @@ pub struct CancelToken(Arc<Core>);
 
 impl CancelToken {
     pub(crate) fn cancel(&self, device: &Arc<OpenDevice>) -> Result<(), Error> {
-        assert!(
-            Arc::ptr_eq(device, &self.0.device),
-            "the transfer belongs to another device"
-        );
+        assert!(Arc::ptr_eq(device, &self.0.device), "the transfer belongs to another device");
         // SAFETY: the transfer is allocated; libusb looks itself whether it is in flight.
         check(unsafe { raw::libusb_cancel_transfer(self.0.raw) })
     }
@@ -381,15 +333,9 @@ extern "system" fn on_transfer_ended(raw: *mut raw::libusb_transfer) {
 /// Checks that the SETUP packet asks for no more data than the buffer holds: macOS's backend
 /// trusts wLength and not the transfer's length.
 fn check_control(buffer: &[u8]) {
-    assert!(
-        buffer.len() >= SETUP_LEN,
-        "a control transfer starts with its SETUP packet"
-    );
+    assert!(buffer.len() >= SETUP_LEN, "a control transfer starts with its SETUP packet");
     let data_len = usize::from(u16::from_le_bytes([buffer[6], buffer[7]]));
-    assert!(
-        data_len <= buffer.len() - SETUP_LEN,
-        "wLength is larger than the buffer"
-    );
+    assert!(data_len <= buffer.len() - SETUP_LEN, "wLength is larger than the buffer");
 }
 
 #[cfg(test)]
@@ -413,6 +359,7 @@ mod tests {
             device_protocol: 0,
             num_configurations: 1,
             configuration: None,
+            isochronous: false,
             strings: [const { None }; 3],
         }
     }
@@ -426,20 +373,11 @@ mod tests {
         (handle, transfer, arena)
     }
 
-    const BULK_IN: Request = Request {
-        kind: Kind::Bulk,
-        endpoint: 0x81,
-        length: 512,
-        zero_packet: false,
-    };
+    const BULK_IN: Request =
+        Request { kind: Kind::Bulk, endpoint: 0x81, length: 512, zero_packet: false };
 
     fn end(status: i32, actual_length: i32, data: &[u8]) -> End {
-        End {
-            status,
-            actual_length,
-            packets: Vec::new(),
-            data: data.to_vec(),
-        }
+        End { status, actual_length, packets: Vec::new(), data: data.to_vec() }
     }
 
     #[test]
@@ -448,9 +386,7 @@ mod tests {
         let mut completed = Vec::with_capacity(4);
         for round in 0..3u8 {
             let block = arena.alloc(512).unwrap();
-            transfer
-                .submit(&mut handle, BULK_IN, std::iter::empty(), block)
-                .unwrap();
+            transfer.submit(&mut handle, BULK_IN, std::iter::empty(), block).unwrap();
             assert_eq!(fake::oldest(), (2, 0x81, 512, 0, vec![]));
             handle.handle_events(&mut completed).unwrap();
             assert_eq!(completed, [], "nothing has ended yet");
@@ -459,10 +395,7 @@ mod tests {
             assert_eq!(completed, [3]);
             completed.clear();
             let ended = transfer.take();
-            assert_eq!(
-                (ended.status, ended.actual_length),
-                (TransferStatus::Completed, 3)
-            );
+            assert_eq!((ended.status, ended.actual_length), (TransferStatus::Completed, 3));
             assert_eq!(ended.block[..3], [round, 2, 3]);
             arena.free(ended.block);
         }
@@ -473,21 +406,12 @@ mod tests {
     #[test]
     fn isochronous_packets_have_lengths_and_results() {
         let (mut handle, mut transfer, mut arena) = open();
-        let request = Request {
-            kind: Kind::Isochronous,
-            endpoint: 0x85,
-            length: 600,
-            zero_packet: false,
-        };
+        let request =
+            Request { kind: Kind::Isochronous, endpoint: 0x85, length: 600, zero_packet: false };
         let block = arena.alloc(600).unwrap();
-        transfer
-            .submit(&mut handle, request, [100, 200, 300].into_iter(), block)
-            .unwrap();
+        transfer.submit(&mut handle, request, [100, 200, 300].into_iter(), block).unwrap();
         assert_eq!(fake::oldest().4, [100, 200, 300]);
-        fake::end_oldest(&End {
-            packets: vec![(100, 0), (50, 0), (0, 1)],
-            ..end(0, 0, &[])
-        });
+        fake::end_oldest(&End { packets: vec![(100, 0), (50, 0), (0, 1)], ..end(0, 0, &[]) });
         handle.handle_events(&mut Vec::new()).unwrap();
         arena.free(transfer.take().block);
         assert_eq!(transfer.packet(0), (100, TransferStatus::Completed));
@@ -498,16 +422,10 @@ mod tests {
     #[test]
     fn a_packet_that_is_never_reported_has_failed() {
         let (mut handle, mut transfer, mut arena) = open();
-        let request = Request {
-            kind: Kind::Isochronous,
-            endpoint: 0x85,
-            length: 10,
-            zero_packet: false,
-        };
+        let request =
+            Request { kind: Kind::Isochronous, endpoint: 0x85, length: 10, zero_packet: false };
         let block = arena.alloc(10).unwrap();
-        transfer
-            .submit(&mut handle, request, [10].into_iter(), block)
-            .unwrap();
+        transfer.submit(&mut handle, request, [10].into_iter(), block).unwrap();
         fake::end_oldest(&end(1, 0, &[]));
         handle.handle_events(&mut Vec::new()).unwrap();
         arena.free(transfer.take().block);
@@ -522,9 +440,7 @@ mod tests {
         let refused = transfer.submit(&mut handle, BULK_IN, std::iter::empty(), block);
         let (error, block) = refused.unwrap_err();
         assert_eq!(error, Error::NoMem);
-        transfer
-            .submit(&mut handle, BULK_IN, std::iter::empty(), block)
-            .unwrap();
+        transfer.submit(&mut handle, BULK_IN, std::iter::empty(), block).unwrap();
         fake::end_oldest(&end(4, 0, &[]));
         handle.handle_events(&mut Vec::new()).unwrap();
         let ended = transfer.take();
@@ -536,9 +452,7 @@ mod tests {
     fn a_cancelled_transfer_still_ends_by_its_callback() {
         let (mut handle, mut transfer, mut arena) = open();
         let block = arena.alloc(512).unwrap();
-        transfer
-            .submit(&mut handle, BULK_IN, std::iter::empty(), block)
-            .unwrap();
+        transfer.submit(&mut handle, BULK_IN, std::iter::empty(), block).unwrap();
         let token = transfer.cancel_token();
         handle.cancel_blocking(&token).unwrap();
         assert_eq!(handle.cancel_blocking(&token), Err(Error::NotFound));
@@ -554,9 +468,7 @@ mod tests {
     fn an_unplugged_device_is_gone_and_its_transfers_end() {
         let (mut handle, mut transfer, mut arena) = open();
         let block = arena.alloc(512).unwrap();
-        transfer
-            .submit(&mut handle, BULK_IN, std::iter::empty(), block)
-            .unwrap();
+        transfer.submit(&mut handle, BULK_IN, std::iter::empty(), block).unwrap();
         assert!(!handle.is_gone());
         fake::unplug();
         let mut completed = Vec::new();
@@ -573,15 +485,8 @@ mod tests {
         let (mut handle, mut transfer, mut arena) = open();
         let mut block = arena.alloc(8 + 18).unwrap();
         block[..8].copy_from_slice(&[0x80, 6, 0, 1, 0, 0, 18, 0]);
-        let request = Request {
-            kind: Kind::Control,
-            endpoint: 0,
-            length: 26,
-            zero_packet: false,
-        };
-        transfer
-            .submit(&mut handle, request, std::iter::empty(), block)
-            .unwrap();
+        let request = Request { kind: Kind::Control, endpoint: 0, length: 26, zero_packet: false };
+        transfer.submit(&mut handle, request, std::iter::empty(), block).unwrap();
         fake::end_oldest(&end(0, 2, &[18, 1]));
         handle.handle_events(&mut Vec::new()).unwrap();
         let ended = transfer.take();
@@ -596,12 +501,7 @@ mod tests {
         let (mut handle, mut transfer, mut arena) = open();
         let mut block = arena.alloc(8 + 18).unwrap();
         block[..8].copy_from_slice(&[0x80, 6, 0, 1, 0, 0, 19, 0]);
-        let request = Request {
-            kind: Kind::Control,
-            endpoint: 0,
-            length: 26,
-            zero_packet: false,
-        };
+        let request = Request { kind: Kind::Control, endpoint: 0, length: 26, zero_packet: false };
         let _ = transfer.submit(&mut handle, request, std::iter::empty(), block);
     }
 
@@ -610,9 +510,7 @@ mod tests {
     fn a_transfer_in_flight_keeps_its_buffer() {
         let (mut handle, mut transfer, mut arena) = open();
         let block = arena.alloc(512).unwrap();
-        transfer
-            .submit(&mut handle, BULK_IN, std::iter::empty(), block)
-            .unwrap();
+        transfer.submit(&mut handle, BULK_IN, std::iter::empty(), block).unwrap();
         let _ = transfer.take();
     }
 
@@ -620,9 +518,7 @@ mod tests {
     fn a_transfer_dropped_in_flight_is_leaked_and_the_device_stays_open() {
         let (mut handle, mut transfer, mut arena) = open();
         let block = arena.alloc(512).unwrap();
-        transfer
-            .submit(&mut handle, BULK_IN, std::iter::empty(), block)
-            .unwrap();
+        transfer.submit(&mut handle, BULK_IN, std::iter::empty(), block).unwrap();
         drop(transfer);
         drop((arena, handle));
         assert_eq!(fake::alive(), [1, 1, 1, 4096]);
@@ -632,14 +528,8 @@ mod tests {
 
     #[test]
     fn another_device_at_the_same_address_is_not_opened() {
-        let found = FoundDevice {
-            id_product: 2,
-            ..found()
-        };
-        assert!(matches!(
-            DeviceHandle::open_blocking(&found, 1),
-            Err(Error::NoDevice)
-        ));
+        let found = FoundDevice { id_product: 2, ..found() };
+        assert!(matches!(DeviceHandle::open_blocking(&found, 1), Err(Error::NoDevice)));
         assert_eq!(fake::alive(), [0; 4]);
     }
 
