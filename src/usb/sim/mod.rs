@@ -5,7 +5,7 @@
 //! - [`bus`]: the devices, plugged in or not; what tests hold.
 //! - [`port`], [`transfer`], and privately `controller`, `endpoint` and `control`: the host
 //!   controller, the same for all models.
-//! - `model` and the models: [`loopback`].
+//! - `model` and the models: [`microphone`], [`loopback`].
 //!
 //! Contract: as the traits of [`crate::usb`] say. Given the times that it is told, everything is
 //! deterministic.
@@ -16,6 +16,7 @@ mod controller;
 mod descriptors;
 mod endpoint;
 pub mod loopback;
+pub mod microphone;
 mod model;
 pub mod port;
 pub mod spec;

@@ -10,7 +10,7 @@
 //! | `fault=stall@N` | the Nth URB stalls, once for each time the device is attached | all |
 //! | `fault=short@N` | the Nth URB ends after half its bytes, likewise | all |
 //! | `fault=vanish@N` | the device is unplugged while the Nth URB is in flight | all |
-//! | `pace=on`, `pace=off` | whether isochronous packets take their time on the bus | `loopback` (off) |
+//! | `pace=on`, `pace=off` | whether isochronous packets take their time on the bus | `microphone` (on), `loopback` (off) |
 //!
 //! URBs of the default endpoint don't count. A TIME is a number with `us`, `ms` or `s`.
 //!
@@ -26,7 +26,7 @@ pub const DEVICES_MAX: usize = 254;
 const SLOW_DEFAULT: Duration = Duration::from_secs(1);
 
 /// What there is.
-const KINDS: &str = "the simulated devices are loopback";
+const KINDS: &str = "the simulated devices are microphone and loopback";
 
 /// A device to simulate.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +48,8 @@ pub struct Spec {
 pub enum Kind {
     /// Sources, sinks and a loop: see [`super::loopback`].
     Loopback,
+    /// A microphone that hears a ramp: see [`super::microphone`].
+    Microphone,
 }
 
 /// What goes wrong with a simulated device. URBs count from one each time it is opened; those of
@@ -77,7 +79,7 @@ impl Spec {
             count: 1,
             delay: Duration::ZERO,
             fault: None,
-            paced: false,
+            paced: matches!(kind, Kind::Microphone),
         }
     }
 
@@ -102,6 +104,7 @@ impl Spec {
         let mut parts = text.split(':');
         let mut spec = match parts.next().unwrap_or_default() {
             "loopback" => Self::new(Kind::Loopback),
+            "microphone" => Self::new(Kind::Microphone),
             other => return Err(SpecError(format!("{KINDS}; there is no “{other}”"))),
         };
         for option in parts {
@@ -125,6 +128,7 @@ impl Spec {
     fn unknown_option(&self, option: &str) -> SpecError {
         let (kind, options) = match self.kind {
             Kind::Loopback => ("loopback", "count, delay, fault and pace"),
+            Kind::Microphone => ("microphone", "count, delay, fault and pace"),
         };
         SpecError(format!(
             "“{option}” is no option of {kind}, which has {options}"
