@@ -1,0 +1,336 @@
+//! The simulated bus: which devices there are, which are plugged in, and who has them.
+//!
+//! Tests hold it beside the server and pull plugs. An open device takes its model out of the bus
+//! and brings it back when it is closed, so that what the device remembers outlives its clients
+//! and no lock is taken on the path of a URB.
+//!
+//! Contract: any thread; every method holds one lock for as long as it takes to look at a list.
+//! Methods that name a device panic when it was never added: only tests call them.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::descriptors::{CONFIGURATION_VALUE, Descriptors, MANUFACTURER};
+use super::model::Model;
+use super::spec::{DEVICES_MAX, Fault, Spec};
+use crate::usb::descriptor::parse_configuration;
+use crate::usb::{DeviceInfo, OpenError};
+use crate::wire::op::{OpStatus, UsbDevice, UsbInterface};
+use crate::wire::types::{BusId, TransferType};
+
+/// The number of the bus.
+const BUSNUM: u8 = 1;
+
+/// The first device's address; the root hub would have 1.
+const DEVNUM_FIRST: u8 = 2;
+
+/// A set of simulated devices. Clones share it.
+#[derive(Clone, Default)]
+pub struct SimBus(Arc<Mutex<Vec<Entry>>>);
+
+/// A device that was added.
+struct Entry {
+    busid: BusId,
+    devnum: u8,
+    spec: Spec,
+    descriptors: Arc<Descriptors>,
+    plug: Arc<Plug>,
+    /// `None` while a port has it.
+    model: Option<Model>,
+    /// Times it was opened.
+    opens: u64,
+    /// Times it is still to refuse to be opened.
+    refusals: u32,
+}
+
+/// What a port borrowed from the bus, and gives back when dropped.
+pub(super) struct Lent {
+    bus: SimBus,
+    busid: BusId,
+    model: Option<Model>,
+}
+
+/// What a port needs to begin with.
+pub(super) struct Loan {
+    pub(super) lent: Lent,
+    pub(super) spec: Spec,
+    pub(super) descriptors: Arc<Descriptors>,
+    pub(super) plug: Arc<Plug>,
+}
+
+impl Loan {
+    /// Whether some setting of the device has an isochronous endpoint.
+    pub(super) fn has_isochronous(&self) -> bool {
+        let configuration = parse_configuration(&self.descriptors.configuration);
+        let mut alternates = configuration.interfaces.iter().flat_map(|i| &i.alternates);
+        alternates.any(|alternate| {
+            let mut endpoints = alternate.endpoints.iter();
+            endpoints.any(|endpoint| endpoint.transfer_type == TransferType::Isochronous)
+        })
+    }
+}
+
+impl SimBus {
+    /// A bus with the devices of a list on it.
+    ///
+    /// # Panics
+    /// When there are more than [`DEVICES_MAX`], which [`Spec::parse_list`] never lets through.
+    #[must_use]
+    pub fn with(specs: &[Spec]) -> Self {
+        let bus = Self::default();
+        for spec in specs {
+            for _ in 0..spec.count {
+                bus.add(spec.clone());
+            }
+        }
+        bus
+    }
+
+    /// Adds one device, whatever the spec's count, and plugs it in.
+    ///
+    /// # Panics
+    /// When there are [`DEVICES_MAX`] already.
+    pub fn add(&self, spec: Spec) -> BusId {
+        let mut entries = self.lock();
+        let count = entries.len();
+        assert!(count < DEVICES_MAX, "the simulated bus is full");
+        let number = u8::try_from(count).expect("there are fewer than 256");
+        let busid = BusId::new(&format!("{BUSNUM}-{}", count + 1)).expect("it is short");
+        // Twelve hexadecimal digits, as the mass storage class demands of a serial number.
+        let serial = format!("{:012X}", 0x05EE_D000_0000_u64 + u64::from(number) + 1);
+        entries.push(Entry {
+            busid,
+            devnum: DEVNUM_FIRST + number,
+            descriptors: Arc::new(Model::descriptors(&spec, serial)),
+            plug: Arc::default(),
+            model: Some(Model::new(&spec)),
+            spec,
+            opens: 0,
+            refusals: 0,
+        });
+        busid
+    }
+
+    /// Takes a device away, in mid-transfer if need be.
+    pub fn unplug(&self, busid: BusId) {
+        self.with_entry(busid, |entry| entry.plug.pull());
+    }
+
+    /// Brings a device back that was unplugged, configured as at first. What it remembers is kept.
+    pub fn replug(&self, busid: BusId) {
+        self.with_entry(busid, |entry| entry.plug = Arc::default());
+    }
+
+    /// Whether a device is plugged in.
+    #[must_use]
+    pub fn is_present(&self, busid: BusId) -> bool {
+        self.with_entry(busid, |entry| entry.plug.is_present())
+    }
+
+    /// Whether a port has the device.
+    #[must_use]
+    pub fn is_open(&self, busid: BusId) -> bool {
+        self.with_entry(busid, |entry| entry.model.is_none())
+    }
+
+    /// How many times a device was opened.
+    #[must_use]
+    pub fn open_count(&self, busid: BusId) -> u64 {
+        self.with_entry(busid, |entry| entry.opens)
+    }
+
+    /// Makes the next `times` opens of a device fail with [`OpStatus::NotAvailable`].
+    pub fn refuse_opens(&self, busid: BusId, times: u32) {
+        self.with_entry(busid, |entry| entry.refusals = times);
+    }
+
+    /// Makes a device that nobody has open appear in this configuration; zero is none. A port that
+    /// has it sets it too, and leaves it behind.
+    pub fn set_configuration(&self, busid: BusId, value: u8) {
+        self.with_entry(busid, |entry| entry.plug.set_configuration(value));
+    }
+
+    /// The busids of all devices, in the order they were added.
+    #[must_use]
+    pub fn busids(&self) -> Vec<BusId> {
+        self.lock().iter().map(|entry| entry.busid).collect()
+    }
+
+    /// The devices that are plugged in.
+    pub(super) fn present(&self) -> Vec<DeviceInfo> {
+        let entries = self.lock();
+        let present = entries.iter().filter(|entry| entry.plug.is_present());
+        present.map(Entry::info).collect()
+    }
+
+    /// How long opening a device is to take.
+    pub(super) fn open_delay(&self, busid: BusId) -> Duration {
+        self.with_entry(busid, |entry| match entry.spec.fault {
+            Some(Fault::Slow(delay)) => delay,
+            _ => Duration::ZERO,
+        })
+    }
+
+    pub(super) fn lend(&self, busid: BusId) -> Result<Loan, OpenError> {
+        self.with_entry(busid, |entry| {
+            let model = entry.take_model()?;
+            let bus = self.clone();
+            let model = Some(model);
+            Ok(Loan {
+                lent: Lent { bus, busid, model },
+                spec: entry.spec.clone(),
+                descriptors: Arc::clone(&entry.descriptors),
+                plug: Arc::clone(&entry.plug),
+            })
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_entry<T>(&self, busid: BusId, f: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut entries = self.lock();
+        let entry = entries.iter_mut().find(|entry| entry.busid == busid);
+        f(entry.expect("the device was added to this bus"))
+    }
+}
+
+impl Entry {
+    fn info(&self) -> DeviceInfo {
+        let [_, _, _, _, class, sub_class, protocol, _, rest @ ..] = self.descriptors.device;
+        let value = self.plug.configuration();
+        DeviceInfo {
+            device: UsbDevice {
+                path: format!("/simulated/{}", self.busid),
+                busid: self.busid,
+                busnum: BUSNUM,
+                devnum: self.devnum,
+                speed: self.descriptors.speed,
+                id_vendor: u16::from_le_bytes([rest[0], rest[1]]),
+                id_product: u16::from_le_bytes([rest[2], rest[3]]),
+                bcd_device: u16::from_le_bytes([rest[4], rest[5]]),
+                device_class: class,
+                device_sub_class: sub_class,
+                device_protocol: protocol,
+                configuration_value: value,
+                num_configurations: 1,
+                interfaces: self.interfaces(value),
+            },
+            manufacturer: Some(MANUFACTURER.to_owned()),
+            product: Some(self.descriptors.product.to_owned()),
+            serial: Some(self.descriptors.serial.clone()),
+            drivers: Vec::new(),
+            imported: false,
+            obstacle: None,
+        }
+    }
+
+    fn interfaces(&self, value: u8) -> Vec<UsbInterface> {
+        if value == 0 {
+            return Vec::new();
+        }
+        let configuration = parse_configuration(&self.descriptors.configuration);
+        let alternates = configuration
+            .interfaces
+            .iter()
+            .filter_map(|i| i.alternate());
+        alternates
+            .map(|alternate| UsbInterface {
+                class: alternate.class,
+                sub_class: alternate.sub_class,
+                protocol: alternate.protocol,
+            })
+            .collect()
+    }
+
+    fn take_model(&mut self) -> Result<Model, OpenError> {
+        if !self.plug.is_present() {
+            return Err(self.refuse(OpStatus::NoDevice, "is not plugged in"));
+        }
+        if self.refusals > 0 {
+            self.refusals -= 1;
+            return Err(self.refuse(OpStatus::NotAvailable, "refuses, as it was told to"));
+        }
+        let busy = self.refuse(OpStatus::DeviceBusy, "is open already");
+        let model = self.model.take().ok_or(busy)?;
+        self.opens += 1;
+        Ok(model)
+    }
+
+    fn refuse(&self, status: OpStatus, why: &str) -> OpenError {
+        OpenError {
+            status,
+            message: format!("the simulated device {} {why}", self.busid),
+        }
+    }
+}
+
+impl Lent {
+    /// The model.
+    pub(super) const fn model(&mut self) -> &mut Model {
+        self.model.as_mut().expect("it is lent until dropped")
+    }
+
+    /// The model, to look at.
+    pub(super) const fn model_ref(&self) -> &Model {
+        self.model.as_ref().expect("it is lent until dropped")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let model = self.model.take();
+        self.bus.with_entry(self.busid, |entry| entry.model = model);
+    }
+}
+
+/// A plugged device, as its port and the bus both see it. Another time it is plugged in is another
+/// one of these.
+pub(super) struct Plug {
+    present: AtomicBool,
+    configuration: AtomicU8,
+    /// Wakes whoever waits for the port.
+    waker: Mutex<Option<UnixStream>>,
+}
+
+impl Default for Plug {
+    fn default() -> Self {
+        Self {
+            present: AtomicBool::new(true),
+            configuration: AtomicU8::new(CONFIGURATION_VALUE),
+            waker: Mutex::new(None),
+        }
+    }
+}
+
+impl Plug {
+    pub(super) fn is_present(&self) -> bool {
+        self.present.load(Ordering::Acquire)
+    }
+
+    pub(super) fn configuration(&self) -> u8 {
+        self.configuration.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_configuration(&self, value: u8) {
+        self.configuration.store(value, Ordering::Relaxed);
+    }
+
+    /// Has `waker` written to when the plug is pulled.
+    pub(super) fn set_waker(&self, waker: UnixStream) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+    }
+
+    pub(super) fn pull(&self) {
+        self.present.store(false, Ordering::Release);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut waker) = waker.as_ref() {
+            // One byte into an empty socket; where even that fails nobody is there to be woken.
+            let _ = waker.write(&[1]);
+        }
+    }
+}

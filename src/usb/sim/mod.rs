@@ -1,0 +1,114 @@
+//! Simulated devices: a USB stack made of software, for the demonstration, the tests and as the
+//! load of the benchmarks. Linux drives them with its ordinary drivers.
+//!
+//! - [`spec`]: which devices to simulate, as the command line says it.
+//! - [`bus`]: the devices, plugged in or not; what tests hold.
+//! - [`port`], [`transfer`], and privately `controller`, `endpoint` and `control`: the host
+//!   controller, the same for all models.
+//! - `model` and the models: [`microphone`], [`loopback`].
+//!
+//! Contract: as the traits of [`crate::usb`] say. Given the times that it is told, everything is
+//! deterministic.
+
+pub mod bus;
+mod control;
+mod controller;
+mod descriptors;
+mod endpoint;
+pub mod loopback;
+pub mod microphone;
+mod model;
+pub mod port;
+pub mod spec;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+pub mod transfer;
+
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Instant;
+
+use usbferry_sys::arena::Arena;
+
+use self::bus::{Loan, SimBus};
+use self::port::SimPort;
+use self::transfer::SimTransfer;
+use crate::limits::DeviceLimits;
+use crate::usb::{Backend, Candidate, DeviceInfo, OpenError, Opened};
+use crate::wire::op::OpStatus;
+
+/// Finds the devices of a [`SimBus`].
+pub struct SimBackend {
+    bus: SimBus,
+}
+
+impl SimBackend {
+    /// A stack with the devices of `bus`.
+    #[must_use]
+    pub const fn new(bus: SimBus) -> Self {
+        Self { bus }
+    }
+}
+
+impl Backend for SimBackend {
+    type Candidate = SimCandidate;
+
+    fn scan(&mut self) -> Result<Vec<SimCandidate>, String> {
+        let candidate = |info| SimCandidate {
+            bus: self.bus.clone(),
+            info,
+        };
+        Ok(self.bus.present().into_iter().map(candidate).collect())
+    }
+}
+
+/// A simulated device that was plugged in when it was looked for.
+#[derive(Clone)]
+pub struct SimCandidate {
+    bus: SimBus,
+    info: DeviceInfo,
+}
+
+impl Candidate for SimCandidate {
+    type Port = SimPort;
+
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn open(&self, limits: &DeviceLimits) -> Result<Opened<SimPort>, OpenError> {
+        let busid = self.info.device.busid;
+        thread::sleep(self.bus.open_delay(busid));
+        let (wake, waker) = wake_pair().map_err(|error| OpenError {
+            status: OpStatus::NotAvailable,
+            message: format!("no sockets for the simulated device {busid}: {error}"),
+        })?;
+        let loan = self.bus.lend(busid)?;
+        loan.plug.set_waker(waker);
+        Ok(opened(loan, wake, limits))
+    }
+}
+
+fn opened(loan: Loan, wake: UnixStream, limits: &DeviceLimits) -> Opened<SimPort> {
+    let now = Instant::now();
+    let packets = loan.has_isochronous();
+    let (transfers, mailboxes) = SimTransfer::slots(limits.urbs, packets, now);
+    let mut memory = Arena::new();
+    memory.add_heap(limits.memory);
+    let port = SimPort::new(loan, mailboxes, wake, now);
+    Opened {
+        configuration: port.configuration().cloned(),
+        port,
+        transfers,
+        memory,
+    }
+}
+
+fn wake_pair() -> std::io::Result<(UnixStream, UnixStream)> {
+    let (wake, waker) = UnixStream::pair()?;
+    wake.set_nonblocking(true)?;
+    waker.set_nonblocking(true)?;
+    Ok((wake, waker))
+}

@@ -1,0 +1,166 @@
+//! The models: what makes one simulated device another.
+//!
+//! An enum and not a trait object, so that nothing on the path of a URB is called through a
+//! pointer. The port calls a model for one URB at a time, in this order: [`Model::ready`]; if it is,
+//! [`Model::fill`] or [`Model::consume`]; and [`Model::finish`] when the URB has ended. Which
+//! endpoints there are, and whether they are halted, is the port's affair: a model is only asked
+//! about its own.
+//!
+//! Contract: models know no clock, queue or lock; time and faults are the port's. They allocate in
+//! [`Model::new`] only, and panic on nothing that a client sends.
+
+use std::time::Duration;
+
+use super::controller::Controller;
+use super::descriptors::Descriptors;
+use super::loopback::{self, Loopback};
+use super::microphone::{self, Microphone};
+use super::spec::{Kind, Spec};
+use crate::wire::setup::Setup;
+use crate::wire::types::EndpointAddress;
+
+/// What a URB moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Moved {
+    /// Bytes.
+    pub(super) bytes: usize,
+    /// The endpoint stalled behind them.
+    pub(super) stalled: bool,
+}
+
+impl Moved {
+    /// So many bytes.
+    pub(super) const fn bytes(bytes: usize) -> Self {
+        Self {
+            bytes,
+            stalled: false,
+        }
+    }
+}
+
+/// A simulated device, without the host's side of it.
+pub(super) enum Model {
+    Loopback(Box<Loopback>),
+    Microphone(Microphone),
+}
+
+impl Model {
+    pub(super) fn new(spec: &Spec) -> Self {
+        match spec.kind {
+            Kind::Loopback => Self::Loopback(Box::new(Loopback::new(spec.paced))),
+            Kind::Microphone => Self::Microphone(Microphone::new(spec.paced)),
+        }
+    }
+
+    /// The descriptors of a model; `serial` is the device's own.
+    pub(super) fn descriptors(spec: &Spec, serial: String) -> Descriptors {
+        match spec.kind {
+            Kind::Loopback => loopback::descriptors(serial),
+            Kind::Microphone => microphone::descriptors(serial),
+        }
+    }
+
+    /// Whether the device would do anything but keep the host waiting on this endpoint.
+    pub(super) fn ready(&self, endpoint: EndpointAddress) -> bool {
+        match self {
+            Self::Loopback(loopback) => loopback.ready(endpoint),
+            Self::Microphone(_) => true,
+        }
+    }
+
+    /// Sends data on a bulk or interrupt endpoint that is ready. Less than there is room for ends
+    /// the URB.
+    pub(super) fn fill(&mut self, endpoint: EndpointAddress, room: &mut [u8]) -> Moved {
+        match self {
+            Self::Loopback(loopback) => Moved::bytes(loopback.fill(endpoint, room)),
+            Self::Microphone(_) => Moved::bytes(0),
+        }
+    }
+
+    /// Receives data on a bulk or interrupt endpoint that is ready. What it does not take, it takes
+    /// when it is ready again.
+    pub(super) fn consume(&mut self, endpoint: EndpointAddress, data: &[u8]) -> Moved {
+        match self {
+            Self::Loopback(loopback) => Moved::bytes(loopback.consume(endpoint, data)),
+            Self::Microphone(_) => Moved::bytes(data.len()),
+        }
+    }
+
+    /// Sends an isochronous packet.
+    pub(super) fn fill_packet(&mut self, endpoint: EndpointAddress, room: &mut [u8]) -> usize {
+        match self {
+            Self::Loopback(loopback) => loopback.fill_packet(endpoint, room),
+            Self::Microphone(microphone) => microphone.fill_packet(room),
+        }
+    }
+
+    /// Receives an isochronous packet.
+    pub(super) fn consume_packet(&mut self, endpoint: EndpointAddress, data: &[u8]) {
+        match self {
+            Self::Loopback(loopback) => loopback.consume_packet(endpoint, data),
+            Self::Microphone(_) => {}
+        }
+    }
+
+    /// Learns that a URB ended that was not cancelled, and whether an empty packet followed it.
+    pub(super) fn finish(&mut self, endpoint: EndpointAddress, empty_packet: bool) {
+        match self {
+            Self::Loopback(loopback) => loopback.finish(endpoint, empty_packet),
+            Self::Microphone(_) => {}
+        }
+    }
+
+    /// What it sent before it noticed that a URB was cancelled.
+    pub(super) fn fill_late(&mut self, endpoint: EndpointAddress, room: &mut [u8]) -> usize {
+        match self {
+            Self::Loopback(loopback) => loopback.fill_late(endpoint, room),
+            Self::Microphone(_) => 0,
+        }
+    }
+
+    /// Learns of a control request, whoever answers it.
+    pub(super) const fn note_setup(&mut self, setup: &Setup) {
+        match self {
+            Self::Loopback(loopback) => loopback.note_setup(setup),
+            Self::Microphone(_) => {}
+        }
+    }
+
+    /// Carries out a class or vendor request. Returns the bytes of the data stage that were moved;
+    /// `None` is a stall.
+    pub(super) fn control(
+        &mut self,
+        setup: &Setup,
+        data: &mut [u8],
+        controller: &mut Controller,
+    ) -> Option<usize> {
+        match self {
+            Self::Loopback(loopback) => loopback.control(setup, data, controller),
+            Self::Microphone(_) => Microphone::control(setup, data),
+        }
+    }
+
+    /// How long an isochronous packet or an interrupt of this endpoint takes; zero for at once.
+    pub(super) const fn period(&self, endpoint: EndpointAddress) -> Duration {
+        match self {
+            Self::Loopback(loopback) => loopback.period(endpoint),
+            Self::Microphone(microphone) => microphone.period(),
+        }
+    }
+
+    /// Starts an endpoint anew: its halt was cleared or its interface set.
+    pub(super) const fn restart(&mut self, endpoint: EndpointAddress) {
+        match self {
+            Self::Loopback(loopback) => loopback.restart(endpoint),
+            Self::Microphone(microphone) => microphone.restart(endpoint),
+        }
+    }
+
+    /// Was reset, or opened by another client. Its endpoints are restarted besides.
+    pub(super) fn reset(&mut self) {
+        match self {
+            Self::Loopback(loopback) => loopback.reset(),
+            Self::Microphone(_) => {}
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Which devices to simulate, as the command line says it:
+//! `disk:size=64M:delay=2ms,loopback:count=64:fault=stall@100`. Devices are separated by commas,
+//! their options by colons.
+//!
+//! | option | meaning | models |
+//! | --- | --- | --- |
+//! | `count=K` | so many of them | all |
+//! | `delay=TIME` | each URB ends so long after it was submitted | all |
+//! | `fault=slow`, `fault=slow=TIME` | opening and special requests take a second, or TIME | all |
+//! | `fault=stall@N` | the Nth URB stalls, once for each time the device is attached | all |
+//! | `fault=short@N` | the Nth URB ends after half its bytes, likewise | all |
+//! | `fault=vanish@N` | the device is unplugged while the Nth URB is in flight | all |
+//! | `pace=on`, `pace=off` | whether isochronous packets take their time on the bus | `microphone` (on), `loopback` (off) |
+//!
+//! URBs of the default endpoint don't count. A TIME is a number with `us`, `ms` or `s`.
+//!
+//! Contract: plain data; errors are sentences for the user.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Most simulated devices: each has an address of its own on bus 1, whose root hub has the first.
+pub const DEVICES_MAX: usize = 254;
+
+/// How long opening takes with `fault=slow`, unless it says.
+const SLOW_DEFAULT: Duration = Duration::from_secs(1);
+
+/// What there is.
+const KINDS: &str = "the simulated devices are microphone and loopback";
+
+/// A device to simulate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Spec {
+    /// What it is.
+    pub kind: Kind,
+    /// How many of them to add.
+    pub count: usize,
+    /// How long after its submission a URB ends.
+    pub delay: Duration,
+    /// What goes wrong.
+    pub fault: Option<Fault>,
+    /// Isochronous packets take as long as on a bus.
+    pub paced: bool,
+}
+
+/// What a simulated device is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Sources, sinks and a loop: see [`super::loopback`].
+    Loopback,
+    /// A microphone that hears a ramp: see [`super::microphone`].
+    Microphone,
+}
+
+/// What goes wrong with a simulated device. URBs count from one each time it is opened; those of
+/// the default endpoint don't.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Opening it and special requests take so long.
+    Slow(Duration),
+    /// This URB stalls; an isochronous one loses its first packet.
+    Stall(u64),
+    /// This URB, or each packet of it, ends after half its bytes.
+    Short(u64),
+    /// It is unplugged when this URB is submitted.
+    Vanish(u64),
+}
+
+/// A text that names no simulated devices.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpecError(String);
+
+impl Spec {
+    /// One device as it comes without options.
+    #[must_use]
+    pub const fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            count: 1,
+            delay: Duration::ZERO,
+            fault: None,
+            paced: matches!(kind, Kind::Microphone),
+        }
+    }
+
+    /// Reads a list of devices.
+    ///
+    /// # Errors
+    /// A sentence that says what is allowed instead.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, SpecError> {
+        let specs: Vec<Self> = text.split(',').map(Self::parse).collect::<Result<_, _>>()?;
+        let total = specs
+            .iter()
+            .fold(0, |sum: usize, spec| sum.saturating_add(spec.count));
+        if total > DEVICES_MAX {
+            return Err(SpecError(format!(
+                "{total} simulated devices are too many: one bus has room for {DEVICES_MAX}"
+            )));
+        }
+        Ok(specs)
+    }
+
+    fn parse(text: &str) -> Result<Self, SpecError> {
+        let mut parts = text.split(':');
+        let mut spec = match parts.next().unwrap_or_default() {
+            "loopback" => Self::new(Kind::Loopback),
+            "microphone" => Self::new(Kind::Microphone),
+            other => return Err(SpecError(format!("{KINDS}; there is no “{other}”"))),
+        };
+        for option in parts {
+            spec.set(option)?;
+        }
+        Ok(spec)
+    }
+
+    fn set(&mut self, option: &str) -> Result<(), SpecError> {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match name {
+            "count" => self.count = parse_count(value)?,
+            "delay" => self.delay = parse_duration(value)?,
+            "fault" => self.fault = Some(Fault::parse(value)?),
+            "pace" => self.paced = parse_switch(value)?,
+            _ => return Err(self.unknown_option(option)),
+        }
+        Ok(())
+    }
+
+    fn unknown_option(&self, option: &str) -> SpecError {
+        let (kind, options) = match self.kind {
+            Kind::Loopback => ("loopback", "count, delay, fault and pace"),
+            Kind::Microphone => ("microphone", "count, delay, fault and pace"),
+        };
+        SpecError(format!(
+            "“{option}” is no option of {kind}, which has {options}"
+        ))
+    }
+}
+
+impl Fault {
+    fn parse(text: &str) -> Result<Self, SpecError> {
+        let slow = |value: &str| parse_duration(value).map(Self::Slow);
+        match (text.split_once('@'), text.split_once('=')) {
+            (Some(("stall", n)), _) => parse_number(n).map(Self::Stall),
+            (Some(("short", n)), _) => parse_number(n).map(Self::Short),
+            (Some(("vanish", n)), _) => parse_number(n).map(Self::Vanish),
+            (None, Some(("slow", value))) => slow(value),
+            (None, None) if text == "slow" => Ok(Self::Slow(SLOW_DEFAULT)),
+            _ => Err(SpecError(format!(
+                "a fault is slow, slow=TIME, stall@N, short@N or vanish@N, not “{text}”"
+            ))),
+        }
+    }
+}
+
+fn parse_count(text: &str) -> Result<usize, SpecError> {
+    let count = text.parse().ok();
+    count
+        .filter(|n| (1..=DEVICES_MAX).contains(n))
+        .ok_or_else(|| {
+            SpecError(format!(
+                "a count is a number from 1 to {DEVICES_MAX}, not “{text}”"
+            ))
+        })
+}
+
+fn parse_number(text: &str) -> Result<u64, SpecError> {
+    let number = text.parse().ok();
+    number
+        .filter(|&n| n > 0)
+        .ok_or_else(|| SpecError(format!("URBs are counted from 1: “{text}” is not one")))
+}
+
+fn parse_duration(text: &str) -> Result<Duration, SpecError> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    let unit: fn(u64) -> Duration = match &text[digits.len()..] {
+        "us" => Duration::from_micros,
+        "ms" => Duration::from_millis,
+        "s" => Duration::from_secs,
+        _ => return Err(not_a_duration(text)),
+    };
+    let amount: u32 = digits.parse().map_err(|_| not_a_duration(text))?;
+    Ok(unit(amount.into()))
+}
+
+fn not_a_duration(text: &str) -> SpecError {
+    SpecError(format!(
+        "a time is a number with us, ms or s, such as 2ms, not “{text}”"
+    ))
+}
+
+fn parse_switch(text: &str) -> Result<bool, SpecError> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(SpecError(format!("pace is on or off, not “{text}”"))),
+    }
+}
+
+impl std::error::Error for SpecError {}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Spec::parse_list(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn devices_and_their_options_are_read() {
+        let specs =
+            Spec::parse_list("loopback,loopback:count=64:delay=2ms:fault=vanish@100").unwrap();
+        assert_eq!(specs[0], Spec::new(Kind::Loopback));
+        let second = Spec {
+            count: 64,
+            delay: Duration::from_millis(2),
+            fault: Some(Fault::Vanish(100)),
+            ..Spec::new(Kind::Loopback)
+        };
+        assert_eq!(specs[1], second);
+    }
+
+    #[test]
+    fn faults_are_read() {
+        let fault = |text: &str| Fault::parse(text).ok();
+        assert_eq!(fault("slow"), Some(Fault::Slow(SLOW_DEFAULT)));
+        assert_eq!(
+            fault("slow=5us"),
+            Some(Fault::Slow(Duration::from_micros(5)))
+        );
+        assert_eq!(fault("stall@1"), Some(Fault::Stall(1)));
+        assert_eq!(
+            fault("short@18446744073709551615"),
+            Some(Fault::Short(u64::MAX))
+        );
+        for wrong in [
+            "",
+            "slow@3",
+            "stall",
+            "stall=3",
+            "stall@0",
+            "vanish@-1",
+            "slow=",
+        ] {
+            assert_eq!(fault(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn errors_say_what_is_allowed() {
+        assert!(error("tape").contains("loopback"));
+        assert!(error("").contains("loopback"));
+        assert!(error("loopback:speed=3").contains("count, delay"));
+        assert!(error("loopback:delay=2").contains("2ms"));
+        assert!(error("loopback:delay=99999999999s").contains("2ms"));
+        assert!(error("loopback:count=0").contains("254"));
+        assert!(error("loopback:count=254,loopback").contains("too many"));
+        assert!(error("loopback:pace=yes").contains("on or off"));
+    }
+}
