@@ -31,10 +31,7 @@ pub(super) struct Moved {
 impl Moved {
     /// So many bytes.
     pub(super) const fn bytes(bytes: usize) -> Self {
-        Self {
-            bytes,
-            stalled: false,
-        }
+        Self { bytes, stalled: false }
     }
 }
 
