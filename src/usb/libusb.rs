@@ -224,14 +224,6 @@ fn explain_open(error: Error, info: &DeviceInfo) -> String {
     }
 }
 
-/// An interface that was claimed.
-#[derive(Clone, Copy, Debug)]
-struct Claim {
-    interface: u8,
-    /// A kernel driver had it, and gets it back.
-    had_driver: bool,
-}
-
 /// An open real device.
 pub struct LibusbPort {
     handle: DeviceHandle,
@@ -239,7 +231,10 @@ pub struct LibusbPort {
     /// Isochronous packets that its transfers have room for.
     packets: u32,
     configuration: Option<Configuration>,
-    claims: Vec<Claim>,
+    /// Interfaces that are claimed.
+    claims: Vec<u8>,
+    /// Interfaces that kernel drivers had, and get back.
+    driven: Vec<u8>,
     /// When to look again after a hang-up, and how often that was done.
     recheck: Option<Instant>,
     rechecks: u32,
@@ -256,39 +251,50 @@ impl LibusbPort {
             packets,
             configuration: None,
             claims: Vec::new(),
+            driven: Vec::new(),
             recheck: None,
             rechecks: 0,
         }
     }
 
-    /// Claims every interface of the active configuration; what can't be claimed is marked.
+    /// Claims every interface of the active configuration, none of which is ours now; what can't
+    /// be claimed is marked.
     fn claim_all(&mut self) -> Option<Configuration> {
-        let before = std::mem::take(&mut self.claims);
         let old_value = self.configuration.as_ref().map(|configuration| configuration.value);
-        let found = self.handle.configuration_blocking();
-        self.configuration = found.as_ref().map(configuration_of);
-        // Platforms without kernel drivers to detach say so; claiming then tells.
+        let mut configuration = self.handle.configuration_blocking().as_ref().map(configuration_of);
+        // Another configuration has other interfaces, which the kernel has just probed.
+        if old_value != configuration.as_ref().map(|configuration| configuration.value) {
+            self.driven.clear();
+        }
+        self.note_drivers(configuration.as_ref());
+        // Platforms that have no kernel drivers to detach refuse; claiming then tells.
         let _ = self.handle.set_auto_detach(true);
-        let mut configuration = self.configuration.take();
         for interface in configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
-            let number = interface.number;
-            let had_driver = self.handle.has_kernel_driver_blocking(number)
-                || (old_value == found.as_ref().map(|found| found.value)
-                    && before.iter().any(|claim| claim.interface == number && claim.had_driver));
-            match self.handle.claim_blocking(number) {
-                Ok(()) => self.claims.push(Claim { interface: number, had_driver }),
+            match self.handle.claim_blocking(interface.number) {
+                Ok(()) => self.claims.push(interface.number),
                 Err(error) => {
                     warn!(
-                        "{}: interface {number} can't be claimed ({error}): its endpoints are \
-                         refused, the rest works",
-                        self.busid
+                        "{}: interface {} can't be claimed ({error}): its endpoints are refused, \
+                         the rest works",
+                        self.busid, interface.number
                     );
                     interface.refused = Some(refusal_of(error));
                 }
             }
         }
-        self.configuration = configuration;
-        self.configuration.clone()
+        self.configuration.clone_from(&configuration);
+        configuration
+    }
+
+    /// Notes which interfaces kernel drivers have. Before the first is claimed, because one driver
+    /// can have several interfaces and lets go of all when it loses one.
+    fn note_drivers(&mut self, configuration: Option<&Configuration>) {
+        for interface in configuration.iter().flat_map(|c| &c.interfaces) {
+            let number = interface.number;
+            if self.handle.has_kernel_driver_blocking(number) && !self.driven.contains(&number) {
+                self.driven.push(number);
+            }
+        }
     }
 
     /// Why no interface at all could be claimed, where there are any.
@@ -297,14 +303,29 @@ impl LibusbPort {
         self.claims.is_empty().then_some(first)
     }
 
-    /// Releases every interface; kernel drivers are given back `for_good` only.
-    fn release_all(&mut self, for_good: bool) {
-        for &Claim { interface, had_driver } in &self.claims {
-            let _ = self.handle.set_auto_detach(for_good && had_driver);
+    /// Releases every interface, without giving it to a kernel driver yet.
+    fn release_all(&mut self) {
+        let _ = self.handle.set_auto_detach(false);
+        for interface in self.claims.drain(..) {
             match self.handle.release_blocking(interface) {
                 // Gone with the device, or already released by a reset.
                 Ok(()) | Err(Error::NoDevice | Error::NotFound) => {}
                 Err(error) => warn!("{}: releasing interface {interface}: {error}", self.busid),
+            }
+        }
+    }
+
+    /// Gives interfaces back to the kernel drivers that had them. All are free by then, because a
+    /// driver that wants several takes the others with the first.
+    fn give_back_drivers(&mut self) {
+        for interface in self.driven.drain(..) {
+            match self.handle.attach_kernel_driver_blocking(interface) {
+                // Busy: the driver took it along with another.
+                Ok(()) | Err(Error::Busy | Error::NoDevice) => {}
+                Err(error) => warn!(
+                    "{}: no kernel driver took interface {interface} back: {error}",
+                    self.busid
+                ),
             }
         }
     }
@@ -316,7 +337,7 @@ impl LibusbPort {
             return self.reset_settings();
         }
         // usbfs refuses while anybody has an interface, even ourselves.
-        self.release_all(false);
+        self.release_all();
         let result = self.handle.set_configuration_blocking(value);
         let configuration = self.claim_all();
         match result {
@@ -327,14 +348,14 @@ impl LibusbPort {
 
     /// What setting the current configuration again does to the device, as far as it is ours.
     fn reset_settings(&mut self) -> Performed {
-        for claim in &self.claims {
-            if let Err(error) = self.handle.set_interface_blocking(claim.interface, 0) {
+        for &interface in &self.claims {
+            if let Err(error) = self.handle.set_interface_blocking(interface, 0) {
                 return failed(error);
             }
         }
         let claims = &self.claims;
         for interface in self.configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
-            if claims.iter().any(|claim| claim.interface == interface.number) {
+            if claims.contains(&interface.number) {
                 interface.current = 0;
             }
         }
@@ -342,6 +363,10 @@ impl LibusbPort {
     }
 
     fn set_interface(&mut self, number: u8, setting: u8) -> Performed {
+        let interface = self.configuration.as_ref().and_then(|c| c.interface(number));
+        if let Some(status) = interface.and_then(|interface| interface.refused) {
+            return Performed::Failed(status);
+        }
         if let Err(error) = self.handle.set_interface_blocking(number, setting) {
             return failed(error);
         }
@@ -465,7 +490,8 @@ impl Port for LibusbPort {
     }
 
     fn close(mut self, transfers: Vec<LibusbTransfer>, memory: Arena) {
-        self.release_all(true);
+        self.release_all();
+        self.give_back_drivers();
         drop(transfers);
         // Mapped memory keeps the device open, so it goes before the handle.
         drop(memory);
