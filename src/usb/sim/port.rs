@@ -301,6 +301,9 @@ impl Device {
         if !is_in && urb.done < limit && !moved.stalled {
             return false;
         }
+        if matches!(urb.plan, Plan::Short(_) | Plan::Stall(_)) {
+            model.cut_short();
+        }
         urb.status = if moved.stalled {
             Status::EPIPE
         } else {
