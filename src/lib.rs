@@ -3,5 +3,6 @@
 #![warn(missing_docs)]
 
 pub mod limits;
+pub mod session;
 pub mod usb;
 pub mod wire;

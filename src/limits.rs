@@ -43,8 +43,8 @@ pub const MEMORY_DEFAULT: usize = 64 << 20;
 /// submit.
 pub const MEMORY_MIN: usize = 1 << 20;
 
-/// Bytes of a device's buffer memory that are mapped from the device where the platform can
-/// (usbfs), unless told otherwise. usbfs allows 16 MiB for all processes together by default.
+/// Bytes mapped from the device where the platform can (usbfs), beside the above and used first,
+/// unless told otherwise. usbfs allows 16 MiB for all processes together by default.
 pub const DEVICE_MEMORY_DEFAULT: usize = 2 << 20;
 
 /// Bytes of the largest URB that is accepted, unless told otherwise.
@@ -69,10 +69,7 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
-const _: () = assert!(
-    URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2,
-    "two of the largest fit at once"
-);
+const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");
 const _: () = assert!(CONTROL_LEN_MAX + 8 <= MEMORY_MIN / MEMORY_RESERVE_SHARE);
 
 /// What one attached device may use.
@@ -80,9 +77,9 @@ const _: () = assert!(CONTROL_LEN_MAX + 8 <= MEMORY_MIN / MEMORY_RESERVE_SHARE);
 pub struct DeviceLimits {
     /// URB slots.
     pub urbs: usize,
-    /// Bytes of buffer memory, all together.
+    /// Bytes of buffer memory.
     pub memory: usize,
-    /// Bytes of it to map from the device, where the platform can.
+    /// Bytes to map from the device beside it, where the platform can.
     pub device_memory: usize,
     /// Bytes of the largest URB.
     pub urb_len: usize,

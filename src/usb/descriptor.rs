@@ -24,26 +24,10 @@ pub fn parse_configuration(bytes: &[u8]) -> Configuration {
         rest = tail;
         match *descriptor {
             [_, CONFIGURATION, _, _, _, value, ..] => configuration.value = value,
-            [
-                _,
-                INTERFACE,
-                number,
-                setting,
-                _,
-                class,
-                sub_class,
-                protocol,
-                ..,
-            ] => {
+            [_, INTERFACE, number, setting, _, class, sub_class, protocol, ..] => {
                 let index = index_of(&mut configuration.interfaces, number);
                 let endpoints = Vec::new();
-                let alternate = Alternate {
-                    setting,
-                    class,
-                    sub_class,
-                    protocol,
-                    endpoints,
-                };
+                let alternate = Alternate { setting, class, sub_class, protocol, endpoints };
                 configuration.interfaces[index].alternates.push(alternate);
                 current = Some(index);
             }
@@ -60,26 +44,16 @@ pub fn parse_configuration(bytes: &[u8]) -> Configuration {
             _ => {}
         }
     }
-    configuration
-        .interfaces
-        .sort_by_key(|interface| interface.number);
+    configuration.interfaces.sort_by_key(|interface| interface.number);
     configuration
 }
 
 /// Where interface `number` is, which is added if it is new.
 fn index_of(interfaces: &mut Vec<Interface>, number: u8) -> usize {
-    interfaces
-        .iter()
-        .position(|interface| interface.number == number)
-        .unwrap_or_else(|| {
-            interfaces.push(Interface {
-                number,
-                current: 0,
-                alternates: Vec::new(),
-                refused: None,
-            });
-            interfaces.len() - 1
-        })
+    interfaces.iter().position(|interface| interface.number == number).unwrap_or_else(|| {
+        interfaces.push(Interface { number, current: 0, alternates: Vec::new(), refused: None });
+        interfaces.len() - 1
+    })
 }
 
 /// The first descriptor and what follows it; `None` at the end or where the length is wrong.
@@ -115,12 +89,7 @@ mod tests {
         assert_eq!(endpoint.address.as_byte(), 0x02);
         assert_eq!(endpoint.transfer_type, TransferType::Isochronous);
         assert_eq!(endpoint.max_packet_size, 0x08c0);
-        assert_eq!(
-            configuration.interface(2).unwrap().alternates[0]
-                .endpoints
-                .len(),
-            1
-        );
+        assert_eq!(configuration.interface(2).unwrap().alternates[0].endpoints.len(), 1);
     }
 
     #[test]

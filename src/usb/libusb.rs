@@ -1,1 +1,666 @@
+//! Real devices, through libusb: `usbferry-sys` as the traits of [`crate::usb`].
+//!
+//! The only place where libusb's statuses and errors become those of the wire. Kernel drivers are
+//! detached when a device is opened and given back when it is closed, but only where there was one.
+//!
+//! Contract: calls of [`Port`] that do not block are for the reactor, all else is for workers.
 
+use std::time::{Duration, Instant};
+
+use log::{debug, warn};
+use usbferry_sys::arena::{Arena, Block};
+use usbferry_sys::context::{
+    DeviceSpeed, Discovery, FoundAlternate, FoundConfiguration, FoundDevice,
+};
+use usbferry_sys::error::{Error, TransferStatus};
+use usbferry_sys::handle::DeviceHandle;
+use usbferry_sys::transfer::{self, CancelToken, Kind, Request};
+
+use super::special::SpecialRequest;
+use super::{
+    Alternate, Backend, Candidate, Completion, Configuration, DeviceInfo, Endpoint, EventSource,
+    Interface, OpenError, Opened, Performed, Port, Reaped, Refused, RefusedReason, Submission,
+    Transfer,
+};
+use crate::limits::DeviceLimits;
+use crate::usb::sysfs;
+use crate::wire::iso::PACKETS_MAX;
+use crate::wire::op::{OpStatus, UsbDevice, UsbInterface};
+use crate::wire::status::Status;
+use crate::wire::types::{BusId, EndpointAddress, Speed, TransferType};
+
+/// Smallest mapping of device memory worth having, in bytes.
+const DEVICE_MEMORY_MIN: usize = 64 << 10;
+
+/// How often to look again after a hang-up: the kernel reports it before libusb can act on it
+/// (`usbdev_remove` and `usbdev_poll` of `drivers/usb/core/devio.c`).
+const HANGUP_RECHECK: Duration = Duration::from_millis(2);
+
+/// Looks before a hung-up device is taken for gone whatever libusb says: a second.
+const HANGUP_RECHECKS_MAX: u32 = 500;
+
+/// Transfers reaped in one call of [`Port::reap`], so that one busy device leaves room for others.
+const REAP_BUDGET: usize = 256;
+
+/// Finds real devices.
+pub struct LibusbBackend {
+    discovery: Discovery,
+}
+
+impl LibusbBackend {
+    /// Starts looking for devices. *Blocks.*
+    ///
+    /// # Errors
+    /// There is no USB here, or looking is forbidden; a sentence that says so.
+    pub fn new() -> Result<Self, String> {
+        let discovery =
+            Discovery::new().map_err(|error| format!("libusb can't look for devices: {error}"))?;
+        Ok(Self { discovery })
+    }
+}
+
+impl Backend for LibusbBackend {
+    type Candidate = LibusbCandidate;
+
+    fn scan(&mut self) -> Result<Vec<LibusbCandidate>, String> {
+        let found = self
+            .discovery
+            .devices()
+            .map_err(|error| format!("libusb can't list the devices: {error}"))?;
+        Ok(found.into_iter().filter_map(LibusbCandidate::new).collect())
+    }
+}
+
+/// A real device that was found.
+#[derive(Clone, Debug)]
+pub struct LibusbCandidate {
+    found: FoundDevice,
+    info: DeviceInfo,
+}
+
+impl LibusbCandidate {
+    /// `None` for what has no name a client could use.
+    fn new(found: FoundDevice) -> Option<Self> {
+        let busid = BusId::new(&busid_of(&found))?;
+        let attributes = sysfs::read(&busid);
+        let [manufacturer, product, serial] = found.strings.clone();
+        let info = DeviceInfo {
+            device: record_of(&found, busid, attributes.path),
+            manufacturer: manufacturer.or(attributes.manufacturer),
+            product: product.or(attributes.product),
+            serial: serial.or(attributes.serial),
+            drivers: attributes.drivers,
+            imported: attributes.imported,
+        };
+        Some(Self { found, info })
+    }
+
+    /// Why this process can't open the device, with what to do about it. *Blocks.*
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        match DeviceHandle::open_blocking(&self.found, 0) {
+            Ok(_) => None,
+            Err(error) => Some(explain_open(error, &self.info)),
+        }
+    }
+}
+
+/// The kernel's port path: `1-2.3` is port 3 of the hub at port 2 of bus 1.
+fn busid_of(found: &FoundDevice) -> String {
+    let ports: Vec<String> = found.ports.iter().map(ToString::to_string).collect();
+    match ports.as_slice() {
+        [] => format!("usb{}", found.bus),
+        ports => format!("{}-{}", found.bus, ports.join(".")),
+    }
+}
+
+fn record_of(found: &FoundDevice, busid: BusId, path: Option<String>) -> UsbDevice {
+    let configuration = found.configuration.as_ref();
+    let mut alternates: Vec<&FoundAlternate> =
+        configuration.iter().flat_map(|c| &c.alternates).filter(|a| a.setting == 0).collect();
+    alternates.sort_by_key(|alternate| alternate.interface);
+    let interface = |alternate: &&FoundAlternate| UsbInterface {
+        class: alternate.class,
+        sub_class: alternate.sub_class,
+        protocol: alternate.protocol,
+    };
+    UsbDevice {
+        path: path.unwrap_or_else(|| format!("/usb/{busid}")),
+        busid,
+        busnum: found.bus,
+        devnum: found.address,
+        speed: speed_of(found.speed),
+        id_vendor: found.id_vendor,
+        id_product: found.id_product,
+        bcd_device: found.bcd_device,
+        device_class: found.device_class,
+        device_sub_class: found.device_sub_class,
+        device_protocol: found.device_protocol,
+        configuration_value: configuration.map_or(0, |configuration| configuration.value),
+        num_configurations: found.num_configurations,
+        interfaces: alternates.iter().map(interface).collect(),
+    }
+}
+
+/// The wire's speed. An unknown one is called high: a client refuses to attach "unknown".
+const fn speed_of(speed: DeviceSpeed) -> Speed {
+    match speed {
+        DeviceSpeed::Low => Speed::Low,
+        DeviceSpeed::Full => Speed::Full,
+        DeviceSpeed::High | DeviceSpeed::Unknown => Speed::High,
+        DeviceSpeed::Super => Speed::Super,
+    }
+}
+
+impl Candidate for LibusbCandidate {
+    type Port = LibusbPort;
+
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn open(&self, limits: &DeviceLimits) -> Result<Opened<LibusbPort>, OpenError> {
+        let fail = |error| OpenError {
+            status: match error {
+                Error::NoDevice => OpStatus::NoDevice,
+                _ => OpStatus::NotAvailable,
+            },
+            message: explain_open(error, &self.info),
+        };
+        let handle = DeviceHandle::open_blocking(&self.found, limits.urbs).map_err(fail)?;
+        let packets = if self.found.isochronous { PACKETS_MAX } else { 0 };
+        let slots = u32::try_from(limits.urbs).expect("limits keep slots few");
+        let transfers: Result<Vec<LibusbTransfer>, Error> = (0..slots)
+            .map(|index| Ok(LibusbTransfer(handle.new_transfer(index, packets)?)))
+            .collect();
+        let transfers = transfers.map_err(fail)?;
+        let memory = allocate(&handle, limits);
+        debug!("{}: {} bytes of device memory", self.info.device.busid, memory.device_bytes());
+        let mut port = LibusbPort::new(handle, self.info.device.busid, packets);
+        let configuration = port.claim_all();
+        if let Some(status) = port.all_refused() {
+            let busid = self.info.device.busid;
+            let message = format!("{busid}: no interface could be claimed ({status})");
+            port.close(transfers, memory);
+            return Err(OpenError { status: OpStatus::NotAvailable, message });
+        }
+        Ok(Opened { port, transfers, memory, configuration })
+    }
+}
+
+/// Buffer memory: as much from the device as it gives, the rest from the heap.
+fn allocate(handle: &DeviceHandle, limits: &DeviceLimits) -> Arena {
+    let mut memory = Arena::new();
+    let mut len = limits.device_memory;
+    while len >= DEVICE_MEMORY_MIN {
+        if let Some(mapped) = handle.map_memory_blocking(len) {
+            memory.add_device_memory(mapped);
+            break;
+        }
+        len /= 2;
+    }
+    memory.add_heap(limits.memory);
+    memory
+}
+
+/// What went wrong when opening, and what to do about it.
+fn explain_open(error: Error, info: &DeviceInfo) -> String {
+    let device = &info.device;
+    let busid = device.busid;
+    match error {
+        Error::Access if cfg!(target_os = "linux") => format!(
+            "{busid}: no permission. Run usbferry as root, or allow the device with a udev rule: \
+             SUBSYSTEM==\"usb\", ATTR{{idVendor}}==\"{:04x}\", ATTR{{idProduct}}==\"{:04x}\", \
+             MODE=\"0660\", GROUP=\"plugdev\"",
+            device.id_vendor, device.id_product
+        ),
+        Error::Access => format!("{busid}: no permission, or macOS keeps it. Try with sudo"),
+        Error::NoDevice => format!("{busid}: it is not there any more"),
+        other => format!("{busid}: can't be opened: {other}"),
+    }
+}
+
+/// An interface that was claimed.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    interface: u8,
+    /// A kernel driver had it, and gets it back.
+    had_driver: bool,
+}
+
+/// An open real device.
+pub struct LibusbPort {
+    handle: DeviceHandle,
+    busid: BusId,
+    /// Isochronous packets that its transfers have room for.
+    packets: u32,
+    configuration: Option<Configuration>,
+    claims: Vec<Claim>,
+    /// When to look again after a hang-up, and how often that was done.
+    recheck: Option<Instant>,
+    rechecks: u32,
+}
+
+/// A URB slot of a real device.
+pub struct LibusbTransfer(transfer::Transfer);
+
+impl LibusbPort {
+    const fn new(handle: DeviceHandle, busid: BusId, packets: u32) -> Self {
+        Self {
+            handle,
+            busid,
+            packets,
+            configuration: None,
+            claims: Vec::new(),
+            recheck: None,
+            rechecks: 0,
+        }
+    }
+
+    /// Claims every interface of the active configuration; what can't be claimed is marked.
+    fn claim_all(&mut self) -> Option<Configuration> {
+        let before = std::mem::take(&mut self.claims);
+        let old_value = self.configuration.as_ref().map(|configuration| configuration.value);
+        let found = self.handle.configuration_blocking();
+        self.configuration = found.as_ref().map(configuration_of);
+        // Platforms without kernel drivers to detach say so; claiming then tells.
+        let _ = self.handle.set_auto_detach(true);
+        let mut configuration = self.configuration.take();
+        for interface in configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
+            let number = interface.number;
+            let had_driver = self.handle.has_kernel_driver_blocking(number)
+                || (old_value == found.as_ref().map(|found| found.value)
+                    && before.iter().any(|claim| claim.interface == number && claim.had_driver));
+            match self.handle.claim_blocking(number) {
+                Ok(()) => self.claims.push(Claim { interface: number, had_driver }),
+                Err(error) => {
+                    warn!(
+                        "{}: interface {number} can't be claimed ({error}): its endpoints are \
+                         refused, the rest works",
+                        self.busid
+                    );
+                    interface.refused = Some(refusal_of(error));
+                }
+            }
+        }
+        self.configuration = configuration;
+        self.configuration.clone()
+    }
+
+    /// Why no interface at all could be claimed, where there are any.
+    fn all_refused(&self) -> Option<Status> {
+        let first = self.configuration.as_ref()?.interfaces.first()?.refused?;
+        self.claims.is_empty().then_some(first)
+    }
+
+    /// Releases every interface; kernel drivers are given back `for_good` only.
+    fn release_all(&mut self, for_good: bool) {
+        for &Claim { interface, had_driver } in &self.claims {
+            let _ = self.handle.set_auto_detach(for_good && had_driver);
+            match self.handle.release_blocking(interface) {
+                // Gone with the device, or already released by a reset.
+                Ok(()) | Err(Error::NoDevice | Error::NotFound) => {}
+                Err(error) => warn!("{}: releasing interface {interface}: {error}", self.busid),
+            }
+        }
+    }
+
+    fn set_configuration(&mut self, value: u8) -> Performed {
+        let current = self.configuration.as_ref().map_or(0, |c| c.value);
+        let all_ours = self.configuration.iter().flat_map(|c| &c.interfaces);
+        if value == current && all_ours.clone().any(|interface| interface.refused.is_some()) {
+            return self.reset_settings();
+        }
+        // usbfs refuses while anybody has an interface, even ourselves.
+        self.release_all(false);
+        let result = self.handle.set_configuration_blocking(value);
+        let configuration = self.claim_all();
+        match result {
+            Ok(()) => Performed::Reconfigured(configuration),
+            Err(error) => failed(error),
+        }
+    }
+
+    /// What setting the current configuration again does to the device, as far as it is ours.
+    fn reset_settings(&mut self) -> Performed {
+        for claim in &self.claims {
+            if let Err(error) = self.handle.set_interface_blocking(claim.interface, 0) {
+                return failed(error);
+            }
+        }
+        let claims = &self.claims;
+        for interface in self.configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
+            if claims.iter().any(|claim| claim.interface == interface.number) {
+                interface.current = 0;
+            }
+        }
+        Performed::Reconfigured(self.configuration.clone())
+    }
+
+    fn set_interface(&mut self, number: u8, setting: u8) -> Performed {
+        if let Err(error) = self.handle.set_interface_blocking(number, setting) {
+            return failed(error);
+        }
+        let interfaces = self.configuration.iter_mut().flat_map(|c| &mut c.interfaces);
+        for interface in interfaces.filter(|interface| interface.number == number) {
+            interface.current = setting;
+        }
+        Performed::Reconfigured(self.configuration.clone())
+    }
+
+    /// Whether it is time to look again after a hang-up; true when enough is enough.
+    fn recheck_hangup(&mut self, now: Instant) -> bool {
+        if self.recheck.is_some_and(|at| at <= now) {
+            self.rechecks += 1;
+            self.recheck = Some(now + HANGUP_RECHECK);
+        }
+        self.rechecks > HANGUP_RECHECKS_MAX
+    }
+}
+
+impl Port for LibusbPort {
+    type Transfer = LibusbTransfer;
+    type CancelToken = CancelToken;
+
+    fn event_sources(&self) -> Vec<EventSource> {
+        let source = |pollfd: &usbferry_sys::handle::PollFd| EventSource {
+            fd: pollfd.fd,
+            readable: pollfd.wants_input(),
+            writable: pollfd.wants_output(),
+        };
+        self.handle.pollfds().iter().map(source).collect()
+    }
+
+    fn submit(
+        &mut self,
+        transfer: &mut LibusbTransfer,
+        submission: &Submission<'_>,
+        block: Block,
+        _now: Instant,
+    ) -> Result<(), Refused> {
+        if submission.packets.len() > self.packets as usize {
+            return Err(Refused { block, reason: RefusedReason::Failed(Status::EINVAL) });
+        }
+        let kind = match submission.transfer_type {
+            TransferType::Control => Kind::Control,
+            TransferType::Isochronous => Kind::Isochronous,
+            TransferType::Bulk => Kind::Bulk,
+            TransferType::Interrupt => Kind::Interrupt,
+        };
+        let request = Request {
+            kind,
+            endpoint: submission.endpoint.as_byte(),
+            length: submission.length,
+            zero_packet: submission.zero_packet,
+        };
+        let packets = submission.packets.iter().map(|packet| packet.length);
+        transfer
+            .0
+            .submit(&mut self.handle, request, packets, block)
+            .map_err(|(error, block)| Refused { block, reason: refused_reason(error, kind) })
+    }
+
+    fn reap(&mut self, now: Instant, completed: &mut Vec<u32>) -> Reaped {
+        let mut gone = self.recheck_hangup(now);
+        let mut more = true;
+        // One call of libusb reaps 26 URBs at most, so only a call that brings nothing is the end.
+        while more && completed.len() < REAP_BUDGET {
+            let before = completed.len();
+            if let Err(error) = self.handle.handle_events(completed) {
+                warn!("{}: libusb can't handle its events: {error}", self.busid);
+                gone = true;
+            }
+            more = completed.len() > before && !gone;
+        }
+        Reaped { more, gone: gone || self.handle.is_gone() }
+    }
+
+    fn hung_up(&mut self, now: Instant) {
+        if self.recheck.is_none() {
+            self.recheck = Some(now + HANGUP_RECHECK);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.recheck
+    }
+
+    fn cancel_token(transfer: &LibusbTransfer) -> CancelToken {
+        transfer.0.cancel_token()
+    }
+
+    fn cancel(&mut self, token: &CancelToken) {
+        match self.handle.cancel_blocking(token) {
+            // Either way it is reaped.
+            Ok(()) | Err(Error::NotFound | Error::NoDevice) => {}
+            Err(error) => warn!("{}: cancelling a transfer: {error}", self.busid),
+        }
+    }
+
+    fn perform(&mut self, request: SpecialRequest) -> Performed {
+        debug!("{}: {request:?}", self.busid);
+        match request {
+            SpecialRequest::SetConfiguration(value) => self.set_configuration(value),
+            SpecialRequest::SetInterface { interface, alternate } => {
+                self.set_interface(interface, alternate)
+            }
+            SpecialRequest::ClearHalt(endpoint) => {
+                match self.handle.clear_halt_blocking(endpoint.as_byte()) {
+                    Ok(()) => Performed::Done,
+                    Err(Error::NotFound) => Performed::Forward,
+                    Err(error) => failed(error),
+                }
+            }
+            SpecialRequest::Reset => match self.handle.reset_blocking() {
+                Ok(()) => Performed::Done,
+                // It came back as another device, or lost an interface to somebody else.
+                Err(Error::NotFound) => Performed::Gone,
+                Err(error) => failed(error),
+            },
+        }
+    }
+
+    fn close(mut self, transfers: Vec<LibusbTransfer>, memory: Arena) {
+        self.release_all(true);
+        drop(transfers);
+        // Mapped memory keeps the device open, so it goes before the handle.
+        drop(memory);
+    }
+}
+
+impl Transfer for LibusbTransfer {
+    fn take(&mut self) -> Completion {
+        let completed = self.0.take();
+        Completion {
+            status: status_of(completed.status),
+            actual_length: completed.actual_length,
+            block: completed.block,
+        }
+    }
+
+    fn packet(&self, index: usize) -> (u32, Status) {
+        let (actual_length, status) = self.0.packet(u32::try_from(index).unwrap_or(u32::MAX));
+        // libusb has one error for a packet that failed and one that never was on the bus.
+        let status = match (status, actual_length) {
+            (TransferStatus::Error, 0) => Status::EXDEV,
+            (status, _) => status_of(status),
+        };
+        (actual_length, status)
+    }
+}
+
+/// The wire's status of a transfer (`driver-api/usb/error-codes`). libusb merges EPROTO, EILSEQ,
+/// ETIME, ECOMM and ENOSR into one.
+const fn status_of(status: TransferStatus) -> Status {
+    match status {
+        TransferStatus::Completed => Status::OK,
+        TransferStatus::Stall => Status::EPIPE,
+        TransferStatus::Overflow => Status::EOVERFLOW,
+        TransferStatus::Cancelled => Status::ECONNRESET,
+        TransferStatus::NoDevice => Status::ESHUTDOWN,
+        TransferStatus::TimedOut => Status::ETIMEDOUT,
+        TransferStatus::Error => Status::EPROTO,
+    }
+}
+
+/// What a refused submit means.
+const fn refused_reason(error: Error, kind: Kind) -> RefusedReason {
+    match error {
+        Error::NoDevice => RefusedReason::Gone,
+        Error::NoMem => RefusedReason::NoMemory,
+        Error::InvalidParam | Error::NotSupported => RefusedReason::Failed(Status::EINVAL),
+        Error::Busy => RefusedReason::Failed(Status::EBUSY),
+        // The host would not send it, so the device can't answer it.
+        _ if matches!(kind, Kind::Control) => RefusedReason::Failed(Status::EPIPE),
+        _ => RefusedReason::Failed(Status::EPROTO),
+    }
+}
+
+/// What a special request that failed means.
+const fn failed(error: Error) -> Performed {
+    match error {
+        Error::NoDevice => Performed::Gone,
+        Error::Busy => Performed::Failed(Status::EBUSY),
+        // What a device says that does not support a request.
+        _ => Performed::Failed(Status::EPIPE),
+    }
+}
+
+/// What URBs to an interface are answered with that could not be claimed.
+const fn refusal_of(error: Error) -> Status {
+    match error {
+        Error::Busy => Status::EBUSY,
+        _ => Status::EPERM,
+    }
+}
+
+fn configuration_of(found: &FoundConfiguration) -> Configuration {
+    let mut interfaces: Vec<Interface> = Vec::new();
+    for alternate in &found.alternates {
+        let number = alternate.interface;
+        if !interfaces.iter().any(|interface| interface.number == number) {
+            let of_this = found.alternates.iter().filter(|a| a.interface == number);
+            let alternates = of_this.map(alternate_of).collect();
+            interfaces.push(Interface { number, current: 0, alternates, refused: None });
+        }
+    }
+    interfaces.sort_by_key(|interface| interface.number);
+    Configuration { value: found.value, interfaces }
+}
+
+fn alternate_of(found: &FoundAlternate) -> Alternate {
+    let endpoint = |endpoint: &usbferry_sys::context::FoundEndpoint| Endpoint {
+        address: EndpointAddress::from_byte(endpoint.address),
+        transfer_type: TransferType::from_attributes(endpoint.attributes),
+        max_packet_size: endpoint.max_packet_size,
+    };
+    Alternate {
+        setting: found.setting,
+        class: found.class,
+        sub_class: found.sub_class,
+        protocol: found.protocol,
+        endpoints: found.endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use usbferry_sys::context::FoundEndpoint;
+
+    fn found() -> FoundDevice {
+        let alternate = |interface, setting, class| FoundAlternate {
+            interface,
+            setting,
+            class,
+            sub_class: 0,
+            protocol: 0,
+            endpoints: vec![FoundEndpoint { address: 0x81, attributes: 1, max_packet_size: 192 }],
+        };
+        FoundDevice {
+            bus: 3,
+            address: 17,
+            ports: vec![1, 4],
+            speed: DeviceSpeed::Super,
+            id_vendor: 1,
+            id_product: 2,
+            bcd_device: 3,
+            device_class: 0xef,
+            device_sub_class: 2,
+            device_protocol: 1,
+            num_configurations: 1,
+            configuration: Some(FoundConfiguration {
+                value: 1,
+                alternates: vec![
+                    alternate(2, 0, 22),
+                    alternate(0, 0, 20),
+                    alternate(0, 1, 20),
+                    alternate(1, 0, 21),
+                ],
+            }),
+            isochronous: true,
+            strings: [const { None }; 3],
+        }
+    }
+
+    #[test]
+    fn busids_are_the_kernels() {
+        assert_eq!(busid_of(&found()), "3-1.4");
+        assert_eq!(busid_of(&FoundDevice { ports: vec![2], ..found() }), "3-2");
+        assert_eq!(busid_of(&FoundDevice { ports: vec![], ..found() }), "usb3");
+    }
+
+    /// Conformance case 5: records by interface number, alternate setting 0 only.
+    #[test]
+    fn devlist_iface_order() {
+        let record = record_of(&found(), BusId::new("3-1.4").unwrap(), None);
+        let classes: Vec<u8> = record.interfaces.iter().map(|i| i.class).collect();
+        assert_eq!(classes, [20, 21, 22]);
+    }
+
+    /// Conformance case 6.
+    #[test]
+    fn devlist_unconfigured() {
+        let unconfigured = FoundDevice { configuration: None, ..found() };
+        let record = record_of(&unconfigured, BusId::new("3-1.4").unwrap(), None);
+        assert_eq!((record.configuration_value, record.interfaces.len()), (0, 0));
+    }
+
+    /// Conformance case 18.
+    #[test]
+    fn speed_map() {
+        let all = [
+            (DeviceSpeed::Low, 1),
+            (DeviceSpeed::Full, 2),
+            (DeviceSpeed::High, 3),
+            (DeviceSpeed::Super, 5),
+            (DeviceSpeed::Unknown, 3),
+        ];
+        for (speed, wire) in all {
+            assert_eq!(speed_of(speed) as u32, wire);
+        }
+    }
+
+    #[test]
+    fn configurations_keep_their_settings_together() {
+        let configuration = configuration_of(&found().configuration.unwrap());
+        let settings: Vec<(u8, usize)> =
+            configuration.interfaces.iter().map(|i| (i.number, i.alternates.len())).collect();
+        assert_eq!(settings, [(0, 2), (1, 1), (2, 1)]);
+        let endpoint = configuration.interfaces[0].alternates[1].endpoints[0];
+        assert_eq!(endpoint.transfer_type, TransferType::Isochronous);
+    }
+
+    #[test]
+    fn errors_become_linux_errnos() {
+        assert_eq!(status_of(TransferStatus::Stall), Status(-32));
+        assert_eq!(status_of(TransferStatus::Overflow), Status(-75));
+        assert_eq!(status_of(TransferStatus::Cancelled), Status(-104));
+        assert_eq!(status_of(TransferStatus::NoDevice), Status(-108));
+        assert_eq!(status_of(TransferStatus::Error), Status(-71));
+        assert_eq!(refused_reason(Error::Io, Kind::Control), RefusedReason::Failed(Status(-32)));
+        assert_eq!(refused_reason(Error::Io, Kind::Bulk), RefusedReason::Failed(Status(-71)));
+        assert_eq!(refused_reason(Error::NoMem, Kind::Bulk), RefusedReason::NoMemory);
+        assert_eq!(failed(Error::NoDevice), Performed::Gone);
+    }
+}

@@ -19,6 +19,8 @@ pub mod libusb;
 pub mod sim;
 pub mod special;
 
+mod sysfs;
+
 use std::fmt;
 use std::os::fd::RawFd;
 use std::time::Instant;
@@ -75,8 +77,6 @@ pub struct DeviceInfo {
     pub drivers: Vec<String>,
     /// The device came in through a USB/IP client of this machine.
     pub imported: bool,
-    /// Why it can't be opened, with what to do about it.
-    pub obstacle: Option<String>,
 }
 
 /// bDeviceClass of a hub.
@@ -135,10 +135,7 @@ pub struct Interface {
 
 /// An alternate setting of an [`Interface`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(
-    missing_docs,
-    reason = "the field names are those of USB 2.0, table 9-12"
-)]
+#[allow(missing_docs, reason = "the field names are those of USB 2.0, table 9-12")]
 pub struct Alternate {
     pub setting: u8,
     pub class: u8,
@@ -201,6 +198,9 @@ pub trait Port: Send + Sized + 'static {
     /// for all transfers of the device. Never blocks. May leave some for the next call, and then
     /// says so.
     fn reap(&mut self, now: Instant, completed: &mut Vec<u32>) -> Reaped;
+
+    /// A descriptor of this port was reported as hung up.
+    fn hung_up(&mut self, now: Instant);
 
     /// When to call [`Port::reap`] next if no descriptor becomes ready before.
     fn next_deadline(&self) -> Option<Instant>;
@@ -308,9 +308,7 @@ impl Configuration {
     /// Interface `number`.
     #[must_use]
     pub fn interface(&self, number: u8) -> Option<&Interface> {
-        self.interfaces
-            .iter()
-            .find(|interface| interface.number == number)
+        self.interfaces.iter().find(|interface| interface.number == number)
     }
 }
 
@@ -318,9 +316,7 @@ impl Interface {
     /// The setting in force.
     #[must_use]
     pub fn alternate(&self) -> Option<&Alternate> {
-        self.alternates
-            .iter()
-            .find(|alternate| alternate.setting == self.current)
+        self.alternates.iter().find(|alternate| alternate.setting == self.current)
     }
 }
 

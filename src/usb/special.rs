@@ -93,37 +93,22 @@ mod tests {
     #[test]
     fn the_four_special_requests_are_found() {
         use Class::Special;
-        assert_eq!(
-            class([0, 9, 3, 0, 0, 0, 0, 0]),
-            Special(SpecialRequest::SetConfiguration(3))
-        );
+        assert_eq!(class([0, 9, 3, 0, 0, 0, 0, 0]), Special(SpecialRequest::SetConfiguration(3)));
         assert_eq!(
             class([1, 11, 2, 0, 1, 0, 0, 0]),
-            Special(SpecialRequest::SetInterface {
-                interface: 1,
-                alternate: 2
-            })
+            Special(SpecialRequest::SetInterface { interface: 1, alternate: 2 })
         );
         assert_eq!(
             class([2, 1, 0, 0, 0x81, 0, 0, 0]),
             Special(SpecialRequest::ClearHalt(EndpointAddress::from_byte(0x81)))
         );
-        assert_eq!(
-            class([0x23, 3, 4, 0, 1, 0, 0, 0]),
-            Special(SpecialRequest::Reset)
-        );
+        assert_eq!(class([0x23, 3, 4, 0, 1, 0, 0, 0]), Special(SpecialRequest::Reset));
     }
 
     #[test]
     fn dangerous_requests_stay_here() {
-        assert_eq!(
-            class([0, 5, 7, 0, 0, 0, 0, 0]),
-            Class::Refuse(Status::EPIPE)
-        );
-        assert_eq!(
-            class([0, 3, 2, 0, 0, 4, 0, 0]),
-            Class::Refuse(Status::EPIPE)
-        );
+        assert_eq!(class([0, 5, 7, 0, 0, 0, 0, 0]), Class::Refuse(Status::EPIPE));
+        assert_eq!(class([0, 3, 2, 0, 0, 4, 0, 0]), Class::Refuse(Status::EPIPE));
     }
 
     #[test]

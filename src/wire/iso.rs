@@ -86,10 +86,7 @@ impl<'a> Packets<'a> {
             }
             sum += u64::from(packet.length);
         }
-        u32::try_from(sum)
-            .ok()
-            .filter(|&sum| sum <= buffer_len)
-            .ok_or(PacketError::OutOfBuffer)
+        u32::try_from(sum).ok().filter(|&sum| sum <= buffer_len).ok_or(PacketError::OutOfBuffer)
     }
 
     /// Moves the packets of an OUT buffer, checked `for_out`, one behind the other.
@@ -139,9 +136,7 @@ mod tests {
     use super::*;
 
     fn descriptors(packets: &[(u32, u32)]) -> Vec<u8> {
-        let words = packets
-            .iter()
-            .flat_map(|&(offset, length)| [offset, length, 0, 0xffff_ffee]);
+        let words = packets.iter().flat_map(|&(offset, length)| [offset, length, 0, 0xffff_ffee]);
         words.flat_map(u32::to_be_bytes).collect()
     }
 
@@ -150,12 +145,7 @@ mod tests {
         let bytes = descriptors(&[(0, 192), (192, 100)]);
         let packets = Packets::new(&bytes);
         assert_eq!(packets.len(), 2);
-        let second = Packet {
-            offset: 192,
-            length: 100,
-            actual_length: 0,
-            status: Status::EXDEV,
-        };
+        let second = Packet { offset: 192, length: 100, actual_length: 0, status: Status::EXDEV };
         assert_eq!(packets.iter().last(), Some(second));
         assert_eq!(packets.check(292, true), Ok(292));
     }
@@ -165,22 +155,10 @@ mod tests {
         let check = |packets: &[(u32, u32)], len, for_out| {
             Packets::new(&descriptors(packets)).check(len, for_out)
         };
-        assert_eq!(
-            check(&[(0, 100), (100, 101)], 200, false),
-            Err(PacketError::OutOfBuffer)
-        );
-        assert_eq!(
-            check(&[(u32::MAX, 2)], 200, false),
-            Err(PacketError::OutOfBuffer)
-        );
-        assert_eq!(
-            check(&[(0, 150), (0, 150)], 200, false),
-            Err(PacketError::OutOfBuffer)
-        );
-        assert_eq!(
-            check(&[(0, 100), (50, 100)], 200, true),
-            Err(PacketError::Overlap)
-        );
+        assert_eq!(check(&[(0, 100), (100, 101)], 200, false), Err(PacketError::OutOfBuffer));
+        assert_eq!(check(&[(u32::MAX, 2)], 200, false), Err(PacketError::OutOfBuffer));
+        assert_eq!(check(&[(0, 150), (0, 150)], 200, false), Err(PacketError::OutOfBuffer));
+        assert_eq!(check(&[(0, 100), (50, 100)], 200, true), Err(PacketError::Overlap));
         assert_eq!(check(&[(0, 100), (50, 100)], 200, false), Ok(200));
     }
 

@@ -48,10 +48,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Version(version) => {
-                write!(
-                    f,
-                    "protocol version {version:#06x} where only 0x0111 is spoken"
-                )
+                write!(f, "protocol version {version:#06x} where only 0x0111 is spoken")
             }
             Self::RequestStatus(status) => write!(f, "a request with status {status}"),
             Self::Operation(code) => write!(f, "unknown operation {code:#06x}"),

@@ -87,10 +87,7 @@ pub enum OpStatus {
 
 /// A `usb_device` record: what a client learns of a device before it attaches it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(
-    missing_docs,
-    reason = "the field names are those of usbip_protocol.rst and USB 2.0"
-)]
+#[allow(missing_docs, reason = "the field names are those of usbip_protocol.rst and USB 2.0")]
 pub struct UsbDevice {
     /// Where the device sits on its server; cut at 255 bytes. Shown to users, otherwise unused.
     pub path: String,
@@ -113,10 +110,7 @@ pub struct UsbDevice {
 
 /// A `usb_interface` record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(
-    missing_docs,
-    reason = "the field names are those of USB 2.0, table 9-12"
-)]
+#[allow(missing_docs, reason = "the field names are those of USB 2.0, table 9-12")]
 pub struct UsbInterface {
     pub class: u8,
     pub sub_class: u8,
@@ -156,11 +150,7 @@ pub fn emit_devlist<'a>(devices: impl ExactSizeIterator<Item = &'a UsbDevice>, o
     out.put_u32(u32::try_from(devices.len()).unwrap_or(u32::MAX));
     for device in devices {
         device.emit(out);
-        for interface in device
-            .interfaces
-            .iter()
-            .take(device.num_interfaces().into())
-        {
+        for interface in device.interfaces.iter().take(device.num_interfaces().into()) {
             out.put_slice(&[interface.class, interface.sub_class, interface.protocol, 0]);
         }
     }
@@ -206,10 +196,7 @@ pub mod client {
 
     /// A remote device; numbers are shown as they came, whatever they are.
     #[derive(Clone, PartialEq, Eq, Debug)]
-    #[allow(
-        missing_docs,
-        reason = "the field names are those of usbip_protocol.rst"
-    )]
+    #[allow(missing_docs, reason = "the field names are those of usbip_protocol.rst")]
     pub struct RemoteDevice {
         /// Unprintable bytes escaped.
         pub path: String,
@@ -284,16 +271,8 @@ mod tests {
             configuration_value: 3,
             num_configurations: 4,
             interfaces: vec![
-                UsbInterface {
-                    class: 8,
-                    sub_class: 6,
-                    protocol: 0x50,
-                },
-                UsbInterface {
-                    class: 3,
-                    sub_class: 1,
-                    protocol: 1,
-                },
+                UsbInterface { class: 8, sub_class: 6, protocol: 0x50 },
+                UsbInterface { class: 3, sub_class: 1, protocol: 1 },
             ],
         }
     }
@@ -365,10 +344,7 @@ mod tests {
 
     #[test]
     fn a_path_too_long_is_cut_before_its_nul() {
-        let device = UsbDevice {
-            path: "x".repeat(300),
-            ..device()
-        };
+        let device = UsbDevice { path: "x".repeat(300), ..device() };
         let mut out = Vec::new();
         emit_import(Ok(&device), &mut out);
         assert_eq!(out.len(), 320);
@@ -380,18 +356,12 @@ mod tests {
         let device = device();
         let mut out = Vec::new();
         emit_devlist([&device].into_iter(), &mut out);
-        assert_eq!(
-            client::parse_devlist_common(out[..8].try_into().unwrap()),
-            Ok(())
-        );
+        assert_eq!(client::parse_devlist_common(out[..8].try_into().unwrap()), Ok(()));
         let remote = client::parse_device(out[12..12 + USB_DEVICE_LEN].try_into().unwrap());
         assert_eq!(remote.busid, device.busid);
         assert_eq!(remote.path, device.path);
         assert_eq!(remote.speed, 3);
         assert_eq!((remote.id_vendor, remote.id_product), (0x0525, 0xa4a0));
-        assert_eq!(
-            (remote.device_class, remote.num_interfaces),
-            ([0xff, 1, 2], 2)
-        );
+        assert_eq!((remote.device_class, remote.num_interfaces), ([0xff, 1, 2], 2));
     }
 }

@@ -91,11 +91,9 @@ impl Command {
         let direction = fields.get_u32();
         let number = fields.get_u32();
         match command {
-            CMD_UNLINK => Ok(Self::Unlink(CmdUnlink {
-                seqnum,
-                devid,
-                target: SeqNum(fields.get_u32()),
-            })),
+            CMD_UNLINK => {
+                Ok(Self::Unlink(CmdUnlink { seqnum, devid, target: SeqNum(fields.get_u32()) }))
+            }
             CMD_SUBMIT => {
                 let direction = match direction {
                     0 => Direction::Out,
@@ -305,11 +303,8 @@ mod tests {
     #[test]
     fn unlink_parses_and_emits() {
         let bytes = header(UNLINK);
-        let unlink = CmdUnlink {
-            seqnum: SeqNum(0x55e),
-            devid: DevId::new(1, 15),
-            target: SeqNum(0x55d),
-        };
+        let unlink =
+            CmdUnlink { seqnum: SeqNum(0x55e), devid: DevId::new(1, 15), target: SeqNum(0x55d) };
         assert_eq!(Command::parse(&bytes), Ok(Command::Unlink(unlink)));
         let mut emitted = [0xa5; HEADER_LEN];
         Command::Unlink(unlink).emit(&mut emitted);
@@ -332,10 +327,7 @@ mod tests {
         assert_eq!(Reply::parse(&bytes), Ok(Reply::Submit(ret)));
 
         bytes.fill(0xa5);
-        let ret = RetUnlink {
-            seqnum: SeqNum(5),
-            status: Status::ECONNRESET,
-        };
+        let ret = RetUnlink { seqnum: SeqNum(5), status: Status::ECONNRESET };
         ret.emit(&mut bytes);
         assert_eq!(bytes[..8], [0, 0, 0, 4, 0, 0, 0, 5]);
         assert_eq!(bytes[0x14..0x18], [0xff, 0xff, 0xff, 0x98]);

@@ -8,10 +8,7 @@ pub const SETUP_LEN: usize = 8;
 
 /// A SETUP packet's fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(
-    missing_docs,
-    reason = "the field names are those of USB 2.0, table 9-2"
-)]
+#[allow(missing_docs, reason = "the field names are those of USB 2.0, table 9-2")]
 pub struct Setup {
     pub request_type: u8,
     pub request: u8,
@@ -36,11 +33,8 @@ impl Setup {
     /// The packet's bytes.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; SETUP_LEN] {
-        let (value, index, length) = (
-            self.value.to_le_bytes(),
-            self.index.to_le_bytes(),
-            self.length.to_le_bytes(),
-        );
+        let (value, index, length) =
+            (self.value.to_le_bytes(), self.index.to_le_bytes(), self.length.to_le_bytes());
         [
             self.request_type,
             self.request,
@@ -56,11 +50,7 @@ impl Setup {
     /// The direction of the data stage, bit 7 of bmRequestType.
     #[must_use]
     pub const fn direction(self) -> Direction {
-        if self.request_type & 0x80 == 0 {
-            Direction::Out
-        } else {
-            Direction::In
-        }
+        if self.request_type & 0x80 == 0 { Direction::Out } else { Direction::In }
     }
 }
 
@@ -72,10 +62,7 @@ mod tests {
     fn fields_are_little_endian_both_ways() {
         let bytes = [0x80, 0x06, 0x00, 0x03, 0x09, 0x04, 0xff, 0x00];
         let setup = Setup::from_bytes(&bytes);
-        assert_eq!(
-            (setup.value, setup.index, setup.length),
-            (0x0300, 0x0409, 255)
-        );
+        assert_eq!((setup.value, setup.index, setup.length), (0x0300, 0x0409, 255));
         assert_eq!(setup.direction(), Direction::In);
         assert_eq!(setup.to_bytes(), bytes);
     }

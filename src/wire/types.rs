@@ -144,11 +144,7 @@ impl EndpointAddress {
     /// IN when bit 7 is set.
     #[must_use]
     pub const fn direction(self) -> Direction {
-        if self.0 & 0x80 == 0 {
-            Direction::Out
-        } else {
-            Direction::In
-        }
+        if self.0 & 0x80 == 0 { Direction::Out } else { Direction::In }
     }
 
     /// A dense index below [`Self::COUNT`], for tables by endpoint.

@@ -74,10 +74,7 @@ impl DerefMut for Block {
 
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Block")
-            .field("len", &self.len)
-            .field("region", &self.region)
-            .finish()
+        f.debug_struct("Block").field("len", &self.len).field("region", &self.region).finish()
     }
 }
 
@@ -110,11 +107,7 @@ impl Arena {
     /// An arena without memory; every allocation fails until a region is added.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            regions: Vec::new(),
-            outstanding: 0,
-            free_bytes: 0,
-        }
+        Self { regions: Vec::new(), outstanding: 0, free_bytes: 0 }
     }
 
     /// Adds `len` bytes of zeroed heap, rounded down to a power of two. Regions added first are
@@ -145,16 +138,9 @@ impl Arena {
     }
 
     fn add(&mut self, base: NonNull<u8>, len: usize, source: Source) {
-        assert!(
-            self.regions.len() < REGIONS_MAX,
-            "an arena has two regions at most"
-        );
+        assert!(self.regions.len() < REGIONS_MAX, "an arena has two regions at most");
         self.free_bytes += len;
-        self.regions.push(Region {
-            base,
-            source,
-            buddies: Buddies::new(len / BLOCK_LEN_MIN),
-        });
+        self.regions.push(Region { base, source, buddies: Buddies::new(len / BLOCK_LEN_MIN) });
     }
 
     /// Takes a block of `len` bytes, or `None` when no region has room. The bytes hold whatever
@@ -187,15 +173,8 @@ impl Arena {
     pub fn free(&mut self, block: Block) {
         let region = &mut self.regions[usize::from(block.region)];
         // SAFETY: `unit` was valid for the region the block came from; the sum is only compared.
-        let expected = region
-            .base
-            .as_ptr()
-            .wrapping_add(block.unit as usize * BLOCK_LEN_MIN);
-        assert_eq!(
-            expected,
-            block.bytes.as_ptr(),
-            "the block belongs to another arena"
-        );
+        let expected = region.base.as_ptr().wrapping_add(block.unit as usize * BLOCK_LEN_MIN);
+        assert_eq!(expected, block.bytes.as_ptr(), "the block belongs to another arena");
         region.buddies.free(block.unit, block.order);
         self.outstanding -= 1;
         self.free_bytes += BLOCK_LEN_MIN << block.order;
@@ -217,11 +196,7 @@ impl Arena {
     #[must_use]
     pub fn device_bytes(&self) -> usize {
         let device = |region: &&Region| matches!(region.source, Source::Device(_));
-        self.regions
-            .iter()
-            .filter(device)
-            .map(|r| r.buddies.units() * BLOCK_LEN_MIN)
-            .sum()
+        self.regions.iter().filter(device).map(|r| r.buddies.units() * BLOCK_LEN_MIN).sum()
     }
 }
 
@@ -333,10 +308,7 @@ impl Buddies {
         self.unlink(unit);
         for half in (usize::from(order)..found).rev() {
             // The lower half is used, the upper one stays free.
-            self.push(
-                unit + (1 << half),
-                u8::try_from(half).expect("fewer than 256 orders"),
-            );
+            self.push(unit + (1 << half), u8::try_from(half).expect("fewer than 256 orders"));
         }
         Some(unit)
     }
@@ -445,10 +417,7 @@ mod tests {
         let blocks = [arena.alloc(4096), arena.alloc(4096), arena.alloc(4096)];
         assert!(blocks.iter().all(Option::is_some));
         assert!(arena.alloc(256).is_none());
-        blocks
-            .into_iter()
-            .flatten()
-            .for_each(|block| arena.free(block));
+        blocks.into_iter().flatten().for_each(|block| arena.free(block));
     }
 
     #[test]
@@ -470,10 +439,7 @@ mod tests {
             let mark = u8::try_from(round % 251).unwrap();
             if live.len() > 40 || (state & 1 == 0 && !live.is_empty()) {
                 let (block, mark) = live.swap_remove((state >> 8) as usize % live.len());
-                assert!(
-                    block.iter().all(|&b| b == mark),
-                    "a block was written by another"
-                );
+                assert!(block.iter().all(|&b| b == mark), "a block was written by another");
                 arena.free(block);
             } else if let Some(mut block) = arena.alloc((state >> 12) as usize % 12_000) {
                 block.fill(mark);
@@ -481,12 +447,7 @@ mod tests {
             }
         }
         live.into_iter().for_each(|(block, _)| arena.free(block));
-        assert!(
-            arena
-                .alloc(256 * 1024)
-                .map(|block| arena.free(block))
-                .is_some()
-        );
+        assert!(arena.alloc(256 * 1024).map(|block| arena.free(block)).is_some());
     }
 
     #[test]

@@ -1,16 +1,360 @@
-//! stub
-use std::ptr::NonNull;
-/// Mapped memory of a device.
+//! An open device, in a libusb context of its own.
+//!
+//! usbfs holds a device's mutex through every blocking call (`drivers/usb/core/devio.c`), so the
+//! reactor's own submit or reap on that device would wait behind a worker's reset, and every other
+//! device with it. Two things prevent that: each device has its own context, so that handling the
+//! events of one never touches another; and a [`DeviceHandle`] is not shared but handed over, so
+//! that whoever is inside a blocking call is the only one who could call anything.
+//!
+//! Contract: opening, dropping and the methods that end in `_blocking` may sleep for seconds and
+//! belong on a worker. Nothing panics on what a device says. A handle that is dropped while
+//! transfers are in flight stays open until they are gone, which is a leak if nobody reaps them.
+
+use std::os::fd::RawFd;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use crate::context::{self, FoundConfiguration, FoundDevice, RawContext};
+use crate::error::{Error, check};
+use crate::raw;
+use crate::transfer::{CancelToken, CompletionQueue, Transfer};
+
+/// What a handle, its transfers and its mapped memory share: it is closed when the last is gone.
+pub(crate) struct OpenDevice {
+    handle: *mut raw::libusb_device_handle,
+    context: RawContext,
+    /// Kept open: libusb does not own a descriptor it was given.
+    #[cfg(target_os = "linux")]
+    _node: std::fs::File,
+}
+
+// SAFETY: libusb handles may be used from any thread; exclusive use, where it is needed, is by
+// `&mut DeviceHandle`.
+unsafe impl Send for OpenDevice {}
+// SAFETY: as above.
+unsafe impl Sync for OpenDevice {}
+
+impl OpenDevice {
+    pub(crate) const fn as_ptr(&self) -> *mut raw::libusb_device_handle {
+        self.handle
+    }
+}
+
+impl Drop for OpenDevice {
+    fn drop(&mut self) {
+        // SAFETY: opened by `open`, and the last owner is gone: no transfer and no mapping of it
+        // is left, since both own a share.
+        unsafe { raw::libusb_close(self.handle) }
+    }
+}
+
+/// A descriptor that libusb wants to be watched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PollFd {
+    /// The descriptor; libusb's own.
+    pub fd: RawFd,
+    /// poll(2) events.
+    pub events: i16,
+}
+
+impl PollFd {
+    /// Whether to wait for it to be readable.
+    #[must_use]
+    pub const fn wants_input(&self) -> bool {
+        self.events & libc::POLLIN != 0
+    }
+
+    /// Whether to wait for it to be writable.
+    #[must_use]
+    pub const fn wants_output(&self) -> bool {
+        self.events & libc::POLLOUT != 0
+    }
+}
+
+/// Exclusive use of an open device.
+pub struct DeviceHandle {
+    device: Arc<OpenDevice>,
+    completions: Arc<CompletionQueue>,
+}
+
+impl DeviceHandle {
+    /// Opens the device that was found as `found`, for `transfers` transfers. *Blocks.*
+    ///
+    /// # Errors
+    /// `NoDevice` when it is gone or another has taken its place, `Access` without the right to
+    /// open it, else libusb's.
+    pub fn open_blocking(found: &FoundDevice, transfers: usize) -> Result<Self, Error> {
+        let context = RawContext::without_discovery()?;
+        let device = Arc::new(open(context, found)?);
+        let handle = Self { device, completions: Arc::new(CompletionQueue::new(transfers)) };
+        let descriptor = context::device_descriptor(handle.raw_device()).ok_or(Error::NoDevice)?;
+        if (descriptor.idVendor, descriptor.idProduct) != (found.id_vendor, found.id_product) {
+            return Err(Error::NoDevice);
+        }
+        Ok(handle)
+    }
+
+    fn raw_device(&self) -> *mut raw::libusb_device {
+        // SAFETY: the handle is open; the device lives as long as it.
+        unsafe { raw::libusb_get_device(self.device.as_ptr()) }
+    }
+
+    /// Makes a transfer that reports itself as `index`, with room for `packets` isochronous
+    /// packets.
+    ///
+    /// # Errors
+    /// `NoMem`.
+    ///
+    /// # Panics
+    /// When `index` is not below the number the handle was opened for.
+    pub fn new_transfer(&self, index: u32, packets: u32) -> Result<Transfer, Error> {
+        Transfer::new(&self.device, &self.completions, index, packets)
+    }
+
+    /// The descriptors to watch. They do not change while the device is open.
+    #[must_use]
+    pub fn pollfds(&self) -> Vec<PollFd> {
+        // SAFETY: the context is alive.
+        let list = unsafe { raw::libusb_get_pollfds(self.device.context.as_ptr()) };
+        let mut pollfds = Vec::new();
+        if list.is_null() {
+            return pollfds;
+        }
+        for index in 0.. {
+            // SAFETY: the list ends with a null pointer, and `index` has not passed it.
+            let entry = unsafe { list.add(index) };
+            // SAFETY: as above.
+            let Some(pollfd) = NonNull::new(unsafe { *entry }) else {
+                break;
+            };
+            // SAFETY: entries of the list live until it is freed.
+            let pollfd: &raw::libusb_pollfd = unsafe { pollfd.as_ref() };
+            pollfds.push(PollFd { fd: pollfd.fd, events: pollfd.events });
+        }
+        // SAFETY: returned by libusb above.
+        unsafe { raw::libusb_free_pollfds(list) };
+        pollfds
+    }
+
+    /// Handles what has happened since, without waiting, and appends the index of each transfer
+    /// that ended to `completed`. libusb reaps 26 URBs a call at most: call it until it appends
+    /// nothing.
+    ///
+    /// # Errors
+    /// libusb's; whatever had ended by then was appended.
+    pub fn handle_events(&mut self, completed: &mut Vec<u32>) -> Result<(), Error> {
+        let now = libc::timeval { tv_sec: 0, tv_usec: 0 };
+        // SAFETY: the context is alive, `now` is a valid time, and no completion flag is used.
+        let code = unsafe {
+            raw::libusb_handle_events_timeout_completed(
+                self.device.context.as_ptr(),
+                &raw const now,
+                ptr::null_mut(),
+            )
+        };
+        self.completions.drain_into(completed);
+        check(code)
+    }
+
+    /// Whether libusb has seen the device go. Everything that was in flight has then ended.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.device.context.gave_up_descriptor()
+    }
+
+    /// Whether `transfer` was made for this device.
+    pub(crate) fn is_of(&self, device: &Arc<OpenDevice>) -> bool {
+        Arc::ptr_eq(&self.device, device)
+    }
+
+    /// Asks for a transfer to be given up; it still ends by [`Self::handle_events`]. *Blocks*
+    /// until the host controller has let go of it. A transfer that has ended is left alone.
+    ///
+    /// # Errors
+    /// `NotFound` when it was not in flight any more, else libusb's.
+    pub fn cancel_blocking(&mut self, token: &CancelToken) -> Result<(), Error> {
+        token.cancel(&self.device)
+    }
+
+    /// Maps `len` bytes that the host controller can use without a copy; `None` where the platform
+    /// or its quota does not allow it. *Blocks.*
+    #[must_use]
+    pub fn map_memory_blocking(&self, len: usize) -> Option<DeviceMemory> {
+        // SAFETY: the handle is open.
+        let base = unsafe { raw::libusb_dev_mem_alloc(self.device.as_ptr(), len) };
+        let base = NonNull::new(base)?;
+        Some(DeviceMemory { base, len, device: Arc::clone(&self.device) })
+    }
+
+    /// The active configuration, or `None` when there is none. *Blocks.*
+    #[must_use]
+    pub fn configuration_blocking(&self) -> Option<FoundConfiguration> {
+        context::active_configuration(self.raw_device())
+    }
+
+    /// Chooses whether claiming detaches a kernel driver and releasing attaches it again.
+    ///
+    /// # Errors
+    /// `NotSupported` where the platform can't.
+    pub fn set_auto_detach(&mut self, enable: bool) -> Result<(), Error> {
+        // SAFETY: the handle is open.
+        check(unsafe {
+            raw::libusb_set_auto_detach_kernel_driver(self.device.as_ptr(), enable.into())
+        })
+    }
+
+    /// Whether a kernel driver has the interface. *Blocks.*
+    #[must_use]
+    pub fn has_kernel_driver_blocking(&self, interface: u8) -> bool {
+        // SAFETY: the handle is open.
+        unsafe { raw::libusb_kernel_driver_active(self.device.as_ptr(), interface.into()) == 1 }
+    }
+
+    /// Claims an interface. *Blocks* while a kernel driver lets go.
+    ///
+    /// # Errors
+    /// libusb's.
+    pub fn claim_blocking(&mut self, interface: u8) -> Result<(), Error> {
+        // SAFETY: the handle is open.
+        check(unsafe { raw::libusb_claim_interface(self.device.as_ptr(), interface.into()) })
+    }
+
+    /// Releases an interface. *Blocks*: it goes back to alternate setting 0, and with auto-detach
+    /// a kernel driver probes it.
+    ///
+    /// # Errors
+    /// libusb's.
+    pub fn release_blocking(&mut self, interface: u8) -> Result<(), Error> {
+        // SAFETY: the handle is open.
+        check(unsafe { raw::libusb_release_interface(self.device.as_ptr(), interface.into()) })
+    }
+
+    /// Sets the configuration; 0 unconfigures. No interface may be claimed. *Blocks.*
+    ///
+    /// # Errors
+    /// libusb's; `Busy` while anybody has an interface.
+    pub fn set_configuration_blocking(&mut self, value: u8) -> Result<(), Error> {
+        let value = if value == 0 { -1 } else { value.into() };
+        // SAFETY: the handle is open.
+        check(unsafe { raw::libusb_set_configuration(self.device.as_ptr(), value) })
+    }
+
+    /// Sets an interface's alternate setting. *Blocks.*
+    ///
+    /// # Errors
+    /// libusb's.
+    pub fn set_interface_blocking(&mut self, interface: u8, setting: u8) -> Result<(), Error> {
+        // SAFETY: the handle is open.
+        check(unsafe {
+            raw::libusb_set_interface_alt_setting(
+                self.device.as_ptr(),
+                interface.into(),
+                setting.into(),
+            )
+        })
+    }
+
+    /// Clears an endpoint's halt, and the host's data toggle. *Blocks.*
+    ///
+    /// # Errors
+    /// libusb's; `NotFound` for an endpoint that the configuration does not have.
+    pub fn clear_halt_blocking(&mut self, endpoint: u8) -> Result<(), Error> {
+        // SAFETY: the handle is open.
+        check(unsafe { raw::libusb_clear_halt(self.device.as_ptr(), endpoint) })
+    }
+
+    /// Resets the device. *Blocks.*
+    ///
+    /// # Errors
+    /// `NotFound` when it came back as another device or lost a claim, else libusb's.
+    pub fn reset_blocking(&mut self) -> Result<(), Error> {
+        // SAFETY: the handle is open.
+        check(unsafe { raw::libusb_reset_device(self.device.as_ptr()) })
+    }
+}
+
+/// Memory mapped from a device (`libusb_dev_mem_alloc`). Keeps the device open.
 pub struct DeviceMemory {
     base: NonNull<u8>,
     len: usize,
+    device: Arc<OpenDevice>,
 }
+
+// SAFETY: the mapping does not belong to a thread.
+unsafe impl Send for DeviceMemory {}
+
 impl DeviceMemory {
-    /// len
-    pub fn len(&self) -> usize {
-        self.len
-    }
-    pub(crate) fn base(&self) -> NonNull<u8> {
+    pub(crate) const fn base(&self) -> NonNull<u8> {
         self.base
     }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        // SAFETY: mapped from this handle with this length; the arena, its only user, has no
+        // block out. A failure leaves the mapping to the end of the process.
+        unsafe { raw::libusb_dev_mem_free(self.device.as_ptr(), self.base.as_ptr(), self.len) };
+    }
+}
+
+/// Opens the device by its node, which needs neither a scan nor a hotplug thread.
+#[cfg(target_os = "linux")]
+fn open(context: RawContext, found: &FoundDevice) -> Result<OpenDevice, Error> {
+    use std::os::fd::AsRawFd;
+
+    let node = open_node(found)?;
+    let mut handle = ptr::null_mut();
+    let fd = node.as_raw_fd();
+    // SAFETY: the context is alive and `handle` valid to write to. The second argument is an
+    // integer that C spells as intptr_t and libusb1-sys as a pointer.
+    let code = unsafe {
+        raw::libusb_wrap_sys_device(
+            context.as_ptr(),
+            ptr::without_provenance_mut(usize::try_from(fd).expect("open files are positive")),
+            &raw mut handle,
+        )
+    };
+    check(code)?;
+    Ok(OpenDevice { handle, context, _node: node })
+}
+
+#[cfg(all(target_os = "linux", not(test)))]
+fn open_node(found: &FoundDevice) -> Result<std::fs::File, Error> {
+    let path = format!("/dev/bus/usb/{:03}/{:03}", found.bus, found.address);
+    let node = std::fs::OpenOptions::new().read(true).write(true).open(path);
+    node.map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Error::Access,
+        std::io::ErrorKind::NotFound => Error::NoDevice,
+        _ if error.raw_os_error() == Some(libc::ENODEV) => Error::NoDevice,
+        _ => Error::Io,
+    })
+}
+
+/// The fake libusb needs a descriptor of anything.
+#[cfg(all(target_os = "linux", test))]
+fn open_node(_found: &FoundDevice) -> Result<std::fs::File, Error> {
+    std::fs::File::open("/dev/null").map_err(|_| Error::Io)
+}
+
+/// Opens the device by bus and address, in a second context of the same process.
+#[cfg(not(target_os = "linux"))]
+fn open(context: RawContext, found: &FoundDevice) -> Result<OpenDevice, Error> {
+    let list = context::RawList::new(&context)?;
+    let is_it = |device: &*mut raw::libusb_device| {
+        // SAFETY: the list holds a reference to the device.
+        let bus = unsafe { raw::libusb_get_bus_number(*device) };
+        // SAFETY: as above.
+        let address = unsafe { raw::libusb_get_device_address(*device) };
+        (bus, address) == (found.bus, found.address)
+    };
+    let device = list.iter().find(is_it).ok_or(Error::NoDevice)?;
+    let mut handle = ptr::null_mut();
+    // SAFETY: the list holds a reference to the device; `handle` is valid to write to.
+    check(unsafe { raw::libusb_open(device, &raw mut handle) })?;
+    drop(list);
+    Ok(OpenDevice { handle, context })
 }

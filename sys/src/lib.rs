@@ -1,3 +1,35 @@
-//! The thin layer between usbferry and libusb.
+//! The thin layer between usbferry and libusb: everything unsafe, and nothing else.
+//!
+//! What it adds to `libusb1-sys` is ownership. A [`transfer::Transfer`] owns its buffer while it is
+//! in flight and refuses to be touched then; a [`handle::DeviceHandle`] is exclusive, so that
+//! nobody submits to a device or reaps from it while another thread is inside a blocking call on
+//! it; memory mapped from a device is given back before the device can be closed. It knows nothing
+//! of USB/IP, and its errors are libusb's, one to one.
+//!
+//! - [`arena`]: buffer memory of a device, cut into blocks.
+//! - [`context`]: finding devices.
+//! - [`handle`]: an open device with a libusb context of its own.
+//! - [`transfer`]: asynchronous transfers and their completions.
+//! - [`error`]: libusb's error and status codes.
+//! - [`limit`]: the process's limit of open files.
+//!
+//! Which calls block: everything in [`context`], opening and dropping a
+//! [`handle::DeviceHandle`], and its methods whose names end in `_blocking`. All else returns at
+//! once, though usbfs takes the device's mutex in each call: see `docs` of the handle.
+//!
+//! libusb's synchronous calls are not wrapped: they run the event loop inside, and completions of
+//! other transfers would be delivered on whatever thread called them.
+
+#![warn(missing_docs)]
+
 pub mod arena;
+pub mod context;
+pub mod error;
 pub mod handle;
+pub mod limit;
+pub mod transfer;
+
+mod raw;
+
+#[cfg(test)]
+mod fake;

@@ -1,0 +1,113 @@
+//! From the device to a queued reply: all ways in which a URB can end meet in
+//! [`Session::finish`].
+
+use std::time::Instant;
+
+use super::urb::{NO_URB, UrbIndex, UrbState};
+use super::{Session, free_record};
+use crate::usb::{Port, Transfer};
+use crate::wire::setup::Setup;
+use crate::wire::status::Status;
+use crate::wire::types::{Direction, TransferType, flags};
+
+impl<P: Port> Session<P> {
+    /// Takes up a transfer that has ended.
+    pub(super) fn handle_completion(&mut self, slot: u32, now: Instant) {
+        let urb = std::mem::replace(&mut self.owners[slot as usize], NO_URB);
+        let completion = self.transfers[slot as usize].take();
+        self.free_transfers.push(slot);
+        let record = self.urbs.get_mut(urb);
+        record.transfer = NO_URB;
+        record.block = Some(completion.block);
+        self.endpoints.get_mut(record.submit.endpoint).in_flight -= 1;
+        if self.tearing_down {
+            return free_record(&mut self.urbs, &mut self.memory, urb);
+        }
+        if record.transfer_type == TransferType::Isochronous {
+            return self.finish_isochronous(urb, slot, completion.status);
+        }
+        // macOS can only cancel all transfers of an endpoint (libusb, "Cancellation"): those that
+        // nobody gave up go again.
+        if cfg!(target_os = "macos") && completion.status == Status::ECONNRESET {
+            if !record.cancelling && completion.actual_length == 0 {
+                return self.enqueue(urb, now);
+            }
+        }
+        let (status, actual_length) =
+            self.result_of(urb, completion.status, completion.actual_length);
+        self.finish(urb, status, actual_length);
+    }
+
+    /// What the client is told of a transfer that is not isochronous.
+    fn result_of(&self, urb: UrbIndex, status: Status, actual: u32) -> (Status, u32) {
+        let record = self.urbs.get(urb);
+        let requested = record.submit.transfer_buffer_length;
+        // A control transfer moves what its SETUP packet says, which may be more than the client
+        // has room for.
+        let moved = match record.transfer_type {
+            TransferType::Control => {
+                actual.min(Setup::from_bytes(&record.submit.setup).length.into())
+            }
+            _ => actual.min(requested),
+        };
+        let short_not_ok = record.direction == Direction::In
+            && record.submit.transfer_flags & flags::SHORT_NOT_OK != 0;
+        if moved > requested {
+            (Status::EOVERFLOW, requested)
+        } else if status == Status::OK && short_not_ok && moved < requested {
+            (Status::EREMOTEIO, moved)
+        } else {
+            (status, moved)
+        }
+    }
+
+    /// Ends an isochronous URB that was with the device: each packet has a result of its own. The
+    /// URB's status says only whether it was cut short as a whole (driver-api/usb/error-codes).
+    fn finish_isochronous(&mut self, urb: UrbIndex, slot: u32, status: Status) {
+        let transfer = &self.transfers[slot as usize];
+        let (sum, errors) = self.urbs.packets_mut(urb).fill(|index, _| transfer.packet(index));
+        self.urbs.get_mut(urb).error_count = errors;
+        let status = match status {
+            Status::ECONNRESET | Status::ESHUTDOWN | Status::ENODEV => status,
+            _ => Status::OK,
+        };
+        self.conclude(urb, status, sum);
+    }
+
+    /// Ends a URB without a result of the device, or one that is not isochronous: its reply, or
+    /// what takes its place, is queued.
+    pub(super) fn finish(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
+        // Packets that never were with the device all failed; the reply must still carry them,
+        // or the client's driver could not use the URB again.
+        if self.urbs.get(urb).packets > 0 {
+            let (_, errors) = self.urbs.packets_mut(urb).fill(|_, _| (0, Status::EXDEV));
+            self.urbs.get_mut(urb).error_count = errors;
+        }
+        self.conclude(urb, status, actual_length);
+    }
+
+    fn conclude(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
+        let record = self.urbs.get_mut(urb);
+        record.status = status;
+        record.actual_length = actual_length;
+        if record.muted {
+            return free_record(&mut self.urbs, &mut self.memory, urb);
+        }
+        if let Some(unlink) = record.unlink {
+            return self.conclude_unlinked(urb, unlink, status, actual_length);
+        }
+        self.queue_reply(urb);
+    }
+
+    /// Queues a URB's RET_SUBMIT. Its buffer goes home now unless it has data for the client.
+    pub(super) fn queue_reply(&mut self, urb: UrbIndex) {
+        let record = self.urbs.get_mut(urb);
+        record.state = UrbState::Replying;
+        if record.direction == Direction::Out || record.actual_length == 0 {
+            if let Some(block) = record.block.take() {
+                self.memory.free(block);
+            }
+        }
+        self.tx.push_submit(urb);
+    }
+}

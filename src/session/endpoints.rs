@@ -1,0 +1,228 @@
+//! What a session knows of its device's endpoints: their types in the settings in force, and the
+//! URBs that wait for or are with each.
+//!
+//! Contract: plain state; no allocation, nothing blocks, nothing panics.
+
+use super::urb::{NO_URB, UrbIndex, UrbTable};
+use crate::usb::Configuration;
+use crate::wire::status::Status;
+use crate::wire::types::{Direction, EndpointAddress, TransferType};
+
+/// One endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EndpointState {
+    /// How it moves data; `None` when the settings in force do not have it.
+    pub(crate) transfer_type: Option<TransferType>,
+    /// What URBs to it are answered with, when its interface could not be claimed.
+    pub(crate) refused: Option<Status>,
+    /// URBs the device has.
+    pub(crate) in_flight: u32,
+    first_waiting: UrbIndex,
+    last_waiting: UrbIndex,
+}
+
+impl EndpointState {
+    const NONE: Self = Self {
+        transfer_type: None,
+        refused: None,
+        in_flight: 0,
+        first_waiting: NO_URB,
+        last_waiting: NO_URB,
+    };
+
+    /// The URB that waits longest.
+    pub(crate) fn first_waiting(&self) -> Option<UrbIndex> {
+        (self.first_waiting != NO_URB).then_some(self.first_waiting)
+    }
+}
+
+/// All endpoints, by address.
+pub(crate) struct Endpoints {
+    states: [EndpointState; EndpointAddress::COUNT],
+    /// Endpoints on which something waits, a bit each.
+    waiting: u32,
+}
+
+impl Endpoints {
+    pub(crate) fn new(configuration: Option<&Configuration>) -> Self {
+        let mut endpoints =
+            Self { states: [EndpointState::NONE; EndpointAddress::COUNT], waiting: 0 };
+        endpoints.configure(configuration);
+        endpoints
+    }
+
+    /// Takes over the settings in force. What waits or is in flight stays as it is.
+    pub(crate) fn configure(&mut self, configuration: Option<&Configuration>) {
+        for state in &mut self.states {
+            (state.transfer_type, state.refused) = (None, None);
+        }
+        for direction in [Direction::Out, Direction::In] {
+            let default = EndpointAddress::new(0, direction);
+            self.states[default.index()].transfer_type = Some(TransferType::Control);
+        }
+        for interface in configuration.iter().flat_map(|c| &c.interfaces) {
+            for endpoint in interface.alternate().iter().flat_map(|a| &a.endpoints) {
+                let state = &mut self.states[endpoint.address.index()];
+                (state.transfer_type, state.refused) =
+                    (Some(endpoint.transfer_type), interface.refused);
+                // A control endpoint has one number for both directions.
+                if endpoint.transfer_type == TransferType::Control {
+                    let other = endpoint.address.index() ^ 0x10;
+                    self.states[other] = EndpointState {
+                        transfer_type: Some(TransferType::Control),
+                        refused: interface.refused,
+                        ..self.states[other]
+                    };
+                }
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, address: EndpointAddress) -> &EndpointState {
+        &self.states[address.index()]
+    }
+
+    pub(crate) fn get_mut(&mut self, address: EndpointAddress) -> &mut EndpointState {
+        &mut self.states[address.index()]
+    }
+
+    /// Whether the device has URBs of any endpoint in the set.
+    pub(crate) fn any_in_flight(&self, set: u32) -> bool {
+        let in_flight = |(index, state): (usize, &EndpointState)| {
+            set & (1 << index) != 0 && state.in_flight > 0
+        };
+        self.states.iter().enumerate().any(in_flight)
+    }
+
+    /// Endpoints on which something waits, a bit each.
+    pub(crate) const fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
+    /// The endpoint of a bit's index.
+    pub(crate) const fn at(&self, index: usize) -> &EndpointState {
+        &self.states[index]
+    }
+
+    /// Queues a URB on its endpoint.
+    pub(crate) fn push_waiting(&mut self, urbs: &mut UrbTable, urb: UrbIndex) {
+        let address = urbs.get(urb).submit.endpoint;
+        let state = &mut self.states[address.index()];
+        urbs.get_mut(urb).next = NO_URB;
+        match state.last_waiting {
+            NO_URB => state.first_waiting = urb,
+            last => urbs.get_mut(last).next = urb,
+        }
+        state.last_waiting = urb;
+        self.waiting |= address.bit();
+    }
+
+    /// Takes a URB out of its endpoint's queue, wherever it stands in it.
+    pub(crate) fn remove_waiting(&mut self, urbs: &mut UrbTable, urb: UrbIndex) {
+        let address = urbs.get(urb).submit.endpoint;
+        let state = &mut self.states[address.index()];
+        let next = urbs.get(urb).next;
+        let mut before = NO_URB;
+        let mut at = state.first_waiting;
+        while at != urb && at != NO_URB {
+            before = at;
+            at = urbs.get(at).next;
+        }
+        match before {
+            NO_URB => state.first_waiting = next,
+            before => urbs.get_mut(before).next = next,
+        }
+        if state.last_waiting == urb {
+            state.last_waiting = before;
+        }
+        if state.first_waiting == NO_URB {
+            self.waiting &= !address.bit();
+        }
+    }
+}
+
+/// The endpoints of interface `number` in the setting in force, a bit each.
+pub(crate) fn endpoints_of(configuration: Option<&Configuration>, number: u8) -> u32 {
+    let interface = configuration.and_then(|configuration| configuration.interface(number));
+    let alternate = interface.and_then(|interface| interface.alternate());
+    alternate.iter().flat_map(|a| &a.endpoints).fold(0, |set, e| set | e.address.bit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::pdu::CmdSubmit;
+    use crate::wire::types::{DevId, SeqNum};
+
+    const BULK_IN: EndpointAddress = EndpointAddress::new(1, Direction::In);
+
+    fn waiting(count: u32) -> (Endpoints, UrbTable, Vec<UrbIndex>) {
+        let (mut endpoints, mut urbs) = (Endpoints::new(None), UrbTable::new(8));
+        let submit = |seqnum| CmdSubmit {
+            seqnum: SeqNum(seqnum),
+            devid: DevId(0),
+            endpoint: BULK_IN,
+            transfer_flags: 0,
+            transfer_buffer_length: 0,
+            start_frame: 0,
+            number_of_packets: 0,
+            setup: [0; 8],
+        };
+        let indexes: Vec<UrbIndex> = (0..count).map(|n| urbs.insert(submit(n), 0)).collect();
+        for &urb in &indexes {
+            endpoints.push_waiting(&mut urbs, urb);
+        }
+        (endpoints, urbs, indexes)
+    }
+
+    fn drain(endpoints: &mut Endpoints, urbs: &mut UrbTable) -> Vec<UrbIndex> {
+        let mut order = Vec::new();
+        while let Some(urb) = endpoints.get(BULK_IN).first_waiting() {
+            endpoints.remove_waiting(urbs, urb);
+            order.push(urb);
+        }
+        order
+    }
+
+    #[test]
+    fn a_queue_keeps_its_order() {
+        let (mut endpoints, mut urbs, indexes) = waiting(4);
+        assert_eq!(endpoints.waiting(), BULK_IN.bit());
+        assert_eq!(drain(&mut endpoints, &mut urbs), indexes);
+        assert_eq!(endpoints.waiting(), 0);
+    }
+
+    #[test]
+    fn first_middle_and_last_can_leave_a_queue() {
+        for leaves in 0..4 {
+            let (mut endpoints, mut urbs, mut indexes) = waiting(4);
+            endpoints.remove_waiting(&mut urbs, indexes[leaves]);
+            endpoints.push_waiting(&mut urbs, indexes[leaves]);
+            let moved = indexes.remove(leaves);
+            indexes.push(moved);
+            assert_eq!(drain(&mut endpoints, &mut urbs), indexes);
+        }
+    }
+
+    #[test]
+    fn the_default_endpoint_is_always_there_and_others_follow_the_setting() {
+        let mut configuration = crate::usb::descriptor::parse_configuration(&[
+            9, 2, 34, 0, 1, 1, 0, 0x80, 50, 9, 4, 0, 0, 0, 255, 0, 0, 0, 9, 4, 0, 1, 1, 255, 0, 0,
+            0, 7, 5, 0x81, 2, 0, 2, 0,
+        ]);
+        let mut endpoints = Endpoints::new(Some(&configuration));
+        let default = EndpointAddress::new(0, Direction::Out);
+        assert_eq!(endpoints.get(default).transfer_type, Some(TransferType::Control));
+        assert_eq!(endpoints.get(BULK_IN).transfer_type, None);
+        assert_eq!(endpoints_of(Some(&configuration), 0), 0);
+        configuration.interfaces[0].current = 1;
+        configuration.interfaces[0].refused = Some(Status::EBUSY);
+        endpoints.configure(Some(&configuration));
+        assert_eq!(endpoints.get(BULK_IN).transfer_type, Some(TransferType::Bulk));
+        assert_eq!(endpoints.get(BULK_IN).refused, Some(Status::EBUSY));
+        assert_eq!(endpoints_of(Some(&configuration), 0), BULK_IN.bit());
+        endpoints.configure(None);
+        assert_eq!(endpoints.get(BULK_IN).transfer_type, None);
+        assert_eq!(endpoints.get(default).transfer_type, Some(TransferType::Control));
+    }
+}

@@ -1,0 +1,417 @@
+//! One client with one device: the protocol after the handshake, without sockets.
+//!
+//! A [`Session`] takes bytes and gives bytes, submits URBs to the [`Port`] it owns and collects
+//! their ends from it. Its methods are of four kinds:
+//!
+//! - *inputs*: [`Session::rx_slices`] and [`Session::rx_advance`] for bytes from the client,
+//!   [`Session::reap`] when the device may have something, [`Session::finish_job`] when the worker
+//!   gives the port back, [`Session::begin_teardown`] when the client is gone;
+//! - *outputs*: [`Session::stage`], [`Session::tx_slices`] and [`Session::tx_advance`] for bytes to
+//!   the client, [`Session::take_job`] for what must run on the worker;
+//! - *getters*, which change nothing.
+//!
+//! Any order of calls is allowed; after each input the outputs are asked until they have nothing.
+//!
+//! Whatever can sleep is a [`Job`]: the port goes to the worker and comes back with it, and while
+//! it is away nothing is submitted or reaped. Requests wait then, UNLINKs of waiting ones are
+//! answered, the socket is read on.
+//!
+//! - [`rx`]: framing; - [`submit`]: from a received SUBMIT to the device;
+//! - [`complete`]: from the device to a queued reply; - [`unlink`]: the race of SUBMIT and UNLINK;
+//! - [`barrier`]: special requests; - [`tx`]: replies as slices;
+//! - [`urb`], [`endpoints`]: the state all of them share.
+//!
+//! Contract: runs on the reactor, never blocks, allocates nothing per URB, panics on nothing that
+//! a client or a device does.
+
+mod barrier;
+mod complete;
+mod endpoints;
+mod rx;
+mod submit;
+mod tx;
+mod unlink;
+mod urb;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::IoSlice;
+use std::time::Instant;
+
+use usbferry_sys::arena::Arena;
+
+use crate::limits::{self, DeviceLimits, URBS_REFUSED_MAX, URBS_WAITING_MAX};
+use crate::usb::special::SpecialRequest;
+use crate::usb::{Configuration, EventSource, Opened, Performed, Port};
+use crate::wire;
+use crate::wire::status::Status;
+use crate::wire::types::{DevId, SeqNum};
+use barrier::Barrier;
+use endpoints::Endpoints;
+use rx::{Receiver, Stage};
+pub(crate) use tx::SLICES_MAX;
+use tx::TxQueue;
+use urb::{UrbIndex, UrbState, UrbTable};
+
+/// Why a client's connection can't go on: what it sent is not the protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Violation {
+    /// A header that no client sends.
+    Wire(wire::Error),
+    /// A PDU for another device than the one imported.
+    WrongDevice(DevId),
+    /// A SUBMIT with the seqnum of one that has not ended.
+    DuplicateSeqnum(SeqNum),
+    /// OUT data longer than the largest URB that is accepted.
+    TooLong(u32),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wire(error) => fmt::Display::fmt(error, f),
+            Self::WrongDevice(devid) => {
+                write!(f, "a request for device {devid}, which it did not import")
+            }
+            Self::DuplicateSeqnum(seqnum) => {
+                write!(f, "a second SUBMIT {seqnum} while the first has not ended")
+            }
+            Self::TooLong(len) => write!(
+                f,
+                "an OUT transfer of {len} bytes, more than --urb-size allows; a larger one may help"
+            ),
+        }
+    }
+}
+
+impl From<wire::Error> for Violation {
+    fn from(error: wire::Error) -> Self {
+        Self::Wire(error)
+    }
+}
+
+/// What the worker is asked to do with a port.
+pub(crate) enum Task<P: Port> {
+    /// Cancel these transfers. The list comes back, to be used again.
+    Cancel(Vec<P::CancelToken>),
+    /// Perform a special request.
+    Perform(SpecialRequest),
+}
+
+/// What the worker did.
+pub(crate) enum TaskResult<P: Port> {
+    Cancelled(Vec<P::CancelToken>),
+    Performed(Performed),
+}
+
+/// A port on its way to the worker, with what to do there.
+pub(crate) struct Job<P: Port> {
+    pub(crate) port: P,
+    pub(crate) task: Task<P>,
+}
+
+impl<P: Port> Job<P> {
+    /// Does it. *Blocks.*
+    pub(crate) fn run(mut self) -> (P, TaskResult<P>) {
+        let result = match self.task {
+            Task::Cancel(mut tokens) => {
+                for token in tokens.drain(..) {
+                    self.port.cancel(&token);
+                }
+                TaskResult::Cancelled(tokens)
+            }
+            Task::Perform(request) => TaskResult::Performed(self.port.perform(request)),
+        };
+        (self.port, result)
+    }
+}
+
+/// What is left of a session: to be closed on the worker.
+pub(crate) struct Remains<P: Port> {
+    port: P,
+    transfers: Vec<P::Transfer>,
+    memory: Arena,
+}
+
+impl<P: Port> Remains<P> {
+    /// Gives the device back. *Blocks.*
+    pub(crate) fn close(self) {
+        self.port.close(self.transfers, self.memory);
+    }
+}
+
+/// One client with one device.
+pub(crate) struct Session<P: Port> {
+    devid: DevId,
+    limits: DeviceLimits,
+    /// Away while the worker has it.
+    port: Option<P>,
+    transfers: Vec<P::Transfer>,
+    /// Slots that carry no URB; the one freed last is used next.
+    free_transfers: Vec<u32>,
+    /// The URB that each slot carries.
+    owners: Vec<UrbIndex>,
+    memory: Arena,
+    memory_reserve: usize,
+    configuration: Option<Configuration>,
+    endpoints: Endpoints,
+    urbs: UrbTable,
+    rx: Receiver,
+    tx: TxQueue,
+    barrier: Option<Barrier>,
+    /// URBs behind the barrier, in the order they came.
+    held: VecDeque<UrbIndex>,
+    /// Transfers to cancel, for the next job.
+    cancels: Vec<P::CancelToken>,
+    /// The list that the last job brought back, for its memory.
+    spare_cancels: Vec<P::CancelToken>,
+    /// Slots that ended, while they are looked at.
+    completed: Vec<u32>,
+    /// A call said that the device is gone, which is acted on when the input at hand is done with.
+    lost: bool,
+    /// The device is gone: nothing is submitted any more.
+    gone: bool,
+    /// The log was told that the system's memory is used up.
+    memory_warned: bool,
+    /// The client is gone: nothing is answered any more.
+    tearing_down: bool,
+}
+
+impl<P: Port> Session<P> {
+    /// A session with an opened device. All its memory is allocated here.
+    pub(crate) fn new(devid: DevId, limits: DeviceLimits, opened: Opened<P>) -> Self {
+        let slots = opened.transfers.len();
+        let records = slots + URBS_WAITING_MAX + URBS_REFUSED_MAX;
+        let slot_count = u32::try_from(slots).expect("limits keep slots few");
+        Self {
+            devid,
+            limits,
+            port: Some(opened.port),
+            transfers: opened.transfers,
+            free_transfers: (0..slot_count).rev().collect(),
+            owners: vec![urb::NO_URB; slots],
+            memory_reserve: opened.memory.free_bytes() / limits::MEMORY_RESERVE_SHARE,
+            memory: opened.memory,
+            endpoints: Endpoints::new(opened.configuration.as_ref()),
+            configuration: opened.configuration,
+            urbs: UrbTable::new(records),
+            rx: Receiver::new(),
+            tx: TxQueue::new(records),
+            barrier: None,
+            held: VecDeque::with_capacity(records),
+            cancels: Vec::with_capacity(slots),
+            spare_cancels: Vec::with_capacity(slots),
+            completed: Vec::with_capacity(slots),
+            lost: false,
+            gone: false,
+            memory_warned: false,
+            tearing_down: false,
+        }
+    }
+
+    /// What to watch for the device, while the port is here.
+    pub(crate) fn event_sources(&self) -> Vec<EventSource> {
+        self.port.iter().flat_map(Port::event_sources).collect()
+    }
+
+    /// When [`Self::reap`] is to be called even without an event. Nothing can be reaped while the
+    /// port is away.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.port.as_ref().and_then(Port::next_deadline)
+    }
+
+    /// Whether bytes from the client can be taken: not while answers it has not read use up the
+    /// room for more, nor when there is no device to ask.
+    pub(crate) fn wants_input(&self) -> bool {
+        !self.gone && !self.tearing_down && !self.tx.is_full() && self.urbs.free() > 0
+    }
+
+    /// Whether there are bytes for the client.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.tx.is_empty()
+    }
+
+    /// Whether the device is gone and all that could be said about it was written.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.gone && self.tx.is_empty()
+    }
+
+    /// Room for bytes from the client: the rest of a payload, then a scratch buffer. Either may be
+    /// empty, not both.
+    pub(crate) fn rx_slices(&mut self) -> (&mut [u8], &mut [u8]) {
+        let payload = match self.rx.stage {
+            Stage::Payload { urb, filled, end } => match &mut self.urbs.get_mut(urb).block {
+                Some(block) => &mut block[filled..end],
+                None => &mut [],
+            },
+            _ => &mut [],
+        };
+        (payload, self.rx.room())
+    }
+
+    /// Notes that `len` bytes were read into the slices of [`Self::rx_slices`], and acts on every
+    /// PDU that is now whole.
+    ///
+    /// # Errors
+    /// What came is not the protocol; the connection is of no more use.
+    pub(crate) fn rx_advance(&mut self, len: usize, now: Instant) -> Result<(), Violation> {
+        let mut rest = len;
+        if let Stage::Payload { urb, filled, end } = self.rx.stage {
+            let step = rest.min(end - filled);
+            rest -= step;
+            self.rx.received(rest);
+            self.payload_received(urb, filled + step, end, now);
+        } else {
+            self.rx.received(rest);
+        }
+        let parsed = self.parse(now);
+        self.settle();
+        parsed
+    }
+
+    /// Collects what has ended. True when there is more to collect at once.
+    pub(crate) fn reap(&mut self, now: Instant) -> bool {
+        let Some(port) = &mut self.port else { return false };
+        let mut completed = std::mem::take(&mut self.completed);
+        let reaped = port.reap(now, &mut completed);
+        for &slot in &completed {
+            self.handle_completion(slot, now);
+        }
+        completed.clear();
+        self.completed = completed;
+        self.lost |= reaped.gone;
+        self.settle();
+        self.submit_waiting(now);
+        reaped.more
+    }
+
+    /// A descriptor of the device says that it was hung up.
+    pub(crate) fn handle_hangup(&mut self, now: Instant) {
+        if let Some(port) = &mut self.port {
+            port.hung_up(now);
+        }
+    }
+
+    /// What is to be done on the worker, if anything; the port goes with it.
+    pub(crate) fn take_job(&mut self) -> Option<Job<P>> {
+        if self.port.is_none() {
+            return None;
+        }
+        let task = if self.cancels.is_empty() {
+            Task::Perform(self.take_performance()?)
+        } else {
+            let spare = std::mem::take(&mut self.spare_cancels);
+            Task::Cancel(std::mem::replace(&mut self.cancels, spare))
+        };
+        Some(Job { port: self.port.take()?, task })
+    }
+
+    /// Takes the port back from the worker.
+    pub(crate) fn finish_job(&mut self, port: P, result: TaskResult<P>, now: Instant) {
+        self.port = Some(port);
+        match result {
+            TaskResult::Cancelled(tokens) => self.spare_cancels = tokens,
+            TaskResult::Performed(performed) => self.finish_performance(performed, now),
+        }
+        // Whatever became ready while the port was away gave its only notice then.
+        while self.reap(now) {}
+    }
+
+    /// Fills the staging buffer with replies that wait.
+    pub(crate) fn stage(&mut self) {
+        let (urbs, memory) = (&mut self.urbs, &mut self.memory);
+        // Records are freed after staging, which still looks at the table.
+        while let Some(urb) = self.tx.stage_next(urbs) {
+            free_record(urbs, memory, urb);
+        }
+    }
+
+    /// The bytes to write next.
+    pub(crate) fn tx_slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+        self.tx.slices(&self.urbs, slices)
+    }
+
+    /// Notes that `len` bytes were written.
+    pub(crate) fn tx_advance(&mut self, len: usize, now: Instant) {
+        let (urbs, memory) = (&mut self.urbs, &mut self.memory);
+        self.tx.advance(len, |urb| free_record(urbs, memory, urb));
+        self.submit_waiting(now);
+        self.settle();
+    }
+
+    /// Gives everything up: the client is gone. What the device has is cancelled, what waits is
+    /// dropped. Goes on until [`Self::is_drained`].
+    pub(crate) fn begin_teardown(&mut self) {
+        if self.tearing_down {
+            return;
+        }
+        self.tearing_down = true;
+        self.tx.clear();
+        self.held.clear();
+        self.drop_barrier();
+        let mut next = 0;
+        while let Some(urb) = self.urbs.next_used(next) {
+            next = urb + 1;
+            match self.urbs.get(urb).state {
+                UrbState::InFlight => self.cancel(urb),
+                // The worker has it; freed when it comes back.
+                UrbState::Performing => {}
+                UrbState::Waiting => {
+                    self.endpoints.remove_waiting(&mut self.urbs, urb);
+                    free_record(&mut self.urbs, &mut self.memory, urb);
+                }
+                UrbState::Receiving | UrbState::Held | UrbState::Replying => {
+                    free_record(&mut self.urbs, &mut self.memory, urb);
+                }
+            }
+        }
+    }
+
+    /// Whether teardown is complete: the device has nothing of ours and the port is here.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.tearing_down && self.port.is_some() && self.urbs.is_empty() && self.cancels.is_empty()
+    }
+
+    /// What is left, for the worker to close. `None` while something is still in flight.
+    pub(crate) fn into_remains(self) -> Option<Remains<P>> {
+        debug_assert_eq!(self.memory.outstanding(), 0, "every buffer came home");
+        Some(Remains { port: self.port?, transfers: self.transfers, memory: self.memory })
+    }
+
+    /// Acts on a device that is gone: what waits is answered, what it had was reaped.
+    fn settle(&mut self) {
+        if !self.lost || self.gone || self.tearing_down {
+            return;
+        }
+        self.gone = true;
+        self.held.clear();
+        if let Some(urb) = self.drop_barrier() {
+            self.finish(urb, Status::ENODEV, 0);
+        }
+        let mut next = 0;
+        while let Some(urb) = self.urbs.next_used(next) {
+            next = urb + 1;
+            match self.urbs.get(urb).state {
+                UrbState::Waiting => {
+                    self.endpoints.remove_waiting(&mut self.urbs, urb);
+                    self.finish(urb, Status::ENODEV, 0);
+                }
+                UrbState::Held => self.finish(urb, Status::ENODEV, 0),
+                UrbState::Receiving
+                | UrbState::InFlight
+                | UrbState::Performing
+                | UrbState::Replying => {}
+            }
+        }
+    }
+}
+
+/// Frees a record and its buffer.
+fn free_record(urbs: &mut UrbTable, memory: &mut Arena, urb: UrbIndex) {
+    if let Some(block) = urbs.remove(urb) {
+        memory.free(block);
+    }
+}

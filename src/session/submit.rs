@@ -1,0 +1,404 @@
+//! From the first byte of a SUBMIT to the device.
+//!
+//! A header is judged when it has arrived: what can't be carried out gets a refusal, its payload is
+//! thrown away and its reply sent when the PDU is whole, so that the stream stays in step. The rest
+//! goes to the device at once, or waits: behind a barrier in the order it came, or on its endpoint
+//! for a slot, for memory, or for the port to come back.
+//!
+//! So that an endpoint that never answers can't keep the others out, the last slots and the last
+//! part of the memory are for endpoints that have nothing in flight.
+
+use std::time::Instant;
+
+use super::rx::Stage;
+use super::urb::{UrbIndex, UrbState};
+use super::{Session, Violation};
+use crate::limits::{CONTROL_LEN_MAX, ENDPOINT_RESERVE, URBS_REFUSED_MAX};
+use crate::usb::special::{self, Class};
+use crate::usb::{Port, RefusedReason, Submission};
+use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX, Packets};
+use crate::wire::pdu::{CmdSubmit, Command, HEADER_LEN};
+use crate::wire::setup::{SETUP_LEN, Setup};
+use crate::wire::status::Status;
+use crate::wire::types::{Direction, EndpointAddress, TransferType, flags};
+
+/// What became of an attempt to hand a URB to the device.
+enum Attempt {
+    /// It is with the device, or has ended.
+    Settled,
+    /// It needs something that others have now.
+    MustWait,
+}
+
+impl<P: Port> Session<P> {
+    /// Acts on what was received, PDU by PDU, until a part of one is missing.
+    pub(super) fn parse(&mut self, now: Instant) -> Result<(), Violation> {
+        loop {
+            match self.rx.stage {
+                Stage::Header => {
+                    if !self.wants_input() {
+                        return Ok(());
+                    }
+                    let Some(header) = self.rx.take_array::<HEADER_LEN>() else { return Ok(()) };
+                    match Command::parse(header)? {
+                        Command::Submit(submit) => self.begin_submit(submit, now)?,
+                        Command::Unlink(unlink) => self.handle_unlink(&unlink)?,
+                    }
+                }
+                _ if !self.rx.has_unparsed() => return Ok(()),
+                Stage::Payload { urb, filled, end } => {
+                    let bytes = self.rx.take_up_to(end - filled);
+                    let filled_now = filled + bytes.len();
+                    if let Some(block) = &mut self.urbs.get_mut(urb).block {
+                        block[filled..filled_now].copy_from_slice(bytes);
+                    }
+                    self.payload_received(urb, filled_now, end, now);
+                }
+                Stage::Discard { urb, remaining } => {
+                    let remaining = remaining - self.rx.take_up_to(remaining).len();
+                    self.rx.stage = Stage::Discard { urb, remaining };
+                    if remaining == 0 {
+                        self.begin_packets(urb, now);
+                    }
+                }
+                Stage::Packets { urb, filled, end } => {
+                    let bytes = self.rx.take_up_to(end - filled);
+                    let filled_now = filled + bytes.len();
+                    self.urbs.descriptors_mut(urb)[filled..filled_now].copy_from_slice(bytes);
+                    self.rx.stage = Stage::Packets { urb, filled: filled_now, end };
+                    if filled_now == end {
+                        self.pdu_received(urb, now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether bytes were received that [`Self::parse`] has not looked at, because replies must be
+    /// read first.
+    pub(crate) fn has_unparsed(&self) -> bool {
+        self.rx.has_unparsed()
+    }
+
+    /// Takes up a SUBMIT whose header has arrived.
+    fn begin_submit(&mut self, submit: CmdSubmit, now: Instant) -> Result<(), Violation> {
+        if submit.devid != self.devid {
+            return Err(Violation::WrongDevice(submit.devid));
+        }
+        if self.urbs.find(submit.seqnum).is_some() {
+            return Err(Violation::DuplicateSeqnum(submit.seqnum));
+        }
+        let too_long = submit.transfer_buffer_length as usize > self.limits.urb_len;
+        if too_long && submit.payload_len() > 0 {
+            return Err(Violation::TooLong(submit.transfer_buffer_length));
+        }
+        let packets = self.packets_that_follow(&submit)?;
+        let refused = self.urbs.free() <= URBS_REFUSED_MAX || too_long;
+        let urb = self.urbs.insert(submit, packets);
+        self.urbs.get_mut(urb).refusal =
+            if refused { Some(Status::ENOMEM) } else { self.judge(urb) };
+        self.begin_payload(urb, now);
+        Ok(())
+    }
+
+    /// The number of packet descriptors at the end of a SUBMIT. The endpoint's type says whether
+    /// there are any. Where that is not known, because the endpoint is unknown or a request that
+    /// may change it is under way, a plausible number is believed: all clients send 0 or -1 for
+    /// URBs that are not isochronous.
+    fn packets_that_follow(&self, submit: &CmdSubmit) -> Result<u32, Violation> {
+        let known = self.endpoints.get(submit.endpoint).transfer_type;
+        let known = known.filter(|_| self.barrier.is_none() && self.held.is_empty());
+        match known {
+            Some(TransferType::Isochronous) => Ok(submit.iso_packets()?),
+            Some(_) => Ok(0),
+            None => Ok(submit.iso_packets().ok().filter(|&np| np <= PACKETS_MAX).unwrap_or(0)),
+        }
+    }
+
+    /// Looks at a URB's endpoint and request as they are now; a status if it can't be carried out.
+    /// Behind a barrier the endpoint is not known yet and is looked at again when it is over.
+    fn judge(&mut self, urb: UrbIndex) -> Option<Status> {
+        let submit = self.urbs.get(urb).submit;
+        let packets = self.urbs.get(urb).packets;
+        let behind_barrier = self.barrier.is_some() || !self.held.is_empty();
+        let endpoint = self.endpoints.get(submit.endpoint);
+        let (known, refused) = (endpoint.transfer_type, endpoint.refused);
+        let transfer_type = match known {
+            Some(transfer_type) => transfer_type,
+            None if behind_barrier && packets > 0 => TransferType::Isochronous,
+            None if behind_barrier => TransferType::Bulk,
+            None => return Some(Status::ENOENT),
+        };
+        self.urbs.get_mut(urb).transfer_type = transfer_type;
+        if transfer_type == TransferType::Control {
+            return refused.or_else(|| self.judge_control(urb));
+        }
+        if behind_barrier {
+            return None;
+        }
+        // A URB with packets is isochronous and one without is not; a client that mixes that up
+        // looked at other descriptors than ours.
+        if (transfer_type == TransferType::Isochronous) != (packets > 0) {
+            return Some(Status::EINVAL);
+        }
+        refused
+    }
+
+    /// Looks at a control request.
+    fn judge_control(&mut self, urb: UrbIndex) -> Option<Status> {
+        let submit = self.urbs.get(urb).submit;
+        let setup = Setup::from_bytes(&submit.setup);
+        let direction = submit.endpoint.direction();
+        // Both directions of a control endpoint are one pipe.
+        self.urbs.get_mut(urb).submit.endpoint =
+            EndpointAddress::new(submit.endpoint.number(), Direction::Out);
+        let data_len = u32::from(setup.length);
+        let mismatch = data_len > 0 && setup.direction() != direction;
+        let too_long = usize::from(setup.length) > CONTROL_LEN_MAX;
+        let out_is_short = direction == Direction::Out && data_len > submit.transfer_buffer_length;
+        (mismatch || too_long || out_is_short).then_some(Status::EINVAL)
+    }
+
+    /// Prepares for a SUBMIT's OUT data, if any follows.
+    fn begin_payload(&mut self, urb: UrbIndex, now: Instant) {
+        let record = self.urbs.get_mut(urb);
+        let len = match record.direction {
+            Direction::Out => record.submit.transfer_buffer_length as usize,
+            Direction::In => 0,
+        };
+        self.rx.begin_payload(len);
+        if len == 0 {
+            return self.begin_packets(urb, now);
+        }
+        let offset = record.data_offset();
+        let endpoint = self.endpoints.get(record.submit.endpoint);
+        let idle = endpoint.in_flight == 0 && endpoint.first_waiting().is_none();
+        // The payload is coming whether there is room for it or not.
+        if record.refusal.is_none() && !self.has_block(urb, offset + len, idle) {
+            self.urbs.get_mut(urb).refusal = Some(Status::ENOMEM);
+        }
+        let record = self.urbs.get(urb);
+        self.rx.stage = if record.block.is_some() {
+            Stage::Payload { urb, filled: offset, end: offset + len }
+        } else {
+            Stage::Discard { urb, remaining: len }
+        };
+    }
+
+    /// Notes that a payload is there up to `filled`.
+    pub(super) fn payload_received(
+        &mut self,
+        urb: UrbIndex,
+        filled: usize,
+        end: usize,
+        now: Instant,
+    ) {
+        self.rx.stage = Stage::Payload { urb, filled, end };
+        if filled == end {
+            self.begin_packets(urb, now);
+        }
+    }
+
+    /// Prepares for a SUBMIT's packet descriptors, if any follow.
+    fn begin_packets(&mut self, urb: UrbIndex, now: Instant) {
+        let end = self.urbs.get(urb).packets as usize * DESCRIPTOR_LEN;
+        if end == 0 {
+            return self.pdu_received(urb, now);
+        }
+        self.rx.stage = Stage::Packets { urb, filled: 0, end };
+    }
+
+    /// Acts on a SUBMIT that has arrived.
+    fn pdu_received(&mut self, urb: UrbIndex, now: Instant) {
+        self.rx.stage = Stage::Header;
+        if let Some(status) = self.urbs.get(urb).refusal {
+            self.finish(urb, status, 0);
+        } else if self.barrier.is_some() || !self.held.is_empty() {
+            self.urbs.get_mut(urb).state = UrbState::Held;
+            self.held.push_back(urb);
+        } else {
+            self.start(urb, now);
+        }
+    }
+
+    /// Starts a URB that nothing stands before any more.
+    pub(super) fn start(&mut self, urb: UrbIndex, now: Instant) {
+        let record = self.urbs.get(urb);
+        if record.transfer_type != TransferType::Control {
+            return self.enqueue(urb, now);
+        }
+        match special::classify(&Setup::from_bytes(&record.submit.setup)) {
+            Class::Ordinary => self.enqueue(urb, now),
+            Class::Special(request) => self.begin_barrier(urb, request),
+            Class::Refuse(status) => self.finish(urb, status, 0),
+        }
+    }
+
+    /// Starts a URB that waited for a barrier: the barrier may have changed its endpoint.
+    pub(super) fn start_held(&mut self, urb: UrbIndex, now: Instant) {
+        if self.urbs.get(urb).transfer_type != TransferType::Control {
+            let refusal = self.judge(urb);
+            // Its data was received without room for a SETUP packet in front.
+            let became_control = self.urbs.get(urb).transfer_type == TransferType::Control;
+            if let Some(status) = refusal.or(became_control.then_some(Status::EINVAL)) {
+                return self.finish(urb, status, 0);
+            }
+        }
+        self.start(urb, now);
+    }
+
+    /// Hands a URB to the device, or queues it on its endpoint.
+    pub(super) fn enqueue(&mut self, urb: UrbIndex, now: Instant) {
+        if self.gone {
+            return self.finish(urb, Status::ENODEV, 0);
+        }
+        let endpoint = self.urbs.get(urb).submit.endpoint;
+        let is_next = self.endpoints.get(endpoint).first_waiting().is_none();
+        if !is_next || matches!(self.attempt(urb, now), Attempt::MustWait) {
+            self.urbs.get_mut(urb).state = UrbState::Waiting;
+            self.endpoints.push_waiting(&mut self.urbs, urb);
+        }
+    }
+
+    /// Hands to the device what waited, as far as it now can.
+    pub(super) fn submit_waiting(&mut self, now: Instant) {
+        let mut set = self.endpoints.waiting();
+        while set != 0 && self.port.is_some() && !self.gone {
+            let index = set.trailing_zeros() as usize;
+            set &= set - 1;
+            while let Some(urb) = self.endpoints.at(index).first_waiting() {
+                if matches!(self.attempt(urb, now), Attempt::MustWait) {
+                    break;
+                }
+                self.endpoints.remove_waiting(&mut self.urbs, urb);
+            }
+        }
+    }
+
+    /// Tries to hand a URB to the device.
+    fn attempt(&mut self, urb: UrbIndex, now: Instant) -> Attempt {
+        let endpoint = self.urbs.get(urb).submit.endpoint;
+        let idle = self.endpoints.get(endpoint).in_flight == 0;
+        let slots_kept = if idle { 0 } else { ENDPOINT_RESERVE };
+        if self.port.is_none() || self.free_transfers.len() <= slots_kept {
+            return Attempt::MustWait;
+        }
+        let Some(length) = self.prepare(urb) else {
+            self.finish(urb, Status::EINVAL, 0);
+            return Attempt::Settled;
+        };
+        if !self.has_block(urb, length, idle) {
+            return self.wait_for_memory(urb);
+        }
+        self.submit(urb, length, now)
+    }
+
+    /// The bytes of a URB's transfer, and its OUT packets joined; `None` when its packets do not
+    /// fit its buffer.
+    fn prepare(&mut self, urb: UrbIndex) -> Option<usize> {
+        let record = self.urbs.get(urb);
+        let length = record.submit.transfer_buffer_length;
+        match record.transfer_type {
+            TransferType::Bulk | TransferType::Interrupt => Some(length as usize),
+            TransferType::Control => {
+                Some(SETUP_LEN + usize::from(Setup::from_bytes(&record.submit.setup).length))
+            }
+            TransferType::Isochronous => {
+                let for_out = record.direction == Direction::Out;
+                self.urbs.packets(urb).check(length, for_out).ok().map(|sum| sum as usize)
+            }
+        }
+    }
+
+    /// Sees to it that a URB has a buffer of `length` bytes.
+    fn has_block(&mut self, urb: UrbIndex, length: usize, idle: bool) -> bool {
+        if self.urbs.get(urb).block.is_some() {
+            return true;
+        }
+        if !idle && self.memory.free_bytes() < self.memory_reserve + length {
+            return false;
+        }
+        let block = self.memory.alloc(length);
+        let record = self.urbs.get_mut(urb);
+        record.block = block;
+        record.block.is_some()
+    }
+
+    /// What to do with a URB for which there is no memory: wait for what others will give back, or
+    /// give it up where there are no others.
+    fn wait_for_memory(&mut self, urb: UrbIndex) -> Attempt {
+        if self.endpoints.any_in_flight(u32::MAX) || self.has_output() {
+            return Attempt::MustWait;
+        }
+        self.finish(urb, Status::ENOMEM, 0);
+        Attempt::Settled
+    }
+
+    /// Submits a URB that has all it needs.
+    fn submit(&mut self, urb: UrbIndex, length: usize, now: Instant) -> Attempt {
+        let (Some(port), Some(slot)) = (&mut self.port, self.free_transfers.pop()) else {
+            return Attempt::MustWait;
+        };
+        let record = self.urbs.get_mut(urb);
+        let (submit, transfer_type) = (record.submit, record.transfer_type);
+        let Some(mut block) = record.block.take() else {
+            unreachable!("the URB was given a buffer")
+        };
+        let out = record.direction == Direction::Out;
+        let packets = match transfer_type {
+            TransferType::Isochronous => self.urbs.packets(urb),
+            _ => Packets::new(&[]),
+        };
+        match transfer_type {
+            TransferType::Control => block[..SETUP_LEN].copy_from_slice(&submit.setup),
+            TransferType::Isochronous if out => packets.join(&mut block),
+            _ => {}
+        }
+        let zero_packet = out
+            && transfer_type == TransferType::Bulk
+            && submit.transfer_flags & flags::ZERO_PACKET != 0;
+        let endpoint = submit.endpoint;
+        let submission = Submission { endpoint, transfer_type, length, zero_packet, packets };
+        let transfer = &mut self.transfers[slot as usize];
+        match port.submit(transfer, &submission, block, now) {
+            Ok(()) => {
+                let record = self.urbs.get_mut(urb);
+                (record.state, record.transfer) = (UrbState::InFlight, slot);
+                self.owners[slot as usize] = urb;
+                self.endpoints.get_mut(endpoint).in_flight += 1;
+                Attempt::Settled
+            }
+            Err(refused) => {
+                self.free_transfers.push(slot);
+                self.urbs.get_mut(urb).block = Some(refused.block);
+                self.submit_refused(urb, refused.reason)
+            }
+        }
+    }
+
+    /// What to do with a URB that the system refused.
+    fn submit_refused(&mut self, urb: UrbIndex, reason: RefusedReason) -> Attempt {
+        match reason {
+            RefusedReason::NoMemory => {
+                if !self.memory_warned {
+                    self.memory_warned = true;
+                    log::warn!(
+                        "the system's memory for USB transfers is used up; transfers wait for each \
+                         other. On Linux raise it: \
+                         echo 256 > /sys/module/usbcore/parameters/usbfs_memory_mb"
+                    );
+                }
+                if self.endpoints.any_in_flight(u32::MAX) {
+                    return Attempt::MustWait;
+                }
+                self.finish(urb, Status::ENOMEM, 0);
+            }
+            RefusedReason::Gone => {
+                self.finish(urb, Status::ENODEV, 0);
+                self.lost = true;
+            }
+            RefusedReason::Failed(status) => self.finish(urb, status, 0),
+        }
+        Attempt::Settled
+    }
+}

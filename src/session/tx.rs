@@ -1,0 +1,272 @@
+//! The replies of a session on their way into the socket.
+//!
+//! A reply waits as an [`Entry`] until there is room to stage it. Staging writes its header, and
+//! whatever is small, into one buffer, and notes large payloads as [`Segment`]s that point into the
+//! URB's own buffer, which is written from there. Isochronous IN data leaves its padding out by one
+//! segment for each run of full packets. A URB's record and buffer are free again as soon as the
+//! last byte that lies in it is with the socket; for a small reply that is when it is staged.
+//!
+//! ```text
+//! entries   RET 7 | RET 9 | UNLINK 8 | ...            order of the replies
+//! staging   [48 header 7][48 header 9][18 data 9]...
+//! segments  staged 0..48 | payload 7 | staged 48..114 | ...
+//! ```
+//!
+//! Contract: no allocation after `new`; never blocks; knows no socket.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use super::urb::{UrbIndex, UrbTable};
+use crate::limits::{UNLINK_REPLIES_MAX, URBS_REFUSED_MAX};
+use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX};
+use crate::wire::pdu::{HEADER_LEN, RetSubmit, RetUnlink};
+use crate::wire::status::Status;
+use crate::wire::types::{Direction, SeqNum, TransferType};
+
+/// Slices of one write. More gain nothing: with large payloads a write is bounded by the socket's
+/// buffer, with small ones everything is in one slice.
+pub(crate) const SLICES_MAX: usize = 64;
+
+/// Bytes of payload up to which it is copied beside its header: a slice of its own costs the
+/// kernel more than a copy of so much.
+const SMALL_PAYLOAD: usize = 1024;
+
+/// Bytes of the staging buffer: the largest block of descriptors four times, and some hundred small
+/// replies.
+const STAGING_LEN: usize = 64 * 1024;
+
+/// Bytes that one reply can stage: header, descriptors, and packets small enough to be copied.
+const STAGED_REPLY_MAX: usize = HEADER_LEN + PACKETS_MAX as usize * DESCRIPTOR_LEN + SMALL_PAYLOAD;
+
+/// Segments that one reply can take: one for each packet, and what lies before and behind.
+const SEGMENTS_REPLY_MAX: usize = PACKETS_MAX as usize + 3;
+
+/// Segments that are kept at most.
+const SEGMENTS_MAX: usize = 2 * SEGMENTS_REPLY_MAX;
+
+const _: () = assert!(STAGED_REPLY_MAX <= STAGING_LEN, "a reply fits into an empty buffer");
+
+/// A reply that is not staged yet.
+#[derive(Clone, Copy, Debug)]
+enum Entry {
+    Submit(UrbIndex),
+    Unlink(RetUnlink),
+}
+
+/// Bytes to write, in order.
+#[derive(Clone, Copy, Debug)]
+enum Segment {
+    /// Bytes of the staging buffer.
+    Staged { start: usize, end: usize },
+    /// Bytes of a URB's buffer; with the last of them the URB is done.
+    Payload { urb: UrbIndex, start: usize, end: usize, last: bool },
+}
+
+/// The replies of a session that the socket does not have yet.
+pub(crate) struct TxQueue {
+    entries: VecDeque<Entry>,
+    /// RET_UNLINKs among the entries.
+    unlinks: usize,
+    staging: Vec<u8>,
+    segments: VecDeque<Segment>,
+}
+
+impl TxQueue {
+    /// A queue for the replies of `urbs` URBs.
+    pub(crate) fn new(urbs: usize) -> Self {
+        Self {
+            // Each URB has one reply; one more UNLINK may come for each, and one read may bring
+            // some that pass the bound below.
+            entries: VecDeque::with_capacity(2 * urbs + 2 * UNLINK_REPLIES_MAX + URBS_REFUSED_MAX),
+            unlinks: 0,
+            staging: Vec::with_capacity(STAGING_LEN),
+            segments: VecDeque::with_capacity(SEGMENTS_MAX),
+        }
+    }
+
+    /// Whether so many UNLINK answers wait that no more may be asked for.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.unlinks >= UNLINK_REPLIES_MAX
+    }
+
+    /// Whether everything was written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.segments.is_empty()
+    }
+
+    /// Queues the reply of a URB that has ended.
+    pub(crate) fn push_submit(&mut self, urb: UrbIndex) {
+        self.entries.push_back(Entry::Submit(urb));
+    }
+
+    /// Queues the answer of an UNLINK.
+    pub(crate) fn push_unlink(&mut self, seqnum: SeqNum, status: Status) {
+        self.unlinks += 1;
+        self.entries.push_back(Entry::Unlink(RetUnlink { seqnum, status }));
+    }
+
+    /// Stages as many replies as there is room for, but stops after one whose URB needs its record
+    /// no longer, and returns that.
+    pub(crate) fn stage_next(&mut self, urbs: &UrbTable) -> Option<UrbIndex> {
+        if self.segments.is_empty() {
+            self.staging.clear();
+        }
+        while self.has_room() {
+            match self.entries.pop_front()? {
+                Entry::Submit(urb) => {
+                    if self.stage_submit(urbs, urb) {
+                        return Some(urb);
+                    }
+                }
+                Entry::Unlink(ret) => {
+                    self.unlinks -= 1;
+                    ret.emit(self.stage_header());
+                }
+            }
+        }
+        None
+    }
+
+    fn has_room(&self) -> bool {
+        self.staging.len() + STAGED_REPLY_MAX <= STAGING_LEN
+            && self.segments.len() + SEGMENTS_REPLY_MAX <= SEGMENTS_MAX
+    }
+
+    /// Stages a URB's reply; true when nothing of it points into the URB's buffer.
+    fn stage_submit(&mut self, urbs: &UrbTable, index: UrbIndex) -> bool {
+        let urb = urbs.get(index);
+        let ret = RetSubmit {
+            seqnum: urb.submit.seqnum,
+            status: urb.status,
+            actual_length: urb.actual_length,
+            start_frame: urb.submit.start_frame,
+            number_of_packets: urb.submit.number_of_packets,
+            error_count: urb.error_count,
+        };
+        ret.emit(self.stage_header());
+        let segments_before = self.segments.len();
+        if urb.direction == Direction::In && urb.actual_length > 0 {
+            let block = urb.block.as_deref().unwrap_or_default();
+            if urb.transfer_type == TransferType::Isochronous {
+                self.stage_packets(urbs, index, block);
+            } else {
+                let offset = urb.data_offset();
+                self.stage_payload(index, block, offset, offset + urb.actual_length as usize);
+            }
+        }
+        let payload_last = self.mark_last_payload(index, segments_before);
+        self.stage_bytes(urbs.descriptors(index));
+        !payload_last
+    }
+
+    /// Stages isochronous data: packets lie one behind the other by their requested length, and
+    /// each sends only what it has.
+    fn stage_packets(&mut self, urbs: &UrbTable, index: UrbIndex, block: &[u8]) {
+        let (mut at, mut run_start, mut run_end) = (0, 0, 0);
+        for packet in urbs.packets(index).iter() {
+            if run_end != at {
+                self.stage_payload(index, block, run_start, run_end);
+                run_start = at;
+            }
+            run_end = at + packet.actual_length as usize;
+            at += packet.length as usize;
+        }
+        self.stage_payload(index, block, run_start, run_end);
+    }
+
+    /// Stages bytes of a URB's buffer: a copy if they are few and there is room, else a segment.
+    fn stage_payload(&mut self, urb: UrbIndex, block: &[u8], start: usize, end: usize) {
+        let len = end - start;
+        // What this reply stages behind its payload must still fit.
+        let reserve = STAGED_REPLY_MAX - SMALL_PAYLOAD;
+        if len <= SMALL_PAYLOAD && self.staging.len() + len + reserve <= STAGING_LEN {
+            self.stage_bytes(&block[start..end]);
+        } else {
+            self.segments.push_back(Segment::Payload { urb, start, end, last: false });
+        }
+    }
+
+    /// Marks the last segment that was added for `urb` since there were `before`; false when none
+    /// points into its buffer.
+    fn mark_last_payload(&mut self, urb: UrbIndex, before: usize) -> bool {
+        let added = self.segments.range_mut(before..).rev();
+        for segment in added {
+            if let Segment::Payload { urb: of, last, .. } = segment {
+                debug_assert_eq!(*of, urb, "segments of one reply belong to one URB");
+                *last = true;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Room for a header at the end of the staging buffer.
+    fn stage_header(&mut self) -> &mut [u8; HEADER_LEN] {
+        self.stage_bytes(&[0; HEADER_LEN]);
+        self.staging.last_chunk_mut().expect("a header was just added")
+    }
+
+    fn stage_bytes(&mut self, bytes: &[u8]) {
+        debug_assert!(self.staging.len() + bytes.len() <= STAGING_LEN, "room was looked for");
+        let start = self.staging.len();
+        self.staging.extend_from_slice(bytes);
+        let end = self.staging.len();
+        match self.segments.back_mut() {
+            Some(Segment::Staged { end: last, .. }) if *last == start => *last = end,
+            _ if bytes.is_empty() => {}
+            _ => self.segments.push_back(Segment::Staged { start, end }),
+        }
+    }
+
+    /// The bytes to write next, as many slices as `slices` has room for; returns their number.
+    pub(crate) fn slices<'a>(
+        &'a self,
+        urbs: &'a UrbTable,
+        slices: &mut [IoSlice<'a>; SLICES_MAX],
+    ) -> usize {
+        let filled = slices.iter_mut().zip(&self.segments);
+        filled.map(|(slice, segment)| *slice = IoSlice::new(self.bytes_of(urbs, segment))).count()
+    }
+
+    fn bytes_of<'a>(&'a self, urbs: &'a UrbTable, segment: &Segment) -> &'a [u8] {
+        match *segment {
+            Segment::Staged { start, end } => &self.staging[start..end],
+            Segment::Payload { urb, start, end, .. } => {
+                let block = urbs.get(urb).block.as_deref();
+                &block.expect("a URB keeps its buffer until it is written")[start..end]
+            }
+        }
+    }
+
+    /// Notes that `written` bytes are with the socket, and tells `done` of each URB that needs its
+    /// record no longer.
+    pub(crate) fn advance(&mut self, mut written: usize, mut done: impl FnMut(UrbIndex)) {
+        while written > 0 {
+            let Some(segment) = self.segments.front_mut() else {
+                unreachable!("no more is written than was given")
+            };
+            let (start, end) = match segment {
+                Segment::Staged { start, end } => (start, *end),
+                Segment::Payload { start, end, .. } => (start, *end),
+            };
+            let step = written.min(end - *start);
+            *start += step;
+            written -= step;
+            if *start < end {
+                break;
+            }
+            if let Some(Segment::Payload { urb, last: true, .. }) = self.segments.pop_front() {
+                done(urb);
+            }
+        }
+    }
+
+    /// Forgets everything that was not written.
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.segments.clear();
+        self.staging.clear();
+        self.unlinks = 0;
+    }
+}

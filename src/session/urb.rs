@@ -1,0 +1,301 @@
+//! The URBs of a session: one record each, from the first byte of its SUBMIT to the last of its
+//! reply.
+//!
+//! Records live in a fixed table. Beside it a dense list of the seqnums in use makes finding one a
+//! short scan: a session has few URBs at a time, and those of a client that has many lie close
+//! together. Isochronous descriptors have their own area, a stripe for each record; its memory is
+//! committed when it is first touched.
+//!
+//! Contract: no allocation after `new`; panics only on a record that is not in use.
+
+use usbferry_sys::arena::Block;
+
+use crate::wire::iso::{self, Packets, PacketsMut};
+use crate::wire::pdu::CmdSubmit;
+use crate::wire::setup::SETUP_LEN;
+use crate::wire::status::Status;
+use crate::wire::types::{Direction, SeqNum, TransferType};
+
+/// Index of a record.
+pub(crate) type UrbIndex = u32;
+
+/// No record: the end of a list, or the owner of an idle transfer.
+pub(crate) const NO_URB: UrbIndex = u32::MAX;
+
+/// Bytes of descriptors a record can have.
+const STRIPE_LEN: usize = iso::PACKETS_MAX as usize * iso::DESCRIPTOR_LEN;
+
+/// Where a URB is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum UrbState {
+    /// Its data or its packet descriptors are still arriving.
+    Receiving,
+    /// It came behind a special request and waits for that to end.
+    Held,
+    /// It is next on its endpoint but has no slot or no memory yet, or the port is away.
+    Waiting,
+    /// The device has it.
+    InFlight,
+    /// It is the special request that is being performed.
+    Performing,
+    /// It has ended and its reply waits to be written.
+    Replying,
+}
+
+/// A URB.
+#[derive(Debug)]
+pub(crate) struct Urb {
+    /// What the client asked for. A control endpoint is named by its OUT address, so that both
+    /// directions share one queue.
+    pub(crate) submit: CmdSubmit,
+    /// The direction of the header, which says where the data goes.
+    pub(crate) direction: Direction,
+    pub(crate) state: UrbState,
+    /// The endpoint's type when the URB was last looked at.
+    pub(crate) transfer_type: TransferType,
+    /// Descriptors that came with it, hence go back with its reply.
+    pub(crate) packets: u32,
+    /// What it is answered with, without the device, once it has arrived.
+    pub(crate) refusal: Option<Status>,
+    /// The UNLINK that waits for its end.
+    pub(crate) unlink: Option<SeqNum>,
+    /// Cancelling was asked for, by an UNLINK or by a barrier.
+    pub(crate) cancelling: bool,
+    /// Nobody waits for its reply any more.
+    pub(crate) muted: bool,
+    /// Its buffer, except while the device has it.
+    pub(crate) block: Option<Block>,
+    /// The slot it has while it is in flight.
+    pub(crate) transfer: u32,
+    /// How it ended.
+    pub(crate) status: Status,
+    /// Bytes that were transferred, as the client is told.
+    pub(crate) actual_length: u32,
+    pub(crate) error_count: u32,
+    /// The next one in its endpoint's queue.
+    pub(crate) next: UrbIndex,
+    /// Where its seqnum stands in the dense list.
+    position: u32,
+}
+
+impl Urb {
+    /// Where the data starts in the URB's buffer: a control transfer's SETUP packet comes first.
+    pub(crate) const fn data_offset(&self) -> usize {
+        match self.transfer_type {
+            TransferType::Control => SETUP_LEN,
+            _ => 0,
+        }
+    }
+}
+
+/// A record's place, taken or free.
+enum Place {
+    Free { next: UrbIndex },
+    Used(Urb),
+}
+
+/// The records of a session.
+pub(crate) struct UrbTable {
+    places: Box<[Place]>,
+    first_free: UrbIndex,
+    /// Seqnums that can be unlinked, in no order, and their records.
+    seqnums: Vec<SeqNum>,
+    owners: Vec<UrbIndex>,
+    used: usize,
+    stripes: Vec<u8>,
+}
+
+/// `Urb::position` of a URB whose seqnum is not in use any more.
+const UNLISTED: u32 = u32::MAX;
+
+impl UrbTable {
+    pub(crate) fn new(capacity: usize) -> Self {
+        let count = u32::try_from(capacity).expect("limits keep the table small");
+        let place =
+            |index| Place::Free { next: if index + 1 < count { index + 1 } else { NO_URB } };
+        Self {
+            places: (0..count).map(place).collect(),
+            first_free: 0,
+            seqnums: Vec::with_capacity(capacity),
+            owners: Vec::with_capacity(capacity),
+            used: 0,
+            stripes: vec![0; capacity * STRIPE_LEN],
+        }
+    }
+
+    /// Records not in use.
+    pub(crate) fn free(&self) -> usize {
+        self.places.len() - self.used
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// The URB with this seqnum, while it can be unlinked.
+    pub(crate) fn find(&self, seqnum: SeqNum) -> Option<UrbIndex> {
+        let position = self.seqnums.iter().position(|&listed| listed == seqnum)?;
+        Some(self.owners[position])
+    }
+
+    /// Takes a record. There must be a free one.
+    pub(crate) fn insert(&mut self, submit: CmdSubmit, packets: u32) -> UrbIndex {
+        let index = self.first_free;
+        let Place::Free { next } = self.places[index as usize] else {
+            unreachable!("the free list holds free records")
+        };
+        self.first_free = next;
+        self.used += 1;
+        let position = u32::try_from(self.seqnums.len()).expect("as long as the table at most");
+        self.seqnums.push(submit.seqnum);
+        self.owners.push(index);
+        self.places[index as usize] = Place::Used(Urb {
+            submit,
+            direction: submit.endpoint.direction(),
+            state: UrbState::Receiving,
+            transfer_type: TransferType::Control,
+            packets,
+            refusal: None,
+            unlink: None,
+            cancelling: false,
+            muted: false,
+            block: None,
+            transfer: NO_URB,
+            status: Status::OK,
+            actual_length: 0,
+            error_count: 0,
+            next: NO_URB,
+            position,
+        });
+        index
+    }
+
+    /// Frees the seqnum of a URB that nobody asks for any more, though its record is still needed.
+    pub(crate) fn unlist(&mut self, index: UrbIndex) {
+        let position = std::mem::replace(&mut self.get_mut(index).position, UNLISTED);
+        if position == UNLISTED {
+            return;
+        }
+        self.seqnums.swap_remove(position as usize);
+        self.owners.swap_remove(position as usize);
+        if let Some(&moved) = self.owners.get(position as usize) {
+            self.get_mut(moved).position = position;
+        }
+    }
+
+    /// Frees a record. Its block, if it still has one, comes back.
+    pub(crate) fn remove(&mut self, index: UrbIndex) -> Option<Block> {
+        self.unlist(index);
+        let free = Place::Free { next: self.first_free };
+        let Place::Used(urb) = std::mem::replace(&mut self.places[index as usize], free) else {
+            unreachable!("a free record is not freed again")
+        };
+        self.first_free = index;
+        self.used -= 1;
+        urb.block
+    }
+
+    pub(crate) fn get(&self, index: UrbIndex) -> &Urb {
+        match &self.places[index as usize] {
+            Place::Used(urb) => urb,
+            Place::Free { .. } => unreachable!("the record is in use"),
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, index: UrbIndex) -> &mut Urb {
+        match &mut self.places[index as usize] {
+            Place::Used(urb) => urb,
+            Place::Free { .. } => unreachable!("the record is in use"),
+        }
+    }
+
+    /// The first URB in use from `from` on, for walks over all of them that change the table.
+    pub(crate) fn next_used(&self, from: UrbIndex) -> Option<UrbIndex> {
+        let places = self.places.get(from as usize..)?;
+        let used = |(index, place): (u32, &Place)| matches!(place, Place::Used(_)).then_some(index);
+        (from..).zip(places).find_map(used)
+    }
+
+    /// The bytes of a URB's descriptors.
+    pub(crate) fn descriptors(&self, index: UrbIndex) -> &[u8] {
+        let start = index as usize * STRIPE_LEN;
+        &self.stripes[start..start + self.get(index).packets as usize * iso::DESCRIPTOR_LEN]
+    }
+
+    /// The bytes of a URB's descriptors, to receive into or fill in.
+    pub(crate) fn descriptors_mut(&mut self, index: UrbIndex) -> &mut [u8] {
+        let start = index as usize * STRIPE_LEN;
+        let len = self.get(index).packets as usize * iso::DESCRIPTOR_LEN;
+        &mut self.stripes[start..start + len]
+    }
+
+    /// A URB's packets.
+    pub(crate) fn packets(&self, index: UrbIndex) -> Packets<'_> {
+        Packets::new(self.descriptors(index))
+    }
+
+    /// A URB's packets, to fill in.
+    pub(crate) fn packets_mut(&mut self, index: UrbIndex) -> PacketsMut<'_> {
+        PacketsMut::new(self.descriptors_mut(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::types::{DevId, EndpointAddress};
+
+    fn submit(seqnum: u32) -> CmdSubmit {
+        CmdSubmit {
+            seqnum: SeqNum(seqnum),
+            devid: DevId(0),
+            endpoint: EndpointAddress::new(1, Direction::In),
+            transfer_flags: 0,
+            transfer_buffer_length: 0,
+            start_frame: 0,
+            number_of_packets: 0,
+            setup: [0; 8],
+        }
+    }
+
+    #[test]
+    fn seqnums_are_found_until_they_are_unlisted() {
+        let mut table = UrbTable::new(4);
+        let urbs: Vec<UrbIndex> = [7, 0, u32::MAX].map(|n| table.insert(submit(n), 0)).to_vec();
+        assert_eq!(table.find(SeqNum(u32::MAX)), Some(urbs[2]));
+        table.unlist(urbs[0]);
+        assert_eq!(table.find(SeqNum(7)), None);
+        assert_eq!(table.find(SeqNum(u32::MAX)), Some(urbs[2]));
+        assert_eq!(table.remove(urbs[0]).map(|_| ()), None);
+        assert_eq!(table.remove(urbs[2]).map(|_| ()), None);
+        assert_eq!(table.find(SeqNum(0)), Some(urbs[1]));
+        assert_eq!((table.free(), table.is_empty()), (3, false));
+        assert_eq!(table.next_used(0), Some(urbs[1]));
+        assert_eq!(table.next_used(urbs[1] + 1), None);
+    }
+
+    #[test]
+    fn records_are_used_again_and_the_table_has_an_end() {
+        let mut table = UrbTable::new(2);
+        for round in 0..10 {
+            let one = table.insert(submit(round), 0);
+            let other = table.insert(submit(round + 100), 3);
+            assert_eq!(table.free(), 0);
+            assert_eq!(table.descriptors(one).len(), 0);
+            assert_eq!(table.descriptors(other).len(), 48);
+            table.remove(one);
+            table.remove(other);
+        }
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn descriptors_of_two_urbs_do_not_overlap() {
+        let mut table = UrbTable::new(2);
+        let one = table.insert(submit(1), 1024);
+        let other = table.insert(submit(2), 1024);
+        table.descriptors_mut(one).fill(1);
+        table.descriptors_mut(other).fill(2);
+        assert!(table.descriptors(one).iter().all(|&b| b == 1));
+    }
+}

@@ -1,0 +1,27 @@
+//! The process's limit of open files.
+
+use std::io;
+
+/// Raises the soft limit of open files to the hard one and returns it. Each client and each device
+/// takes a few; many systems start programs with 1024.
+///
+/// # Errors
+/// The system's, when it refuses; the limit is then as before.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit to write to.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // macOS refuses more than OPEN_MAX even where the hard limit is "infinity".
+    #[cfg(target_os = "macos")]
+    {
+        limit.rlim_cur = limit.rlim_cur.min(10_240);
+    }
+    // SAFETY: `limit` is a valid rlimit to read from.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_cur)
+}

@@ -1,0 +1,299 @@
+# What scenarios are made of. Sourced by guest/init and guest/scenario.
+#
+# Starting a program costs a tenth of a second under emulation: what is called in loops is bash only.
+#
+# A scenario calls `serve BUSID...` or `simulate KIND`, `attach BUSID`, looks at the device that
+# appears on vhci, `detach`es it and ends with `stop_server`. It fails by any command failing, or
+# with a better reason by `fail`. Where it leaves something behind (a driver not given back, a
+# server that runs, an attached port, an oops), guest/init makes it fail.
+
+shopt -s extglob
+channel=/dev/ttyS1
+cache=/run/vm
+log=$cache/log
+run=$cache/run
+state=/run/state
+source "$run/settings"
+
+kernel_trouble_pattern='BUG:|WARNING: CPU|Oops|general protection|blocked for more than'
+kernel_trouble_pattern+='|self-detected stall|detected stalls|soft lockup|refcount_t|UBSAN'
+kernel_trouble_pattern+='|list_add corruption|list_del corruption|Bad page|scheduling while atomic'
+
+# ---- Talking to the host -------------------------------------------------------------------------
+
+report() { echo "$*" > "$channel"; }
+note() { echo "$*" > "$state/step"; report "NOTE $*"; }
+step() { echo "$*" > "$state/step"; report "STEP $*"; }
+
+# A command of QEMU's monitor: `monitor sendkey a`.
+monitor() {
+  local reply
+  exec {line}<> "$channel"
+  echo "MONITOR $*" >&"$line"
+  read -r -t $((20 * patience)) -u "$line" reply
+  exec {line}>&-
+  [[ $reply == OK ]]
+}
+
+fail() {
+  echo "$*" > "$state/reason"
+  exit 1
+}
+
+# ---- Waiting -------------------------------------------------------------------------------------
+
+# A tenth of a second, without starting a program for it.
+exec {never}<> <(:)
+pause() { read -r -t 0.1 -u "$never" || true; }
+
+# Until the command succeeds; no longer than so many seconds.
+wait_for() { # seconds, what for, command...
+  local seconds=$(($1 * patience)) what=$2 end
+  shift 2
+  end=$((SECONDS + seconds))
+  until "$@"; do
+    if ((SECONDS > end)); then
+      echo "waited $seconds s in vain for $what" | tee "$state/reason" >&2
+      return 1
+    fi
+    pause
+  done
+}
+
+# ---- Devices: which is which -----------------------------------------------------------------------
+# Attached over loopback, a device exists twice in one guest. A device that came through vhci has
+# vhci in its real path. All names here are sysfs names: 2-1 for a device, 2-1:1.0 an interface.
+
+devices_on() { # vhci or local
+  local path device hub where
+  for path in /sys/bus/usb/devices/[0-9]*-*; do
+    device=${path##*/}
+    [[ $device != *:* ]] || continue
+    hub=(/sys/devices/platform/vhci_hcd.*/usb"${device%%-*}")
+    where=local
+    [[ ! -e ${hub[0]} ]] || where=vhci
+    [[ $where != "$1" ]] || echo "$device"
+  done
+}
+vhci_devices() { devices_on vhci; }
+local_devices() { devices_on local; }
+
+# The local device of that serial number (see qemu_devices in tests/vm/run).
+local_device() { # serial
+  local device serial
+  for device in $(local_devices); do
+    read -r serial < "/sys/bus/usb/devices/$device/serial" || continue
+    [[ $serial != "$1" ]] || echo "$device"
+  done 2> /dev/null
+}
+
+# The driver of each interface of a device: "2-1:1.0 usb-storage".
+drivers_of() { # device
+  local interface driver
+  for interface in "/sys/bus/usb/devices/$1/$1":*; do
+    [[ -e $interface ]] || continue
+    interface=${interface##*/}
+    driver=(/sys/bus/usb/drivers/*/"$interface")
+    driver=${driver[0]%/*}
+    [[ $driver != *'*' ]] || driver=none
+    echo "$interface ${driver##*/}"
+  done
+}
+
+local_drivers() {
+  local device
+  for device in $(local_devices); do drivers_of "$device"; done
+}
+
+# Whether every interface of a device has that driver.
+has_driver() { # device, driver
+  local drivers
+  drivers=$(drivers_of "$1")
+  [[ -n $drivers && -z ${drivers//"$1:"+([0-9.]) "$2"*($'\n')/} ]]
+}
+
+# Whether the driver has at least one interface of the device.
+driver_on() { # device, driver
+  [[ $(drivers_of "$1")$'\n' == *" $2"$'\n'* ]]
+}
+
+# Something that a driver made below a device: `below 9-1 '*/block/sd?'`.
+below() { # device, path pattern
+  find "$(readlink -f "/sys/bus/usb/devices/$1")" -path "$2" 2> /dev/null | head -1
+}
+
+block_device_of() { # device
+  local path
+  path=$(below "$1" '*/block/sd?')
+  [[ -n $path && $(< "$path/size") -gt 0 ]] && echo "/dev/${path##*/}"
+}
+
+# Cards by their number, found in the path: the number says nothing of which device it is.
+card_of() { # device
+  local path
+  path=$(below "$1" '*/sound/card[0-9]*/controlC*')
+  [[ -n $path ]] && echo "${path##*/controlC}"
+}
+
+input_of() { # device
+  local path
+  path=$(below "$1" '*/input/input*/event*')
+  [[ -n $path ]] && echo "/dev/input/${path##*/}"
+}
+
+# ---- The server under test -------------------------------------------------------------------------
+
+need_usbferry() {
+  [[ $server == usbferry ]] || fail "needs usbferry: $server has no simulated devices"
+}
+
+listening() { # port
+  local hex address state_code
+  printf -v hex '%04X' "$1"
+  while read -r _ address _ state_code _; do
+    [[ $state_code != 0A || $address != *:$hex ]] || return 0
+  done < <(cat /proc/net/tcp /proc/net/tcp6)
+  return 1
+}
+
+# Runs `usbferry serve ARGUMENT...`; returns when it listens on the port.
+start_usbferry() { # port, argument...
+  local port=$1
+  shift
+  listening "$port" && fail "something listens on port $port already"
+  step "usbferry serve $*"
+  RUST_BACKTRACE=1 "$usbferry" serve "$@" >> "$log/$name.server.log" 2>&1 &
+  echo "$! $port" >> "$state/servers"
+  wait_for 20 "usbferry on port $port" listening_or_dead "$port" $!
+  listening "$port" ||
+    fail "usbferry serve $* ended at once: $(tail -n 3 "$log/$name.server.log")"
+}
+
+listening_or_dead() { listening "$1" || ! kill -0 "$2" 2> /dev/null; }
+
+# Exports these local devices on port 3240.
+serve() { # busid...
+  local busid arguments=()
+  case $server in
+    usbferry)
+      for busid in "$@"; do arguments+=(--device "$busid"); done
+      start_usbferry 3240 "${arguments[@]}"
+      ;;
+    usbipd)
+      for busid in "$@"; do
+        step "usbip bind $busid"
+        usbip_tool bind -b "$busid"
+        echo "$busid" >> "$state/bound"
+      done
+      listening 3240 && fail "something listens on port 3240 already"
+      (usbip_library_path && exec "$cache/root/usr/sbin/usbipd") >> "$log/$name.server.log" 2>&1 &
+      echo "$! 3240" >> "$state/servers"
+      wait_for 20 "usbipd" listening 3240
+      ;;
+  esac
+}
+
+simulate() { # kind, further arguments
+  need_usbferry
+  start_usbferry 3240 --simulate="$1" "${@:2}"
+}
+
+# The busid of the one device that is simulated; both list tools have to show it.
+simulated_busid() {
+  local busid
+  busid=$(remote_busids)
+  [[ -n $busid && $busid != *$'\n'* ]] || fail "usbip list -r shows not one device but: $busid"
+  "$usbferry" list --remote 127.0.0.1 | grep -qF -- "$busid" ||
+    fail "usbferry list --remote does not show $busid"
+  echo "$busid"
+}
+
+# The server on that port (3240) is to end as a service manager would have it: SIGTERM, exit 0.
+stop_server() { # [port]
+  local port=${1:-3240} pid status=0 busid
+  step "stop the server on port $port"
+  pid=$(awk -v port="$port" '$2 == port {print $1}' "$state/servers")
+  sed -i "/ $port\$/d" "$state/servers"
+  kill -TERM "$pid"
+  # A server that stays is killed, and its status says so.
+  (
+    sleep $((15 * patience))
+    kill -KILL "$pid"
+  ) > /dev/null 2>&1 &
+  local killer=$!
+  wait "$pid" || status=$?
+  kill "$killer" 2> /dev/null || true
+  if [[ $server == usbipd ]]; then
+    while read -r busid; do usbip_tool unbind -b "$busid"; done < "$state/bound"
+    rm -f "$state/bound"
+    return 0
+  fi
+  ((status == 0)) || fail "usbferry on port $port ended with status $status after SIGTERM"
+}
+
+server_running() { [[ -s $state/servers ]]; }
+
+# After a detach the device must be free on the server's side: with usbferry the local driver has
+# it again at once; usbipd keeps it with usbip-host until it is unbound.
+released() { # busid, local driver
+  case $server in
+    usbferry) driver_on "$1" "$2" ;;
+    usbipd) [[ $(< "/sys/bus/usb/devices/$1/usbip_status") == 1 ]] ;;
+  esac
+}
+
+# The local driver must not have a device that is exported.
+must_not_have() { # busid, local driver
+  ! driver_on "$1" "$2" || fail "the local driver $2 still has $1 while it is attached"
+}
+
+# ---- The stock client -----------------------------------------------------------------------------
+
+# The usbip tools come from the unpacked packages, with their libraries.
+usbip_library_path() { export LD_LIBRARY_PATH=$cache/root/usr/lib/x86_64-linux-gnu; }
+usbip_tool() { (usbip_library_path && exec "$cache/root/usr/sbin/usbip" "$@"); }
+
+# The busids that `usbip list -r` shows.
+remote_busids() { # [port]
+  usbip_tool --tcp-port "${1:-3240}" list -r 127.0.0.1 |
+    sed -n 's/^ *\([0-9a-zA-Z._-]*\): .*([0-9a-f]\{4\}:[0-9a-f]\{4\})$/\1/p'
+}
+
+# Attaches the busid with the stock tool; leaves the name of the new device in $attached.
+attach() { # busid [port]
+  local port=${2:-3240}
+  step "usbip attach -b $1"
+  vhci_before=$(echo $(vhci_devices))
+  usbip_tool --tcp-port "$port" attach -r 127.0.0.1 -b "$1"
+  wait_for 20 "the device of $1 on vhci" new_vhci_device
+  attached=$(new_vhci_device_name)
+}
+
+new_vhci_device_name() {
+  local device
+  for device in $(vhci_devices); do
+    [[ " $vhci_before " == *" $device "* ]] || echo "$device"
+  done
+}
+new_vhci_device() {
+  local device
+  device=$(new_vhci_device_name)
+  [[ -n $device && -e /sys/bus/usb/devices/$device/$device:1.0 ]]
+}
+
+# The port as `usbip port` says it, for a device on vhci.
+port_of() { # device
+  usbip_tool port 2> /dev/null |
+    awk -v device="$1" '/^Port / {port = $2 + 0} $2 == "->" && $1 == device {print port}'
+}
+
+detach() { # device
+  local port
+  step "usbip detach $1"
+  port=$(port_of "$1")
+  [[ -n $port ]] || fail "usbip port does not show $1"
+  usbip_tool detach -p "$port"
+  wait_for 20 "$1 to go away" device_gone "$1"
+}
+
+device_gone() { [[ ! -e /sys/bus/usb/devices/$1 ]]; }
