@@ -225,7 +225,6 @@ impl Entry {
             serial: Some(self.descriptors.serial.clone()),
             drivers: Vec::new(),
             imported: false,
-            obstacle: None,
         }
     }
 
@@ -234,10 +233,7 @@ impl Entry {
             return Vec::new();
         }
         let configuration = parse_configuration(&self.descriptors.configuration);
-        let alternates = configuration
-            .interfaces
-            .iter()
-            .filter_map(|i| i.alternate());
+        let alternates = configuration.interfaces.iter().filter_map(|i| i.alternate());
         alternates
             .map(|alternate| UsbInterface {
                 class: alternate.class,
@@ -262,10 +258,7 @@ impl Entry {
     }
 
     fn refuse(&self, status: OpStatus, why: &str) -> OpenError {
-        OpenError {
-            status,
-            message: format!("the simulated device {} {why}", self.busid),
-        }
+        OpenError { status, message: format!("the simulated device {} {why}", self.busid) }
     }
 }
 

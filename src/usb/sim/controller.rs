@@ -63,11 +63,7 @@ impl Controller {
             descriptors: Arc::clone(&loan.descriptors),
             configuration: None,
             plug: Arc::clone(&loan.plug),
-            delays: Delays {
-                urb: loan.spec.delay,
-                special,
-                ..Delays::default()
-            },
+            delays: Delays { urb: loan.spec.delay, special, ..Delays::default() },
             refusals: 0,
             performed: [0; 4],
             fault: loan.spec.fault,
@@ -85,10 +81,7 @@ impl Controller {
         };
         self.urbs += 1;
         let isochronous = urb.transfer_type == TransferType::Isochronous;
-        let half_packet = urb
-            .packets()
-            .first()
-            .map_or(0, |packet| packet.length() / 2);
+        let half_packet = urb.packets().first().map_or(0, |packet| packet.length() / 2);
         match fault {
             Fault::Stall(n) if n == self.urbs && isochronous => Plan::PacketLost(0),
             Fault::Stall(n) if n == self.urbs => Plan::Stall(0),
@@ -114,10 +107,9 @@ impl Controller {
         }
         match request {
             SpecialRequest::SetConfiguration(value) => self.set_configuration(model, value),
-            SpecialRequest::SetInterface {
-                interface,
-                alternate,
-            } => self.set_interface(model, interface, alternate),
+            SpecialRequest::SetInterface { interface, alternate } => {
+                self.set_interface(model, interface, alternate)
+            }
             SpecialRequest::ClearHalt(endpoint) => self.clear_halt(model, endpoint),
             SpecialRequest::Reset => {
                 self.performed[3] += 1;
@@ -142,9 +134,7 @@ impl Controller {
 
     fn set_interface(&mut self, model: &mut Model, number: u8, setting: u8) -> Performed {
         let mut configuration = self.configuration.take();
-        let changed = configuration
-            .as_mut()
-            .and_then(|c| self.select(model, c, number, setting));
+        let changed = configuration.as_mut().and_then(|c| self.select(model, c, number, setting));
         self.configure(configuration);
         if changed.is_none() {
             return Performed::Failed(Status::EPIPE);

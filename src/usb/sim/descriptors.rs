@@ -64,13 +64,7 @@ impl Descriptors {
             MANUFACTURER_INDEX, PRODUCT_INDEX, SERIAL_INDEX,
             1, // bNumConfigurations
         ];
-        Self {
-            speed,
-            device,
-            configuration: configuration(parts),
-            product,
-            serial,
-        }
+        Self { speed, device, configuration: configuration(parts), product, serial }
     }
 
     /// Answers GET_DESCRIPTOR with as many bytes as there are and `data` has room for; `None` is a

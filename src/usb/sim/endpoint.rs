@@ -182,19 +182,14 @@ impl Endpoints {
 
     /// The same, where it can be halted.
     pub(super) fn named_haltable(&mut self, index: u16) -> Option<&mut EndpointState> {
-        self.named(index)
-            .filter(|state| state.transfer_type != TransferType::Isochronous)
+        self.named(index).filter(|state| state.transfer_type != TransferType::Isochronous)
     }
 }
 
 /// Where the URBs of an endpoint wait. Both directions of the default endpoint share one queue,
 /// because a request is carried out after the one before, whichever way its data goes.
 pub(super) const fn queue_index(endpoint: EndpointAddress) -> usize {
-    if endpoint.number() == 0 {
-        0
-    } else {
-        endpoint.index()
-    }
+    if endpoint.number() == 0 { 0 } else { endpoint.index() }
 }
 
 /// Endpoints of alternate settings as [`EndpointAddress::bit`]s.
@@ -219,10 +214,7 @@ fn settings(configuration: &Configuration) -> impl Iterator<Item = &Alternate> {
 
 /// The alternate settings in force.
 fn current_settings(configuration: &Configuration) -> impl Iterator<Item = &Alternate> {
-    configuration
-        .interfaces
-        .iter()
-        .filter_map(|i| i.alternate())
+    configuration.interfaces.iter().filter_map(|i| i.alternate())
 }
 
 #[cfg(test)]

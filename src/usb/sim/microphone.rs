@@ -232,11 +232,7 @@ mod tests {
         assert_eq!(whole[header..][..3], [9, 0x24, 1]);
         let end = header + usize::from(whole[header + 5]);
         assert_eq!(whole[end..][..4], [9, 4, 1, 0], "the streaming interface");
-        assert_eq!(
-            host.descriptor(6, 0, 10).0,
-            Status::EPIPE,
-            "full speed only"
-        );
+        assert_eq!(host.descriptor(6, 0, 10).0, Status::EPIPE, "full speed only");
     }
 
     #[test]

@@ -57,10 +57,7 @@ impl Backend for SimBackend {
     type Candidate = SimCandidate;
 
     fn scan(&mut self) -> Result<Vec<SimCandidate>, String> {
-        let candidate = |info| SimCandidate {
-            bus: self.bus.clone(),
-            info,
-        };
+        let candidate = |info| SimCandidate { bus: self.bus.clone(), info };
         Ok(self.bus.present().into_iter().map(candidate).collect())
     }
 }
@@ -99,12 +96,7 @@ fn opened(loan: Loan, wake: UnixStream, limits: &DeviceLimits) -> Opened<SimPort
     let mut memory = Arena::new();
     memory.add_heap(limits.memory);
     let port = SimPort::new(loan, mailboxes, wake, now);
-    Opened {
-        configuration: port.configuration().cloned(),
-        port,
-        transfers,
-        memory,
-    }
+    Opened { configuration: port.configuration().cloned(), port, transfers, memory }
 }
 
 fn wake_pair() -> std::io::Result<(UnixStream, UnixStream)> {

@@ -32,18 +32,12 @@ pub(super) struct Moved {
 impl Moved {
     /// So many bytes.
     pub(super) const fn bytes(bytes: usize) -> Self {
-        Self {
-            bytes,
-            stalled: false,
-        }
+        Self { bytes, stalled: false }
     }
 
     /// So many bytes, and then a stall.
     pub(super) const fn stall(bytes: usize) -> Self {
-        Self {
-            bytes,
-            stalled: true,
-        }
+        Self { bytes, stalled: true }
     }
 }
 

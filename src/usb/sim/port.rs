@@ -61,10 +61,7 @@ impl SimPort {
     ) -> Self {
         let controller = Controller::new(&mut loan, mailboxes.len());
         Self {
-            device: Device {
-                lent: loan.lent,
-                controller,
-            },
+            device: Device { lent: loan.lent, controller },
             ended: Vec::with_capacity(mailboxes.len()),
             mailboxes,
             busy: 0,
@@ -86,9 +83,8 @@ impl SimPort {
     /// Puts a URB that waited where its transfer finds it.
     fn give_back(&self, urb: Box<Urb>) -> u32 {
         let slot = urb.token.slot;
-        let mut mailbox = self.mailboxes[slot as usize]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut mailbox =
+            self.mailboxes[slot as usize].lock().unwrap_or_else(PoisonError::into_inner);
         *mailbox = Some(urb);
         slot
     }
@@ -121,14 +117,7 @@ impl SimPort {
             }
             completed.push(self.give_back(urb));
         }
-        if self
-            .device
-            .controller
-            .endpoints
-            .by_index(index)
-            .queue
-            .is_empty()
-        {
+        if self.device.controller.endpoints.by_index(index).queue.is_empty() {
             self.busy &= !(1 << index);
         }
         completed.len() > before
@@ -164,11 +153,7 @@ impl Port for SimPort {
     type CancelToken = CancelToken;
 
     fn event_sources(&self) -> Vec<EventSource> {
-        vec![EventSource {
-            fd: self.wake.as_raw_fd(),
-            readable: true,
-            writable: false,
-        }]
+        vec![EventSource { fd: self.wake.as_raw_fd(), readable: true, writable: false }]
     }
 
     fn submit(
@@ -181,11 +166,8 @@ impl Port for SimPort {
         self.now = now;
         let urb = transfer.begin(submission, block);
         let index = queue_index(submission.endpoint);
-        let started = if self.is_present() {
-            self.device.start(urb, now)
-        } else {
-            Err(RefusedReason::Gone)
-        };
+        let started =
+            if self.is_present() { self.device.start(urb, now) } else { Err(RefusedReason::Gone) };
         if let Err(reason) = started {
             let block = transfer.refuse();
             return Err(Refused { block, reason });
@@ -213,13 +195,15 @@ impl Port for SimPort {
         Reaped { more: false, gone }
     }
 
+    fn hung_up(&mut self, _now: Instant) {
+        // The flag that unplugging sets is there before the descriptor says so.
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         if !self.ended.is_empty() || (!self.gone_told && !self.is_present()) {
             return Some(self.now);
         }
-        bits(self.busy)
-            .filter_map(|index| self.deadline(index))
-            .min()
+        bits(self.busy).filter_map(|index| self.deadline(index)).min()
     }
 
     fn cancel_token(transfer: &SimTransfer) -> CancelToken {
@@ -292,11 +276,7 @@ impl Device {
         let limit = urb.plan.limit(urb.length);
         let (done, is_in) = (urb.done, endpoint.direction() == Direction::In);
         let data = &mut urb.data()[done..limit];
-        let moved = if is_in {
-            model.fill(endpoint, data)
-        } else {
-            model.consume(endpoint, data)
-        };
+        let moved = if is_in { model.fill(endpoint, data) } else { model.consume(endpoint, data) };
         urb.done += moved.bytes;
         if !is_in && urb.done < limit && !moved.stalled {
             return false;
@@ -304,11 +284,7 @@ impl Device {
         if matches!(urb.plan, Plan::Short(_) | Plan::Stall(_)) {
             model.cut_short();
         }
-        urb.status = if moved.stalled {
-            Status::EPIPE
-        } else {
-            urb.plan.status()
-        };
+        urb.status = if moved.stalled { Status::EPIPE } else { urb.plan.status() };
         state.halted = urb.status == Status::EPIPE;
         let full = urb.done == urb.length && urb.length.is_multiple_of(state.packet_len);
         let empty_packet = !is_in && full && (urb.length == 0 || urb.zero_packet);
@@ -372,10 +348,7 @@ impl Device {
             return Some(urb);
         };
         let len = late.bytes.min(urb.length);
-        urb.done = self
-            .lent
-            .model()
-            .fill_late(token.endpoint, &mut urb.data()[..len]);
+        urb.done = self.lent.model().fill_late(token.endpoint, &mut urb.data()[..len]);
         urb.status = late.status;
         Some(urb)
     }

@@ -26,6 +26,9 @@ use super::disk::{SIZE_DEFAULT, SIZE_MAX, SIZE_MIN};
 /// Most simulated devices: each has an address of its own on bus 1, whose root hub has the first.
 pub const DEVICES_MAX: usize = 254;
 
+/// One of each, for whoever does not say.
+pub const DEFAULT: &str = "disk,microphone,loopback";
+
 /// How long opening takes with `fault=slow`, unless it says.
 const SLOW_DEFAULT: Duration = Duration::from_secs(1);
 
@@ -98,9 +101,7 @@ impl Spec {
     /// A sentence that says what is allowed instead.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, SpecError> {
         let specs: Vec<Self> = text.split(',').map(Self::parse).collect::<Result<_, _>>()?;
-        let total = specs
-            .iter()
-            .fold(0, |sum: usize, spec| sum.saturating_add(spec.count));
+        let total = specs.iter().fold(0, |sum: usize, spec| sum.saturating_add(spec.count));
         if total > DEVICES_MAX {
             return Err(SpecError(format!(
                 "{total} simulated devices are too many: one bus has room for {DEVICES_MAX}"
@@ -142,9 +143,7 @@ impl Spec {
             Kind::Loopback => ("loopback", "count, delay, fault and pace"),
             Kind::Microphone => ("microphone", "count, delay, fault and pace"),
         };
-        SpecError(format!(
-            "“{option}” is no option of {kind}, which has {options}"
-        ))
+        SpecError(format!("“{option}” is no option of {kind}, which has {options}"))
     }
 }
 
@@ -166,13 +165,9 @@ impl Fault {
 
 fn parse_count(text: &str) -> Result<usize, SpecError> {
     let count = text.parse().ok();
-    count
-        .filter(|n| (1..=DEVICES_MAX).contains(n))
-        .ok_or_else(|| {
-            SpecError(format!(
-                "a count is a number from 1 to {DEVICES_MAX}, not “{text}”"
-            ))
-        })
+    count.filter(|n| (1..=DEVICES_MAX).contains(n)).ok_or_else(|| {
+        SpecError(format!("a count is a number from 1 to {DEVICES_MAX}, not “{text}”"))
+    })
 }
 
 fn parse_number(text: &str) -> Result<u64, SpecError> {
@@ -193,8 +188,7 @@ fn parse_size(text: &str) -> Result<usize, SpecError> {
     };
     let number: usize = digits.parse().map_err(|_| not_a_size(text))?;
     let size = number.checked_mul(1 << shift);
-    size.filter(|size| (SIZE_MIN..=SIZE_MAX).contains(size))
-        .ok_or_else(|| not_a_size(text))
+    size.filter(|size| (SIZE_MIN..=SIZE_MAX).contains(size)).ok_or_else(|| not_a_size(text))
 }
 
 fn not_a_size(text: &str) -> SpecError {
@@ -216,9 +210,7 @@ fn parse_duration(text: &str) -> Result<Duration, SpecError> {
 }
 
 fn not_a_duration(text: &str) -> SpecError {
-    SpecError(format!(
-        "a time is a number with us, ms or s, such as 2ms, not “{text}”"
-    ))
+    SpecError(format!("a time is a number with us, ms or s, such as 2ms, not “{text}”"))
 }
 
 fn parse_switch(text: &str) -> Result<bool, SpecError> {
@@ -263,27 +255,22 @@ mod tests {
     }
 
     #[test]
+    fn the_default_is_one_of_each() {
+        let specs = Spec::parse_list(DEFAULT).unwrap();
+        let kinds: Vec<Kind> = specs.iter().map(|spec| spec.kind).collect();
+        let disk = Kind::Disk { size: SIZE_DEFAULT };
+        assert_eq!(kinds, [disk, Kind::Microphone, Kind::Loopback]);
+        assert!(specs[1].paced, "a microphone keeps time");
+    }
+
+    #[test]
     fn faults_are_read() {
         let fault = |text: &str| Fault::parse(text).ok();
         assert_eq!(fault("slow"), Some(Fault::Slow(SLOW_DEFAULT)));
-        assert_eq!(
-            fault("slow=5us"),
-            Some(Fault::Slow(Duration::from_micros(5)))
-        );
+        assert_eq!(fault("slow=5us"), Some(Fault::Slow(Duration::from_micros(5))));
         assert_eq!(fault("stall@1"), Some(Fault::Stall(1)));
-        assert_eq!(
-            fault("short@18446744073709551615"),
-            Some(Fault::Short(u64::MAX))
-        );
-        for wrong in [
-            "",
-            "slow@3",
-            "stall",
-            "stall=3",
-            "stall@0",
-            "vanish@-1",
-            "slow=",
-        ] {
+        assert_eq!(fault("short@18446744073709551615"), Some(Fault::Short(u64::MAX)));
+        for wrong in ["", "slow@3", "stall", "stall=3", "stall@0", "vanish@-1", "slow="] {
             assert_eq!(fault(wrong), None, "{wrong}");
         }
     }

@@ -53,10 +53,7 @@ impl Host {
     /// Opens the first device of a bus.
     pub(super) fn open_on(bus: &SimBus) -> Self {
         let candidate = SimBackend::new(bus.clone()).scan().unwrap().remove(0);
-        let limits = DeviceLimits {
-            urbs: 64,
-            ..DeviceLimits::default()
-        };
+        let limits = DeviceLimits { urbs: 64, ..DeviceLimits::default() };
         let opened = candidate.open(&limits).unwrap();
         Self {
             bus: bus.clone(),
@@ -101,9 +98,7 @@ impl Host {
         block.copy_from_slice(bytes);
         let slot = self.idle.pop().unwrap();
         let transfer = &mut self.transfers[slot as usize];
-        self.port
-            .submit(transfer, &submission, block, self.now)
-            .unwrap();
+        self.port.submit(transfer, &submission, block, self.now).unwrap();
         slot
     }
 
@@ -128,11 +123,7 @@ impl Host {
         if address.number() == 0 {
             return TransferType::Control;
         }
-        let alternates = self
-            .configuration()
-            .interfaces
-            .iter()
-            .filter_map(|i| i.alternate());
+        let alternates = self.configuration().interfaces.iter().filter_map(|i| i.alternate());
         let mut endpoints = alternates.flat_map(|a| &a.endpoints);
         let endpoint = endpoints.find(|e| e.address == address);
         endpoint.expect("the endpoint is active").transfer_type
@@ -222,10 +213,7 @@ impl Host {
         bytes.resize(SETUP_LEN + usize::from(setup.length), 0xa5);
         let slot = self.submit(0x80, &bytes, &[]);
         let ended = self.wait(slot);
-        (
-            ended.status,
-            ended.data[SETUP_LEN..][..ended.actual_length].to_vec(),
-        )
+        (ended.status, ended.data[SETUP_LEN..][..ended.actual_length].to_vec())
     }
 
     /// Makes a control OUT transfer.
@@ -253,14 +241,8 @@ impl Host {
     }
 
     pub(super) fn set_interface(&mut self, interface: u8, alternate: u8) {
-        let request = SpecialRequest::SetInterface {
-            interface,
-            alternate,
-        };
-        assert!(matches!(
-            self.perform(request),
-            Performed::Reconfigured(Some(_))
-        ));
+        let request = SpecialRequest::SetInterface { interface, alternate };
+        assert!(matches!(self.perform(request), Performed::Reconfigured(Some(_))));
     }
 
     pub(super) fn cancel(&mut self, slot: u32) {
@@ -281,11 +263,5 @@ pub(super) const fn setup(
     index: u16,
     length: u16,
 ) -> Setup {
-    Setup {
-        request_type,
-        request,
-        value,
-        index,
-        length,
-    }
+    Setup { request_type, request, value, index, length }
 }

@@ -84,9 +84,7 @@ fn is_readable(host: &Host) -> bool {
     let mut poll = mio::Poll::new().unwrap();
     let mut fd = mio::unix::SourceFd(&source.fd);
     let interest = mio::Interest::READABLE;
-    poll.registry()
-        .register(&mut fd, mio::Token(0), interest)
-        .unwrap();
+    poll.registry().register(&mut fd, mio::Token(0), interest).unwrap();
     poll.poll(&mut fds, Some(Duration::ZERO)).unwrap();
     !fds.is_empty()
 }
@@ -161,10 +159,7 @@ fn a_configuration_can_be_left_and_taken_up_again() {
     let bus = host.close();
     let info = SimBackend::new(bus.clone()).scan().unwrap();
     let device = &info[0].info().device;
-    assert_eq!(
-        (device.configuration_value, device.interfaces.len()),
-        (0, 0)
-    );
+    assert_eq!((device.configuration_value, device.interfaces.len()), (0, 0));
     let mut host = Host::open_on(&bus);
     assert!(host.port.configuration().is_none());
     let one = host.perform(SpecialRequest::SetConfiguration(1));
@@ -179,10 +174,7 @@ fn settings_are_selected_and_unknown_ones_refused() {
     host.set_interface(1, 1);
     assert_eq!(host.control_in(setup(0x81, 10, 0, 1, 1)).1, [1]);
     for (interface, alternate) in [(1, 2), (2, 0)] {
-        let request = SpecialRequest::SetInterface {
-            interface,
-            alternate,
-        };
+        let request = SpecialRequest::SetInterface { interface, alternate };
         assert_eq!(host.perform(request), Performed::Failed(Status::EPIPE));
     }
     assert_eq!(host.control_in(setup(0x81, 10, 0, 1, 1)).1, [1]);

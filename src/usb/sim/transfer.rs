@@ -46,11 +46,7 @@ impl SimTransfer {
         let transfers = (0..)
             .take(count)
             .map(|slot| Self {
-                token: CancelToken {
-                    slot,
-                    generation: 0,
-                    endpoint: EndpointAddress::default(),
-                },
+                token: CancelToken { slot, generation: 0, endpoint: EndpointAddress::default() },
                 urb: Some(Box::new(Urb::new(packets, now))),
                 mailboxes: Arc::clone(&mailboxes),
             })
@@ -131,11 +127,7 @@ impl Urb {
     fn new(packets: bool, now: Instant) -> Self {
         let packet_count = if packets { PACKETS_MAX as usize } else { 0 };
         Self {
-            token: CancelToken {
-                slot: 0,
-                generation: 0,
-                endpoint: EndpointAddress::default(),
-            },
+            token: CancelToken { slot: 0, generation: 0, endpoint: EndpointAddress::default() },
             transfer_type: TransferType::Control,
             length: 0,
             done: 0,
@@ -151,10 +143,7 @@ impl Urb {
 
     fn begin(&mut self, token: CancelToken, submission: &Submission<'_>, block: Block) {
         assert!(self.block.is_none(), "the transfer was not taken");
-        assert!(
-            submission.length <= block.len(),
-            "the block is shorter than the submission"
-        );
+        assert!(submission.length <= block.len(), "the block is shorter than the submission");
         self.token = token;
         self.transfer_type = submission.transfer_type;
         self.length = submission.length;
@@ -183,10 +172,7 @@ impl Urb {
     /// The packets and the data they lie in, one behind the other.
     pub(super) fn packets_and_data(&mut self) -> (&mut [PacketState], &mut [u8]) {
         let block = self.block.as_deref_mut().expect("a URB in flight has one");
-        (
-            &mut self.packets[..self.packet_count],
-            &mut block[..self.length],
-        )
+        (&mut self.packets[..self.packet_count], &mut block[..self.length])
     }
 
     /// The bytes of the block that count.
@@ -239,10 +225,7 @@ mod tests {
     #[test]
     fn a_packet_keeps_its_length_then_its_result() {
         assert_eq!(PacketState::submitted(3072).length(), 3072);
-        assert_eq!(
-            PacketState::ended(96, Status::EPROTO).result(),
-            (96, Status::EPROTO)
-        );
+        assert_eq!(PacketState::ended(96, Status::EPROTO).result(), (96, Status::EPROTO));
     }
 
     #[test]

@@ -76,11 +76,7 @@ impl Layout {
         // The tables are made for the clusters that there would be without them: a little too long.
         let most = (room / cluster_blocks).min(FAT16_CLUSTERS_MAX);
         let entries = most + CLUSTER_FIRST;
-        let table_len = if is_fat16(most) {
-            entries * 2
-        } else {
-            (entries * 3).div_ceil(2)
-        };
+        let table_len = if is_fat16(most) { entries * 2 } else { (entries * 3).div_ceil(2) };
         let table_blocks = table_len.div_ceil(BLOCK_LEN);
         let data_blocks = room - TABLES * table_blocks;
         let clusters = (data_blocks / cluster_blocks).min(most);
@@ -127,11 +123,7 @@ pub(super) fn format(image: &mut [u8]) {
 fn write_boot_sector(image: &mut [u8], layout: &Layout) {
     let small = u16::try_from(layout.blocks);
     let large = if small.is_ok() { 0 } else { layout.blocks };
-    let name: &[u8; 8] = if is_fat16(layout.clusters) {
-        b"FAT16   "
-    } else {
-        b"FAT12   "
-    };
+    let name: &[u8; 8] = if is_fat16(layout.clusters) { b"FAT16   " } else { b"FAT12   " };
     let mut sector = Writer::new(&mut image[..BLOCK_LEN]);
     sector.put(&[0xeb, 0x3c, 0x90]); // a jump over what follows
     sector.put(b"usbferry");
@@ -183,13 +175,7 @@ fn set_entry(table: &mut [u8], index: usize, value: u16, fat16: bool) {
 fn write_root(root: &mut [u8]) {
     let (label, file) = root.split_at_mut(ENTRY_LEN);
     write_entry(label, LABEL, ATTRIBUTE_VOLUME, 0, 0);
-    write_entry(
-        file,
-        FILE_NAME,
-        ATTRIBUTE_ARCHIVE,
-        CLUSTER_FIRST,
-        README.len(),
-    );
+    write_entry(file, FILE_NAME, ATTRIBUTE_ARCHIVE, CLUSTER_FIRST, README.len());
 }
 
 fn write_entry(entry: &mut [u8], name: &[u8; 11], attributes: u8, cluster: usize, len: usize) {
@@ -294,10 +280,7 @@ mod tests {
     #[test]
     fn twelve_bits_are_packed_as_they_must() {
         let mut table = [0; 9];
-        for (index, value) in [0xfff8, 0xffff, 0x123, 0x456, 0x789, 0xabc]
-            .into_iter()
-            .enumerate()
-        {
+        for (index, value) in [0xfff8, 0xffff, 0x123, 0x456, 0x789, 0xabc].into_iter().enumerate() {
             set_entry(&mut table, index, value, false);
         }
         let expected = [0xf8, 0xff, 0xff, 0x23, 0x61, 0x45, 0x89, 0xc7, 0xab];

@@ -52,11 +52,7 @@ pub(super) fn descriptors(serial: String) -> Descriptors {
         ID_PRODUCT,
         "Simulated disk",
         serial,
-        &[
-            &interface(0, 0, 2, CLASS),
-            &endpoint(IN, 2, 512, 0),
-            &endpoint(OUT, 2, 512, 0),
-        ],
+        &[&interface(0, 0, 2, CLASS), &endpoint(IN, 2, 512, 0), &endpoint(OUT, 2, 512, 0)],
     )
 }
 
@@ -104,11 +100,7 @@ enum Phase {
     /// There is nothing, or nothing more, of what the host waits for.
     StallIn,
     /// The host sends `expected` bytes; the first `left` of them go into the image.
-    Write {
-        at: usize,
-        left: usize,
-        expected: usize,
-    },
+    Write { at: usize, left: usize, expected: usize },
     /// The status goes to the host.
     Status,
     /// The host sent what is no command block: it must reset the device before anything else.
@@ -219,11 +211,7 @@ impl Disk {
         self.phase = if expected == 0 {
             Phase::Status
         } else {
-            Phase::Write {
-                at: at + bytes,
-                left: left - bytes,
-                expected,
-            }
+            Phase::Write { at: at + bytes, left: left - bytes, expected }
         };
     }
 
@@ -252,14 +240,8 @@ impl Disk {
     /// Starts what follows a command. H bytes are what the host means to move, D what the device
     /// does.
     fn begin(&mut self, command: &Command) {
-        let action = self
-            .logical
-            .execute(&command.block, command.logical_unit, &mut self.answer);
-        self.status = if action == Action::Failed {
-            FAILED
-        } else {
-            PASSED
-        };
+        let action = self.logical.execute(&command.block, command.logical_unit, &mut self.answer);
+        self.status = if action == Action::Failed { FAILED } else { PASSED };
         let (device_len, device_in) = match action {
             Action::Done | Action::Failed => (0, command.is_in),
             Action::Answer { len } | Action::Read { len, .. } => (len, true),
@@ -270,11 +252,7 @@ impl Disk {
         if device_len > command.length || (device_len > 0 && !same_way) {
             self.status = PHASE_ERROR;
         }
-        let len = if same_way {
-            device_len.min(command.length)
-        } else {
-            0
-        };
+        let len = if same_way { device_len.min(command.length) } else { 0 };
         self.residue = command.length - len;
         self.phase = match action {
             _ if command.length == 0 => Phase::Status,
@@ -282,16 +260,10 @@ impl Disk {
             Action::Answer { .. } if len > 0 => Phase::Answer { at: 0, left: len },
             _ if command.is_in => Phase::StallIn,
             // Case 13: part of a command's data would be written for a command that failed.
-            Action::Write { at, .. } if self.status == PASSED => Phase::Write {
-                at,
-                left: len,
-                expected: command.length,
-            },
-            _ => Phase::Write {
-                at: 0,
-                left: 0,
-                expected: command.length,
-            },
+            Action::Write { at, .. } if self.status == PASSED => {
+                Phase::Write { at, left: len, expected: command.length }
+            }
+            _ => Phase::Write { at: 0, left: 0, expected: command.length },
         };
     }
 

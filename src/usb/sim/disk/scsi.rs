@@ -48,11 +48,7 @@ impl Sense {
     const NO_SAVED_VALUES: Self = Self::new(5, 0x39);
 
     const fn new(key: u8, code: u8) -> Self {
-        Self {
-            key,
-            code,
-            qualifier: 0,
-        }
+        Self { key, code, qualifier: 0 }
     }
 }
 
@@ -106,11 +102,7 @@ impl Logical {
     pub(super) fn new(blocks: usize, serial: &str) -> Self {
         let mut field = [b'0'; SERIAL_LEN];
         put(&mut field, serial.as_bytes());
-        Self {
-            blocks,
-            serial: field,
-            sense: Sense::NONE,
-        }
+        Self { blocks, serial: field, sense: Sense::NONE }
     }
 
     /// Carries out a command, but for its data; what it has to say goes into `answer`.
@@ -164,11 +156,7 @@ impl Logical {
             }
             // Which pages there are, and the serial number.
             (1, 0) => Ok(reply(answer, &[&[0, 0, 0, 2, 0, 0x80]], allocation)),
-            (1, 0x80) => Ok(reply(
-                answer,
-                &[&[0, 0x80, 0, 12], &self.serial],
-                allocation,
-            )),
+            (1, 0x80) => Ok(reply(answer, &[&[0, 0x80, 0, 12], &self.serial], allocation)),
             _ => Err(Sense::INVALID_FIELD),
         }
     }
@@ -224,10 +212,9 @@ impl Logical {
                 (u64::from(first), count)
             }
             READ_12 | WRITE_12 => (u32_at(c, 2).into(), u32_at(c, 6)),
-            READ_16 | WRITE_16 => (
-                u64::from(u32_at(c, 2)) << 32 | u64::from(u32_at(c, 6)),
-                u32_at(c, 10),
-            ),
+            READ_16 | WRITE_16 => {
+                (u64::from(u32_at(c, 2)) << 32 | u64::from(u32_at(c, 6)), u32_at(c, 10))
+            }
             _ => (u32_at(c, 2).into(), u16_at(c, 7).into()),
         };
         let first = usize::try_from(first).map_err(|_| Sense::OUT_OF_RANGE)?;
@@ -275,11 +262,7 @@ fn mode_sense(
 }
 
 fn report_luns(c: &[u8; 16], answer: &mut [u8; ANSWER_LEN]) -> Action {
-    reply(
-        answer,
-        &[&[0, 0, 0, 8, 0, 0, 0, 0], &[0; 8]],
-        usize_at(c, 6),
-    )
+    reply(answer, &[&[0, 0, 0, 8, 0, 0, 0, 0], &[0; 8]], usize_at(c, 6))
 }
 
 /// Puts `parts` together, cut to what the host allocated for them.

@@ -85,16 +85,9 @@ fn its_descriptors_are_those_of_a_stick() {
     assert_eq!(device[8..12], [0x09, 0x12, 0x02, 0x00]);
     let interface = &host.configuration().interfaces[0];
     let setting = &interface.alternates[0];
-    assert_eq!(
-        (setting.class, setting.sub_class, setting.protocol),
-        (8, 6, 0x50)
-    );
+    assert_eq!((setting.class, setting.sub_class, setting.protocol), (8, 6, 0x50));
     let endpoints = setting.endpoints.iter();
-    assert!(
-        endpoints
-            .clone()
-            .all(|e| e.transfer_type == TransferType::Bulk)
-    );
+    assert!(endpoints.clone().all(|e| e.transfer_type == TransferType::Bulk));
     let addresses: Vec<u8> = endpoints.map(|e| e.address.as_byte()).collect();
     assert_eq!(addresses, [IN, OUT]);
     assert_eq!(host.control_in(setup(0xa1, 0xfe, 0, 0, 1)).1, [0]);
@@ -187,10 +180,7 @@ fn data_may_be_cut_into_any_urbs() {
     assert_eq!(status(&mut host), (0, 0));
     send(&mut host, 4096, true, &read_10(50, 8));
     let lengths = [512, 1, 1023, 0, 2560];
-    let read: Vec<u8> = lengths
-        .iter()
-        .flat_map(|&len| host.read(IN, len).1)
-        .collect();
+    let read: Vec<u8> = lengths.iter().flat_map(|&len| host.read(IN, len).1).collect();
     assert_eq!(read, data);
     assert_eq!(status(&mut host), (0, 0));
 }
@@ -212,20 +202,14 @@ fn a_command_that_fails_says_why() {
     assert_eq!(run(&mut host, &[0xee; 6]), 1);
     assert_eq!(sense(&mut host), (5, 0x20));
     assert_eq!(sense(&mut host), (0, 0), "it is said once");
-    for block in [
-        read_10(BLOCKS, 1),
-        read_10(BLOCKS - 1, 2),
-        read_10(u32::MAX, 65535),
-    ] {
+    for block in [read_10(BLOCKS, 1), read_10(BLOCKS - 1, 2), read_10(u32::MAX, 65535)] {
         send(&mut host, 512, true, &block);
         assert_eq!(host.read(IN, 512), (Status::EPIPE, vec![]));
         host.clear_halt(IN);
         assert_eq!(status(&mut host), (1, 512));
         assert_eq!(sense(&mut host), (5, 0x21));
     }
-    let far = [
-        0x88, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0,
-    ];
+    let far = [0x88, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0];
     assert_eq!(run(&mut host, &far), 1);
     send(&mut host, 512, false, &write_10(BLOCKS, 1));
     assert_eq!(host.write(OUT, &[0; 512]), (Status::OK, 512));

@@ -14,10 +14,7 @@ const TABLE_LEN: usize = 64 * PERIOD;
 
 static TABLE: [u8; TABLE_LEN] = table();
 
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "the remainder is below 251"
-)]
+#[allow(clippy::cast_possible_truncation, reason = "the remainder is below 251")]
 const fn table() -> [u8; TABLE_LEN] {
     let mut table = [0; TABLE_LEN];
     let mut position = 0;
@@ -44,9 +41,7 @@ pub fn errors(position: u64, data: &[u8]) -> u64 {
     let expected = &TABLE[phase(position)..][..head.len()];
     let chunks = body.chunks(TABLE_LEN);
     differing(head, expected)
-        + chunks
-            .map(|chunk| differing(chunk, &TABLE[..chunk.len()]))
-            .sum::<u64>()
+        + chunks.map(|chunk| differing(chunk, &TABLE[..chunk.len()])).sum::<u64>()
 }
 
 /// Bytes until the table starts over.
@@ -54,10 +49,7 @@ fn head_len(position: u64, len: usize) -> usize {
     len.min(TABLE_LEN - phase(position))
 }
 
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "the remainder is below 251"
-)]
+#[allow(clippy::cast_possible_truncation, reason = "the remainder is below 251")]
 const fn phase(position: u64) -> usize {
     (position % PERIOD as u64) as usize
 }

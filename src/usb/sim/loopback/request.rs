@@ -112,12 +112,7 @@ impl Counters {
     #[must_use]
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
         let word = |index: usize| u64::from_le_bytes(bytes.as_chunks().0[index]);
-        Self {
-            bytes: word(0),
-            urbs: word(1),
-            errors: word(2),
-            empty_packets: word(3),
-        }
+        Self { bytes: word(0), urbs: word(1), errors: word(2), empty_packets: word(3) }
     }
 
     fn to_bytes(self) -> [u8; Self::LEN] {
@@ -207,12 +202,7 @@ impl Loopback {
 /// Arranges what is to happen to an endpoint's next URB.
 fn arrange(setup: &Setup, state: &mut EndpointState) -> Option<()> {
     let value = usize::from(setup.value);
-    let late = |status| {
-        Some(LateData {
-            bytes: value,
-            status,
-        })
-    };
+    let late = |status| Some(LateData { bytes: value, status });
     match setup.request {
         SHORT => state.plan = Plan::Short(value),
         STALL_AFTER => state.plan = Plan::Stall(value),

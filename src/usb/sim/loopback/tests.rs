@@ -87,12 +87,7 @@ fn the_sink_counts_what_it_gets() {
     wrong[3] ^= 1;
     assert_eq!(host.write(0x01, &wrong), (Status::OK, 24));
     assert_eq!(host.write(0x01, &[]), (Status::OK, 0));
-    let expected = Counters {
-        bytes: 1024,
-        urbs: 3,
-        errors: 1,
-        empty_packets: 1,
-    };
+    let expected = Counters { bytes: 1024, urbs: 3, errors: 1, empty_packets: 1 };
     assert_eq!(counters(&mut host, 0x01), expected);
     let full = pattern(1024, 1024);
     for (len, flag, empty_packets) in [(1024, false, 1), (1024, true, 2), (1000, true, 2)] {
@@ -163,10 +158,7 @@ fn isochronous_packets_carry_the_pattern_both_ways() {
     assert_eq!(ended.packets, [(3072, Status::OK)], "three transactions");
     host.packets(0x05, &pattern(0, 300), &[100, 200]);
     let counters = counters(&mut host, 0x05);
-    assert_eq!(
-        (counters.bytes, counters.urbs, counters.errors),
-        (300, 1, 0)
-    );
+    assert_eq!((counters.bytes, counters.urbs, counters.errors), (300, 1, 0));
 }
 
 #[test]
@@ -215,11 +207,7 @@ fn what_was_arranged_happens_to_the_next_urb_only() {
             assert_eq!(host.read(0x81, 512).1.len(), 512);
         }
     }
-    assert_eq!(
-        host.read(0x81, 512),
-        (Status::EPIPE, vec![]),
-        "it is halted"
-    );
+    assert_eq!(host.read(0x81, 512), (Status::EPIPE, vec![]), "it is halted");
 }
 
 #[test]
@@ -255,10 +243,7 @@ fn cancelled_urbs_end_in_order_with_the_data_that_was_arranged() {
     command(&mut host, request::CANCEL_PARTIAL, 99, 0x86);
     host.cancel(slots[3]);
     let ended = host.wait(slots[3]);
-    assert_eq!(
-        (ended.status, ended.actual_length),
-        (Status::ECONNRESET, 16)
-    );
+    assert_eq!((ended.status, ended.actual_length), (Status::ECONNRESET, 16));
     host.cancel(slots[1]);
     assert_eq!(host.wait(slots[1]).status, Status::ECONNRESET);
 }
