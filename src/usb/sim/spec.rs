@@ -26,6 +26,10 @@ use super::disk::{SIZE_DEFAULT, SIZE_MAX, SIZE_MIN};
 /// Most simulated devices: each has an address of its own on bus 1, whose root hub has the first.
 pub const DEVICES_MAX: usize = 254;
 
+/// Bytes of all disks together at most. They cost what is written to them, but the system has to
+/// grant them all at once.
+const DISKS_LEN_MAX: usize = 16 << 30;
+
 /// One of each, for whoever does not say.
 pub const DEFAULT: &str = "disk,microphone,loopback";
 
@@ -106,6 +110,13 @@ impl Spec {
             return Err(SpecError(format!(
                 "{total} simulated devices are too many: one bus has room for {DEVICES_MAX}"
             )));
+        }
+        let disks = specs.iter().map(|spec| match spec.kind {
+            Kind::Disk { size } => size.saturating_mul(spec.count),
+            _ => 0,
+        });
+        if disks.fold(0, usize::saturating_add) > DISKS_LEN_MAX {
+            return Err(SpecError("all simulated disks together have 16G at most".to_owned()));
         }
         Ok(specs)
     }
@@ -289,6 +300,7 @@ mod tests {
         for size in ["", "M", "1", "1MM", "3G", "-1M", "99999999999999999999"] {
             assert!(error(&format!("disk:size={size}")).contains("1M to 2G"));
         }
+        assert!(error("disk:size=1G:count=9,disk:size=2G:count=4").contains("16G"));
         assert!(error("loopback:pace=yes").contains("on or off"));
     }
 }

@@ -3,7 +3,7 @@
 //! This is the transport (Universal Serial Bus Mass Storage Class, Bulk-Only Transport 1.0): a
 //! command block comes in on 0x02, data goes either way, a status goes out on 0x81. Data may be cut
 //! into URBs in any way; a command block is one URB, as it is one packet on a bus. Commands are
-//! [`scsi`]'s affair, and what the disk holds at first [`fat`]'s.
+//! the affair of `scsi`, and what the disk holds at first that of `fat`.
 //!
 //! Where host and device disagree about the data (section 6.7, the thirteen cases) the device
 //! stalls its IN endpoint rather than send less than the host waits for, and takes whatever the
