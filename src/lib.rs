@@ -2,7 +2,13 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod cli;
+mod handshake;
 pub mod limits;
-pub mod session;
+pub mod list;
+pub mod reactor;
+pub mod rules;
+mod session;
 pub mod usb;
 pub mod wire;
+mod worker;

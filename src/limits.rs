@@ -43,6 +43,9 @@ pub const MEMORY_DEFAULT: usize = 64 << 20;
 /// submit.
 pub const MEMORY_MIN: usize = 1 << 20;
 
+/// Bytes of buffer memory of a device at most, and of any other size that can be set.
+pub const MEMORY_MAX: usize = 1 << 30;
+
 /// Bytes mapped from the device where the platform can (usbfs), beside the above and used first,
 /// unless told otherwise. usbfs allows 16 MiB for all processes together by default.
 pub const DEVICE_MEMORY_DEFAULT: usize = 2 << 20;

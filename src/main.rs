@@ -1,1 +1,143 @@
-fn main() {}
+//! `usbferry`: reads the command line, chooses the USB stack, runs the server.
+//!
+//! Exit codes: 0 when it did what was asked, 1 when that failed, 2 when what was asked makes no
+//! sense.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use log::{error, info, warn};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use usbferry::cli::{Cli, Command, List, Serve, Source};
+use usbferry::list::{self, Row};
+use usbferry::reactor::{Reactor, Settings, StopHandle};
+use usbferry::usb::libusb::LibusbBackend;
+use usbferry::usb::sim::SimBackend;
+use usbferry::usb::sim::bus::SimBus;
+use usbferry::usb::{Backend, Candidate};
+
+/// Exit code for what makes no sense, as clap has it.
+const USAGE: u8 = 2;
+
+/// Exit code when a second signal ends the program at once.
+const INTERRUPTED: i32 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::new().parse_filters(&cli.log).format_target(false).init();
+    match cli.command {
+        Command::List(list) => show(&list),
+        Command::Serve(serve) => serve_chosen(&serve),
+    }
+}
+
+/// `usbferry list`.
+fn show(list: &List) -> ExitCode {
+    let (rows, nothing) = match &list.remote {
+        Some(host) => (list::ask(host), format!("{host} exports nothing that is free now")),
+        None => (local_rows(), "there are no USB devices".to_owned()),
+    };
+    match rows {
+        // An output that is closed early, as by `| head`, is no failure.
+        Ok(rows) => list::print(&rows, &nothing).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
+        Err(error) => fail(&error),
+    }
+}
+
+fn local_rows() -> Result<Vec<Row>, String> {
+    let mut candidates = LibusbBackend::new()?.scan()?;
+    candidates.sort_by_key(|candidate| candidate.info().device.busid);
+    let row = |candidate: &usbferry::usb::libusb::LibusbCandidate| {
+        let info = candidate.info();
+        let obstacle = if info.is_hub() { None } else { candidate.obstacle() };
+        Row::local(info, obstacle)
+    };
+    Ok(candidates.iter().map(row).collect())
+}
+
+/// `usbferry serve`.
+fn serve_chosen(arguments: &Serve) -> ExitCode {
+    let (settings, source) = match arguments.settings() {
+        Ok(checked) => checked,
+        Err(error) => return wrong_usage(&error),
+    };
+    match usbferry_sys::limit::raise_open_files() {
+        Ok(limit) => log::debug!("up to {limit} open files"),
+        Err(error) => warn!("the limit of open files can't be raised: {error}"),
+    }
+    match source {
+        Source::Nothing => nothing_chosen(),
+        Source::Simulated(specs) => run(SimBackend::new(SimBus::with(&specs)), settings),
+        Source::Real => match LibusbBackend::new() {
+            Ok(backend) => run(backend, settings),
+            Err(error) => fail(&error),
+        },
+    }
+}
+
+/// Says what there is and what to type.
+fn nothing_chosen() -> ExitCode {
+    match local_rows() {
+        Ok(rows) => drop(list::print(&rows, "there are no USB devices on this machine")),
+        Err(error) => warn!("{error}"),
+    }
+    wrong_usage(
+        "nothing to export was chosen: name devices with --device BUSID or --device VID:PID, take \
+         all with --all, or try it out with --simulate",
+    )
+}
+
+fn run<B: Backend>(backend: B, settings: Settings) -> ExitCode {
+    let reactor = match Reactor::new(backend, settings) {
+        Ok(reactor) => reactor,
+        Err(error) => return fail(&error),
+    };
+    let stop = match reactor.stop_handle().and_then(stop_on_signals) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(format!("can't handle signals: {error}")),
+    };
+    if let Err(error) = stop {
+        return fail(&error);
+    }
+    for address in reactor.addresses() {
+        info!("listening on {address}");
+    }
+    match reactor.run() {
+        Ok(()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&format!("the system can't wait for events: {error}")),
+    }
+}
+
+/// The first signal stops the server in good order, the second ends it at once.
+fn stop_on_signals(stop: StopHandle) -> std::io::Result<()> {
+    let stream = stop.into_stream();
+    let stopping = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag still down, and raises it.
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            INTERRUPTED,
+            Arc::clone(&stopping),
+        )?;
+        signal_hook::flag::register(signal, Arc::clone(&stopping))?;
+        signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;
+    }
+    Ok(())
+}
+
+fn fail(message: &str) -> ExitCode {
+    error!("{message}");
+    ExitCode::FAILURE
+}
+
+fn wrong_usage(message: &str) -> ExitCode {
+    error!("{message}");
+    ExitCode::from(USAGE)
+}

@@ -28,10 +28,12 @@ impl<P: Port> Session<P> {
         }
         // macOS can only cancel all transfers of an endpoint (libusb, "Cancellation"): those that
         // nobody gave up go again.
-        if cfg!(target_os = "macos") && completion.status == Status::ECONNRESET {
-            if !record.cancelling && completion.actual_length == 0 {
-                return self.enqueue(urb, now);
-            }
+        if cfg!(target_os = "macos")
+            && completion.status == Status::ECONNRESET
+            && !record.cancelling
+            && completion.actual_length == 0
+        {
+            return self.enqueue(urb, now);
         }
         let (status, actual_length) =
             self.result_of(urb, completion.status, completion.actual_length);
@@ -103,10 +105,10 @@ impl<P: Port> Session<P> {
     pub(super) fn queue_reply(&mut self, urb: UrbIndex) {
         let record = self.urbs.get_mut(urb);
         record.state = UrbState::Replying;
-        if record.direction == Direction::Out || record.actual_length == 0 {
-            if let Some(block) = record.block.take() {
-                self.memory.free(block);
-            }
+        if (record.direction == Direction::Out || record.actual_length == 0)
+            && let Some(block) = record.block.take()
+        {
+            self.memory.free(block);
         }
         self.tx.push_submit(urb);
     }

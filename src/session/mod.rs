@@ -33,9 +33,6 @@ mod tx;
 mod unlink;
 mod urb;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::IoSlice;
@@ -58,7 +55,7 @@ use urb::{UrbIndex, UrbState, UrbTable};
 
 /// Why a client's connection can't go on: what it sent is not the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Violation {
+pub(crate) enum Violation {
     /// A header that no client sends.
     Wire(wire::Error),
     /// A PDU for another device than the one imported.
@@ -134,6 +131,12 @@ pub(crate) struct Remains<P: Port> {
     port: P,
     transfers: Vec<P::Transfer>,
     memory: Arena,
+}
+
+impl<P: Port> From<Opened<P>> for Remains<P> {
+    fn from(opened: Opened<P>) -> Self {
+        Self { port: opened.port, transfers: opened.transfers, memory: opened.memory }
+    }
 }
 
 impl<P: Port> Remains<P> {
@@ -297,9 +300,7 @@ impl<P: Port> Session<P> {
 
     /// What is to be done on the worker, if anything; the port goes with it.
     pub(crate) fn take_job(&mut self) -> Option<Job<P>> {
-        if self.port.is_none() {
-            return None;
-        }
+        self.port.as_ref()?;
         let task = if self.cancels.is_empty() {
             Task::Perform(self.take_performance()?)
         } else {

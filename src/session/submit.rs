@@ -240,7 +240,7 @@ impl<P: Port> Session<P> {
             let refusal = self.judge(urb);
             // Its data was received without room for a SETUP packet in front.
             let became_control = self.urbs.get(urb).transfer_type == TransferType::Control;
-            if let Some(status) = refusal.or(became_control.then_some(Status::EINVAL)) {
+            if let Some(status) = refusal.or_else(|| became_control.then_some(Status::EINVAL)) {
                 return self.finish(urb, status, 0);
             }
         }

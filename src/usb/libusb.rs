@@ -53,8 +53,12 @@ impl LibusbBackend {
     /// # Errors
     /// There is no USB here, or looking is forbidden; a sentence that says so.
     pub fn new() -> Result<Self, String> {
-        let discovery =
-            Discovery::new().map_err(|error| format!("libusb can't look for devices: {error}"))?;
+        let discovery = Discovery::new().map_err(|error| {
+            format!(
+                "libusb can't look for devices: {error}. Does this machine have USB, and may this \
+                 user see it? On Linux that is /dev/bus/usb"
+            )
+        })?;
         Ok(Self { discovery })
     }
 }

@@ -289,6 +289,17 @@ fn what_is_no_command_stalls_until_the_reset() {
 }
 
 #[test]
+fn a_host_that_sends_more_than_it_said_is_told_so() {
+    let mut host = open();
+    send(&mut host, 512, false, &write_10(60, 1));
+    assert_eq!(host.write(OUT, &numbers(1024)).0, Status::OK);
+    assert_eq!(status(&mut host).0, 2);
+    assert_eq!(run(&mut host, &[0xee; 6]), 1);
+    host.control_out(setup(0x21, 0xff, 0, 0, 0), &[]);
+    assert_eq!(sense(&mut host), (0, 0), "a reset forgets what failed");
+}
+
+#[test]
 fn another_unit_does_not_exist() {
     let mut host = open();
     let mut wrapper = wrap(0x1234_5678, 0, false, &[0; 6]);

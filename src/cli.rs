@@ -1,0 +1,346 @@
+//! The command line: what is typed, checked and turned into [`Settings`].
+//!
+//! Contract: no I/O. Whatever is wrong is a sentence that says what to type instead.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
+
+use crate::limits::{self, DeviceLimits};
+use crate::reactor::{Listen, Settings};
+use crate::rules::{Allowed, DeviceSpec, Selection};
+use crate::usb::sim::spec::Spec;
+
+/// The port that the IANA gave to USB/IP.
+pub const PORT: u16 = 3240;
+
+/// What `--simulate` stands for without a value: one of each.
+const SIMULATE_ALL: &str = "disk,microphone,loopback";
+
+/// A fast USB/IP server: exports USB devices to other computers, with no kernel module.
+#[derive(Parser, Debug)]
+#[command(version, about, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// What to log on stderr: error, warn, info, debug or trace, or a filter such as
+    /// "info,usbferry::session=trace"
+    #[arg(long, global = true, env = "RUST_LOG", default_value = "info", value_name = "LEVEL")]
+    pub log: String,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Export devices
+    Serve(Box<Serve>),
+    /// Show the devices of this machine, or those another one exports
+    List(List),
+}
+
+/// `usbferry list`.
+#[derive(Args, Debug)]
+pub struct List {
+    /// Ask the USB/IP server there (any, not only usbferry) what it exports
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub remote: Option<String>,
+}
+
+/// `usbferry serve`.
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Listen on this address and port, instead of 127.0.0.1:3240 and [::1]:3240. May be repeated.
+    /// Addresses that other machines can reach need --allow
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<SocketAddr>,
+
+    /// Serve clients of this network or address too; this machine itself always may connect. May
+    /// be repeated. Example: 192.168.1.0/24
+    #[arg(long, value_name = "CIDR", value_parser = parse_network)]
+    allow: Vec<IpNet>,
+
+    /// Export every device but hubs and those that came in over USB/IP
+    #[arg(long)]
+    all: bool,
+
+    /// Export this device: a busid (1-2.3), VID:PID or VID:PID:SERIAL. May be repeated
+    #[arg(long, value_name = "SPEC")]
+    device: Vec<DeviceSpec>,
+
+    /// Do not export this device, whatever else says so. May be repeated
+    #[arg(long, value_name = "SPEC")]
+    exclude: Vec<DeviceSpec>,
+
+    /// Export simulated devices instead of real ones: a list of disk, microphone and loopback,
+    /// each with options behind colons. Examples: --simulate, --simulate=disk:size=64M,
+    /// --simulate=loopback:delay=1ms:count=2
+    #[arg(
+        long,
+        value_name = "DEVICES",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = SIMULATE_ALL,
+        conflicts_with_all = ["all", "device", "exclude"]
+    )]
+    simulate: Option<String>,
+
+    #[command(flatten)]
+    tuning: Tuning,
+}
+
+/// What can be tuned.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Tuning")]
+struct Tuning {
+    /// URBs of a device that are with it at once; more wait. Each costs about a kilobyte, with
+    /// isochronous endpoints 13
+    #[arg(long, value_name = "N", default_value_t = limits::URBS_DEFAULT, value_parser = parse_urbs)]
+    urbs: usize,
+
+    /// Bytes of buffers of a device (K, M, G), a power of two. Address space: memory is used as
+    /// clients need it
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_memory)]
+    memory: usize,
+
+    /// Bytes of further buffers that the device's controller can use without a copy, on Linux;
+    /// all programs together have 16M of them unless the kernel is told otherwise
+    #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = parse_size)]
+    device_memory: usize,
+
+    /// Bytes of the largest URB that is accepted; at most half of --memory, so that two fit
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
+    urb_size: usize,
+
+    /// Bytes of each connection's send and receive buffer; 0 leaves them to the system, which
+    /// grows them to what the network needs
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
+    socket_buffer: usize,
+
+    /// Look for work so long before sleeping (us, ms): a shorter turnaround for a busy processor
+    #[arg(long, value_name = "TIME", default_value = "0us", value_parser = parse_duration)]
+    busy_poll: Duration,
+}
+
+/// What to export.
+#[derive(Debug)]
+pub enum Source {
+    /// Real devices.
+    Real,
+    /// Simulated ones.
+    Simulated(Vec<Spec>),
+    /// Nothing was chosen.
+    Nothing,
+}
+
+impl Serve {
+    /// Checks what was typed and turns it into settings.
+    ///
+    /// # Errors
+    /// A sentence about what does not fit together.
+    pub fn settings(&self) -> Result<(Settings, Source), String> {
+        let tuning = &self.tuning;
+        if tuning.urb_size > tuning.memory / 2 {
+            return Err(format!(
+                "--urb-size {} is more than half of --memory {}: two of the largest URBs must \
+                 fit. Raise --memory or lower --urb-size",
+                tuning.urb_size, tuning.memory
+            ));
+        }
+        let source = match &self.simulate {
+            Some(text) => {
+                Source::Simulated(Spec::parse_list(text).map_err(|error| error.to_string())?)
+            }
+            None if self.all || !self.device.is_empty() => Source::Real,
+            None => Source::Nothing,
+        };
+        let settings = Settings {
+            listen: self.listen_addresses()?,
+            allowed: Allowed(self.allow.clone()),
+            selection: Selection {
+                all: self.all || self.simulate.is_some(),
+                devices: self.device.clone(),
+                exclude: self.exclude.clone(),
+            },
+            limits: DeviceLimits {
+                urbs: tuning.urbs,
+                memory: tuning.memory,
+                device_memory: tuning.device_memory,
+                urb_len: tuning.urb_size,
+            },
+            socket_buffer: Some(tuning.socket_buffer).filter(|&bytes| bytes > 0),
+            busy_poll: tuning.busy_poll,
+        };
+        Ok((settings, source))
+    }
+
+    fn listen_addresses(&self) -> Result<Vec<Listen>, String> {
+        if self.listen.is_empty() {
+            return Ok(vec![
+                Listen { address: (Ipv4Addr::LOCALHOST, PORT).into(), optional: false },
+                Listen { address: (Ipv6Addr::LOCALHOST, PORT).into(), optional: true },
+            ]);
+        }
+        let public = self.listen.iter().find(|address| !address.ip().is_loopback());
+        if let (Some(address), true) = (public, self.allow.is_empty()) {
+            return Err(format!(
+                "--listen {address} can be reached by other machines, and USB/IP knows no \
+                 passwords: say which may connect with --allow, for instance \
+                 --allow 192.168.1.0/24"
+            ));
+        }
+        let listen = |&address| Listen { address, optional: false };
+        Ok(self.listen.iter().map(listen).collect())
+    }
+}
+
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    let address =
+        || text.parse().ok().map(|address| IpNet::new_assert(address, host_bits(address)));
+    IpNet::from_str(text).ok().or_else(address).ok_or_else(|| {
+        "give a network such as 192.168.1.0/24 or fd00::/8, or one address".to_owned()
+    })
+}
+
+/// The prefix length of a network of one address.
+const fn host_bits(address: std::net::IpAddr) -> u8 {
+    match address {
+        std::net::IpAddr::V4(_) => 32,
+        std::net::IpAddr::V6(_) => 128,
+    }
+}
+
+fn parse_urbs(text: &str) -> Result<usize, String> {
+    let range = limits::URBS_MIN..=limits::URBS_MAX;
+    let urbs = text.parse().ok().filter(|urbs| range.contains(urbs));
+    urbs.ok_or_else(|| format!("give a number from {} to {}", range.start(), range.end()))
+}
+
+fn parse_memory(text: &str) -> Result<usize, String> {
+    let bytes = parse_size(text)?;
+    if bytes.is_power_of_two() && (limits::MEMORY_MIN..=limits::MEMORY_MAX).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err("give a power of two from 1M to 1G, such as 64M".to_owned())
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
+        Some(b'K') => (&text[..text.len() - 1], 10),
+        Some(b'M') => (&text[..text.len() - 1], 20),
+        Some(b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let bytes = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes
+        .filter(|&bytes| bytes <= limits::MEMORY_MAX)
+        .ok_or_else(|| "give a number of bytes up to 1G, such as 4096, 128K or 16M".to_owned())
+}
+
+/// The longest busy polling: beyond it, sleeping costs nothing anybody could notice.
+const BUSY_POLL_MAX: Duration = Duration::from_millis(100);
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let parsed = if let Some(number) = text.strip_suffix("us") {
+        number.parse().ok().map(Duration::from_micros)
+    } else if let Some(number) = text.strip_suffix("ms") {
+        number.parse().ok().map(Duration::from_millis)
+    } else {
+        None
+    };
+    parsed
+        .filter(|&duration| duration <= BUSY_POLL_MAX)
+        .ok_or_else(|| "give a time up to 100ms, such as 50us or 1ms".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(arguments: &[&str]) -> Result<(Settings, Source), String> {
+        let line = ["usbferry", "serve"].iter().chain(arguments);
+        match Cli::try_parse_from(line).map_err(|error| error.to_string())?.command {
+            Command::Serve(serve) => serve.settings(),
+            Command::List(_) => unreachable!("it says serve"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_limits() {
+        let (settings, source) = serve(&["--all"]).unwrap();
+        assert_eq!(settings.limits, DeviceLimits::default());
+        assert!(matches!(source, Source::Real));
+        let addresses: Vec<String> =
+            settings.listen.iter().map(|l| l.address.to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.1:3240", "[::1]:3240"]);
+        assert_eq!(settings.listen.iter().map(|l| l.optional).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn nothing_is_exported_by_itself() {
+        let (settings, source) = serve(&[]).unwrap();
+        assert!(matches!(source, Source::Nothing));
+        assert_eq!(settings.selection, Selection::default());
+    }
+
+    #[test]
+    fn simulate_takes_a_list_or_stands_for_one_of_each() {
+        for (argument, count) in [("--simulate", 3), ("--simulate=disk", 1)] {
+            let (settings, source) = serve(&[argument]).unwrap();
+            assert!(matches!(source, Source::Simulated(specs) if specs.len() == count));
+            assert!(settings.selection.all);
+        }
+        assert!(serve(&["--simulate=printer"]).is_err());
+        assert!(serve(&["--simulate", "--all"]).is_err());
+    }
+
+    #[test]
+    fn a_public_address_needs_allow() {
+        let error = serve(&["--all", "--listen", "0.0.0.0:3240"]).unwrap_err();
+        assert!(error.contains("--allow"), "{error}");
+        let allowed = ["--all", "--listen", "0.0.0.0:3240", "--allow", "10.0.0.0/8"];
+        assert!(serve(&allowed).is_ok());
+        assert!(serve(&["--all", "--listen", "127.0.0.2:1"]).is_ok());
+        assert!(serve(&["--all", "--allow", "10.1.2.3"]).is_ok());
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_a_sentence() {
+        for (arguments, says) in [
+            (["--urbs", "1"], "give a number from"),
+            (["--urbs", "many"], "give a number from"),
+            (["--memory", "3M"], "power of two"),
+            (["--memory", "512K"], "power of two"),
+            (["--urb-size", "-1"], "unexpected argument"),
+            (["--urb-size", "1T"], "number of bytes"),
+            (["--urb-size", "64M"], "Raise --memory"),
+            (["--busy-poll", "5"], "such as 50us"),
+            (["--busy-poll", "2000ms"], "such as 50us"),
+            (["--allow", "everybody"], "give a network"),
+            (["--device", "stick"], "usbferry list"),
+        ] {
+            let error = serve(&arguments).unwrap_err();
+            assert!(error.contains(says), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("128K"), Ok(128 << 10));
+        assert_eq!(parse_size("16m"), Ok(16 << 20));
+        assert_eq!(parse_size("1G"), Ok(1 << 30));
+        for wrong in ["", "K", "2G", "1.5M", "99999999999999999999K", "1 M"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The start of a connection: eight bytes that say what is wanted, and a busid for an import.
+//!
+//! Contract: takes bytes, knows no socket; never more than [`REQUEST_LEN_MAX`] of them, so a client
+//! that sends more than its request loses nothing: what comes behind stays in the socket.
+
+use crate::wire::Error;
+use crate::wire::op::{IMPORT_BODY_LEN, OP_COMMON_LEN, Request};
+use crate::wire::types::BusId;
+
+/// Bytes of the longest request.
+pub(crate) const REQUEST_LEN_MAX: usize = OP_COMMON_LEN + IMPORT_BODY_LEN;
+
+/// What a client wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wish {
+    /// The list of exports.
+    Devlist,
+    /// A device.
+    Import(BusId),
+}
+
+/// A request that is arriving.
+#[derive(Default)]
+pub(crate) struct Handshake {
+    bytes: Vec<u8>,
+    request: Option<Request>,
+}
+
+impl Handshake {
+    /// How many bytes to read next; reading more would take what follows the request.
+    pub(crate) fn wanted(&self) -> usize {
+        match self.request {
+            None => OP_COMMON_LEN - self.bytes.len(),
+            Some(Request::Devlist) => 0,
+            Some(Request::Import) => REQUEST_LEN_MAX - self.bytes.len(),
+        }
+    }
+
+    /// Takes bytes, no more than were wanted, and returns the wish once it is complete.
+    ///
+    /// # Errors
+    /// The request is one that nobody can answer.
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<Option<Wish>, Error> {
+        debug_assert!(bytes.len() <= self.wanted(), "the next protocol layer's bytes");
+        self.bytes.extend_from_slice(bytes);
+        if self.request.is_none() {
+            let Some(common) = self.bytes.first_chunk() else { return Ok(None) };
+            self.request = Some(Request::parse(common)?);
+        }
+        if self.wanted() > 0 {
+            return Ok(None);
+        }
+        Ok(self
+            .bytes
+            .get(OP_COMMON_LEN..)
+            .and_then(<[u8]>::first_chunk)
+            .map_or(Some(Wish::Devlist), |busid| Some(Wish::Import(BusId::from_wire(busid)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IMPORT: [u8; 8] = [1, 0x11, 0x80, 3, 0, 0, 0, 0];
+
+    fn feed(bytes: &[u8]) -> Result<Option<Wish>, Error> {
+        let mut handshake = Handshake::default();
+        let mut wish = None;
+        for byte in bytes {
+            assert!(handshake.wanted() > 0);
+            wish = handshake.receive(&[*byte])?;
+        }
+        Ok(wish)
+    }
+
+    #[test]
+    fn a_request_may_come_byte_by_byte() {
+        let devlist = [1, 0x11, 0x80, 5, 0, 0, 0, 0];
+        assert_eq!(feed(&devlist), Ok(Some(Wish::Devlist)));
+        assert_eq!(feed(&devlist[..7]), Ok(None));
+        let mut import = IMPORT.to_vec();
+        import.extend_from_slice(BusId::new("1-2").unwrap().as_wire());
+        assert_eq!(feed(&import), Ok(Some(Wish::Import(BusId::new("1-2").unwrap()))));
+        assert_eq!(feed(&import[..39]), Ok(None));
+    }
+
+    #[test]
+    fn a_request_nobody_can_answer_is_an_error_at_its_eighth_byte() {
+        assert_eq!(feed(&[1, 6, 0x80, 5, 0, 0, 0, 0]), Err(Error::Version(0x0106)));
+    }
+}

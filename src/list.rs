@@ -1,0 +1,276 @@
+//! Prints devices, local or remote, one way for both.
+//!
+//! Contract: for the command line only; asking a server blocks, within a time limit.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::cli::PORT;
+use crate::usb::DeviceInfo;
+use crate::wire::op::client::{self, RemoteDevice};
+use crate::wire::op::{OP_COMMON_LEN, Request, USB_DEVICE_LEN, USB_INTERFACE_LEN};
+
+/// How long a server may take to be reached, and for each part of its answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Devices that are believed of a server; more are no machine's.
+const DEVICES_MAX: u32 = 4096;
+
+/// What is shown of a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    busid: String,
+    id_vendor: u16,
+    id_product: u16,
+    speed: u32,
+    class: u8,
+    /// Classes of the interfaces, which say what a device is whose own class does not.
+    interface_classes: Vec<u8>,
+    /// Names, serial number, path.
+    description: String,
+    /// Drivers, obstacles and advice, a line each.
+    notes: Vec<String>,
+}
+
+impl Row {
+    /// A device of this machine. `obstacle` says why it can't be exported, with what to do.
+    #[must_use]
+    pub fn local(info: &DeviceInfo, obstacle: Option<String>) -> Self {
+        let device = &info.device;
+        let names = [info.manufacturer.as_deref(), info.product.as_deref()];
+        let mut description = names.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        if let Some(serial) = &info.serial {
+            let _ = write!(description, " (serial {serial})");
+        }
+        Self {
+            busid: device.busid.to_string(),
+            id_vendor: device.id_vendor,
+            id_product: device.id_product,
+            speed: device.speed as u32,
+            class: device.device_class,
+            interface_classes: device.interfaces.iter().map(|i| i.class).collect(),
+            // Devices choose their names: nothing unprintable reaches the terminal.
+            description: description.trim().escape_debug().to_string(),
+            notes: notes_on(info, obstacle),
+        }
+    }
+
+    fn remote(device: &RemoteDevice, interface_classes: Vec<u8>) -> Self {
+        Self {
+            busid: device.busid.to_string(),
+            id_vendor: device.id_vendor,
+            id_product: device.id_product,
+            speed: device.speed,
+            class: device.device_class[0],
+            interface_classes,
+            description: device.path.clone(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+fn notes_on(info: &DeviceInfo, obstacle: Option<String>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !info.drivers.is_empty() {
+        notes.push(format!("driver: {}", info.drivers.join(", ")));
+    }
+    let busid = info.device.busid;
+    notes.push(match obstacle {
+        _ if info.is_hub() => "can't be exported: it is a hub".to_owned(),
+        Some(obstacle) => format!("can't be exported: {obstacle}"),
+        None if info.imported => {
+            format!("came in over USB/IP; exported only by name: --device {busid}")
+        }
+        None => format!("can be exported: --device {busid}"),
+    });
+    notes
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { busid, id_vendor, id_product, description, .. } = self;
+        let speed = speed_name(self.speed);
+        let class = self.class_name();
+        write!(
+            f,
+            "{busid:10} {id_vendor:04x}:{id_product:04x}  {speed:10} {class:16} {description}"
+        )?;
+        self.notes.iter().try_for_each(|note| write!(f, "\n{:12}{note}", ""))
+    }
+}
+
+impl Row {
+    /// The device's class, or its interfaces' where it leaves that to them.
+    fn class_name(&self) -> String {
+        const PER_INTERFACE: u8 = 0;
+        const MISCELLANEOUS: u8 = 0xef;
+        if self.class != PER_INTERFACE && self.class != MISCELLANEOUS {
+            return class_name(self.class).to_owned();
+        }
+        let mut names: Vec<&str> = Vec::new();
+        for name in self.interface_classes.iter().map(|&class| class_name(class)) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if names.is_empty() { "-".to_owned() } else { names.join("+") }
+    }
+}
+
+/// `enum usb_device_speed`, as servers send it.
+const fn speed_name(speed: u32) -> &'static str {
+    match speed {
+        1 => "low",
+        2 => "full",
+        3 => "high",
+        4 => "wireless",
+        5 => "super",
+        6 => "super-plus",
+        _ => "unknown",
+    }
+}
+
+/// The common base classes (usb.org, "Defined Class Codes").
+const fn class_name(class: u8) -> &'static str {
+    match class {
+        0x01 => "audio",
+        0x02 | 0x0a => "communication",
+        0x03 => "input",
+        0x06 => "camera",
+        0x07 => "printer",
+        0x08 => "storage",
+        0x09 => "hub",
+        0x0b => "smart card",
+        0x0e => "video",
+        0xe0 => "wireless",
+        0xfe => "application",
+        0xff => "vendor",
+        _ => "other",
+    }
+}
+
+/// Prints rows on stdout; `nothing` where there are none.
+///
+/// # Errors
+/// The output's.
+pub fn print(rows: &[Row], nothing: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if rows.is_empty() {
+        return writeln!(out, "{nothing}");
+    }
+    rows.iter().try_for_each(|row| writeln!(out, "{row}"))
+}
+
+/// Asks a server for its exports. *Blocks.*
+///
+/// # Errors
+/// A sentence: it can't be reached, or does not speak USB/IP.
+pub fn ask(host: &str) -> Result<Vec<Row>, String> {
+    let mut stream = connect(host)?;
+    let said = |error: io::Error| format!("{host} does not answer as a USB/IP server: {error}");
+    stream.write_all(&Request::Devlist.to_bytes()).map_err(said)?;
+    let mut common = [0; OP_COMMON_LEN];
+    stream.read_exact(&mut common).map_err(said)?;
+    client::parse_devlist_common(&common)
+        .map_err(|error| format!("{host} does not answer as a USB/IP server: {error}"))?;
+    let mut count = [0; 4];
+    stream.read_exact(&mut count).map_err(said)?;
+    let count = u32::from_be_bytes(count);
+    if count > DEVICES_MAX {
+        return Err(format!("{host} claims to export {count} devices"));
+    }
+    (0..count).map(|_| read_device(&mut stream).map_err(said)).collect()
+}
+
+fn read_device(stream: &mut TcpStream) -> io::Result<Row> {
+    let mut record = [0; USB_DEVICE_LEN];
+    stream.read_exact(&mut record)?;
+    let device = client::parse_device(&record);
+    let classes = (0..device.num_interfaces).map(|_| {
+        let mut interface = [0; USB_INTERFACE_LEN];
+        stream.read_exact(&mut interface)?;
+        Ok(interface[0])
+    });
+    let classes = classes.collect::<io::Result<_>>()?;
+    Ok(Row::remote(&device, classes))
+}
+
+fn connect(host: &str) -> Result<TcpStream, String> {
+    let addresses = resolve(host)?;
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, TIMEOUT) {
+            Ok(stream) => {
+                let limited = stream
+                    .set_read_timeout(Some(TIMEOUT))
+                    .and_then(|()| stream.set_write_timeout(Some(TIMEOUT)));
+                return limited.map(|()| stream).map_err(|error| error.to_string());
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(match last {
+        Some(error) => format!("can't reach {host}: {error}. Is a USB/IP server running there?"),
+        None => format!("{host} has no address"),
+    })
+}
+
+/// The addresses of `HOST` or `HOST:PORT`, also of an IPv6 address with or without brackets.
+fn resolve(host: &str) -> Result<Vec<std::net::SocketAddr>, String> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let addresses = match bare.parse::<std::net::IpAddr>() {
+        Ok(address) => Ok(vec![(address, PORT).into()]),
+        Err(_) if host.contains(':') => host.to_socket_addrs().map(Iterator::collect),
+        Err(_) => (host, PORT).to_socket_addrs().map(Iterator::collect),
+    };
+    addresses.map_err(|error| format!("{host} is no host name with an optional port: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(class: u8, interface_classes: &[u8]) -> Row {
+        Row {
+            busid: "1-2".to_owned(),
+            id_vendor: 0x0781,
+            id_product: 0x5567,
+            speed: 3,
+            class,
+            interface_classes: interface_classes.to_vec(),
+            description: "SanDisk Cruzer".to_owned(),
+            notes: vec!["driver: usb-storage".to_owned()],
+        }
+    }
+
+    #[test]
+    fn rows_show_what_a_user_needs() {
+        let text = row(0, &[8]).to_string();
+        for part in ["1-2 ", "0781:5567", "high", "storage", "SanDisk Cruzer", "\n", "driver:"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_composite_device_is_named_by_its_interfaces() {
+        assert_eq!(row(0xef, &[1, 1, 3]).class_name(), "audio+input");
+        assert_eq!(row(9, &[9]).class_name(), "hub");
+        assert_eq!(row(0, &[]).class_name(), "-");
+    }
+
+    #[test]
+    fn hosts_come_with_and_without_ports() {
+        for (host, expected) in [
+            ("127.0.0.1", "127.0.0.1:3240"),
+            ("127.0.0.1:3241", "127.0.0.1:3241"),
+            ("::1", "[::1]:3240"),
+            ("[::1]", "[::1]:3240"),
+            ("[::1]:3241", "[::1]:3241"),
+        ] {
+            assert_eq!(resolve(host).unwrap()[0].to_string(), expected);
+        }
+        assert!(resolve("127.0.0.1:port").is_err());
+    }
+}

@@ -1,0 +1,317 @@
+//! One client's socket, and what stands behind it: a handshake, then a session with a device.
+//!
+//! Readiness is kept as bits, because the system tells of each change only once: a bit stays set
+//! until a call says "would block" or moves less than it could have. Each turn moves a bounded
+//! amount, so that one busy client leaves room for others.
+//!
+//! Contract: runs on the reactor, never blocks; whatever a client does ends in an [`End`], never in
+//! a panic.
+
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+
+use super::token::Key;
+use crate::handshake::{Handshake, REQUEST_LEN_MAX, Wish};
+use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::session::{SLICES_MAX, Session, Violation};
+use crate::usb::{Candidate, Port};
+use crate::wire;
+use crate::wire::op::UsbDevice;
+use crate::wire::types::BusId;
+use crate::worker::Worker;
+
+/// Reads of one turn: at 64 KiB each, a megabyte before others have theirs.
+const READS_PER_TURN: usize = 16;
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client closed it.
+    Closed,
+    /// The system says that it is broken.
+    Socket(io::Error),
+    /// The handshake is not one.
+    Handshake(wire::Error),
+    /// What followed the handshake is not the protocol.
+    Violation(Violation),
+    /// The handshake, or the last bytes of a reply, took too long.
+    TimedOut,
+    /// All is said and the client is done with it.
+    Finished,
+    /// The server stops.
+    Stopping,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed by the client"),
+            Self::Socket(error) => write!(f, "connection lost: {error}"),
+            Self::Handshake(error) => write!(f, "not a USB/IP request: {error}"),
+            Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
+            Self::TimedOut => f.write_str("no complete request in time"),
+            Self::Finished => f.write_str("done"),
+            Self::Stopping => f.write_str("the server stops"),
+        }
+    }
+}
+
+/// How far a connection is.
+pub(super) enum Stage<P: Port> {
+    /// Its request is arriving.
+    Handshake(Handshake),
+    /// Its request is known and waits for a scan.
+    Asked(Wish),
+    /// Its device is being opened; this is what the client will be told.
+    Opening(Box<UsbDevice>),
+    /// It has its device.
+    Attached(Box<Session<P>>),
+    /// Its device is being given back.
+    Returning,
+    /// It has no device, or none any more; what is left is to write.
+    Finishing,
+}
+
+/// A client.
+pub(super) struct Connection<C: Candidate> {
+    pub(super) key: Key,
+    pub(super) peer: SocketAddr,
+    /// `None` when it is closed and only the device is left to be given back.
+    pub(super) stream: Option<TcpStream>,
+    pub(super) stage: Stage<C::Port>,
+    /// The device it holds.
+    pub(super) busid: Option<BusId>,
+    pub(super) worker: Option<Worker<C>>,
+    /// The device's descriptors that are registered.
+    pub(super) device_fds: Vec<RawFd>,
+    /// When it is closed if it does not get further.
+    pub(super) deadline: Option<Instant>,
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// The device may have something to reap.
+    pub(super) device_ready: bool,
+    /// It stands in the list of those to serve.
+    pub(super) queued: bool,
+    /// The handshake's reply, and how much of it was written.
+    reply: Vec<u8>,
+    reply_written: usize,
+}
+
+impl<C: Candidate> Connection<C> {
+    pub(super) fn new(key: Key, stream: TcpStream, peer: SocketAddr, now: Instant) -> Self {
+        Self {
+            key,
+            peer,
+            stream: Some(stream),
+            stage: Stage::Handshake(Handshake::default()),
+            busid: None,
+            worker: None,
+            device_fds: Vec::new(),
+            deadline: Some(now + HANDSHAKE_TIMEOUT),
+            readable: false,
+            writable: true,
+            device_ready: false,
+            queued: false,
+            reply: Vec::new(),
+            reply_written: 0,
+        }
+    }
+
+    /// The session, once there is one.
+    pub(super) fn session(&mut self) -> Option<&mut Session<C::Port>> {
+        match &mut self.stage {
+            Stage::Attached(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// When it must be served even without an event of its own.
+    pub(super) fn device_deadline(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Attached(session) => session.next_deadline(),
+            _ => None,
+        }
+    }
+
+    /// Nothing is left of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.stream.is_none()
+            && matches!(self.stage, Stage::Handshake(_) | Stage::Asked(_) | Stage::Finishing)
+    }
+
+    /// Answers the handshake with what `emit` writes.
+    pub(super) fn answer(&mut self, emit: impl FnOnce(&mut Vec<u8>)) {
+        self.reply.clear();
+        self.reply_written = 0;
+        emit(&mut self.reply);
+    }
+
+    /// Nothing more is to come: what there is is written, then the client may close.
+    pub(super) fn finish(&mut self, now: Instant) {
+        self.stage = Stage::Finishing;
+        self.deadline = Some(now + HANDSHAKE_TIMEOUT);
+    }
+
+    /// Reads the request.
+    pub(super) fn read_request(&mut self) -> Result<Option<Wish>, End> {
+        let (Stage::Handshake(handshake), Some(stream)) = (&mut self.stage, &mut self.stream)
+        else {
+            return Ok(None);
+        };
+        let mut buffer = [0; REQUEST_LEN_MAX];
+        while self.readable {
+            let room = &mut buffer[..handshake.wanted()];
+            let Some(len) = read(&mut self.readable, || stream.read(room))? else { break };
+            let wish = handshake.receive(&buffer[..len]).map_err(End::Handshake)?;
+            if let Some(wish) = wish {
+                self.stage = Stage::Asked(wish);
+                self.deadline = None;
+                return Ok(Some(wish));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Moves bytes and completions for the session, as far as one turn goes. True when there is
+    /// more to do at once.
+    pub(super) fn serve_session(&mut self, now: Instant) -> Result<bool, End> {
+        self.reap(now);
+        let mut reads = READS_PER_TURN;
+        while reads > 0 && self.read_commands(now)? {
+            self.reap(now);
+            self.flush(now)?;
+            reads -= 1;
+        }
+        self.flush(now)?;
+        Ok(reads == 0 || self.device_ready)
+    }
+
+    /// Collects what has ended, if anything may have.
+    fn reap(&mut self, now: Instant) {
+        let Stage::Attached(session) = &mut self.stage else { return };
+        if self.device_ready || session.next_deadline().is_some_and(|at| at <= now) {
+            self.device_ready = session.reap(now);
+        }
+    }
+
+    /// Reads once. True when something was taken in and there may be more.
+    fn read_commands(&mut self, now: Instant) -> Result<bool, End> {
+        let (Stage::Attached(session), Some(stream)) = (&mut self.stage, &mut self.stream) else {
+            return Ok(false);
+        };
+        if session.has_unparsed() && session.wants_input() {
+            session.rx_advance(0, now).map_err(End::Violation)?;
+        }
+        if !self.readable || !session.wants_input() {
+            return Ok(false);
+        }
+        let (payload, scratch) = session.rx_slices();
+        let room = payload.len() + scratch.len();
+        let mut slices = [IoSliceMut::new(payload), IoSliceMut::new(scratch)];
+        let Some(len) = read(&mut self.readable, || stream.read_vectored(&mut slices))? else {
+            return Ok(false);
+        };
+        // Less than there was room for: the socket is empty, and new bytes are a new event.
+        self.readable &= len == room;
+        session.rx_advance(len, now).map_err(End::Violation)?;
+        Ok(true)
+    }
+
+    /// Writes what there is, as far as the socket takes it.
+    pub(super) fn flush(&mut self, now: Instant) -> Result<(), End> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        while self.writable && self.reply_written < self.reply.len() {
+            let rest = &self.reply[self.reply_written..];
+            self.reply_written += write(&mut self.writable, rest.len(), || stream.write(rest))?;
+        }
+        let Stage::Attached(session) = &mut self.stage else { return Ok(()) };
+        while self.writable {
+            session.stage();
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = session.tx_slices(&mut slices);
+            if count == 0 {
+                break;
+            }
+            let slices = &slices[..count];
+            let len = slices.iter().map(|slice| slice.len()).sum();
+            let written = write(&mut self.writable, len, || stream.write_vectored(slices))?;
+            session.tx_advance(written, now);
+        }
+        Ok(())
+    }
+
+    /// Whether everything there was to write is with the socket.
+    pub(super) fn is_flushed(&self) -> bool {
+        let session_flushed = match &self.stage {
+            Stage::Attached(session) => !session.has_output(),
+            _ => true,
+        };
+        self.reply_written == self.reply.len() && session_flushed
+    }
+
+    /// Serves a connection on which nothing more is to come: writes the rest, says so, and waits
+    /// for the client to close. Closing first, with bytes of the client unread, would make the
+    /// system reset the connection and could destroy a reply that is still under way.
+    pub(super) fn serve_finishing(&mut self, now: Instant) -> Result<(), End> {
+        self.flush(now)?;
+        if !self.is_flushed() {
+            return Ok(());
+        }
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut buffer = [0; 4096];
+        for _ in 0..READS_PER_TURN {
+            if !self.readable {
+                break;
+            }
+            match read(&mut self.readable, || stream.read(&mut buffer)) {
+                Ok(_) => {}
+                Err(End::Closed) => return Err(End::Finished),
+                Err(end) => return Err(end),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads once: `None` when there is nothing yet.
+fn read(
+    readable: &mut bool,
+    call: impl FnOnce() -> io::Result<usize>,
+) -> Result<Option<usize>, End> {
+    match call() {
+        Ok(0) => Err(End::Closed),
+        Ok(len) => Ok(Some(len)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            *readable = false;
+            Ok(None)
+        }
+        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(None),
+        Err(error) => Err(End::Socket(error)),
+    }
+}
+
+/// Writes once, `len` bytes or fewer.
+fn write(
+    writable: &mut bool,
+    len: usize,
+    call: impl FnOnce() -> io::Result<usize>,
+) -> Result<usize, End> {
+    match call() {
+        Ok(written) => {
+            *writable = written == len;
+            Ok(written)
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            *writable = false;
+            Ok(0)
+        }
+        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
+        Err(error) => Err(End::Socket(error)),
+    }
+}

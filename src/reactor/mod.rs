@@ -1,0 +1,715 @@
+//! The server: one thread that waits for sockets, devices and workers, and moves what is there.
+//!
+//! Events only set bits. Then each turn goes through the same phases: what workers have done, new
+//! clients, deadlines, and each connection that has something to do, a bounded amount of it. What
+//! is left over keeps its bit, and the next wait is then none.
+//!
+//! ```text
+//! poll ─► mark ─► inbox ─► accept ─► deadlines ─► serve each ready connection ─► poll
+//!                   ▲                                 │ read, parse, submit, reap, write
+//!                   └──────────── workers ◄───────────┘ jobs: cancel, perform, close
+//! ```
+//!
+//! Contract: nothing on this thread sleeps but the one wait. Whatever can, is a worker's.
+
+mod connection;
+mod net;
+mod stop;
+mod token;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{debug, error, info, warn};
+use mio::net::TcpListener;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Waker};
+use slab::Slab;
+
+use crate::handshake::Wish;
+use crate::limits::{ATTACHED_MAX, CONNECTIONS_MAX, DeviceLimits, SHUTDOWN_TIMEOUT};
+use crate::rules::{Allowed, Selection};
+use crate::session::{Remains, Session, TaskResult};
+use crate::usb::{Backend, Candidate, EventSource, OpenError, Opened};
+use crate::wire::op::{self, OpStatus, UsbDevice};
+use crate::wire::types::DevId;
+use crate::worker::{Done, Inbox, Owner, Scanner, Worker};
+use connection::{Connection, End, Stage};
+pub use stop::StopHandle;
+use stop::StopSource;
+use token::{Key, Source};
+
+/// Events taken in one wait. More wait for the next turn.
+const EVENTS_PER_TURN: usize = 1024;
+
+/// Clients accepted in one turn, so that a flood of them leaves room for those that are there.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// How long to accept nobody when the process has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where to listen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// Address and port; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// A machine without this protocol is no error.
+    pub optional: bool,
+}
+
+/// How the server is to be.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it listens.
+    pub listen: Vec<Listen>,
+    /// Who may connect beside this machine itself.
+    pub allowed: Allowed,
+    /// What it exports.
+    pub selection: Selection,
+    /// What each attached device may use.
+    pub limits: DeviceLimits,
+    /// Bytes of each socket's send and receive buffer; `None` leaves it to the system.
+    pub socket_buffer: Option<usize>,
+    /// How long to look again and again before sleeping.
+    pub busy_poll: Duration,
+}
+
+/// Requests that wait for a scan.
+#[derive(Default)]
+struct Scans {
+    running: bool,
+    /// Served by the scan that is running.
+    waiting: Vec<Key>,
+    /// Came after it began, so they need another.
+    late: Vec<Key>,
+}
+
+/// The server.
+pub struct Reactor<B: Backend> {
+    poll: Poll,
+    settings: Settings,
+    listeners: Vec<TcpListener>,
+    stop: StopSource,
+    inbox: Inbox<B::Candidate>,
+    scanner: Scanner,
+    scans: Scans,
+    connections: Slab<Connection<B::Candidate>>,
+    /// Connections made so far: what tells a place's users apart.
+    connections_made: u64,
+    /// Connections with something to do.
+    ready: Vec<Key>,
+    /// Connections whose turn it is, kept for its memory.
+    serving: Vec<Key>,
+    accept_ready: bool,
+    accept_paused_until: Option<Instant>,
+    inbox_ready: bool,
+    /// The earliest deadline of any connection, or earlier.
+    next_deadline: Option<Instant>,
+    stopping: Option<Instant>,
+    now: Instant,
+}
+
+impl<B: Backend> Reactor<B> {
+    /// A server that listens and looks for devices, but does nothing before [`Self::run`].
+    ///
+    /// # Errors
+    /// An address can't be listened on, or the system has no room for a thread or a descriptor;
+    /// the message names which.
+    pub fn new(backend: B, settings: Settings) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("the system refuses what a server needs: {error}");
+        let poll = Poll::new().map_err(failed)?;
+        let registry = poll.registry();
+        let mut listeners = Vec::new();
+        for listen in &settings.listen {
+            if let Some(mut listener) = open_listener(*listen)? {
+                let number = u32::try_from(listeners.len()).expect("a handful of listeners");
+                let token = Source::Listener(number).to_token();
+                registry.register(&mut listener, token, Interest::READABLE).map_err(failed)?;
+                listeners.push(listener);
+            }
+        }
+        let waker = Arc::new(Waker::new(registry, Source::Waker.to_token()).map_err(failed)?);
+        let inbox = Inbox::new(waker);
+        let scanner = Scanner::start(backend, &inbox).map_err(failed)?;
+        let stop = StopSource::new(registry, Source::Stop.to_token()).map_err(failed)?;
+        Ok(Self {
+            poll,
+            settings,
+            listeners,
+            stop,
+            inbox,
+            scanner,
+            scans: Scans::default(),
+            connections: Slab::new(),
+            connections_made: 0,
+            ready: Vec::new(),
+            serving: Vec::new(),
+            accept_ready: true,
+            accept_paused_until: None,
+            inbox_ready: true,
+            next_deadline: None,
+            stopping: None,
+            now: Instant::now(),
+        })
+    }
+
+    /// Where it listens, ports that the system chose included.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// What stops it, from any thread or signal handler.
+    ///
+    /// # Errors
+    /// The system has no descriptor for it.
+    pub fn stop_handle(&self) -> io::Result<StopHandle> {
+        self.stop.handle()
+    }
+
+    /// Serves until it is stopped and every device is given back.
+    ///
+    /// # Errors
+    /// The system's, when waiting itself fails.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let mut busy_since = Instant::now();
+        while !self.is_done() {
+            let mut timeout = self.timeout();
+            let idle_for = self.now.saturating_duration_since(busy_since);
+            if idle_for < self.settings.busy_poll {
+                timeout = Some(Duration::ZERO);
+            }
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.now = Instant::now();
+            if !events.is_empty() {
+                busy_since = self.now;
+            }
+            for event in &events {
+                self.mark(event);
+            }
+            self.turn();
+        }
+        Ok(())
+    }
+
+    /// Stopped, and nothing is left, or what is left took too long.
+    fn is_done(&self) -> bool {
+        match self.stopping {
+            Some(_) if self.connections.is_empty() => true,
+            Some(since) if self.now >= since + SHUTDOWN_TIMEOUT => {
+                error!(
+                    "{} device(s) could not be given back in time; the kernel takes them",
+                    self.connections.len()
+                );
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// How long to wait for events.
+    fn timeout(&self) -> Option<Duration> {
+        let accept = self.accept_ready && self.accept_paused_until.is_none();
+        if accept && self.stopping.is_none() || self.inbox_ready || !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let stop = self.stopping.map(|since| since + SHUTDOWN_TIMEOUT);
+        let devices = self.connections.iter().filter_map(|(_, c)| c.device_deadline()).min();
+        let deadlines = [self.next_deadline, self.accept_paused_until, stop, devices];
+        let earliest = deadlines.into_iter().flatten().min()?;
+        Some(earliest.saturating_duration_since(self.now))
+    }
+
+    /// Notes what an event says, and does nothing yet.
+    fn mark(&mut self, event: &mio::event::Event) {
+        match Source::from_token(event.token()) {
+            Some(Source::Listener(_)) => self.accept_ready = true,
+            Some(Source::Waker) => self.inbox_ready = true,
+            Some(Source::Stop) => self.begin_stop(),
+            Some(Source::Client(key)) => {
+                let Some(connection) = find(&mut self.connections, key) else { return };
+                let broken = event.is_error();
+                connection.readable |= event.is_readable() || event.is_read_closed() || broken;
+                connection.writable |= event.is_writable() || event.is_write_closed() || broken;
+                self.queue(key);
+            }
+            Some(Source::Device(key)) => {
+                let Some(connection) = find(&mut self.connections, key) else { return };
+                connection.device_ready = true;
+                let hung_up = event.is_error() || event.is_read_closed() || event.is_write_closed();
+                if hung_up {
+                    let now = self.now;
+                    if let Some(session) = connection.session() {
+                        session.handle_hangup(now);
+                    }
+                }
+                self.queue(key);
+            }
+            None => {}
+        }
+    }
+
+    fn queue(&mut self, key: Key) {
+        if let Some(connection) = find(&mut self.connections, key)
+            && !std::mem::replace(&mut connection.queued, true)
+        {
+            self.ready.push(key);
+        }
+    }
+
+    /// One turn through the phases.
+    fn turn(&mut self) {
+        self.drain_inbox();
+        self.accept();
+        self.expire();
+        self.queue_due_devices();
+        let mut serving = std::mem::replace(&mut self.ready, std::mem::take(&mut self.serving));
+        for key in serving.drain(..) {
+            self.serve(key);
+        }
+        self.serving = serving;
+    }
+
+    fn drain_inbox(&mut self) {
+        self.inbox_ready = false;
+        while let Some(done) = self.inbox.take() {
+            match done {
+                Done::Scanned(result) => self.handle_scanned(result),
+                Done::Opened(owner, result) => self.handle_opened(owner, result),
+                Done::Worked(owner, port, result) => self.handle_worked(owner, port, result),
+                Done::Closed(owner) => self.handle_closed(owner),
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        if self.stopping.is_some() || !self.accept_ready {
+            return;
+        }
+        if self.accept_paused_until.is_some_and(|until| self.now < until) {
+            return;
+        }
+        self.accept_paused_until = None;
+        self.accept_ready = false;
+        for listener in 0..self.listeners.len() {
+            self.accept_from(listener);
+        }
+    }
+
+    /// Accepts a turn's worth of clients of one listener.
+    fn accept_from(&mut self, listener: usize) {
+        use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listeners[listener].accept() {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) if error.kind() == WouldBlock => return,
+                // The client is gone again, or the call was interrupted.
+                Err(error) if matches!(error.kind(), ConnectionAborted | Interrupted) => {}
+                Err(error) => {
+                    warn!("can't accept a client: {error}. Is the limit of open files low?");
+                    self.accept_paused_until = Some(self.now + ACCEPT_PAUSE);
+                    break;
+                }
+            }
+        }
+        // There may be more, of which the system does not tell a second time.
+        self.accept_ready = true;
+    }
+
+    /// Takes up a new client, unless it may not be one.
+    fn admit(&mut self, mut stream: mio::net::TcpStream, peer: SocketAddr) {
+        if !self.settings.allowed.contains(peer.ip()) {
+            info!("{peer}: refused: its address is not among those given by --allow");
+            return;
+        }
+        if self.connections.len() >= CONNECTIONS_MAX {
+            warn!("{peer}: refused: {CONNECTIONS_MAX} clients are connected, which is the most");
+            return;
+        }
+        net::prepare(&stream, self.settings.socket_buffer);
+        let entry = self.connections.vacant_entry();
+        let index = u32::try_from(entry.key()).expect("CONNECTIONS_MAX is small");
+        let key = Key::new(index, self.connections_made);
+        let token = Source::Client(key).to_token();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
+            warn!("{peer}: refused: {error}");
+            return;
+        }
+        self.connections_made += 1;
+        let connection = Connection::new(key, stream, peer, self.now);
+        note_deadline(&mut self.next_deadline, connection.deadline);
+        entry.insert(connection);
+    }
+
+    /// Ends connections that did not get further in time.
+    fn expire(&mut self) {
+        if self.next_deadline.is_none_or(|at| self.now < at) {
+            return;
+        }
+        self.next_deadline = None;
+        let mut expired = Vec::new();
+        for (_, connection) in &self.connections {
+            match connection.deadline {
+                Some(at) if at <= self.now => expired.push(connection.key),
+                deadline => note_deadline(&mut self.next_deadline, deadline),
+            }
+        }
+        for key in expired {
+            self.end(key, &End::TimedOut);
+        }
+    }
+
+    /// Queues connections whose devices want to be looked at by now.
+    fn queue_due_devices(&mut self) {
+        for index in 0..self.connections.capacity() {
+            let Some(connection) = self.connections.get(index) else { continue };
+            if connection.device_deadline().is_some_and(|at| at <= self.now) {
+                let key = connection.key;
+                self.queue(key);
+            }
+        }
+    }
+
+    /// Does what a connection has to do, as far as one turn goes.
+    fn serve(&mut self, key: Key) {
+        let now = self.now;
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        connection.queued = false;
+        let result = match connection.stage {
+            Stage::Handshake(_) => connection.read_request().map(|wish| {
+                if wish.is_some() {
+                    self.request_scan(key);
+                }
+                false
+            }),
+            Stage::Attached(_) => connection.serve_session(now),
+            Stage::Finishing => connection.serve_finishing(now).map(|()| false),
+            Stage::Asked(_) | Stage::Opening(_) | Stage::Returning => Ok(false),
+        };
+        match result {
+            Ok(true) => self.queue(key),
+            Ok(false) => {}
+            Err(end) => self.end(key, &end),
+        }
+        self.dispatch(key);
+    }
+
+    /// Sends what a session wants done to its worker, and moves on a session that is over.
+    fn dispatch(&mut self, key: Key) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        let Stage::Attached(session) = &mut connection.stage else { return };
+        if session.is_finished() && connection.is_flushed() {
+            info!("{}: its device is gone", connection.peer);
+            return self.end(key, &End::Finished);
+        }
+        let Stage::Attached(session) = &mut connection.stage else { return };
+        let Some(worker) = &connection.worker else { return };
+        if let Some(job) = session.take_job() {
+            worker.work(job);
+        } else if session.is_drained() {
+            self.give_back(key);
+        }
+    }
+
+    /// Ends a connection: at once without a device, else when the device has let go of everything.
+    fn end(&mut self, key: Key, end: &End) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        let busid = connection.busid.map(|busid| busid.to_string()).unwrap_or_default();
+        match end {
+            End::Handshake(_) | End::Violation(_) | End::TimedOut => {
+                warn!("{}: {end}", connection.peer);
+            }
+            _ if connection.busid.is_some() => info!("{}: {busid}: {end}", connection.peer),
+            _ => debug!("{}: {end}", connection.peer),
+        }
+        connection.deadline = None;
+        if let Some(mut stream) = connection.stream.take() {
+            let _ = self.poll.registry().deregister(&mut stream);
+        }
+        if let Some(session) = connection.session() {
+            session.begin_teardown();
+            self.queue(key);
+        }
+        self.remove_if_over(key);
+    }
+
+    fn remove_if_over(&mut self, key: Key) {
+        if find(&mut self.connections, key).is_some_and(|connection| connection.is_over()) {
+            self.connections.remove(key.index as usize);
+        }
+    }
+
+    /// Has a session's device given back.
+    fn give_back(&mut self, key: Key) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        for fd in connection.device_fds.drain(..) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        }
+        let stage = std::mem::replace(&mut connection.stage, Stage::Returning);
+        let (Stage::Attached(session), Some(worker)) = (stage, &connection.worker) else { return };
+        if let Some(remains) = session.into_remains() {
+            worker.close(remains);
+        }
+    }
+
+    /// Asks for a scan on behalf of a connection.
+    fn request_scan(&mut self, key: Key) {
+        if self.scans.running {
+            self.scans.late.push(key);
+        } else {
+            self.scans.running = true;
+            self.scans.waiting.push(key);
+            self.scanner.request();
+        }
+    }
+
+    /// Answers the requests that waited for a scan.
+    fn handle_scanned(&mut self, result: Result<Vec<B::Candidate>, String>) {
+        let candidates = result.unwrap_or_else(|error| {
+            error!("{error}");
+            Vec::new()
+        });
+        self.scans.running = false;
+        for key in std::mem::take(&mut self.scans.waiting) {
+            let Some(connection) = find(&mut self.connections, key) else { continue };
+            match connection.stage {
+                Stage::Asked(Wish::Devlist) => self.answer_devlist(key, &candidates),
+                Stage::Asked(Wish::Import(busid)) => {
+                    let candidate = candidates.iter().find(|candidate| {
+                        let info = candidate.info();
+                        info.device.busid == busid && self.settings.selection.exports(info)
+                    });
+                    match candidate {
+                        Some(candidate) => self.begin_import(key, candidate),
+                        None => {
+                            info!("{}: asks for {busid}, which is not exported", connection.peer);
+                            self.refuse_import(key, OpStatus::NoDevice);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        for key in std::mem::take(&mut self.scans.late) {
+            self.request_scan(key);
+        }
+    }
+
+    fn answer_devlist(&mut self, key: Key, candidates: &[B::Candidate]) {
+        let listed: Vec<&UsbDevice> = candidates
+            .iter()
+            .map(Candidate::info)
+            .filter(|info| self.settings.selection.exports(info))
+            .map(|info| &info.device)
+            // What a client has is not on offer, as usbipd has it.
+            .filter(|device| !self.is_held(device))
+            .collect();
+        let now = self.now;
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        connection.answer(|out| op::emit_devlist(listed.into_iter(), out));
+        self.finish(key, now);
+    }
+
+    fn is_held(&self, device: &UsbDevice) -> bool {
+        self.connections.iter().any(|(_, connection)| connection.busid == Some(device.busid))
+    }
+
+    fn begin_import(&mut self, key: Key, candidate: &B::Candidate) {
+        let device = &candidate.info().device;
+        if self.is_held(device) {
+            return self.refuse_import(key, OpStatus::DeviceBusy);
+        }
+        if self.connections.iter().filter(|(_, c)| c.busid.is_some()).count() >= ATTACHED_MAX {
+            warn!("{}: {ATTACHED_MAX} devices are attached, which is the most", device.busid);
+            return self.refuse_import(key, OpStatus::NotAvailable);
+        }
+        let limits = self.settings.limits;
+        match Worker::open(key.to_owner(), candidate.clone(), limits, &self.inbox) {
+            Ok(worker) => {
+                let Some(connection) = find(&mut self.connections, key) else { return };
+                connection.worker = Some(worker);
+                connection.busid = Some(device.busid);
+                connection.stage = Stage::Opening(Box::new(device.clone()));
+            }
+            Err(error) => {
+                warn!("{}: the system has no thread for it: {error}", device.busid);
+                self.refuse_import(key, OpStatus::NotAvailable);
+            }
+        }
+    }
+
+    fn refuse_import(&mut self, key: Key, status: OpStatus) {
+        let now = self.now;
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        connection.answer(|out| op::emit_import(Err(status), out));
+        self.finish(key, now);
+    }
+
+    /// Has a connection write its reply and close.
+    fn finish(&mut self, key: Key, now: Instant) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        connection.finish(now);
+        note_deadline(&mut self.next_deadline, connection.deadline);
+        self.queue(key);
+    }
+
+    /// A device was opened for a client, or could not be.
+    fn handle_opened(
+        &mut self,
+        owner: Owner,
+        result: Result<Opened<<B::Candidate as Candidate>::Port>, OpenError>,
+    ) {
+        let key = Key::from_owner(owner);
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        let opened = match result {
+            Ok(opened) => opened,
+            Err(error) => {
+                warn!("{}: {error}", connection.peer);
+                connection.worker = None;
+                connection.busid = None;
+                return self.refuse_opening(key, error.status);
+            }
+        };
+        let Stage::Opening(device) = std::mem::replace(&mut connection.stage, Stage::Returning)
+        else {
+            return;
+        };
+        let (Some(worker), true) =
+            (&connection.worker, connection.stream.is_some() && self.stopping.is_none())
+        else {
+            if let Some(worker) = &connection.worker {
+                worker.close(Remains::from(opened));
+            }
+            return;
+        };
+        let _ = worker;
+        let devid = DevId::new(device.busnum, device.devnum);
+        let session = Session::new(devid, self.settings.limits, opened);
+        let registry = self.poll.registry();
+        for source in session.event_sources() {
+            match register(registry, source, Source::Device(key)) {
+                Ok(()) => connection.device_fds.push(source.fd),
+                Err(error) => error!("{}: can't watch the device: {error}", device.busid),
+            }
+        }
+        info!(
+            "{}: {}: attached ({:04x}:{:04x})",
+            connection.peer, device.busid, device.id_vendor, device.id_product
+        );
+        connection.answer(|out| op::emit_import(Ok(&device), out));
+        connection.stage = Stage::Attached(Box::new(session));
+        self.queue(key);
+    }
+
+    /// Answers an import whose device could not be opened, if anybody still waits for it.
+    fn refuse_opening(&mut self, key: Key, status: OpStatus) {
+        self.refuse_import(key, status);
+        self.remove_if_over(key);
+    }
+
+    /// A worker has done a job.
+    fn handle_worked(
+        &mut self,
+        owner: Owner,
+        port: <B::Candidate as Candidate>::Port,
+        result: TaskResult<<B::Candidate as Candidate>::Port>,
+    ) {
+        let (key, now) = (Key::from_owner(owner), self.now);
+        if let Some(session) = find(&mut self.connections, key).and_then(Connection::session) {
+            session.finish_job(port, result, now);
+        }
+        self.queue(key);
+    }
+
+    /// A device was given back: it can be imported again.
+    fn handle_closed(&mut self, owner: Owner) {
+        let key = Key::from_owner(owner);
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        if let Some(busid) = connection.busid.take() {
+            info!("{busid}: released");
+        }
+        connection.worker = None;
+        connection.stage = Stage::Finishing;
+        self.remove_if_over(key);
+    }
+
+    /// Stops: no new clients; those that are there get what was already said to them, then every
+    /// device is given back.
+    fn begin_stop(&mut self) {
+        if self.stopping.is_some() || !self.stop.is_requested() {
+            return;
+        }
+        info!("stopping: giving back every device");
+        self.stopping = Some(self.now);
+        for mut listener in self.listeners.drain(..) {
+            let _ = self.poll.registry().deregister(&mut listener);
+        }
+        let keys: Vec<Key> = self.connections.iter().map(|(_, c)| c.key).collect();
+        for key in keys {
+            self.stop_connection(key);
+        }
+    }
+
+    /// Ends a connection between two PDUs.
+    fn stop_connection(&mut self, key: Key) {
+        let now = self.now;
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        // As much as the socket takes now; a client that reads nothing gets no more.
+        let _ = connection.flush(now);
+        self.end(key, &End::Stopping);
+    }
+}
+
+impl<B: Backend> std::fmt::Debug for Reactor<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reactor").field("connections", &self.connections.len()).finish()
+    }
+}
+
+/// The connection of a key, unless it is over and another has its place.
+fn find<C: Candidate>(
+    connections: &mut Slab<Connection<C>>,
+    key: Key,
+) -> Option<&mut Connection<C>> {
+    connections.get_mut(key.index as usize).filter(|connection| connection.key == key)
+}
+
+fn note_deadline(next: &mut Option<Instant>, deadline: Option<Instant>) {
+    *next = [*next, deadline].into_iter().flatten().min();
+}
+
+fn open_listener(listen: Listen) -> Result<Option<TcpListener>, String> {
+    match net::listen(listen.address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if listen.optional && is_no_such_protocol(&error) => {
+            debug!("not listening on {}: {error}", listen.address);
+            Ok(None)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(format!(
+            "{} is in use, perhaps by another USB/IP server; choose another with --listen",
+            listen.address
+        )),
+        Err(error) => Err(format!("can't listen on {}: {error}", listen.address)),
+    }
+}
+
+/// The machine has no address of this kind, or does not know the protocol at all.
+fn is_no_such_protocol(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable || matches!(error.raw_os_error(), Some(97 | 47))
+}
+
+fn register(registry: &Registry, source: EventSource, token: Source) -> io::Result<()> {
+    let interest = match (source.readable, source.writable) {
+        (true, true) => Interest::READABLE | Interest::WRITABLE,
+        (false, true) => Interest::WRITABLE,
+        _ => Interest::READABLE,
+    };
+    registry.register(&mut SourceFd(&source.fd), token.to_token(), interest)
+}

@@ -1,0 +1,60 @@
+//! Sockets: listening, and what every client's socket is set to.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+/// Connections that wait to be accepted; the system may allow fewer.
+const BACKLOG: i32 = 1024;
+
+/// When a silent client is asked for a sign of life, how often, and how many times: gone after 10 +
+/// 3 × 2 seconds. The protocol has no heartbeat of its own.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// How long sent data may go without an acknowledgement before the client is gone.
+#[cfg(target_os = "linux")]
+const USER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Starts listening.
+///
+/// # Errors
+/// The system's.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    // Each protocol has a listener of its own, as usbipd has it.
+    if matches!(address.ip(), IpAddr::V6(_)) {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// Prepares a client's socket. `buffer` is the size of its send and receive buffers in bytes, where
+/// the system's own choice is not wanted. A client whose socket refuses an option is served all the
+/// same.
+pub(super) fn prepare(stream: &TcpStream, buffer: Option<usize>) {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    let mut results = vec![socket.set_tcp_nodelay(true), socket.set_tcp_keepalive(&keepalive)];
+    #[cfg(target_os = "linux")]
+    results.push(socket.set_tcp_user_timeout(Some(USER_TIMEOUT)));
+    if let Some(buffer) = buffer {
+        results.push(socket.set_send_buffer_size(buffer));
+        results.push(socket.set_recv_buffer_size(buffer));
+    }
+    for error in results.into_iter().filter_map(Result::err) {
+        log::debug!("a socket option was refused: {error}");
+    }
+}

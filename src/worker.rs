@@ -1,0 +1,166 @@
+//! Threads for what can sleep: one that looks for devices, and one for each attached device.
+//!
+//! A thread of its own for each device means that a request that takes seconds holds up that device
+//! and no other. Both kinds take one task at a time and put the result into the reactor's
+//! [`Inbox`], which wakes it.
+//!
+//! Contract: the reactor never waits here: channels have room for every task that can be under way.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use mio::Waker;
+
+use crate::limits::{ATTACHED_MAX, DeviceLimits};
+use crate::session::{Job, Remains, TaskResult};
+use crate::usb::{Backend, Candidate, OpenError, Opened};
+
+/// Identifies the connection a task belongs to.
+pub(crate) type Owner = usize;
+
+/// What a worker has done.
+pub(crate) enum Done<C: Candidate> {
+    /// The devices that are present.
+    Scanned(Result<Vec<C>, String>),
+    /// A device was opened, or could not be.
+    Opened(Owner, Result<Opened<C::Port>, OpenError>),
+    /// A port comes back.
+    Worked(Owner, C::Port, TaskResult<C::Port>),
+    /// A device was given back.
+    Closed(Owner),
+}
+
+/// Results under way at most: one of each device's worker, and one scan.
+const RESULTS_MAX: usize = ATTACHED_MAX + 1;
+
+/// Where workers put what they have done.
+pub(crate) struct Inbox<C: Candidate> {
+    receiver: Receiver<Done<C>>,
+    sender: Outbox<C>,
+}
+
+/// A worker's end of the inbox.
+struct Outbox<C: Candidate> {
+    sender: SyncSender<Done<C>>,
+    waker: Arc<Waker>,
+}
+
+impl<C: Candidate> Clone for Outbox<C> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), waker: Arc::clone(&self.waker) }
+    }
+}
+
+impl<C: Candidate> Outbox<C> {
+    /// Delivers a result. When the reactor is gone, so is everybody who could use it.
+    fn put(&self, done: Done<C>) {
+        if self.sender.send(done).is_ok() {
+            // Fails only when the system is out of memory for a counter it already has.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+impl<C: Candidate> Inbox<C> {
+    pub(crate) fn new(waker: Arc<Waker>) -> Self {
+        let (sender, receiver) = sync_channel(RESULTS_MAX);
+        Self { receiver, sender: Outbox { sender, waker } }
+    }
+
+    /// The next result, if there is one.
+    pub(crate) fn take(&self) -> Option<Done<C>> {
+        self.receiver.try_recv().ok()
+    }
+}
+
+/// The thread that looks for devices.
+pub(crate) struct Scanner {
+    requests: SyncSender<()>,
+}
+
+impl Scanner {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub(crate) fn start<B: Backend>(
+        mut backend: B,
+        inbox: &Inbox<B::Candidate>,
+    ) -> io::Result<Self> {
+        let (requests, receiver) = sync_channel(1);
+        let outbox = inbox.sender.clone();
+        thread::Builder::new().name("discovery".to_owned()).spawn(move || {
+            while receiver.recv().is_ok() {
+                outbox.put(Done::Scanned(backend.scan()));
+            }
+        })?;
+        Ok(Self { requests })
+    }
+
+    /// Asks for a scan. Only one may be under way.
+    pub(crate) fn request(&self) {
+        let sent = self.requests.try_send(());
+        debug_assert!(sent.is_ok(), "one scan at a time");
+    }
+}
+
+/// What a device's worker can be asked to do.
+enum Task<C: Candidate> {
+    Work(Job<C::Port>),
+    Close(Remains<C::Port>),
+}
+
+/// The thread of one device, from before it is opened until it is given back.
+pub(crate) struct Worker<C: Candidate> {
+    tasks: SyncSender<Task<C>>,
+}
+
+impl<C: Candidate> Worker<C> {
+    /// Starts the thread, which opens the device first.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub(crate) fn open(
+        owner: Owner,
+        candidate: C,
+        limits: DeviceLimits,
+        inbox: &Inbox<C>,
+    ) -> io::Result<Self> {
+        let (tasks, receiver) = sync_channel(1);
+        let outbox = inbox.sender.clone();
+        let name = format!("usb {}", candidate.info().device.busid);
+        thread::Builder::new().name(name).spawn(move || {
+            outbox.put(Done::Opened(owner, candidate.open(&limits)));
+            while let Ok(task) = receiver.recv() {
+                outbox.put(match task {
+                    Task::Work(job) => {
+                        let (port, result) = job.run();
+                        Done::Worked(owner, port, result)
+                    }
+                    Task::Close(remains) => {
+                        remains.close();
+                        Done::Closed(owner)
+                    }
+                });
+            }
+        })?;
+        Ok(Self { tasks })
+    }
+
+    /// Hands over a job. The port in it makes sure that only one is under way.
+    pub(crate) fn work(&self, job: Job<C::Port>) {
+        self.give(Task::Work(job));
+    }
+
+    /// Has the device given back.
+    pub(crate) fn close(&self, remains: Remains<C::Port>) {
+        self.give(Task::Close(remains));
+    }
+
+    fn give(&self, task: Task<C>) {
+        let sent = self.tasks.try_send(task);
+        debug_assert!(sent.is_ok(), "a worker has one task at a time and outlives its handle");
+    }
+}
