@@ -104,9 +104,9 @@ impl SimBus {
         entries.push(Entry {
             busid,
             devnum: DEVNUM_FIRST + number,
+            model: Some(Model::new(&spec, &serial)),
             descriptors: Arc::new(Model::descriptors(&spec, serial)),
             plug: Arc::default(),
-            model: Some(Model::new(&spec)),
             spec,
             opens: 0,
             refusals: 0,

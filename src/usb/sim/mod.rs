@@ -5,7 +5,7 @@
 //! - [`bus`]: the devices, plugged in or not; what tests hold.
 //! - [`port`], [`transfer`], and privately `controller`, `endpoint` and `control`: the host
 //!   controller, the same for all models.
-//! - `model` and the models: [`microphone`], [`loopback`].
+//! - `model` and the models: [`disk`], [`microphone`], [`loopback`].
 //!
 //! Contract: as the traits of [`crate::usb`] say. Given the times that it is told, everything is
 //! deterministic.
@@ -14,6 +14,7 @@ pub mod bus;
 mod control;
 mod controller;
 mod descriptors;
+pub mod disk;
 mod endpoint;
 pub mod loopback;
 pub mod microphone;

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use super::controller::Controller;
 use super::descriptors::Descriptors;
+use super::disk::{self, Disk};
 use super::loopback::{self, Loopback};
 use super::microphone::{self, Microphone};
 use super::spec::{Kind, Spec};
 use crate::wire::setup::Setup;
-use crate::wire::types::EndpointAddress;
+use crate::wire::types::{Direction, EndpointAddress};
 
 /// What a URB moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,17 +34,25 @@ impl Moved {
     pub(super) const fn bytes(bytes: usize) -> Self {
         Self { bytes, stalled: false }
     }
+
+    /// So many bytes, and then a stall.
+    pub(super) const fn stall(bytes: usize) -> Self {
+        Self { bytes, stalled: true }
+    }
 }
 
 /// A simulated device, without the host's side of it.
 pub(super) enum Model {
+    Disk(Box<Disk>),
     Loopback(Box<Loopback>),
     Microphone(Microphone),
 }
 
 impl Model {
-    pub(super) fn new(spec: &Spec) -> Self {
+    /// A model; `serial` is the device's own.
+    pub(super) fn new(spec: &Spec, serial: &str) -> Self {
         match spec.kind {
+            Kind::Disk { size } => Self::Disk(Box::new(Disk::new(size, serial))),
             Kind::Loopback => Self::Loopback(Box::new(Loopback::new(spec.paced))),
             Kind::Microphone => Self::Microphone(Microphone::new(spec.paced)),
         }
@@ -52,6 +61,7 @@ impl Model {
     /// The descriptors of a model; `serial` is the device's own.
     pub(super) fn descriptors(spec: &Spec, serial: String) -> Descriptors {
         match spec.kind {
+            Kind::Disk { .. } => disk::descriptors(serial),
             Kind::Loopback => loopback::descriptors(serial),
             Kind::Microphone => microphone::descriptors(serial),
         }
@@ -60,6 +70,7 @@ impl Model {
     /// Whether the device would do anything but keep the host waiting on this endpoint.
     pub(super) fn ready(&self, endpoint: EndpointAddress) -> bool {
         match self {
+            Self::Disk(disk) => disk.ready(endpoint.direction() == Direction::In),
             Self::Loopback(loopback) => loopback.ready(endpoint),
             Self::Microphone(_) => true,
         }
@@ -69,6 +80,7 @@ impl Model {
     /// the URB.
     pub(super) fn fill(&mut self, endpoint: EndpointAddress, room: &mut [u8]) -> Moved {
         match self {
+            Self::Disk(disk) => disk.fill(room),
             Self::Loopback(loopback) => Moved::bytes(loopback.fill(endpoint, room)),
             Self::Microphone(_) => Moved::bytes(0),
         }
@@ -78,8 +90,17 @@ impl Model {
     /// when it is ready again.
     pub(super) fn consume(&mut self, endpoint: EndpointAddress, data: &[u8]) -> Moved {
         match self {
+            Self::Disk(disk) => disk.consume(data),
             Self::Loopback(loopback) => Moved::bytes(loopback.consume(endpoint, data)),
             Self::Microphone(_) => Moved::bytes(data.len()),
+        }
+    }
+
+    /// Learns that a fault ended a URB before its data was through.
+    pub(super) const fn cut_short(&mut self) {
+        match self {
+            Self::Disk(disk) => disk.cut_short(),
+            Self::Loopback(_) | Self::Microphone(_) => {}
         }
     }
 
@@ -88,6 +109,7 @@ impl Model {
         match self {
             Self::Loopback(loopback) => loopback.fill_packet(endpoint, room),
             Self::Microphone(microphone) => microphone.fill_packet(room),
+            Self::Disk(_) => 0,
         }
     }
 
@@ -95,7 +117,7 @@ impl Model {
     pub(super) fn consume_packet(&mut self, endpoint: EndpointAddress, data: &[u8]) {
         match self {
             Self::Loopback(loopback) => loopback.consume_packet(endpoint, data),
-            Self::Microphone(_) => {}
+            Self::Disk(_) | Self::Microphone(_) => {}
         }
     }
 
@@ -103,7 +125,7 @@ impl Model {
     pub(super) fn finish(&mut self, endpoint: EndpointAddress, empty_packet: bool) {
         match self {
             Self::Loopback(loopback) => loopback.finish(endpoint, empty_packet),
-            Self::Microphone(_) => {}
+            Self::Disk(_) | Self::Microphone(_) => {}
         }
     }
 
@@ -111,7 +133,7 @@ impl Model {
     pub(super) fn fill_late(&mut self, endpoint: EndpointAddress, room: &mut [u8]) -> usize {
         match self {
             Self::Loopback(loopback) => loopback.fill_late(endpoint, room),
-            Self::Microphone(_) => 0,
+            Self::Disk(_) | Self::Microphone(_) => 0,
         }
     }
 
@@ -119,7 +141,7 @@ impl Model {
     pub(super) const fn note_setup(&mut self, setup: &Setup) {
         match self {
             Self::Loopback(loopback) => loopback.note_setup(setup),
-            Self::Microphone(_) => {}
+            Self::Disk(_) | Self::Microphone(_) => {}
         }
     }
 
@@ -132,6 +154,7 @@ impl Model {
         controller: &mut Controller,
     ) -> Option<usize> {
         match self {
+            Self::Disk(disk) => disk.control(setup, data),
             Self::Loopback(loopback) => loopback.control(setup, data, controller),
             Self::Microphone(_) => Microphone::control(setup, data),
         }
@@ -142,6 +165,7 @@ impl Model {
         match self {
             Self::Loopback(loopback) => loopback.period(endpoint),
             Self::Microphone(microphone) => microphone.period(),
+            Self::Disk(_) => Duration::ZERO,
         }
     }
 
@@ -150,12 +174,14 @@ impl Model {
         match self {
             Self::Loopback(loopback) => loopback.restart(endpoint),
             Self::Microphone(microphone) => microphone.restart(endpoint),
+            Self::Disk(_) => {}
         }
     }
 
     /// Was reset, or opened by another client. Its endpoints are restarted besides.
     pub(super) fn reset(&mut self) {
         match self {
+            Self::Disk(disk) => disk.reset(),
             Self::Loopback(loopback) => loopback.reset(),
             Self::Microphone(_) => {}
         }

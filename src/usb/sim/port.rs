@@ -281,6 +281,9 @@ impl Device {
         if !is_in && urb.done < limit && !moved.stalled {
             return false;
         }
+        if matches!(urb.plan, Plan::Short(_) | Plan::Stall(_)) {
+            model.cut_short();
+        }
         urb.status = if moved.stalled { Status::EPIPE } else { urb.plan.status() };
         state.halted = urb.status == Status::EPIPE;
         let full = urb.done == urb.length && urb.length.is_multiple_of(state.packet_len);

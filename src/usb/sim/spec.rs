@@ -4,6 +4,7 @@
 //!
 //! | option | meaning | models |
 //! | --- | --- | --- |
+//! | `size=SIZE` | so many bytes, from 1M to 2G | `disk` (16M) |
 //! | `count=K` | so many of them | all |
 //! | `delay=TIME` | each URB ends so long after it was submitted | all |
 //! | `fault=slow`, `fault=slow=TIME` | opening and special requests take a second, or TIME | all |
@@ -12,21 +13,31 @@
 //! | `fault=vanish@N` | the device is unplugged while the Nth URB is in flight | all |
 //! | `pace=on`, `pace=off` | whether isochronous packets take their time on the bus | `microphone` (on), `loopback` (off) |
 //!
-//! URBs of the default endpoint don't count. A TIME is a number with `us`, `ms` or `s`.
+//! URBs of the default endpoint don't count. A TIME is a number with `us`, `ms` or `s`, a
+//! SIZE a number of bytes or one with `K`, `M` or `G`.
 //!
 //! Contract: plain data; errors are sentences for the user.
 
 use std::fmt;
 use std::time::Duration;
 
+use super::disk::{SIZE_DEFAULT, SIZE_MAX, SIZE_MIN};
+
 /// Most simulated devices: each has an address of its own on bus 1, whose root hub has the first.
 pub const DEVICES_MAX: usize = 254;
+
+/// Bytes of all disks together at most. They cost what is written to them, but the system has to
+/// grant them all at once.
+const DISKS_LEN_MAX: usize = 16 << 30;
+
+/// One of each, for whoever does not say.
+pub const DEFAULT: &str = "disk,microphone,loopback";
 
 /// How long opening takes with `fault=slow`, unless it says.
 const SLOW_DEFAULT: Duration = Duration::from_secs(1);
 
 /// What there is.
-const KINDS: &str = "the simulated devices are microphone and loopback";
+const KINDS: &str = "the simulated devices are disk, microphone and loopback";
 
 /// A device to simulate.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,6 +57,11 @@ pub struct Spec {
 /// What a simulated device is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
+    /// A USB stick: see [`super::disk`].
+    Disk {
+        /// Bytes it holds.
+        size: usize,
+    },
     /// Sources, sinks and a loop: see [`super::loopback`].
     Loopback,
     /// A microphone that hears a ramp: see [`super::microphone`].
@@ -95,12 +111,20 @@ impl Spec {
                 "{total} simulated devices are too many: one bus has room for {DEVICES_MAX}"
             )));
         }
+        let disks = specs.iter().map(|spec| match spec.kind {
+            Kind::Disk { size } => size.saturating_mul(spec.count),
+            _ => 0,
+        });
+        if disks.fold(0, usize::saturating_add) > DISKS_LEN_MAX {
+            return Err(SpecError("all simulated disks together have 16G at most".to_owned()));
+        }
         Ok(specs)
     }
 
     fn parse(text: &str) -> Result<Self, SpecError> {
         let mut parts = text.split(':');
         let mut spec = match parts.next().unwrap_or_default() {
+            "disk" => Self::new(Kind::Disk { size: SIZE_DEFAULT }),
             "loopback" => Self::new(Kind::Loopback),
             "microphone" => Self::new(Kind::Microphone),
             other => return Err(SpecError(format!("{KINDS}; there is no “{other}”"))),
@@ -113,11 +137,12 @@ impl Spec {
 
     fn set(&mut self, option: &str) -> Result<(), SpecError> {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        match name {
-            "count" => self.count = parse_count(value)?,
-            "delay" => self.delay = parse_duration(value)?,
-            "fault" => self.fault = Some(Fault::parse(value)?),
-            "pace" => self.paced = parse_switch(value)?,
+        match (name, &mut self.kind) {
+            ("size", Kind::Disk { size }) => *size = parse_size(value)?,
+            ("pace", Kind::Loopback | Kind::Microphone) => self.paced = parse_switch(value)?,
+            ("count", _) => self.count = parse_count(value)?,
+            ("delay", _) => self.delay = parse_duration(value)?,
+            ("fault", _) => self.fault = Some(Fault::parse(value)?),
             _ => return Err(self.unknown_option(option)),
         }
         Ok(())
@@ -125,6 +150,7 @@ impl Spec {
 
     fn unknown_option(&self, option: &str) -> SpecError {
         let (kind, options) = match self.kind {
+            Kind::Disk { .. } => ("disk", "size, count, delay and fault"),
             Kind::Loopback => ("loopback", "count, delay, fault and pace"),
             Kind::Microphone => ("microphone", "count, delay, fault and pace"),
         };
@@ -160,6 +186,26 @@ fn parse_number(text: &str) -> Result<u64, SpecError> {
     number
         .filter(|&n| n > 0)
         .ok_or_else(|| SpecError(format!("URBs are counted from 1: “{text}” is not one")))
+}
+
+fn parse_size(text: &str) -> Result<usize, SpecError> {
+    let digits = text.trim_end_matches(['K', 'M', 'G']);
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err(not_a_size(text)),
+    };
+    let number: usize = digits.parse().map_err(|_| not_a_size(text))?;
+    let size = number.checked_mul(1 << shift);
+    size.filter(|size| (SIZE_MIN..=SIZE_MAX).contains(size)).ok_or_else(|| not_a_size(text))
+}
+
+fn not_a_size(text: &str) -> SpecError {
+    SpecError(format!(
+        "a disk's size is a number of bytes, or one with K, M or G, from 1M to 2G, not “{text}”"
+    ))
 }
 
 fn parse_duration(text: &str) -> Result<Duration, SpecError> {
@@ -207,6 +253,9 @@ mod tests {
         let specs =
             Spec::parse_list("loopback,loopback:count=64:delay=2ms:fault=vanish@100").unwrap();
         assert_eq!(specs[0], Spec::new(Kind::Loopback));
+        let disk = Spec::parse_list("disk:size=64M,disk").unwrap();
+        assert_eq!(disk[0].kind, Kind::Disk { size: 64 << 20 });
+        assert_eq!(disk[1].kind, Kind::Disk { size: 16 << 20 });
         let second = Spec {
             count: 64,
             delay: Duration::from_millis(2),
@@ -214,6 +263,15 @@ mod tests {
             ..Spec::new(Kind::Loopback)
         };
         assert_eq!(specs[1], second);
+    }
+
+    #[test]
+    fn the_default_is_one_of_each() {
+        let specs = Spec::parse_list(DEFAULT).unwrap();
+        let kinds: Vec<Kind> = specs.iter().map(|spec| spec.kind).collect();
+        let disk = Kind::Disk { size: SIZE_DEFAULT };
+        assert_eq!(kinds, [disk, Kind::Microphone, Kind::Loopback]);
+        assert!(specs[1].paced, "a microphone keeps time");
     }
 
     #[test]
@@ -237,6 +295,12 @@ mod tests {
         assert!(error("loopback:delay=99999999999s").contains("2ms"));
         assert!(error("loopback:count=0").contains("254"));
         assert!(error("loopback:count=254,loopback").contains("too many"));
+        assert!(error("loopback:size=1M").contains("count, delay"));
+        assert!(error("disk:pace=on").contains("size, count"));
+        for size in ["", "M", "1", "1MM", "3G", "-1M", "99999999999999999999"] {
+            assert!(error(&format!("disk:size={size}")).contains("1M to 2G"));
+        }
+        assert!(error("disk:size=1G:count=9,disk:size=2G:count=4").contains("16G"));
         assert!(error("loopback:pace=yes").contains("on or off"));
     }
 }

@@ -58,7 +58,12 @@ fn differing(data: &[u8], expected: &[u8]) -> u64 {
     if data == expected {
         return 0;
     }
-    data.iter().zip(expected).map(|(a, b)| u64::from(a != b)).sum()
+    // What fits into a byte is counted in bytes, many at a time: a client that sends something else
+    // altogether should not be much slower.
+    let chunks = data.chunks(255).zip(expected.chunks(255));
+    let count =
+        |(a, b): (&[u8], &[u8])| -> u8 { a.iter().zip(b).map(|(a, b)| u8::from(a != b)).sum() };
+    chunks.map(|pair| u64::from(count(pair))).sum()
 }
 
 #[cfg(test)]

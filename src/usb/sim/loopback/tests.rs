@@ -112,6 +112,16 @@ fn the_loop_returns_what_was_written() {
 }
 
 #[test]
+fn a_urb_does_not_overtake_one_that_waits() {
+    let mut host = open();
+    let first = host.submit(0x82, &[0; 4], &[]);
+    host.submit(0x02, b"onetwo", &[]);
+    let second = host.submit(0x82, &[0; 2], &[]);
+    assert_eq!(host.wait(first).data, *b"onet");
+    assert_eq!(host.wait(second).data, *b"wo");
+}
+
+#[test]
 fn the_loop_holds_back_what_it_has_no_room_for() {
     let mut host = open();
     let data = pattern(7, 3 * LOOP_LEN);

@@ -1,0 +1,309 @@
+//! `disk`: a USB stick of high speed. Bulk-only mass storage, SCSI commands, a RAM disk.
+//!
+//! This is the transport (Universal Serial Bus Mass Storage Class, Bulk-Only Transport 1.0): a
+//! command block comes in on 0x02, data goes either way, a status goes out on 0x81. Data may be cut
+//! into URBs in any way; a command block is one URB, as it is one packet on a bus. Commands are
+//! the affair of `scsi`, and what the disk holds at first that of `fat`.
+//!
+//! Where host and device disagree about the data (section 6.7, the thirteen cases) the device
+//! stalls its IN endpoint rather than send less than the host waits for, and takes whatever the
+//! host sends and drops what it does not want.
+//!
+//! Contract: as the models', see `model`. What was written is kept as long as the bus.
+
+mod fat;
+mod scsi;
+#[cfg(test)]
+mod tests;
+
+use scsi::{ANSWER_LEN, Action, BLOCK_LEN, Logical, Sense};
+
+use super::descriptors::{Descriptors, endpoint, interface, put};
+use super::model::Moved;
+use crate::wire::setup::Setup;
+use crate::wire::types::Speed;
+
+/// idProduct; the vendor is 0x1209.
+pub const ID_PRODUCT: u16 = 0x0002;
+
+/// Bytes of a disk unless it is told otherwise.
+pub const SIZE_DEFAULT: usize = 16 << 20;
+
+/// Bytes of the smallest disk.
+pub const SIZE_MIN: usize = 1 << 20;
+
+/// Bytes of the largest disk: a FAT16 file system fills no more.
+pub const SIZE_MAX: usize = 2 << 30;
+
+/// The endpoint that data and status come from.
+pub const IN: u8 = 0x81;
+/// The endpoint that takes commands and data.
+pub const OUT: u8 = 0x02;
+
+/// Bytes of a packet.
+const PACKET_LEN: usize = 512;
+
+/// Mass storage, transparent SCSI commands, bulk-only transport.
+const CLASS: [u8; 3] = [8, 6, 0x50];
+
+pub(super) fn descriptors(serial: String) -> Descriptors {
+    Descriptors::new(
+        Speed::High,
+        ID_PRODUCT,
+        "Simulated disk",
+        serial,
+        &[&interface(0, 0, 2, CLASS), &endpoint(IN, 2, 512, 0), &endpoint(OUT, 2, 512, 0)],
+    )
+}
+
+/// Bytes of a command block wrapper.
+const CBW_LEN: usize = 31;
+/// Bytes of a command status wrapper.
+const CSW_LEN: usize = 13;
+
+const CBW_SIGNATURE: [u8; 4] = *b"USBC";
+const CSW_SIGNATURE: [u8; 4] = *b"USBS";
+
+/// bCSWStatus.
+const PASSED: u8 = 0;
+const FAILED: u8 = 1;
+const PHASE_ERROR: u8 = 2;
+
+const TO_INTERFACE: u8 = 0x21;
+const FROM_INTERFACE: u8 = 0xa1;
+const BULK_ONLY_RESET: u8 = 0xff;
+const GET_MAX_LUN: u8 = 0xfe;
+
+/// The device.
+pub(super) struct Disk {
+    image: Vec<u8>,
+    logical: Logical,
+    phase: Phase,
+    /// dCBWTag, which the status repeats.
+    tag: [u8; 4],
+    /// Bytes that the host asked for or sent, and the device had not or dropped.
+    residue: usize,
+    status: u8,
+    /// What a command had to say that is not in the image.
+    answer: [u8; ANSWER_LEN],
+}
+
+/// What the device waits for or has to send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// A command block.
+    Command,
+    /// Bytes of the image go to the host.
+    Read { at: usize, left: usize },
+    /// Bytes of the answer do.
+    Answer { at: usize, left: usize },
+    /// There is nothing, or nothing more, of what the host waits for.
+    StallIn,
+    /// The host sends `expected` bytes; the first `left` of them go into the image.
+    Write { at: usize, left: usize, expected: usize },
+    /// The status goes to the host.
+    Status,
+    /// The host sent what is no command block: it must reset the device before anything else.
+    Lost,
+}
+
+/// The fields of a command block wrapper.
+struct Command {
+    /// Bytes that the host means to send or receive.
+    length: usize,
+    is_in: bool,
+    logical_unit: u8,
+    block: [u8; 16],
+}
+
+impl Disk {
+    /// A disk of `size` bytes, formatted.
+    pub(super) fn new(size: usize, serial: &str) -> Self {
+        let size = size - size % BLOCK_LEN;
+        // Zeroed memory costs nothing before it is used.
+        let mut image = vec![0; size];
+        fat::format(&mut image);
+        Self {
+            image,
+            logical: Logical::new(size / BLOCK_LEN, serial),
+            phase: Phase::Command,
+            tag: [0; 4],
+            residue: 0,
+            status: PASSED,
+            answer: [0; ANSWER_LEN],
+        }
+    }
+
+    pub(super) const fn ready(&self, is_in: bool) -> bool {
+        match self.phase {
+            Phase::Command | Phase::Write { .. } => !is_in,
+            Phase::Read { .. } | Phase::Answer { .. } | Phase::StallIn | Phase::Status => is_in,
+            Phase::Lost => true,
+        }
+    }
+
+    pub(super) fn fill(&mut self, room: &mut [u8]) -> Moved {
+        if room.is_empty() {
+            return Moved::bytes(0);
+        }
+        match self.phase {
+            Phase::Read { at, left } => {
+                let bytes = put(room, &self.image[at..at + left]);
+                let (at, left) = (at + bytes, left - bytes);
+                self.sent(bytes, room.len(), Phase::Read { at, left }, left)
+            }
+            Phase::Answer { at, left } => {
+                let bytes = put(room, &self.answer[at..at + left]);
+                let (at, left) = (at + bytes, left - bytes);
+                self.sent(bytes, room.len(), Phase::Answer { at, left }, left)
+            }
+            Phase::Status => {
+                self.phase = Phase::Command;
+                Moved::bytes(put(room, &self.status()))
+            }
+            Phase::StallIn => {
+                self.phase = Phase::Status;
+                Moved::stall(0)
+            }
+            Phase::Command | Phase::Write { .. } | Phase::Lost => Moved::stall(0),
+        }
+    }
+
+    /// Goes on after data was sent: with `next` while there are bytes left. Behind the last one a
+    /// short packet tells a host that waits for more, or a stall where the packet was full.
+    fn sent(&mut self, bytes: usize, room: usize, next: Phase, left: usize) -> Moved {
+        let told = self.residue == 0 || !bytes.is_multiple_of(PACKET_LEN);
+        self.phase = match left {
+            0 if told || bytes < room => Phase::Status,
+            0 => Phase::StallIn,
+            _ => next,
+        };
+        if left == 0 && !told && bytes < room {
+            return Moved::stall(bytes);
+        }
+        Moved::bytes(bytes)
+    }
+
+    pub(super) fn consume(&mut self, data: &[u8]) -> Moved {
+        match self.phase {
+            Phase::Command if data.is_empty() => Moved::bytes(0),
+            Phase::Command => {
+                self.phase = Phase::Lost;
+                if let Some(command) = self.unwrap(data) {
+                    self.begin(&command);
+                }
+                Moved::bytes(data.len())
+            }
+            Phase::Write { at, left, expected } => {
+                self.received(data, at, left, expected);
+                Moved::bytes(data.len())
+            }
+            _ => Moved::stall(0),
+        }
+    }
+
+    fn received(&mut self, data: &[u8], at: usize, left: usize, expected: usize) {
+        let bytes = put(&mut self.image[at..at + left], data);
+        if data.len() > expected {
+            self.status = PHASE_ERROR;
+        }
+        let expected = expected.saturating_sub(data.len());
+        self.phase = if expected == 0 {
+            Phase::Status
+        } else {
+            Phase::Write { at: at + bytes, left: left - bytes, expected }
+        };
+    }
+
+    /// Reads a command block wrapper; `None` when it is not valid and meaningful (section 6.2).
+    fn unwrap(&mut self, data: &[u8]) -> Option<Command> {
+        let wrapper: &[u8; CBW_LEN] = data.try_into().ok()?;
+        let (signature, rest) = wrapper.split_first_chunk()?;
+        let (tag, rest) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let &[flags, logical_unit, block_len, ref block @ ..] = rest else {
+            return None;
+        };
+        let valid = *signature == CBW_SIGNATURE && logical_unit < 16;
+        if !valid || !(1..=16).contains(&block_len) {
+            return None;
+        }
+        self.tag = *tag;
+        Some(Command {
+            length: usize::try_from(u32::from_le_bytes(*length)).ok()?,
+            is_in: flags & 0x80 != 0,
+            logical_unit,
+            block: block.try_into().ok()?,
+        })
+    }
+
+    /// Starts what follows a command. H bytes are what the host means to move, D what the device
+    /// does.
+    fn begin(&mut self, command: &Command) {
+        let action = self.logical.execute(&command.block, command.logical_unit, &mut self.answer);
+        self.status = if action == Action::Failed { FAILED } else { PASSED };
+        let (device_len, device_in) = match action {
+            Action::Done | Action::Failed => (0, command.is_in),
+            Action::Answer { len } | Action::Read { len, .. } => (len, true),
+            Action::Write { len, .. } => (len, false),
+        };
+        // Cases 2, 3, 7, 8, 10 and 13: the host must not believe that this went well.
+        let same_way = device_in == command.is_in;
+        if device_len > command.length || (device_len > 0 && !same_way) {
+            self.status = PHASE_ERROR;
+        }
+        let len = if same_way { device_len.min(command.length) } else { 0 };
+        self.residue = command.length - len;
+        self.phase = match action {
+            _ if command.length == 0 => Phase::Status,
+            Action::Read { at, .. } if len > 0 => Phase::Read { at, left: len },
+            Action::Answer { .. } if len > 0 => Phase::Answer { at: 0, left: len },
+            _ if command.is_in => Phase::StallIn,
+            // Case 13: part of a command's data would be written for a command that failed.
+            Action::Write { at, .. } if self.status == PASSED => {
+                Phase::Write { at, left: len, expected: command.length }
+            }
+            _ => Phase::Write { at: 0, left: 0, expected: command.length },
+        };
+    }
+
+    fn status(&self) -> [u8; CSW_LEN] {
+        let residue = u32::try_from(self.residue).unwrap_or(u32::MAX);
+        let mut status = [0; CSW_LEN];
+        status[..4].copy_from_slice(&CSW_SIGNATURE);
+        status[4..8].copy_from_slice(&self.tag);
+        status[8..12].copy_from_slice(&residue.to_le_bytes());
+        status[12] = self.status;
+        status
+    }
+
+    /// A fault of the bus ended the data early: what is left of it is never moved.
+    pub(super) const fn cut_short(&mut self) {
+        let (Phase::Read { left, .. } | Phase::Answer { left, .. } | Phase::Write { left, .. }) =
+            self.phase
+        else {
+            return;
+        };
+        self.residue += left;
+        self.phase = Phase::Status;
+    }
+
+    pub(super) fn control(&mut self, setup: &Setup, data: &mut [u8]) -> Option<usize> {
+        if setup.value != 0 || setup.index != 0 {
+            return None;
+        }
+        match (setup.request_type, setup.request) {
+            (TO_INTERFACE, BULK_ONLY_RESET) => {
+                self.reset();
+                Some(0)
+            }
+            (FROM_INTERFACE, GET_MAX_LUN) => Some(put(data, &[0])),
+            _ => None,
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.phase = Phase::Command;
+        self.logical.sense = Sense::NONE;
+    }
+}
