@@ -33,6 +33,9 @@ mod tx;
 mod unlink;
 mod urb;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::IoSlice;
@@ -167,10 +170,10 @@ pub(crate) struct Session<P: Port> {
     barrier: Option<Barrier>,
     /// URBs behind the barrier, in the order they came.
     held: VecDeque<UrbIndex>,
-    /// Transfers to cancel, for the next job.
-    cancels: Vec<P::CancelToken>,
-    /// The list that the last job brought back, for its memory.
-    spare_cancels: Vec<P::CancelToken>,
+    /// Slots to cancel by the next job. A slot may have ended, and carry another URB, before that.
+    cancels: Vec<u32>,
+    /// The list for that job, kept for its memory.
+    tokens: Vec<P::CancelToken>,
     /// Slots that ended, while they are looked at.
     completed: Vec<u32>,
     /// A call said that the device is gone, which is acted on when the input at hand is done with.
@@ -206,7 +209,7 @@ impl<P: Port> Session<P> {
             barrier: None,
             held: VecDeque::with_capacity(records),
             cancels: Vec::with_capacity(slots),
-            spare_cancels: Vec::with_capacity(slots),
+            tokens: Vec::with_capacity(slots),
             completed: Vec::with_capacity(slots),
             lost: false,
             gone: false,
@@ -301,20 +304,33 @@ impl<P: Port> Session<P> {
     /// What is to be done on the worker, if anything; the port goes with it.
     pub(crate) fn take_job(&mut self) -> Option<Job<P>> {
         self.port.as_ref()?;
-        let task = if self.cancels.is_empty() {
+        let tokens = self.take_cancels();
+        let task = if tokens.is_empty() {
+            self.tokens = tokens;
             Task::Perform(self.take_performance()?)
         } else {
-            let spare = std::mem::take(&mut self.spare_cancels);
-            Task::Cancel(std::mem::replace(&mut self.cancels, spare))
+            Task::Cancel(tokens)
         };
         Some(Job { port: self.port.take()?, task })
+    }
+
+    /// The transfers to cancel now: those that were to be and still carry the same URB.
+    fn take_cancels(&mut self) -> Vec<P::CancelToken> {
+        let mut tokens = std::mem::take(&mut self.tokens);
+        for slot in self.cancels.drain(..) {
+            let owner = self.owners[slot as usize];
+            if owner != urb::NO_URB && self.urbs.get(owner).cancelling {
+                tokens.push(P::cancel_token(&self.transfers[slot as usize]));
+            }
+        }
+        tokens
     }
 
     /// Takes the port back from the worker.
     pub(crate) fn finish_job(&mut self, port: P, result: TaskResult<P>, now: Instant) {
         self.port = Some(port);
         match result {
-            TaskResult::Cancelled(tokens) => self.spare_cancels = tokens,
+            TaskResult::Cancelled(tokens) => self.tokens = tokens,
             TaskResult::Performed(performed) => self.finish_performance(performed, now),
         }
         // Whatever became ready while the port was away gave its only notice then.
@@ -373,7 +389,7 @@ impl<P: Port> Session<P> {
 
     /// Whether teardown is complete: the device has nothing of ours and the port is here.
     pub(crate) fn is_drained(&self) -> bool {
-        self.tearing_down && self.port.is_some() && self.urbs.is_empty() && self.cancels.is_empty()
+        self.tearing_down && self.port.is_some() && self.urbs.is_empty()
     }
 
     /// What is left, for the worker to close. `None` while something is still in flight.

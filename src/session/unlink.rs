@@ -61,8 +61,7 @@ impl<P: Port> Session<P> {
     pub(super) fn cancel(&mut self, urb: UrbIndex) {
         let record = self.urbs.get_mut(urb);
         if !std::mem::replace(&mut record.cancelling, true) {
-            let slot = record.transfer as usize;
-            self.cancels.push(P::cancel_token(&self.transfers[slot]));
+            self.cancels.push(record.transfer);
         }
     }
 
