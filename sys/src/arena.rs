@@ -80,7 +80,8 @@ impl fmt::Debug for Block {
 
 /// Where a region's bytes come from, kept to give them back.
 enum Source {
-    Heap(Layout),
+    /// An allocation, and what it was allocated with.
+    Heap(NonNull<u8>, Layout),
     /// Unmaps itself when dropped, before the device can be closed.
     Device(DeviceMemory),
 }
@@ -117,12 +118,17 @@ impl Arena {
     /// When a third region is added, or when the system refuses the address space.
     pub fn add_heap(&mut self, len: usize) {
         let Some(len) = usable_len(len) else { return };
-        let layout = Layout::from_size_align(len, REGION_ALIGN).expect("a power of two is valid");
+        // Zeroed memory comes untouched from the system only without an alignment: with one, the
+        // standard library writes the zeroes itself, and so commits all of it.
+        let layout = Layout::from_size_align(len + REGION_ALIGN, 1).expect("limits bound the size");
         // SAFETY: `layout` has a size of at least `BLOCK_LEN_MIN` bytes.
-        let Some(base) = NonNull::new(unsafe { alloc::alloc_zeroed(layout) }) else {
+        let Some(start) = NonNull::new(unsafe { alloc::alloc_zeroed(layout) }) else {
             alloc::handle_alloc_error(layout);
         };
-        self.add(base, len, Source::Heap(layout));
+        let padding = start.addr().get().next_multiple_of(REGION_ALIGN) - start.addr().get();
+        // SAFETY: the padding is less than `REGION_ALIGN`, by which the allocation is longer.
+        let base = unsafe { start.add(padding) };
+        self.add(base, len, Source::Heap(start, layout));
     }
 
     /// Adds a mapping of the device's own memory; `len` of it is used, rounded down to a power of
@@ -227,8 +233,8 @@ impl Drop for Arena {
             }
             match region.source {
                 // SAFETY: allocated in `add_heap` with this layout, and no block is out.
-                Source::Heap(layout) => unsafe {
-                    alloc::dealloc(region.base.as_ptr(), layout);
+                Source::Heap(start, layout) => unsafe {
+                    alloc::dealloc(start.as_ptr(), layout);
                 },
                 Source::Device(memory) => drop(memory),
             }
@@ -448,6 +454,36 @@ mod tests {
         }
         live.into_iter().for_each(|(block, _)| arena.free(block));
         assert!(arena.alloc(256 * 1024).map(|block| arena.free(block)).is_some());
+    }
+
+    /// Bytes of memory that the process has, as the kernel counts them.
+    #[cfg(target_os = "linux")]
+    fn resident_bytes() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").expect("there is a /proc");
+        let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * 4096
+    }
+
+    #[cfg(all(target_os = "linux", not(miri)))]
+    #[test]
+    fn heap_is_committed_as_it_is_used() {
+        let before = resident_bytes();
+        let mut arena = arena(512 << 20);
+        let block = arena.alloc(4096).unwrap();
+        assert!(block.iter().all(|&b| b == 0));
+        let grown = resident_bytes().saturating_sub(before);
+        assert!(grown < 64 << 20, "{grown} bytes for a region that nobody has used");
+        arena.free(block);
+    }
+
+    #[test]
+    fn regions_start_at_a_page() {
+        for len in [256, 4096, 1 << 20] {
+            let mut arena = arena(len);
+            let block = arena.alloc(1).unwrap();
+            assert!(block.as_ptr().addr().is_multiple_of(REGION_ALIGN));
+            arena.free(block);
+        }
     }
 
     #[test]

@@ -1,0 +1,320 @@
+//! Conformance cases 1 to 19: DEVLIST, IMPORT, and requests that are neither.
+
+mod support;
+
+use support::client::{DEVLIST, Ending, MiniClient, import_bytes, word};
+use support::hex::hex;
+use support::submit::Submit;
+use support::{Server, log};
+use usbferry::usb::sim::spec::DEVICES_MAX;
+
+/// Asks for the list and reads all of it, up to the end of the connection.
+fn devlist(server: &Server) -> Vec<u8> {
+    let mut client = server.connect();
+    client.send(&DEVLIST);
+    let (bytes, ending) = client.read_to_end();
+    assert_eq!(ending, Ending::Fin);
+    bytes
+}
+
+/// The number of devices in a list.
+fn count(devlist: &[u8]) -> u32 {
+    assert_eq!(devlist[..8], hex("0111 0005 00000000"));
+    word(devlist, 8)
+}
+
+/// A busid as the wire has it.
+fn field(name: &[u8]) -> [u8; 32] {
+    let mut field = [0; 32];
+    field[..name.len()].copy_from_slice(name);
+    field
+}
+
+/// Case 1.
+#[test]
+fn devlist_empty() {
+    let server = Server::start("");
+    let mut client = server.connect();
+    client.send(&hex("0111 8005 00000000"));
+    assert_eq!(client.read(12), hex("0111 0005 00000000 00000000"));
+    client.expect_fin();
+}
+
+/// Case 2.
+#[test]
+fn devlist_one() {
+    let server = Server::start("loopback");
+    let list = devlist(&server);
+    assert_eq!(list.len(), 12 + 312 + 8);
+    assert_eq!(count(&list), 1);
+    assert_eq!(list[0x143], 2);
+    let record = &list[12..];
+    assert!(record.starts_with(b"/simulated/1-1\0"));
+    assert_eq!(record[0x100..0x120], field(b"1-1"));
+    assert_eq!(record[0x120..0x12c], hex("00000001 00000002 00000003"));
+    // idVendor, idProduct, bcdDevice; class triple, configuration, configurations, interfaces.
+    assert_eq!(record[0x12c..0x138], hex("1209 0001 0100 000000 01 01 02"));
+    assert_eq!(record[0x138..], hex("ff000000 ff000000"), "the fourth byte is padding");
+}
+
+/// Case 3.
+#[test]
+fn devlist_bytewise() {
+    let server = Server::start("");
+    let mut client = server.connect();
+    for byte in DEVLIST {
+        assert!(!client.has_input(), "an answer to half a request");
+        client.send(&[byte]);
+    }
+    assert_eq!(client.read(12), hex("0111 0005 00000000 00000000"));
+    client.expect_fin();
+}
+
+/// Case 4.
+#[test]
+fn devlist_hides_busy() {
+    let server = Server::start("loopback,microphone");
+    assert_eq!(count(&devlist(&server)), 2);
+    let client = server.attach_to(0);
+    let list = devlist(&server);
+    assert_eq!(count(&list), 1);
+    assert_eq!(list[12 + 0x100..12 + 0x120], field(b"1-2"), "the other one");
+    assert_eq!(list.len(), 12 + 312 + 2 * 4);
+    drop(client);
+    // The device is listed again as soon as it is given back.
+    drop(server.attach_to(0));
+    server.wait_released(0);
+    support::wait_until("both are listed again", || count(&devlist(&server)) == 2);
+}
+
+/// Case 6, over the wire: the record that `src/usb/libusb.rs` makes is tested there.
+#[test]
+fn devlist_unconfigured() {
+    let server = Server::start("loopback");
+    server.bus.set_configuration(server.busid(0), 0);
+    let list = devlist(&server);
+    assert_eq!(list.len(), 12 + 312, "no interface records");
+    assert_eq!(list[12 + 0x135..], [0, 1, 0], "configuration, configurations, interfaces");
+    // It can be attached, and configured then.
+    let mut client = server.attach();
+    assert_eq!(client.call(&Submit::read(0x81, 512)).status, support::client::ENOENT);
+    client.call_ok(&Submit::set_configuration(1));
+    assert_eq!(client.call_ok(&Submit::read(0x81, 512)), support::pattern(0, 512));
+}
+
+/// Case 7.
+#[test]
+fn import_ok() {
+    let server = Server::start("loopback:count=2");
+    let mut client = server.connect();
+    client.send(&[hex("0111 8003 00000000"), field(b"1-2").to_vec()].concat());
+    let reply = client.read(320);
+    assert_eq!(reply[..8], hex("0111 0003 00000000"));
+    let device = &reply[8..];
+    assert_eq!(device[0x100..0x120], field(b"1-2"), "the busid, padded with zeroes");
+    assert_eq!(device[0x120..0x12c], hex("00000001 00000003 00000003"));
+    assert_eq!(device[0x137], 2, "interfaces are counted, but no records follow");
+    client.devid = 0x0001_0003;
+    client.assert_in_sync();
+}
+
+/// Case 8.
+#[test]
+fn import_unknown() {
+    let server = Server::start("loopback");
+    let mut client = server.connect();
+    client.send(&import_bytes(&field(b"9-9")));
+    assert_eq!(client.read(8), hex("0111 0003 00000004"));
+    client.expect_fin();
+}
+
+/// Case 9.
+#[test]
+fn import_busy() {
+    let server = Server::start("loopback");
+    let mut first = server.attach();
+    let mut second = server.connect();
+    second.send(&import_bytes(server.busid(0).as_wire()));
+    assert_eq!(second.read(8), hex("0111 0003 00000002"));
+    second.expect_fin();
+    first.assert_in_sync();
+    assert_eq!(server.bus.open_count(server.busid(0)), 1);
+}
+
+/// Case 10. Both requests are on their way before either is answered.
+#[test]
+fn import_race() {
+    let server = Server::start("loopback");
+    let busid = server.busid(0);
+    for round in 0..50 {
+        let mut clients = [server.connect(), server.connect()];
+        support::wait_until("the device is free", || count(&devlist(&server)) == 1);
+        for client in &mut clients {
+            client.send(&import_bytes(busid.as_wire()));
+        }
+        let statuses = clients.each_mut().map(|client| word(&client.read(8), 4));
+        let winners = statuses.iter().filter(|&&status| status == 0).count();
+        assert_eq!(winners, 1, "round {round}: {statuses:?}");
+        assert!(statuses.iter().all(|status| [0, 1, 2].contains(status)), "{statuses:?}");
+    }
+}
+
+/// Case 11.
+#[test]
+fn import_open_fails() {
+    let server = Server::start("loopback");
+    let busid = server.busid(0);
+    server.bus.refuse_opens(busid, 2);
+    for _ in 0..2 {
+        let mut client = server.connect();
+        client.send(&import_bytes(busid.as_wire()));
+        assert_eq!(client.read(8), hex("0111 0003 00000001"));
+        client.expect_fin();
+        assert!(!server.bus.is_open(busid));
+    }
+    let mut client = server.connect();
+    assert_eq!(client.import(busid), 0, "it works again at once");
+    client.assert_in_sync();
+}
+
+/// Case 12.
+#[test]
+fn import_unterminated() {
+    let server = Server::start("loopback");
+    for busid in [[b'1'; 32], [0xff; 32]] {
+        let mut client = server.connect();
+        client.send(&import_bytes(&busid));
+        assert_eq!(client.read(8), hex("0111 0003 00000004"));
+        client.expect_fin();
+    }
+}
+
+/// Case 13.
+#[test]
+fn import_embedded_nul() {
+    let server = Server::start("loopback");
+    let mut client = server.connect();
+    client.send(&import_bytes(&field(b"1-1\0junk\xff\xff")));
+    let reply = client.read(320);
+    assert_eq!(reply[..8], hex("0111 0003 00000000"));
+    assert_eq!(reply[8 + 0x100..8 + 0x120], field(b"1-1"), "the server's own name of it");
+}
+
+/// Case 14, for some other versions too.
+#[test]
+fn op_bad_version() {
+    let server = Server::start("loopback");
+    for version in ["0106", "0100", "0112", "1101", "0000", "ffff"] {
+        let mut client = server.connect();
+        client.send(&hex(&format!("{version} 8005 00000000")));
+        client.expect_fin();
+    }
+    server.assert_serves(0);
+}
+
+/// Case 15.
+#[test]
+fn op_nonzero_status() {
+    let server = Server::start("loopback");
+    for request in ["0111 8005 00000001", "0111 8003 00000001", "0111 8005 80000000"] {
+        let mut client = server.connect();
+        client.send(&hex(request));
+        client.expect_fin();
+    }
+    server.assert_serves(0);
+}
+
+/// Case 16, for all other codes that exist and some that don't.
+#[test]
+fn op_unknown() {
+    let server = Server::start("loopback");
+    for code in [
+        "8002", "8004", "8006", "0005", "0003", "8007", "8000", "0000", "ffff", "0002", "8013",
+        "8105",
+    ] {
+        let mut client = server.connect();
+        client.send(&hex(&format!("0111 {code} 00000000")));
+        client.expect_fin();
+    }
+    server.assert_serves(0);
+}
+
+/// What is wrong with a request is known with its eighth byte; what follows it is not read.
+#[test]
+fn what_follows_a_bad_request_is_not_looked_at() {
+    let server = Server::start("loopback");
+    let mut client = server.connect();
+    client.send_anyway(&[hex("0106 8003 00000000"), vec![0xff; 10_000]].concat());
+    client.expect_drop();
+    server.assert_serves(0);
+}
+
+/// Case 17: a request that stays incomplete, wherever it stops.
+#[test]
+fn op_slowloris() {
+    log::keep();
+    let server = Server::start("loopback");
+    let import = import_bytes(server.busid(0).as_wire());
+    let mut slow: Vec<MiniClient> =
+        [0, 3, 7, 8, 39].map(|len| stuck(&server, &import[..len])).into();
+    assert_eq!(count(&devlist(&server)), 1);
+    server.assert_serves(0);
+    assert!(slow.iter().all(|client| !client.has_input()), "nothing is closed early");
+    for client in slow.drain(..) {
+        let address = client.address();
+        client.expect_fin();
+        let complaints = log::complaints_about(address);
+        assert_eq!(complaints.len(), 1, "one line in the log: {complaints:?}");
+        assert!(complaints[0].contains("in time"), "{complaints:?}");
+    }
+    server.assert_serves(0);
+}
+
+fn stuck(server: &Server, bytes: &[u8]) -> MiniClient {
+    let mut client = server.connect();
+    client.send(bytes);
+    client
+}
+
+/// Case 19: with as many devices as a bus has room for, all numbers fit, and the last device is
+/// named by its devid.
+#[test]
+fn id_range() {
+    let server = Server::start(&format!("loopback:count={DEVICES_MAX}"));
+    let list = devlist(&server);
+    assert_eq!(count(&list), u32::try_from(DEVICES_MAX).unwrap());
+    let records = list[12..].chunks_exact(312 + 8);
+    assert_eq!(records.len(), DEVICES_MAX);
+    let mut devids: Vec<(u32, u32)> =
+        records.map(|record| (word(record, 0x120), word(record, 0x124))).collect();
+    assert!(devids.iter().all(|&(busnum, devnum)| busnum <= 255 && devnum <= 255));
+    devids.dedup();
+    assert_eq!(devids.len(), DEVICES_MAX, "no two devices have the same numbers");
+    let mut client = server.attach_to(DEVICES_MAX - 1);
+    assert_eq!(client.devid, 0x0001_00ff, "busnum << 16 | devnum");
+    client.assert_in_sync();
+}
+
+/// A client may say that it sends nothing more: its request is answered all the same.
+#[test]
+fn a_half_closed_client_gets_its_answer() {
+    let server = Server::start("");
+    let mut client = server.connect();
+    client.send(&DEVLIST);
+    client.shutdown();
+    assert_eq!(client.read(12), hex("0111 0005 00000000 00000000"));
+    client.expect_fin();
+}
+
+/// Requests in many connections at once share scans, and all are answered.
+#[test]
+fn many_clients_ask_at_once() {
+    let server = Server::start("loopback");
+    let mut clients: Vec<MiniClient> = (0..200).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(&DEVLIST);
+    }
+    for client in &mut clients {
+        assert_eq!(count(&client.read(12)), 1);
+    }
+}

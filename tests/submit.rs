@@ -1,0 +1,388 @@
+//! Conformance cases 26 to 40: bulk and interrupt URBs.
+
+mod support;
+
+use support::client::{ENOMEM, EOVERFLOW, EPIPE, EPROTO, EREMOTEIO, MiniClient};
+use support::hex::hex;
+use support::submit::Submit;
+use support::{Server, pattern};
+use usbferry::usb::sim::loopback::request::{self, Counters};
+
+const SOURCE: u8 = 0x81;
+const SINK: u8 = 0x01;
+const LOOP_OUT: u8 = 0x02;
+const LOOP_IN: u8 = 0x82;
+const INTERRUPT: u8 = 0x83;
+const INTERRUPT_SILENT: u8 = 0x84;
+const BULK_SILENT: u8 = 0x86;
+
+fn start() -> (Server, MiniClient) {
+    let server = Server::start("loopback");
+    let client = server.attach();
+    (server, client)
+}
+
+/// Sends a PDU as hex words and expects exactly these bytes.
+fn exchange(client: &mut MiniClient, sends: &str, expects: &str, data: &[u8]) {
+    client.send(&hex(sends));
+    let expected = [hex(expects), data.to_vec()].concat();
+    assert_eq!(client.read(expected.len()), expected);
+}
+
+/// Case 26.
+#[test]
+fn np_echo_linux() {
+    let (_server, mut client) = start();
+    exchange(
+        &mut client,
+        "00000001 00000001 D 00000001 00000001 / 00000200 00000004 0 0 0 / Z(8)",
+        "00000003 00000001 Z(12) / 0 00000004 0 0 0 / Z(8)",
+        &[0, 1, 2, 3],
+    );
+    client.assert_in_sync();
+}
+
+/// Case 27, both ways, and for some other numbers that say nothing either.
+#[test]
+fn np_echo_win() {
+    let (_server, mut client) = start();
+    exchange(
+        &mut client,
+        "00000001 00000001 D 00000001 00000001 / 00000200 00000004 0 ffffffff 0 / Z(8)",
+        "00000003 00000001 Z(12) / 0 00000004 0 ffffffff 0 / Z(8)",
+        &[0, 1, 2, 3],
+    );
+    exchange(
+        &mut client,
+        "00000001 00000002 D 00000000 00000001 / 0 00000004 0 ffffffff 0 / Z(8) / 00010203",
+        "00000003 00000002 Z(12) / 0 00000004 0 ffffffff 0 / Z(8)",
+        &[],
+    );
+    client.set_next_seqnum(100);
+    for number_of_packets in [1, 5, 1024, 1025, 0x7fff_ffff, 0x8000_0000] {
+        let read = Submit { number_of_packets, ..Submit::read(SOURCE, 8) };
+        assert_eq!(client.call_ok(&read).len(), 8);
+        let control = Submit { number_of_packets, ..Submit::get_device_descriptor() };
+        assert_eq!(client.call_ok(&control).len(), 18);
+        let write = Submit { number_of_packets, ..Submit::write(LOOP_OUT, &[1; 8]) };
+        client.call_ok(&write);
+    }
+    client.assert_in_sync();
+}
+
+/// Case 28.
+#[test]
+fn start_frame_echo() {
+    let (_server, mut client) = start();
+    exchange(
+        &mut client,
+        "00000001 00000001 D 00000001 00000003 / 00000200 00000040 ffffffff 0 00000007 / Z(8)",
+        "00000003 00000001 Z(12) / 0 00000008 ffffffff 0 0 / Z(8)",
+        &[0; 8],
+    );
+    exchange(
+        &mut client,
+        "00000001 00000002 D 00000001 00000003 / 00000200 00000040 12345678 0 00000007 / Z(8)",
+        "00000003 00000002 Z(12) / 0 00000008 12345678 0 0 / Z(8)",
+        &[1, 0, 0, 0, 0, 0, 0, 0],
+    );
+}
+
+/// Case 29.
+#[test]
+fn bulk_out_zlp_flag() {
+    let (_server, mut client) = start();
+    let expected = |bytes, urbs, empty_packets| Counters { bytes, urbs, errors: 0, empty_packets };
+    let write = |at, len| Submit::write(SINK, &pattern(at, len));
+    client.call_ok(&write(0, 512));
+    assert_eq!(client.counters(SINK), expected(512, 1, 0), "no flag, no empty packet");
+    let ret = client.call(&Submit { flags: 0x40, ..write(512, 512) });
+    assert_eq!((ret.status, ret.actual_length), (0, 512));
+    assert_eq!(client.counters(SINK), expected(1024, 2, 1));
+    client.call_ok(&Submit { flags: 0x40, ..write(1024, 100) });
+    assert_eq!(client.counters(SINK), expected(1124, 3, 1), "none behind a short packet");
+    let read = client.call_ok(&Submit { flags: 0x240, ..Submit::read(SOURCE, 512) });
+    assert_eq!(read, pattern(0, 512), "the flag means nothing for IN");
+}
+
+/// Case 30.
+#[test]
+fn bulk_zero_len() {
+    let (_server, mut client) = start();
+    let ret = client.call(&Submit::write(SINK, &[]));
+    assert_eq!((ret.status, ret.actual_length), (0, 0));
+    let expected = Counters { bytes: 0, urbs: 1, errors: 0, empty_packets: 1 };
+    assert_eq!(client.counters(SINK), expected);
+    let ret = client.call(&Submit::read(SOURCE, 0));
+    assert_eq!((ret.status, ret.actual_length), (0, 0));
+    assert_eq!(client.counters(SOURCE).urbs, 1);
+    // The flag adds nothing to an empty transfer: one empty packet, not two.
+    client.call_ok(&Submit { flags: 0x40, ..Submit::write(SINK, &[]) });
+    assert_eq!(client.counters(SINK).empty_packets, 2);
+}
+
+/// Case 31.
+#[test]
+fn short_not_ok() {
+    let (_server, mut client) = start();
+    let read = Submit { flags: 0x201, ..Submit::read(SOURCE, 512) };
+    client.command(request::SHORT, 100, SOURCE.into());
+    let ret = client.call(&read);
+    assert_eq!((ret.status, ret.actual_length), (EREMOTEIO, 0x64));
+    assert_eq!(ret.data, pattern(0, 100));
+    assert_eq!(client.call(&read).status, 0, "what is not short is no error");
+    client.command(request::SHORT, 100, SOURCE.into());
+    let ret = client.call(&Submit::read(SOURCE, 512));
+    assert_eq!((ret.status, ret.actual_length), (0, 100), "nor is what may be short");
+    // An error is not covered by it, and OUT does not know it.
+    client.command(request::BUS_ERROR_AFTER, 100, SOURCE.into());
+    assert_eq!(client.call(&read).status, EPROTO);
+    client.command(request::SHORT, 100, SINK.into());
+    let ret = client.call(&Submit { flags: 1, ..Submit::write(SINK, &[0; 512]) });
+    assert_eq!((ret.status, ret.actual_length), (0, 100));
+    // It holds for control and interrupt transfers too.
+    let get = Submit { flags: 0x201, length: 18, ..Submit::get_device_descriptor() };
+    assert_eq!(client.call(&get).status, 0);
+    let ret = client.call(&Submit { flags: 0x201, ..Submit::read(INTERRUPT, 64) });
+    assert_eq!((ret.status, ret.actual_length), (EREMOTEIO, 8));
+}
+
+/// Case 32.
+#[test]
+fn partial_then_stall() {
+    let (_server, mut client) = start();
+    client.command(request::STALL_AFTER, 1024, SOURCE.into());
+    let ret = client.call(&Submit::read(SOURCE, 4096));
+    assert_eq!((ret.status, ret.actual_length), (EPIPE, 1024));
+    assert_eq!(ret.data, pattern(0, 1024));
+    client.command(request::STALL_AFTER, 1024, SINK.into());
+    let ret = client.call(&Submit::write(SINK, &pattern(0, 4096)));
+    assert_eq!((ret.status, ret.actual_length), (EPIPE, 1024), "OUT tells how far it came");
+}
+
+/// Case 33.
+#[test]
+fn babble() {
+    let (_server, mut client) = start();
+    client.command(request::BABBLE, 0, SOURCE.into());
+    let ret = client.call(&Submit::read(SOURCE, 512));
+    assert_eq!(ret.status, EOVERFLOW);
+    assert!(ret.actual_length <= 512);
+    assert_eq!(ret.data, pattern(0, ret.actual_length as usize));
+    client.assert_in_sync();
+}
+
+/// Case 34: by far more than a socket buffer at once, both ways, and data intact.
+#[test]
+fn big_bulk() {
+    let (_server, mut client) = start();
+    let (mut read, mut written) = (0, 0);
+    for len in [1 << 20, 16 << 20, (16 << 20) - 1, (1 << 20) + 1] {
+        let size = u32::try_from(len).unwrap();
+        let data = client.call_ok(&Submit::read(SOURCE, size));
+        assert!(data == pattern(read, len), "{len} bytes from {read} on differ");
+        read += u64::from(size);
+        let ret = client.call(&Submit::write(SINK, &pattern(written, len)));
+        assert_eq!((ret.status, ret.actual_length), (0, size));
+        written += u64::from(size);
+    }
+    let counters = client.counters(SINK);
+    assert_eq!((counters.bytes, counters.errors), (written, 0));
+    // Beyond --urb-size there is no room, and the stream stays in step.
+    let ret = client.call(&Submit::read(SOURCE, (16 << 20) + 1));
+    assert_eq!((ret.status, ret.actual_length), (ENOMEM, 0));
+    client.assert_in_sync();
+}
+
+/// More large URBs at once than there is memory for: they wait for each other, none is refused.
+#[test]
+fn large_urbs_wait_for_memory() {
+    let server = Server::start_with("loopback", |settings| {
+        settings.limits.memory = 4 << 20;
+        settings.limits.urb_len = 1 << 20;
+    });
+    let mut client = server.attach();
+    let reads = vec![Submit::read(SOURCE, 1 << 20); 24];
+    let seqnums = client.submit_all(&reads);
+    for (position, seqnum) in (0..).step_by(1 << 20).zip(seqnums) {
+        let ret = client.ret(seqnum);
+        assert_eq!((ret.status, ret.actual_length), (0, 1 << 20));
+        assert!(ret.data == pattern(position, 1 << 20), "from {position} on");
+    }
+}
+
+/// Case 35.
+#[test]
+fn sg_flag() {
+    let (_server, mut client) = start();
+    let mut replies = Vec::new();
+    for flags in ["00040200", "00000000", "00ff0300", "ffffffbe"] {
+        client.call_ok(&Submit::clear_halt(SOURCE));
+        let seqnum = client.take_seqnum();
+        client.send(&hex(&format!(
+            "00000001 {seqnum:08x} D 00000001 00000001 / {flags} 00000400 0 0 0 / Z(8)"
+        )));
+        let mut reply = client.read(48 + 1024);
+        assert_eq!(reply[4..8], seqnum.to_be_bytes());
+        reply[4..8].fill(0);
+        replies.push(reply);
+    }
+    assert_eq!(replies[0][48..], pattern(0, 1024));
+    assert!(replies.iter().all(|reply| *reply == replies[0]), "flags that mean nothing to us");
+    // With a length of zero the kernel's own server gives up here.
+    let ret = client.call(&Submit { flags: 0x40200, ..Submit::read(SOURCE, 0) });
+    assert_eq!((ret.status, ret.actual_length), (0, 0));
+}
+
+/// Case 36: the first 64 KiB in writes of one byte, then in writes of three PDUs.
+#[test]
+fn out_split_tcp() {
+    let (_server, mut client) = start();
+    let data = pattern(0, 64 << 10);
+    let (seqnum, bytes) = client.prepare(&Submit::write(SINK, &data));
+    for byte in bytes {
+        client.send(&[byte]);
+    }
+    assert_eq!(client.ret(seqnum).actual_length, 64 << 10);
+    let data = pattern(64 << 10, 64 << 10);
+    let submits: Vec<Submit> = data.chunks(1000).map(|part| Submit::write(SINK, part)).collect();
+    let mut seqnums = Vec::new();
+    for three in submits.chunks(3) {
+        seqnums.extend(client.submit_all(three));
+    }
+    for seqnum in seqnums {
+        assert_eq!(client.ret(seqnum).status, 0);
+    }
+    let counters = client.counters(SINK);
+    assert_eq!((counters.bytes, counters.errors), (128 << 10, 0));
+}
+
+/// The end of a PDU, and where a read ends, need not be the same: writes of every length.
+#[test]
+fn pdus_may_be_cut_anywhere() {
+    let (_server, mut client) = start();
+    let mut position = 0;
+    for step in (1..200).chain([4095, 4096, 4097, 8191, 65_535, 65_536]) {
+        let lengths = [0, 1, 47, 48, 512, 9000, 20_000];
+        let mut seqnums = Vec::new();
+        let mut bytes = Vec::new();
+        for len in lengths {
+            let (seqnum, pdu) = client.prepare(&Submit::write(SINK, &pattern(position, len)));
+            position += len as u64;
+            seqnums.push(seqnum);
+            bytes.extend(pdu);
+        }
+        // Short steps at the start, where the headers are; the rest in one piece.
+        let (head, tail) = bytes.split_at(600);
+        head.chunks(step).for_each(|part| client.send(part));
+        client.send(tail);
+        for seqnum in seqnums {
+            assert_eq!(client.ret(seqnum).status, 0);
+        }
+    }
+    let counters = client.counters(SINK);
+    assert_eq!((counters.bytes, counters.errors), (position, 0));
+}
+
+/// Case 37.
+#[test]
+fn per_ep_order() {
+    let (_server, mut client) = start();
+    client.set_next_seqnum(0x7fff_fff0);
+    let submits: Vec<Submit> =
+        (0..32).map(|index| Submit::write(SINK, &pattern(index * 700, 700))).collect();
+    let seqnums = client.submit_all(&submits);
+    for seqnum in seqnums {
+        let ret = client.ret(seqnum);
+        assert_eq!((ret.status, ret.actual_length), (0, 700));
+    }
+    let expected = Counters { bytes: 32 * 700, urbs: 32, errors: 0, empty_packets: 0 };
+    assert_eq!(client.counters(SINK), expected, "the sink checks the order");
+}
+
+/// Case 38, with silent URBs on two endpoints.
+#[test]
+fn interleave() {
+    let (_server, mut client) = start();
+    let interrupt = client.submit(&Submit::read(INTERRUPT_SILENT, 64));
+    let bulk = client.submit(&Submit::read(BULK_SILENT, 512));
+    for index in 0..100 {
+        assert_eq!(client.call_ok(&Submit::read(SOURCE, 512)), pattern(index * 512, 512));
+    }
+    assert_eq!(client.outstanding(), 2, "neither has ended");
+    client.command(request::RELEASE, 3, INTERRUPT_SILENT.into());
+    assert_eq!(client.ret(interrupt).data, [0, 1, 2]);
+    client.command(request::RELEASE, 2, BULK_SILENT.into());
+    assert_eq!(client.ret(bulk).data, [0, 1]);
+}
+
+/// Case 39.
+#[test]
+fn seq_arbitrary() {
+    let (_server, mut client) = start();
+    let seqnums = [0, u32::MAX, 0x8000_0000, 0x7fff_ffff, 500, 499, 498, 1, 0, u32::MAX];
+    for seqnum in seqnums {
+        let read = Submit { seqnum: Some(seqnum), ..Submit::read(SOURCE, 16) };
+        assert_eq!(client.call(&read).seqnum, seqnum, "a number is free again when it is answered");
+    }
+    let all: Vec<Submit> = seqnums[..8]
+        .iter()
+        .map(|&seqnum| Submit { seqnum: Some(seqnum), ..Submit::read(SOURCE, 16) })
+        .collect();
+    client.submit_all(&all);
+    for &seqnum in &seqnums[..8] {
+        assert_eq!(client.ret(seqnum).status, 0);
+    }
+}
+
+/// Case 40.
+#[test]
+fn seq_duplicate() {
+    let (server, mut client) = start();
+    let read = Submit { seqnum: Some(7), ..Submit::read(BULK_SILENT, 64) };
+    client.submit(&read);
+    client.assert_in_sync();
+    client.send(&Submit::read(SOURCE, 64).bytes(7, client.devid));
+    client.expect_drop();
+    server.assert_serves(0);
+}
+
+/// More URBs than slots: those that have none wait, in order, and other endpoints go on.
+#[test]
+fn more_urbs_than_slots() {
+    let server = Server::start_with("loopback", |settings| settings.limits.urbs = 64);
+    let mut client = server.attach();
+    let silent = client.submit_all(&vec![Submit::read(BULK_SILENT, 4096); 1000]);
+    assert_eq!(client.call_ok(&Submit::read(SOURCE, 512)), pattern(0, 512));
+    client.assert_in_sync();
+    let mut position = 0;
+    for seqnum in silent {
+        client.command(request::RELEASE, 5, BULK_SILENT.into());
+        assert_eq!(client.ret(seqnum).data, pattern(position, 5));
+        position += 5;
+    }
+}
+
+/// What is written to the loop comes back, in pieces that have nothing to do with how it was
+/// written, while each side waits for the other.
+#[test]
+fn the_loop_carries_data_both_ways_at_once() {
+    let (_server, mut client) = start();
+    let data = pattern(99, 3 << 20);
+    let write = client.submit(&Submit::write(LOOP_OUT, &data));
+    let mut back = Vec::new();
+    let mut written = None;
+    while back.len() < data.len() {
+        let read = client.submit(&Submit::read(LOOP_IN, 100_000));
+        while client.awaits(read) {
+            match client.reply() {
+                support::client::Reply::Submit(ret) if ret.seqnum == write => written = Some(ret),
+                support::client::Reply::Submit(ret) => back.extend(ret.data),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let written = written.unwrap_or_else(|| client.ret(write));
+    assert_eq!(written.actual_length, 3 << 20);
+    assert!(back == data);
+}

@@ -1,0 +1,45 @@
+//! What the server logs, kept so that tests can look.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+struct Kept(Mutex<Vec<(Level, String)>>);
+
+static KEPT: Kept = Kept(Mutex::new(Vec::new()));
+
+impl Kept {
+    fn lines(&self) -> MutexGuard<'_, Vec<(Level, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for Kept {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.lines().push((record.level(), record.args().to_string()));
+    }
+
+    fn flush(&self) {}
+}
+
+/// Keeps what is logged from now on, at info and above.
+pub(crate) fn keep() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&KEPT).expect("nobody else logs here");
+        log::set_max_level(LevelFilter::Info);
+    });
+}
+
+/// The warnings and errors about a client.
+pub(crate) fn complaints_about(client: SocketAddr) -> Vec<String> {
+    let start = format!("{client}: ");
+    let lines = KEPT.lines();
+    let complaints = lines.iter().filter(|(level, _)| *level <= Level::Warn);
+    complaints.map(|(_, line)| line).filter(|line| line.starts_with(&start)).cloned().collect()
+}
