@@ -12,9 +12,11 @@
 //!
 //! Contract: nothing on this thread sleeps but the one wait. Whatever can, is a worker's.
 
+mod complaints;
 mod connection;
 mod net;
 mod stop;
+mod takeover;
 mod token;
 
 use std::io;
@@ -29,16 +31,21 @@ use mio::{Events, Interest, Poll, Registry, Waker};
 use slab::Slab;
 
 use crate::handshake::Wish;
-use crate::limits::{ATTACHED_MAX, CONNECTIONS_MAX, DeviceLimits, SHUTDOWN_TIMEOUT};
+use crate::limits::{
+    ATTACHED_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, DeviceLimits, PEER_TIMEOUT_DEFAULT,
+    SHUTDOWN_TIMEOUT,
+};
 use crate::rules::{Allowed, Selection};
 use crate::session::{Remains, Session, TaskResult};
 use crate::usb::{Backend, Candidate, EventSource, OpenError, Opened};
 use crate::wire::op::{self, OpStatus, UsbDevice};
 use crate::wire::types::DevId;
 use crate::worker::{Done, Inbox, Owner, Scanner, Worker};
+use complaints::Complaints;
 use connection::{Connection, End, Stage};
 pub use stop::StopHandle;
 use stop::StopSource;
+pub use takeover::TakeOver;
 use token::{Key, Source};
 
 /// Events taken in one wait. More wait for the next turn.
@@ -74,6 +81,26 @@ pub struct Settings {
     pub socket_buffer: Option<usize>,
     /// How long to look again and again before sleeping.
     pub busy_poll: Duration,
+    /// How long a client may show no sign of life, or accept no byte.
+    pub peer_timeout: Duration,
+    /// Who may take a device that somebody has.
+    pub takeover: TakeOver,
+}
+
+impl Default for Settings {
+    /// A server that listens nowhere and exports nothing, tuned as by default.
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            allowed: Allowed::default(),
+            selection: Selection::default(),
+            limits: DeviceLimits::default(),
+            socket_buffer: None,
+            busy_poll: Duration::ZERO,
+            peer_timeout: PEER_TIMEOUT_DEFAULT,
+            takeover: TakeOver::default(),
+        }
+    }
 }
 
 /// Requests that wait for a scan.
@@ -84,6 +111,8 @@ struct Scans {
     waiting: Vec<Key>,
     /// Came after it began, so they need another.
     late: Vec<Key>,
+    /// Wait for a device that is being taken from another client.
+    takers: Vec<Key>,
 }
 
 /// The server.
@@ -108,6 +137,7 @@ pub struct Reactor<B: Backend> {
     /// The earliest deadline of any connection, or earlier.
     next_deadline: Option<Instant>,
     stopping: Option<Instant>,
+    complaints: Complaints,
     now: Instant,
 }
 
@@ -151,6 +181,7 @@ impl<B: Backend> Reactor<B> {
             inbox_ready: true,
             next_deadline: None,
             stopping: None,
+            complaints: Complaints::new(Instant::now()),
             now: Instant::now(),
         })
     }
@@ -325,14 +356,20 @@ impl<B: Backend> Reactor<B> {
     /// Takes up a new client, unless it may not be one.
     fn admit(&mut self, mut stream: mio::net::TcpStream, peer: SocketAddr) {
         if !self.settings.allowed.contains(peer.ip()) {
-            info!("{peer}: refused: its address is not among those given by --allow");
+            if self.complaints.may_complain(self.now) {
+                warn!("{peer}: refused: its address is not among those given by --allow");
+            }
             return;
         }
         if self.connections.len() >= CONNECTIONS_MAX {
-            warn!("{peer}: refused: {CONNECTIONS_MAX} clients are connected, which is the most");
+            if self.complaints.may_complain(self.now) {
+                warn!(
+                    "{peer}: refused: {CONNECTIONS_MAX} clients are connected, the most there may"
+                );
+            }
             return;
         }
-        net::prepare(&stream, self.settings.socket_buffer);
+        net::prepare(&stream, self.settings.peer_timeout, self.settings.socket_buffer);
         let entry = self.connections.vacant_entry();
         let index = u32::try_from(entry.key()).expect("CONNECTIONS_MAX is small");
         let key = Key::new(index, self.connections_made);
@@ -362,7 +399,9 @@ impl<B: Backend> Reactor<B> {
             }
         }
         for key in expired {
-            self.end(key, &End::TimedOut);
+            let Some(connection) = find(&mut self.connections, key) else { continue };
+            let end = connection.expiry();
+            self.end(key, &end);
         }
     }
 
@@ -389,7 +428,11 @@ impl<B: Backend> Reactor<B> {
                 }
                 false
             }),
-            Stage::Attached(_) => connection.serve_session(now),
+            Stage::Attached(_) => {
+                let result = connection.serve_session(now, self.settings.peer_timeout);
+                note_deadline(&mut self.next_deadline, connection.deadline);
+                result
+            }
             Stage::Finishing => connection.serve_finishing(now).map(|()| false),
             Stage::Asked(_) | Stage::Opening(_) | Stage::Returning => Ok(false),
         };
@@ -424,7 +467,9 @@ impl<B: Backend> Reactor<B> {
         let busid = connection.busid.map(|busid| busid.to_string()).unwrap_or_default();
         match end {
             End::Handshake(_) | End::Violation(_) | End::TimedOut => {
-                warn!("{}: {end}", connection.peer);
+                if self.complaints.may_complain(self.now) {
+                    warn!("{}: {end}", connection.peer);
+                }
             }
             _ if connection.busid.is_some() => info!("{}: {busid}: {end}", connection.peer),
             _ => debug!("{}: {end}", connection.peer),
@@ -524,7 +569,7 @@ impl<B: Backend> Reactor<B> {
     fn begin_import(&mut self, key: Key, candidate: &B::Candidate) {
         let device = &candidate.info().device;
         if self.is_held(device) {
-            return self.refuse_import(key, OpStatus::DeviceBusy);
+            return self.contest(key, device);
         }
         if self.connections.iter().filter(|(_, c)| c.busid.is_some()).count() >= ATTACHED_MAX {
             warn!("{}: {ATTACHED_MAX} devices are attached, which is the most", device.busid);
@@ -542,6 +587,26 @@ impl<B: Backend> Reactor<B> {
                 warn!("{}: the system has no thread for it: {error}", device.busid);
                 self.refuse_import(key, OpStatus::NotAvailable);
             }
+        }
+    }
+
+    /// Takes a device from the client that has it, if the rules allow that; the new one waits until
+    /// it is given back.
+    fn contest(&mut self, key: Key, device: &UsbDevice) {
+        let held = |connection: &Connection<_>| connection.busid == Some(device.busid);
+        let holder = self.connections.iter().find(|(_, c)| held(c)).map(|(_, c)| c.key);
+        let asker = find(&mut self.connections, key).map(|connection| connection.peer);
+        let (Some(holder), Some(asker)) = (holder, asker) else { return };
+        let policy = self.settings.takeover;
+        let Some(connection) = find(&mut self.connections, holder) else { return };
+        let permitted = policy.permits(connection.peer.ip(), asker.ip(), || connection.signs());
+        // A holder that is on its way out is about to give the device back anyway.
+        if !permitted && connection.stream.is_some() {
+            return self.refuse_import(key, OpStatus::DeviceBusy);
+        }
+        self.scans.takers.push(key);
+        if connection.stream.is_some() {
+            self.end(holder, &End::TakenOver(asker));
         }
     }
 
@@ -638,6 +703,10 @@ impl<B: Backend> Reactor<B> {
         connection.worker = None;
         connection.stage = Stage::Finishing;
         self.remove_if_over(key);
+        // They look at the bus again: the device may have become another meanwhile.
+        for taker in std::mem::take(&mut self.scans.takers) {
+            self.request_scan(taker);
+        }
     }
 
     /// Stops: no new clients; those that are there get what was already said to them, then every
@@ -653,17 +722,15 @@ impl<B: Backend> Reactor<B> {
         }
         let keys: Vec<Key> = self.connections.iter().map(|(_, c)| c.key).collect();
         for key in keys {
-            self.stop_connection(key);
+            let Some(connection) = find(&mut self.connections, key) else { continue };
+            if matches!(connection.stage, Stage::Attached(_)) && connection.stream.is_some() {
+                connection.begin_stop(self.now + DRAIN_TIMEOUT);
+                note_deadline(&mut self.next_deadline, connection.deadline);
+                self.queue(key);
+            } else {
+                self.end(key, &End::Stopping);
+            }
         }
-    }
-
-    /// Ends a connection between two PDUs.
-    fn stop_connection(&mut self, key: Key) {
-        let now = self.now;
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        // As much as the socket takes now; a client that reads nothing gets no more.
-        let _ = connection.flush(now);
-        self.end(key, &End::Stopping);
     }
 }
 

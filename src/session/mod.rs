@@ -182,6 +182,11 @@ pub(crate) struct Session<P: Port> {
     gone: bool,
     /// The log was told that the system's memory is used up.
     memory_warned: bool,
+    /// Since when the system has had no memory for a URB while the device has none in flight, and
+    /// when to try again.
+    no_memory: Option<(Instant, Instant)>,
+    /// Nothing more is taken from the client.
+    input_closed: bool,
     /// The client is gone: nothing is answered any more.
     tearing_down: bool,
 }
@@ -214,6 +219,8 @@ impl<P: Port> Session<P> {
             lost: false,
             gone: false,
             memory_warned: false,
+            no_memory: None,
+            input_closed: false,
             tearing_down: false,
         }
     }
@@ -226,13 +233,24 @@ impl<P: Port> Session<P> {
     /// When [`Self::reap`] is to be called even without an event. Nothing can be reaped while the
     /// port is away.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.port.as_ref().and_then(Port::next_deadline)
+        let port = self.port.as_ref()?.next_deadline();
+        let retry = self.no_memory.map(|(_, retry)| retry);
+        [port, retry].into_iter().flatten().min()
+    }
+
+    /// Takes nothing more from the client; what it asked for before is still answered.
+    pub(crate) const fn close_input(&mut self) {
+        self.input_closed = true;
     }
 
     /// Whether bytes from the client can be taken: not while answers it has not read use up the
     /// room for more, nor when there is no device to ask.
     pub(crate) fn wants_input(&self) -> bool {
-        !self.gone && !self.tearing_down && !self.tx.is_full() && self.urbs.free() > 0
+        !self.gone
+            && !self.tearing_down
+            && !self.input_closed
+            && !self.tx.is_full()
+            && self.urbs.free() > 0
     }
 
     /// Whether there are bytes for the client.

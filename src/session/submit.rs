@@ -13,7 +13,9 @@ use std::time::Instant;
 use super::rx::Stage;
 use super::urb::{UrbIndex, UrbState};
 use super::{Session, Violation};
-use crate::limits::{CONTROL_LEN_MAX, ENDPOINT_RESERVE, URBS_REFUSED_MAX};
+use crate::limits::{
+    CONTROL_LEN_MAX, ENDPOINT_RESERVE, NO_MEMORY_RETRY, NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX,
+};
 use crate::usb::special::{self, Class};
 use crate::usb::{Port, RefusedReason, Submission};
 use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX, Packets};
@@ -262,6 +264,9 @@ impl<P: Port> Session<P> {
 
     /// Hands to the device what waited, as far as it now can.
     pub(super) fn submit_waiting(&mut self, now: Instant) {
+        if self.no_memory.is_some_and(|(_, retry)| now < retry) {
+            return;
+        }
         let mut set = self.endpoints.waiting();
         while set != 0 && self.port.is_some() && !self.gone {
             let index = set.trailing_zeros() as usize;
@@ -362,6 +367,7 @@ impl<P: Port> Session<P> {
         let transfer = &mut self.transfers[slot as usize];
         match port.submit(transfer, &submission, block, now) {
             Ok(()) => {
+                self.no_memory = None;
                 let record = self.urbs.get_mut(urb);
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
                 self.owners[slot as usize] = urb;
@@ -371,13 +377,13 @@ impl<P: Port> Session<P> {
             Err(refused) => {
                 self.free_transfers.push(slot);
                 self.urbs.get_mut(urb).block = Some(refused.block);
-                self.submit_refused(urb, refused.reason)
+                self.submit_refused(urb, refused.reason, now)
             }
         }
     }
 
     /// What to do with a URB that the system refused.
-    fn submit_refused(&mut self, urb: UrbIndex, reason: RefusedReason) -> Attempt {
+    fn submit_refused(&mut self, urb: UrbIndex, reason: RefusedReason, now: Instant) -> Attempt {
         match reason {
             RefusedReason::NoMemory => {
                 if !self.memory_warned {
@@ -388,7 +394,7 @@ impl<P: Port> Session<P> {
                          echo 256 > /sys/module/usbcore/parameters/usbfs_memory_mb"
                     );
                 }
-                if self.endpoints.any_in_flight(u32::MAX) {
+                if self.may_wait_for_system(now) {
                     return Attempt::MustWait;
                 }
                 self.finish(urb, Status::ENOMEM, 0);
@@ -400,5 +406,21 @@ impl<P: Port> Session<P> {
             RefusedReason::Failed(status) => self.finish(urb, status, 0),
         }
         Attempt::Settled
+    }
+
+    /// Whether a URB that the system has no memory for should wait: always for what the device
+    /// itself has in flight, and for a while for what other devices have.
+    fn may_wait_for_system(&mut self, now: Instant) -> bool {
+        if self.endpoints.any_in_flight(u32::MAX) {
+            self.no_memory = None;
+            return true;
+        }
+        let since = self.no_memory.map_or(now, |(since, _)| since);
+        if now >= since + NO_MEMORY_TIMEOUT {
+            self.no_memory = None;
+            return false;
+        }
+        self.no_memory = Some((since, now + NO_MEMORY_RETRY));
+        true
     }
 }

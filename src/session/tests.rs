@@ -645,11 +645,26 @@ fn memory_of_the_system_that_is_used_up_delays_urbs() {
     rig.end(slot, Status::OK, &[]);
     assert_eq!(rig.port().submitted.len(), 3, "they went as soon as one had ended");
     rig.expect_submit(1, Status::OK, 0);
-    // With nothing in flight that could end, waiting would be for ever.
+    // With nothing in flight that could end, others may still give memory back.
     rig.finish();
     let mut rig = Rig::new();
     rig.port().refuse = Some(RefusedReason::NoMemory);
     rig.submit(1, 0x82, 64);
+    rig.expect_silence();
+    let retry = rig.session.next_deadline().expect("it is tried again");
+    rig.port().refuse = None;
+    rig.session.reap(rig.now);
+    assert_eq!(rig.port().submitted.len(), 0, "not before its time");
+    rig.now = retry;
+    rig.session.reap(rig.now);
+    assert_eq!(rig.port().submitted.len(), 1, "others gave memory back");
+    rig.finish();
+    // Nobody does, ever.
+    let mut rig = Rig::new();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    rig.submit(1, 0x82, 64);
+    rig.now += limits::NO_MEMORY_TIMEOUT;
+    rig.session.reap(rig.now);
     rig.expect_submit(1, Status::ENOMEM, 0);
     rig.finish();
 }
