@@ -98,6 +98,10 @@ pub struct Serve {
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_peer_timeout)]
     peer_timeout: Duration,
 
+    /// Reset a device when its client is done with it, as the kernel's own server does
+    #[arg(long)]
+    reset_on_release: bool,
+
     #[command(flatten)]
     tuning: Tuning,
 }
@@ -180,6 +184,7 @@ impl Serve {
                 memory: tuning.memory,
                 device_memory: tuning.device_memory,
                 urb_len: tuning.urb_size,
+                reset_on_release: self.reset_on_release,
             },
             socket_buffer: Some(tuning.socket_buffer).filter(|&bytes| bytes > 0),
             busy_poll: tuning.busy_poll,

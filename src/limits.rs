@@ -112,6 +112,8 @@ pub struct DeviceLimits {
     pub device_memory: usize,
     /// Bytes of the largest URB.
     pub urb_len: usize,
+    /// Reset the device when a client is done with it, as the kernel's own server does.
+    pub reset_on_release: bool,
 }
 
 impl Default for DeviceLimits {
@@ -121,6 +123,7 @@ impl Default for DeviceLimits {
             memory: MEMORY_DEFAULT,
             device_memory: DEVICE_MEMORY_DEFAULT,
             urb_len: URB_LEN_DEFAULT,
+            reset_on_release: false,
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use log::{debug, warn};
+use log::{debug, info, warn};
 use usbferry_sys::arena::{Arena, Block};
 use usbferry_sys::context::{
     DeviceSpeed, Discovery, FoundAlternate, FoundConfiguration, FoundDevice,
@@ -23,6 +23,7 @@ use super::{
     Transfer,
 };
 use crate::limits::DeviceLimits;
+use crate::usb::ledger::{self, Debt};
 use crate::usb::sysfs;
 use crate::wire::iso::PACKETS_MAX;
 use crate::wire::op::{OpStatus, UsbDevice, UsbInterface};
@@ -42,10 +43,9 @@ const HANGUP_RECHECKS_MAX: u32 = 500;
 /// Transfers reaped in one call of [`Port::reap`], so that one busy device leaves room for others.
 const REAP_BUDGET: usize = 256;
 
-/// Finds real devices.
-pub struct LibusbBackend {
-    discovery: Discovery,
-}
+/// Finds real devices. Each scan looks anew, with a context of its own: what hotplug events would
+/// keep up to date can be wrong where they do not arrive, as in containers without a udev daemon.
+pub struct LibusbBackend(());
 
 impl LibusbBackend {
     /// Starts looking for devices. *Blocks.*
@@ -53,13 +53,13 @@ impl LibusbBackend {
     /// # Errors
     /// There is no USB here, or looking is forbidden; a sentence that says so.
     pub fn new() -> Result<Self, String> {
-        let discovery = Discovery::new().map_err(|error| {
+        Discovery::new().map_err(|error| {
             format!(
                 "libusb can't look for devices: {error}. Does this machine have USB, and may this \
                  user see it? On Linux that is /dev/bus/usb"
             )
         })?;
-        Ok(Self { discovery })
+        Ok(Self(()))
     }
 }
 
@@ -67,11 +67,42 @@ impl Backend for LibusbBackend {
     type Candidate = LibusbCandidate;
 
     fn scan(&mut self) -> Result<Vec<LibusbCandidate>, String> {
-        let found = self
-            .discovery
-            .devices()
-            .map_err(|error| format!("libusb can't list the devices: {error}"))?;
+        let found = Discovery::new().and_then(|mut discovery| discovery.devices());
+        let found = found.map_err(|error| format!("libusb can't list the devices: {error}"))?;
         Ok(found.into_iter().filter_map(LibusbCandidate::new).collect())
+    }
+}
+
+/// Gives interfaces back to kernel drivers that an earlier usbferry took them from and, because it
+/// was killed, did not give back. *Blocks.*
+pub fn repair() {
+    let debts = ledger::take_debts();
+    if debts.is_empty() {
+        return;
+    }
+    let found = Discovery::new().and_then(|mut discovery| discovery.devices()).unwrap_or_default();
+    for debt in debts {
+        let is_it = |found: &&FoundDevice| {
+            (found.bus, found.address) == (debt.bus, debt.address)
+                && (found.id_vendor, found.id_product) == (debt.id_vendor, debt.id_product)
+        };
+        // A device that was plugged in again since has its drivers.
+        let Some(found) = found.iter().find(is_it) else { continue };
+        repair_device(found, &debt);
+    }
+}
+
+fn repair_device(found: &FoundDevice, debt: &Debt) {
+    let busid = busid_of(found);
+    let Ok(mut handle) = DeviceHandle::open_blocking(found, 0) else { return };
+    for &interface in &debt.interfaces {
+        match handle.attach_kernel_driver_blocking(interface) {
+            Ok(()) => info!(
+                "{busid}: interface {interface} has its kernel driver again, which a usbferry \
+                 that was killed had taken"
+            ),
+            Err(error) => debug!("{busid}: interface {interface}: {error}"),
+        }
     }
 }
 
@@ -180,7 +211,9 @@ impl Candidate for LibusbCandidate {
         let transfers = transfers.map_err(fail)?;
         let memory = allocate(&handle, limits);
         debug!("{}: {} bytes of device memory", self.info.device.busid, memory.device_bytes());
-        let mut port = LibusbPort::new(handle, self.info.device.busid, packets);
+        let mut port = LibusbPort::new(handle, self.found.clone(), self.info.device.busid);
+        port.packets = packets;
+        port.reset_on_release = limits.reset_on_release;
         let configuration = port.claim_all();
         if let Some(status) = port.all_refused() {
             let busid = self.info.device.busid;
@@ -227,6 +260,7 @@ fn explain_open(error: Error, info: &DeviceInfo) -> String {
 /// An open real device.
 pub struct LibusbPort {
     handle: DeviceHandle,
+    found: FoundDevice,
     busid: BusId,
     /// Isochronous packets that its transfers have room for.
     packets: u32,
@@ -235,6 +269,9 @@ pub struct LibusbPort {
     claims: Vec<u8>,
     /// Interfaces that kernel drivers had, and get back.
     driven: Vec<u8>,
+    /// The note of it that outlives this process.
+    entry: Option<ledger::Entry>,
+    reset_on_release: bool,
     /// When to look again after a hang-up, and how often that was done.
     recheck: Option<Instant>,
     rechecks: u32,
@@ -244,14 +281,17 @@ pub struct LibusbPort {
 pub struct LibusbTransfer(transfer::Transfer);
 
 impl LibusbPort {
-    const fn new(handle: DeviceHandle, busid: BusId, packets: u32) -> Self {
+    const fn new(handle: DeviceHandle, found: FoundDevice, busid: BusId) -> Self {
         Self {
             handle,
+            found,
             busid,
-            packets,
+            packets: 0,
             configuration: None,
             claims: Vec::new(),
             driven: Vec::new(),
+            entry: None,
+            reset_on_release: false,
             recheck: None,
             rechecks: 0,
         }
@@ -294,6 +334,22 @@ impl LibusbPort {
             if self.handle.has_kernel_driver_blocking(number) && !self.driven.contains(&number) {
                 self.driven.push(number);
             }
+        }
+        self.note_debt();
+    }
+
+    /// Writes down what is owed to the kernel's drivers before it is taken from them.
+    fn note_debt(&mut self) {
+        let debt = Debt {
+            bus: self.found.bus,
+            address: self.found.address,
+            id_vendor: self.found.id_vendor,
+            id_product: self.found.id_product,
+            interfaces: self.driven.clone(),
+        };
+        match &mut self.entry {
+            Some(entry) => entry.update(&debt),
+            None => self.entry = ledger::note(&self.busid.to_string(), &debt),
         }
     }
 
@@ -490,6 +546,12 @@ impl Port for LibusbPort {
     }
 
     fn close(mut self, transfers: Vec<LibusbTransfer>, memory: Arena) {
+        if self.reset_on_release {
+            match self.handle.reset_blocking() {
+                Ok(()) | Err(Error::NoDevice | Error::NotFound) => {}
+                Err(error) => warn!("{}: resetting it: {error}", self.busid),
+            }
+        }
         self.release_all();
         self.give_back_drivers();
         drop(transfers);

@@ -19,6 +19,7 @@ pub mod libusb;
 pub mod sim;
 pub mod special;
 
+mod ledger;
 mod sysfs;
 
 use std::fmt;
