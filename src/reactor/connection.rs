@@ -188,7 +188,18 @@ impl<C: Candidate> Connection<C> {
             reads -= 1;
         }
         self.flush(now)?;
-        Ok(reads == 0 || self.device_ready)
+        Ok(reads == 0 || self.device_ready || self.may_read())
+    }
+
+    /// Whether there may be input that can be taken: writing replies has made room for it, and the
+    /// system does not tell a second time that it is there.
+    fn may_read(&self) -> bool {
+        match &self.stage {
+            Stage::Attached(session) => {
+                session.wants_input() && (self.readable || session.is_held_up())
+            }
+            _ => false,
+        }
     }
 
     /// Collects what has ended, if anything may have.
@@ -204,7 +215,7 @@ impl<C: Candidate> Connection<C> {
         let (Stage::Attached(session), Some(stream)) = (&mut self.stage, &mut self.stream) else {
             return Ok(false);
         };
-        if session.has_unparsed() && session.wants_input() {
+        if session.is_held_up() && session.wants_input() {
             session.rx_advance(0, now).map_err(End::Violation)?;
         }
         if !self.readable || !session.wants_input() {

@@ -163,6 +163,8 @@ pub(crate) struct Session<P: Port> {
     endpoints: Endpoints,
     urbs: UrbTable,
     rx: Receiver,
+    /// Received PDUs were not looked at for lack of room for their answers.
+    held_up: bool,
     tx: TxQueue,
     barrier: Option<Barrier>,
     /// URBs behind the barrier, in the order they came.
@@ -202,6 +204,7 @@ impl<P: Port> Session<P> {
             configuration: opened.configuration,
             urbs: UrbTable::new(records),
             rx: Receiver::new(),
+            held_up: false,
             tx: TxQueue::new(records),
             barrier: None,
             held: VecDeque::with_capacity(records),

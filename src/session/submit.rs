@@ -33,10 +33,12 @@ enum Attempt {
 impl<P: Port> Session<P> {
     /// Acts on what was received, PDU by PDU, until a part of one is missing.
     pub(super) fn parse(&mut self, now: Instant) -> Result<(), Violation> {
+        self.held_up = false;
         loop {
             match self.rx.stage {
                 Stage::Header => {
                     if !self.wants_input() {
+                        self.held_up = true;
                         return Ok(());
                     }
                     let Some(header) = self.rx.take_array::<HEADER_LEN>() else { return Ok(()) };
@@ -74,10 +76,9 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Whether bytes were received that [`Self::parse`] has not looked at, because replies must be
-    /// read first.
-    pub(crate) fn has_unparsed(&self) -> bool {
-        self.rx.has_unparsed()
+    /// Whether [`Self::parse`] has stopped at a PDU because replies must be read first.
+    pub(crate) const fn is_held_up(&self) -> bool {
+        self.held_up
     }
 
     /// Takes up a SUBMIT whose header has arrived.
