@@ -29,6 +29,8 @@ mod complete;
 mod endpoints;
 mod rx;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod tx;
 mod unlink;
 mod urb;
@@ -171,6 +173,8 @@ pub(crate) struct Session<P: Port> {
     held: VecDeque<UrbIndex>,
     /// Transfers to cancel, for the next job.
     cancels: Vec<P::CancelToken>,
+    /// The slot of each of them.
+    cancel_slots: Vec<u32>,
     /// The list that the last job brought back, for its memory.
     spare_cancels: Vec<P::CancelToken>,
     /// Slots that ended, while they are looked at.
@@ -209,6 +213,7 @@ impl<P: Port> Session<P> {
             barrier: None,
             held: VecDeque::with_capacity(records),
             cancels: Vec::with_capacity(slots),
+            cancel_slots: Vec::with_capacity(slots),
             spare_cancels: Vec::with_capacity(slots),
             completed: Vec::with_capacity(slots),
             lost: false,
@@ -307,6 +312,7 @@ impl<P: Port> Session<P> {
         let task = if self.cancels.is_empty() {
             Task::Perform(self.take_performance()?)
         } else {
+            self.cancel_slots.clear();
             let spare = std::mem::take(&mut self.spare_cancels);
             Task::Cancel(std::mem::replace(&mut self.cancels, spare))
         };
