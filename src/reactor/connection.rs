@@ -217,7 +217,18 @@ impl<C: Candidate> Connection<C> {
         if !self.stopping {
             self.watch_for_stall(self.written != unwritten, now + peer_timeout);
         }
-        Ok(reads == 0 || self.device_ready)
+        Ok(reads == 0 || self.device_ready || self.may_read())
+    }
+
+    /// Whether there may be input that can be taken: writing replies has made room for it, and the
+    /// system does not tell a second time that it is there.
+    fn may_read(&self) -> bool {
+        match &self.stage {
+            Stage::Attached(session) => {
+                session.wants_input() && (self.readable || session.is_held_up())
+            }
+            _ => false,
+        }
     }
 
     /// Sets a deadline when there is something to write and the socket takes nothing, and takes
@@ -262,7 +273,7 @@ impl<C: Candidate> Connection<C> {
         let (Stage::Attached(session), Some(stream)) = (&mut self.stage, &mut self.stream) else {
             return Ok(false);
         };
-        if session.has_unparsed() && session.wants_input() {
+        if session.is_held_up() && session.wants_input() {
             session.rx_advance(0, now).map_err(End::Violation)?;
         }
         if !self.readable || !session.wants_input() {

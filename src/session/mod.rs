@@ -185,6 +185,8 @@ pub(crate) struct Session<P: Port> {
     /// Since when the system has had no memory for a URB while the device has none in flight, and
     /// when to try again.
     no_memory: Option<(Instant, Instant)>,
+    /// Parsing has stopped at a PDU because replies must be read first.
+    held_up: bool,
     /// Nothing more is taken from the client.
     input_closed: bool,
     /// The client is gone: nothing is answered any more.
@@ -220,6 +222,7 @@ impl<P: Port> Session<P> {
             gone: false,
             memory_warned: false,
             no_memory: None,
+            held_up: false,
             input_closed: false,
             tearing_down: false,
         }

@@ -35,10 +35,12 @@ enum Attempt {
 impl<P: Port> Session<P> {
     /// Acts on what was received, PDU by PDU, until a part of one is missing.
     pub(super) fn parse(&mut self, now: Instant) -> Result<(), Violation> {
+        self.held_up = false;
         loop {
             match self.rx.stage {
                 Stage::Header => {
                     if !self.wants_input() {
+                        self.held_up = true;
                         return Ok(());
                     }
                     let Some(header) = self.rx.take_array::<HEADER_LEN>() else { return Ok(()) };
@@ -76,10 +78,9 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Whether bytes were received that [`Self::parse`] has not looked at, because replies must be
-    /// read first.
-    pub(crate) fn has_unparsed(&self) -> bool {
-        self.rx.has_unparsed()
+    /// Whether [`Self::parse`] has stopped at a PDU because replies must be read first.
+    pub(crate) const fn is_held_up(&self) -> bool {
+        self.held_up
     }
 
     /// Takes up a SUBMIT whose header has arrived.
@@ -97,8 +98,11 @@ impl<P: Port> Session<P> {
         let packets = self.packets_that_follow(&submit)?;
         let refused = self.urbs.free() <= URBS_REFUSED_MAX || too_long;
         let urb = self.urbs.insert(submit, packets);
-        self.urbs.get_mut(urb).refusal =
-            if refused { Some(Status::ENOMEM) } else { self.judge(urb) };
+        self.urbs.get_mut(urb).refusal = if refused {
+            Some(Status::ENOMEM)
+        } else {
+            self.judge(urb, self.barrier.is_some() || !self.held.is_empty())
+        };
         self.begin_payload(urb, now);
         Ok(())
     }
@@ -119,10 +123,9 @@ impl<P: Port> Session<P> {
 
     /// Looks at a URB's endpoint and request as they are now; a status if it can't be carried out.
     /// Behind a barrier the endpoint is not known yet and is looked at again when it is over.
-    fn judge(&mut self, urb: UrbIndex) -> Option<Status> {
+    fn judge(&mut self, urb: UrbIndex, behind_barrier: bool) -> Option<Status> {
         let submit = self.urbs.get(urb).submit;
         let packets = self.urbs.get(urb).packets;
-        let behind_barrier = self.barrier.is_some() || !self.held.is_empty();
         let endpoint = self.endpoints.get(submit.endpoint);
         let (known, refused) = (endpoint.transfer_type, endpoint.refused);
         let transfer_type = match known {
@@ -239,7 +242,8 @@ impl<P: Port> Session<P> {
     /// Starts a URB that waited for a barrier: the barrier may have changed its endpoint.
     pub(super) fn start_held(&mut self, urb: UrbIndex, now: Instant) {
         if self.urbs.get(urb).transfer_type != TransferType::Control {
-            let refusal = self.judge(urb);
+            // Others may still be held, but for this one nothing is open any more.
+            let refusal = self.judge(urb, false);
             // Its data was received without room for a SETUP packet in front.
             let became_control = self.urbs.get(urb).transfer_type == TransferType::Control;
             if let Some(status) = refusal.or_else(|| became_control.then_some(Status::EINVAL)) {

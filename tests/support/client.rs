@@ -165,7 +165,9 @@ impl MiniClient {
     fn waiting(&self) -> String {
         let mut seqnums: Vec<u32> = self.sent.keys().chain(self.unlinks.keys()).copied().collect();
         seqnums.sort_unstable();
-        format!("while answers are awaited to {seqnums:?}")
+        let count = seqnums.len();
+        seqnums.truncate(8);
+        format!("while {count} answers are awaited, first those to {seqnums:?}")
     }
 
     /// Says that nothing more is sent.

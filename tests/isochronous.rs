@@ -1,0 +1,352 @@
+//! Conformance cases 41 to 49: isochronous URBs.
+
+mod support;
+
+use support::client::{EINVAL, ENOENT, EPROTO, EXDEV, MiniClient};
+use support::hex::hex;
+use support::submit::{Descriptor, Submit, in_a_row};
+use support::{Server, pattern};
+use usbferry::usb::sim::loopback::request;
+
+const SOURCE: u8 = 0x85;
+const SINK: u8 = 0x05;
+const BULK_SOURCE: u8 = 0x81;
+
+/// A client whose device has its isochronous endpoints selected.
+fn start() -> (Server, MiniClient) {
+    let server = Server::start("loopback");
+    let mut client = server.attach();
+    client.set_interface(1, 1);
+    (server, client)
+}
+
+/// Lengths that packets came with.
+fn actual_lengths(descriptors: &[Descriptor]) -> Vec<u32> {
+    descriptors.iter().map(|descriptor| descriptor[2]).collect()
+}
+
+fn statuses(descriptors: &[Descriptor]) -> Vec<i32> {
+    descriptors.iter().map(|descriptor| descriptor[3].cast_signed()).collect()
+}
+
+/// Case 41, to the byte.
+#[test]
+fn iso_in_full() {
+    let (_server, mut client) = start();
+    let asked: Vec<String> =
+        (0..8u32).map(|n| format!("{:08x} 000000c0 00000000 ffffffee", n * 192)).collect();
+    client.send(&hex(&format!(
+        "00000001 00000009 D 00000001 00000005 / 00000202 00000600 00000007 00000008 00000001 / \
+         Z(8) / {}",
+        asked.join(" ")
+    )));
+    let answered: Vec<String> =
+        (0..8u32).map(|n| format!("{:08x} 000000c0 000000c0 00000000", n * 192)).collect();
+    let expected = [
+        hex("00000003 00000009 Z(12) / 0 00000600 00000007 00000008 0 / Z(8)"),
+        pattern(0, 8 * 192),
+        hex(&answered.join(" ")),
+    ];
+    let expected = expected.concat();
+    assert_eq!(client.read(expected.len()), expected);
+    client.assert_in_sync();
+}
+
+/// Case 42.
+#[test]
+fn iso_in_short() {
+    let (_server, mut client) = start();
+    client.command(request::PACKETS_SHORT, 100, SOURCE.into());
+    let ret = client.call(&Submit::iso_read(SOURCE, &[192; 8]));
+    assert_eq!((ret.status, ret.actual_length, ret.error_count), (0, 800, 0));
+    assert_eq!(ret.data, pattern(0, 800), "compacted");
+    let expected: Vec<Descriptor> = (0..8).map(|n| [n * 192, 192, 100, 0]).collect();
+    assert_eq!(ret.descriptors, expected);
+}
+
+/// Packets of every kind in one URB: their data stands in the reply in their order, without what
+/// was not received, however it lies in memory.
+#[test]
+fn iso_in_mixed() {
+    let (_server, mut client) = start();
+    let mut position = 0;
+    for short in [0, 1, 100, 1000, 2000, 3072] {
+        client.command(request::PACKETS_SHORT, short, SOURCE.into());
+        let lengths = [3072, 0, 5, 1024, 1024, 1, 3000, 0, 192, 1999, 2000, 2001];
+        let ret = client.call(&Submit::iso_read(SOURCE, &lengths));
+        let expected = lengths.map(|length| length.min(short.into()));
+        assert_eq!(actual_lengths(&ret.descriptors), expected);
+        let sum = expected.iter().sum::<u32>();
+        assert_eq!(ret.data, pattern(position, sum as usize), "short {short}");
+        position += u64::from(sum);
+    }
+}
+
+/// Offsets of IN packets are the client's affair: they come back as they were, and the data in the
+/// order of the packets.
+#[test]
+fn iso_in_offsets() {
+    let (_server, mut client) = start();
+    let scattered = [(300, 100), (0, 50), (400, 112), (100, 64)];
+    let submit = Submit { length: 512, ..Submit::iso_read(SOURCE, &[]) }.with_packets(&scattered);
+    let ret = client.call(&submit);
+    assert_eq!(ret.data, pattern(0, 326));
+    assert_eq!(ret.descriptors[2], [400, 112, 112, 0]);
+}
+
+/// Case 43.
+#[test]
+fn iso_in_error() {
+    let (_server, mut client) = start();
+    for lost in [0, 3, 7] {
+        client.command(request::PACKET_LOST, lost, SOURCE.into());
+        let ret = client.call(&Submit::iso_read(SOURCE, &[192; 8]));
+        assert_eq!((ret.status, ret.error_count, ret.actual_length), (0, 1, 7 * 192));
+        let expected: Vec<i32> = (0..8).map(|n| if n == lost { EPROTO } else { 0 }).collect();
+        assert_eq!(statuses(&ret.descriptors), expected);
+        assert_eq!(ret.descriptors[usize::from(lost)][2], 0);
+    }
+}
+
+/// Case 44.
+#[test]
+fn iso_out_gaps() {
+    let (_server, mut client) = start();
+    let mut data = vec![0xee; 612];
+    for (position, offset) in [(0, 0), (100, 256), (200, 512)] {
+        data[offset..offset + 100].copy_from_slice(&pattern(position, 100));
+    }
+    let submit = Submit::write(SINK, &data).with_packets(&[(0, 100), (256, 100), (512, 100)]);
+    let ret = client.call(&submit);
+    assert_eq!((ret.status, ret.actual_length, ret.error_count), (0, 300, 0));
+    assert_eq!(actual_lengths(&ret.descriptors), [100; 3]);
+    let counters = client.counters(SINK);
+    assert_eq!((counters.bytes, counters.errors), (300, 0), "the sink saw the right bytes");
+    // A gap behind the last packet belongs to the PDU as well.
+    let data = [pattern(300, 10), vec![0xee; 1000]].concat();
+    let ret = client.call(&Submit::write(SINK, &data).with_packets(&[(0, 10)]));
+    assert_eq!(ret.actual_length, 10);
+    assert_eq!(client.counters(SINK).errors, 0);
+}
+
+/// OUT packets with data in a row, of lengths that include zero.
+#[test]
+fn iso_out_in_a_row() {
+    let (_server, mut client) = start();
+    let lengths = [0, 1, 3072, 5, 0, 192, 0];
+    let ret = client.call(&Submit::iso_write(SINK, &pattern(0, 3270), &lengths));
+    assert_eq!((ret.status, ret.actual_length), (0, 3270));
+    assert_eq!(actual_lengths(&ret.descriptors), lengths);
+    let counters = client.counters(SINK);
+    assert_eq!((counters.bytes, counters.errors, counters.urbs), (3270, 0, 1));
+}
+
+/// Case 45, both ways.
+#[test]
+fn iso_1024() {
+    let (_server, mut client) = start();
+    let ret = client.call(&Submit::iso_read(SOURCE, &[100; 1024]));
+    assert_eq!((ret.status, ret.descriptors.len()), (0, 1024));
+    assert_eq!(ret.data, pattern(0, 102_400));
+    let data = pattern(0, 102_400);
+    let ret = client.call(&Submit::iso_write(SINK, &data, &[100; 1024]));
+    assert_eq!((ret.status, ret.actual_length, ret.descriptors.len()), (0, 102_400, 1024));
+    assert_eq!(client.counters(SINK).errors, 0);
+    // As large as packets get: 3 MiB in one URB, and all short.
+    let ret = client.call(&Submit::iso_read(SOURCE, &[3072; 1024]));
+    assert!(ret.data == pattern(102_400, 3 << 20));
+    client.command(request::PACKETS_SHORT, 3071, SOURCE.into());
+    let ret = client.call(&Submit::iso_read(SOURCE, &[3072; 1024]));
+    assert!(ret.data == pattern(102_400 + (3 << 20), 3071 * 1024));
+}
+
+/// Case 46. That nothing is allocated for them is shown by `no_alloc.rs`.
+#[test]
+fn iso_np_bad() {
+    let (server, mut client) = start();
+    for number_of_packets in [1025, 0xffff_fffb, 0xffff_ffff, 0x7fff_ffff, 0x8000_0000] {
+        for address in [SOURCE, SINK] {
+            let submit = match address {
+                SOURCE => Submit::read(SOURCE, 64),
+                _ => Submit::write(SINK, &[0; 64]),
+            };
+            let seqnum = client.take_seqnum();
+            client.send(&Submit { number_of_packets, ..submit }.bytes(seqnum, client.devid));
+            client.expect_drop();
+            client = server.attach();
+            client.set_interface(1, 1);
+        }
+    }
+}
+
+/// An isochronous URB without packets has nothing to do, and a client can't mean it.
+#[test]
+fn iso_np_zero() {
+    let (_server, mut client) = start();
+    let ret = client.call(&Submit::read(SOURCE, 64));
+    assert_eq!((ret.status, ret.actual_length, ret.error_count), (EINVAL, 0, 0));
+    let ret = client.call(&Submit::write(SINK, &[0; 64]));
+    assert_eq!((ret.status, ret.actual_length, ret.error_count), (EINVAL, 0, 0));
+    client.assert_in_sync();
+    assert_eq!(client.counters(SINK).urbs, 0);
+}
+
+/// Case 47.
+#[test]
+fn iso_desc_oob() {
+    let (_server, mut client) = start();
+    let outside: [&[(u32, u32)]; 8] = [
+        &[(0xffff_ffff, 2)],
+        &[(0xffff_ffff, 0xffff_ffff)],
+        &[(1, 0xffff_ffff)],
+        &[(0, 201)],
+        &[(200, 1)],
+        &[(0, 100), (101, 100)],
+        // Each inside, but all together longer than the buffer.
+        &[(0, 150), (0, 150)],
+        &[(0, 0x8000_0000), (0, 0x8000_0000)],
+    ];
+    for packets in outside {
+        let np = u32::try_from(packets.len()).unwrap();
+        for submit in [
+            Submit { length: 200, ..Submit::iso_read(SOURCE, &[]) },
+            Submit::write(SINK, &[0; 200]),
+        ] {
+            let ret = client.call(&submit.with_packets(packets));
+            assert_eq!((ret.status, ret.actual_length), (EINVAL, 0), "{packets:?}");
+            assert_eq!(ret.error_count, np, "no packet was transferred");
+            assert_eq!(statuses(&ret.descriptors), vec![EXDEV; packets.len()]);
+        }
+    }
+    // A packet may end where the buffer ends, and an empty one stand there.
+    let submit = Submit { length: 200, ..Submit::iso_read(SOURCE, &[]) };
+    let ret = client.call(&submit.with_packets(&[(0, 200), (200, 0)]));
+    assert_eq!((ret.status, ret.actual_length), (0, 200));
+    client.assert_in_sync();
+    assert_eq!(client.counters(SINK).urbs, 0, "the device saw nothing of it");
+}
+
+/// OUT packets that overlap, or go backwards, can't be joined in place; nobody sends such.
+#[test]
+fn iso_out_overlap() {
+    let (_server, mut client) = start();
+    for packets in [[(0, 100), (50, 100)], [(100, 100), (0, 100)]] {
+        let ret = client.call(&Submit::write(SINK, &[0; 200]).with_packets(&packets));
+        assert_eq!((ret.status, ret.actual_length, ret.error_count), (EINVAL, 0, 2));
+    }
+    client.assert_in_sync();
+}
+
+/// Case 48.
+#[test]
+fn iso_desc_actual() {
+    let (_server, mut client) = start();
+    for claimed in [1, 192, 0x7fff_ffff, 0xffff_ffff] {
+        let mut submit = Submit::iso_read(SOURCE, &[192; 4]);
+        for descriptor in &mut submit.descriptors {
+            (descriptor[2], descriptor[3]) = (claimed, claimed);
+        }
+        let ret = client.call(&submit);
+        assert_eq!((ret.status, ret.actual_length, ret.error_count), (0, 4 * 192, 0));
+        let mut submit = Submit::iso_write(SINK, &[0; 400], &[200; 2]);
+        submit.descriptors[1][2] = claimed;
+        let ret = client.call(&submit);
+        assert_eq!((ret.status, ret.actual_length, ret.error_count), (0, 400, 0));
+    }
+}
+
+/// Case 49: in setting 0 there is no such endpoint.
+#[test]
+fn iso_submit_fail() {
+    let server = Server::start("loopback");
+    let mut client = server.attach();
+    for submit in
+        [Submit::iso_read(SOURCE, &[192; 8]), Submit::iso_write(SINK, &[1; 8 * 192], &[192; 8])]
+    {
+        let ret = client.call(&submit);
+        assert_eq!((ret.status, ret.actual_length, ret.error_count), (ENOENT, 0, 8));
+        assert_eq!(statuses(&ret.descriptors), [EXDEV; 8]);
+        client.assert_in_sync();
+    }
+    // Selected and given up again, it is as before.
+    client.set_interface(1, 1);
+    assert_eq!(client.call(&Submit::iso_read(SOURCE, &[192; 8])).status, 0);
+    client.set_interface(1, 0);
+    let ret = client.call(&Submit::iso_read(SOURCE, &[192; 8]));
+    assert_eq!((ret.status, ret.error_count), (ENOENT, 8));
+}
+
+/// An isochronous URB too large for the server is refused with its packets, and one whose data
+/// would not fit is the end.
+#[test]
+fn iso_too_long() {
+    let server = Server::start_with("loopback", |settings| {
+        settings.limits.memory = 1 << 20;
+        settings.limits.urb_len = 64 << 10;
+    });
+    let mut client = server.attach();
+    client.set_interface(1, 1);
+    let ret = client.call(&Submit::iso_read(SOURCE, &[3072; 22]));
+    assert_eq!((ret.status, ret.actual_length), (support::client::ENOMEM, 0));
+    assert_eq!((ret.error_count, ret.descriptors.len()), (22, 22));
+    client.assert_in_sync();
+    let seqnum = client.take_seqnum();
+    let submit = Submit::iso_write(SINK, &[0; 22 * 3072], &[3072; 22]);
+    client.send_anyway(&submit.bytes(seqnum, client.devid));
+    client.expect_drop();
+    server.assert_serves(0);
+}
+
+/// A stream of URBs that overlap in time, as sound cards and cameras have it: nothing is lost
+/// between them, and bulk goes on beside.
+#[test]
+fn iso_stream() {
+    let server = Server::start("loopback:pace=on");
+    let mut client = server.attach();
+    client.set_interface(1, 1);
+    let urb = Submit::iso_read(SOURCE, &[96; 8]);
+    let mut seqnums: std::collections::VecDeque<u32> =
+        client.submit_all(&vec![urb.clone(); 4]).into();
+    let mut bulk = client.submit(&Submit::read(BULK_SOURCE, 512));
+    let (mut position, mut bulk_position) = (0, 0);
+    for _ in 0..200 {
+        let awaited = seqnums.pop_front().unwrap();
+        while client.awaits(awaited) {
+            match client.reply() {
+                support::client::Reply::Submit(ret) if ret.seqnum == awaited => {
+                    assert_eq!(ret.data, pattern(position, 768));
+                    position += 768;
+                }
+                support::client::Reply::Submit(ret) if ret.seqnum == bulk => {
+                    assert_eq!(ret.data, pattern(bulk_position, 512));
+                    bulk_position += 512;
+                    bulk = client.submit(&Submit::read(BULK_SOURCE, 512));
+                }
+                other => panic!("{awaited} comes next, not {other:?}"),
+            }
+        }
+        seqnums.push_back(client.submit(&urb));
+    }
+    assert!(bulk_position > 0);
+}
+
+/// A URB with packets for an endpoint that is not isochronous, and the other way round, while it is
+/// not yet known which it will be.
+#[test]
+fn packets_for_another_endpoint() {
+    let (_server, mut client) = start();
+    // Known to be bulk: its number of packets says nothing, and no descriptors follow.
+    let read = Submit { number_of_packets: 2, ..Submit::read(BULK_SOURCE, 16) };
+    assert_eq!(client.call_ok(&read).len(), 16);
+    // Behind a request that may change it, descriptors are believed and come back.
+    let seqnums = client.submit_all(&[
+        Submit::set_interface(0, 0),
+        Submit::read(BULK_SOURCE, 16).with_packets(&in_a_row(&[8, 8])),
+        Submit { length: 16, ..Submit::read(SOURCE, 16) },
+    ]);
+    assert_eq!(client.ret(seqnums[0]).status, 0);
+    let ret = client.ret(seqnums[1]);
+    assert_eq!((ret.status, ret.actual_length, ret.error_count), (EINVAL, 0, 2));
+    assert_eq!(client.ret(seqnums[2]).status, EINVAL);
+    client.assert_in_sync();
+}

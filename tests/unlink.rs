@@ -1,0 +1,475 @@
+//! Conformance cases 57 to 63: the race of SUBMIT and UNLINK.
+//!
+//! The client of these tests knows the rule: RET_UNLINK has status 0 when the RET_SUBMIT came before
+//! it, and -ECONNRESET when none did and none will (`support/client.rs`). What each test adds is the
+//! situation.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::client::{ECONNRESET, EPIPE, MiniClient, Reply};
+use support::hex::hex;
+use support::random::Random;
+use support::submit::{Submit, setup, unlink_bytes};
+use support::{Server, pattern};
+use usbferry::usb::sim::loopback::request;
+
+const SOURCE: u8 = 0x81;
+const SINK: u8 = 0x01;
+const LOOP_OUT: u8 = 0x02;
+const SILENT: u8 = 0x86;
+const INTERRUPT_SILENT: u8 = 0x84;
+const ISO_SOURCE: u8 = 0x85;
+
+fn start() -> (Server, MiniClient) {
+    let server = Server::start("loopback");
+    let client = server.attach();
+    (server, client)
+}
+
+/// Case 57, to the byte.
+#[test]
+fn unlink_inflight() {
+    let (_server, mut client) = start();
+    client.send(&hex("00000001 00000004 D 00000001 00000006 / 00000200 00000200 0 0 0 / Z(8)"));
+    client.send(&hex("00000002 00000005 D 0 0 00000004 Z(24)"));
+    assert_eq!(client.read(48), hex("00000004 00000005 Z(12) FFFFFF98 Z(24)"));
+    // No RET_SUBMIT for it ever: not even when the device has data at last.
+    client.set_next_seqnum(6);
+    client.command(request::RELEASE, 16, SILENT.into());
+    client.assert_in_sync();
+    assert_eq!(client.call_ok(&Submit::read(SILENT, 512)), pattern(0, 16), "for the next one");
+}
+
+/// The same for every kind of endpoint that can keep a URB.
+#[test]
+fn unlink_inflight_everywhere() {
+    let server = Server::start("loopback:pace=on:delay=500ms");
+    let mut client = server.attach();
+    client.set_interface(1, 1);
+    for submit in [
+        Submit::read(SILENT, 512),
+        Submit::read(INTERRUPT_SILENT, 64),
+        Submit::write(SINK, &[0; 1000]),
+        Submit::write(LOOP_OUT, &[0; 300 << 10]),
+        Submit::iso_read(ISO_SOURCE, &[192; 32]),
+        Submit::iso_write(0x05, &[0; 6144], &[192; 32]),
+        Submit::get_device_descriptor(),
+        Submit::control(setup(request::OUT, request::WRITE, 0, 0, 8), &[1; 8]),
+    ] {
+        let target = client.submit(&submit);
+        let unlink = client.unlink(target);
+        assert_eq!(client.ret_unlink(unlink), ECONNRESET, "{submit:?}");
+    }
+    client.assert_in_sync();
+}
+
+/// Case 58.
+#[test]
+fn unlink_done() {
+    let (_server, mut client) = start();
+    client.send(&hex("00000001 00000004 D 00000001 00000001 / 00000200 00000002 0 0 0 / Z(8)"));
+    let expected = hex("00000003 00000004 Z(12) / 0 00000002 0 0 0 / Z(8) / 0001");
+    assert_eq!(client.read(50), expected);
+    client.send(&hex("00000002 00000005 D 0 0 00000004 Z(24)"));
+    assert_eq!(client.read(48), hex("00000004 00000005 Z(12) 0 Z(24)"));
+}
+
+/// The UNLINK comes in one segment with a SUBMIT that ends at once. There is nothing to cancel then,
+/// so the device stays at hand, and the next SUBMIT ends at once as well.
+#[test]
+fn unlink_done_in_one_segment() {
+    let (_server, mut client) = start();
+    for submit in [Submit::read(SOURCE, 512), Submit::write(SINK, &[0; 64])] {
+        let (target, mut bytes) = client.prepare(&submit);
+        let (unlink, unlink_bytes) = client.prepare_unlink(target);
+        bytes.extend(unlink_bytes);
+        client.send(&bytes);
+        assert_eq!(client.ret(target).status, 0);
+        assert_eq!(client.ret_unlink(unlink), 0);
+    }
+}
+
+/// How a round of the race goes.
+#[derive(Clone, Copy)]
+enum Race {
+    /// The device's delay and the UNLINK run against each other.
+    Delay,
+    /// The device is told to answer just before.
+    ReleaseBefore,
+    /// The device is told to answer just after.
+    ReleaseAfter,
+    /// Nothing but the UNLINK happens.
+    Silence,
+    /// The cancelled URB turns out to be done, with data.
+    Late,
+    /// The cancelled URB has a part of its data.
+    LatePartial,
+}
+
+/// Outcomes of the race.
+#[derive(Default, Debug)]
+struct Outcomes {
+    answered: u32,
+    cancelled: u32,
+    /// Bytes that came from [`SOURCE`] and [`SILENT`].
+    received: [u64; 2],
+}
+
+/// Case 59: 10^5 rounds, many of them on their way at once. No byte that the device sent is lost,
+/// because one that a cancelled URB took would be missing from what follows.
+#[test]
+fn unlink_race() {
+    const ROUNDS: u32 = 100_000;
+    const SEED: u64 = 59;
+    let server = Server::start("loopback:delay=60us");
+    let mut client = server.attach();
+    let mut random = Random::new(SEED);
+    let mut outcomes = Outcomes::default();
+    let mut rounds = 0;
+    while rounds < ROUNDS {
+        let batch = 1 + random.below(96);
+        let race = random.one_of(&[
+            Race::Delay,
+            Race::Delay,
+            Race::Delay,
+            Race::ReleaseBefore,
+            Race::ReleaseAfter,
+            Race::Silence,
+            Race::Late,
+            Race::LatePartial,
+        ]);
+        run_batch(&mut client, &mut random, race, batch, &mut outcomes);
+        rounds += batch;
+    }
+    println!("seed {SEED}: {rounds} rounds, {outcomes:?}");
+    assert_eq!(outcomes.answered + outcomes.cancelled, rounds);
+    assert!(outcomes.answered > 0 && outcomes.cancelled > 0);
+}
+
+fn run_batch(
+    client: &mut MiniClient,
+    random: &mut Random,
+    race: Race,
+    batch: u32,
+    outcomes: &mut Outcomes,
+) {
+    let address = if matches!(race, Race::Delay) { SOURCE } else { SILENT };
+    let command = |request, value| {
+        Submit::control(setup(request::OUT, request, value, address.into(), 0), &[])
+    };
+    let before = match race {
+        Race::ReleaseBefore => Some(command(request::RELEASE, 3)),
+        Race::Late => Some(command(request::CANCEL_DONE, 5)),
+        Race::LatePartial => Some(command(request::CANCEL_PARTIAL, 7)),
+        Race::Delay | Race::ReleaseAfter | Race::Silence => None,
+    };
+    let after = matches!(race, Race::ReleaseAfter).then(|| command(request::RELEASE, 2));
+    let mut bytes = Vec::new();
+    let mut targets = Vec::new();
+    for _ in 0..batch {
+        let (target, submit) = client.prepare(&Submit::read(address, 8));
+        targets.push(target);
+        bytes.extend(submit);
+    }
+    if random.below(2) == 0 {
+        client.send(&bytes);
+        bytes.clear();
+        spin(Duration::from_micros(random.below(200).into()));
+    }
+    // Oldest first, newest first, or any order.
+    match random.below(3) {
+        0 => {}
+        1 => targets.reverse(),
+        _ => (1..targets.len()).for_each(|last| {
+            let other = random.below(u32::try_from(last + 1).unwrap());
+            targets.swap(last, other as usize);
+        }),
+    }
+    for &target in &targets {
+        bytes.extend(before.iter().flat_map(|submit| client.prepare(submit).1));
+        bytes.extend(client.prepare_unlink(target).1);
+        bytes.extend(after.iter().flat_map(|submit| client.prepare(submit).1));
+    }
+    client.send(&bytes);
+    collect(client, &targets, usize::from(address == SILENT), outcomes);
+}
+
+/// Reads until everything is answered.
+fn collect(client: &mut MiniClient, targets: &[u32], stream: usize, outcomes: &mut Outcomes) {
+    while client.outstanding() > 0 {
+        match client.reply() {
+            Reply::Submit(ret) if targets.contains(&ret.seqnum) => {
+                assert!(ret.status == 0 || ret.actual_length > 0, "{ret:?}");
+                let position = &mut outcomes.received[stream];
+                assert_eq!(ret.data, pattern(*position, ret.data.len()), "at {position}");
+                *position += u64::from(ret.actual_length);
+                outcomes.answered += 1;
+            }
+            // A control request of the test.
+            Reply::Submit(ret) => assert_eq!(ret.status, 0),
+            Reply::Unlink(ret) if ret.status == 0 => {}
+            Reply::Unlink(_) => outcomes.cancelled += 1,
+        }
+    }
+}
+
+/// Lets a little time pass, which is not waited for: any amount is right.
+fn spin(time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+}
+
+/// Case 60.
+#[test]
+fn unlink_data_kept() {
+    let (_server, mut client) = start();
+    for (request, status, bytes) in [
+        (request::CANCEL_DONE, 0, 100),
+        (request::CANCEL_PARTIAL, ECONNRESET, 60),
+        (request::CANCEL_DONE, 0, 0),
+        (request::CANCEL_DONE, 0, 512),
+    ] {
+        let target = client.submit(&Submit::read(SILENT, 512));
+        client.command(request, bytes, SILENT.into());
+        let unlink = client.unlink(target);
+        let ret = client.ret(target);
+        assert_eq!((ret.status, ret.actual_length), (status, bytes.into()));
+        assert_eq!(client.ret_unlink(unlink), 0);
+    }
+    assert_eq!(client.counters(SILENT).bytes, 672);
+}
+
+/// The same where cancelling takes so long that other things happen meanwhile.
+#[test]
+fn unlink_while_cancelling_takes_long() {
+    let (_server, mut client) = start();
+    client.command(request::CANCEL_DELAY, 50, 0);
+    let pending = client.submit_all(&vec![Submit::read(SILENT, 512); 3]);
+    client.command(request::CANCEL_DONE, 9, SILENT.into());
+    // The worker has the device from here on: what is submitted waits for it to come back, and is
+    // unlinked without it.
+    let first = client.unlink(pending[0]);
+    let (waiting, waiting_bytes) = client.prepare(&Submit::read(SILENT, 512));
+    let (unlink_waiting, unlink_bytes) = client.prepare_unlink(waiting);
+    let (again, again_bytes) = client.prepare_unlink(pending[0]);
+    let (second, second_bytes) = client.prepare_unlink(pending[2]);
+    client.send(&[waiting_bytes, unlink_bytes, again_bytes, second_bytes].concat());
+    let mut order = Vec::new();
+    while client.outstanding() > 1 {
+        match client.reply() {
+            Reply::Submit(ret) => {
+                assert_eq!((ret.seqnum, ret.actual_length), (pending[0], 9));
+                order.push(ret.seqnum);
+            }
+            Reply::Unlink(ret) => {
+                // What waited was not with the device unless the worker was done already.
+                assert_eq!(ret.status == 0, ret.seqnum == first || ret.seqnum == again);
+                order.push(ret.seqnum);
+            }
+        }
+    }
+    let place = |seqnum| order.iter().position(|&other| other == seqnum).expect("it was answered");
+    assert!(place(pending[0]) < place(first));
+    assert!(place(first) < place(second), "{order:?}");
+    assert!(place(unlink_waiting) < place(second), "{order:?}");
+    assert!(client.awaits(pending[1]), "the one in the middle is still there");
+    client.command(request::RELEASE, 1, SILENT.into());
+    assert_eq!(client.ret(pending[1]).actual_length, 1);
+}
+
+/// Case 61.
+#[test]
+fn unlink_unknown() {
+    let (_server, mut client) = start();
+    for target in [12345, 0, u32::MAX, 1] {
+        let unlink = client.unlink(target);
+        assert_eq!(client.ret_unlink(unlink), 0);
+    }
+    // Its own number, and that of an UNLINK.
+    let own = client.take_seqnum();
+    client.send(&unlink_bytes(own, client.devid, own));
+    let expected = hex(&format!("00000004 {own:08x} Z(12) 0 Z(24)"));
+    assert_eq!(client.read(48), expected);
+    let unlink = client.unlink(own);
+    assert_eq!(client.ret_unlink(unlink), 0);
+    client.assert_in_sync();
+}
+
+/// Case 61.
+#[test]
+fn unlink_twice() {
+    let (_server, mut client) = start();
+    let target = client.submit(&Submit::read(SILENT, 512));
+    let (first, first_bytes) = client.prepare_unlink(target);
+    let (second, second_bytes) = client.prepare_unlink(target);
+    client.send(&[first_bytes, second_bytes].concat());
+    let mut statuses = Vec::new();
+    for _ in 0..2 {
+        let Reply::Unlink(ret) = client.reply() else { panic!("no RET_SUBMIT") };
+        statuses.push((ret.seqnum, ret.status));
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [(first, ECONNRESET), (second, 0)]);
+    let third = client.unlink(target);
+    assert_eq!(client.ret_unlink(third), 0);
+    client.assert_in_sync();
+}
+
+/// Case 62: more than there are slots, so that some wait and others are with the device.
+#[test]
+fn unlink_many() {
+    let (_server, mut client) = start();
+    for order in 0..3 {
+        let mut pending = client.submit_all(&vec![Submit::read(SILENT, 16384); 500]);
+        match order {
+            0 => {}
+            1 => pending.reverse(),
+            // The middle first.
+            _ => pending.rotate_left(250),
+        }
+        let unlinks: Vec<u8> =
+            pending.iter().flat_map(|&target| client.prepare_unlink(target).1).collect();
+        client.send(&unlinks);
+        for _ in 0..500 {
+            let Reply::Unlink(ret) = client.reply() else { panic!("nothing has ended") };
+            assert_eq!(ret.status, ECONNRESET);
+        }
+        assert_eq!(client.outstanding(), 0);
+        client.assert_in_sync();
+    }
+}
+
+/// The same with more than can wait: those beyond are refused, the others unlinked.
+#[test]
+fn unlink_more_than_can_wait() {
+    let (_server, mut client) = start();
+    let pending = client.submit_all(&vec![Submit::read(SILENT, 64); 4000]);
+    let unlinks: Vec<u8> =
+        pending.iter().flat_map(|&target| client.prepare_unlink(target).1).collect();
+    client.send(&unlinks);
+    let (mut refused, mut unlinked) = (0, 0);
+    while client.outstanding() > 0 {
+        match client.reply() {
+            Reply::Submit(ret) => {
+                assert_eq!(ret.status, support::client::ENOMEM);
+                refused += 1;
+            }
+            Reply::Unlink(ret) => unlinked += u32::from(ret.status != 0),
+        }
+    }
+    assert_eq!(refused + unlinked, 4000);
+    assert!(unlinked >= 256 + 2048, "as many as are promised: {unlinked}");
+    client.assert_in_sync();
+}
+
+/// Case 63: what waits behind the request is unlinked before it is over. All comes in one segment,
+/// and the request takes its time.
+#[test]
+fn unlink_during_barrier() {
+    let (_server, mut client) = start();
+    client.command(request::SPECIAL_DELAY, 300, 0);
+    let (special, mut bytes) = client.prepare(&Submit::set_interface(1, 1));
+    let held: Vec<u32> = [
+        Submit::read(SOURCE, 64),
+        Submit::write(SINK, &[1; 5000]),
+        Submit::iso_read(ISO_SOURCE, &[192; 4]),
+        Submit::get_device_descriptor(),
+        Submit::clear_halt(SOURCE),
+        Submit::read(SILENT, 64),
+    ]
+    .iter()
+    .map(|submit| {
+        let (seqnum, submit) = client.prepare(submit);
+        bytes.extend(submit);
+        seqnum
+    })
+    .collect();
+    let unlinks: Vec<u32> = held[..5]
+        .iter()
+        .map(|&target| {
+            let (seqnum, unlink) = client.prepare_unlink(target);
+            bytes.extend(unlink);
+            seqnum
+        })
+        .collect();
+    client.send(&bytes);
+    for unlink in unlinks {
+        assert_eq!(client.ret_unlink(unlink), ECONNRESET);
+    }
+    assert_eq!(client.ret(special).status, 0);
+    assert_eq!(client.counters(SINK).urbs, 0, "nothing of it reached the device");
+    // The one that stayed went on afterwards.
+    client.command(request::RELEASE, 4, SILENT.into());
+    assert_eq!(client.ret(held[5]).actual_length, 4);
+    assert_eq!(client.performed(), [0, 1, 0, 0]);
+}
+
+/// The request itself is unlinked: it is answered at once, what comes of it is dropped, and what
+/// stands behind it goes on afterwards.
+#[test]
+fn unlink_the_barrier() {
+    let (_server, mut client) = start();
+    client.command(request::SPECIAL_DELAY, 100, 0);
+    let (special, mut bytes) = client.prepare(&Submit::set_interface(1, 1));
+    let (behind, behind_bytes) = client.prepare(&Submit::iso_read(ISO_SOURCE, &[192; 4]));
+    let (unlink, unlink_bytes) = client.prepare_unlink(special);
+    bytes.extend([behind_bytes, unlink_bytes].concat());
+    client.send(&bytes);
+    assert_eq!(client.ret_unlink(unlink), ECONNRESET);
+    let again = client.unlink(special);
+    assert_eq!(client.ret_unlink(again), 0);
+    assert_eq!(client.ret(behind).data, pattern(0, 768));
+    // Its number is free at once.
+    client.command(request::SPECIAL_DELAY, 0, 0);
+    let same = Submit { seqnum: Some(special), ..Submit::set_interface(1, 0) };
+    assert_eq!(client.call(&same).status, 0);
+    // The same with requests that fail, and that the device must be asked for after all.
+    client.command(request::SPECIAL_DELAY, 50, 0);
+    for submit in [Submit::set_interface(1, 9), Submit::clear_halt(0x8e), Submit::port_reset()] {
+        let (special, bytes) = client.prepare(&submit);
+        let (unlink, unlink_bytes) = client.prepare_unlink(special);
+        client.send(&[bytes, unlink_bytes].concat());
+        assert_eq!(client.ret_unlink(unlink), ECONNRESET);
+        client.assert_in_sync();
+    }
+}
+
+/// A URB that the barrier itself takes back is unlinked meanwhile.
+#[test]
+fn unlink_what_a_barrier_cancels() {
+    let (_server, mut client) = start();
+    client.command(request::CANCEL_DELAY, 20, 0);
+    let pending = client.submit_all(&vec![Submit::read(SILENT, 64); 4]);
+    client.assert_in_sync();
+    let (special, mut bytes) = client.prepare(&Submit::set_interface(0, 0));
+    for &target in &pending {
+        bytes.extend(client.prepare_unlink(target).1);
+    }
+    client.send(&bytes);
+    for _ in &pending {
+        let Reply::Unlink(ret) = client.reply() else { panic!("only unlinks are answered") };
+        assert_eq!(ret.status, ECONNRESET);
+    }
+    assert_eq!(client.ret(special).status, 0);
+    client.assert_in_sync();
+}
+
+/// A stall that comes while a URB is cancelled: it is told, since the URB did end so.
+#[test]
+fn unlink_of_a_halted_endpoint() {
+    let (_server, mut client) = start();
+    let pending = client.submit_all(&vec![Submit::read(SILENT, 64); 2]);
+    let halt = Submit::control(setup(request::OUT, request::HALT, 0, SILENT.into(), 0), &[]);
+    let (halt, mut bytes) = client.prepare(&halt);
+    let (unlink, unlink_bytes) = client.prepare_unlink(pending[0]);
+    bytes.extend(unlink_bytes);
+    client.send(&bytes);
+    assert_eq!(client.ret(halt).status, 0);
+    assert_eq!(client.ret(pending[0]).status, EPIPE);
+    assert_eq!(client.ret_unlink(unlink), 0);
+    assert_eq!(client.ret(pending[1]).status, EPIPE);
+}
