@@ -32,8 +32,8 @@ use slab::Slab;
 
 use crate::handshake::Wish;
 use crate::limits::{
-    ATTACHED_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, DeviceLimits, PEER_TIMEOUT_DEFAULT,
-    SHUTDOWN_TIMEOUT,
+    ATTACHED_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, DeviceLimits, HANDSHAKE_TIMEOUT,
+    PEER_TIMEOUT_DEFAULT, SHUTDOWN_TIMEOUT,
 };
 use crate::rules::{Allowed, Selection};
 use crate::session::{Remains, Session, TaskResult};
@@ -400,6 +400,11 @@ impl<B: Backend> Reactor<B> {
         }
         for key in expired {
             let Some(connection) = find(&mut self.connections, key) else { continue };
+            if matches!(connection.stage, Stage::Asked(Wish::Import(_))) {
+                // Its device is being taken from another client, and does not come back.
+                self.refuse_import(key, OpStatus::DeviceBusy);
+                continue;
+            }
             let end = connection.expiry();
             self.end(key, &end);
         }
@@ -579,6 +584,7 @@ impl<B: Backend> Reactor<B> {
         match Worker::open(key.to_owner(), candidate.clone(), limits, &self.inbox) {
             Ok(worker) => {
                 let Some(connection) = find(&mut self.connections, key) else { return };
+                connection.deadline = None;
                 connection.worker = Some(worker);
                 connection.busid = Some(device.busid);
                 connection.stage = Stage::Opening(Box::new(device.clone()));
@@ -604,10 +610,13 @@ impl<B: Backend> Reactor<B> {
         if !permitted && connection.stream.is_some() {
             return self.refuse_import(key, OpStatus::DeviceBusy);
         }
-        self.scans.takers.push(key);
         if connection.stream.is_some() {
             self.end(holder, &End::TakenOver(asker));
         }
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        connection.deadline = Some(self.now + HANDSHAKE_TIMEOUT);
+        note_deadline(&mut self.next_deadline, connection.deadline);
+        self.scans.takers.push(key);
     }
 
     fn refuse_import(&mut self, key: Key, status: OpStatus) {
