@@ -127,6 +127,8 @@ pub struct Reactor<B: Backend> {
     connections: Slab<Connection<B::Candidate>>,
     /// Connections made so far: what tells a place's users apart.
     connections_made: u64,
+    /// Connections with a device, whose deadlines count; few beside the rest.
+    attached: Vec<Key>,
     /// Connections with something to do.
     ready: Vec<Key>,
     /// Connections whose turn it is, kept for its memory.
@@ -174,6 +176,7 @@ impl<B: Backend> Reactor<B> {
             scans: Scans::default(),
             connections: Slab::new(),
             connections_made: 0,
+            attached: Vec::new(),
             ready: Vec::new(),
             serving: Vec::new(),
             accept_ready: true,
@@ -251,7 +254,8 @@ impl<B: Backend> Reactor<B> {
             return Some(Duration::ZERO);
         }
         let stop = self.stopping.map(|since| since + SHUTDOWN_TIMEOUT);
-        let devices = self.connections.iter().filter_map(|(_, c)| c.device_deadline()).min();
+        let deadline = |key: &Key| self.connections.get(key.index as usize)?.device_deadline();
+        let devices = self.attached.iter().filter_map(deadline).min();
         let deadlines = [self.next_deadline, self.accept_paused_until, stop, devices];
         let earliest = deadlines.into_iter().flatten().min()?;
         Some(earliest.saturating_duration_since(self.now))
@@ -412,10 +416,10 @@ impl<B: Backend> Reactor<B> {
 
     /// Queues connections whose devices want to be looked at by now.
     fn queue_due_devices(&mut self) {
-        for index in 0..self.connections.capacity() {
-            let Some(connection) = self.connections.get(index) else { continue };
+        for index in 0..self.attached.len() {
+            let key = self.attached[index];
+            let Some(connection) = find(&mut self.connections, key) else { continue };
             if connection.device_deadline().is_some_and(|at| at <= self.now) {
-                let key = connection.key;
                 self.queue(key);
             }
         }
@@ -502,6 +506,7 @@ impl<B: Backend> Reactor<B> {
         for fd in connection.device_fds.drain(..) {
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
         }
+        self.attached.retain(|&attached| attached != key);
         let stage = std::mem::replace(&mut connection.stage, Stage::Returning);
         let (Stage::Attached(session), Some(worker)) = (stage, &connection.worker) else { return };
         if let Some(remains) = session.into_remains() {
@@ -655,15 +660,13 @@ impl<B: Backend> Reactor<B> {
         else {
             return;
         };
-        let (Some(worker), true) =
-            (&connection.worker, connection.stream.is_some() && self.stopping.is_none())
-        else {
+        // Nobody waits for it any more.
+        if connection.stream.is_none() || self.stopping.is_some() {
             if let Some(worker) = &connection.worker {
                 worker.close(Remains::from(opened));
             }
             return;
-        };
-        let _ = worker;
+        }
         let devid = DevId::new(device.busnum, device.devnum);
         let session = Session::new(devid, self.settings.limits, opened);
         let registry = self.poll.registry();
@@ -679,6 +682,7 @@ impl<B: Backend> Reactor<B> {
         );
         connection.answer(|out| op::emit_import(Ok(&device), out));
         connection.stage = Stage::Attached(Box::new(session));
+        self.attached.push(key);
         self.queue(key);
     }
 
