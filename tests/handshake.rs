@@ -243,7 +243,7 @@ fn op_unknown() {
 #[test]
 fn what_follows_a_bad_request_is_not_looked_at() {
     let server = Server::start("loopback");
-    let mut client = server.connect();
+    let client = server.connect();
     client.send_anyway(&[hex("0106 8003 00000000"), vec![0xff; 10_000]].concat());
     client.expect_drop();
     server.assert_serves(0);

@@ -99,6 +99,8 @@ pub(super) struct Connection<C: Candidate> {
     /// When it is closed if it does not get further.
     pub(super) deadline: Option<Instant>,
     pub(super) readable: bool,
+    /// The system told that the client sends no more. That is read behind the last bytes.
+    pub(super) read_closed: bool,
     pub(super) writable: bool,
     /// The device may have something to reap.
     pub(super) device_ready: bool,
@@ -125,6 +127,7 @@ impl<C: Candidate> Connection<C> {
             device_fds: Vec::new(),
             deadline: Some(now + HANDSHAKE_TIMEOUT),
             readable: false,
+            read_closed: false,
             writable: true,
             device_ready: false,
             queued: false,
@@ -285,8 +288,9 @@ impl<C: Candidate> Connection<C> {
         let Some(len) = read(&mut self.readable, || stream.read_vectored(&mut slices))? else {
             return Ok(false);
         };
-        // Less than there was room for: the socket is empty, and new bytes are a new event.
-        self.readable &= len == room;
+        // Less than there was room for: the socket is empty, and new bytes are a new event. The end
+        // of the stream is not, if it came with these.
+        self.readable &= len == room || self.read_closed;
         session.rx_advance(len, now).map_err(End::Violation)?;
         Ok(true)
     }

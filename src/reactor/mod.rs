@@ -270,7 +270,8 @@ impl<B: Backend> Reactor<B> {
             Some(Source::Client(key)) => {
                 let Some(connection) = find(&mut self.connections, key) else { return };
                 let broken = event.is_error();
-                connection.readable |= event.is_readable() || event.is_read_closed() || broken;
+                connection.read_closed |= event.is_read_closed() || broken;
+                connection.readable |= event.is_readable() || connection.read_closed;
                 connection.writable |= event.is_writable() || event.is_write_closed() || broken;
                 self.queue(key);
             }

@@ -142,8 +142,8 @@ impl MiniClient {
     }
 
     /// Sends bytes to a server that may close the connection meanwhile.
-    pub(crate) fn send_anyway(&mut self, bytes: &[u8]) {
-        match self.stream.write_all(bytes) {
+    pub(crate) fn send_anyway(&self, bytes: &[u8]) {
+        match (&self.stream).write_all(bytes) {
             Ok(()) => {}
             Err(error) if is_reset(error.kind()) => {}
             Err(error) => panic!("the server does not take what is sent: {error}"),
@@ -173,6 +173,11 @@ impl MiniClient {
     /// Says that nothing more is sent.
     pub(crate) fn shutdown(&self) {
         self.stream.shutdown(Shutdown::Write).expect("it is connected");
+    }
+
+    /// The same to a server that may have closed the connection.
+    pub(crate) fn shutdown_anyway(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Reads until the server closes, and returns what came before.
