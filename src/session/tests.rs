@@ -659,6 +659,16 @@ fn memory_of_the_system_that_is_used_up_delays_urbs() {
     rig.session.reap(rig.now);
     assert_eq!(rig.port().submitted.len(), 1, "others gave memory back");
     rig.finish();
+    // The client gives it up: there is nothing to try again, then or ever.
+    let mut rig = Rig::new();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    rig.submit(1, 0x82, 64);
+    rig.unlink(2, 1);
+    rig.expect_unlink(2, Status::ECONNRESET);
+    rig.now = rig.session.next_deadline().unwrap_or(rig.now);
+    rig.session.reap(rig.now);
+    assert_eq!(rig.session.next_deadline(), None);
+    rig.finish();
     // Nobody does, ever.
     let mut rig = Rig::new();
     rig.port().refuse = Some(RefusedReason::NoMemory);
