@@ -421,6 +421,25 @@ fn a_barrier_cancels_what_it_concerns_and_holds_what_follows() {
 }
 
 #[test]
+fn a_barrier_does_not_overtake_a_control_transfer_that_waits() {
+    let mut rig = Rig::new();
+    rig.submit(1, 0x82, 64);
+    let slot = rig.last_slot();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    rig.send(&control(2, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0]), &[]);
+    rig.port().refuse = None;
+    // CLEAR_FEATURE(ENDPOINT_HALT), which itself waits for no transfer.
+    rig.send(&control(3, Direction::Out, [2, 1, 0, 0, 0x81, 0, 0, 0]), &[]);
+    rig.work();
+    assert_eq!(rig.port().performed, [], "the device must get the other request first");
+    rig.end(slot, Status::OK, &[]);
+    assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0);
+    rig.work();
+    assert_eq!(rig.port().performed.len(), 1);
+    rig.finish();
+}
+
+#[test]
 fn a_silent_endpoint_can_not_keep_the_others_out() {
     let mut rig = Rig::new();
     for seqnum in 0..200 {
