@@ -97,14 +97,19 @@ impl<P: Port> Session<P> {
         }
         let packets = self.packets_that_follow(&submit)?;
         let refused = self.urbs.free() <= URBS_REFUSED_MAX || too_long;
+        let behind_barrier = self.is_behind_barrier();
         let urb = self.urbs.insert(submit, packets);
-        self.urbs.get_mut(urb).refusal = if refused {
-            Some(Status::ENOMEM)
-        } else {
-            self.judge(urb, self.barrier.is_some() || !self.held.is_empty())
-        };
+        let refusal =
+            if refused { Some(Status::ENOMEM) } else { self.judge(urb, behind_barrier) };
+        let record = self.urbs.get_mut(urb);
+        (record.refusal, record.behind_barrier) = (refusal, behind_barrier);
         self.begin_payload(urb, now);
         Ok(())
+    }
+
+    /// Whether what comes now comes behind a special request.
+    fn is_behind_barrier(&self) -> bool {
+        self.barrier.is_some() || !self.held.is_empty()
     }
 
     /// The number of packet descriptors at the end of a SUBMIT. The endpoint's type says whether
@@ -113,7 +118,7 @@ impl<P: Port> Session<P> {
     /// URBs that are not isochronous.
     fn packets_that_follow(&self, submit: &CmdSubmit) -> Result<u32, Violation> {
         let known = self.endpoints.get(submit.endpoint).transfer_type;
-        let known = known.filter(|_| self.barrier.is_none() && self.held.is_empty());
+        let known = known.filter(|_| !self.is_behind_barrier());
         match known {
             Some(TransferType::Isochronous) => Ok(submit.iso_packets()?),
             Some(_) => Ok(0),
@@ -218,9 +223,12 @@ impl<P: Port> Session<P> {
         self.rx.stage = Stage::Header;
         if let Some(status) = self.urbs.get(urb).refusal {
             self.finish(urb, status, 0);
-        } else if self.barrier.is_some() || !self.held.is_empty() {
+        } else if self.is_behind_barrier() {
             self.urbs.get_mut(urb).state = UrbState::Held;
             self.held.push_back(urb);
+        } else if self.urbs.get(urb).behind_barrier {
+            // The barrier ended while its data arrived.
+            self.start_held(urb, now);
         } else {
             self.start(urb, now);
         }

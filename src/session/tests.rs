@@ -421,6 +421,23 @@ fn a_barrier_cancels_what_it_concerns_and_holds_what_follows() {
 }
 
 #[test]
+fn a_urb_that_is_arriving_when_a_barrier_ends_is_judged_by_what_it_left() {
+    let mut rig = Rig::new();
+    rig.send(&set_interface(1, 1), &[]);
+    rig.port().perform = Some(in_setting(1));
+    let job = rig.session.take_job().expect("the request");
+    // Endpoint 0x01 is there when its header comes, and not any more when its data is.
+    rig.send(&Command::Submit(submit(2, 0x01, 100)), &[7; 60]);
+    let (port, result) = job.run();
+    rig.session.finish_job(port, result, rig.now);
+    rig.feed(&[7; 40], usize::MAX).unwrap();
+    assert!(rig.port().submitted.is_empty(), "the device has no such endpoint");
+    rig.expect_submit(1, Status::OK, 0);
+    rig.expect_submit(2, Status::ENOENT, 0);
+    rig.finish();
+}
+
+#[test]
 fn a_barrier_does_not_overtake_a_control_transfer_that_waits() {
     let mut rig = Rig::new();
     rig.submit(1, 0x82, 64);

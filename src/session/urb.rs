@@ -55,6 +55,8 @@ pub(crate) struct Urb {
     pub(crate) transfer_type: TransferType,
     /// Descriptors that came with it, hence go back with its reply.
     pub(crate) packets: u32,
+    /// Its header came behind a special request, so that its endpoint was not known yet.
+    pub(crate) behind_barrier: bool,
     /// What it is answered with, without the device, once it has arrived.
     pub(crate) refusal: Option<Status>,
     /// The UNLINK that waits for its end.
@@ -155,6 +157,7 @@ impl UrbTable {
             state: UrbState::Receiving,
             transfer_type: TransferType::Control,
             packets,
+            behind_barrier: false,
             refusal: None,
             unlink: None,
             cancelling: false,
