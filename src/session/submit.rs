@@ -276,14 +276,10 @@ impl<P: Port> Session<P> {
 
     /// Hands to the device what waited, as far as it now can.
     pub(super) fn submit_waiting(&mut self, now: Instant) {
-        let mut set = self.endpoints.waiting();
-        if set == 0 {
-            // What the system had no memory for was given up meanwhile.
-            self.no_memory = None;
-        }
         if self.no_memory.is_some_and(|(_, retry)| now < retry) {
             return;
         }
+        let mut set = self.endpoints.waiting();
         while set != 0 && self.port.is_some() && !self.gone {
             let index = set.trailing_zeros() as usize;
             set &= set - 1;
@@ -293,6 +289,11 @@ impl<P: Port> Session<P> {
                 }
                 self.endpoints.remove_waiting(&mut self.urbs, urb);
             }
+        }
+        // It was time to try again and the system refused nothing: what it had no memory for was
+        // given up meanwhile, or waits for something else.
+        if self.no_memory.is_some_and(|(_, retry)| retry <= now) {
+            self.no_memory = None;
         }
     }
 
