@@ -99,8 +99,7 @@ impl<P: Port> Session<P> {
         let refused = self.urbs.free() <= URBS_REFUSED_MAX || too_long;
         let behind_barrier = self.is_behind_barrier();
         let urb = self.urbs.insert(submit, packets);
-        let refusal =
-            if refused { Some(Status::ENOMEM) } else { self.judge(urb, behind_barrier) };
+        let refusal = if refused { Some(Status::ENOMEM) } else { self.judge(urb, behind_barrier) };
         let record = self.urbs.get_mut(urb);
         (record.refusal, record.behind_barrier) = (refusal, behind_barrier);
         self.begin_payload(urb, now);
@@ -367,13 +366,15 @@ impl<P: Port> Session<P> {
             unreachable!("the URB was given a buffer")
         };
         let out = record.direction == Direction::Out;
+        let joined = std::mem::replace(&mut record.joined, true);
         let packets = match transfer_type {
             TransferType::Isochronous => self.urbs.packets(urb),
             _ => Packets::new(&[]),
         };
         match transfer_type {
             TransferType::Control => block[..SETUP_LEN].copy_from_slice(&submit.setup),
-            TransferType::Isochronous if out => packets.join(&mut block),
+            // A second time, after a refusal, the data would be taken from where it no longer is.
+            TransferType::Isochronous if out && !joined => packets.join(&mut block),
             _ => {}
         }
         let zero_packet = out

@@ -595,6 +595,32 @@ fn isochronous_padding_is_left_out_by_runs() {
 }
 
 #[test]
+fn isochronous_data_is_joined_once_however_often_it_is_submitted() {
+    let mut rig = Rig::new();
+    let mut configuration = parse_configuration(DESCRIPTOR);
+    configuration.interfaces[0].current = 1;
+    configuration.interfaces[0].alternates[1].endpoints[1].address = EndpointAddress::from_byte(3);
+    rig.port().perform = Some(Performed::Reconfigured(Some(configuration)));
+    rig.send(&set_interface(1, 1), &[]);
+    rig.work();
+    rig.submit(2, 0x81, 64);
+    let other = rig.last_slot();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    // Packets 2..4 and 5..8 of eight bytes.
+    let packets: Vec<u8> = [2u32, 2, 0, 0, 5, 3, 0, 0].map(u32::to_be_bytes).concat();
+    let behind = [&[0, 0, 1, 2, 0, 3, 4, 5], &packets[..]].concat();
+    let iso = CmdSubmit { number_of_packets: 2, ..submit(3, 0x03, 8) };
+    rig.send(&Command::Submit(iso), &behind);
+    rig.port().refuse = None;
+    rig.end(other, Status::OK, &[]);
+    let slot = rig.last_slot();
+    let block = rig.session.transfers[slot as usize].block.as_ref().expect("it is in flight");
+    assert_eq!(block[..5], [1, 2, 3, 4, 5]);
+    rig.session.transfers[slot as usize].packets = vec![(2, Status::OK), (3, Status::OK)];
+    rig.finish();
+}
+
+#[test]
 fn short_and_truncated_results_have_the_right_status() {
     let mut rig = Rig::new();
     let command = CmdSubmit { transfer_flags: flags::SHORT_NOT_OK, ..submit(1, 0x81, 512) };

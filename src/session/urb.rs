@@ -67,6 +67,8 @@ pub(crate) struct Urb {
     pub(crate) muted: bool,
     /// Its buffer, except while the device has it.
     pub(crate) block: Option<Block>,
+    /// Its OUT packets lie in its buffer one behind the other, not where the client had them.
+    pub(crate) joined: bool,
     /// The slot it has while it is in flight.
     pub(crate) transfer: u32,
     /// How it ended.
@@ -163,6 +165,7 @@ impl UrbTable {
             cancelling: false,
             muted: false,
             block: None,
+            joined: false,
             transfer: NO_URB,
             status: Status::OK,
             actual_length: 0,
