@@ -170,7 +170,7 @@ pub(crate) struct Session<P: Port> {
     barrier: Option<Barrier>,
     /// URBs behind the barrier, in the order they came.
     held: VecDeque<UrbIndex>,
-    /// Slots to cancel by the next job. A slot may have ended, and carry another URB, before that.
+    /// Slots to cancel by the next job, all of them in flight.
     cancels: Vec<u32>,
     /// The list for that job, kept for its memory.
     tokens: Vec<P::CancelToken>,
@@ -335,14 +335,11 @@ impl<P: Port> Session<P> {
         Some(Job { port: self.port.take()?, task })
     }
 
-    /// The transfers to cancel now: those that were to be and still carry the same URB.
+    /// The transfers to cancel now.
     fn take_cancels(&mut self) -> Vec<P::CancelToken> {
         let mut tokens = std::mem::take(&mut self.tokens);
         for slot in self.cancels.drain(..) {
-            let owner = self.owners[slot as usize];
-            if owner != urb::NO_URB && self.urbs.get(owner).cancelling {
-                tokens.push(P::cancel_token(&self.transfers[slot as usize]));
-            }
+            tokens.push(P::cancel_token(&self.transfers[slot as usize]));
         }
         tokens
     }
