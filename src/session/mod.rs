@@ -27,6 +27,8 @@
 mod barrier;
 mod complete;
 mod endpoints;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
 mod rx;
 mod submit;
 mod tx;
@@ -414,6 +416,13 @@ impl<P: Port> Session<P> {
     pub(crate) fn into_remains(self) -> Option<Remains<P>> {
         debug_assert_eq!(self.memory.outstanding(), 0, "every buffer came home");
         Some(Remains { port: self.port?, transfers: self.transfers, memory: self.memory })
+    }
+
+    /// What was allocated for lists: it must never change.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn footprint(&self) -> [usize; 4] {
+        let [held, completed] = [self.held.capacity(), self.completed.capacity()];
+        [held, completed, self.cancels.capacity(), self.tx.footprint()]
     }
 
     /// Acts on a device that is gone: what waits is answered, what it had was reaped.
