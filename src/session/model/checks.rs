@@ -4,19 +4,28 @@ use super::client::{Fate, Refusal, id_of};
 use super::device::{Event, Flight, ModelPort};
 use super::verdict::{self, Verdict};
 use super::world::World;
-use crate::limits::{NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX, URBS_WAITING_MAX};
+use crate::limits::{
+    CONTROL_LEN_MAX, ENDPOINT_RESERVE, NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX, URBS_WAITING_MAX,
+};
 use crate::session::urb::{NO_URB, UrbState};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Performed, RefusedReason};
+use crate::wire::setup::SETUP_LEN;
 use crate::wire::types::{EndpointAddress, TransferType};
 
 impl World {
     /// Looks at what the session did to the port, and at the session, after each call of it.
     pub(super) fn observe(&mut self) {
         for event in std::mem::take(&mut self.port().events) {
+            if std::env::var("T").is_ok() {
+                eprintln!("{event:?}");
+            }
             assert!(!self.over || matches!(event, Event::Reaped(_)), "{event:?} for nobody");
             match event {
-                Event::Submitted { slot } => self.check_submission(slot),
+                Event::Submitted { slot, spare } => {
+                    self.check_reserve(slot, spare);
+                    self.check_submission(slot);
+                }
                 Event::Reaped(flight) => self.note_collected(flight),
                 Event::Refused { endpoint, reason } => self.note_refused(endpoint, reason),
                 Event::Cancelled { .. } => panic!("a cancel outside the worker"),
@@ -25,6 +34,17 @@ impl World {
         self.note_barrier();
         self.note_shortage();
         self.check_bounds();
+    }
+
+    /// Checks that no endpoint keeps the others from their last slots.
+    fn check_reserve(&mut self, slot: u32, spare: usize) {
+        let endpoint = self.port().flight(slot).endpoint;
+        let flights = self.port().slots.iter().flatten();
+        let others = flights.filter(|flight| flight.endpoint == endpoint && flight.id != 0).count();
+        assert!(
+            others == 0 || spare >= ENDPOINT_RESERVE,
+            "{endpoint} takes a slot kept for others"
+        );
     }
 
     /// Checks that the URB of `slot` is one that the device should get now.
@@ -57,10 +77,8 @@ impl World {
         let endpoint = self.port().flight(slot).endpoint.index();
         let last = std::mem::replace(&mut self.submitted[endpoint], id);
         assert!(id > last, "URB {id} after URB {last} of the same endpoint");
-        assert!(
-            id > self.passed[endpoint] || id == self.performed,
-            "URB {id} after a later barrier"
-        );
+        // A request that the host passed on is itself its barrier.
+        assert!(id >= self.passed[endpoint], "URB {id} after a later barrier");
         let barrier = self.barrier_id();
         assert!(barrier.is_none_or(|barrier| id < barrier), "URB {id} before the barrier ended");
         for (&special, &(seqnum, request)) in self.client.specials.range(..id) {
@@ -150,6 +168,24 @@ impl World {
             self.session.submit_waiting(self.now);
             let events = &self.port().events;
             assert!(events.is_empty(), "it could have gone before: {events:?}");
+            self.check_idle_endpoints();
+        }
+    }
+
+    /// Checks that nothing waits on an endpoint that has nothing in flight, as long as there is a
+    /// slot and a buffer.
+    fn check_idle_endpoints(&mut self) {
+        let waiting = self.session.endpoints.waiting();
+        for index in (0..EndpointAddress::COUNT).filter(|index| waiting & 1 << index != 0) {
+            let endpoint = self.session.endpoints.at(index);
+            let Some(urb) = endpoint.first_waiting().filter(|_| endpoint.in_flight == 0) else {
+                continue;
+            };
+            let length = self.session.urbs.get(urb).submit.transfer_buffer_length as usize;
+            let block = self.session.memory.alloc(length.max(CONTROL_LEN_MAX + SETUP_LEN));
+            let has_room = block.is_some() && !self.session.free_transfers.is_empty();
+            block.into_iter().for_each(|block| self.session.memory.free(block));
+            assert!(!has_room, "endpoint {index} could go on");
         }
     }
 
@@ -169,6 +205,9 @@ impl World {
         let id = self.barrier_id().expect("the request");
         assert!(id > self.performed, "special requests in another order");
         self.performed = id;
+        if std::env::var("T").is_ok() {
+            eprintln!("perform {id} {request:?}");
+        }
         let (_, sent) = self.client.specials[&id];
         assert_eq!(sent, request, "another request than was sent");
         let set = verdict::concerned(request, self.client.configuration_of(id));

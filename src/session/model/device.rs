@@ -58,10 +58,19 @@ pub(super) struct Flight {
 /// What the session did to the port.
 #[derive(Debug)]
 pub(super) enum Event {
-    Submitted { slot: u32 },
+    /// So many slots were left then.
+    Submitted {
+        slot: u32,
+        spare: usize,
+    },
     Reaped(Flight),
-    Refused { endpoint: EndpointAddress, reason: RefusedReason },
-    Cancelled { slot: u32 },
+    Refused {
+        endpoint: EndpointAddress,
+        reason: RefusedReason,
+    },
+    Cancelled {
+        slot: u32,
+    },
 }
 
 /// An open device without hardware.
@@ -180,7 +189,8 @@ impl Port for ModelPort {
         });
         transfer.serial = self.serial;
         transfer.block = Some(block);
-        self.events.push(Event::Submitted { slot: transfer.index });
+        let spare = self.slots.iter().filter(|slot| slot.is_none()).count();
+        self.events.push(Event::Submitted { slot: transfer.index, spare });
         Ok(())
     }
 

@@ -27,14 +27,15 @@ impl World {
     }
 
     /// Numbers of which one changes while there is something to do.
-    fn progress(&mut self) -> [u64; 4] {
-        let events = self.port().performed.len() + self.port().in_flight().len();
-        [self.client.delivered, self.client.replies, self.collected, events as u64]
+    const fn progress(&self) -> [u64; 4] {
+        [self.client.delivered, self.client.replies, self.collected, self.jobs]
     }
 
     /// Whether nothing is under way.
     fn is_quiet(&self) -> bool {
-        matches!(self.away, Away::No) && !self.session.has_output()
+        matches!(self.away, Away::No)
+            && !self.session.has_output()
+            && self.session.free_transfers.len() == self.scale.slots
     }
 
     fn settle_once(&mut self) {

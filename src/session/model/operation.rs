@@ -9,8 +9,8 @@
 pub(super) enum Operation {
     /// The client sends a SUBMIT that is not a control transfer.
     Submit { endpoint: u8, shape: u16, length: u16, packets: u16 },
-    /// The client sends many small SUBMITs to one endpoint.
-    Flood { endpoint: u8, count: u16 },
+    /// The client sends many small SUBMITs, or UNLINKs, and perhaps nobody does anything else.
+    Flood { kind: u8, count: u16 },
     /// The client sends an ordinary control transfer, or one that is never carried out.
     Control { kind: u8, length: u16, room: u16, shape: u16 },
     /// The client sends a request that the host performs.
@@ -71,7 +71,7 @@ impl Operation {
             250..252 => Self::Pause { who: a, steps: b0 },
             252 => Self::Settle,
             // What is rare is so because it ends much else.
-            253 if a < 20 => Self::Flood { endpoint: b0, count: c },
+            253 if a < 20 => Self::Flood { kind: b0, count: c },
             253 if a < 60 => Self::Violate { kind: b0 },
             253 if a < 70 => Self::CloseInput,
             254 if a < 60 => Self::Unplug { how: b0 },

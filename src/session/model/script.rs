@@ -145,11 +145,19 @@ impl World {
         }
     }
 
-    /// Sends many SUBMITs of a small IN transfer.
-    pub(super) fn send_flood(&mut self, endpoint: u8, count: u16) {
-        let endpoint = [0x81, 0x82][usize::from(endpoint % 2)];
-        for _ in 0..count % 1200 {
-            self.client.submit(submit_of(endpoint, 8), Kind::Ordinary, Vec::new(), false);
+    /// Sends many SUBMITs of a small transfer, or many UNLINKs.
+    pub(super) fn send_flood(&mut self, kind: u8, count: u16) {
+        let count = count % FLOOD_MAX;
+        if kind & 8 == 0 {
+            self.pauses = [1, 1, 0].map(|pause| u32::from(kind) * pause);
+        }
+        for index in 0..count {
+            let submit = match kind % 4 {
+                0 => return (0..count).for_each(|_| self.send_unlink(kind >> 4, index)),
+                1 => submit_of(0x01, 1 + u32::from(index % 50)),
+                endpoint => submit_of(0x7f + endpoint, 8),
+            };
+            self.client.submit(submit, Kind::Ordinary, Vec::new(), false);
         }
     }
 
@@ -323,3 +331,6 @@ impl World {
 
 /// URBs looked at to choose one.
 const PICK_MAX: usize = 64;
+
+/// URBs and UNLINKs in one flood: more than a session has places for.
+const FLOOD_MAX: u16 = 2600;

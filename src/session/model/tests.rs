@@ -48,12 +48,12 @@ fn variable<T: FromStr>(name: &str) -> Option<T> {
 fn run_seed(seed: u64, steps: u64) {
     let mut rng = Rng(seed);
     let words: Vec<u64> = (0..=steps).map(|_| rng.next()).collect();
-    let Err(cause) = attempt(&words) else { return };
+    let Err((used, cause)) = attempt(&words) else { return };
     eprintln!("seed {seed} failed; again with USBFERRY_SEED={seed} USBFERRY_STEPS={steps}");
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|info| LINE.set(info.location().map(Location::line))));
     let _ = attempt(&words);
-    let words = shrink(words, LINE.get());
+    let words = shrink(words[..used].to_vec(), LINE.get());
     panic::set_hook(hook);
     eprintln!("what is needed for it:{}", describe(&words));
     let _ = attempt(&words);
@@ -65,8 +65,12 @@ thread_local! {
     static LINE: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-fn attempt(words: &[u64]) -> Result<(), Box<dyn Any + Send>> {
-    panic::catch_unwind(AssertUnwindSafe(|| run(words.iter().copied())))
+/// Runs words; when they fail, says how many were needed for that, and the cause.
+fn attempt(words: &[u64]) -> Result<(), (usize, Box<dyn Any + Send>)> {
+    let mut used = 0;
+    let counted = words.iter().copied().inspect(|_| used += 1);
+    let result = panic::catch_unwind(AssertUnwindSafe(|| run(counted)));
+    result.map_err(|cause| (used, cause))
 }
 
 /// Leaves out words, many at a time and then few, as long as the rest still fails at `line`.
@@ -105,4 +109,18 @@ fn describe(words: &[u64]) -> String {
 fn nothing_at_all_is_a_run_too() {
     run([]);
     run([0]);
+}
+
+#[test]
+#[ignore]
+fn trace() {
+    let words: Vec<u64> = std::fs::read_to_string("/tmp/words")
+        .unwrap()
+        .lines()
+        .filter_map(|l| u64::from_str_radix(l.split(' ').next()?.trim_start_matches("0x"), 16).ok())
+        .collect();
+    for w in &words[1..] {
+        eprintln!("{:?}", Operation::decode(*w));
+    }
+    run(words);
 }

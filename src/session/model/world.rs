@@ -41,7 +41,7 @@ pub(super) struct World {
     pub(super) over: bool,
     /// Steps during which the client reads nothing, the device ends nothing, the worker does
     /// nothing.
-    pauses: [u32; 3],
+    pub(super) pauses: [u32; 3],
     /// The last URB each endpoint took.
     pub(super) submitted: [u32; EndpointAddress::COUNT],
     /// The last special request that was begun, and that was performed.
@@ -51,6 +51,8 @@ pub(super) struct World {
     pub(super) passed: [u32; EndpointAddress::COUNT],
     /// URBs collected from the device.
     pub(super) collected: u64,
+    /// Jobs that the worker has done.
+    pub(super) jobs: u64,
     /// Special requests that failed, each with a status of its own.
     failures: i32,
     /// Since when the system has refused every URB for want of memory.
@@ -92,6 +94,7 @@ impl World {
             performed: 0,
             passed: [0; EndpointAddress::COUNT],
             collected: 0,
+            jobs: 0,
             failures: 0,
             starved: None,
             retries_later: false,
@@ -111,7 +114,7 @@ impl World {
             Operation::Submit { endpoint, shape, length, packets } if speaks => {
                 self.send_submit(endpoint, shape, length, packets);
             }
-            Operation::Flood { endpoint, count } if speaks => self.send_flood(endpoint, count),
+            Operation::Flood { kind, count } if speaks => self.send_flood(kind, count),
             Operation::Control { kind, length, room, shape } if speaks => {
                 self.send_control(kind, length, room, shape);
             }
@@ -341,10 +344,14 @@ impl World {
     pub(super) fn finish_job(&mut self) {
         match std::mem::replace(&mut self.away, Away::No) {
             Away::Done(port, result) => {
+                self.jobs += 1;
                 if let TaskResult::Performed(performed) = &result {
                     self.note_performed(performed);
                 }
                 self.session.finish_job(port, result, self.now);
+                // There was notice of these only while the port was away.
+                let left = self.port().ended.len();
+                assert_eq!(left, 0, "ended while the port was away, and not collected");
                 self.observe();
             }
             other => self.away = other,
