@@ -386,6 +386,7 @@ impl<P: Port> Session<P> {
             return;
         }
         self.tearing_down = true;
+        self.rx.stage = Stage::Header;
         self.tx.clear();
         self.held.clear();
         self.drop_barrier();
