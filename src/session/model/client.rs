@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::device::pattern;
 use super::verdict::{Outcome, Verdict, judge};
+use crate::limits::UNLINK_REPLIES_MAX;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Configuration, Performed};
 use crate::wire::iso::{DESCRIPTOR_LEN, Packet, Packets};
@@ -181,7 +182,7 @@ impl Client {
         self.next_id += 1;
         // Both signs occur, and come back as they went.
         let frame = i32::try_from(id).expect("runs are short");
-        submit.start_frame = if id % 2 == 0 { frame } else { -frame };
+        submit.start_frame = if id.is_multiple_of(2) { frame } else { -frame };
         let fate = Fate::Waiting;
         let mut sent = Sent { id, submit, kind, packets, pdu_end: 0, unlink: None, fate };
         self.emit(&Command::Submit(submit));
@@ -266,6 +267,20 @@ impl Client {
             let with_device = sent.is_some_and(|sent| sent.fate == Fate::Submitted);
             assert!(with_device, "an UNLINK has no answer: {unlink:?} of {sent:?}");
         }
+    }
+
+    /// UNLINKs that the session got and that have no answer; none where they are few.
+    pub(super) fn unlinks_delivered(&self) -> usize {
+        if self.unlinks.len() < UNLINK_REPLIES_MAX {
+            return 0;
+        }
+        self.unlinks.values().filter(|unlink| unlink.end <= self.delivered).count()
+    }
+
+    /// Whether the session was told that a URB is given up.
+    pub(super) fn is_given_up(&self, sent: &Sent) -> bool {
+        let unlink = sent.unlink.and_then(|seqnum| self.unlinks.get(&seqnum));
+        unlink.is_some_and(|unlink| unlink.end <= self.delivered)
     }
 
     /// Checks that everything was answered.

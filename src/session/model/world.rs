@@ -10,10 +10,11 @@ use super::client::{Client, DEVID};
 use super::device::{Event, Flight, ModelPort, configurations, pattern};
 use super::operation::{Operation, Rng, Scale};
 use super::verdict;
-use crate::limits::DeviceLimits;
+use crate::limits::{DeviceLimits, UNLINK_REPLIES_MAX};
 use crate::session::{Job, SLICES_MAX, Session, Task, TaskResult, Violation};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Opened, Performed, RefusedReason};
+use crate::wire::pdu::HEADER_LEN;
 use crate::wire::setup::SETUP_LEN;
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress, TransferType};
@@ -200,6 +201,8 @@ impl World {
     /// Looks at what came of bytes that were delivered.
     fn received(&mut self, result: Result<(), Violation>) {
         self.observe();
+        let answers_max = UNLINK_REPLIES_MAX + 2 * (64 << 10) / HEADER_LEN + self.scale.slots;
+        assert!(self.client.unlinks_delivered() <= answers_max, "answers pile up");
         if let Err(violation) = result {
             assert_eq!(Some(violation), self.poison, "the client did nothing wrong");
             return self.teardown();
@@ -278,8 +281,7 @@ impl World {
     }
 
     pub(super) fn take_job(&mut self) {
-        let job = self.session.take_job();
-        let Some(job) = job else { return };
+        let Some(job) = self.session.take_job() else { return self.check_nothing_to_cancel() };
         assert!(matches!(self.away, Away::No), "two jobs at once");
         match &job.task {
             Task::Cancel(tokens) => tokens.iter().for_each(|&(slot, _)| {
@@ -321,7 +323,7 @@ impl World {
         match (outcome % 16, request) {
             (0, _) => failed,
             (1, _) => Performed::Forward,
-            (2, _) if value % 4 == 0 => Performed::Gone,
+            (2, _) if value.is_multiple_of(4) => Performed::Gone,
             (_, SpecialRequest::ClearHalt(_)) => Performed::Done,
             (3, SpecialRequest::Reset) => failed,
             (_, SpecialRequest::Reset) => Performed::Done,
