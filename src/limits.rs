@@ -66,10 +66,14 @@ pub const ATTACHED_MAX: usize = 256;
 /// How long a client may take for its handshake, and to take the last bytes of a reply.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a client may take, when the server stops, for the replies that were begun.
+pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// How long shutdown waits for devices to be given back before the process ends anyway; the kernel
 /// then closes what is left.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
+const _: () = assert!(FAREWELL_TIMEOUT.as_secs() < SHUTDOWN_TIMEOUT.as_secs());
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
 const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");

@@ -97,6 +97,8 @@ pub(super) struct Connection<C: Candidate> {
     pub(super) writable: bool,
     /// The device may have something to reap.
     pub(super) device_ready: bool,
+    /// The server stops: only replies that were begun are still written.
+    pub(super) leaving: bool,
     /// It stands in the list of those to serve.
     pub(super) queued: bool,
     /// The handshake's reply, and how much of it was written.
@@ -119,6 +121,7 @@ impl<C: Candidate> Connection<C> {
             read_closed: false,
             writable: true,
             device_ready: false,
+            leaving: false,
             queued: false,
             reply: Vec::new(),
             reply_written: 0,
@@ -183,6 +186,11 @@ impl<C: Candidate> Connection<C> {
     /// Moves bytes and completions for the session, as far as one turn goes. True when there is
     /// more to do at once.
     pub(super) fn serve_session(&mut self, now: Instant) -> Result<bool, End> {
+        if self.leaving {
+            self.reap(now);
+            self.flush(now)?;
+            return if self.is_flushed() { Err(End::Stopping) } else { Ok(false) };
+        }
         self.reap(now);
         let mut reads = READS_PER_TURN;
         while reads > 0 && self.read_commands(now)? {
@@ -246,7 +254,9 @@ impl<C: Candidate> Connection<C> {
         }
         let Stage::Attached(session) = &mut self.stage else { return Ok(()) };
         while self.writable {
-            session.stage();
+            if !self.leaving {
+                session.stage();
+            }
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = session.tx_slices(&mut slices);
             if count == 0 {
@@ -263,6 +273,7 @@ impl<C: Candidate> Connection<C> {
     /// Whether everything there was to write is with the socket.
     pub(super) fn is_flushed(&self) -> bool {
         let session_flushed = match &self.stage {
+            Stage::Attached(session) if self.leaving => !session.has_staged(),
             Stage::Attached(session) => !session.has_output(),
             _ => true,
         };

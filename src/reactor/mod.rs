@@ -29,7 +29,9 @@ use mio::{Events, Interest, Poll, Registry, Waker};
 use slab::Slab;
 
 use crate::handshake::Wish;
-use crate::limits::{ATTACHED_MAX, CONNECTIONS_MAX, DeviceLimits, SHUTDOWN_TIMEOUT};
+use crate::limits::{
+    ATTACHED_MAX, CONNECTIONS_MAX, DeviceLimits, FAREWELL_TIMEOUT, SHUTDOWN_TIMEOUT,
+};
 use crate::rules::{Allowed, Selection};
 use crate::session::{Remains, Session, TaskResult};
 use crate::usb::{Backend, Candidate, EventSource, OpenError, Opened};
@@ -362,8 +364,9 @@ impl<B: Backend> Reactor<B> {
                 deadline => note_deadline(&mut self.next_deadline, deadline),
             }
         }
+        let end = if self.stopping.is_some() { End::Stopping } else { End::TimedOut };
         for key in expired {
-            self.end(key, &End::TimedOut);
+            self.end(key, &end);
         }
     }
 
@@ -405,6 +408,9 @@ impl<B: Backend> Reactor<B> {
     /// Sends what a session wants done to its worker, and moves on a session that is over.
     fn dispatch(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
+        if connection.leaving {
+            return;
+        }
         let Stage::Attached(session) = &mut connection.stage else { return };
         if session.is_finished() && connection.is_flushed() {
             info!("{}: its device is gone", connection.peer);
@@ -431,6 +437,7 @@ impl<B: Backend> Reactor<B> {
             _ => debug!("{}: {end}", connection.peer),
         }
         connection.deadline = None;
+        connection.leaving = false;
         if let Some(mut stream) = connection.stream.take() {
             let _ = self.poll.registry().deregister(&mut stream);
         }
@@ -658,13 +665,18 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Ends a connection between two PDUs.
+    /// Ends a connection between two PDUs: now, or when the client has taken what was begun. One
+    /// that reads nothing is not waited for any longer than that.
     fn stop_connection(&mut self, key: Key) {
         let now = self.now;
         let Some(connection) = find(&mut self.connections, key) else { return };
-        // As much as the socket takes now; a client that reads nothing gets no more.
-        let _ = connection.flush(now);
-        self.end(key, &End::Stopping);
+        let flushed = connection.flush(now);
+        connection.leaving = true;
+        if flushed.is_err() || connection.is_flushed() {
+            return self.end(key, &End::Stopping);
+        }
+        connection.deadline = Some(now + FAREWELL_TIMEOUT);
+        note_deadline(&mut self.next_deadline, connection.deadline);
     }
 }
 

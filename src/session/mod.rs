@@ -245,6 +245,12 @@ impl<P: Port> Session<P> {
         !self.tx.is_empty()
     }
 
+    /// Whether a reply that was begun is not with the client yet. Without [`Self::stage`] no other
+    /// is begun.
+    pub(crate) fn has_staged(&self) -> bool {
+        self.tx.has_staged()
+    }
+
     /// Whether the device is gone and all that could be said about it was written, so that teardown
     /// may begin.
     pub(crate) fn is_finished(&self) -> bool {
