@@ -290,6 +290,11 @@ impl MiniClient {
         self.sent.contains_key(&seqnum)
     }
 
+    /// Whether the answer to this UNLINK is waited for.
+    pub(crate) fn awaits_unlink(&self, seqnum: u32) -> bool {
+        self.unlinks.contains_key(&seqnum)
+    }
+
     /// The next reply.
     pub(crate) fn reply(&mut self) -> Reply {
         let header = self.read(48);
