@@ -90,7 +90,7 @@ pub const NO_MEMORY_RETRY: Duration = Duration::from_millis(10);
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Lines a second in the log about clients that misbehave; the rest is counted.
-pub const COMPLAINTS_PER_SECOND: u32 = 10;
+pub const COMPLAINTS_PER_SECOND: u32 = 100;
 
 /// How long shutdown waits for devices to be given back before the process ends anyway; the kernel
 /// then closes what is left.
