@@ -87,7 +87,7 @@ pub const NO_MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const NO_MEMORY_RETRY: Duration = Duration::from_millis(10);
 
 /// How long a client may take, when the server stops, for what was already said to it.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Lines a second in the log about clients that misbehave; the rest is counted.
 pub const COMPLAINTS_PER_SECOND: u32 = 100;
@@ -99,6 +99,7 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
 const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");
+const _: () = assert!(DRAIN_TIMEOUT.as_secs() < SHUTDOWN_TIMEOUT.as_secs());
 const _: () = assert!(CONTROL_LEN_MAX + 8 <= MEMORY_MIN / MEMORY_RESERVE_SHARE);
 
 /// What one attached device may use.

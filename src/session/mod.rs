@@ -261,9 +261,10 @@ impl<P: Port> Session<P> {
         !self.tx.is_empty()
     }
 
-    /// Whether the device is gone and all that could be said about it was written.
+    /// Whether the device is gone and all that could be said about it was written, so that teardown
+    /// may begin.
     pub(crate) fn is_finished(&self) -> bool {
-        self.gone && self.tx.is_empty()
+        self.gone && !self.tearing_down && self.tx.is_empty()
     }
 
     /// Room for bytes from the client: the rest of a payload, then a scratch buffer. Either may be

@@ -98,6 +98,7 @@ pub(crate) struct MiniClient {
 impl MiniClient {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the server accepts");
+        super::log::forget(stream.local_addr().expect("it is connected"));
         stream.set_nodelay(true).expect("a TCP socket");
         stream.set_read_timeout(Some(DEADLINE)).expect("a time that is not zero");
         stream.set_write_timeout(Some(DEADLINE)).expect("a time that is not zero");
@@ -288,6 +289,11 @@ impl MiniClient {
     /// Whether the answer to this SUBMIT is waited for.
     pub(crate) fn awaits(&self, seqnum: u32) -> bool {
         self.sent.contains_key(&seqnum)
+    }
+
+    /// Whether the answer to this UNLINK is waited for.
+    pub(crate) fn awaits_unlink(&self, seqnum: u32) -> bool {
+        self.unlinks.contains_key(&seqnum)
     }
 
     /// The next reply.

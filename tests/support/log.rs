@@ -36,6 +36,12 @@ pub(crate) fn keep() {
     });
 }
 
+/// Forgets what was said about an earlier client of a test before, which had the same address.
+pub(crate) fn forget(client: SocketAddr) {
+    let start = format!("{client}: ");
+    KEPT.lines().retain(|(_, line)| !line.starts_with(&start));
+}
+
 /// The warnings and errors about a client.
 pub(crate) fn complaints_about(client: SocketAddr) -> Vec<String> {
     let start = format!("{client}: ");
