@@ -37,6 +37,7 @@ use crate::wire::op::{self, OpStatus, UsbDevice};
 use crate::wire::types::DevId;
 use crate::worker::{Done, Inbox, Owner, Scanner, Worker};
 use connection::{Connection, End, Stage};
+pub use net::prepare as prepare_socket;
 pub use stop::StopHandle;
 use stop::StopSource;
 use token::{Key, Source};

@@ -40,8 +40,8 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Prepares a client's socket. `buffer` is the size of its send and receive buffers in bytes, where
 /// the system's own choice is not wanted. A client whose socket refuses an option is served all the
-/// same.
-pub(super) fn prepare(stream: &TcpStream, buffer: Option<usize>) {
+/// same. Public for the benchmarks, whose least server must have the same sockets.
+pub fn prepare(stream: &TcpStream, buffer: Option<usize>) {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
