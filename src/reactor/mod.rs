@@ -45,6 +45,7 @@ use crate::worker::{Done, Inbox, Owner, Scanner};
 use complaints::Complaints;
 use connection::{Connection, End, Stage};
 use exports::Scans;
+pub use net::prepare as prepare_socket;
 pub use stop::StopHandle;
 use stop::StopSource;
 pub use takeover::TakeOver;

@@ -39,9 +39,10 @@ fn control(node: &'static Node, number: u8, argument: *mut c_void) -> Result<c_i
         nr::GET_CAPABILITIES => Ok(put(argument.cast(), abi::CAPABILITIES)),
         nr::GET_SPEED => Ok(abi::SPEED_HIGH),
         nr::CONTROL => control_transfer(node, device, argument.cast()),
-        nr::CONNECT_INFO => {
-            Ok(put(argument.cast(), ConnectInfo { device: device.number() as c_uint, slow: 0 }))
-        }
+        nr::CONNECT_INFO => Ok(put(
+            argument.cast(),
+            ConnectInfo { device: c_uint::try_from(device.number()).unwrap_or(0), slow: 0 },
+        )),
         nr::CONNECT_INFO_EX => Ok(connect_info_ex(device, request_len(argument), argument)),
         nr::GET_DRIVER => get_driver(device, argument.cast()),
         _ => change(node, device, number, argument),
