@@ -97,14 +97,18 @@ impl<P: Port> Session<P> {
         }
         let packets = self.packets_that_follow(&submit)?;
         let refused = self.urbs.free() <= URBS_REFUSED_MAX || too_long;
+        let behind_barrier = self.is_behind_barrier();
         let urb = self.urbs.insert(submit, packets);
-        self.urbs.get_mut(urb).refusal = if refused {
-            Some(Status::ENOMEM)
-        } else {
-            self.judge(urb, self.barrier.is_some() || !self.held.is_empty())
-        };
+        let refusal = if refused { Some(Status::ENOMEM) } else { self.judge(urb, behind_barrier) };
+        let record = self.urbs.get_mut(urb);
+        (record.refusal, record.behind_barrier) = (refusal, behind_barrier);
         self.begin_payload(urb, now);
         Ok(())
+    }
+
+    /// Whether what comes now comes behind a special request.
+    fn is_behind_barrier(&self) -> bool {
+        self.barrier.is_some() || !self.held.is_empty()
     }
 
     /// The number of packet descriptors at the end of a SUBMIT. The endpoint's type says whether
@@ -113,7 +117,7 @@ impl<P: Port> Session<P> {
     /// URBs that are not isochronous.
     fn packets_that_follow(&self, submit: &CmdSubmit) -> Result<u32, Violation> {
         let known = self.endpoints.get(submit.endpoint).transfer_type;
-        let known = known.filter(|_| self.barrier.is_none() && self.held.is_empty());
+        let known = known.filter(|_| !self.is_behind_barrier());
         match known {
             Some(TransferType::Isochronous) => Ok(submit.iso_packets()?),
             Some(_) => Ok(0),
@@ -218,9 +222,12 @@ impl<P: Port> Session<P> {
         self.rx.stage = Stage::Header;
         if let Some(status) = self.urbs.get(urb).refusal {
             self.finish(urb, status, 0);
-        } else if self.barrier.is_some() || !self.held.is_empty() {
+        } else if self.is_behind_barrier() {
             self.urbs.get_mut(urb).state = UrbState::Held;
             self.held.push_back(urb);
+        } else if self.urbs.get(urb).behind_barrier {
+            // The barrier ended while its data arrived.
+            self.start_held(urb, now);
         } else {
             self.start(urb, now);
         }
@@ -281,6 +288,11 @@ impl<P: Port> Session<P> {
                 }
                 self.endpoints.remove_waiting(&mut self.urbs, urb);
             }
+        }
+        // It was time to try again and the system refused nothing: what it had no memory for was
+        // given up meanwhile, or waits for something else.
+        if self.no_memory.is_some_and(|(_, retry)| retry <= now) {
+            self.no_memory = None;
         }
     }
 
@@ -354,13 +366,15 @@ impl<P: Port> Session<P> {
             unreachable!("the URB was given a buffer")
         };
         let out = record.direction == Direction::Out;
+        let joined = std::mem::replace(&mut record.joined, true);
         let packets = match transfer_type {
             TransferType::Isochronous => self.urbs.packets(urb),
             _ => Packets::new(&[]),
         };
         match transfer_type {
             TransferType::Control => block[..SETUP_LEN].copy_from_slice(&submit.setup),
-            TransferType::Isochronous if out => packets.join(&mut block),
+            // A second time, after a refusal, the data would be taken from where it no longer is.
+            TransferType::Isochronous if out && !joined => packets.join(&mut block),
             _ => {}
         }
         let zero_packet = out

@@ -421,6 +421,42 @@ fn a_barrier_cancels_what_it_concerns_and_holds_what_follows() {
 }
 
 #[test]
+fn a_urb_that_is_arriving_when_a_barrier_ends_is_judged_by_what_it_left() {
+    let mut rig = Rig::new();
+    rig.send(&set_interface(1, 1), &[]);
+    rig.port().perform = Some(in_setting(1));
+    let job = rig.session.take_job().expect("the request");
+    // Endpoint 0x01 is there when its header comes, and not any more when its data is.
+    rig.send(&Command::Submit(submit(2, 0x01, 100)), &[7; 60]);
+    let (port, result) = job.run();
+    rig.session.finish_job(port, result, rig.now);
+    rig.feed(&[7; 40], usize::MAX).unwrap();
+    assert!(rig.port().submitted.is_empty(), "the device has no such endpoint");
+    rig.expect_submit(1, Status::OK, 0);
+    rig.expect_submit(2, Status::ENOENT, 0);
+    rig.finish();
+}
+
+#[test]
+fn a_barrier_does_not_overtake_a_control_transfer_that_waits() {
+    let mut rig = Rig::new();
+    rig.submit(1, 0x82, 64);
+    let slot = rig.last_slot();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    rig.send(&control(2, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0]), &[]);
+    rig.port().refuse = None;
+    // CLEAR_FEATURE(ENDPOINT_HALT), which itself waits for no transfer.
+    rig.send(&control(3, Direction::Out, [2, 1, 0, 0, 0x81, 0, 0, 0]), &[]);
+    rig.work();
+    assert_eq!(rig.port().performed, [], "the device must get the other request first");
+    rig.end(slot, Status::OK, &[]);
+    assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0);
+    rig.work();
+    assert_eq!(rig.port().performed.len(), 1);
+    rig.finish();
+}
+
+#[test]
 fn a_silent_endpoint_can_not_keep_the_others_out() {
     let mut rig = Rig::new();
     for seqnum in 0..200 {
@@ -559,6 +595,32 @@ fn isochronous_padding_is_left_out_by_runs() {
 }
 
 #[test]
+fn isochronous_data_is_joined_once_however_often_it_is_submitted() {
+    let mut rig = Rig::new();
+    let mut configuration = parse_configuration(DESCRIPTOR);
+    configuration.interfaces[0].current = 1;
+    configuration.interfaces[0].alternates[1].endpoints[1].address = EndpointAddress::from_byte(3);
+    rig.port().perform = Some(Performed::Reconfigured(Some(configuration)));
+    rig.send(&set_interface(1, 1), &[]);
+    rig.work();
+    rig.submit(2, 0x81, 64);
+    let other = rig.last_slot();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    // Packets 2..4 and 5..8 of eight bytes.
+    let packets: Vec<u8> = [2u32, 2, 0, 0, 5, 3, 0, 0].map(u32::to_be_bytes).concat();
+    let behind = [&[0, 0, 1, 2, 0, 3, 4, 5], &packets[..]].concat();
+    let iso = CmdSubmit { number_of_packets: 2, ..submit(3, 0x03, 8) };
+    rig.send(&Command::Submit(iso), &behind);
+    rig.port().refuse = None;
+    rig.end(other, Status::OK, &[]);
+    let slot = rig.last_slot();
+    let block = rig.session.transfers[slot as usize].block.as_ref().expect("it is in flight");
+    assert_eq!(block[..5], [1, 2, 3, 4, 5]);
+    rig.session.transfers[slot as usize].packets = vec![(2, Status::OK), (3, Status::OK)];
+    rig.finish();
+}
+
+#[test]
 fn short_and_truncated_results_have_the_right_status() {
     let mut rig = Rig::new();
     let command = CmdSubmit { transfer_flags: flags::SHORT_NOT_OK, ..submit(1, 0x81, 512) };
@@ -658,6 +720,16 @@ fn memory_of_the_system_that_is_used_up_delays_urbs() {
     rig.now = retry;
     rig.session.reap(rig.now);
     assert_eq!(rig.port().submitted.len(), 1, "others gave memory back");
+    rig.finish();
+    // The client gives it up: there is nothing to try again, then or ever.
+    let mut rig = Rig::new();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    rig.submit(1, 0x82, 64);
+    rig.unlink(2, 1);
+    rig.expect_unlink(2, Status::ECONNRESET);
+    rig.now = rig.session.next_deadline().unwrap_or(rig.now);
+    rig.session.reap(rig.now);
+    assert_eq!(rig.session.next_deadline(), None);
     rig.finish();
     // Nobody does, ever.
     let mut rig = Rig::new();
