@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::limits::{self, DeviceLimits};
-use crate::reactor::{Listen, Settings};
+use crate::reactor::{Listen, Settings, TakeOver};
 use crate::rules::{Allowed, DeviceSpec, Selection};
 use crate::usb::sim::spec::Spec;
 
@@ -89,6 +89,19 @@ pub struct Serve {
     )]
     simulate: Option<String>,
 
+    /// When a client that asks for a device somebody has gets it: never, stale (same address, and
+    /// the holder's connection looks dead), same-host, or any
+    #[arg(long, value_name = "WHEN", default_value = "stale")]
+    takeover: TakeOver,
+
+    /// A client that shows no sign of life, or accepts no byte, for so long is gone (s, ms)
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_peer_timeout)]
+    peer_timeout: Duration,
+
+    /// Reset a device when its client is done with it, as the kernel's own server does
+    #[arg(long)]
+    reset_on_release: bool,
+
     #[command(flatten)]
     tuning: Tuning,
 }
@@ -122,7 +135,7 @@ struct Tuning {
     socket_buffer: usize,
 
     /// Look for work so long before sleeping (us, ms): a shorter turnaround for a busy processor
-    #[arg(long, value_name = "TIME", default_value = "0us", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "0us", value_parser = parse_busy_poll)]
     busy_poll: Duration,
 }
 
@@ -171,9 +184,12 @@ impl Serve {
                 memory: tuning.memory,
                 device_memory: tuning.device_memory,
                 urb_len: tuning.urb_size,
+                reset_on_release: self.reset_on_release,
             },
             socket_buffer: Some(tuning.socket_buffer).filter(|&bytes| bytes > 0),
             busy_poll: tuning.busy_poll,
+            peer_timeout: self.peer_timeout,
+            takeover: self.takeover,
         };
         Ok((settings, source))
     }
@@ -244,17 +260,29 @@ fn parse_size(text: &str) -> Result<usize, String> {
 /// The longest busy polling: beyond it, sleeping costs nothing anybody could notice.
 const BUSY_POLL_MAX: Duration = Duration::from_millis(100);
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let parsed = if let Some(number) = text.strip_suffix("us") {
-        number.parse().ok().map(Duration::from_micros)
-    } else if let Some(number) = text.strip_suffix("ms") {
-        number.parse().ok().map(Duration::from_millis)
-    } else {
-        None
-    };
-    parsed
-        .filter(|&duration| duration <= BUSY_POLL_MAX)
+fn parse_busy_poll(text: &str) -> Result<Duration, String> {
+    parse_time(text)
+        .filter(|&time| time <= BUSY_POLL_MAX)
         .ok_or_else(|| "give a time up to 100ms, such as 50us or 1ms".to_owned())
+}
+
+fn parse_peer_timeout(text: &str) -> Result<Duration, String> {
+    let range = limits::PEER_TIMEOUT_MIN..=limits::PEER_TIMEOUT_MAX;
+    parse_time(text)
+        .filter(|time| range.contains(time))
+        .ok_or_else(|| "give a time from 3s to 3600s, such as 15s".to_owned())
+}
+
+/// A number with a unit behind it.
+fn parse_time(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number = digits.parse().ok()?;
+    match &text[digits.len()..] {
+        "us" => Some(Duration::from_micros(number)),
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -325,6 +353,8 @@ mod tests {
             (["--urb-size", "64M"], "Raise --memory"),
             (["--busy-poll", "5"], "such as 50us"),
             (["--busy-poll", "2000ms"], "such as 50us"),
+            (["--peer-timeout", "1s"], "from 3s"),
+            (["--takeover", "perhaps"], "same-host"),
             (["--allow", "everybody"], "give a network"),
             (["--device", "stick"], "usbferry list"),
         ] {

@@ -1,6 +1,52 @@
-//! usbferry, a USB/IP server.
+//! usbferry, a USB/IP server: exports USB devices through libusb to clients on a network, most
+//! often Linux's `vhci_hcd` with the `usbip` tool.
+//!
+//! This page is the map. From the outside in:
+//!
+//! # The program
+//! `main.rs` reads the command line ([`cli`]), chooses a USB stack, and either prints devices
+//! ([`list`]) or runs the server. [`limits`] has every bound of the server with its reason, and
+//! [`rules`] who may connect and what is exported.
+//!
+//! # The reactor
+//! [`reactor`] is the one thread that waits: for sockets, for the descriptors of devices, for
+//! workers. It accepts clients, reads their handshake (`handshake`), and gives each that imports a
+//! device a session. Events only set bits; each turn then moves a bounded amount for each
+//! connection.
+//!
+//! # Workers
+//! Nothing that can sleep runs on the reactor. `worker` has a thread that looks for devices, and
+//! one for each attached device that opens it, cancels its transfers, performs its special requests
+//! and closes it. The device itself, a [`usb::Port`], moves to that thread and back: whoever owns
+//! it may use it, so nobody submits to a device that is inside a blocking call.
+//!
+//! # Sessions
+//! `session` is the protocol after the handshake, without sockets: bytes in, bytes out, URBs to the
+//! port and back. It has the table of URBs, the race of SUBMIT and UNLINK, special requests as
+//! barriers, and the replies as slices that point into the transfers' own buffers.
+//!
+//! # USB stacks
+//! [`usb`] says as traits what is needed of one. [`usb::libusb`] is the real one, on `usbferry-sys`,
+//! which has all unsafe code; [`usb::sim`] is devices made of software. Which one is a type
+//! parameter of the reactor, so nothing on the path of a URB is called through a pointer.
+//!
+//! # The wire
+//! [`wire`] is the protocol's bytes: pure functions between arrays and values.
+//!
+//! # The life of a URB
+//! 1. The socket is readable: `Connection::serve_session` reads into the slices of
+//!    `Session::rx_slices`, the rest of an OUT payload first, straight into its transfer's buffer.
+//! 2. `Session::rx_advance` parses each PDU that is whole, judges it, gives it a record and a
+//!    buffer, and hands it to the port, or queues it: behind a barrier, or on its endpoint.
+//! 3. The device is done: its descriptor becomes ready, `Session::reap` collects what ended, maps
+//!    it to what the client is told, and queues the reply.
+//! 4. `Session::stage` writes headers and small payloads into one buffer and notes large payloads
+//!    where they lie; `Connection::flush` writes all of it with one call. With its last byte the
+//!    URB's record, slot and buffer are free again.
+//!
+//! Buffers and tables are allocated when a device is attached; none of the steps above allocates.
+
 #![forbid(unsafe_code)]
-#![warn(missing_docs)]
 
 pub mod cli;
 mod handshake;

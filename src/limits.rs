@@ -66,17 +66,40 @@ pub const ATTACHED_MAX: usize = 256;
 /// How long a client may take for its handshake, and to take the last bytes of a reply.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client may take, when the server stops, for the replies that were begun.
-pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a client may show no sign of life, or accept no byte, unless told otherwise.
+pub const PEER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
+
+/// Shortest time after which a client may be taken for gone: TCP counts in seconds.
+pub const PEER_TIMEOUT_MIN: Duration = Duration::from_secs(3);
+
+/// Longest such time: beyond an hour it is no protection.
+pub const PEER_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
+/// Data unacknowledged for so long counts as a sign that a client is gone, when another one from
+/// the same place wants its device. TCP sends again after 200 ms, and several times in a second.
+pub const STALE_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a URB that the system has no memory for is tried again while nothing of its own device
+/// could give any back: other devices' URBs use the same memory.
+pub const NO_MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often.
+pub const NO_MEMORY_RETRY: Duration = Duration::from_millis(10);
+
+/// How long a client may take, when the server stops, for what was already said to it.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Lines a second in the log about clients that misbehave; the rest is counted.
+pub const COMPLAINTS_PER_SECOND: u32 = 100;
 
 /// How long shutdown waits for devices to be given back before the process ends anyway; the kernel
 /// then closes what is left.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-const _: () = assert!(FAREWELL_TIMEOUT.as_secs() < SHUTDOWN_TIMEOUT.as_secs());
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
 const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");
+const _: () = assert!(DRAIN_TIMEOUT.as_secs() < SHUTDOWN_TIMEOUT.as_secs());
 const _: () = assert!(CONTROL_LEN_MAX + 8 <= MEMORY_MIN / MEMORY_RESERVE_SHARE);
 
 /// What one attached device may use.
@@ -90,6 +113,8 @@ pub struct DeviceLimits {
     pub device_memory: usize,
     /// Bytes of the largest URB.
     pub urb_len: usize,
+    /// Reset the device when a client is done with it, as the kernel's own server does.
+    pub reset_on_release: bool,
 }
 
 impl Default for DeviceLimits {
@@ -99,6 +124,7 @@ impl Default for DeviceLimits {
             memory: MEMORY_DEFAULT,
             device_memory: DEVICE_MEMORY_DEFAULT,
             urb_len: URB_LEN_DEFAULT,
+            reset_on_release: false,
         }
     }
 }

@@ -76,6 +76,14 @@ fn notes_on(info: &DeviceInfo, obstacle: Option<String>) -> Vec<String> {
     if !info.drivers.is_empty() {
         notes.push(format!("driver: {}", info.drivers.join(", ")));
     }
+    // The name of the driver that stands for programs such as this one.
+    if info.drivers.iter().any(|driver| driver == "usbfs") {
+        notes.push(
+            "a program uses some of its interfaces: requests to those will be refused, the rest \
+             works"
+                .to_owned(),
+        );
+    }
     let busid = info.device.busid;
     notes.push(match obstacle {
         _ if info.is_hub() => "can't be exported: it is a hub".to_owned(),

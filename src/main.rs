@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use usbferry::cli::{Cli, Command, List, Serve, Source};
 use usbferry::list::{self, Row};
 use usbferry::reactor::{Reactor, Settings, StopHandle};
-use usbferry::usb::libusb::LibusbBackend;
+use usbferry::usb::libusb::{self, LibusbBackend};
 use usbferry::usb::sim::SimBackend;
 use usbferry::usb::sim::bus::SimBus;
 use usbferry::usb::{Backend, Candidate};
@@ -51,7 +51,7 @@ fn show(list: &List) -> ExitCode {
 fn local_rows() -> Result<Vec<Row>, String> {
     let mut candidates = LibusbBackend::new()?.scan()?;
     candidates.sort_by_key(|candidate| candidate.info().device.busid);
-    let row = |candidate: &usbferry::usb::libusb::LibusbCandidate| {
+    let row = |candidate: &libusb::LibusbCandidate| {
         let info = candidate.info();
         let obstacle = if info.is_hub() { None } else { candidate.obstacle() };
         Row::local(info, obstacle)
@@ -73,7 +73,10 @@ fn serve_chosen(arguments: &Serve) -> ExitCode {
         Source::Nothing => nothing_chosen(),
         Source::Simulated(specs) => run(SimBackend::new(SimBus::with(&specs)), settings),
         Source::Real => match LibusbBackend::new() {
-            Ok(backend) => run(backend, settings),
+            Ok(backend) => {
+                libusb::repair();
+                run(backend, settings)
+            }
             Err(error) => fail(&error),
         },
     }

@@ -10,10 +10,11 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::RawFd;
-use std::time::Instant;
+use std::os::fd::{AsFd, RawFd};
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
+use usbferry_sys::tcp::{self, PeerSigns};
 
 use super::token::Key;
 use crate::handshake::{Handshake, REQUEST_LEN_MAX, Wish};
@@ -41,6 +42,10 @@ pub(super) enum End {
     Violation(Violation),
     /// The handshake, or the last bytes of a reply, took too long.
     TimedOut,
+    /// It accepted no byte for too long.
+    Stalled,
+    /// Another client took its device.
+    TakenOver(SocketAddr),
     /// All is said and the client is done with it.
     Finished,
     /// The server stops.
@@ -55,6 +60,8 @@ impl fmt::Display for End {
             Self::Handshake(error) => write!(f, "not a USB/IP request: {error}"),
             Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
             Self::TimedOut => f.write_str("no complete request in time"),
+            Self::Stalled => f.write_str("it reads nothing (see --peer-timeout)"),
+            Self::TakenOver(by) => write!(f, "{by} takes over (see --takeover)"),
             Self::Finished => f.write_str("done"),
             Self::Stopping => f.write_str("the server stops"),
         }
@@ -97,13 +104,15 @@ pub(super) struct Connection<C: Candidate> {
     pub(super) writable: bool,
     /// The device may have something to reap.
     pub(super) device_ready: bool,
-    /// The server stops: only replies that were begun are still written.
-    pub(super) leaving: bool,
     /// It stands in the list of those to serve.
     pub(super) queued: bool,
+    /// The server stops: what is on its way is written, nothing more is taken.
+    pub(super) stopping: bool,
     /// The handshake's reply, and how much of it was written.
     reply: Vec<u8>,
     reply_written: usize,
+    /// Bytes written so far, to tell progress.
+    written: usize,
 }
 
 impl<C: Candidate> Connection<C> {
@@ -121,10 +130,11 @@ impl<C: Candidate> Connection<C> {
             read_closed: false,
             writable: true,
             device_ready: false,
-            leaving: false,
             queued: false,
+            stopping: false,
             reply: Vec::new(),
             reply_written: 0,
+            written: 0,
         }
     }
 
@@ -142,6 +152,11 @@ impl<C: Candidate> Connection<C> {
             Stage::Attached(session) => session.next_deadline(),
             _ => None,
         }
+    }
+
+    /// What TCP knows of the client.
+    pub(super) fn signs(&self) -> Option<PeerSigns> {
+        self.stream.as_ref().and_then(|stream| tcp::peer_signs(stream.as_fd()))
     }
 
     /// Nothing is left of it.
@@ -184,13 +199,13 @@ impl<C: Candidate> Connection<C> {
     }
 
     /// Moves bytes and completions for the session, as far as one turn goes. True when there is
-    /// more to do at once.
-    pub(super) fn serve_session(&mut self, now: Instant) -> Result<bool, End> {
-        if self.leaving {
-            self.reap(now);
-            self.flush(now)?;
-            return if self.is_flushed() { Err(End::Stopping) } else { Ok(false) };
-        }
+    /// more to do at once. A client that takes no byte for `peer_timeout` gets a deadline.
+    pub(super) fn serve_session(
+        &mut self,
+        now: Instant,
+        peer_timeout: Duration,
+    ) -> Result<bool, End> {
+        let unwritten = self.written;
         self.reap(now);
         let mut reads = READS_PER_TURN;
         while reads > 0 && self.read_commands(now)? {
@@ -199,6 +214,12 @@ impl<C: Candidate> Connection<C> {
             reads -= 1;
         }
         self.flush(now)?;
+        if self.stopping && self.is_flushed() {
+            return Err(End::Stopping);
+        }
+        if !self.stopping {
+            self.watch_for_stall(self.written != unwritten, now + peer_timeout);
+        }
         Ok(reads == 0 || self.device_ready || self.may_read())
     }
 
@@ -210,6 +231,35 @@ impl<C: Candidate> Connection<C> {
                 session.wants_input() && (self.readable || session.is_held_up())
             }
             _ => false,
+        }
+    }
+
+    /// Sets a deadline when there is something to write and the socket takes nothing, and takes
+    /// it away when it does.
+    fn watch_for_stall(&mut self, progress: bool, deadline: Instant) {
+        if self.writable || self.is_flushed() {
+            self.deadline = None;
+        } else if progress || self.deadline.is_none() {
+            self.deadline = Some(deadline);
+        }
+    }
+
+    /// Why a connection is ended whose deadline has come.
+    pub(super) const fn expiry(&self) -> End {
+        match self.stage {
+            Stage::Attached(_) if self.stopping => End::Stopping,
+            Stage::Attached(_) => End::Stalled,
+            _ => End::TimedOut,
+        }
+    }
+
+    /// The server stops: nothing more is taken from the client, and what is on its way to it must
+    /// be there by `deadline`.
+    pub(super) fn begin_stop(&mut self, deadline: Instant) {
+        self.stopping = true;
+        self.deadline = Some(deadline);
+        if let Some(session) = self.session() {
+            session.close_input();
         }
     }
 
@@ -250,13 +300,13 @@ impl<C: Candidate> Connection<C> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         while self.writable && self.reply_written < self.reply.len() {
             let rest = &self.reply[self.reply_written..];
-            self.reply_written += write(&mut self.writable, rest.len(), || stream.write(rest))?;
+            let written = write(&mut self.writable, rest.len(), || stream.write(rest))?;
+            self.reply_written += written;
+            self.written = self.written.wrapping_add(written);
         }
         let Stage::Attached(session) = &mut self.stage else { return Ok(()) };
         while self.writable {
-            if !self.leaving {
-                session.stage();
-            }
+            session.stage();
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = session.tx_slices(&mut slices);
             if count == 0 {
@@ -266,6 +316,7 @@ impl<C: Candidate> Connection<C> {
             let len = slices.iter().map(|slice| slice.len()).sum();
             let written = write(&mut self.writable, len, || stream.write_vectored(slices))?;
             session.tx_advance(written, now);
+            self.written = self.written.wrapping_add(written);
         }
         Ok(())
     }
@@ -273,7 +324,6 @@ impl<C: Candidate> Connection<C> {
     /// Whether everything there was to write is with the socket.
     pub(super) fn is_flushed(&self) -> bool {
         let session_flushed = match &self.stage {
-            Stage::Attached(session) if self.leaving => !session.has_staged(),
             Stage::Attached(session) => !session.has_output(),
             _ => true,
         };

@@ -10,11 +10,20 @@
 //!                   └──────────── workers ◄───────────┘ jobs: cancel, perform, close
 //! ```
 //!
+//! - `connection`: one client's socket and its stage; - `exports`: what clients ask for in their
+//!   handshake; - `ending`: how connections end and devices come home;
+//! - `net`, `token`, `stop`, `takeover`, `complaints`: sockets, event names, the way to stop it, who
+//!   may take a held device, and the limit of log lines.
+//!
 //! Contract: nothing on this thread sleeps but the one wait. Whatever can, is a worker's.
 
+mod complaints;
 mod connection;
+mod ending;
+mod exports;
 mod net;
 mod stop;
+mod takeover;
 mod token;
 
 use std::io;
@@ -28,19 +37,18 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Waker};
 use slab::Slab;
 
-use crate::handshake::Wish;
-use crate::limits::{
-    ATTACHED_MAX, CONNECTIONS_MAX, DeviceLimits, FAREWELL_TIMEOUT, SHUTDOWN_TIMEOUT,
-};
+use crate::limits::{CONNECTIONS_MAX, DeviceLimits, PEER_TIMEOUT_DEFAULT, SHUTDOWN_TIMEOUT};
 use crate::rules::{Allowed, Selection};
-use crate::session::{Remains, Session, TaskResult};
-use crate::usb::{Backend, Candidate, EventSource, OpenError, Opened};
-use crate::wire::op::{self, OpStatus, UsbDevice};
-use crate::wire::types::DevId;
-use crate::worker::{Done, Inbox, Owner, Scanner, Worker};
+use crate::session::TaskResult;
+use crate::usb::{Backend, Candidate, EventSource};
+use crate::worker::{Done, Inbox, Owner, Scanner};
+use complaints::Complaints;
 use connection::{Connection, End, Stage};
+use exports::Scans;
+pub use net::prepare as prepare_socket;
 pub use stop::StopHandle;
 use stop::StopSource;
+pub use takeover::TakeOver;
 use token::{Key, Source};
 
 /// Events taken in one wait. More wait for the next turn.
@@ -76,16 +84,26 @@ pub struct Settings {
     pub socket_buffer: Option<usize>,
     /// How long to look again and again before sleeping.
     pub busy_poll: Duration,
+    /// How long a client may show no sign of life, or accept no byte.
+    pub peer_timeout: Duration,
+    /// Who may take a device that somebody has.
+    pub takeover: TakeOver,
 }
 
-/// Requests that wait for a scan.
-#[derive(Default)]
-struct Scans {
-    running: bool,
-    /// Served by the scan that is running.
-    waiting: Vec<Key>,
-    /// Came after it began, so they need another.
-    late: Vec<Key>,
+impl Default for Settings {
+    /// A server that listens nowhere and exports nothing, tuned as by default.
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            allowed: Allowed::default(),
+            selection: Selection::default(),
+            limits: DeviceLimits::default(),
+            socket_buffer: None,
+            busy_poll: Duration::ZERO,
+            peer_timeout: PEER_TIMEOUT_DEFAULT,
+            takeover: TakeOver::default(),
+        }
+    }
 }
 
 /// The server.
@@ -100,6 +118,8 @@ pub struct Reactor<B: Backend> {
     connections: Slab<Connection<B::Candidate>>,
     /// Connections made so far: what tells a place's users apart.
     connections_made: u64,
+    /// Connections with a device, whose deadlines count; few beside the rest.
+    attached: Vec<Key>,
     /// Connections with something to do.
     ready: Vec<Key>,
     /// Connections whose turn it is, kept for its memory.
@@ -110,6 +130,7 @@ pub struct Reactor<B: Backend> {
     /// The earliest deadline of any connection, or earlier.
     next_deadline: Option<Instant>,
     stopping: Option<Instant>,
+    complaints: Complaints,
     now: Instant,
 }
 
@@ -146,6 +167,7 @@ impl<B: Backend> Reactor<B> {
             scans: Scans::default(),
             connections: Slab::new(),
             connections_made: 0,
+            attached: Vec::new(),
             ready: Vec::new(),
             serving: Vec::new(),
             accept_ready: true,
@@ -153,6 +175,7 @@ impl<B: Backend> Reactor<B> {
             inbox_ready: true,
             next_deadline: None,
             stopping: None,
+            complaints: Complaints::new(Instant::now()),
             now: Instant::now(),
         })
     }
@@ -222,7 +245,8 @@ impl<B: Backend> Reactor<B> {
             return Some(Duration::ZERO);
         }
         let stop = self.stopping.map(|since| since + SHUTDOWN_TIMEOUT);
-        let devices = self.connections.iter().filter_map(|(_, c)| c.device_deadline()).min();
+        let deadline = |key: &Key| self.connections.get(key.index as usize)?.device_deadline();
+        let devices = self.attached.iter().filter_map(deadline).min();
         let deadlines = [self.next_deadline, self.accept_paused_until, stop, devices];
         let earliest = deadlines.into_iter().flatten().min()?;
         Some(earliest.saturating_duration_since(self.now))
@@ -328,14 +352,20 @@ impl<B: Backend> Reactor<B> {
     /// Takes up a new client, unless it may not be one.
     fn admit(&mut self, mut stream: mio::net::TcpStream, peer: SocketAddr) {
         if !self.settings.allowed.contains(peer.ip()) {
-            info!("{peer}: refused: its address is not among those given by --allow");
+            if self.complaints.may_complain(self.now) {
+                warn!("{peer}: refused: its address is not among those given by --allow");
+            }
             return;
         }
         if self.connections.len() >= CONNECTIONS_MAX {
-            warn!("{peer}: refused: {CONNECTIONS_MAX} clients are connected, which is the most");
+            if self.complaints.may_complain(self.now) {
+                warn!(
+                    "{peer}: refused: {CONNECTIONS_MAX} clients are connected, the most there may"
+                );
+            }
             return;
         }
-        net::prepare(&stream, self.settings.socket_buffer);
+        net::prepare(&stream, self.settings.peer_timeout, self.settings.socket_buffer);
         let entry = self.connections.vacant_entry();
         let index = u32::try_from(entry.key()).expect("CONNECTIONS_MAX is small");
         let key = Key::new(index, self.connections_made);
@@ -351,31 +381,12 @@ impl<B: Backend> Reactor<B> {
         entry.insert(connection);
     }
 
-    /// Ends connections that did not get further in time.
-    fn expire(&mut self) {
-        if self.next_deadline.is_none_or(|at| self.now < at) {
-            return;
-        }
-        self.next_deadline = None;
-        let mut expired = Vec::new();
-        for (_, connection) in &self.connections {
-            match connection.deadline {
-                Some(at) if at <= self.now => expired.push(connection.key),
-                deadline => note_deadline(&mut self.next_deadline, deadline),
-            }
-        }
-        let end = if self.stopping.is_some() { End::Stopping } else { End::TimedOut };
-        for key in expired {
-            self.end(key, &end);
-        }
-    }
-
     /// Queues connections whose devices want to be looked at by now.
     fn queue_due_devices(&mut self) {
-        for index in 0..self.connections.capacity() {
-            let Some(connection) = self.connections.get(index) else { continue };
+        for index in 0..self.attached.len() {
+            let key = self.attached[index];
+            let Some(connection) = find(&mut self.connections, key) else { continue };
             if connection.device_deadline().is_some_and(|at| at <= self.now) {
-                let key = connection.key;
                 self.queue(key);
             }
         }
@@ -393,7 +404,11 @@ impl<B: Backend> Reactor<B> {
                 }
                 false
             }),
-            Stage::Attached(_) => connection.serve_session(now),
+            Stage::Attached(_) => {
+                let result = connection.serve_session(now, self.settings.peer_timeout);
+                note_deadline(&mut self.next_deadline, connection.deadline);
+                result
+            }
             Stage::Finishing => connection.serve_finishing(now).map(|()| false),
             Stage::Asked(_) | Stage::Opening(_) | Stage::Returning => Ok(false),
         };
@@ -408,9 +423,6 @@ impl<B: Backend> Reactor<B> {
     /// Sends what a session wants done to its worker, and moves on a session that is over.
     fn dispatch(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        if connection.leaving {
-            return;
-        }
         let Stage::Attached(session) = &mut connection.stage else { return };
         if session.is_finished() && connection.is_flushed() {
             info!("{}: its device is gone", connection.peer);
@@ -425,203 +437,6 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Ends a connection: at once without a device, else when the device has let go of everything.
-    fn end(&mut self, key: Key, end: &End) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        let busid = connection.busid.map(|busid| busid.to_string()).unwrap_or_default();
-        match end {
-            End::Handshake(_) | End::Violation(_) | End::TimedOut => {
-                warn!("{}: {end}", connection.peer);
-            }
-            _ if connection.busid.is_some() => info!("{}: {busid}: {end}", connection.peer),
-            _ => debug!("{}: {end}", connection.peer),
-        }
-        connection.deadline = None;
-        connection.leaving = false;
-        if let Some(mut stream) = connection.stream.take() {
-            let _ = self.poll.registry().deregister(&mut stream);
-        }
-        if let Some(session) = connection.session() {
-            session.begin_teardown();
-            self.queue(key);
-        }
-        self.remove_if_over(key);
-    }
-
-    fn remove_if_over(&mut self, key: Key) {
-        if find(&mut self.connections, key).is_some_and(|connection| connection.is_over()) {
-            self.connections.remove(key.index as usize);
-        }
-    }
-
-    /// Has a session's device given back.
-    fn give_back(&mut self, key: Key) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        for fd in connection.device_fds.drain(..) {
-            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-        }
-        let stage = std::mem::replace(&mut connection.stage, Stage::Returning);
-        let (Stage::Attached(session), Some(worker)) = (stage, &connection.worker) else { return };
-        if let Some(remains) = session.into_remains() {
-            worker.close(remains);
-        }
-    }
-
-    /// Asks for a scan on behalf of a connection.
-    fn request_scan(&mut self, key: Key) {
-        if self.scans.running {
-            self.scans.late.push(key);
-        } else {
-            self.scans.running = true;
-            self.scans.waiting.push(key);
-            self.scanner.request();
-        }
-    }
-
-    /// Answers the requests that waited for a scan.
-    fn handle_scanned(&mut self, result: Result<Vec<B::Candidate>, String>) {
-        let candidates = result.unwrap_or_else(|error| {
-            error!("{error}");
-            Vec::new()
-        });
-        self.scans.running = false;
-        for key in std::mem::take(&mut self.scans.waiting) {
-            let Some(connection) = find(&mut self.connections, key) else { continue };
-            match connection.stage {
-                Stage::Asked(Wish::Devlist) => self.answer_devlist(key, &candidates),
-                Stage::Asked(Wish::Import(busid)) => {
-                    let candidate = candidates.iter().find(|candidate| {
-                        let info = candidate.info();
-                        info.device.busid == busid && self.settings.selection.exports(info)
-                    });
-                    match candidate {
-                        Some(candidate) => self.begin_import(key, candidate),
-                        None => {
-                            info!("{}: asks for {busid}, which is not exported", connection.peer);
-                            self.refuse_import(key, OpStatus::NoDevice);
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        for key in std::mem::take(&mut self.scans.late) {
-            self.request_scan(key);
-        }
-    }
-
-    fn answer_devlist(&mut self, key: Key, candidates: &[B::Candidate]) {
-        let listed: Vec<&UsbDevice> = candidates
-            .iter()
-            .map(Candidate::info)
-            .filter(|info| self.settings.selection.exports(info))
-            .map(|info| &info.device)
-            // What a client has is not on offer, as usbipd has it.
-            .filter(|device| !self.is_held(device))
-            .collect();
-        let now = self.now;
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        connection.answer(|out| op::emit_devlist(listed.into_iter(), out));
-        self.finish(key, now);
-    }
-
-    fn is_held(&self, device: &UsbDevice) -> bool {
-        self.connections.iter().any(|(_, connection)| connection.busid == Some(device.busid))
-    }
-
-    fn begin_import(&mut self, key: Key, candidate: &B::Candidate) {
-        let device = &candidate.info().device;
-        if self.is_held(device) {
-            return self.refuse_import(key, OpStatus::DeviceBusy);
-        }
-        if self.connections.iter().filter(|(_, c)| c.busid.is_some()).count() >= ATTACHED_MAX {
-            warn!("{}: {ATTACHED_MAX} devices are attached, which is the most", device.busid);
-            return self.refuse_import(key, OpStatus::NotAvailable);
-        }
-        let limits = self.settings.limits;
-        match Worker::open(key.to_owner(), candidate.clone(), limits, &self.inbox) {
-            Ok(worker) => {
-                let Some(connection) = find(&mut self.connections, key) else { return };
-                connection.worker = Some(worker);
-                connection.busid = Some(device.busid);
-                connection.stage = Stage::Opening(Box::new(device.clone()));
-            }
-            Err(error) => {
-                warn!("{}: the system has no thread for it: {error}", device.busid);
-                self.refuse_import(key, OpStatus::NotAvailable);
-            }
-        }
-    }
-
-    fn refuse_import(&mut self, key: Key, status: OpStatus) {
-        let now = self.now;
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        connection.answer(|out| op::emit_import(Err(status), out));
-        self.finish(key, now);
-    }
-
-    /// Has a connection write its reply and close.
-    fn finish(&mut self, key: Key, now: Instant) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        connection.finish(now);
-        note_deadline(&mut self.next_deadline, connection.deadline);
-        self.queue(key);
-    }
-
-    /// A device was opened for a client, or could not be.
-    fn handle_opened(
-        &mut self,
-        owner: Owner,
-        result: Result<Opened<<B::Candidate as Candidate>::Port>, OpenError>,
-    ) {
-        let key = Key::from_owner(owner);
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        let opened = match result {
-            Ok(opened) => opened,
-            Err(error) => {
-                warn!("{}: {error}", connection.peer);
-                connection.worker = None;
-                connection.busid = None;
-                return self.refuse_opening(key, error.status);
-            }
-        };
-        let Stage::Opening(device) = std::mem::replace(&mut connection.stage, Stage::Returning)
-        else {
-            return;
-        };
-        let (Some(worker), true) =
-            (&connection.worker, connection.stream.is_some() && self.stopping.is_none())
-        else {
-            if let Some(worker) = &connection.worker {
-                worker.close(Remains::from(opened));
-            }
-            return;
-        };
-        let _ = worker;
-        let devid = DevId::new(device.busnum, device.devnum);
-        let session = Session::new(devid, self.settings.limits, opened);
-        let registry = self.poll.registry();
-        for source in session.event_sources() {
-            match register(registry, source, Source::Device(key)) {
-                Ok(()) => connection.device_fds.push(source.fd),
-                Err(error) => error!("{}: can't watch the device: {error}", device.busid),
-            }
-        }
-        info!(
-            "{}: {}: attached ({:04x}:{:04x})",
-            connection.peer, device.busid, device.id_vendor, device.id_product
-        );
-        connection.answer(|out| op::emit_import(Ok(&device), out));
-        connection.stage = Stage::Attached(Box::new(session));
-        self.queue(key);
-    }
-
-    /// Answers an import whose device could not be opened, if anybody still waits for it.
-    fn refuse_opening(&mut self, key: Key, status: OpStatus) {
-        self.refuse_import(key, status);
-        self.remove_if_over(key);
-    }
-
     /// A worker has done a job.
     fn handle_worked(
         &mut self,
@@ -634,49 +449,6 @@ impl<B: Backend> Reactor<B> {
             session.finish_job(port, result, now);
         }
         self.queue(key);
-    }
-
-    /// A device was given back: it can be imported again.
-    fn handle_closed(&mut self, owner: Owner) {
-        let key = Key::from_owner(owner);
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        if let Some(busid) = connection.busid.take() {
-            info!("{busid}: released");
-        }
-        connection.worker = None;
-        connection.stage = Stage::Finishing;
-        self.remove_if_over(key);
-    }
-
-    /// Stops: no new clients; those that are there get what was already said to them, then every
-    /// device is given back.
-    fn begin_stop(&mut self) {
-        if self.stopping.is_some() || !self.stop.is_requested() {
-            return;
-        }
-        info!("stopping: giving back every device");
-        self.stopping = Some(self.now);
-        for mut listener in self.listeners.drain(..) {
-            let _ = self.poll.registry().deregister(&mut listener);
-        }
-        let keys: Vec<Key> = self.connections.iter().map(|(_, c)| c.key).collect();
-        for key in keys {
-            self.stop_connection(key);
-        }
-    }
-
-    /// Ends a connection between two PDUs: now, or when the client has taken what was begun. One
-    /// that reads nothing is not waited for any longer than that.
-    fn stop_connection(&mut self, key: Key) {
-        let now = self.now;
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        let flushed = connection.flush(now);
-        connection.leaving = true;
-        if flushed.is_err() || connection.is_flushed() {
-            return self.end(key, &End::Stopping);
-        }
-        connection.deadline = Some(now + FAREWELL_TIMEOUT);
-        note_deadline(&mut self.next_deadline, connection.deadline);
     }
 }
 

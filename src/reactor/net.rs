@@ -10,15 +10,12 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 /// Connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 1024;
 
-/// When a silent client is asked for a sign of life, how often, and how many times: gone after 10 +
-/// 3 × 2 seconds. The protocol has no heartbeat of its own.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
-const KEEPALIVE_PROBES: u32 = 3;
+/// Probes that a silent client may leave unanswered. They take two thirds of the time after which it
+/// is gone, the silence before them one. The protocol has no heartbeat of its own.
+const KEEPALIVE_PROBES: u32 = 4;
 
-/// How long sent data may go without an acknowledgement before the client is gone.
-#[cfg(target_os = "linux")]
-const USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// TCP counts keepalive times in seconds.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Starts listening.
 ///
@@ -38,18 +35,21 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
-/// Prepares a client's socket. `buffer` is the size of its send and receive buffers in bytes, where
-/// the system's own choice is not wanted. A client whose socket refuses an option is served all the
-/// same.
-pub(super) fn prepare(stream: &TcpStream, buffer: Option<usize>) {
+/// Prepares a client's socket: it is gone when it shows no sign of life for `peer_timeout`, at
+/// least three seconds. `buffer` is the size of its send and receive buffers in bytes, where the
+/// system's own choice is not wanted. A client whose socket refuses an option is served all the
+/// same. Public for the benchmarks, whose least server must have the same sockets.
+pub fn prepare(stream: &TcpStream, peer_timeout: Duration, buffer: Option<usize>) {
     let socket = SockRef::from(stream);
+    let silence = (peer_timeout / 3).max(SECOND);
+    let interval = (peer_timeout.saturating_sub(silence) / KEEPALIVE_PROBES).max(SECOND);
     let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
+        .with_time(silence)
+        .with_interval(interval)
         .with_retries(KEEPALIVE_PROBES);
     let mut results = vec![socket.set_tcp_nodelay(true), socket.set_tcp_keepalive(&keepalive)];
     #[cfg(target_os = "linux")]
-    results.push(socket.set_tcp_user_timeout(Some(USER_TIMEOUT)));
+    results.push(socket.set_tcp_user_timeout(Some(peer_timeout)));
     if let Some(buffer) = buffer {
         results.push(socket.set_send_buffer_size(buffer));
         results.push(socket.set_recv_buffer_size(buffer));

@@ -16,7 +16,7 @@ use crate::wire::status::Status;
 /// A special request and how far it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Barrier {
-    urb: UrbIndex,
+    pub(super) urb: UrbIndex,
     request: SpecialRequest,
     /// Endpoints whose transfers must have ended before, a bit each.
     endpoints: u32,
@@ -63,6 +63,11 @@ impl<P: Port> Session<P> {
     pub(super) fn take_performance(&mut self) -> Option<SpecialRequest> {
         let barrier = self.barrier.as_mut()?;
         if barrier.performing || self.endpoints.any_in_flight(barrier.endpoints) {
+            return None;
+        }
+        // A control transfer that waits for a slot or for memory is not overtaken.
+        let endpoint = self.urbs.get(barrier.urb).submit.endpoint;
+        if self.endpoints.get(endpoint).first_waiting().is_some() {
             return None;
         }
         barrier.performing = true;

@@ -16,9 +16,6 @@ impl<P: Port> Session<P> {
         let urb = std::mem::replace(&mut self.owners[slot as usize], NO_URB);
         let completion = self.transfers[slot as usize].take();
         self.free_transfers.push(slot);
-        if self.urbs.get(urb).cancelling {
-            self.forget_cancel(slot);
-        }
         let record = self.urbs.get_mut(urb);
         record.transfer = NO_URB;
         record.block = Some(completion.block);

@@ -4,7 +4,7 @@
 //! Contract: plain state; no allocation, nothing blocks, nothing panics.
 
 use super::urb::{NO_URB, UrbIndex, UrbTable};
-use crate::usb::Configuration;
+use crate::usb::{Configuration, Endpoint};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress, TransferType};
 
@@ -145,7 +145,14 @@ impl Endpoints {
 pub(crate) fn endpoints_of(configuration: Option<&Configuration>, number: u8) -> u32 {
     let interface = configuration.and_then(|configuration| configuration.interface(number));
     let alternate = interface.and_then(|interface| interface.alternate());
-    alternate.iter().flat_map(|a| &a.endpoints).fold(0, |set, e| set | e.address.bit())
+    let bit = |endpoint: &Endpoint| match endpoint.transfer_type {
+        // A descriptor names one direction, URBs of both go by the OUT address.
+        TransferType::Control => {
+            EndpointAddress::new(endpoint.address.number(), Direction::Out).bit()
+        }
+        _ => endpoint.address.bit(),
+    };
+    alternate.iter().flat_map(|a| &a.endpoints).fold(0, |set, endpoint| set | bit(endpoint))
 }
 
 #[cfg(test)]
@@ -216,6 +223,10 @@ mod tests {
         assert_eq!(endpoints.get(BULK_IN).transfer_type, None);
         assert_eq!(endpoints_of(Some(&configuration), 0), 0);
         configuration.interfaces[0].current = 1;
+        configuration.interfaces[0].alternates[1].endpoints[0].transfer_type =
+            TransferType::Control;
+        assert_eq!(endpoints_of(Some(&configuration), 0), 1 << 1, "its OUT address");
+        configuration.interfaces[0].alternates[1].endpoints[0].transfer_type = TransferType::Bulk;
         configuration.interfaces[0].refused = Some(Status::EBUSY);
         endpoints.configure(Some(&configuration));
         assert_eq!(endpoints.get(BULK_IN).transfer_type, Some(TransferType::Bulk));

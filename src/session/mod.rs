@@ -29,11 +29,12 @@ mod complete;
 mod endpoints;
 mod rx;
 mod submit;
-#[cfg(test)]
-mod tests;
 mod tx;
 mod unlink;
 mod urb;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -165,18 +166,14 @@ pub(crate) struct Session<P: Port> {
     endpoints: Endpoints,
     urbs: UrbTable,
     rx: Receiver,
-    /// Received PDUs were not looked at for lack of room for their answers.
-    held_up: bool,
     tx: TxQueue,
     barrier: Option<Barrier>,
     /// URBs behind the barrier, in the order they came.
     held: VecDeque<UrbIndex>,
-    /// Transfers to cancel, for the next job.
-    cancels: Vec<P::CancelToken>,
-    /// The slot of each of them.
-    cancel_slots: Vec<u32>,
-    /// The list that the last job brought back, for its memory.
-    spare_cancels: Vec<P::CancelToken>,
+    /// Slots to cancel by the next job. A slot may have ended, and carry another URB, before that.
+    cancels: Vec<u32>,
+    /// The list for that job, kept for its memory.
+    tokens: Vec<P::CancelToken>,
     /// Slots that ended, while they are looked at.
     completed: Vec<u32>,
     /// A call said that the device is gone, which is acted on when the input at hand is done with.
@@ -185,6 +182,13 @@ pub(crate) struct Session<P: Port> {
     gone: bool,
     /// The log was told that the system's memory is used up.
     memory_warned: bool,
+    /// Since when the system has had no memory for a URB while the device has none in flight, and
+    /// when to try again.
+    no_memory: Option<(Instant, Instant)>,
+    /// Parsing has stopped at a PDU because replies must be read first.
+    held_up: bool,
+    /// Nothing more is taken from the client.
+    input_closed: bool,
     /// The client is gone: nothing is answered any more.
     tearing_down: bool,
 }
@@ -208,17 +212,18 @@ impl<P: Port> Session<P> {
             configuration: opened.configuration,
             urbs: UrbTable::new(records),
             rx: Receiver::new(),
-            held_up: false,
             tx: TxQueue::new(records),
             barrier: None,
             held: VecDeque::with_capacity(records),
             cancels: Vec::with_capacity(slots),
-            cancel_slots: Vec::with_capacity(slots),
-            spare_cancels: Vec::with_capacity(slots),
+            tokens: Vec::with_capacity(slots),
             completed: Vec::with_capacity(slots),
             lost: false,
             gone: false,
             memory_warned: false,
+            no_memory: None,
+            held_up: false,
+            input_closed: false,
             tearing_down: false,
         }
     }
@@ -231,24 +236,29 @@ impl<P: Port> Session<P> {
     /// When [`Self::reap`] is to be called even without an event. Nothing can be reaped while the
     /// port is away.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.port.as_ref().and_then(Port::next_deadline)
+        let port = self.port.as_ref()?.next_deadline();
+        let retry = self.no_memory.map(|(_, retry)| retry);
+        [port, retry].into_iter().flatten().min()
+    }
+
+    /// Takes nothing more from the client; what it asked for before is still answered.
+    pub(crate) const fn close_input(&mut self) {
+        self.input_closed = true;
     }
 
     /// Whether bytes from the client can be taken: not while answers it has not read use up the
     /// room for more, nor when there is no device to ask.
     pub(crate) fn wants_input(&self) -> bool {
-        !self.gone && !self.tearing_down && !self.tx.is_full() && self.urbs.free() > 0
+        !self.gone
+            && !self.tearing_down
+            && !self.input_closed
+            && !self.tx.is_full()
+            && self.urbs.free() > 0
     }
 
     /// Whether there are bytes for the client.
     pub(crate) fn has_output(&self) -> bool {
         !self.tx.is_empty()
-    }
-
-    /// Whether a reply that was begun is not with the client yet. Without [`Self::stage`] no other
-    /// is begun.
-    pub(crate) fn has_staged(&self) -> bool {
-        self.tx.has_staged()
     }
 
     /// Whether the device is gone and all that could be said about it was written, so that teardown
@@ -316,21 +326,33 @@ impl<P: Port> Session<P> {
     /// What is to be done on the worker, if anything; the port goes with it.
     pub(crate) fn take_job(&mut self) -> Option<Job<P>> {
         self.port.as_ref()?;
-        let task = if self.cancels.is_empty() {
+        let tokens = self.take_cancels();
+        let task = if tokens.is_empty() {
+            self.tokens = tokens;
             Task::Perform(self.take_performance()?)
         } else {
-            self.cancel_slots.clear();
-            let spare = std::mem::take(&mut self.spare_cancels);
-            Task::Cancel(std::mem::replace(&mut self.cancels, spare))
+            Task::Cancel(tokens)
         };
         Some(Job { port: self.port.take()?, task })
+    }
+
+    /// The transfers to cancel now: those that were to be and still carry the same URB.
+    fn take_cancels(&mut self) -> Vec<P::CancelToken> {
+        let mut tokens = std::mem::take(&mut self.tokens);
+        for slot in self.cancels.drain(..) {
+            let owner = self.owners[slot as usize];
+            if owner != urb::NO_URB && self.urbs.get(owner).cancelling {
+                tokens.push(P::cancel_token(&self.transfers[slot as usize]));
+            }
+        }
+        tokens
     }
 
     /// Takes the port back from the worker.
     pub(crate) fn finish_job(&mut self, port: P, result: TaskResult<P>, now: Instant) {
         self.port = Some(port);
         match result {
-            TaskResult::Cancelled(tokens) => self.spare_cancels = tokens,
+            TaskResult::Cancelled(tokens) => self.tokens = tokens,
             TaskResult::Performed(performed) => self.finish_performance(performed, now),
         }
         // Whatever became ready while the port was away gave its only notice then.
@@ -389,7 +411,7 @@ impl<P: Port> Session<P> {
 
     /// Whether teardown is complete: the device has nothing of ours and the port is here.
     pub(crate) fn is_drained(&self) -> bool {
-        self.tearing_down && self.port.is_some() && self.urbs.is_empty() && self.cancels.is_empty()
+        self.tearing_down && self.port.is_some() && self.urbs.is_empty()
     }
 
     /// What is left, for the worker to close. `None` while something is still in flight.

@@ -13,7 +13,9 @@ use std::time::Instant;
 use super::rx::Stage;
 use super::urb::{UrbIndex, UrbState};
 use super::{Session, Violation};
-use crate::limits::{CONTROL_LEN_MAX, ENDPOINT_RESERVE, URBS_REFUSED_MAX};
+use crate::limits::{
+    CONTROL_LEN_MAX, ENDPOINT_RESERVE, NO_MEMORY_RETRY, NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX,
+};
 use crate::usb::special::{self, Class};
 use crate::usb::{Port, RefusedReason, Submission};
 use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX, Packets};
@@ -95,14 +97,18 @@ impl<P: Port> Session<P> {
         }
         let packets = self.packets_that_follow(&submit)?;
         let refused = self.urbs.free() <= URBS_REFUSED_MAX || too_long;
+        let behind_barrier = self.is_behind_barrier();
         let urb = self.urbs.insert(submit, packets);
-        self.urbs.get_mut(urb).refusal = if refused {
-            Some(Status::ENOMEM)
-        } else {
-            self.judge(urb, self.barrier.is_some() || !self.held.is_empty())
-        };
+        let refusal = if refused { Some(Status::ENOMEM) } else { self.judge(urb, behind_barrier) };
+        let record = self.urbs.get_mut(urb);
+        (record.refusal, record.behind_barrier) = (refusal, behind_barrier);
         self.begin_payload(urb, now);
         Ok(())
+    }
+
+    /// Whether what comes now comes behind a special request.
+    fn is_behind_barrier(&self) -> bool {
+        self.barrier.is_some() || !self.held.is_empty()
     }
 
     /// The number of packet descriptors at the end of a SUBMIT. The endpoint's type says whether
@@ -111,7 +117,7 @@ impl<P: Port> Session<P> {
     /// URBs that are not isochronous.
     fn packets_that_follow(&self, submit: &CmdSubmit) -> Result<u32, Violation> {
         let known = self.endpoints.get(submit.endpoint).transfer_type;
-        let known = known.filter(|_| self.barrier.is_none() && self.held.is_empty());
+        let known = known.filter(|_| !self.is_behind_barrier());
         match known {
             Some(TransferType::Isochronous) => Ok(submit.iso_packets()?),
             Some(_) => Ok(0),
@@ -216,9 +222,12 @@ impl<P: Port> Session<P> {
         self.rx.stage = Stage::Header;
         if let Some(status) = self.urbs.get(urb).refusal {
             self.finish(urb, status, 0);
-        } else if self.barrier.is_some() || !self.held.is_empty() {
+        } else if self.is_behind_barrier() {
             self.urbs.get_mut(urb).state = UrbState::Held;
             self.held.push_back(urb);
+        } else if self.urbs.get(urb).behind_barrier {
+            // The barrier ended while its data arrived.
+            self.start_held(urb, now);
         } else {
             self.start(urb, now);
         }
@@ -266,6 +275,9 @@ impl<P: Port> Session<P> {
 
     /// Hands to the device what waited, as far as it now can.
     pub(super) fn submit_waiting(&mut self, now: Instant) {
+        if self.no_memory.is_some_and(|(_, retry)| now < retry) {
+            return;
+        }
         let mut set = self.endpoints.waiting();
         while set != 0 && self.port.is_some() && !self.gone {
             let index = set.trailing_zeros() as usize;
@@ -276,6 +288,11 @@ impl<P: Port> Session<P> {
                 }
                 self.endpoints.remove_waiting(&mut self.urbs, urb);
             }
+        }
+        // It was time to try again and the system refused nothing: what it had no memory for was
+        // given up meanwhile, or waits for something else.
+        if self.no_memory.is_some_and(|(_, retry)| retry <= now) {
+            self.no_memory = None;
         }
     }
 
@@ -349,13 +366,15 @@ impl<P: Port> Session<P> {
             unreachable!("the URB was given a buffer")
         };
         let out = record.direction == Direction::Out;
+        let joined = std::mem::replace(&mut record.joined, true);
         let packets = match transfer_type {
             TransferType::Isochronous => self.urbs.packets(urb),
             _ => Packets::new(&[]),
         };
         match transfer_type {
             TransferType::Control => block[..SETUP_LEN].copy_from_slice(&submit.setup),
-            TransferType::Isochronous if out => packets.join(&mut block),
+            // A second time, after a refusal, the data would be taken from where it no longer is.
+            TransferType::Isochronous if out && !joined => packets.join(&mut block),
             _ => {}
         }
         let zero_packet = out
@@ -366,6 +385,7 @@ impl<P: Port> Session<P> {
         let transfer = &mut self.transfers[slot as usize];
         match port.submit(transfer, &submission, block, now) {
             Ok(()) => {
+                self.no_memory = None;
                 let record = self.urbs.get_mut(urb);
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
                 self.owners[slot as usize] = urb;
@@ -375,13 +395,13 @@ impl<P: Port> Session<P> {
             Err(refused) => {
                 self.free_transfers.push(slot);
                 self.urbs.get_mut(urb).block = Some(refused.block);
-                self.submit_refused(urb, refused.reason)
+                self.submit_refused(urb, refused.reason, now)
             }
         }
     }
 
     /// What to do with a URB that the system refused.
-    fn submit_refused(&mut self, urb: UrbIndex, reason: RefusedReason) -> Attempt {
+    fn submit_refused(&mut self, urb: UrbIndex, reason: RefusedReason, now: Instant) -> Attempt {
         match reason {
             RefusedReason::NoMemory => {
                 if !self.memory_warned {
@@ -392,7 +412,7 @@ impl<P: Port> Session<P> {
                          echo 256 > /sys/module/usbcore/parameters/usbfs_memory_mb"
                     );
                 }
-                if self.endpoints.any_in_flight(u32::MAX) {
+                if self.may_wait_for_system(now) {
                     return Attempt::MustWait;
                 }
                 self.finish(urb, Status::ENOMEM, 0);
@@ -404,5 +424,21 @@ impl<P: Port> Session<P> {
             RefusedReason::Failed(status) => self.finish(urb, status, 0),
         }
         Attempt::Settled
+    }
+
+    /// Whether a URB that the system has no memory for should wait: always for what the device
+    /// itself has in flight, and for a while for what other devices have.
+    fn may_wait_for_system(&mut self, now: Instant) -> bool {
+        if self.endpoints.any_in_flight(u32::MAX) {
+            self.no_memory = None;
+            return true;
+        }
+        let since = self.no_memory.map_or(now, |(since, _)| since);
+        if now >= since + NO_MEMORY_TIMEOUT {
+            self.no_memory = None;
+            return false;
+        }
+        self.no_memory = Some((since, now + NO_MEMORY_RETRY));
+        true
     }
 }

@@ -1,47 +1,57 @@
-//! What a session does with a device that a test plays, step by step. It cancels as libusb does: by
-//! transfer, whichever URB that carries by then.
+//! The session against a port that does only what a test tells it.
 
-use std::io::IoSlice;
-use std::time::Instant;
-
-use usbferry_sys::arena::{Arena, Block};
-
-use super::{SLICES_MAX, Session, TaskResult};
-use crate::limits::DeviceLimits;
+use super::*;
 use crate::usb::descriptor::parse_configuration;
-use crate::usb::special::SpecialRequest;
-use crate::usb::{
-    Completion, EventSource, Opened, Performed, Port, Reaped, Refused, Submission, Transfer,
-};
+use crate::usb::{Completion, Reaped, Refused, RefusedReason, Submission};
+use crate::wire::iso::Packets;
 use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, Reply, RetSubmit, RetUnlink};
-use crate::wire::status::Status;
-use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum};
+use crate::wire::types::{Direction, EndpointAddress, flags};
+use usbferry_sys::arena::Block;
 
-const DEVID: DevId = DevId::new(1, 2);
+/// Interface 0 with bulk 0x81, 0x01 and 0x82; in setting 1 also isochronous 0x83.
+const DESCRIPTOR: &[u8] = &[
+    9, 2, 0, 0, 1, 1, 0, 0x80, 50, // configuration 1
+    9, 4, 0, 0, 3, 255, 0, 0, 0, // interface 0, setting 0
+    7, 5, 0x81, 2, 0, 2, 0, 7, 5, 0x01, 2, 0, 2, 0, 7, 5, 0x82, 2, 0, 2, 0, //
+    9, 4, 0, 1, 2, 255, 0, 0, 0, // setting 1
+    7, 5, 0x81, 2, 0, 2, 0, 7, 5, 0x83, 1, 0, 4, 1,
+];
 
-/// Bulk IN.
-const ENDPOINT: EndpointAddress = EndpointAddress::new(1, Direction::In);
+const SLOTS: u32 = 70;
+const DEVID: DevId = DevId(0x0001_0002);
 
-/// A configuration with that endpoint.
-const CONFIGURATION: [u8; 25] =
-    [9, 2, 25, 0, 1, 1, 0, 0x80, 50, 9, 4, 0, 0, 1, 255, 0, 0, 0, 7, 5, 0x81, 2, 0, 2, 0];
-
-struct FakePort {
-    /// Slots in flight, in the order they were submitted.
-    in_flight: Vec<u32>,
-    /// Those that ended and were not reaped, with their ends.
-    ended: Vec<u32>,
-    cancelled: Vec<u32>,
-}
-
-struct FakeTransfer {
+/// What a test sees of a submission.
+#[derive(Debug)]
+struct Submitted {
     slot: u32,
-    block: Option<Block>,
-    status: Status,
+    endpoint: u8,
+    length: usize,
+    zero_packet: bool,
+    packets: Vec<u32>,
 }
 
-impl Port for FakePort {
-    type Transfer = FakeTransfer;
+#[derive(Default)]
+struct TestPort {
+    submitted: Vec<Submitted>,
+    ended: Vec<u32>,
+    refuse: Option<RefusedReason>,
+    cancelled: Vec<u32>,
+    performed: Vec<SpecialRequest>,
+    perform: Option<Performed>,
+    gone: bool,
+}
+
+#[derive(Default)]
+struct TestTransfer {
+    index: u32,
+    block: Option<Block>,
+    status: Option<Status>,
+    actual_length: u32,
+    packets: Vec<(u32, Status)>,
+}
+
+impl Port for TestPort {
+    type Transfer = TestTransfer;
     type CancelToken = u32;
 
     fn event_sources(&self) -> Vec<EventSource> {
@@ -50,154 +60,703 @@ impl Port for FakePort {
 
     fn submit(
         &mut self,
-        transfer: &mut FakeTransfer,
-        _: &Submission<'_>,
+        transfer: &mut TestTransfer,
+        submission: &Submission<'_>,
         block: Block,
-        _: Instant,
+        _now: Instant,
     ) -> Result<(), Refused> {
-        assert!(transfer.block.replace(block).is_none(), "the transfer is in flight");
-        self.in_flight.push(transfer.slot);
+        if let Some(reason) = self.refuse {
+            return Err(Refused { block, reason });
+        }
+        assert!(transfer.block.is_none(), "the slot is in use");
+        assert!(block.len() >= submission.length);
+        transfer.block = Some(block);
+        self.submitted.push(Submitted {
+            slot: transfer.index,
+            endpoint: submission.endpoint.as_byte(),
+            length: submission.length,
+            zero_packet: submission.zero_packet,
+            packets: submission.packets.iter().map(|packet| packet.length).collect(),
+        });
         Ok(())
     }
 
-    fn reap(&mut self, _: Instant, completed: &mut Vec<u32>) -> Reaped {
+    fn reap(&mut self, _now: Instant, completed: &mut Vec<u32>) -> Reaped {
         completed.append(&mut self.ended);
-        Reaped::default()
+        Reaped { more: false, gone: self.gone }
     }
 
-    fn hung_up(&mut self, _: Instant) {}
+    fn hung_up(&mut self, _now: Instant) {}
 
     fn next_deadline(&self) -> Option<Instant> {
         None
     }
 
-    fn cancel_token(transfer: &FakeTransfer) -> u32 {
-        transfer.slot
+    fn cancel_token(transfer: &TestTransfer) -> u32 {
+        transfer.index
     }
 
-    fn cancel(&mut self, slot: &u32) {
-        self.cancelled.push(*slot);
+    fn cancel(&mut self, token: &u32) {
+        self.cancelled.push(*token);
     }
 
-    fn perform(&mut self, _: SpecialRequest) -> Performed {
-        Performed::Done
+    fn perform(&mut self, request: SpecialRequest) -> Performed {
+        self.performed.push(request);
+        self.perform.clone().unwrap_or(Performed::Done)
     }
 
-    fn close(self, _: Vec<FakeTransfer>, _: Arena) {}
-}
-
-impl FakePort {
-    /// Ends the oldest URB.
-    fn end_oldest(&mut self) {
-        self.ended.push(self.in_flight.remove(0));
+    fn close(self, _transfers: Vec<TestTransfer>, memory: Arena) {
+        assert_eq!(memory.outstanding(), 0);
     }
 }
 
-impl Transfer for FakeTransfer {
+impl crate::usb::Transfer for TestTransfer {
     fn take(&mut self) -> Completion {
-        let block = self.block.take().expect("it was reaped");
-        Completion { status: self.status, actual_length: 1, block }
+        Completion {
+            status: self.status.take().expect("it has ended"),
+            actual_length: self.actual_length,
+            block: self.block.take().expect("it was submitted"),
+        }
     }
 
-    fn packet(&self, _: usize) -> (u32, Status) {
-        unreachable!("there are no isochronous endpoints")
+    fn packet(&self, index: usize) -> (u32, Status) {
+        self.packets[index]
     }
 }
 
-fn session() -> Session<FakePort> {
-    let limits = DeviceLimits { urbs: 64, ..DeviceLimits::default() };
-    let transfer = |slot| FakeTransfer { slot, block: None, status: Status::OK };
-    let mut memory = Arena::new();
-    memory.add_heap(1 << 20);
-    let opened = Opened {
-        port: FakePort { in_flight: Vec::new(), ended: Vec::new(), cancelled: Vec::new() },
-        transfers: (0..64).map(transfer).collect(),
-        memory,
-        configuration: Some(parse_configuration(&CONFIGURATION)),
-    };
-    Session::new(DEVID, limits, opened)
+/// A session and both its ends.
+struct Rig {
+    session: Session<TestPort>,
+    now: Instant,
+    /// Bytes for the client that it has not looked at.
+    sent: Vec<u8>,
 }
 
-fn receive(session: &mut Session<FakePort>, commands: &[Command]) {
-    for command in commands {
+impl Rig {
+    fn new() -> Self {
+        let mut memory = Arena::new();
+        memory.add_heap(1 << 20);
+        let opened = Opened {
+            port: TestPort::default(),
+            transfers: (0..SLOTS)
+                .map(|index| TestTransfer { index, ..Default::default() })
+                .collect(),
+            memory,
+            configuration: Some(parse_configuration(DESCRIPTOR)),
+        };
+        let limits = DeviceLimits { urb_len: 1 << 19, ..DeviceLimits::default() };
+        let session = Session::new(DEVID, limits, opened);
+        Self { session, now: Instant::now(), sent: Vec::new() }
+    }
+
+    fn port(&mut self) -> &mut TestPort {
+        self.session.port.as_mut().expect("the port is here")
+    }
+
+    /// Gives bytes to the session, in pieces of at most `step`.
+    fn feed(&mut self, mut bytes: &[u8], step: usize) -> Result<(), Violation> {
+        while !bytes.is_empty() {
+            let (payload, scratch) = self.session.rx_slices();
+            let in_payload = payload.len().min(step).min(bytes.len());
+            payload[..in_payload].copy_from_slice(&bytes[..in_payload]);
+            let in_scratch = (step.min(bytes.len()) - in_payload).min(scratch.len());
+            let rest = &bytes[in_payload..];
+            scratch[..in_scratch].copy_from_slice(&rest[..in_scratch]);
+            self.session.rx_advance(in_payload + in_scratch, self.now)?;
+            bytes = &rest[in_scratch..];
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, command: &Command, behind: &[u8]) {
         let mut header = [0; HEADER_LEN];
         command.emit(&mut header);
-        let (_, scratch) = session.rx_slices();
-        scratch[..HEADER_LEN].copy_from_slice(&header);
-        assert_eq!(session.rx_advance(HEADER_LEN, Instant::now()), Ok(()));
+        self.feed(&[&header[..], behind].concat(), usize::MAX).unwrap();
+    }
+
+    fn submit(&mut self, seqnum: u32, endpoint: u8, length: u32) {
+        self.send(&Command::Submit(submit(seqnum, endpoint, length)), &[]);
+    }
+
+    fn unlink(&mut self, seqnum: u32, target: u32) {
+        let (seqnum, target) = (SeqNum(seqnum), SeqNum(target));
+        self.send(&Command::Unlink(CmdUnlink { seqnum, devid: DEVID, target }), &[]);
+    }
+
+    /// Has slot `slot` end, and the session notice.
+    fn end(&mut self, slot: u32, status: Status, data: &[u8]) {
+        let transfer = &mut self.session.transfers[slot as usize];
+        transfer.status = Some(status);
+        transfer.actual_length = u32::try_from(data.len()).unwrap();
+        let block = transfer.block.as_mut().expect("it is in flight");
+        block[..data.len()].copy_from_slice(data);
+        self.port().ended.push(slot);
+        self.session.reap(self.now);
+    }
+
+    fn last_slot(&mut self) -> u32 {
+        self.port().submitted.last().expect("something was submitted").slot
+    }
+
+    /// Has the worker do what there is to do.
+    fn work(&mut self) {
+        while let Some(job) = self.session.take_job() {
+            let (port, result) = job.run();
+            self.session.finish_job(port, result, self.now);
+        }
+    }
+
+    /// Collects what the session has to say, `step` bytes a write.
+    fn collect(&mut self, step: usize) {
+        loop {
+            self.session.stage();
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = self.session.tx_slices(&mut slices);
+            let bytes: Vec<u8> =
+                slices[..count].iter().flat_map(|s| s.iter().copied()).take(step).collect();
+            if bytes.is_empty() {
+                return;
+            }
+            self.session.tx_advance(bytes.len(), self.now);
+            self.sent.extend(bytes);
+        }
+    }
+
+    fn take_bytes(&mut self, len: usize) -> Vec<u8> {
+        self.collect(usize::MAX);
+        self.sent.drain(..len).collect()
+    }
+
+    fn reply(&mut self) -> Reply {
+        let header = self.take_bytes(HEADER_LEN);
+        Reply::parse(&header.try_into().unwrap()).unwrap()
+    }
+
+    fn expect_submit(&mut self, seqnum: u32, status: Status, actual_length: u32) -> RetSubmit {
+        match self.reply() {
+            Reply::Submit(ret) => {
+                let got = (ret.seqnum, ret.status, ret.actual_length);
+                assert_eq!(got, (SeqNum(seqnum), status, actual_length));
+                ret
+            }
+            Reply::Unlink(ret) => panic!("expected RET_SUBMIT {seqnum}, got {ret:?}"),
+        }
+    }
+
+    fn expect_unlink(&mut self, seqnum: u32, status: Status) {
+        assert_eq!(self.reply(), Reply::Unlink(RetUnlink { seqnum: SeqNum(seqnum), status }));
+    }
+
+    fn expect_silence(&mut self) {
+        self.collect(usize::MAX);
+        assert_eq!(self.sent, []);
+    }
+
+    /// Tears down and checks that everything came home.
+    fn finish(mut self) {
+        self.session.begin_teardown();
+        self.work();
+        for slot in 0..SLOTS {
+            if self.session.transfers[slot as usize].block.is_some() {
+                self.end(slot, Status::ECONNRESET, &[]);
+            }
+        }
+        assert!(self.session.is_drained());
+        assert_eq!(self.session.free_transfers.len(), SLOTS as usize);
+        self.session.into_remains().expect("the port is here").close();
     }
 }
 
-const fn submit(seqnum: u32) -> Command {
-    Command::Submit(CmdSubmit {
+fn submit(seqnum: u32, endpoint: u8, length: u32) -> CmdSubmit {
+    CmdSubmit {
         seqnum: SeqNum(seqnum),
         devid: DEVID,
-        endpoint: ENDPOINT,
+        endpoint: EndpointAddress::from_byte(endpoint),
         transfer_flags: 0,
-        transfer_buffer_length: 1,
+        transfer_buffer_length: length,
         start_frame: 0,
         number_of_packets: 0,
         setup: [0; 8],
-    })
-}
-
-const fn unlink(seqnum: u32, target: u32) -> Command {
-    Command::Unlink(CmdUnlink { seqnum: SeqNum(seqnum), devid: DEVID, target: SeqNum(target) })
-}
-
-/// Seqnums and statuses of the replies that wait.
-fn replies(session: &mut Session<FakePort>) -> Vec<(u32, Status)> {
-    session.stage();
-    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-    let count = session.tx_slices(&mut slices);
-    let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
-    let mut rest = &bytes[..];
-    let mut replies = Vec::new();
-    while let Some((header, tail)) = rest.split_first_chunk() {
-        rest = match Reply::parse(header).expect("a reply") {
-            Reply::Submit(RetSubmit { seqnum, status, actual_length, .. }) => {
-                replies.push((seqnum.0, status));
-                &tail[actual_length as usize..]
-            }
-            Reply::Unlink(RetUnlink { seqnum, status }) => {
-                replies.push((seqnum.0, status));
-                tail
-            }
-        };
     }
-    session.tx_advance(bytes.len(), Instant::now());
-    replies
 }
 
-/// A URB that has ended before its cancelling began leaves nothing to cancel: its slot may carry
-/// another URB by then, which nobody unlinked.
-#[test]
-fn a_slot_that_is_used_again_is_not_cancelled_for_the_urb_before() {
-    let mut session = session();
-    receive(&mut session, &[submit(1), unlink(2, 1)]);
-    session.port.as_mut().unwrap().end_oldest();
-    session.reap(Instant::now());
-    receive(&mut session, &[submit(3)]);
-    let slot = session.port.as_ref().unwrap().in_flight[0];
-    assert_eq!(slot, 0, "the slot that became free");
-    assert!(session.take_job().is_none(), "nothing is in flight that was unlinked");
-    assert_eq!(replies(&mut session), [(1, Status::OK), (2, Status::OK)]);
+fn control(seqnum: u32, direction: Direction, setup: [u8; 8]) -> Command {
+    let length = u16::from_le_bytes([setup[6], setup[7]]).into();
+    let endpoint = EndpointAddress::new(0, direction);
+    Command::Submit(CmdSubmit { endpoint, setup, ..submit(seqnum, 0, length) })
 }
 
-/// The others that were unlinked are still cancelled, each once.
+fn set_interface(seqnum: u32, alternate: u8) -> Command {
+    control(seqnum, Direction::Out, [1, 11, alternate, 0, 0, 0, 0, 0])
+}
+
+fn in_setting(alternate: u8) -> Performed {
+    let mut configuration = parse_configuration(DESCRIPTOR);
+    configuration.interfaces[0].current = alternate;
+    Performed::Reconfigured(Some(configuration))
+}
+
 #[test]
-fn what_has_not_ended_is_cancelled() {
-    let mut session = session();
-    receive(&mut session, &[submit(1), submit(2), submit(3), submit(4)]);
-    receive(&mut session, &[unlink(11, 1), unlink(12, 2), unlink(14, 4)]);
-    session.port.as_mut().unwrap().end_oldest();
-    session.reap(Instant::now());
-    let (port, result) = session.take_job().expect("two are to be cancelled").run();
-    assert!(matches!(result, TaskResult::Cancelled(_)));
-    let mut cancelled = port.cancelled.clone();
-    cancelled.sort_unstable();
-    assert_eq!(cancelled, [1, 3]);
-    session.finish_job(port, result, Instant::now());
-    assert!(session.take_job().is_none());
-    assert_eq!(replies(&mut session), [(1, Status::OK), (11, Status::OK)]);
+fn a_cancel_does_not_hit_the_next_urb_of_its_slot() {
+    let mut rig = Rig::new();
+    rig.submit(1, 0x81, 64);
+    rig.unlink(2, 1);
+    let slot = rig.last_slot();
+    // It ends by itself before the worker comes to it, and its slot is used again.
+    rig.end(slot, Status::OK, &[7; 64]);
+    rig.submit(3, 0x81, 64);
+    assert_eq!(rig.last_slot(), slot, "the slot freed last is used next");
+    rig.work();
+    assert_eq!(rig.port().cancelled, []);
+    rig.expect_submit(1, Status::OK, 64);
+    assert_eq!(rig.take_bytes(64), [7; 64]);
+    rig.expect_unlink(2, Status::OK);
+    rig.end(slot, Status::OK, &[]);
+    rig.expect_submit(3, Status::OK, 0);
+    rig.finish();
+}
+
+#[test]
+fn every_row_of_the_unlink_table() {
+    let mut rig = Rig::new();
+    // Unknown.
+    rig.unlink(100, 99);
+    rig.expect_unlink(100, Status::OK);
+    // With the device, cancelled; a second UNLINK meanwhile.
+    rig.submit(1, 0x81, 64);
+    rig.unlink(101, 1);
+    rig.unlink(102, 1);
+    rig.expect_unlink(102, Status::OK);
+    rig.work();
+    let slot = rig.last_slot();
+    assert_eq!(rig.port().cancelled, [slot]);
+    rig.end(slot, Status::ECONNRESET, &[]);
+    rig.expect_unlink(101, Status::ECONNRESET);
+    // With the device, ended with data while it was cancelled.
+    rig.submit(2, 0x81, 64);
+    rig.unlink(103, 2);
+    rig.work();
+    let slot = rig.last_slot();
+    rig.end(slot, Status::ECONNRESET, &[1, 2]);
+    rig.expect_submit(2, Status::ECONNRESET, 2);
+    assert_eq!(rig.take_bytes(2), [1, 2]);
+    rig.expect_unlink(103, Status::OK);
+    // Ended, its reply not yet written.
+    rig.submit(3, 0x81, 64);
+    let slot = rig.last_slot();
+    rig.end(slot, Status::EPIPE, &[]);
+    rig.unlink(104, 3);
+    rig.expect_submit(3, Status::EPIPE, 0);
+    rig.expect_unlink(104, Status::OK);
+    // Answered.
+    rig.unlink(105, 3);
+    rig.expect_unlink(105, Status::OK);
+    rig.expect_silence();
+    rig.finish();
+}
+
+#[test]
+fn unlinks_are_answered_while_the_port_is_away() {
+    let mut rig = Rig::new();
+    rig.send(&set_interface(1, 1), &[]);
+    let job = rig.session.take_job().expect("the request");
+    rig.submit(2, 0x82, 64);
+    rig.unlink(3, 2);
+    rig.expect_unlink(3, Status::ECONNRESET);
+    // The request itself: nobody waits for it any more, and its number is free.
+    rig.unlink(4, 1);
+    rig.expect_unlink(4, Status::ECONNRESET);
+    rig.submit(1, 0x81, 64);
+    let (port, result) = job.run();
+    rig.session.finish_job(port, result, rig.now);
+    let slot = rig.last_slot();
+    rig.end(slot, Status::OK, &[5]);
+    rig.expect_submit(1, Status::OK, 1);
+    rig.take_bytes(1);
+    rig.expect_silence();
+    rig.finish();
+}
+
+#[test]
+fn a_barrier_cancels_what_it_concerns_and_holds_what_follows() {
+    let mut rig = Rig::new();
+    rig.submit(1, 0x82, 64);
+    let slot = rig.last_slot();
+    rig.send(&set_interface(2, 1), &[]);
+    // Endpoint 0x83 does not exist yet, and its descriptors must still be recognised.
+    let packets: Vec<u8> = [0u32, 100, 0, 0, 100, 50, 0, 0].map(u32::to_be_bytes).concat();
+    let iso = CmdSubmit { number_of_packets: 2, ..submit(3, 0x83, 150) };
+    rig.send(&Command::Submit(iso), &packets);
+    rig.send(&set_interface(4, 0), &[]);
+    rig.submit(5, 0x82, 8);
+    rig.work();
+    assert_eq!(rig.port().cancelled, [slot]);
+    assert_eq!(rig.port().performed, [], "a transfer of the interface is still in flight");
+    rig.port().perform = Some(in_setting(1));
+    rig.end(slot, Status::ECONNRESET, &[]);
+    rig.expect_submit(1, Status::ECONNRESET, 0);
+    let job = rig.session.take_job().expect("the first request");
+    let (port, result) = job.run();
+    rig.session.finish_job(port, result, rig.now);
+    rig.expect_submit(2, Status::OK, 0);
+    assert_eq!(rig.port().submitted.last().unwrap().packets, [100, 50]);
+    rig.expect_silence();
+    // The second request waits for the isochronous URB in turn.
+    rig.work();
+    assert_eq!(rig.port().performed.len(), 1);
+    let slot = rig.last_slot();
+    rig.session.transfers[slot as usize].packets = vec![(100, Status::OK), (0, Status::EXDEV)];
+    rig.port().perform = Some(in_setting(0));
+    rig.end(slot, Status::OK, &[9; 100]);
+    let ret = rig.expect_submit(3, Status::OK, 100);
+    assert_eq!((ret.number_of_packets, ret.error_count), (2, 1));
+    assert_eq!(rig.take_bytes(100), [9; 100]);
+    let descriptors = rig.take_bytes(32);
+    let packets: Vec<u32> = Packets::new(&descriptors).iter().map(|p| p.actual_length).collect();
+    assert_eq!(packets, [100, 0]);
+    rig.work();
+    rig.expect_submit(4, Status::OK, 0);
+    assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0x82);
+    rig.finish();
+}
+
+#[test]
+fn a_urb_that_is_arriving_when_a_barrier_ends_is_judged_by_what_it_left() {
+    let mut rig = Rig::new();
+    rig.send(&set_interface(1, 1), &[]);
+    rig.port().perform = Some(in_setting(1));
+    let job = rig.session.take_job().expect("the request");
+    // Endpoint 0x01 is there when its header comes, and not any more when its data is.
+    rig.send(&Command::Submit(submit(2, 0x01, 100)), &[7; 60]);
+    let (port, result) = job.run();
+    rig.session.finish_job(port, result, rig.now);
+    rig.feed(&[7; 40], usize::MAX).unwrap();
+    assert!(rig.port().submitted.is_empty(), "the device has no such endpoint");
+    rig.expect_submit(1, Status::OK, 0);
+    rig.expect_submit(2, Status::ENOENT, 0);
+    rig.finish();
+}
+
+#[test]
+fn a_barrier_does_not_overtake_a_control_transfer_that_waits() {
+    let mut rig = Rig::new();
+    rig.submit(1, 0x82, 64);
+    let slot = rig.last_slot();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    rig.send(&control(2, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0]), &[]);
+    rig.port().refuse = None;
+    // CLEAR_FEATURE(ENDPOINT_HALT), which itself waits for no transfer.
+    rig.send(&control(3, Direction::Out, [2, 1, 0, 0, 0x81, 0, 0, 0]), &[]);
+    rig.work();
+    assert_eq!(rig.port().performed, [], "the device must get the other request first");
+    rig.end(slot, Status::OK, &[]);
+    assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0);
+    rig.work();
+    assert_eq!(rig.port().performed.len(), 1);
+    rig.finish();
+}
+
+#[test]
+fn a_silent_endpoint_can_not_keep_the_others_out() {
+    let mut rig = Rig::new();
+    for seqnum in 0..200 {
+        rig.submit(seqnum, 0x82, 64);
+    }
+    let with_device = rig.port().submitted.len();
+    assert!(with_device < SLOTS as usize, "slots are left for other endpoints");
+    rig.submit(500, 0x81, 64);
+    assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0x81);
+    rig.send(&control(501, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0]), &[]);
+    assert_eq!(rig.port().submitted.last().unwrap().length, 26);
+    // What waits goes on as slots come home, in order.
+    for seqnum in 0..3 {
+        let slot = rig.port().submitted[seqnum as usize].slot;
+        rig.end(slot, Status::OK, &[1; 64]);
+        rig.expect_submit(seqnum, Status::OK, 64);
+        rig.take_bytes(64);
+    }
+    assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0x82);
+    rig.finish();
+}
+
+#[test]
+fn more_urbs_than_can_wait_are_refused_and_the_stream_goes_on() {
+    let mut rig = Rig::new();
+    let places = SLOTS + u32::try_from(URBS_WAITING_MAX).unwrap();
+    for seqnum in 0..places {
+        rig.submit(seqnum, 0x82, 64);
+    }
+    rig.expect_silence();
+    rig.submit(places, 0x82, 64);
+    rig.expect_submit(places, Status::ENOMEM, 0);
+    rig.send(&Command::Submit(submit(places + 1, 0x01, 5)), &[1, 2, 3, 4, 5]);
+    rig.expect_submit(places + 1, Status::ENOMEM, 0);
+    // A client that reads no refusals is not read either, until it does.
+    for seqnum in 0..u32::try_from(URBS_REFUSED_MAX).unwrap() {
+        assert!(rig.session.wants_input());
+        rig.submit(places + 10 + seqnum, 0x82, 64);
+    }
+    assert!(!rig.session.wants_input());
+    rig.expect_submit(places + 10, Status::ENOMEM, 0);
+    assert!(rig.session.wants_input());
+    rig.finish();
+}
+
+#[test]
+fn memory_used_up_makes_urbs_wait_and_out_data_is_refused() {
+    let mut rig = Rig::new();
+    for seqnum in 0..4 {
+        rig.submit(seqnum, 0x82, 1 << 19);
+    }
+    assert_eq!(rig.port().submitted.len(), 1, "the last part of the memory is kept");
+    let payload = vec![7; 1 << 19];
+    rig.send(&Command::Submit(submit(10, 0x01, 1 << 19)), &payload);
+    assert_eq!(rig.port().submitted.len(), 2, "an idle endpoint may have it");
+    rig.send(&Command::Submit(submit(11, 0x01, 1 << 19)), &payload);
+    rig.expect_submit(11, Status::ENOMEM, 0);
+    let slot = rig.port().submitted[0].slot;
+    rig.end(slot, Status::OK, &[3; 8]);
+    rig.expect_submit(0, Status::OK, 8);
+    rig.take_bytes(8);
+    assert_eq!(rig.port().submitted.len(), 3, "its memory came home with its reply");
+    rig.finish();
+}
+
+#[test]
+fn any_cut_of_the_stream_gives_the_same_result() {
+    let mut stream = Vec::new();
+    let mut header = [0; HEADER_LEN];
+    for seqnum in 0..3 {
+        Command::Submit(submit(seqnum, 0x01, 9000)).emit(&mut header);
+        stream.extend(header);
+        stream.extend((0..9000u32).map(|i| u8::try_from((i + seqnum) % 251).unwrap()));
+    }
+    let unlink = CmdUnlink { seqnum: SeqNum(50), devid: DEVID, target: SeqNum(40) };
+    Command::Unlink(unlink).emit(&mut header);
+    stream.extend(header);
+    for step in [1, 7, 47, 48, 49, 1000, 4096, 9048, 100_000] {
+        let mut rig = Rig::new();
+        rig.feed(&stream, step).unwrap();
+        rig.expect_unlink(50, Status::OK);
+        assert_eq!(rig.port().submitted.len(), 3, "step {step}");
+        for seqnum in 0..3u32 {
+            let slot = rig.port().submitted[seqnum as usize].slot;
+            let block = rig.session.transfers[slot as usize].block.as_ref().unwrap();
+            let intact = (0..9000u32).all(|i| u32::from(block[i as usize]) == (i + seqnum) % 251);
+            assert!(intact, "step {step}, URB {seqnum}");
+        }
+        rig.finish();
+    }
+}
+
+#[test]
+fn replies_written_byte_by_byte_are_the_same() {
+    let mut rig = Rig::new();
+    for (seqnum, len) in [(1u32, 3000usize), (2, 10), (3, 0)] {
+        rig.submit(seqnum, 0x81, 4096);
+        let slot = rig.last_slot();
+        rig.end(slot, Status::OK, &vec![u8::try_from(seqnum).unwrap(); len]);
+    }
+    rig.collect(1);
+    for (seqnum, len) in [(1, 3000), (2, 10), (3, 0)] {
+        rig.expect_submit(seqnum, Status::OK, len);
+        let data = rig.take_bytes(len as usize);
+        assert!(data.iter().all(|&byte| u32::from(byte) == seqnum));
+    }
+    rig.expect_silence();
+    rig.finish();
+}
+
+#[test]
+fn isochronous_padding_is_left_out_by_runs() {
+    let mut rig = Rig::new();
+    rig.port().perform = Some(in_setting(1));
+    rig.send(&set_interface(1, 1), &[]);
+    rig.work();
+    rig.expect_submit(1, Status::OK, 0);
+    // Large enough packets that they are written from where they lie.
+    let count = 6u32;
+    let words = (0..count).flat_map(|i| [i * 2000, 2000, 0, 0]);
+    let descriptors: Vec<u8> = words.flat_map(u32::to_be_bytes).collect();
+    let iso = CmdSubmit { number_of_packets: 6, ..submit(2, 0x83, 12_000) };
+    rig.send(&Command::Submit(iso), &descriptors);
+    let slot = rig.last_slot();
+    let lengths = [2000, 2000, 1500, 0, 2000, 1];
+    let transfer = &mut rig.session.transfers[slot as usize];
+    transfer.packets = lengths.map(|length| (length, Status::OK)).to_vec();
+    let data: Vec<u8> = (0..12_000u32).map(|i| u8::try_from(i / 2000).unwrap()).collect();
+    rig.end(slot, Status::OK, &data);
+    rig.expect_submit(2, Status::OK, lengths.iter().sum());
+    let payload = rig.take_bytes(lengths.iter().sum::<u32>() as usize);
+    let expected: Vec<u8> = (0u8..).zip(lengths).flat_map(|(i, n)| vec![i; n as usize]).collect();
+    assert_eq!(payload, expected);
+    assert_eq!(rig.take_bytes(96)[64 + 8..64 + 12], 2000u32.to_be_bytes());
+    rig.finish();
+}
+
+#[test]
+fn isochronous_data_is_joined_once_however_often_it_is_submitted() {
+    let mut rig = Rig::new();
+    let mut configuration = parse_configuration(DESCRIPTOR);
+    configuration.interfaces[0].current = 1;
+    configuration.interfaces[0].alternates[1].endpoints[1].address = EndpointAddress::from_byte(3);
+    rig.port().perform = Some(Performed::Reconfigured(Some(configuration)));
+    rig.send(&set_interface(1, 1), &[]);
+    rig.work();
+    rig.submit(2, 0x81, 64);
+    let other = rig.last_slot();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    // Packets 2..4 and 5..8 of eight bytes.
+    let packets: Vec<u8> = [2u32, 2, 0, 0, 5, 3, 0, 0].map(u32::to_be_bytes).concat();
+    let behind = [&[0, 0, 1, 2, 0, 3, 4, 5], &packets[..]].concat();
+    let iso = CmdSubmit { number_of_packets: 2, ..submit(3, 0x03, 8) };
+    rig.send(&Command::Submit(iso), &behind);
+    rig.port().refuse = None;
+    rig.end(other, Status::OK, &[]);
+    let slot = rig.last_slot();
+    let block = rig.session.transfers[slot as usize].block.as_ref().expect("it is in flight");
+    assert_eq!(block[..5], [1, 2, 3, 4, 5]);
+    rig.session.transfers[slot as usize].packets = vec![(2, Status::OK), (3, Status::OK)];
+    rig.finish();
+}
+
+#[test]
+fn short_and_truncated_results_have_the_right_status() {
+    let mut rig = Rig::new();
+    let command = CmdSubmit { transfer_flags: flags::SHORT_NOT_OK, ..submit(1, 0x81, 512) };
+    rig.send(&Command::Submit(command), &[]);
+    let slot = rig.last_slot();
+    rig.end(slot, Status::OK, &[1; 100]);
+    rig.expect_submit(1, Status::EREMOTEIO, 100);
+    rig.take_bytes(100);
+    // A client with less room than its own wLength.
+    let setup = [0x80, 6, 0, 1, 0, 0, 18, 0];
+    let endpoint = EndpointAddress::new(0, Direction::In);
+    let command = CmdSubmit { endpoint, setup, ..submit(2, 0, 8) };
+    rig.send(&Command::Submit(command), &[]);
+    let slot = rig.last_slot();
+    let mut data = setup.to_vec();
+    data.extend([9; 18]);
+    rig.session.transfers[slot as usize].block.as_mut().unwrap().copy_from_slice(&data);
+    rig.session.transfers[slot as usize].status = Some(Status::OK);
+    rig.session.transfers[slot as usize].actual_length = 18;
+    rig.port().ended.push(slot);
+    rig.session.reap(rig.now);
+    rig.expect_submit(2, Status::EOVERFLOW, 8);
+    assert_eq!(rig.take_bytes(8), [9; 8]);
+    rig.finish();
+}
+
+#[test]
+fn zero_packet_is_for_bulk_out_only() {
+    let mut rig = Rig::new();
+    for (seqnum, endpoint, expected) in [(1, 0x01, true), (2, 0x81, false)] {
+        let flagged =
+            CmdSubmit { transfer_flags: flags::ZERO_PACKET, ..submit(seqnum, endpoint, 0) };
+        rig.send(&Command::Submit(flagged), &[]);
+        assert_eq!(rig.port().submitted.last().unwrap().zero_packet, expected);
+    }
+    rig.finish();
+}
+
+#[test]
+fn a_device_that_goes_answers_everything_that_waits() {
+    let mut rig = Rig::new();
+    for seqnum in 0..60 {
+        rig.submit(seqnum, 0x82, 64);
+    }
+    rig.send(&set_interface(100, 1), &[]);
+    rig.submit(101, 0x81, 64);
+    let slots: Vec<u32> = rig.port().submitted.iter().map(|s| s.slot).collect();
+    for &slot in &slots {
+        let transfer = &mut rig.session.transfers[slot as usize];
+        (transfer.status, transfer.actual_length) = (Some(Status::ESHUTDOWN), 0);
+    }
+    let port = rig.port();
+    port.ended = slots;
+    port.gone = true;
+    rig.session.reap(rig.now);
+    assert!(!rig.session.wants_input() && !rig.session.is_finished());
+    let mut answered: Vec<u32> = (0..62)
+        .map(|_| match rig.reply() {
+            Reply::Submit(ret) => {
+                assert_ne!(ret.status, Status::OK);
+                ret.seqnum.0
+            }
+            Reply::Unlink(ret) => panic!("nobody unlinked: {ret:?}"),
+        })
+        .collect();
+    answered.sort_unstable();
+    let expected: Vec<u32> = (0..60).chain([100, 101]).collect();
+    assert_eq!(answered, expected);
+    rig.expect_silence();
+    assert!(rig.session.is_finished());
+    rig.finish();
+}
+
+#[test]
+fn memory_of_the_system_that_is_used_up_delays_urbs() {
+    let mut rig = Rig::new();
+    rig.submit(1, 0x82, 64);
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    rig.submit(2, 0x82, 64);
+    rig.submit(3, 0x82, 64);
+    rig.expect_silence();
+    rig.port().refuse = None;
+    let slot = rig.port().submitted[0].slot;
+    rig.end(slot, Status::OK, &[]);
+    assert_eq!(rig.port().submitted.len(), 3, "they went as soon as one had ended");
+    rig.expect_submit(1, Status::OK, 0);
+    // With nothing in flight that could end, others may still give memory back.
+    rig.finish();
+    let mut rig = Rig::new();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    rig.submit(1, 0x82, 64);
+    rig.expect_silence();
+    let retry = rig.session.next_deadline().expect("it is tried again");
+    rig.port().refuse = None;
+    rig.session.reap(rig.now);
+    assert_eq!(rig.port().submitted.len(), 0, "not before its time");
+    rig.now = retry;
+    rig.session.reap(rig.now);
+    assert_eq!(rig.port().submitted.len(), 1, "others gave memory back");
+    rig.finish();
+    // The client gives it up: there is nothing to try again, then or ever.
+    let mut rig = Rig::new();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    rig.submit(1, 0x82, 64);
+    rig.unlink(2, 1);
+    rig.expect_unlink(2, Status::ECONNRESET);
+    rig.now = rig.session.next_deadline().unwrap_or(rig.now);
+    rig.session.reap(rig.now);
+    assert_eq!(rig.session.next_deadline(), None);
+    rig.finish();
+    // Nobody does, ever.
+    let mut rig = Rig::new();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    rig.submit(1, 0x82, 64);
+    rig.now += limits::NO_MEMORY_TIMEOUT;
+    rig.session.reap(rig.now);
+    rig.expect_submit(1, Status::ENOMEM, 0);
+    rig.finish();
+}
+
+#[test]
+fn violations_end_the_session() {
+    let violation = |command: CmdSubmit| {
+        let mut rig = Rig::new();
+        rig.submit(1, 0x82, 64);
+        let mut header = [0; HEADER_LEN];
+        Command::Submit(command).emit(&mut header);
+        let violation = rig.feed(&header, usize::MAX).unwrap_err();
+        rig.finish();
+        violation
+    };
+    assert_eq!(violation(submit(1, 0x81, 0)), Violation::DuplicateSeqnum(SeqNum(1)));
+    let other = DevId(0x0009_0009);
+    assert_eq!(
+        violation(CmdSubmit { devid: other, ..submit(2, 0x81, 0) }),
+        Violation::WrongDevice(other)
+    );
+    assert_eq!(violation(submit(2, 0x01, 0x7fff_ffff)), Violation::TooLong(0x7fff_ffff));
 }

@@ -95,11 +95,6 @@ impl TxQueue {
         self.entries.is_empty() && self.segments.is_empty()
     }
 
-    /// Whether replies that were begun have bytes that were not written.
-    pub(crate) fn has_staged(&self) -> bool {
-        !self.segments.is_empty()
-    }
-
     /// Queues the reply of a URB that has ended.
     pub(crate) fn push_submit(&mut self, urb: UrbIndex) {
         self.entries.push_back(Entry::Submit(urb));

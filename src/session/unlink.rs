@@ -61,18 +61,7 @@ impl<P: Port> Session<P> {
     pub(super) fn cancel(&mut self, urb: UrbIndex) {
         let record = self.urbs.get_mut(urb);
         if !std::mem::replace(&mut record.cancelling, true) {
-            let slot = record.transfer;
-            self.cancels.push(P::cancel_token(&self.transfers[slot as usize]));
-            self.cancel_slots.push(slot);
-        }
-    }
-
-    /// Takes a transfer that has ended off the list of those to cancel. Its slot may carry another
-    /// URB by the time the list is worked off.
-    pub(super) fn forget_cancel(&mut self, slot: u32) {
-        if let Some(position) = self.cancel_slots.iter().position(|&listed| listed == slot) {
-            self.cancel_slots.swap_remove(position);
-            self.cancels.swap_remove(position);
+            self.cancels.push(record.transfer);
         }
     }
 

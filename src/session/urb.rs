@@ -55,6 +55,8 @@ pub(crate) struct Urb {
     pub(crate) transfer_type: TransferType,
     /// Descriptors that came with it, hence go back with its reply.
     pub(crate) packets: u32,
+    /// Its header came behind a special request, so that its endpoint was not known yet.
+    pub(crate) behind_barrier: bool,
     /// What it is answered with, without the device, once it has arrived.
     pub(crate) refusal: Option<Status>,
     /// The UNLINK that waits for its end.
@@ -65,6 +67,8 @@ pub(crate) struct Urb {
     pub(crate) muted: bool,
     /// Its buffer, except while the device has it.
     pub(crate) block: Option<Block>,
+    /// Its OUT packets lie in its buffer one behind the other, not where the client had them.
+    pub(crate) joined: bool,
     /// The slot it has while it is in flight.
     pub(crate) transfer: u32,
     /// How it ended.
@@ -155,11 +159,13 @@ impl UrbTable {
             state: UrbState::Receiving,
             transfer_type: TransferType::Control,
             packets,
+            behind_barrier: false,
             refusal: None,
             unlink: None,
             cancelling: false,
             muted: false,
             block: None,
+            joined: false,
             transfer: NO_URB,
             status: Status::OK,
             actual_length: 0,

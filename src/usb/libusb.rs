@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use log::{debug, warn};
+use log::{debug, info, warn};
 use usbferry_sys::arena::{Arena, Block};
 use usbferry_sys::context::{
     DeviceSpeed, Discovery, FoundAlternate, FoundConfiguration, FoundDevice,
@@ -23,6 +23,7 @@ use super::{
     Transfer,
 };
 use crate::limits::DeviceLimits;
+use crate::usb::ledger::{self, Debt};
 use crate::usb::sysfs;
 use crate::wire::iso::PACKETS_MAX;
 use crate::wire::op::{OpStatus, UsbDevice, UsbInterface};
@@ -42,10 +43,9 @@ const HANGUP_RECHECKS_MAX: u32 = 500;
 /// Transfers reaped in one call of [`Port::reap`], so that one busy device leaves room for others.
 const REAP_BUDGET: usize = 256;
 
-/// Finds real devices.
-pub struct LibusbBackend {
-    discovery: Discovery,
-}
+/// Finds real devices. Each scan looks anew, with a context of its own: what hotplug events would
+/// keep up to date can be wrong where they do not arrive, as in containers without a udev daemon.
+pub struct LibusbBackend(());
 
 impl LibusbBackend {
     /// Starts looking for devices. *Blocks.*
@@ -53,13 +53,13 @@ impl LibusbBackend {
     /// # Errors
     /// There is no USB here, or looking is forbidden; a sentence that says so.
     pub fn new() -> Result<Self, String> {
-        let discovery = Discovery::new().map_err(|error| {
+        Discovery::new().map_err(|error| {
             format!(
                 "libusb can't look for devices: {error}. Does this machine have USB, and may this \
                  user see it? On Linux that is /dev/bus/usb"
             )
         })?;
-        Ok(Self { discovery })
+        Ok(Self(()))
     }
 }
 
@@ -67,11 +67,42 @@ impl Backend for LibusbBackend {
     type Candidate = LibusbCandidate;
 
     fn scan(&mut self) -> Result<Vec<LibusbCandidate>, String> {
-        let found = self
-            .discovery
-            .devices()
-            .map_err(|error| format!("libusb can't list the devices: {error}"))?;
+        let found = Discovery::new().and_then(|mut discovery| discovery.devices());
+        let found = found.map_err(|error| format!("libusb can't list the devices: {error}"))?;
         Ok(found.into_iter().filter_map(LibusbCandidate::new).collect())
+    }
+}
+
+/// Gives interfaces back to kernel drivers that an earlier usbferry took them from and, because it
+/// was killed, did not give back. *Blocks.*
+pub fn repair() {
+    let debts = ledger::take_debts();
+    if debts.is_empty() {
+        return;
+    }
+    let found = Discovery::new().and_then(|mut discovery| discovery.devices()).unwrap_or_default();
+    for debt in debts {
+        let is_it = |found: &&FoundDevice| {
+            (found.bus, found.address) == (debt.bus, debt.address)
+                && (found.id_vendor, found.id_product) == (debt.id_vendor, debt.id_product)
+        };
+        // A device that was plugged in again since has its drivers.
+        let Some(found) = found.iter().find(is_it) else { continue };
+        repair_device(found, &debt);
+    }
+}
+
+fn repair_device(found: &FoundDevice, debt: &Debt) {
+    let busid = busid_of(found);
+    let Ok(mut handle) = DeviceHandle::open_blocking(found, 0) else { return };
+    for &interface in &debt.interfaces {
+        match handle.attach_kernel_driver_blocking(interface) {
+            Ok(()) => info!(
+                "{busid}: interface {interface} has its kernel driver again, which a usbferry \
+                 that was killed had taken"
+            ),
+            Err(error) => debug!("{busid}: interface {interface}: {error}"),
+        }
     }
 }
 
@@ -180,7 +211,9 @@ impl Candidate for LibusbCandidate {
         let transfers = transfers.map_err(fail)?;
         let memory = allocate(&handle, limits);
         debug!("{}: {} bytes of device memory", self.info.device.busid, memory.device_bytes());
-        let mut port = LibusbPort::new(handle, self.info.device.busid, packets);
+        let mut port = LibusbPort::new(handle, self.found.clone(), self.info.device.busid);
+        port.packets = packets;
+        port.reset_on_release = limits.reset_on_release;
         let configuration = port.claim_all();
         if let Some(status) = port.all_refused() {
             let busid = self.info.device.busid;
@@ -224,22 +257,21 @@ fn explain_open(error: Error, info: &DeviceInfo) -> String {
     }
 }
 
-/// An interface that was claimed.
-#[derive(Clone, Copy, Debug)]
-struct Claim {
-    interface: u8,
-    /// A kernel driver had it, and gets it back.
-    had_driver: bool,
-}
-
 /// An open real device.
 pub struct LibusbPort {
     handle: DeviceHandle,
+    found: FoundDevice,
     busid: BusId,
     /// Isochronous packets that its transfers have room for.
     packets: u32,
     configuration: Option<Configuration>,
-    claims: Vec<Claim>,
+    /// Interfaces that are claimed.
+    claims: Vec<u8>,
+    /// Interfaces that kernel drivers had, and get back.
+    driven: Vec<u8>,
+    /// The note of it that outlives this process.
+    entry: Option<ledger::Entry>,
+    reset_on_release: bool,
     /// When to look again after a hang-up, and how often that was done.
     recheck: Option<Instant>,
     rechecks: u32,
@@ -249,46 +281,76 @@ pub struct LibusbPort {
 pub struct LibusbTransfer(transfer::Transfer);
 
 impl LibusbPort {
-    const fn new(handle: DeviceHandle, busid: BusId, packets: u32) -> Self {
+    const fn new(handle: DeviceHandle, found: FoundDevice, busid: BusId) -> Self {
         Self {
             handle,
+            found,
             busid,
-            packets,
+            packets: 0,
             configuration: None,
             claims: Vec::new(),
+            driven: Vec::new(),
+            entry: None,
+            reset_on_release: false,
             recheck: None,
             rechecks: 0,
         }
     }
 
-    /// Claims every interface of the active configuration; what can't be claimed is marked.
+    /// Claims every interface of the active configuration, none of which is ours now; what can't
+    /// be claimed is marked.
     fn claim_all(&mut self) -> Option<Configuration> {
-        let before = std::mem::take(&mut self.claims);
         let old_value = self.configuration.as_ref().map(|configuration| configuration.value);
-        let found = self.handle.configuration_blocking();
-        self.configuration = found.as_ref().map(configuration_of);
-        // Platforms without kernel drivers to detach say so; claiming then tells.
+        let mut configuration = self.handle.configuration_blocking().as_ref().map(configuration_of);
+        // Another configuration has other interfaces, which the kernel has just probed.
+        if old_value != configuration.as_ref().map(|configuration| configuration.value) {
+            self.driven.clear();
+        }
+        self.note_drivers(configuration.as_ref());
+        // Platforms that have no kernel drivers to detach refuse; claiming then tells.
         let _ = self.handle.set_auto_detach(true);
-        let mut configuration = self.configuration.take();
         for interface in configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
-            let number = interface.number;
-            let had_driver = self.handle.has_kernel_driver_blocking(number)
-                || (old_value == found.as_ref().map(|found| found.value)
-                    && before.iter().any(|claim| claim.interface == number && claim.had_driver));
-            match self.handle.claim_blocking(number) {
-                Ok(()) => self.claims.push(Claim { interface: number, had_driver }),
+            match self.handle.claim_blocking(interface.number) {
+                Ok(()) => self.claims.push(interface.number),
                 Err(error) => {
                     warn!(
-                        "{}: interface {number} can't be claimed ({error}): its endpoints are \
-                         refused, the rest works",
-                        self.busid
+                        "{}: interface {} can't be claimed ({error}): its endpoints are refused, \
+                         the rest works",
+                        self.busid, interface.number
                     );
                     interface.refused = Some(refusal_of(error));
                 }
             }
         }
-        self.configuration = configuration;
-        self.configuration.clone()
+        self.configuration.clone_from(&configuration);
+        configuration
+    }
+
+    /// Notes which interfaces kernel drivers have. Before the first is claimed, because one driver
+    /// can have several interfaces and lets go of all when it loses one.
+    fn note_drivers(&mut self, configuration: Option<&Configuration>) {
+        for interface in configuration.iter().flat_map(|c| &c.interfaces) {
+            let number = interface.number;
+            if self.handle.has_kernel_driver_blocking(number) && !self.driven.contains(&number) {
+                self.driven.push(number);
+            }
+        }
+        self.note_debt();
+    }
+
+    /// Writes down what is owed to the kernel's drivers before it is taken from them.
+    fn note_debt(&mut self) {
+        let debt = Debt {
+            bus: self.found.bus,
+            address: self.found.address,
+            id_vendor: self.found.id_vendor,
+            id_product: self.found.id_product,
+            interfaces: self.driven.clone(),
+        };
+        match &mut self.entry {
+            Some(entry) => entry.update(&debt),
+            None => self.entry = ledger::note(&self.busid.to_string(), &debt),
+        }
     }
 
     /// Why no interface at all could be claimed, where there are any.
@@ -297,14 +359,29 @@ impl LibusbPort {
         self.claims.is_empty().then_some(first)
     }
 
-    /// Releases every interface; kernel drivers are given back `for_good` only.
-    fn release_all(&mut self, for_good: bool) {
-        for &Claim { interface, had_driver } in &self.claims {
-            let _ = self.handle.set_auto_detach(for_good && had_driver);
+    /// Releases every interface, without giving it to a kernel driver yet.
+    fn release_all(&mut self) {
+        let _ = self.handle.set_auto_detach(false);
+        for interface in self.claims.drain(..) {
             match self.handle.release_blocking(interface) {
                 // Gone with the device, or already released by a reset.
                 Ok(()) | Err(Error::NoDevice | Error::NotFound) => {}
                 Err(error) => warn!("{}: releasing interface {interface}: {error}", self.busid),
+            }
+        }
+    }
+
+    /// Gives interfaces back to the kernel drivers that had them. All are free by then, because a
+    /// driver that wants several takes the others with the first.
+    fn give_back_drivers(&mut self) {
+        for interface in self.driven.drain(..) {
+            match self.handle.attach_kernel_driver_blocking(interface) {
+                // Busy: the driver took it along with another.
+                Ok(()) | Err(Error::Busy | Error::NoDevice) => {}
+                Err(error) => warn!(
+                    "{}: no kernel driver took interface {interface} back: {error}",
+                    self.busid
+                ),
             }
         }
     }
@@ -316,7 +393,7 @@ impl LibusbPort {
             return self.reset_settings();
         }
         // usbfs refuses while anybody has an interface, even ourselves.
-        self.release_all(false);
+        self.release_all();
         let result = self.handle.set_configuration_blocking(value);
         let configuration = self.claim_all();
         match result {
@@ -327,14 +404,14 @@ impl LibusbPort {
 
     /// What setting the current configuration again does to the device, as far as it is ours.
     fn reset_settings(&mut self) -> Performed {
-        for claim in &self.claims {
-            if let Err(error) = self.handle.set_interface_blocking(claim.interface, 0) {
+        for &interface in &self.claims {
+            if let Err(error) = self.handle.set_interface_blocking(interface, 0) {
                 return failed(error);
             }
         }
         let claims = &self.claims;
         for interface in self.configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
-            if claims.iter().any(|claim| claim.interface == interface.number) {
+            if claims.contains(&interface.number) {
                 interface.current = 0;
             }
         }
@@ -342,6 +419,10 @@ impl LibusbPort {
     }
 
     fn set_interface(&mut self, number: u8, setting: u8) -> Performed {
+        let interface = self.configuration.as_ref().and_then(|c| c.interface(number));
+        if let Some(status) = interface.and_then(|interface| interface.refused) {
+            return Performed::Failed(status);
+        }
         if let Err(error) = self.handle.set_interface_blocking(number, setting) {
             return failed(error);
         }
@@ -465,7 +546,14 @@ impl Port for LibusbPort {
     }
 
     fn close(mut self, transfers: Vec<LibusbTransfer>, memory: Arena) {
-        self.release_all(true);
+        if self.reset_on_release {
+            match self.handle.reset_blocking() {
+                Ok(()) | Err(Error::NoDevice | Error::NotFound) => {}
+                Err(error) => warn!("{}: resetting it: {error}", self.busid),
+            }
+        }
+        self.release_all();
+        self.give_back_drivers();
         drop(transfers);
         // Mapped memory keeps the device open, so it goes before the handle.
         drop(memory);

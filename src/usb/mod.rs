@@ -19,6 +19,7 @@ pub mod libusb;
 pub mod sim;
 pub mod special;
 
+mod ledger;
 mod sysfs;
 
 use std::fmt;
@@ -208,7 +209,9 @@ pub trait Port: Send + Sized + 'static {
     /// A name for `transfer`, which is in flight.
     fn cancel_token(transfer: &Self::Transfer) -> Self::CancelToken;
 
-    /// Asks for a transfer to be given up. It is still reaped, whatever it then ended with.
+    /// Asks for a transfer to be given up. It is still reaped, whatever it then ended with. A
+    /// transfer that has ended since its token was made is left alone, but the slot must not carry
+    /// another URB by now.
     /// *Blocks*: usbfs waits until the host controller has let go of the URB.
     fn cancel(&mut self, token: &Self::CancelToken);
 
@@ -285,7 +288,7 @@ pub enum RefusedReason {
 pub struct Reaped {
     /// There may be more: call again, without waiting for a descriptor.
     pub more: bool,
-    /// The device is gone.
+    /// The device is gone. Every call says so from then on.
     pub gone: bool,
 }
 

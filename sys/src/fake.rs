@@ -344,6 +344,7 @@ macro_rules! succeeds {
 
 succeeds! {
     libusb_set_auto_detach_kernel_driver(*mut libusb_device_handle, c_int),
+    libusb_attach_kernel_driver(*mut libusb_device_handle, c_int),
     libusb_kernel_driver_active(*mut libusb_device_handle, c_int),
     libusb_claim_interface(*mut libusb_device_handle, c_int),
     libusb_release_interface(*mut libusb_device_handle, c_int),

@@ -192,7 +192,8 @@ impl DeviceHandle {
         context::active_configuration(self.raw_device())
     }
 
-    /// Chooses whether claiming detaches a kernel driver and releasing attaches it again.
+    /// Chooses whether claiming detaches a kernel driver first, in one step with the claim where
+    /// the platform has that, and releasing attaches it again.
     ///
     /// # Errors
     /// `NotSupported` where the platform can't.
@@ -201,6 +202,16 @@ impl DeviceHandle {
         check(unsafe {
             raw::libusb_set_auto_detach_kernel_driver(self.device.as_ptr(), enable.into())
         })
+    }
+
+    /// Has the kernel look for a driver for an interface that nobody has. *Blocks* through the
+    /// driver's probe.
+    ///
+    /// # Errors
+    /// libusb's; `NotFound` when no driver wants it, `Busy` when one has it already.
+    pub fn attach_kernel_driver_blocking(&mut self, interface: u8) -> Result<(), Error> {
+        // SAFETY: the handle is open.
+        check(unsafe { raw::libusb_attach_kernel_driver(self.device.as_ptr(), interface.into()) })
     }
 
     /// Whether a kernel driver has the interface. *Blocks.*

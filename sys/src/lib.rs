@@ -12,6 +12,7 @@
 //! - [`transfer`]: asynchronous transfers and their completions.
 //! - [`error`]: libusb's error and status codes.
 //! - [`limit`]: the process's limit of open files.
+//! - [`tcp`]: whether a silent peer is still there.
 //!
 //! Which calls block: everything in [`context`], opening and dropping a
 //! [`handle::DeviceHandle`], and its methods whose names end in `_blocking`. All else returns at
@@ -27,6 +28,7 @@ pub mod context;
 pub mod error;
 pub mod handle;
 pub mod limit;
+pub mod tcp;
 pub mod transfer;
 
 mod raw;

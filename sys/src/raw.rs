@@ -13,14 +13,15 @@ pub(crate) use self::declared::{libusb_dev_mem_alloc, libusb_dev_mem_free, libus
 pub(crate) use libusb1_sys::libusb_wrap_sys_device;
 #[cfg(not(test))]
 pub(crate) use libusb1_sys::{
-    libusb_alloc_transfer, libusb_cancel_transfer, libusb_claim_interface, libusb_clear_halt,
-    libusb_close, libusb_exit, libusb_free_config_descriptor, libusb_free_device_list,
-    libusb_free_pollfds, libusb_free_transfer, libusb_get_active_config_descriptor,
-    libusb_get_bus_number, libusb_get_config_descriptor, libusb_get_device,
-    libusb_get_device_address, libusb_get_device_descriptor, libusb_get_device_list,
-    libusb_get_device_speed, libusb_get_pollfds, libusb_get_port_numbers,
-    libusb_handle_events_timeout_completed, libusb_kernel_driver_active, libusb_release_interface,
-    libusb_reset_device, libusb_set_auto_detach_kernel_driver, libusb_set_configuration,
+    libusb_alloc_transfer, libusb_attach_kernel_driver, libusb_cancel_transfer,
+    libusb_claim_interface, libusb_clear_halt, libusb_close, libusb_exit,
+    libusb_free_config_descriptor, libusb_free_device_list, libusb_free_pollfds,
+    libusb_free_transfer, libusb_get_active_config_descriptor, libusb_get_bus_number,
+    libusb_get_config_descriptor, libusb_get_device, libusb_get_device_address,
+    libusb_get_device_descriptor, libusb_get_device_list, libusb_get_device_speed,
+    libusb_get_pollfds, libusb_get_port_numbers, libusb_handle_events_timeout_completed,
+    libusb_kernel_driver_active, libusb_release_interface, libusb_reset_device,
+    libusb_set_auto_detach_kernel_driver, libusb_set_configuration,
     libusb_set_interface_alt_setting, libusb_set_pollfd_notifiers, libusb_submit_transfer,
 };
 #[cfg(all(not(test), not(target_os = "linux")))]

@@ -194,7 +194,7 @@ impl Transfer {
         let code = unsafe { raw::libusb_submit_transfer(self.core.raw) };
         if let Err(error) = check(code) {
             self.core.state.store(IDLE, Ordering::Relaxed);
-            return Err((error, block));
+            return Err((name_memory(error), block));
         }
         self.block = Some(block);
         Ok(())
@@ -318,6 +318,13 @@ impl CancelToken {
         // SAFETY: the transfer is allocated; libusb looks itself whether it is in flight.
         check(unsafe { raw::libusb_cancel_transfer(self.0.raw) })
     }
+}
+
+/// libusb has a name of its own for a lack of memory only for bulk and interrupt transfers; for the
+/// others it says "input/output error", and errno is still that of the ioctl that failed.
+fn name_memory(error: Error) -> Error {
+    let errno = std::io::Error::last_os_error().raw_os_error();
+    if error == Error::Io && errno == Some(libc::ENOMEM) { Error::NoMem } else { error }
 }
 
 /// libusb's callback: runs inside `handle_events`, under locks of libusb.

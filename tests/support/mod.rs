@@ -50,7 +50,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use usbferry::limits::{DeviceLimits, SHUTDOWN_TIMEOUT};
+use usbferry::limits::SHUTDOWN_TIMEOUT;
 use usbferry::reactor::{Listen, Reactor, Settings, StopHandle};
 use usbferry::rules::{Allowed, Selection};
 use usbferry::usb::sim::SimBackend;
@@ -90,9 +90,7 @@ impl Server {
             listen: vec![Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), optional: false }],
             allowed: Allowed::default(),
             selection: Selection { all: true, ..Selection::default() },
-            limits: DeviceLimits::default(),
-            socket_buffer: None,
-            busy_poll: Duration::ZERO,
+            ..Settings::default()
         };
         change(&mut settings);
         let specs = match devices {

@@ -8,7 +8,7 @@ scenario() {
   local busid first second
   simulate microphone
   busid=$(simulated_busid)
-  attach "$busid"
+  attach_elsewhere "$busid"
   first=$attached
   wait_for 20 "the local driver" driver_on "$first" snd-usb-audio
 

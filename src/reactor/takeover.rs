@@ -1,0 +1,95 @@
+//! Who may take a device that a client has.
+//!
+//! A client whose machine crashed or whose network was cut still holds its device until TCP gives
+//! it up. When it comes back and asks again, there is no need to wait for that.
+//!
+//! Contract: pure decisions; what TCP knows comes in as [`PeerSigns`].
+
+use std::net::IpAddr;
+
+use usbferry_sys::tcp::PeerSigns;
+
+use crate::limits::STALE_AFTER;
+
+/// When an import of a device that somebody has ends the other session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum TakeOver {
+    /// Never: the new client is told that the device is busy.
+    Never,
+    /// When the holder has the same address and its connection looks dead. Over `ssh -R` every
+    /// client has the address 127.0.0.1 and a connection that is alive as long as the tunnel.
+    #[default]
+    Stale,
+    /// When the holder has the same address, dead or alive. Over `ssh -R` that is everybody.
+    SameHost,
+    /// Always: whoever asks last has the device.
+    Any,
+}
+
+impl TakeOver {
+    /// Whether a client at `asker` gets the device that one at `holder` has. `signs` are asked for
+    /// only where they matter.
+    pub(super) fn permits(
+        self,
+        holder: IpAddr,
+        asker: IpAddr,
+        signs: impl FnOnce() -> Option<PeerSigns>,
+    ) -> bool {
+        let same_host = holder.to_canonical() == asker.to_canonical();
+        match self {
+            Self::Never => false,
+            Self::Stale => same_host && signs().is_some_and(is_stale),
+            Self::SameHost => same_host,
+            Self::Any => true,
+        }
+    }
+}
+
+/// Whether a connection looks dead: probes unanswered, or data without an acknowledgement.
+fn is_stale(signs: PeerSigns) -> bool {
+    signs.unanswered_probes > 0 || signs.unacknowledged > 0 && signs.silent_for > STALE_AFTER
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn permits(policy: TakeOver, asker: &str, signs: PeerSigns) -> bool {
+        let holder = "192.168.1.5".parse().unwrap();
+        policy.permits(holder, asker.parse().unwrap(), || Some(signs))
+    }
+
+    const ALIVE: PeerSigns =
+        PeerSigns { unanswered_probes: 0, unacknowledged: 0, silent_for: Duration::from_secs(600) };
+
+    #[test]
+    fn stale_needs_the_same_host_and_a_dead_connection() {
+        let probed = PeerSigns { unanswered_probes: 1, ..ALIVE };
+        let unacknowledged = PeerSigns { unacknowledged: 3, ..ALIVE };
+        let on_its_way =
+            PeerSigns { unacknowledged: 3, silent_for: Duration::from_millis(900), ..ALIVE };
+        for (signs, expected) in
+            [(ALIVE, false), (probed, true), (unacknowledged, true), (on_its_way, false)]
+        {
+            assert_eq!(permits(TakeOver::Stale, "192.168.1.5", signs), expected, "{signs:?}");
+            assert_eq!(permits(TakeOver::Stale, "::ffff:192.168.1.5", signs), expected);
+            assert!(!permits(TakeOver::Stale, "192.168.1.6", signs));
+        }
+    }
+
+    #[test]
+    fn other_policies_do_not_ask_whether_it_is_dead() {
+        let policies = [TakeOver::Never, TakeOver::SameHost, TakeOver::Any];
+        let same = policies.map(|policy| permits(policy, "192.168.1.5", ALIVE));
+        let other = policies.map(|policy| permits(policy, "192.168.1.6", ALIVE));
+        assert_eq!(same, [false, true, true]);
+        assert_eq!(other, [false, false, true]);
+    }
+
+    #[test]
+    fn a_system_that_can_not_tell_leaves_the_holder_alone() {
+        let address = "::1".parse().unwrap();
+        assert!(!TakeOver::Stale.permits(address, address, || None));
+    }
+}

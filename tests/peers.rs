@@ -1,0 +1,121 @@
+//! Clients that are in each other's way, or go away without a word: take-over, stalled clients, and
+//! a server that stops while it is in the middle of something.
+
+mod support;
+
+use std::time::Duration;
+
+use support::client::ECONNRESET;
+use support::submit::Submit;
+use support::{Server, wait_until};
+use usbferry::reactor::TakeOver;
+use usbferry::usb::sim::loopback::request;
+
+const SOURCE: u8 = 0x81;
+const SILENT: u8 = 0x86;
+
+/// ST_DEV_BUSY.
+const BUSY: u32 = 2;
+
+#[test]
+fn a_live_holder_keeps_its_device() {
+    for takeover in [TakeOver::Never, TakeOver::Stale] {
+        let server = Server::start_with("loopback", |settings| settings.takeover = takeover);
+        let mut holder = server.attach();
+        assert_eq!(server.connect().import(server.busid(0)), BUSY, "{takeover:?}");
+        holder.call_ok(&Submit::get_device_descriptor());
+    }
+}
+
+#[test]
+fn takeover_ends_the_old_session_and_gives_the_device_on() {
+    for takeover in [TakeOver::SameHost, TakeOver::Any] {
+        let server = Server::start_with("loopback", |settings| settings.takeover = takeover);
+        let mut holder = server.attach();
+        for _ in 0..50 {
+            holder.submit(&Submit::read(SILENT, 512));
+        }
+        // So that they are with the device, and not in the socket.
+        holder.call_ok(&Submit::get_device_descriptor());
+        let mut taker = server.connect();
+        assert_eq!(taker.import(server.busid(0)), 0, "{takeover:?}");
+        taker.call_ok(&Submit::get_device_descriptor());
+        holder.expect_drop();
+        assert_eq!(server.bus.open_count(server.busid(0)), 2);
+    }
+}
+
+#[test]
+fn a_client_that_accepts_no_byte_is_dropped() {
+    let server = Server::start_with("loopback:count=2", |settings| {
+        settings.peer_timeout = Duration::from_millis(300);
+        settings.socket_buffer = Some(4096);
+    });
+    let mut stalled = server.attach();
+    for _ in 0..40 {
+        stalled.submit(&Submit::read(SOURCE, 1 << 20));
+    }
+    // It reads nothing; meanwhile another client is served.
+    let mut other = server.attach_to(1);
+    wait_until("the stalled client to lose its device", || {
+        other.call_ok(&Submit::read(SOURCE, 4096));
+        !server.bus.is_open(server.busid(0))
+    });
+    drop(stalled);
+    server.attach().call_ok(&Submit::get_device_descriptor());
+}
+
+#[test]
+fn a_slow_reader_is_not_a_stalled_one() {
+    let server = Server::start_with("loopback", |settings| {
+        settings.peer_timeout = Duration::from_millis(200);
+        settings.socket_buffer = Some(4096);
+    });
+    let mut client = server.attach();
+    let len = 1 << 20;
+    let seqnums: Vec<u32> = (0..4).map(|_| client.submit(&Submit::read(SOURCE, len))).collect();
+    // Longer than the timeout in all, but with some bytes read in each part of it.
+    let mut bytes = Vec::new();
+    let total = seqnums.len() * (48 + len as usize);
+    let pause = Duration::from_millis(50);
+    while bytes.len() < total {
+        std::thread::sleep(pause);
+        let step = (total - bytes.len()).min(256 * 1024);
+        bytes.extend(client.read(step));
+    }
+    assert_eq!(bytes[..8], [0, 0, 0, 3, 0, 0, 0, 1]);
+}
+
+#[test]
+fn stopping_completes_what_was_said_and_gives_devices_back() {
+    let mut server = Server::start("loopback");
+    let mut client = server.attach();
+    let answered = client.submit(&Submit::read(SOURCE, 1 << 20));
+    client.submit(&Submit::read(SILENT, 512));
+    // The first reply is under way, more than the sockets hold.
+    assert_eq!(client.read(4), [0, 0, 0, 3]);
+    server.begin_stop();
+    assert_eq!(client.read(4), answered.to_be_bytes());
+    let rest = client.read(40 + (1 << 20));
+    assert_eq!(rest.len(), 40 + (1 << 20), "a reply is finished once it has begun");
+    let (more, _) = client.read_to_end();
+    assert_eq!(more, [], "the silent URB is not answered by a server that stops");
+    server.stop();
+}
+
+#[test]
+fn a_second_import_after_an_abrupt_end_waits_for_the_first_to_be_over() {
+    let server = Server::start("loopback");
+    let mut client = server.attach();
+    // Cancelling sleeps, as a real controller may: the device is not free at once.
+    client.command(request::CANCEL_DELAY, 50, 0);
+    let seqnum = client.submit(&Submit::read(SILENT, 64));
+    let unlink = client.unlink(seqnum);
+    assert_eq!(client.ret_unlink(unlink), ECONNRESET);
+    for _ in 0..4 {
+        client.submit(&Submit::read(SILENT, 64));
+    }
+    client.call_ok(&Submit::get_device_descriptor());
+    drop(client);
+    wait_until("the device to change hands", || server.connect().import(server.busid(0)) == 0);
+}
