@@ -26,6 +26,14 @@ pub const URBS_REFUSED_MAX: usize = 16;
 /// kernel reads replies in a thread of its own, so it can't be waiting for us meanwhile.
 pub const UNLINK_REPLIES_MAX: usize = 1024;
 
+/// UNLINKs that can wait for a SUBMIT that they have overtaken; more are answered at once. A client
+/// sends so few between two of its own SUBMITs.
+pub const EARLY_UNLINKS_MAX: usize = 64;
+
+/// How long one waits. A Linux client that overtook a SUBMIT sends that next; a client that never
+/// sends it has numbers of its own making, and waits so long for its answer.
+pub const EARLY_UNLINK_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Slots, and buffer memory in the same spirit, that only endpoints with nothing in flight may
 /// take, so that a silent endpoint that has taken all others can't keep control transfers out.
 /// One for each endpoint address there can be.

@@ -154,7 +154,8 @@ impl Life {
     /// does that.
     fn add_unlink(&mut self) {
         let target = if self.recent.is_empty() || self.random.below(20) == 0 {
-            0x4000_0000
+            // Below all that is used: one above would be waited for.
+            0xc000_0000
         } else {
             let index = self.random.below(u32::try_from(self.recent.len()).expect("not so many"));
             self.recent.swap_remove(index as usize)

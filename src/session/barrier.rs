@@ -95,7 +95,7 @@ impl<P: Port> Session<P> {
             }
         }
         // What is held behind a device that is gone is answered so, not by endpoints it had.
-        self.settle();
+        self.settle(now);
         if !self.gone {
             self.release_held(now);
         }

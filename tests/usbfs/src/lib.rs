@@ -4,23 +4,23 @@
 //!
 //! How it works:
 //! - Paths below `/dev/bus/usb`, `/sys/bus/usb` and the simulated controller's place in
-//!   `/sys/devices` lead into a real directory tree ([`tree`], [`paths`], [`files`]). A program
-//!   that asks libudev instead gets its answers from [`udev`].
+//!   `/sys/devices` lead into a real directory tree (`tree`, `paths`, `files`). A program
+//!   that asks libudev instead gets its answers from `udev`.
 //! - The descriptor of an opened device node is the write end of a pipe with one slot: full while
 //!   there is nothing to reap, so that it polls writable when there is, as usbfs has it; it never
 //!   polls readable. The read end stays here, and closing it gives the POLLERR of an unplug
-//!   ([`node`]).
-//! - `ioctl` on such a descriptor is answered here ([`control`], [`node`]), `mmap` gives zeroed
-//!   memory that is there from the start ([`memory`]).
+//!   (`node`).
+//! - `ioctl` on such a descriptor is answered here (`control`, `node`), `mmap` gives zeroed
+//!   memory that is there from the start (`memory`).
 //!
 //! Each device is a vendor specific one of high speed whose endpoints are sources, sinks and
-//! silence ([`device`]). A URB ends as soon as it is submitted unless [`options`] say otherwise,
+//! silence (`device`). A URB ends as soon as it is submitted unless `options` say otherwise,
 //! and IN data is not written but for a counter in its first eight bytes: what is measured is the
 //! program.
 //!
 //! `USBFERRY_USBFS_ROOT` names an empty directory for the tree; it also gets a `log` of all calls
-//! that are not transfers, and `counters` of those that are ([`record`]). Whoever made the
-//! directory removes it. `USBFERRY_USBFS` has the [`options`].
+//! that are not transfers, and `counters` of those that are (`record`). Whoever made the
+//! directory removes it. `USBFERRY_USBFS` has the `options`.
 //!
 //! Contract: one mutex for each open node, never contended by a program that hands its devices
 //! over; no allocation for a URB. What a program gets wrong gets the errno that the kernel has for
