@@ -54,10 +54,11 @@ impl Debt {
     }
 }
 
-/// Where the files are: a place that a restart of the machine empties, as it does drivers.
+/// Where the files are: a place that a restart of the machine empties, as it does drivers. The
+/// user's own where there is one, else the system's, which is root's.
 fn directory() -> Option<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let places = [Some(PathBuf::from("/run")), runtime];
+    let places = [runtime, Some(PathBuf::from("/run"))];
     places.into_iter().flatten().map(|place| place.join("usbferry")).find(|directory| {
         // Only what belongs to this user alone: others must not name devices for us.
         use std::os::unix::fs::DirBuilderExt;
