@@ -47,16 +47,14 @@ impl Server {
         let number = SERVERS.fetch_add(1, Ordering::Relaxed);
         let name = format!("usbfs-{}-{number}", std::process::id());
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&root).expect("a directory for the tree");
-        let runtime = root.with_extension("run");
-        fs::create_dir_all(&runtime).expect("a directory for the server's notes");
+        fs::create_dir_all(root.join("run")).expect("a directory for the tree");
         let mut process = Command::new(env!("CARGO_BIN_EXE_usbferry"))
             .args(["serve", "--all", "--listen", "127.0.0.1:0"])
             .env("LD_PRELOAD", library())
             .env("USBFERRY_USBFS_ROOT", &root)
             .env("USBFERRY_USBFS", options)
-            // A server that another test has killed leaves a note there of what it owes.
-            .env("XDG_RUNTIME_DIR", &runtime)
+            // A server of another test that was killed is none of its business, nor is a real one.
+            .env("RUNTIME_DIRECTORY", root.join("run"))
             .stderr(Stdio::piped())
             .spawn()
             .expect("the server starts");
@@ -114,7 +112,6 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.root);
-        let _ = fs::remove_dir_all(self.root.with_extension("run"));
     }
 }
 
