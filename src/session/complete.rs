@@ -20,6 +20,10 @@ impl<P: Port> Session<P> {
         record.transfer = NO_URB;
         record.block = Some(completion.block);
         self.endpoints.get_mut(record.submit.endpoint).in_flight -= 1;
+        if record.cancelling {
+            // It ended before the worker came to it; the slot's next URB must not be hit.
+            self.cancels.retain(|&other| other != slot);
+        }
         if self.tearing_down {
             return free_record(&mut self.urbs, &mut self.memory, urb);
         }

@@ -27,6 +27,8 @@
 mod barrier;
 mod complete;
 mod endpoints;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
 mod rx;
 mod submit;
 mod tx;
@@ -171,7 +173,7 @@ pub(crate) struct Session<P: Port> {
     barrier: Option<Barrier>,
     /// URBs behind the barrier, in the order they came.
     held: VecDeque<UrbIndex>,
-    /// Slots to cancel by the next job. A slot may have ended, and carry another URB, before that.
+    /// Slots to cancel by the next job, all of them in flight.
     cancels: Vec<u32>,
     /// The list for that job, kept for its memory.
     tokens: Vec<P::CancelToken>,
@@ -347,14 +349,11 @@ impl<P: Port> Session<P> {
         Some(Job { port: self.port.take()?, task })
     }
 
-    /// The transfers to cancel now: those that were to be and still carry the same URB.
+    /// The transfers to cancel now.
     fn take_cancels(&mut self) -> Vec<P::CancelToken> {
         let mut tokens = std::mem::take(&mut self.tokens);
         for slot in self.cancels.drain(..) {
-            let owner = self.owners[slot as usize];
-            if owner != urb::NO_URB && self.urbs.get(owner).cancelling {
-                tokens.push(P::cancel_token(&self.transfers[slot as usize]));
-            }
+            tokens.push(P::cancel_token(&self.transfers[slot as usize]));
         }
         tokens
     }
@@ -430,6 +429,13 @@ impl<P: Port> Session<P> {
     pub(crate) fn into_remains(self) -> Option<Remains<P>> {
         debug_assert_eq!(self.memory.outstanding(), 0, "every buffer came home");
         Some(Remains { port: self.port?, transfers: self.transfers, memory: self.memory })
+    }
+
+    /// What was allocated for lists: it must never change.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn footprint(&self) -> [usize; 4] {
+        let [held, completed] = [self.held.capacity(), self.completed.capacity()];
+        [held, completed, self.cancels.capacity(), self.tx.footprint()]
     }
 
     /// Acts on a device that is gone: what waits is answered, what it had was reaped.

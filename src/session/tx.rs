@@ -262,6 +262,12 @@ impl TxQueue {
         }
     }
 
+    /// What was allocated: it must never change.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn footprint(&self) -> usize {
+        self.entries.capacity() + self.staging.capacity() + self.segments.capacity()
+    }
+
     /// Forgets everything that was not written.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();

@@ -1,0 +1,240 @@
+//! What has to be true after every step, and of everything the session does to the device.
+
+use super::client::{Fate, Refusal, id_of};
+use super::device::{Event, Flight, ModelPort};
+use super::verdict::{self, Verdict};
+use super::world::World;
+use crate::limits::{
+    CONTROL_LEN_MAX, ENDPOINT_RESERVE, NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX, URBS_WAITING_MAX,
+};
+use crate::session::urb::{NO_URB, UrbState};
+use crate::usb::special::SpecialRequest;
+use crate::usb::{Performed, RefusedReason};
+use crate::wire::setup::SETUP_LEN;
+use crate::wire::types::{EndpointAddress, TransferType};
+
+impl World {
+    /// Looks at what the session did to the port, and at the session, after each call of it.
+    pub(super) fn observe(&mut self) {
+        for event in std::mem::take(&mut self.port().events) {
+            if std::env::var("T").is_ok() {
+                eprintln!("{event:?}");
+            }
+            assert!(!self.over || matches!(event, Event::Reaped(_)), "{event:?} for nobody");
+            match event {
+                Event::Submitted { slot, spare } => {
+                    self.check_reserve(slot, spare);
+                    self.check_submission(slot);
+                }
+                Event::Reaped(flight) => self.note_collected(flight),
+                Event::Refused { endpoint, reason } => self.note_refused(endpoint, reason),
+                Event::Cancelled { .. } => panic!("a cancel outside the worker"),
+            }
+        }
+        self.note_barrier();
+        self.note_shortage();
+        self.check_bounds();
+    }
+
+    /// Checks that no endpoint keeps the others from their last slots.
+    fn check_reserve(&mut self, slot: u32, spare: usize) {
+        let endpoint = self.port().flight(slot).endpoint;
+        let flights = self.port().slots.iter().flatten();
+        let others = flights.filter(|flight| flight.endpoint == endpoint && flight.id != 0).count();
+        assert!(
+            others == 0 || spare >= ENDPOINT_RESERVE,
+            "{endpoint} takes a slot kept for others"
+        );
+    }
+
+    /// Checks that the URB of `slot` is one that the device should get now.
+    fn check_submission(&mut self, slot: u32) {
+        self.starved = None;
+        let owner = self.session.owners[slot as usize];
+        assert_ne!(owner, NO_URB, "a slot in flight belongs to a URB");
+        let id = id_of(&self.session.urbs.get(owner).submit);
+        self.port().flight(slot).id = id;
+        self.check_turn(id, slot);
+        let flight = self.port().slots[slot as usize].take().expect("it was submitted");
+        let sent = self.client.urbs.get(&id);
+        let sent = sent.unwrap_or_else(|| panic!("{flight:?} is of a URB that was answered"));
+        assert!(sent.pdu_end <= self.client.delivered, "half a PDU went to the device: {sent:?}");
+        let forwarded = sent.fate == Fate::Performed(Performed::Forward);
+        let expected = match self.client.verdict(sent) {
+            Verdict::Special(_) if forwarded => Verdict::Device(TransferType::Control),
+            other => other,
+        };
+        assert!(forwarded || sent.fate == Fate::Waiting, "twice: {sent:?}");
+        assert_eq!(Verdict::Device(flight.transfer_type), expected, "{sent:?}");
+        let block = self.session.transfers[slot as usize].block.as_deref();
+        verdict::check_submission(sent, &flight, block.expect("it has its buffer"));
+        self.port().slots[slot as usize] = Some(flight);
+        self.client.urbs.get_mut(&id).expect("just seen").fate = Fate::Submitted;
+    }
+
+    /// Checks that nothing that came before it is overtaken.
+    fn check_turn(&mut self, id: u32, slot: u32) {
+        let endpoint = self.port().flight(slot).endpoint.index();
+        let last = std::mem::replace(&mut self.submitted[endpoint], id);
+        assert!(id > last, "URB {id} after URB {last} of the same endpoint");
+        // A request that the host passed on is itself its barrier.
+        assert!(id >= self.passed[endpoint], "URB {id} after a later barrier");
+        let barrier = self.barrier_id();
+        assert!(barrier.is_none_or(|barrier| id < barrier), "URB {id} before the barrier ended");
+        for (&special, &(seqnum, request)) in self.client.specials.range(..id) {
+            let record = self.session.urbs.find(seqnum);
+            let record = record.map(|urb| self.session.urbs.get(urb));
+            let open = record.is_some_and(|record| {
+                id_of(&record.submit) == special && record.state != UrbState::Replying
+            });
+            assert!(!open, "URB {id} before {request:?}, which came before it");
+        }
+    }
+
+    /// Notes the end of a URB that the session collected.
+    fn note_collected(&mut self, flight: Flight) {
+        self.collected += 1;
+        self.retries_later = false;
+        let order = self.collected;
+        let outcome = flight.outcome.expect("only what has ended is collected");
+        if let Some(sent) = self.client.urbs.get_mut(&flight.id) {
+            sent.fate = Fate::Ended { outcome, order };
+        }
+    }
+
+    fn note_refused(&mut self, endpoint: EndpointAddress, reason: RefusedReason) {
+        match reason {
+            RefusedReason::Failed(status) => {
+                let after = self.submitted[endpoint.index()];
+                self.client.refusals.insert(status.0, Refusal { endpoint, after });
+            }
+            RefusedReason::NoMemory => {
+                self.retries_later = true;
+                let since = *self.starved.get_or_insert(self.now);
+                self.client.excuses.memory |= self.now >= since + NO_MEMORY_TIMEOUT;
+            }
+            RefusedReason::Gone => {}
+        }
+    }
+
+    /// The special request that is under way.
+    pub(super) fn barrier_id(&self) -> Option<u32> {
+        let barrier = self.session.barrier.as_ref()?;
+        Some(id_of(&self.session.urbs.get(barrier.urb).submit))
+    }
+
+    /// Notes a special request that was begun: what it concerns may now be cut short.
+    fn note_barrier(&mut self) {
+        let Some(id) = self.barrier_id().filter(|&id| id > self.begun) else { return };
+        self.begun = id;
+        // A request that was answered in the same call concerns nothing.
+        let Some(&(_, request)) = self.client.specials.get(&id) else { return };
+        let set = verdict::concerned(request, self.client.configuration_of(id));
+        for index in (0..EndpointAddress::COUNT).filter(|index| set & 1 << index != 0) {
+            self.client.barriers[index] = id;
+        }
+    }
+
+    /// Notes whether a URB may by now have been refused for want of room.
+    fn note_shortage(&mut self) {
+        let records = self.scale.slots + URBS_WAITING_MAX;
+        let crowded = self.client.urbs.len() + URBS_REFUSED_MAX >= records;
+        let full = self.session.memory.free_bytes() < self.scale.memory / 4;
+        self.client.excuses.memory |= crowded || full;
+    }
+
+    /// Checks that nothing is lost and nothing grows.
+    fn check_bounds(&mut self) {
+        let carrying = self.port().slots.iter().flatten().count();
+        assert_eq!(self.session.free_transfers.len() + carrying, self.scale.slots, "slots");
+        assert_eq!(self.session.footprint(), self.footprint, "something was allocated");
+        let closed = self.over || self.session.gone || self.session.input_closed;
+        let silent = !self.session.has_output();
+        let listens = self.session.wants_input();
+        assert!(closed || !silent || listens, "nothing to read, and nothing may be written");
+        assert!(!self.over || silent && !listens, "a word to a client that is gone");
+    }
+
+    /// Checks, once the client has read all there is, that nothing is kept from it or from the
+    /// device that could go.
+    pub(super) fn check_idle(&mut self) {
+        if self.session.has_output() || self.over {
+            return;
+        }
+        if !self.session.is_held_up() && !self.session.gone {
+            self.client.check_unlinks_are_answered();
+        }
+        if self.session.port.is_some() && !self.retries_later {
+            self.session.submit_waiting(self.now);
+            let events = &self.port().events;
+            assert!(events.is_empty(), "it could have gone before: {events:?}");
+            self.check_idle_endpoints();
+        }
+    }
+
+    /// Checks that nothing waits on an endpoint that has nothing in flight, as long as there is a
+    /// slot and a buffer.
+    fn check_idle_endpoints(&mut self) {
+        let waiting = self.session.endpoints.waiting();
+        for index in (0..EndpointAddress::COUNT).filter(|index| waiting & 1 << index != 0) {
+            let endpoint = self.session.endpoints.at(index);
+            let Some(urb) = endpoint.first_waiting().filter(|_| endpoint.in_flight == 0) else {
+                continue;
+            };
+            let length = self.session.urbs.get(urb).submit.transfer_buffer_length as usize;
+            let block = self.session.memory.alloc(length.max(CONTROL_LEN_MAX + SETUP_LEN));
+            let has_room = block.is_some() && !self.session.free_transfers.is_empty();
+            block.into_iter().for_each(|block| self.session.memory.free(block));
+            assert!(!has_room, "endpoint {index} could go on");
+        }
+    }
+
+    /// Checks that there is a reason to cancel a transfer.
+    pub(super) fn check_cancel(&self, flight: &Flight) {
+        if self.over || self.client.excuses.gone {
+            return;
+        }
+        let sent = &self.client.urbs[&flight.id];
+        let barrier = self.client.barriers[flight.endpoint.index()] > flight.id;
+        assert!(barrier || sent.unlink.is_some(), "nobody gave up {sent:?}");
+    }
+
+    /// Checks that it is a special request's turn.
+    pub(super) fn check_perform(&mut self, port: &ModelPort, request: SpecialRequest) {
+        assert!(!self.over, "{request:?} for nobody");
+        let id = self.barrier_id().expect("the request");
+        assert!(id > self.performed, "special requests in another order");
+        self.performed = id;
+        if std::env::var("T").is_ok() {
+            eprintln!("perform {id} {request:?}");
+        }
+        let (_, sent) = self.client.specials[&id];
+        assert_eq!(sent, request, "another request than was sent");
+        let set = verdict::concerned(request, self.client.configuration_of(id));
+        for flight in port.slots.iter().flatten() {
+            let concerned = set & flight.endpoint.bit() != 0;
+            assert!(!concerned, "{request:?} while the device has {flight:?}");
+        }
+        for index in (0..EndpointAddress::COUNT).filter(|index| set & 1 << index != 0) {
+            self.passed[index] = id;
+        }
+        // Nor does a request overtake another to the same endpoint.
+        let pipe = self.session.urbs.get(self.session.barrier.as_ref().expect("it").urb);
+        self.passed[pipe.submit.endpoint.index()] = id;
+    }
+
+    /// Notes what came of the special request that is under way.
+    pub(super) fn note_performed(&mut self, performed: &Performed) {
+        if self.over {
+            return;
+        }
+        let id = self.barrier_id().expect("the request that was performed");
+        self.client.specials.remove(&id);
+        if let Some(sent) = self.client.urbs.get_mut(&id) {
+            sent.fate = Fate::Performed(performed.clone());
+        }
+        if let Performed::Reconfigured(configuration) = performed {
+            self.client.configurations.push((id, configuration.clone()));
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! The client of the model: what it sends, and a reader of replies as strict as a kernel's
+//! (`drivers/usb/usbip/vhci_rx.c`), which also knows how each URB ended and checks that it is told
+//! just that.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::device::pattern;
+use super::verdict::{Outcome, Verdict, judge};
+use crate::usb::special::SpecialRequest;
+use crate::usb::{Configuration, Performed};
+use crate::wire::iso::{DESCRIPTOR_LEN, Packet, Packets};
+use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, Reply, RetSubmit, RetUnlink};
+use crate::wire::status::Status;
+use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum};
+
+pub(super) const DEVID: DevId = DevId(0x0001_0002);
+
+/// What kind of request a control transfer is; others are ordinary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Ordinary,
+    Special(SpecialRequest),
+    /// No device may ever see it.
+    Forbidden,
+}
+
+/// How far a URB is, as the model knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// On its way, or in the session.
+    Waiting,
+    /// A special request that was performed.
+    Performed(Performed),
+    /// With the device.
+    Submitted,
+    /// Collected from the device, as the so-manieth URB.
+    Ended { outcome: Outcome, order: u64 },
+}
+
+/// A URB that the client has no answer for yet.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    /// Counts SUBMITs from one; `start_frame` carries it.
+    pub(super) id: u32,
+    pub(super) submit: CmdSubmit,
+    pub(super) kind: Kind,
+    /// Offset and length of each packet.
+    pub(super) packets: Vec<(u32, u32)>,
+    /// Where in the client's stream its PDU ends.
+    pub(super) pdu_end: u64,
+    /// Its first UNLINK.
+    pub(super) unlink: Option<SeqNum>,
+    pub(super) fate: Fate,
+}
+
+impl Sent {
+    /// Its OUT data.
+    pub(super) fn payload(&self) -> &'static [u8] {
+        pattern(self.id, self.submit.payload_len() as usize)
+    }
+}
+
+/// The id of a URB, from the field that carries it.
+pub(super) const fn id_of(submit: &CmdSubmit) -> u32 {
+    submit.start_frame.unsigned_abs()
+}
+
+/// An UNLINK without an answer.
+#[derive(Clone, Copy, Debug)]
+struct Unlink {
+    /// The URB that had the seqnum when it was sent.
+    target: Option<u32>,
+    /// Where it ends in the client's stream.
+    end: u64,
+}
+
+/// What may be the reason that a URB was not carried out.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Excuses {
+    /// Memory or records were short, or the system had no memory for long.
+    pub(super) memory: bool,
+    /// The device is gone.
+    pub(super) gone: bool,
+}
+
+/// A submission that the device's stack refused with a status of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal {
+    pub(super) endpoint: EndpointAddress,
+    /// The last URB of that endpoint that it had taken before.
+    pub(super) after: u32,
+}
+
+/// One client.
+pub(super) struct Client {
+    /// URBs without an answer, by id.
+    pub(super) urbs: BTreeMap<u32, Sent>,
+    by_seqnum: HashMap<SeqNum, u32>,
+    unlinks: HashMap<SeqNum, Unlink>,
+    /// Special requests that were neither performed nor answered.
+    pub(super) specials: BTreeMap<u32, (SeqNum, SpecialRequest)>,
+    /// Configurations, and the special request from which on each is in force.
+    pub(super) configurations: Vec<(u32, Option<Configuration>)>,
+    /// Refusals that nobody was told of, by status.
+    pub(super) refusals: HashMap<i32, Refusal>,
+    /// The last special request that concerned each endpoint and was begun.
+    pub(super) barriers: [u32; EndpointAddress::COUNT],
+    pub(super) excuses: Excuses,
+    pub(super) urb_len: usize,
+    /// Which of the collected URBs each endpoint was last told of.
+    orders: [u64; EndpointAddress::COUNT],
+    next_id: u32,
+    next_seqnum: u32,
+    /// Seqnums that were answered, some of which are used again.
+    pub(super) used: Vec<SeqNum>,
+    /// Bytes that the session did not get yet.
+    outbox: Vec<u8>,
+    outbox_start: usize,
+    /// Bytes sent and bytes that the session got, ever.
+    sent: u64,
+    pub(super) delivered: u64,
+    /// Bytes of replies that are not whole yet.
+    inbox: Vec<u8>,
+    inbox_start: usize,
+    /// RET_SUBMITs and RET_UNLINKs that were read.
+    pub(super) replies: u64,
+}
+
+impl Client {
+    pub(super) fn new(urb_len: usize, configuration: Option<Configuration>, seqnum: u32) -> Self {
+        Self {
+            urbs: BTreeMap::new(),
+            by_seqnum: HashMap::new(),
+            unlinks: HashMap::new(),
+            specials: BTreeMap::new(),
+            configurations: vec![(0, configuration)],
+            refusals: HashMap::new(),
+            barriers: [0; EndpointAddress::COUNT],
+            excuses: Excuses::default(),
+            urb_len,
+            orders: [0; EndpointAddress::COUNT],
+            next_id: 1,
+            next_seqnum: seqnum,
+            used: Vec::new(),
+            outbox: Vec::new(),
+            outbox_start: 0,
+            sent: 0,
+            delivered: 0,
+            inbox: Vec::new(),
+            inbox_start: 0,
+            replies: 0,
+        }
+    }
+
+    /// A seqnum that nobody uses.
+    fn fresh_seqnum(&mut self) -> SeqNum {
+        loop {
+            self.next_seqnum = self.next_seqnum.wrapping_add(1);
+            let seqnum = SeqNum(self.next_seqnum);
+            if !self.by_seqnum.contains_key(&seqnum) && !self.unlinks.contains_key(&seqnum) {
+                return seqnum;
+            }
+        }
+    }
+
+    /// Sends a SUBMIT with its data and, if it has packets, their descriptors. The numbers in
+    /// `submit` are the client's to choose.
+    pub(super) fn submit(
+        &mut self,
+        mut submit: CmdSubmit,
+        kind: Kind,
+        packets: Vec<(u32, u32)>,
+        reuse: bool,
+    ) -> u32 {
+        let reused = if reuse { self.used.pop() } else { None };
+        let reused = reused.filter(|seqnum| {
+            !self.by_seqnum.contains_key(seqnum) && !self.unlinks.contains_key(seqnum)
+        });
+        submit.seqnum = reused.unwrap_or_else(|| self.fresh_seqnum());
+        let id = self.next_id;
+        self.next_id += 1;
+        // Both signs occur, and come back as they went.
+        let frame = i32::try_from(id).expect("runs are short");
+        submit.start_frame = if id % 2 == 0 { frame } else { -frame };
+        let fate = Fate::Waiting;
+        let mut sent = Sent { id, submit, kind, packets, pdu_end: 0, unlink: None, fate };
+        self.emit(&Command::Submit(submit));
+        self.push(sent.payload());
+        for &(offset, length) in &sent.packets {
+            let words = [offset, length, 0, 0xffff_ffee];
+            self.push(&words.map(u32::to_be_bytes).concat());
+        }
+        sent.pdu_end = self.sent;
+        if let Kind::Special(request) = kind
+            && self.may_be_control(&sent)
+        {
+            self.specials.insert(id, (submit.seqnum, request));
+        }
+        self.by_seqnum.insert(submit.seqnum, id);
+        self.urbs.insert(id, sent);
+        id
+    }
+
+    /// Whether the request will be looked at as one: a malformed one is not.
+    fn may_be_control(&self, sent: &Sent) -> bool {
+        matches!(judge(sent, self.configuration_of(u32::MAX), self.urb_len), Verdict::Special(_))
+    }
+
+    /// Sends an UNLINK of `target`.
+    pub(super) fn unlink(&mut self, target: SeqNum) {
+        let seqnum = self.fresh_seqnum();
+        self.emit(&Command::Unlink(CmdUnlink { seqnum, devid: DEVID, target }));
+        let target = self.by_seqnum.get(&target).copied();
+        if let Some(sent) = target.and_then(|id| self.urbs.get_mut(&id))
+            && sent.unlink.is_none()
+        {
+            sent.unlink = Some(seqnum);
+        }
+        self.unlinks.insert(seqnum, Unlink { target, end: self.sent });
+    }
+
+    /// Sends a header, right or wrong.
+    pub(super) fn emit(&mut self, command: &Command) {
+        let mut header = [0; HEADER_LEN];
+        command.emit(&mut header);
+        self.push(&header);
+    }
+
+    /// Sends bytes.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.outbox.extend_from_slice(bytes);
+        self.sent += bytes.len() as u64;
+    }
+
+    /// What the session did not get yet.
+    pub(super) fn undelivered(&self) -> &[u8] {
+        &self.outbox[self.outbox_start..]
+    }
+
+    /// Notes that the session got `len` bytes.
+    pub(super) fn advance(&mut self, len: usize) {
+        self.outbox_start += len;
+        self.delivered += len as u64;
+        if self.outbox_start == self.outbox.len() {
+            self.outbox.clear();
+            self.outbox_start = 0;
+        }
+    }
+
+    /// The configuration in which URB `id` has to be looked at.
+    pub(super) fn configuration_of(&self, id: u32) -> Option<&Configuration> {
+        let after = self.configurations.partition_point(|&(since, _)| since < id);
+        self.configurations[after - 1].1.as_ref()
+    }
+
+    /// What has to become of a URB.
+    pub(super) fn verdict(&self, sent: &Sent) -> Verdict {
+        judge(sent, self.configuration_of(sent.id), self.urb_len)
+    }
+
+    /// Checks that only such UNLINKs have no answer, of those that the session got, as wait for the
+    /// device; to be called when the client has read all there is.
+    pub(super) fn check_unlinks_are_answered(&self) {
+        for unlink in self.unlinks.values().filter(|unlink| unlink.end <= self.delivered) {
+            let sent = unlink.target.and_then(|id| self.urbs.get(&id));
+            let with_device = sent.is_some_and(|sent| sent.fate == Fate::Submitted);
+            assert!(with_device, "an UNLINK has no answer: {unlink:?} of {sent:?}");
+        }
+    }
+
+    /// Checks that everything was answered.
+    pub(super) fn check_nothing_is_left(&self) {
+        assert!(self.urbs.is_empty(), "never answered: {:?}", self.urbs);
+        assert!(self.unlinks.is_empty(), "never answered: {:?}", self.unlinks);
+        assert!(self.specials.is_empty(), "never performed: {:?}", self.specials);
+        assert!(self.refusals.is_empty(), "never reported: {:?}", self.refusals);
+        assert!(self.inbox.is_empty(), "half a reply");
+    }
+
+    /// Forgets special requests that were answered without being performed; `in_force` is under
+    /// way.
+    pub(super) fn prune_specials(&mut self, in_force: Option<u32>) {
+        self.specials.retain(|id, _| in_force == Some(*id) || self.urbs.contains_key(id));
+    }
+
+    /// Takes bytes from the session.
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
+        self.inbox.extend_from_slice(bytes);
+        while let Some(len) = self.read_reply() {
+            self.inbox_start += len;
+            self.replies += 1;
+        }
+        if self.inbox_start == self.inbox.len() {
+            self.inbox.clear();
+            self.inbox_start = 0;
+        }
+    }
+
+    /// Looks at the next reply, if it is all there, and returns its length.
+    fn read_reply(&mut self) -> Option<usize> {
+        let bytes = &self.inbox[self.inbox_start..];
+        let header: &[u8; HEADER_LEN] = bytes.first_chunk()?;
+        assert_eq!(header[8..20], [0; 12], "fields that are zero in replies");
+        match Reply::parse(header).expect("a reply") {
+            Reply::Submit(ret) => {
+                assert_eq!(header[40..], [0; 8], "padding of {ret:?}");
+                let id = self.by_seqnum.get(&ret.seqnum);
+                let id = *id.unwrap_or_else(|| panic!("nobody waits for {ret:?}"));
+                let sent = &self.urbs[&id];
+                let is_in = sent.submit.endpoint.direction() == Direction::In;
+                let data_len = if is_in { ret.actual_length as usize } else { 0 };
+                let packets_len = sent.packets.len() * DESCRIPTOR_LEN;
+                let behind = bytes[HEADER_LEN..].get(..data_len + packets_len)?;
+                let (data, descriptors) = behind.split_at(data_len);
+                self.check_submit(sent, &ret, data, descriptors);
+                let len = HEADER_LEN + behind.len();
+                self.retire(id, &ret);
+                Some(len)
+            }
+            Reply::Unlink(ret) => {
+                assert_eq!(header[24..], [0; 24], "padding of {ret:?}");
+                self.take_unlink(&ret);
+                Some(HEADER_LEN)
+            }
+        }
+    }
+
+    /// Checks a RET_SUBMIT with all that came behind it.
+    fn check_submit(&self, sent: &Sent, ret: &RetSubmit, data: &[u8], descriptors: &[u8]) {
+        assert!(sent.pdu_end <= self.delivered, "an answer to half a PDU: {sent:?}");
+        assert_eq!(ret.start_frame, sent.submit.start_frame, "{sent:?}");
+        assert_eq!(ret.number_of_packets, sent.submit.number_of_packets, "{sent:?}");
+        assert!(ret.actual_length <= sent.submit.transfer_buffer_length, "{ret:?} of {sent:?}");
+        let results = read_packets(sent, descriptors);
+        let (sum, errors) = results.iter().fold((0, 0), |(sum, errors), &(actual, status)| {
+            (sum + actual, errors + u32::from(status != Status::OK))
+        });
+        assert_eq!(ret.error_count, errors, "{ret:?} of {sent:?}");
+        if !results.is_empty() {
+            assert_eq!(ret.actual_length, sum, "{ret:?} of {sent:?}");
+        }
+        let expected = match &sent.fate {
+            Fate::Ended { outcome, order } => {
+                let last = self.orders[sent.submit.endpoint.index()];
+                assert!(*order > last, "an endpoint's URBs ended in another order: {sent:?}");
+                outcome
+            }
+            Fate::Submitted => panic!("the device still has {sent:?}, and yet {ret:?}"),
+            Fate::Waiting | Fate::Performed(_) => {
+                assert_eq!(ret.actual_length, 0, "{ret:?} of {sent:?}");
+                assert!(results.iter().all(|result| *result == (0, Status::EXDEV)), "{results:?}");
+                return self.check_refused(sent, ret.status);
+            }
+        };
+        let told = Outcome {
+            status: ret.status,
+            actual_length: ret.actual_length,
+            error_count: ret.error_count,
+            packets: results,
+            data: Vec::new(),
+        };
+        assert_eq!(told, Outcome { data: Vec::new(), ..expected.clone() }, "{sent:?}");
+        assert!(data == expected.data, "the data of {sent:?}");
+    }
+
+    /// Checks the status of a URB that the device never had.
+    fn check_refused(&self, sent: &Sent, status: Status) {
+        let verdict = self.verdict(sent);
+        let right = match (&sent.fate, verdict) {
+            (Fate::Performed(Performed::Done | Performed::Reconfigured(_)), _) => Status::OK,
+            (Fate::Performed(Performed::Failed(status)), _) => *status,
+            (Fate::Performed(Performed::Gone), _) => Status::ENODEV,
+            (_, Verdict::Refused(status)) => status,
+            // Those that the device should have had need an excuse.
+            _ => return assert!(self.excused(sent, status), "{status:?} for {sent:?}"),
+        };
+        let performed = matches!(sent.fate, Fate::Performed(_));
+        let excused = !performed && self.excused(sent, status);
+        assert!(status == right || excused, "{status:?}, not {right:?}, for {sent:?}");
+    }
+
+    /// Whether there is a reason for which a URB may have failed so.
+    fn excused(&self, sent: &Sent, status: Status) -> bool {
+        let endpoint = match self.verdict(sent) {
+            Verdict::Device(crate::wire::types::TransferType::Control) | Verdict::Special(_) => {
+                EndpointAddress::new(sent.submit.endpoint.number(), Direction::Out)
+            }
+            _ => sent.submit.endpoint,
+        };
+        let refusal = self.refusals.get(&status.0);
+        match status {
+            Status::ENOMEM => self.excuses.memory,
+            Status::ENODEV => self.excuses.gone,
+            // A barrier may have begun and gone with the device before it was seen.
+            Status::ECONNRESET => self.barriers[endpoint.index()] > sent.id || self.excuses.gone,
+            _ => refusal.is_some_and(|r| r.endpoint == endpoint && r.after < sent.id),
+        }
+    }
+
+    /// Forgets a URB that was answered.
+    fn retire(&mut self, id: u32, ret: &RetSubmit) {
+        self.by_seqnum.remove(&ret.seqnum);
+        self.refusals.remove(&ret.status.0);
+        self.used.push(ret.seqnum);
+        let sent = self.urbs.remove(&id).expect("it was just looked at");
+        if let Fate::Ended { order, .. } = sent.fate {
+            self.orders[sent.submit.endpoint.index()] = order;
+        }
+    }
+
+    /// Checks and takes a RET_UNLINK.
+    fn take_unlink(&mut self, ret: &RetUnlink) {
+        let unlink = self.unlinks.remove(&ret.seqnum);
+        let unlink = unlink.unwrap_or_else(|| panic!("nobody waits for {ret:?}"));
+        assert!(unlink.end <= self.delivered, "an answer to half an UNLINK: {ret:?}");
+        let sent = unlink.target.and_then(|id| self.urbs.get(&id));
+        // A URB that was answered, and one that an earlier UNLINK is about, are not touched.
+        let Some(sent) = sent.filter(|sent| sent.unlink == Some(ret.seqnum)) else {
+            return assert_eq!(ret.status, Status::OK, "{ret:?}");
+        };
+        assert_eq!(ret.status, Status::ECONNRESET, "{ret:?} while waiting for {sent:?}");
+        match &sent.fate {
+            Fate::Submitted => panic!("{ret:?} while the device has {sent:?}"),
+            Fate::Ended { outcome, .. } => assert!(
+                outcome.status == Status::ECONNRESET && outcome.actual_length == 0,
+                "{ret:?} hides the end of {sent:?}"
+            ),
+            Fate::Waiting | Fate::Performed(_) => {}
+        }
+        self.by_seqnum.remove(&sent.submit.seqnum);
+        self.used.push(sent.submit.seqnum);
+        self.urbs.remove(&unlink.target.expect("it has a URB"));
+    }
+}
+
+/// The results in a reply's descriptors, whose other half must be as it was sent.
+fn read_packets(sent: &Sent, descriptors: &[u8]) -> Vec<(u32, Status)> {
+    let check = |(packet, &(offset, length)): (Packet, &(u32, u32))| {
+        assert_eq!((packet.offset, packet.length), (offset, length), "{sent:?}");
+        assert!(packet.actual_length <= length, "{packet:?}");
+        (packet.actual_length, packet.status)
+    };
+    Packets::new(descriptors).iter().zip(&sent.packets).map(check).collect()
+}

@@ -1,0 +1,154 @@
+//! What can happen to a session, each as one 64-bit word.
+//!
+//! A word means the same whether a random generator made it or a fuzzer, and it stays meaningful
+//! when its neighbours are taken away: arguments choose among whatever there is to choose from when
+//! their turn comes. So a run that failed can be cut down to the few words that matter.
+
+/// One thing that happens. Fields choose; what from is said by who carries it out.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Operation {
+    /// The client sends a SUBMIT that is not a control transfer.
+    Submit { endpoint: u8, shape: u16, length: u16, packets: u16 },
+    /// The client sends many small SUBMITs, or UNLINKs, and perhaps nobody does anything else.
+    Flood { kind: u8, count: u16 },
+    /// The client sends an ordinary control transfer, or one that is never carried out.
+    Control { kind: u8, length: u16, room: u16, shape: u16 },
+    /// The client sends a request that the host performs.
+    Special { kind: u8, value: u16, index: u16, shape: u16 },
+    /// The client gives a URB up.
+    Unlink { kind: u8, pick: u16 },
+    /// The client sends what no client may.
+    Violate { kind: u8 },
+    /// The session gets bytes that the client sent.
+    Deliver { bytes: u16 },
+    /// The client takes bytes from the session.
+    Read { bytes: u16 },
+    /// A transfer ends.
+    Complete { pick: u16, how: u16, length: u16 },
+    /// Several transfers end.
+    CompleteMany { count: u8, how: u16, length: u16 },
+    /// The session collects transfers that have ended, so many at most.
+    Reap { budget: u8 },
+    /// The worker gets a job, if there is one.
+    TakeJob,
+    /// The worker does its job.
+    RunJob { outcome: u8, value: u16 },
+    /// The session gets its port back.
+    FinishJob,
+    /// The next submissions are refused.
+    Refuse { reason: u8, times: u8 },
+    /// Somebody does nothing for some time, or time passes.
+    Pause { who: u8, steps: u8 },
+    /// The server stops: nothing more is taken from the client.
+    CloseInput,
+    /// The device goes.
+    Unplug { how: u8 },
+    /// Everybody finishes, after which nothing may be left.
+    Settle,
+    /// The client goes.
+    Teardown,
+}
+
+impl Operation {
+    /// Reads a word.
+    pub(super) fn decode(word: u64) -> Self {
+        let [kind, a, b0, b1, c0, c1, d0, d1] = word.to_le_bytes();
+        let [b, c, d] = [[b0, b1], [c0, c1], [d0, d1]].map(u16::from_le_bytes);
+        match kind {
+            0..56 => Self::Submit { endpoint: a, shape: b, length: c, packets: d },
+            56..68 => Self::Control { kind: a, length: b, room: c, shape: d },
+            68..74 => Self::Special { kind: a, value: b, index: c, shape: d },
+            74..96 => Self::Unlink { kind: a, pick: b },
+            96..134 => Self::Deliver { bytes: b },
+            134..166 => Self::Read { bytes: b },
+            166..196 => Self::Complete { pick: b, how: c, length: d },
+            196..202 => Self::CompleteMany { count: a, how: c, length: d },
+            202..220 => Self::Reap { budget: a },
+            220..230 => Self::TakeJob,
+            230..239 => Self::RunJob { outcome: a, value: b },
+            239..248 => Self::FinishJob,
+            248..250 => Self::Refuse { reason: a, times: b0 },
+            250..252 => Self::Pause { who: a, steps: b0 },
+            252 => Self::Settle,
+            // What is rare is so because it ends much else.
+            253 if a < 20 => Self::Flood { kind: b0, count: c },
+            253 if a < 60 => Self::Violate { kind: b0 },
+            253 if a < 70 => Self::CloseInput,
+            254 if a < 60 => Self::Unplug { how: b0 },
+            255 if a < 60 => Self::Teardown,
+            _ => Self::Deliver { bytes: b },
+        }
+    }
+}
+
+/// How large the session of a run is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scale {
+    pub(super) slots: usize,
+    /// Bytes.
+    pub(super) memory: usize,
+    /// Bytes of the largest URB.
+    pub(super) urb_len: usize,
+    /// The device starts with this alternate setting of its streaming interface.
+    pub(super) alternate: u8,
+    /// Whether everything is finished before the client goes.
+    pub(super) settles: bool,
+}
+
+impl Scale {
+    /// Reads the word that a run begins with.
+    pub(super) fn decode(word: u64) -> Self {
+        let [a, b, c, d, e, ..] = word.to_le_bytes();
+        // Few slots and little memory make URBs wait and be refused; with plenty of both they
+        // must not.
+        let slots = [1, 2, 32, 33, 34, 40, 64, 64][usize::from(a % 8)];
+        let memory = [256, 4096, 1 << 16, 1 << 18, 1 << 20, 1 << 23, 1 << 23, 1 << 24];
+        let urb_len = [1000, 9000, 20_000, 70_000][usize::from(c % 4)];
+        Self {
+            slots,
+            memory: memory[usize::from(b % 8)],
+            urb_len,
+            alternate: d % 3,
+            settles: e % 4 != 0,
+        }
+    }
+}
+
+/// A length, of `max` at most, from a choice: small ones mostly, those around which the session
+/// changes its ways (what is copied, what is read in place), and now and then the largest.
+pub(super) fn length_of(choice: u16, max: usize) -> u32 {
+    let (class, rest) = (choice % 8, u32::from(choice / 8));
+    let length = match class {
+        0 => 0,
+        1 => rest % 65,
+        2 => rest % 513,
+        3 => 1020 + rest % 10,
+        4 | 5 => rest % 4096,
+        6 => 8186 + rest % 12,
+        _ => match rest % 4 {
+            0 => u32::try_from(max).expect("URBs are small here"),
+            _ => rest,
+        },
+    };
+    length.min(u32::try_from(max).expect("URBs are small here"))
+}
+
+/// A small random generator (splitmix64): the same numbers on every machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    /// The next word.
+    pub(crate) const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+        u32::try_from(self.next() % u64::from(bound)).expect("below 32 bits")
+    }
+}

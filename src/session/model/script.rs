@@ -1,0 +1,336 @@
+//! What the client says: SUBMITs and UNLINKs of all kinds from the choices of an operation.
+//!
+//! A client's kernel looks at the same descriptors as the session, so it sends packets to
+//! isochronous endpoints and to no others. While a special request is under way neither knows what
+//! endpoints there will be; then, and to endpoints that do not exist, the session believes what
+//! number_of_packets says, and so here packets are sent to any.
+
+use super::client::{DEVID, Fate, Kind};
+use super::operation::{Rng, length_of};
+use super::verdict::endpoint_of;
+use super::world::World;
+use crate::session::Violation;
+use crate::usb::special::SpecialRequest;
+use crate::wire;
+use crate::wire::iso::PACKETS_MAX;
+use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command};
+use crate::wire::setup::Setup;
+use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum, TransferType, flags};
+
+/// Endpoints that URBs go to. Those that exist in some settings only come last. A control endpoint
+/// beside the default one is only asked while it is there: the session refuses to guess one.
+const ENDPOINTS: [u8; 16] = [
+    0x81, 0x81, 0x01, 0x01, 0x82, 0x02, 0x83, 0x83, 0x03, 0x03, 0x85, 0x05, 0x87, 0x86, 0x06, 0x84,
+];
+
+/// number_of_packets that a client sends where there are none, and some that none sends.
+const NO_PACKETS: [i32; 6] = [0, 0, -1, -1, 1025, i32::MIN];
+
+fn submit_of(endpoint: u8, length: u32) -> CmdSubmit {
+    CmdSubmit {
+        seqnum: SeqNum(0),
+        devid: DEVID,
+        endpoint: EndpointAddress::from_byte(endpoint),
+        transfer_flags: 0,
+        transfer_buffer_length: length,
+        start_frame: 0,
+        number_of_packets: 0,
+        setup: [0; 8],
+    }
+}
+
+/// Packets of a URB, and the buffer length they need, mostly.
+fn packets_of(count: u32, style: u32, rng: &mut Rng, max: u32) -> (Vec<(u32, u32)>, u32) {
+    let limit = if count > 64 { 40 } else { 1100 };
+    let (mut packets, mut at) = (Vec::new(), 0);
+    for _ in 0..count {
+        let length = if style % 2 == 0 { limit / 2 } else { rng.below(limit) };
+        // Gaps are what OUT data has to be joined over.
+        let gap = if style % 8 < 5 { 0 } else { rng.below(20) };
+        packets.push((at + gap, length));
+        at += gap + length;
+    }
+    let mut length = at;
+    match style % 32 {
+        // Outside the buffer, overlapping, or with room behind.
+        29 => length = at.saturating_sub(1),
+        30 => packets.swap(0, rng.below(count) as usize),
+        31 => packets[0].0 = u32::MAX - rng.below(4),
+        28 => length += rng.below(100),
+        _ => {}
+    }
+    (packets, length.min(max))
+}
+
+impl World {
+    /// Whether nothing that was sent can still change the configuration.
+    fn is_certain(&self) -> bool {
+        self.client.specials.is_empty()
+    }
+
+    /// Whether what is sent now is looked at as soon as it is delivered.
+    fn is_immediate(&self) -> bool {
+        self.client.undelivered().is_empty()
+            && !self.session.rx.has_unparsed()
+            && self.session.wants_input()
+    }
+
+    /// Sends a SUBMIT that is not for a control endpoint, unless that has just become one.
+    pub(super) fn send_submit(&mut self, endpoint: u8, shape: u16, length: u16, packets: u16) {
+        let behind_barrier = self.session.barrier.is_some() && self.is_immediate();
+        let choices = match (self.is_certain(), behind_barrier) {
+            (true, _) => 16,
+            (false, true) => 15,
+            (false, false) => 13,
+        };
+        let mut submit = submit_of(ENDPOINTS[usize::from(endpoint) % choices], 0);
+        let flag = |bit: u16, flag| if shape & bit != 0 { flag } else { 0 };
+        submit.transfer_flags = flag(1, flags::SHORT_NOT_OK)
+            | flag(2, flags::ZERO_PACKET)
+            | flag(4, 0x0200)
+            | flag(8, 0x0004_0000);
+        let max = self.scale.urb_len + if self.is_too_long_allowed(&submit, shape) { 9 } else { 0 };
+        let mut descriptors = Vec::new();
+        if self.sends_packets(submit.endpoint, behind_barrier, packets) {
+            let mut rng = Rng(u64::from(packets) << 32 | u64::from(length));
+            let count = match packets % 16 {
+                0 => 1 + u32::from(packets / 16) % PACKETS_MAX,
+                _ => 1 + u32::from(packets / 16) % 12,
+            };
+            let style = u32::from(shape >> 8);
+            let max = u32::try_from(max).expect("small");
+            (descriptors, submit.transfer_buffer_length) = packets_of(count, style, &mut rng, max);
+            submit.number_of_packets = i32::try_from(count).expect("few");
+        } else {
+            submit.transfer_buffer_length = length_of(length, max);
+            submit.number_of_packets = self.odd_packets(submit.endpoint, packets);
+        }
+        self.client.submit(submit, Kind::Ordinary, descriptors, shape & 0x30 == 0x30);
+        if behind_barrier {
+            self.deliver(usize::MAX);
+        }
+    }
+
+    /// An IN URB may be too long, which is answered; OUT data can't be.
+    const fn is_too_long_allowed(&self, submit: &CmdSubmit, shape: u16) -> bool {
+        matches!(submit.endpoint.direction(), Direction::In) && shape & 0xc0 == 0xc0
+    }
+
+    /// Whether a URB to `endpoint` has packets.
+    fn sends_packets(&self, endpoint: EndpointAddress, behind_barrier: bool, choice: u16) -> bool {
+        let streams = matches!(endpoint.number(), 3 | 5) && endpoint.as_byte() != 0x85;
+        let chosen = if streams { choice % 8 != 7 } else { choice % 8 == 7 };
+        if behind_barrier {
+            return chosen;
+        }
+        if !self.is_certain() {
+            return streams && chosen;
+        }
+        match endpoint_of(self.client.configuration_of(u32::MAX), endpoint) {
+            Some((TransferType::Isochronous, _)) => choice % 8 != 7,
+            Some(_) => false,
+            None => chosen,
+        }
+    }
+
+    /// number_of_packets of a URB without packets.
+    fn odd_packets(&self, endpoint: EndpointAddress, choice: u16) -> i32 {
+        let known = endpoint_of(self.client.configuration_of(u32::MAX), endpoint);
+        match known {
+            // Out of range there, or it would say that some follow.
+            Some((TransferType::Isochronous, _)) => 0,
+            Some(_) if self.is_certain() && choice % 64 == 0 => 5,
+            _ if matches!(endpoint.number(), 3 | 5 | 6) => 0,
+            _ => NO_PACKETS[usize::from(choice) % NO_PACKETS.len()],
+        }
+    }
+
+    /// Sends many SUBMITs of a small transfer, or many UNLINKs.
+    pub(super) fn send_flood(&mut self, kind: u8, count: u16) {
+        let count = count % FLOOD_MAX;
+        if kind & 8 == 0 {
+            self.pauses = [1, 1, 0].map(|pause| u32::from(kind) * pause);
+        }
+        for index in 0..count {
+            let submit = match kind % 4 {
+                0 => return (0..count).for_each(|_| self.send_unlink(kind >> 4, index)),
+                1 => submit_of(0x01, 1 + u32::from(index % 50)),
+                endpoint => submit_of(0x7f + endpoint, 8),
+            };
+            self.client.submit(submit, Kind::Ordinary, Vec::new(), false);
+        }
+    }
+
+    /// Sends a control transfer that no host performs.
+    pub(super) fn send_control(&mut self, kind: u8, length: u16, room: u16, shape: u16) {
+        let endpoint = self.control_endpoint(shape);
+        let length = u16::try_from(length_of(length, 4096)).expect("16 bits");
+        let setup = |request_type, request, value, index, length| Setup {
+            request_type,
+            request,
+            value,
+            index,
+            length,
+        };
+        let (mut direction, setup, kind) = match kind % 16 {
+            0..5 => (Direction::In, setup(0x80, 6, 0x0100, 0, length), Kind::Ordinary),
+            5..9 => (Direction::Out, setup(0x40, 9, 1, 2, length), Kind::Ordinary),
+            9 | 10 => (Direction::Out, setup(0x21, 11, 3, 0, 0), Kind::Ordinary),
+            11 => (Direction::Out, setup(0x02, 1, 0, 0x80, 0), Kind::Ordinary),
+            12 => (Direction::Out, setup(0x00, 5, 7, 0, 0), Kind::Forbidden),
+            13 => (Direction::Out, setup(0x00, 3, 2, 0x0400, 0), Kind::Forbidden),
+            14 => (Direction::In, setup(0xc0, 1, 0, 0, 4097 + room % 1000), Kind::Ordinary),
+            _ => (Direction::Out, setup(0x80, 6, 0x0200, 0, length), Kind::Ordinary),
+        };
+        if shape & 0x70 == 0x70 {
+            direction = if direction == Direction::In { Direction::Out } else { Direction::In };
+        }
+        let room = match shape % 8 {
+            0 => length_of(room, self.scale.urb_len),
+            _ => u32::from(setup.length).min(u32::try_from(self.scale.urb_len).expect("small")),
+        };
+        self.send_setup(endpoint, direction, setup, room, kind, shape);
+    }
+
+    /// Sends a request that the host performs.
+    pub(super) fn send_special(&mut self, kind: u8, value: u16, index: u16, shape: u16) {
+        let (request_type, request, value, index, special) = match kind % 8 {
+            0..4 => {
+                let (interface, alternate) = (u8::try_from(index % 4).expect("small"), value % 4);
+                let alternate = u8::try_from(alternate).expect("small");
+                let request = SpecialRequest::SetInterface { interface, alternate };
+                (1, 11, u16::from(alternate), u16::from(interface), request)
+            }
+            4 => {
+                let value = u8::try_from(value % 3).expect("small");
+                (0, 9, u16::from(value), 0, SpecialRequest::SetConfiguration(value))
+            }
+            5 | 6 => {
+                let address = ENDPOINTS[usize::from(index % 16)];
+                let endpoint = EndpointAddress::from_byte(address);
+                (2, 1, 0, u16::from(address), SpecialRequest::ClearHalt(endpoint))
+            }
+            _ => (0x23, 3, 4, index, SpecialRequest::Reset),
+        };
+        let endpoint = self.control_endpoint(shape);
+        // None of them has data, but a client may send some, or give the wrong direction.
+        let length = if shape & 0xf00 == 0xf00 { 4 } else { 0 };
+        let direction = if shape & 0x7000 == 0x7000 { Direction::In } else { Direction::Out };
+        let setup = Setup { request_type, request, value, index, length };
+        let kind = Kind::Special(special);
+        self.send_setup(endpoint, direction, setup, length.into(), kind, shape);
+    }
+
+    /// The default endpoint, or the other one there may be.
+    fn control_endpoint(&self, shape: u16) -> u8 {
+        let known = endpoint_of(
+            self.client.configuration_of(u32::MAX),
+            EndpointAddress::new(4, Direction::Out),
+        );
+        if self.is_certain() && known.is_some() && shape & 0x300 == 0x300 { 4 } else { 0 }
+    }
+
+    fn send_setup(
+        &mut self,
+        endpoint: u8,
+        direction: Direction,
+        setup: Setup,
+        room: u32,
+        kind: Kind,
+        shape: u16,
+    ) {
+        let mut submit = submit_of(endpoint, room);
+        submit.endpoint = EndpointAddress::new(endpoint, direction);
+        submit.setup = setup.to_bytes();
+        submit.transfer_flags = if shape & 8 != 0 { flags::SHORT_NOT_OK } else { 0 };
+        submit.number_of_packets = if shape & 0x80 != 0 { -1 } else { 0 };
+        self.client.submit(submit, kind, Vec::new(), shape & 0xc00 == 0xc00);
+    }
+
+    /// Sends an UNLINK: of a URB without an answer mostly.
+    pub(super) fn send_unlink(&mut self, kind: u8, pick: u16) {
+        let pick = usize::from(pick);
+        let target = match kind % 16 {
+            0 => Some(SeqNum(0xdead_0000 | u32::from(kind))),
+            1 => self.client.used.get(pick % self.client.used.len().max(1)).copied(),
+            2..4 => self.pick_urb(pick, |sent| sent.unlink.is_some()),
+            4..8 => self.pick_urb(pick, |sent| sent.fate == Fate::Submitted),
+            8..10 => self.pick_urb(pick, |sent| sent.fate == Fate::Waiting),
+            _ => self.pick_urb(pick, |sent| sent.unlink.is_none()),
+        };
+        if let Some(target) = target {
+            self.client.unlink(target);
+        }
+    }
+
+    /// The seqnum of one of the URBs without an answer that `want` likes.
+    fn pick_urb(&self, pick: usize, want: impl Fn(&super::client::Sent) -> bool) -> Option<SeqNum> {
+        let urbs = self.client.urbs.values().rev().take(PICK_MAX).filter(|sent| want(sent));
+        let found: Vec<SeqNum> = urbs.map(|sent| sent.submit.seqnum).collect();
+        found.get(pick % found.len().max(1)).copied()
+    }
+
+    /// Sends what ends the connection. Nothing is sent any more after it.
+    pub(super) fn send_violation(&mut self, kind: u8) {
+        let mut submit = submit_of(0x81, 0);
+        submit.seqnum = SeqNum(0xdead_beef);
+        let violation = match kind % 8 {
+            0 => {
+                submit.devid = DevId(9);
+                Violation::WrongDevice(DevId(9))
+            }
+            1 => {
+                let (seqnum, devid, target) = (SeqNum(1), DevId(8), SeqNum(2));
+                self.client.emit(&Command::Unlink(CmdUnlink { seqnum, devid, target }));
+                self.poison = Some(Violation::WrongDevice(devid));
+                return;
+            }
+            2 => {
+                let length = u32::try_from(self.scale.urb_len).expect("small") + 1;
+                submit = CmdSubmit { seqnum: submit.seqnum, ..submit_of(1, length) };
+                Violation::TooLong(length)
+            }
+            3 => {
+                submit.transfer_buffer_length = 0x8000_0000;
+                Violation::Wire(wire::Error::Length(i32::MIN))
+            }
+            4 if self.is_isochronous(0x83) => {
+                submit.endpoint = EndpointAddress::from_byte(0x83);
+                submit.number_of_packets = 1025;
+                Violation::Wire(wire::Error::Packets(1025))
+            }
+            5 if self.is_immediate() => {
+                let listed = |sent: &super::client::Sent| {
+                    self.session.urbs.find(sent.submit.seqnum).is_some()
+                };
+                let Some(seqnum) = self.pick_urb(usize::from(kind), listed) else { return };
+                submit.seqnum = seqnum;
+                Violation::DuplicateSeqnum(seqnum)
+            }
+            _ => {
+                let command = u32::from(kind) << 8;
+                self.client.push(&command.to_be_bytes());
+                self.client.push(&[0; 44]);
+                self.poison = Some(Violation::Wire(wire::Error::Command(command)));
+                return;
+            }
+        };
+        self.client.emit(&Command::Submit(submit));
+        self.poison = Some(violation);
+        if matches!(violation, Violation::DuplicateSeqnum(_)) {
+            self.deliver(usize::MAX);
+        }
+    }
+
+    fn is_isochronous(&self, address: u8) -> bool {
+        let endpoint = EndpointAddress::from_byte(address);
+        let known = endpoint_of(self.client.configuration_of(u32::MAX), endpoint);
+        self.is_certain() && matches!(known, Some((TransferType::Isochronous, _)))
+    }
+}
+
+/// URBs looked at to choose one.
+const PICK_MAX: usize = 64;
+
+/// URBs and UNLINKs in one flood: more than a session has places for.
+const FLOOD_MAX: u16 = 2600;

@@ -1,0 +1,215 @@
+//! What has to become of a URB, worked out from the protocol and not from the session's code.
+//!
+//! Rules: `drivers/usb/usbip/stub_rx.c` and `driver-api/usb/error-codes`, and where they leave
+//! something open, what the server's documentation promises.
+
+use super::client::{Kind, Sent};
+use super::device::{Flight, pattern};
+use crate::limits::CONTROL_LEN_MAX;
+use crate::usb::special::SpecialRequest;
+use crate::usb::{Configuration, Interface};
+use crate::wire::setup::{SETUP_LEN, Setup};
+use crate::wire::status::Status;
+use crate::wire::types::{Direction, EndpointAddress, TransferType, flags};
+
+/// What has to become of a URB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// The device gets it, as a transfer of this type.
+    Device(TransferType),
+    /// The host performs it.
+    Special(SpecialRequest),
+    /// It is answered with this, and the device never sees it.
+    Refused(Status),
+}
+
+/// How a URB has to be answered that was with the device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Outcome {
+    pub(super) status: Status,
+    pub(super) actual_length: u32,
+    pub(super) error_count: u32,
+    /// Its packets' results.
+    pub(super) packets: Vec<(u32, Status)>,
+    /// IN data.
+    pub(super) data: Vec<u8>,
+}
+
+/// The type of an endpoint, and with what its URBs are refused.
+pub(super) fn endpoint_of(
+    configuration: Option<&Configuration>,
+    address: EndpointAddress,
+) -> Option<(TransferType, Option<Status>)> {
+    if address.number() == 0 {
+        return Some((TransferType::Control, None));
+    }
+    let endpoints_of = |interface: &Interface| {
+        let found = interface.alternates.iter().find(|a| a.setting == interface.current)?;
+        let is_it = |endpoint: &&crate::usb::Endpoint| match endpoint.transfer_type {
+            TransferType::Control => endpoint.address.number() == address.number(),
+            _ => endpoint.address == address,
+        };
+        Some((found.endpoints.iter().find(is_it)?.transfer_type, interface.refused))
+    };
+    configuration?.interfaces.iter().find_map(endpoints_of)
+}
+
+/// What has to become of `sent` in `configuration`.
+pub(super) fn judge(sent: &Sent, configuration: Option<&Configuration>, urb_len: usize) -> Verdict {
+    if sent.submit.transfer_buffer_length as usize > urb_len {
+        return Verdict::Refused(Status::ENOMEM);
+    }
+    let Some((transfer_type, refused)) = endpoint_of(configuration, sent.submit.endpoint) else {
+        return Verdict::Refused(Status::ENOENT);
+    };
+    // A URB with packets is isochronous and no other is.
+    let of_other_type = transfer_type != TransferType::Control
+        && sent.packets.is_empty() == (transfer_type == TransferType::Isochronous);
+    let refusal = of_other_type.then_some(Status::EINVAL).or(refused).or(match transfer_type {
+        TransferType::Control => judge_control(sent),
+        TransferType::Isochronous => judge_packets(sent),
+        _ => None,
+    });
+    match (refusal, sent.kind) {
+        (Some(status), _) => Verdict::Refused(status),
+        (None, Kind::Special(request)) if transfer_type == TransferType::Control => {
+            Verdict::Special(request)
+        }
+        (None, Kind::Forbidden) if transfer_type == TransferType::Control => {
+            Verdict::Refused(Status::EPIPE)
+        }
+        _ => Verdict::Device(transfer_type),
+    }
+}
+
+fn judge_control(sent: &Sent) -> Option<Status> {
+    let setup = Setup::from_bytes(&sent.submit.setup);
+    let length = usize::from(setup.length);
+    let wrong_way = length > 0 && setup.direction() != sent.submit.endpoint.direction();
+    let data_missing = sent.submit.endpoint.direction() == Direction::Out
+        && length > sent.submit.transfer_buffer_length as usize;
+    (wrong_way || data_missing || length > CONTROL_LEN_MAX).then_some(Status::EINVAL)
+}
+
+fn judge_packets(sent: &Sent) -> Option<Status> {
+    let room = u64::from(sent.submit.transfer_buffer_length);
+    let out = sent.submit.endpoint.direction() == Direction::Out;
+    let mut sum = 0u64;
+    let mut wrong = false;
+    for &(offset, length) in &sent.packets {
+        wrong |= u64::from(offset) + u64::from(length) > room;
+        wrong |= out && u64::from(offset) < sum;
+        sum += u64::from(length);
+    }
+    (wrong || sum > room).then_some(Status::EINVAL)
+}
+
+/// Endpoints whose transfers must have ended before `request` is performed, a bit each.
+pub(super) fn concerned(request: SpecialRequest, configuration: Option<&Configuration>) -> u32 {
+    let SpecialRequest::SetInterface { interface: number, .. } = request else {
+        return if matches!(request, SpecialRequest::ClearHalt(_)) { 0 } else { u32::MAX };
+    };
+    let interfaces = configuration.iter().flat_map(|c| &c.interfaces);
+    interfaces
+        .filter(|interface| interface.number == number)
+        .flat_map(|interface| {
+            interface.alternates.iter().filter(|a| a.setting == interface.current)
+        })
+        .flat_map(|alternate| &alternate.endpoints)
+        .fold(0, |set, endpoint| set | endpoint.address.bit() | both_ways(endpoint))
+}
+
+/// A control endpoint's other direction is the same endpoint.
+fn both_ways(endpoint: &crate::usb::Endpoint) -> u32 {
+    match endpoint.transfer_type {
+        TransferType::Control => {
+            EndpointAddress::new(endpoint.address.number(), Direction::Out).bit()
+        }
+        _ => 0,
+    }
+}
+
+/// Checks that the device got of `sent` what it should, `data` being the OUT data.
+pub(super) fn check_submission(sent: &Sent, flight: &Flight, block: &[u8]) {
+    let submit = &sent.submit;
+    let out = submit.endpoint.direction() == Direction::Out;
+    let setup_length = usize::from(Setup::from_bytes(&submit.setup).length);
+    let mut endpoint = submit.endpoint;
+    let mut data = Vec::new();
+    let mut length = submit.transfer_buffer_length as usize;
+    match flight.transfer_type {
+        TransferType::Control => {
+            endpoint = EndpointAddress::new(endpoint.number(), Direction::Out);
+            length = SETUP_LEN + setup_length;
+            data.extend(submit.setup);
+            data.extend(&sent.payload()[..if out { setup_length } else { 0 }]);
+        }
+        TransferType::Isochronous => {
+            length = sent.packets.iter().map(|&(_, length)| length as usize).sum();
+            for &(offset, length) in sent.packets.iter().filter(|_| out) {
+                data.extend(&sent.payload()[offset as usize..][..length as usize]);
+            }
+            let lengths: Vec<u32> = sent.packets.iter().map(|&(_, length)| length).collect();
+            assert_eq!(flight.packets, lengths, "the packets of {sent:?}");
+        }
+        TransferType::Bulk | TransferType::Interrupt => data.extend(sent.payload()),
+    }
+    if flight.transfer_type != TransferType::Isochronous {
+        assert_eq!(flight.packets, [], "packets of {sent:?}");
+    }
+    assert_eq!((flight.endpoint, flight.length), (endpoint, length), "{sent:?}");
+    assert!(block[..data.len()] == data, "the device got other data than was sent by {sent:?}");
+    let zero_packet = out
+        && flight.transfer_type == TransferType::Bulk
+        && submit.transfer_flags & flags::ZERO_PACKET != 0;
+    assert_eq!(flight.zero_packet, zero_packet, "the zero packet of {sent:?}");
+}
+
+/// What the client has to be told of a transfer that is not isochronous and ended so.
+pub(super) fn outcome_of(sent: &Sent, flight: &Flight, status: Status, actual: u32) -> Outcome {
+    let requested = sent.submit.transfer_buffer_length;
+    let is_in = sent.submit.endpoint.direction() == Direction::In;
+    let room = match flight.transfer_type {
+        TransferType::Control => u32::try_from(flight.length - SETUP_LEN).expect("short"),
+        _ => requested,
+    };
+    let moved = actual.min(room);
+    let short = is_in && moved < requested && sent.submit.transfer_flags & flags::SHORT_NOT_OK != 0;
+    let (status, actual_length) = match status {
+        _ if moved > requested => (Status::EOVERFLOW, requested),
+        Status::OK if short => (Status::EREMOTEIO, moved),
+        other => (other, moved),
+    };
+    let data = pattern(flight.serial, if is_in { actual_length as usize } else { 0 }).to_vec();
+    Outcome { status, actual_length, error_count: 0, packets: Vec::new(), data }
+}
+
+/// The same of an isochronous one, whose packets ended so.
+pub(super) fn outcome_of_packets(
+    sent: &Sent,
+    flight: &Flight,
+    status: Status,
+    results: &[(u32, Status)],
+) -> Outcome {
+    let whole = [Status::ECONNRESET, Status::ESHUTDOWN, Status::ENODEV];
+    let mut outcome = Outcome {
+        status: if whole.contains(&status) { status } else { Status::OK },
+        actual_length: 0,
+        error_count: 0,
+        packets: Vec::new(),
+        data: Vec::new(),
+    };
+    let data = pattern(flight.serial, flight.length);
+    let mut at = 0;
+    for (&(_, length), &(actual, status)) in sent.packets.iter().zip(results) {
+        let actual = actual.min(length);
+        outcome.packets.push((actual, status));
+        outcome.actual_length += actual;
+        outcome.error_count += u32::from(status != Status::OK);
+        if sent.submit.endpoint.direction() == Direction::In {
+            outcome.data.extend(&data[at..at + actual as usize]);
+        }
+        at += length as usize;
+    }
+    outcome
+}

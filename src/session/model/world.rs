@@ -1,0 +1,443 @@
+//! A session between the model's client and the model's device, and what is true of it after
+//! every step.
+
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
+
+use usbferry_sys::arena::Arena;
+
+use super::client::{Client, DEVID};
+use super::device::{Event, Flight, ModelPort, configurations, pattern};
+use super::operation::{Operation, Rng, Scale};
+use super::verdict;
+use crate::limits::DeviceLimits;
+use crate::session::{Job, SLICES_MAX, Session, Task, TaskResult, Violation};
+use crate::usb::special::SpecialRequest;
+use crate::usb::{Opened, Performed, RefusedReason};
+use crate::wire::setup::SETUP_LEN;
+use crate::wire::status::Status;
+use crate::wire::types::{Direction, EndpointAddress, TransferType};
+
+/// Where the port is.
+pub(super) enum Away {
+    /// With the session.
+    No,
+    /// On the worker, which has not begun.
+    Job(Job<ModelPort>),
+    /// On its way back.
+    Done(ModelPort, TaskResult<ModelPort>),
+}
+
+/// One session and all that is around it.
+pub(super) struct World {
+    pub(super) session: Session<ModelPort>,
+    pub(super) away: Away,
+    pub(super) client: Client,
+    pub(super) scale: Scale,
+    pub(super) now: Instant,
+    /// What the client sent last is this, after which the session may take no more.
+    pub(super) poison: Option<Violation>,
+    /// The client is gone.
+    pub(super) over: bool,
+    /// Steps during which the client reads nothing, the device ends nothing, the worker does
+    /// nothing.
+    pub(super) pauses: [u32; 3],
+    /// The last URB each endpoint took.
+    pub(super) submitted: [u32; EndpointAddress::COUNT],
+    /// The last special request that was begun, and that was performed.
+    pub(super) begun: u32,
+    pub(super) performed: u32,
+    /// The last performed one that concerned each endpoint.
+    pub(super) passed: [u32; EndpointAddress::COUNT],
+    /// URBs collected from the device.
+    pub(super) collected: u64,
+    /// Jobs that the worker has done.
+    pub(super) jobs: u64,
+    /// Special requests that failed, each with a status of its own.
+    failures: i32,
+    /// Since when the system has refused every URB for want of memory.
+    pub(super) starved: Option<Instant>,
+    /// It has refused one since a transfer was last collected, and that waits for the next end.
+    pub(super) retries_later: bool,
+    /// What the session has allocated.
+    pub(super) footprint: [usize; 4],
+}
+
+impl World {
+    pub(super) fn new(word: u64) -> Self {
+        let scale = Scale::decode(word);
+        let [configuration, ..] = configurations(scale.alternate);
+        let mut memory = Arena::new();
+        memory.add_heap(scale.memory);
+        let opened = Opened {
+            port: ModelPort::new(scale.slots),
+            transfers: ModelPort::transfers(scale.slots),
+            memory,
+            configuration: configuration.clone(),
+        };
+        let limits = DeviceLimits { urb_len: scale.urb_len, ..DeviceLimits::default() };
+        let session = Session::new(DEVID, limits, opened);
+        let seqnum = if word & 1 << 63 == 0 { u32::MAX - 20 } else { 0 };
+        let mut client = Client::new(scale.urb_len, configuration, seqnum);
+        client.excuses.memory = scale.memory < 16 * scale.urb_len;
+        let mut world = Self {
+            session,
+            away: Away::No,
+            client,
+            scale,
+            now: Instant::now(),
+            poison: None,
+            over: false,
+            pauses: [0; 3],
+            submitted: [0; EndpointAddress::COUNT],
+            begun: 0,
+            performed: 0,
+            passed: [0; EndpointAddress::COUNT],
+            collected: 0,
+            jobs: 0,
+            failures: 0,
+            starved: None,
+            retries_later: false,
+            footprint: [0; 4],
+        };
+        world.footprint = world.session.footprint();
+        world
+    }
+
+    /// Lets something happen. False when the session is over.
+    pub(super) fn apply(&mut self, operation: Operation) -> bool {
+        self.now += Duration::from_millis(1);
+        self.pauses = self.pauses.map(|steps| steps.saturating_sub(1));
+        let [reader, device, worker] = self.pauses.map(|steps| steps > 0);
+        let speaks = self.poison.is_none() && self.client.undelivered().len() < OUTBOX_MAX;
+        match operation {
+            Operation::Submit { endpoint, shape, length, packets } if speaks => {
+                self.send_submit(endpoint, shape, length, packets);
+            }
+            Operation::Flood { kind, count } if speaks => self.send_flood(kind, count),
+            Operation::Control { kind, length, room, shape } if speaks => {
+                self.send_control(kind, length, room, shape);
+            }
+            Operation::Special { kind, value, index, shape } if speaks => {
+                self.send_special(kind, value, index, shape);
+            }
+            Operation::Unlink { kind, pick } if speaks => self.send_unlink(kind, pick),
+            Operation::Violate { kind } if speaks => self.send_violation(kind),
+            Operation::Deliver { bytes } => self.deliver(portion(bytes)),
+            Operation::Read { bytes } if !reader => self.read(portion(bytes)),
+            Operation::Complete { pick, how, length } if !device => {
+                self.complete(pick, how, length);
+            }
+            Operation::CompleteMany { count, how, length } if !device => {
+                (0..count % 40).for_each(|_| self.complete(0, how, length));
+            }
+            Operation::Reap { budget } => self.reap(budget),
+            Operation::TakeJob => self.take_job(),
+            Operation::RunJob { outcome, value } if !worker => self.run_job(outcome, value),
+            Operation::FinishJob if !worker => self.finish_job(),
+            Operation::Refuse { reason, times } => self.refuse(reason, times),
+            Operation::Pause { who, steps } => self.pause(who, steps),
+            Operation::CloseInput => self.session.close_input(),
+            Operation::Unplug { how } => self.unplug(how),
+            Operation::Settle => self.settle(),
+            Operation::Teardown => self.teardown(),
+            _ => {}
+        }
+        self.keep_deadline();
+        !self.over
+    }
+
+    fn pause(&mut self, who: u8, steps: u8) {
+        match self.pauses.get_mut(usize::from(who % 4)) {
+            Some(pause) => *pause = u32::from(steps),
+            None => self.now += Duration::from_millis(10 * u64::from(steps)),
+        }
+    }
+
+    /// Calls the session when it wants to be called.
+    pub(super) fn keep_deadline(&mut self) {
+        if self.session.next_deadline().is_some_and(|at| at <= self.now) {
+            self.reap(u8::MAX);
+            let next = self.session.next_deadline();
+            assert!(next.is_none_or(|at| at > self.now), "a deadline that does not pass");
+        }
+    }
+
+    pub(super) fn port(&mut self) -> &mut ModelPort {
+        match &mut self.away {
+            Away::No => self.session.port.as_mut().expect("the port is here"),
+            Away::Job(job) => &mut job.port,
+            Away::Done(port, _) => port,
+        }
+    }
+
+    /// Gives the session up to `len` bytes of the client's.
+    pub(super) fn deliver(&mut self, len: usize) {
+        if self.over || !self.session.wants_input() {
+            return;
+        }
+        if self.session.is_held_up() {
+            let result = self.session.rx_advance(0, self.now);
+            self.received(result);
+        }
+        let bytes = self.client.undelivered();
+        let bytes = &bytes[..len.min(bytes.len())];
+        if self.over || bytes.is_empty() || !self.session.wants_input() {
+            return;
+        }
+        let (payload, scratch) = self.session.rx_slices();
+        assert!(payload.len() + scratch.len() > 0, "a read without room would look like the end");
+        let (in_payload, rest) = bytes.split_at(payload.len().min(bytes.len()));
+        payload[..in_payload.len()].copy_from_slice(in_payload);
+        let in_scratch = rest.len().min(scratch.len());
+        scratch[..in_scratch].copy_from_slice(&rest[..in_scratch]);
+        let taken = in_payload.len() + in_scratch;
+        self.client.advance(taken);
+        let result = self.session.rx_advance(taken, self.now);
+        self.received(result);
+    }
+
+    /// Looks at what came of bytes that were delivered.
+    fn received(&mut self, result: Result<(), Violation>) {
+        self.observe();
+        if let Err(violation) = result {
+            assert_eq!(Some(violation), self.poison, "the client did nothing wrong");
+            return self.teardown();
+        }
+        let all_parsed = self.client.undelivered().is_empty() && !self.session.rx.has_unparsed();
+        assert!(self.poison.is_none() || !all_parsed, "{:?} was accepted", self.poison);
+    }
+
+    /// Has the client take up to `len` bytes, in one write of the session.
+    pub(super) fn read(&mut self, len: usize) {
+        self.session.stage();
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = self.session.tx_slices(&mut slices);
+        let mut bytes = Vec::new();
+        for slice in &slices[..count] {
+            assert!(!slice.is_empty(), "an empty slice");
+            bytes.extend_from_slice(&slice[..slice.len().min(len - bytes.len())]);
+        }
+        assert!(count > 0 || !self.session.has_output(), "output that can't be had");
+        self.session.tx_advance(bytes.len(), self.now);
+        self.observe();
+        self.client.receive(&bytes);
+        let in_force = self.barrier_id();
+        self.client.prune_specials(in_force);
+        self.check_idle();
+    }
+
+    /// Ends one of the transfers in flight.
+    fn complete(&mut self, pick: u16, how: u16, length: u16) {
+        let open = self.port().in_flight();
+        if !open.is_empty() {
+            self.end(open[usize::from(pick) % open.len()], how, length);
+        }
+    }
+
+    /// Ends the transfer of a slot.
+    pub(super) fn end(&mut self, slot: u32, how: u16, length: u16) {
+        let gone = self.port().gone;
+        let flight = self.port().slots[slot as usize].take().expect("it is in flight");
+        let flight = self.ended(flight, slot, how, length, gone);
+        let port = self.port();
+        port.slots[slot as usize] = Some(flight);
+        // Not always in the order in which they ended.
+        if how & 0x8000 == 0 { port.ended.push_back(slot) } else { port.ended.push_front(slot) }
+    }
+
+    /// Fills in how a transfer ended, and what the client has to be told.
+    fn ended(&mut self, mut flight: Flight, slot: u32, how: u16, len: u16, gone: bool) -> Flight {
+        let transfer = &mut self.session.transfers[slot as usize];
+        let sent = &self.client.urbs[&flight.id];
+        let is_control = flight.transfer_type == TransferType::Control;
+        let offset = if is_control { SETUP_LEN } else { 0 };
+        let room = flight.length - offset;
+        let block = transfer.block.as_mut().expect("the transfer has its buffer");
+        if sent.submit.endpoint.direction() == Direction::In {
+            block[offset..flight.length].copy_from_slice(pattern(flight.serial, room));
+        }
+        let (status, actual) = result_of(&flight, how, len, room, gone);
+        transfer.end = Some((status, actual));
+        flight.outcome = Some(if flight.transfer_type == TransferType::Isochronous {
+            transfer.packets = packet_results(&flight, actual == 0);
+            verdict::outcome_of_packets(sent, &flight, status, &transfer.packets)
+        } else {
+            verdict::outcome_of(sent, &flight, status, actual)
+        });
+        flight
+    }
+
+    pub(super) fn reap(&mut self, budget: u8) {
+        let budget = if budget < 100 { usize::from(budget) } else { usize::MAX };
+        self.port().reap_budget = budget;
+        let more = self.session.reap(self.now);
+        assert!(!more || self.session.port.is_some(), "a port that is away was asked");
+        self.port().reap_budget = usize::MAX;
+        self.observe();
+    }
+
+    pub(super) fn take_job(&mut self) {
+        let job = self.session.take_job();
+        let Some(job) = job else { return };
+        assert!(matches!(self.away, Away::No), "two jobs at once");
+        match &job.task {
+            Task::Cancel(tokens) => tokens.iter().for_each(|&(slot, _)| {
+                let flight = job.port.slots[slot as usize].as_ref();
+                self.check_cancel(flight.expect("only what is in flight is cancelled"));
+            }),
+            Task::Perform(request) => self.check_perform(&job.port, *request),
+        }
+        self.away = Away::Job(job);
+        assert!(self.session.take_job().is_none(), "a second job without the port");
+    }
+
+    pub(super) fn run_job(&mut self, outcome: u8, value: u16) {
+        let Away::Job(_) = &self.away else { return };
+        let Away::Job(mut job) = std::mem::replace(&mut self.away, Away::No) else { return };
+        if let Task::Perform(request) = job.task {
+            job.port.outcome = self.choose_outcome(request, outcome, value);
+            if job.port.outcome == Performed::Gone {
+                (job.port.gone, job.port.reports_gone) = (true, outcome & 0x80 == 0);
+                self.client.excuses.gone = true;
+            }
+        }
+        let (mut port, result) = job.run();
+        let events = std::mem::take(&mut port.events);
+        self.away = Away::Done(port, result);
+        for event in events {
+            let Event::Cancelled { slot } = event else { panic!("a worker does no {event:?}") };
+            // usbfs waits until a cancelled transfer has ended.
+            if outcome & 1 == 0 && self.port().flight(slot).outcome.is_none() {
+                self.end(slot, value, value);
+            }
+        }
+    }
+
+    /// What comes of a special request.
+    fn choose_outcome(&mut self, request: SpecialRequest, outcome: u8, value: u16) -> Performed {
+        self.failures += 1;
+        let failed = Performed::Failed(Status(-2_000_000 - self.failures));
+        match (outcome % 16, request) {
+            (0, _) => failed,
+            (1, _) => Performed::Forward,
+            (2, _) if value % 4 == 0 => Performed::Gone,
+            (_, SpecialRequest::ClearHalt(_)) => Performed::Done,
+            (3, SpecialRequest::Reset) => failed,
+            (_, SpecialRequest::Reset) => Performed::Done,
+            (_, SpecialRequest::SetInterface { interface, alternate }) => {
+                let mut now = self.client.configuration_of(u32::MAX).cloned();
+                let interfaces = now.iter_mut().flat_map(|c| &mut c.interfaces);
+                for found in interfaces.filter(|found| found.number == interface) {
+                    found.current = alternate;
+                }
+                Performed::Reconfigured(now)
+            }
+            (_, SpecialRequest::SetConfiguration(_)) => {
+                let [full, other, none] = configurations(u8::try_from(value % 3).expect("small"));
+                let choices = [full.clone(), full, other, none];
+                Performed::Reconfigured(choices[usize::from(value / 3 % 4)].clone())
+            }
+        }
+    }
+
+    pub(super) fn finish_job(&mut self) {
+        match std::mem::replace(&mut self.away, Away::No) {
+            Away::Done(port, result) => {
+                self.jobs += 1;
+                if let TaskResult::Performed(performed) = &result {
+                    self.note_performed(performed);
+                }
+                self.session.finish_job(port, result, self.now);
+                // There was notice of these only while the port was away.
+                let left = self.port().ended.len();
+                assert_eq!(left, 0, "ended while the port was away, and not collected");
+                self.observe();
+            }
+            other => self.away = other,
+        }
+    }
+
+    fn refuse(&mut self, reason: u8, times: u8) {
+        let reason = match reason % 4 {
+            0 | 1 => RefusedReason::NoMemory,
+            2 => RefusedReason::Failed(Status(-1_000_000)),
+            _ => return self.port().refuse = None,
+        };
+        self.port().refuse = Some((reason, u32::from(times % 16) + 1));
+    }
+
+    fn unplug(&mut self, how: u8) {
+        self.client.excuses.gone = true;
+        let port = self.port();
+        port.gone = true;
+        port.reports_gone |= how & 1 == 0;
+        if how & 2 == 0 {
+            for slot in port.in_flight() {
+                self.end(slot, 0, 0);
+            }
+        }
+    }
+}
+
+/// Bytes the client may have in its socket before it says nothing more.
+const OUTBOX_MAX: usize = 200_000;
+
+/// A number of bytes: few, some, or as many as there are.
+fn portion(choice: u16) -> usize {
+    let rest = usize::from(choice / 4);
+    match choice % 4 {
+        0 => rest % 60,
+        1 => rest % 5000,
+        _ => usize::MAX,
+    }
+}
+
+/// How a transfer ends: its status, and how much was transferred.
+fn result_of(flight: &Flight, how: u16, len: u16, room: usize, gone: bool) -> (Status, u32) {
+    let room = u32::try_from(room).expect("small");
+    let part = u32::from(len) % (room + 1);
+    if gone {
+        return [(Status::ESHUTDOWN, 0), (Status::ENODEV, part)][usize::from(how % 2)];
+    }
+    if flight.cancelled {
+        return match how % 8 {
+            0 => (Status::OK, room),
+            1 => (Status::ECONNRESET, part),
+            2 => (Status::EPROTO, 0),
+            _ => (Status::ECONNRESET, 0),
+        };
+    }
+    let actual = match how >> 4 & 7 {
+        0 => 0,
+        1 | 2 => part,
+        // A device or a stack that claims too much.
+        3 if how >> 7 & 7 == 0 => room + 1 + part,
+        _ => room,
+    };
+    let status = match how % 16 {
+        10 => Status::EPIPE,
+        11 => Status::EPROTO,
+        12 => Status::EOVERFLOW,
+        13 => Status::ETIMEDOUT,
+        // There it means that another transfer of the endpoint was cancelled.
+        14 if cfg!(not(target_os = "macos")) => Status::ECONNRESET,
+        15 => Status::ESHUTDOWN,
+        _ => Status::OK,
+    };
+    (status, actual)
+}
+
+/// How the packets of a transfer end, `none` of them with data.
+fn packet_results(flight: &Flight, none: bool) -> Vec<(u32, Status)> {
+    let mut rng = Rng(flight.serial.into());
+    let result = |&length: &u32| match rng.below(8) {
+        _ if none => (0, Status::EXDEV),
+        0 => (0, Status::EXDEV),
+        1 => (rng.below(length + 1), Status::OK),
+        2 => (rng.below(length + 1), Status::EPROTO),
+        3 => (length + 5, Status::OK),
+        _ => (length, Status::OK),
+    };
+    flight.packets.iter().map(result).collect()
+}
