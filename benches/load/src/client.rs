@@ -131,6 +131,11 @@ impl Client {
         (self.stream, self.devid, self.next_seqnum)
     }
 
+    /// Takes up a session again.
+    pub(crate) fn from_parts(stream: TcpStream, devid: u32, next_seqnum: u32) -> Self {
+        Self { stream, devid, next_seqnum, in_flight: HashMap::new() }
+    }
+
     /// Submits a URB; seqnum and devid are filled in. `data` is what follows the header.
     ///
     /// # Errors
@@ -212,6 +217,14 @@ impl Client {
             0 => Ok(()),
             status => Err(io::Error::other(format!("SET_INTERFACE ends with {status}"))),
         }
+    }
+
+    /// Has usbferry's simulated devices count anew.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn clear_counters(&mut self) -> io::Result<()> {
+        self.control([0x40, 2, 0, 0, 0, 0, 0, 0], &[]).map(drop)
     }
 
     /// Bytes, URBs and wrong bytes that went through an endpoint of usbferry's simulated devices.
