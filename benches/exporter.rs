@@ -28,7 +28,7 @@ fn bench(settings: &Settings) -> Result<(), String> {
         settings,
         usbferry: Server::usbferry(&arguments, &[])?,
         busy_polling: Server::usbferry(&busy, &[])?,
-        ceiling: Server::ceiling(settings.ceiling_buffer())?,
+        ceiling: Server::ceiling(settings.ceiling_buffer)?,
         check: Check::Pattern,
         usbfs: None,
         scratch: settings::results()?,

@@ -92,7 +92,7 @@ mod linux {
             settings,
             usbferry: Server::usbferry(&arguments, &tree.environment(&library))?,
             busy_polling: Server::usbferry(&busy, &busy_tree.environment(&library))?,
-            ceiling: Server::ceiling(settings.ceiling_buffer())?,
+            ceiling: Server::ceiling(settings.ceiling_buffer)?,
             check: Check::Counter,
             usbfs: Some(&tree),
             scratch: scratch.clone(),

@@ -1,24 +1,27 @@
 //! The least USB/IP server there can be: the loop and the sockets of usbferry, and replies that
-//! were made beforehand. No devices, no state of URBs, no errors. What it reaches is what this
-//! machine's sockets and this way of waiting allow; no server does more.
+//! were made beforehand. No devices, no state of URBs, no errors. What it receives goes over and
+//! over into the same memory, what it sends comes from it, and its send buffer is the best one for
+//! this machine: what it reaches is what sockets and this way of waiting allow.
 //!
 //! It believes what clients send, so it is for this bench's own client only.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Ipv4Addr;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use socket2::SockRef;
 use usbferry::reactor::prepare_socket;
 use usbferry_load::pdu::{self, DESCRIPTOR_LEN, HEADER_LEN, SEQNUM};
 
-/// As the server's: bytes read at once, bytes read behind a large payload, the payload from which
-/// on that is done, reads of one turn, and slices of one write.
-const SCRATCH_LEN: usize = 64 * 1024;
-const SCRATCH_BEHIND_PAYLOAD: usize = 4 * 1024;
-const LARGE_PAYLOAD: usize = 8 * 1024;
-const READS_PER_TURN: usize = 16;
+/// Bytes read at once: as many as stay in a processor's cache. Payloads go nowhere.
+const SCRATCH_LEN: usize = 256 * 1024;
+
+/// Reads of one turn, before what they asked for is written.
+const READS_PER_TURN: usize = 8;
+
+/// Slices of one write.
 const SLICES_MAX: usize = 64;
 
 /// Bytes of a reply up to which it is kept whole.
@@ -33,14 +36,14 @@ const PAYLOAD_MAX: usize = 2 << 20;
 const LISTENER: Token = Token(usize::MAX);
 
 /// Serves until the process is killed; says first where.
-pub(crate) fn serve(socket_buffer: Option<usize>) -> io::Result<()> {
+pub(crate) fn serve(send_buffer: Option<usize>) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into())?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     eprintln!("listening on {}", listener.local_addr()?);
     let mut events = Events::with_capacity(1024);
     let mut links: Vec<Option<Link>> = Vec::new();
-    let mut payload = vec![0; PAYLOAD_MAX];
+    let payload = vec![0; PAYLOAD_MAX];
     let mut ready: VecDeque<usize> = VecDeque::new();
     loop {
         let wait = if ready.is_empty() { None } else { Some(std::time::Duration::ZERO) };
@@ -50,7 +53,7 @@ pub(crate) fn serve(socket_buffer: Option<usize>) -> io::Result<()> {
         }
         for event in &events {
             if event.token() == LISTENER {
-                accept(&listener, &poll, &mut links, socket_buffer)?;
+                accept(&listener, &poll, &mut links, send_buffer)?;
                 continue;
             }
             let index = event.token().0;
@@ -65,7 +68,7 @@ pub(crate) fn serve(socket_buffer: Option<usize>) -> io::Result<()> {
             let Some(index) = ready.pop_front() else { break };
             let Some(link) = &mut links[index] else { continue };
             link.queued = false;
-            match link.serve(&mut payload) {
+            match link.serve(&payload) {
                 Ok(false) => {}
                 Ok(true) => {
                     link.queued = true;
@@ -81,7 +84,7 @@ fn accept(
     listener: &TcpListener,
     poll: &Poll,
     links: &mut Vec<Option<Link>>,
-    socket_buffer: Option<usize>,
+    send_buffer: Option<usize>,
 ) -> io::Result<()> {
     loop {
         let mut stream = match listener.accept() {
@@ -89,7 +92,10 @@ fn accept(
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
-        prepare_socket(&stream, socket_buffer);
+        prepare_socket(&stream, None);
+        if let Some(bytes) = send_buffer {
+            SockRef::from(&stream).set_send_buffer_size(bytes)?;
+        }
         let index = links.iter().position(Option::is_none).unwrap_or(links.len());
         let interest = Interest::READABLE | Interest::WRITABLE;
         poll.registry().register(&mut stream, Token(index), interest)?;
@@ -121,7 +127,6 @@ struct Link {
     /// Bytes of the current PDU that are still to come behind its header, and its seqnum.
     left: usize,
     seqnum: [u8; 4],
-    large_payload: bool,
     shape: Option<Shape>,
     /// Replies, or without their payload if it is large, [`REPLIES_MAX`] of them.
     ring: Vec<u8>,
@@ -147,7 +152,6 @@ impl Link {
             end: 0,
             left: 0,
             seqnum: [0; 4],
-            large_payload: false,
             shape: None,
             ring: Vec::new(),
             stride: 0,
@@ -160,30 +164,25 @@ impl Link {
     }
 
     /// One turn of it. True when there is more to do at once.
-    fn serve(&mut self, payload: &mut [u8]) -> io::Result<bool> {
-        for _ in 0..READS_PER_TURN {
-            if !self.read(payload)? {
-                self.flush(payload)?;
-                return Ok(false);
-            }
-            self.flush(payload)?;
+    fn serve(&mut self, payload: &[u8]) -> io::Result<bool> {
+        let mut reads = 0;
+        while reads < READS_PER_TURN && self.read()? {
+            reads += 1;
         }
-        Ok(true)
+        self.flush(payload)?;
+        Ok(reads == READS_PER_TURN)
     }
 
-    fn read(&mut self, payload: &mut [u8]) -> io::Result<bool> {
+    fn read(&mut self) -> io::Result<bool> {
         if !self.readable || self.put - self.taken >= REPLIES_MAX / 2 {
             return Ok(false);
         }
         let unparsed = self.start..self.end;
         (self.start, self.end) = (0, unparsed.len());
         self.scratch.copy_within(unparsed, 0);
-        let limit = if self.large_payload { SCRATCH_BEHIND_PAYLOAD } else { SCRATCH_LEN };
-        let into_payload = self.left.min(payload.len());
-        let room = &mut self.scratch[self.end..limit.max(self.end)];
-        let wanted = into_payload + room.len();
-        let mut slices = [IoSliceMut::new(&mut payload[..into_payload]), IoSliceMut::new(room)];
-        let got = match self.stream.read_vectored(&mut slices) {
+        let room = &mut self.scratch[self.end..];
+        let wanted = room.len();
+        let got = match self.stream.read(room) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(got) => got,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -193,12 +192,7 @@ impl Link {
             Err(error) => return Err(error),
         };
         self.readable = got == wanted;
-        let paid = got.min(into_payload);
-        self.end += got - paid;
-        self.left -= paid;
-        if paid > 0 && self.left == 0 {
-            self.put_reply();
-        }
+        self.end += got;
         self.parse();
         Ok(true)
     }
@@ -232,7 +226,6 @@ impl Link {
                 self.prepare(shape);
             }
             let out_len = if shape.is_in { 0 } else { shape.len };
-            self.large_payload = out_len >= LARGE_PAYLOAD;
             self.left = out_len + shape.packets * DESCRIPTOR_LEN;
             if self.left == 0 {
                 self.put_reply();

@@ -48,12 +48,13 @@ pub(crate) fn measure(name: &str, bench: &Bench<'_>, rows: &[Row]) -> Result<(),
         bytes.map_or_else(|| "the system's".to_owned(), |bytes| bytes.to_string())
     };
     let how = format!(
-        "{} pairs of {} ms, cores {:?}, socket buffers {}, the ceiling's {}",
+        "{} pairs of {} ms, cores {:?}, socket buffers {}, the ceiling's {}, the client's {}",
         settings.pairs,
         settings.plan.time.as_millis(),
         settings.cores,
         buffer(settings.socket_buffer),
-        buffer(settings.ceiling_buffer()),
+        buffer(settings.ceiling_buffer),
+        buffer(settings.client_buffer),
     );
     println!("{name}: {how}\n{}", report::head());
     let mut all = Vec::new();

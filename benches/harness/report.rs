@@ -25,6 +25,9 @@ pub(crate) struct Figures {
     pub(crate) len: usize,
     /// Of the rates, pair by pair.
     pub(crate) ratio: Spread,
+    /// Of the processor time that both sides take for a URB, the baseline's as a share of the
+    /// subject's. What the rates would be if nobody else used the processor and nobody waited.
+    pub(crate) work: Option<f64>,
     /// p50, p99 and p99.9, in microseconds.
     pub(crate) turnaround: [f64; 3],
     /// p50 and p99 as multiples of the baseline's, pair by pair.
@@ -65,6 +68,9 @@ impl Figures {
             baseline_rate: baseline(&|sample| sample.outcome.rate()),
             len: measured.row.subject.workload.len(),
             ratio: ratio(&|sample| sample.outcome.rate()),
+            work: known(
+                spread(measured.pairs.iter().map(|(one, other)| work(other) / work(one))).median,
+            ),
             turnaround: [500_000, 990_000, 999_000].map(|per_million| subject(&at(per_million))),
             turnaround_ratio: [500_000, 990_000].map(|per_million| ratio(&at(per_million)).median),
             cpu: known(subject(&cpu)),
@@ -109,13 +115,14 @@ impl Figures {
 /// The table's head.
 pub(crate) fn head() -> String {
     format!(
-        "{:44} {:>9} {:>8} {:>5} {:>11} {:>8} {:>8} {:>8} {:>5} {:>5} {:>7} {:>7} {:>6} {:>6} \
+        "{:44} {:>9} {:>8} {:>5} {:>11} {:>5} {:>8} {:>8} {:>8} {:>5} {:>5} {:>7} {:>7} {:>6} {:>6} \
          {:>6} {:>6} {:>6} {:>4}  {}",
         "row",
         "URB/s",
         "MB/s",
         "ratio",
         "least-most",
+        "work",
         "p50 us",
         "p99 us",
         "p99.9",
@@ -149,7 +156,7 @@ pub(crate) fn line(figures: &Figures) -> String {
     let [p50, p99, p999] = figures.turnaround;
     let [p50_ratio, p99_ratio] = figures.turnaround_ratio;
     format!(
-        "{:44} {:>9.0} {:>8.1} {:>5.2} {:>5.2}-{:<5.2} {:>8.1} {:>8.1} {:>8.1} {:>5.2} {:>5.2} \
+        "{:44} {:>9.0} {:>8.1} {:>5.2} {:>5.2}-{:<5.2} {:>5} {:>8.1} {:>8.1} {:>8.1} {:>5.2} {:>5.2} \
          {:>7} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>4}  {verdict}{slowest}",
         figures.name,
         figures.rate,
@@ -157,6 +164,7 @@ pub(crate) fn line(figures: &Figures) -> String {
         figures.ratio.median,
         figures.ratio.least,
         figures.ratio.most,
+        option(figures.work, 2),
         p50,
         p99,
         p999,
@@ -176,7 +184,9 @@ pub(crate) fn line(figures: &Figures) -> String {
 /// What the columns are.
 pub(crate) const LEGEND: &str = "\
 ratio: URBs a second as a share of the baseline's, measured in turn: median of the pairs, least
-and most. The baseline is the ceiling unless the row says otherwise. p50 x, p99 x: turnaround as
+and most. The baseline is the ceiling unless the row says otherwise. work: the same of the
+processor time that client and server take for a URB, which others on the machine do not change; it
+does not see either side wait. p50 x, p99 x: turnaround as
 multiples of the baseline's. us/URB, base: processor time of the server, and of the baseline's.
 sys: system calls of the server a URB (perf), calls of usbfs left out; ioctl: those. switch: times
 a URB that the server gave up the processor or lost it. own%: the load generator's processor time.";
@@ -196,6 +206,7 @@ pub(crate) fn json(name: &str, how: &str, rows: &[Figures]) -> String {
             ("ratio", Some(row.ratio.median)),
             ("ratio_least", Some(row.ratio.least)),
             ("ratio_most", Some(row.ratio.most)),
+            ("work_ratio", row.work),
             ("p50_us", Some(row.turnaround[0])),
             ("p99_us", Some(row.turnaround[1])),
             ("p999_us", Some(row.turnaround[2])),
@@ -240,6 +251,15 @@ pub(crate) fn spread(figures: impl Iterator<Item = f64>) -> Spread {
 
 fn per_urb(sample: &Sample, amount: f64) -> f64 {
     amount / float(usize::try_from(sample.outcome.urbs.max(1)).unwrap_or(usize::MAX))
+}
+
+/// Processor time of both sides a URB.
+fn work(sample: &Sample) -> f64 {
+    let (server, client) = (sample.server, sample.outcome.own_cpu);
+    match (server, client) {
+        (Some(server), Some(client)) => per_urb(sample, micros(server.cpu + client)),
+        _ => f64::NAN,
+    }
 }
 
 fn cpu(sample: &Sample) -> f64 {

@@ -27,10 +27,10 @@ impl Server {
     }
 
     /// The least server there can be.
-    pub(crate) fn ceiling(socket_buffer: Option<usize>) -> Result<Self, String> {
+    pub(crate) fn ceiling(send_buffer: Option<usize>) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
-        command.arg(CEILING).arg(socket_buffer.unwrap_or(0).to_string());
+        command.arg(CEILING).arg(send_buffer.unwrap_or(0).to_string());
         Self::start(command)
     }
 

@@ -28,13 +28,19 @@ pub(crate) struct Settings {
     pub(crate) pairs: usize,
     pub(crate) plan: Plan,
     pub(crate) cores: Cores,
-    /// Bytes of socket buffers of both servers; `None` leaves them to the system.
+    /// Bytes of usbferry's socket buffers; `None` leaves them to the system.
     pub(crate) socket_buffer: Option<usize>,
-    /// The ceiling's, where they are to be others.
-    ceiling_buffer: Option<Option<usize>>,
+    /// The ceiling's send buffer. On loopback what is queued must stay in the cache: the system's
+    /// choice grows until it does not, and a ceiling with that would be none.
+    pub(crate) ceiling_buffer: Option<usize>,
+    /// The load generator's send buffer.
+    pub(crate) client_buffer: Option<usize>,
     /// More arguments for `usbferry serve`.
     pub(crate) serve: Vec<String>,
 }
+
+/// The best of those tried, for whatever length of URBs.
+const CEILING_BUFFER: usize = 512 << 10;
 
 const HELP: &str = "\
 options, behind `cargo bench --bench NAME --`:
@@ -43,8 +49,9 @@ options, behind `cargo bench --bench NAME --`:
   --pairs N              measurements of each row and of what it is compared with (5)
   --milliseconds N       length of one (250)
   --cores one|two|any    client and server on one processor, on two, or anywhere (one)
-  --socket-buffer BYTES  of both servers; 0 leaves it to the system (0)
-  --ceiling-buffer BYTES of the ceiling alone
+  --socket-buffer BYTES  of usbferry; 0 leaves this and the next two to the system (0)
+  --ceiling-buffer BYTES the ceiling's send buffer (524288)
+  --client-buffer BYTES  the load generator's send buffer (0)
   --serve ARGUMENT       one more argument for usbferry serve; may be repeated";
 
 impl Settings {
@@ -57,7 +64,8 @@ impl Settings {
             plan: Plan { warm_up: Duration::from_millis(60), time: Duration::from_millis(250) },
             cores: Cores::One,
             socket_buffer: None,
-            ceiling_buffer: None,
+            ceiling_buffer: Some(CEILING_BUFFER),
+            client_buffer: None,
             serve: Vec::new(),
         };
         let mut arguments = std::env::args().skip(1);
@@ -86,17 +94,13 @@ impl Settings {
             }
             "--cores" => self.cores = parse_cores(&rest.next()?)?,
             "--socket-buffer" => self.socket_buffer = parse_buffer(&rest.next()?)?,
-            "--ceiling-buffer" => self.ceiling_buffer = Some(parse_buffer(&rest.next()?)?),
+            "--ceiling-buffer" => self.ceiling_buffer = parse_buffer(&rest.next()?)?,
+            "--client-buffer" => self.client_buffer = parse_buffer(&rest.next()?)?,
             "--serve" => self.serve.push(rest.next()?),
             filter if !filter.starts_with('-') => filter.clone_into(&mut self.filter),
             _ => return None,
         }
         Some(())
-    }
-
-    /// Bytes of the ceiling's socket buffers.
-    pub(crate) fn ceiling_buffer(&self) -> Option<usize> {
-        self.ceiling_buffer.unwrap_or(self.socket_buffer)
     }
 
     /// Whether a row is to be measured.
