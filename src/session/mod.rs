@@ -179,6 +179,8 @@ pub(crate) struct Session<P: Port> {
     tokens: Vec<P::CancelToken>,
     /// The SUBMIT that came last.
     newest_seqnum: Option<SeqNum>,
+    /// No SUBMIT had a number below that of one before.
+    seqnums_grow: bool,
     /// UNLINKs that may have overtaken their SUBMITs.
     early_unlinks: Vec<EarlyUnlink>,
     /// Slots that ended, while they are looked at.
@@ -225,6 +227,7 @@ impl<P: Port> Session<P> {
             cancels: Vec::with_capacity(slots),
             tokens: Vec::with_capacity(slots),
             newest_seqnum: None,
+            seqnums_grow: true,
             early_unlinks: Vec::with_capacity(EARLY_UNLINKS_MAX),
             completed: Vec::with_capacity(slots),
             lost: false,

@@ -18,7 +18,8 @@
 //! An UNLINK can overtake its SUBMIT: Linux's sending thread looks for SUBMITs, finds none, and then
 //! for UNLINKs (`vhci_tx_loop`), and meanwhile another thread may have queued one of each. Answered
 //! at once, the client would give the URB back, then send it, and take our RET_SUBMIT for an error.
-//! Its numbers only grow, so the UNLINK of one above all that came is kept until that comes.
+//! Its numbers only grow, so the UNLINK of one above all that came is kept until that comes. A
+//! client whose numbers do not grow is answered at once.
 
 use std::time::Instant;
 
@@ -30,11 +31,18 @@ use crate::wire::pdu::CmdUnlink;
 use crate::wire::status::Status;
 use crate::wire::types::SeqNum;
 
+/// Whether `one` is above `other` on a counter that wraps.
+const fn is_above(one: SeqNum, other: SeqNum) -> bool {
+    const HALF: u32 = 1 << 31;
+    let ahead = one.0.wrapping_sub(other.0);
+    ahead != 0 && ahead < HALF
+}
+
 /// An UNLINK that may have overtaken its SUBMIT.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EarlyUnlink {
     target: SeqNum,
-    seqnum: SeqNum,
+    pub(super) seqnum: SeqNum,
     /// When it is answered all the same.
     pub(super) until: Instant,
 }
@@ -82,10 +90,7 @@ impl<P: Port> Session<P> {
     /// Takes up an UNLINK whose SUBMIT was answered, is yet to come, or never was.
     fn unlink_unknown(&mut self, unlink: &CmdUnlink, now: Instant) {
         let known = self.early_unlinks.iter().any(|early| early.target == unlink.target);
-        if !self.is_yet_to_come(unlink.target)
-            || known
-            || self.early_unlinks.len() == EARLY_UNLINKS_MAX
-        {
+        if !self.is_yet_to_come(unlink) || known || self.early_unlinks.len() == EARLY_UNLINKS_MAX {
             return self.tx.push_unlink(unlink.seqnum, Status::OK);
         }
         let (target, seqnum) = (unlink.target, unlink.seqnum);
@@ -93,16 +98,18 @@ impl<P: Port> Session<P> {
         self.early_unlinks.push(EarlyUnlink { target, seqnum, until });
     }
 
-    /// Whether a seqnum is above the newest that came, on a counter that wraps.
-    fn is_yet_to_come(&self, seqnum: SeqNum) -> bool {
-        const HALF: u32 = 1 << 31;
-        let Some(newest) = self.newest_seqnum else { return false };
-        let ahead = seqnum.0.wrapping_sub(newest.0);
-        ahead != 0 && ahead < HALF
+    /// Whether the SUBMIT that an UNLINK names may be behind it: its number lies between the newest
+    /// that came and the UNLINK's own, and the client's numbers have only grown so far.
+    fn is_yet_to_come(&self, unlink: &CmdUnlink) -> bool {
+        let newest = self.newest_seqnum.filter(|_| self.seqnums_grow);
+        newest.is_some_and(|newest| {
+            is_above(unlink.target, newest) && is_above(unlink.seqnum, unlink.target)
+        })
     }
 
     /// Notes a SUBMIT, and returns the UNLINK that came before it.
     pub(super) fn note_submit(&mut self, seqnum: SeqNum) -> Option<SeqNum> {
+        self.seqnums_grow &= self.newest_seqnum.is_none_or(|newest| is_above(seqnum, newest));
         self.newest_seqnum = Some(seqnum);
         let index = self.early_unlinks.iter().position(|early| early.target == seqnum)?;
         Some(self.early_unlinks.swap_remove(index).seqnum)

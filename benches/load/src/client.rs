@@ -8,6 +8,8 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use crate::pdu::{self, DESCRIPTOR_LEN, HEADER_LEN, Submit};
 
 /// How long to wait for a server.
@@ -98,6 +100,14 @@ impl Client {
         Ok(Self { stream, devid, next_seqnum: 1, in_flight: HashMap::new() })
     }
 
+    /// Sets the connection's send buffer, in bytes, where the system's choice is not wanted.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_send_buffer(&self, bytes: usize) -> io::Result<()> {
+        SockRef::from(&self.stream).set_send_buffer_size(bytes)
+    }
+
     /// Attaches a device that may still be on its way back from the client before.
     ///
     /// # Errors
@@ -129,6 +139,11 @@ impl Client {
     pub fn into_parts(self) -> (TcpStream, u32, u32) {
         assert!(self.in_flight.is_empty(), "everything was answered");
         (self.stream, self.devid, self.next_seqnum)
+    }
+
+    /// Takes up a session again.
+    pub(crate) fn from_parts(stream: TcpStream, devid: u32, next_seqnum: u32) -> Self {
+        Self { stream, devid, next_seqnum, in_flight: HashMap::new() }
     }
 
     /// Submits a URB; seqnum and devid are filled in. `data` is what follows the header.
@@ -212,6 +227,14 @@ impl Client {
             0 => Ok(()),
             status => Err(io::Error::other(format!("SET_INTERFACE ends with {status}"))),
         }
+    }
+
+    /// Has usbferry's simulated devices count anew.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn clear_counters(&mut self) -> io::Result<()> {
+        self.control([0x40, 2, 0, 0, 0, 0, 0, 0], &[]).map(drop)
     }
 
     /// Bytes, URBs and wrong bytes that went through an endpoint of usbferry's simulated devices.

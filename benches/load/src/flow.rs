@@ -85,6 +85,7 @@ struct Outgoing {
     payload_len: usize,
     /// Packet descriptors, the same for each, behind such a payload.
     trailer: Vec<u8>,
+    devid: u32,
     first_seqnum: u32,
     /// URBs whose SUBMIT is with the socket.
     sent: u64,
@@ -123,6 +124,18 @@ impl Flow {
             counted: 0,
             turnaround: Histogram::default(),
         })
+    }
+
+    /// Ends the load; nothing may be in flight.
+    ///
+    /// # Panics
+    /// When something is.
+    #[must_use]
+    pub fn into_client(self) -> Client {
+        assert_eq!(self.outstanding(), 0, "everything was answered");
+        #[expect(clippy::cast_possible_truncation, reason = "seqnums wrap")]
+        let next_seqnum = self.outgoing.first_seqnum.wrapping_add(self.answered as u32);
+        Client::from_parts(self.stream, self.outgoing.devid, next_seqnum)
     }
 
     /// Makes calls return instead of waiting.
@@ -296,6 +309,7 @@ impl Outgoing {
             payload: if inline { Vec::new() } else { pattern },
             payload_len: if inline { 0 } else { out_len },
             trailer: if inline { Vec::new() } else { trailer },
+            devid,
             first_seqnum,
             sent: 0,
             allowed: 0,

@@ -44,7 +44,7 @@ fn packets_of(count: u32, style: u32, rng: &mut Rng, max: u32) -> (Vec<(u32, u32
     let limit = if count > 64 { 40 } else { 1100 };
     let (mut packets, mut at) = (Vec::new(), 0);
     for _ in 0..count {
-        let length = if style % 2 == 0 { limit / 2 } else { rng.below(limit) };
+        let length = if style.is_multiple_of(2) { limit / 2 } else { rng.below(limit) };
         // Gaps are what OUT data has to be joined over.
         let gap = if style % 8 < 5 { 0 } else { rng.below(20) };
         packets.push((at + gap, length));
@@ -139,7 +139,7 @@ impl World {
         match known {
             // Out of range there, or it would say that some follow.
             Some((TransferType::Isochronous, _)) => 0,
-            Some(_) if self.is_certain() && choice % 64 == 0 => 5,
+            Some(_) if self.is_certain() && choice.is_multiple_of(64) => 5,
             _ if matches!(endpoint.number(), 3 | 5 | 6) => 0,
             _ => NO_PACKETS[usize::from(choice) % NO_PACKETS.len()],
         }

@@ -110,17 +110,3 @@ fn nothing_at_all_is_a_run_too() {
     run([]);
     run([0]);
 }
-
-#[test]
-#[ignore]
-fn trace() {
-    let words: Vec<u64> = std::fs::read_to_string("/tmp/words")
-        .unwrap()
-        .lines()
-        .filter_map(|l| u64::from_str_radix(l.split(' ').next()?.trim_start_matches("0x"), 16).ok())
-        .collect();
-    for w in &words[1..] {
-        eprintln!("{:?}", Operation::decode(*w));
-    }
-    run(words);
-}

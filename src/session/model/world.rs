@@ -321,7 +321,7 @@ impl World {
         match (outcome % 16, request) {
             (0, _) => failed,
             (1, _) => Performed::Forward,
-            (2, _) if value % 4 == 0 => Performed::Gone,
+            (2, _) if value.is_multiple_of(4) => Performed::Gone,
             (_, SpecialRequest::ClearHalt(_)) => Performed::Done,
             (3, SpecialRequest::Reset) => failed,
             (_, SpecialRequest::Reset) => Performed::Done,
