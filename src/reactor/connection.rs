@@ -18,7 +18,7 @@ use usbferry_sys::tcp::{self, PeerSigns};
 
 use super::token::Key;
 use crate::handshake::{Handshake, REQUEST_LEN_MAX, Wish};
-use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::limits::{GONE_TIMEOUT, HANDSHAKE_TIMEOUT};
 use crate::session::{SLICES_MAX, Session, Violation};
 use crate::usb::{Candidate, Port};
 use crate::wire;
@@ -227,6 +227,9 @@ impl<C: Candidate> Connection<C> {
         if !self.stopping {
             self.watch_for_stall(self.written != unwritten, now + peer_timeout);
         }
+        if self.is_device_gone() && self.deadline.is_none() {
+            self.deadline = Some(now + GONE_TIMEOUT);
+        }
         Ok(reads == 0 || self.device_ready || self.may_read())
     }
 
@@ -251,10 +254,15 @@ impl<C: Candidate> Connection<C> {
         }
     }
 
+    /// Whether it has a session whose device is gone.
+    fn is_device_gone(&self) -> bool {
+        matches!(&self.stage, Stage::Attached(session) if session.is_gone())
+    }
+
     /// Why a connection is ended whose deadline has come.
-    pub(super) const fn expiry(&self) -> End {
+    pub(super) fn expiry(&self) -> End {
         match self.stage {
-            _ if self.farewell => End::Finished,
+            _ if self.farewell || self.is_device_gone() => End::Finished,
             Stage::Attached(_) if self.stopping => End::Stopping,
             Stage::Attached(_) => End::Stalled,
             _ => End::TimedOut,
