@@ -94,6 +94,9 @@ pub const NO_MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often.
 pub const NO_MEMORY_RETRY: Duration = Duration::from_millis(10);
 
+/// How long the system may take to give back what a device had that is gone.
+pub const GONE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a client may take, when the server stops, for what was already said to it.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 

@@ -6,9 +6,8 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use usbferry::limits::DeviceLimits;
 use usbferry::reactor::{Listen, Reactor, Settings};
-use usbferry::rules::{Allowed, Selection};
+use usbferry::rules::Selection;
 use usbferry::usb::sim::SimBackend;
 use usbferry::usb::sim::bus::SimBus;
 use usbferry::usb::sim::spec::Spec;
@@ -69,11 +68,8 @@ pub(crate) fn print(plan: Plan) -> Result<(), String> {
     let listen = Listen { address: ([127, 0, 0, 1], 0).into(), optional: false };
     let settings = Settings {
         listen: vec![listen],
-        allowed: Allowed(Vec::new()),
         selection: Selection { all: true, ..Selection::default() },
-        limits: DeviceLimits::default(),
-        socket_buffer: None,
-        busy_poll: std::time::Duration::ZERO,
+        ..Settings::default()
     };
     let specs = Spec::parse_list("loopback").map_err(|error| error.to_string())?;
     let reactor = Reactor::new(SimBackend::new(SimBus::with(&specs)), settings)?;

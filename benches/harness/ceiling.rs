@@ -92,7 +92,7 @@ fn accept(
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
-        prepare_socket(&stream, None);
+        prepare_socket(&stream, usbferry::limits::PEER_TIMEOUT_DEFAULT, None);
         if let Some(bytes) = send_buffer {
             SockRef::from(&stream).set_send_buffer_size(bytes)?;
         }

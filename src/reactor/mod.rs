@@ -43,7 +43,7 @@ use crate::session::TaskResult;
 use crate::usb::{Backend, Candidate, EventSource};
 use crate::worker::{Done, Inbox, Owner, Scanner};
 use complaints::Complaints;
-use connection::{Connection, End, Stage};
+use connection::{Connection, Stage};
 use exports::Scans;
 pub use net::prepare as prepare_socket;
 pub use stop::StopHandle;
@@ -409,8 +409,8 @@ impl<B: Backend> Reactor<B> {
                 note_deadline(&mut self.next_deadline, connection.deadline);
                 result
             }
-            Stage::Finishing => connection.serve_finishing(now).map(|()| false),
-            Stage::Asked(_) | Stage::Opening(_) | Stage::Returning => Ok(false),
+            Stage::Finishing | Stage::Returning => connection.serve_finishing(now),
+            Stage::Asked(_) | Stage::Opening(_) => Ok(false),
         };
         match result {
             Ok(true) => self.queue(key),
@@ -426,7 +426,9 @@ impl<B: Backend> Reactor<B> {
         let Stage::Attached(session) = &mut connection.stage else { return };
         if session.is_finished() && connection.is_flushed() {
             info!("{}: its device is gone", connection.peer);
-            return self.end(key, &End::Finished);
+            connection.begin_farewell(self.now);
+            note_deadline(&mut self.next_deadline, connection.deadline);
+            return self.queue(key);
         }
         let Stage::Attached(session) = &mut connection.stage else { return };
         let Some(worker) = &connection.worker else { return };

@@ -274,10 +274,17 @@ impl<P: Port> Session<P> {
         !self.tx.is_empty()
     }
 
-    /// Whether the device is gone and all that could be said about it was written, so that teardown
-    /// may begin.
+    /// Whether the device is gone.
+    pub(crate) const fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Whether the device is gone, what it had was collected, and all that could be said about it
+    /// was written, so that teardown may begin. A refused submit can tell of the end before the
+    /// system gives back what is in flight.
     pub(crate) fn is_finished(&self) -> bool {
-        self.gone && !self.tearing_down && self.tx.is_empty()
+        let in_flight = self.endpoints.any_in_flight(u32::MAX);
+        self.gone && !self.tearing_down && !in_flight && self.tx.is_empty()
     }
 
     /// Room for bytes from the client: the rest of a payload, then a scratch buffer. Either may be
