@@ -26,6 +26,14 @@ pub const URBS_REFUSED_MAX: usize = 16;
 /// kernel reads replies in a thread of its own, so it can't be waiting for us meanwhile.
 pub const UNLINK_REPLIES_MAX: usize = 1024;
 
+/// UNLINKs that can wait for a SUBMIT that they have overtaken; more are answered at once. A client
+/// sends so few between two of its own SUBMITs.
+pub const EARLY_UNLINKS_MAX: usize = 64;
+
+/// How long one waits. A Linux client that overtook a SUBMIT sends that next; a client that never
+/// sends it has numbers of its own making, and waits so long for its answer.
+pub const EARLY_UNLINK_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Slots, and buffer memory in the same spirit, that only endpoints with nothing in flight may
 /// take, so that a silent endpoint that has taken all others can't keep control transfers out.
 /// One for each endpoint address there can be.
@@ -86,11 +94,14 @@ pub const NO_MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often.
 pub const NO_MEMORY_RETRY: Duration = Duration::from_millis(10);
 
+/// How long the system may take to give back what a device had that is gone.
+pub const GONE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a client may take, when the server stops, for what was already said to it.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Lines a second in the log about clients that misbehave; the rest is counted.
-pub const COMPLAINTS_PER_SECOND: u32 = 10;
+pub const COMPLAINTS_PER_SECOND: u32 = 100;
 
 /// How long shutdown waits for devices to be given back before the process ends anyway; the kernel
 /// then closes what is left.
@@ -99,6 +110,7 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
 const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");
+const _: () = assert!(DRAIN_TIMEOUT.as_secs() < SHUTDOWN_TIMEOUT.as_secs());
 const _: () = assert!(CONTROL_LEN_MAX + 8 <= MEMORY_MIN / MEMORY_RESERVE_SHARE);
 
 /// What one attached device may use.

@@ -3,8 +3,75 @@
 
 mod support;
 
-use support::Server;
-use support::submit::Submit;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use support::client::{
+    DEVLIST, ENODEV, EPIPE, ESHUTDOWN, Ending, MiniClient, Reply, import_bytes, word,
+};
+use support::submit::{Submit, setup};
+use support::{Server, pattern, wait_until};
+use usbferry::usb::sim::loopback::request;
+
+const SOURCE: u8 = 0x81;
+const SINK: u8 = 0x01;
+const LOOP_OUT: u8 = 0x02;
+const LOOP_IN: u8 = 0x82;
+const INTERRUPT: u8 = 0x83;
+const INTERRUPT_SILENT: u8 = 0x84;
+const SILENT: u8 = 0x86;
+const ISO_SOURCE: u8 = 0x85;
+
+/// Keeps the device busy in every way there is.
+fn keep_busy(client: &mut MiniClient) {
+    client.set_interface(1, 1);
+    let mut submits = Vec::new();
+    for _ in 0..40 {
+        submits.push(Submit::read(SILENT, 4096));
+        submits.push(Submit::read(INTERRUPT_SILENT, 64));
+        submits.push(Submit::read(INTERRUPT, 64));
+        submits.push(Submit::read(LOOP_IN, 512));
+        submits.push(Submit::iso_read(ISO_SOURCE, &[96; 32]));
+    }
+    submit_and_wait_until_read(client, &submits);
+}
+
+/// Sends SUBMITs and waits until the server has read them, which it shows by answering the UNLINK
+/// behind them.
+fn submit_and_wait_until_read(client: &mut MiniClient, submits: &[Submit]) -> Vec<u32> {
+    let seqnums = client.submit_all(submits);
+    let unlink = client.unlink(u32::MAX);
+    while client.awaits_unlink(unlink) {
+        client.reply();
+    }
+    seqnums
+}
+
+/// Goes away without a word: what the other side has not read is lost.
+fn reset(client: MiniClient) {
+    let socket = socket2::SockRef::from(client.stream());
+    socket.set_linger(Some(Duration::ZERO)).expect("a TCP socket");
+}
+
+/// Case 70: with URBs in flight, the stream ends in the middle of a header or a payload.
+#[test]
+fn truncated() {
+    let server = Server::start("loopback");
+    let submit = Submit::write(SINK, &[0; 100_000]);
+    for len in [47, 48, 49, 48 + 50_000, 48 + 99_999] {
+        let mut client = server.attach();
+        keep_busy(&mut client);
+        let (_, bytes) = client.prepare(&submit);
+        client.send(&bytes[..len]);
+        client.shutdown();
+        assert_eq!(client.read_to_end().1, Ending::Fin);
+        // Importable as soon as it is closed, and as good as new.
+        let mut client = server.attach();
+        assert_eq!(client.call_ok(&Submit::read(SOURCE, 64)), pattern(0, 64));
+        assert_eq!(client.call(&Submit::iso_read(ISO_SOURCE, &[64])).error_count, 1, "setting 0");
+        assert_eq!(client.counters(SINK).urbs, 0, "half a payload is none");
+    }
+}
 
 /// The end of the stream comes in one segment with the last bytes, so that the system tells of both
 /// at once and never again.
@@ -12,7 +79,7 @@ use support::submit::Submit;
 #[test]
 fn end_of_stream_with_the_last_bytes() {
     let server = Server::start("loopback");
-    let pdu = Submit::read(0x86, 512).bytes(1, support::D);
+    let pdu = Submit::read(SILENT, 512).bytes(1, support::D);
     for len in [1, 47, 48] {
         let mut client = server.attach();
         client.assert_in_sync();
@@ -23,5 +90,320 @@ fn end_of_stream_with_the_last_bytes() {
         client.shutdown();
         client.expect_fin();
         server.assert_serves(0);
+    }
+}
+
+/// Case 71.
+#[test]
+fn client_rst_busy() {
+    let server = Server::start("loopback:pace=on");
+    for _ in 0..20 {
+        let mut client = server.attach();
+        keep_busy(&mut client);
+        assert!(client.outstanding() > 100, "most of it has not ended");
+        reset(client);
+        server.wait_released(0);
+    }
+    server.assert_serves(0);
+}
+
+/// The same while the worker has the device: it is given back when the worker is done.
+#[test]
+fn client_rst_while_the_worker_is_busy() {
+    let server = Server::start("loopback");
+    for (request, submit) in [
+        (request::SPECIAL_DELAY, Submit::set_interface(1, 1)),
+        (request::SPECIAL_DELAY, Submit::port_reset()),
+        (request::CANCEL_DELAY, Submit::set_interface(0, 0)),
+    ] {
+        let mut client = server.attach();
+        client.submit_all(&vec![Submit::read(SILENT, 512); 3]);
+        client.command(request, 100, 0);
+        let mut submits = vec![submit];
+        // Some that wait behind it, the next special request among them.
+        submits.extend([Submit::read(SOURCE, 64), Submit::clear_halt(SOURCE)]);
+        submits.push(Submit::write(SINK, &[0; 5000]));
+        client.submit_all(&submits);
+        reset(client);
+        server.assert_serves(0);
+    }
+}
+
+/// Case 74.
+#[test]
+fn unplug_idle() {
+    let server = Server::start("loopback:count=2");
+    let busid = server.busid(0);
+    let mut client = server.attach();
+    client.assert_in_sync();
+    server.bus.unplug(busid);
+    client.expect_fin();
+    let mut late = server.connect();
+    assert_eq!(late.import(busid), 4, "there is no such device");
+    late.expect_fin();
+    server.assert_serves(1);
+    server.bus.replug(busid);
+    server.assert_serves(0);
+}
+
+/// Case 74: each URB is answered once, whatever it waited for, then the connection ends.
+#[test]
+fn unplug_busy() {
+    let server = Server::start_with("loopback", |settings| settings.limits.urbs = 64);
+    let busid = server.busid(0);
+    let mut client = server.attach();
+    keep_busy(&mut client);
+    submit_and_wait_until_read(&mut client, &vec![Submit::read(SILENT, 4096); 100]);
+    server.bus.unplug(busid);
+    expect_all_gone(client);
+    let mut late = server.connect();
+    assert_eq!(late.import(busid), 4);
+    server.bus.replug(busid);
+    server.assert_serves(0);
+}
+
+/// All that is outstanding is answered, most of it with an error that says that the device is gone,
+/// and then the connection ends in good order.
+fn expect_all_gone(mut client: MiniClient) {
+    let mut gone = 0;
+    while client.outstanding() > 0 {
+        match client.reply() {
+            Reply::Submit(ret) if ret.status == 0 => {}
+            Reply::Submit(ret) => {
+                assert!([ENODEV, ESHUTDOWN].contains(&ret.status), "{ret:?}");
+                assert_eq!(ret.actual_length, 0);
+                gone += 1;
+            }
+            Reply::Unlink(_) => {}
+        }
+    }
+    assert!(gone > 0);
+    client.expect_fin();
+}
+
+/// The device vanishes at a URB's submission, during a special request, and while URBs are being
+/// cancelled.
+#[test]
+fn unplug_in_the_middle() {
+    let server = Server::start("loopback:fault=vanish@3,loopback,loopback");
+    let mut client = server.attach_to(0);
+    client.submit_all(&vec![Submit::read(SOURCE, 512); 10]);
+    expect_all_gone(client);
+
+    let mut client = server.attach_to(1);
+    client.command(request::SPECIAL_DELAY, 100, 0);
+    let submits = [
+        Submit::read(SILENT, 512),
+        Submit::set_interface(1, 1),
+        Submit::read(SOURCE, 64),
+        Submit::iso_read(ISO_SOURCE, &[64; 2]),
+        Submit::set_interface(1, 0),
+    ];
+    submit_and_wait_until_read(&mut client, &submits);
+    server.bus.unplug(server.busid(1));
+    expect_all_gone(client);
+
+    let mut client = server.attach_to(2);
+    client.command(request::CANCEL_DELAY, 100, 0);
+    let pending = client.submit_all(&vec![Submit::read(SILENT, 512); 2]);
+    client.unlink(pending[0]);
+    submit_and_wait_until_read(&mut client, &[]);
+    server.bus.unplug(server.busid(2));
+    expect_all_gone(client);
+
+    for index in 0..3 {
+        server.bus.replug(server.busid(index));
+        server.assert_serves(index);
+    }
+}
+
+/// The device is told to vanish by a client, which still gets an answer.
+#[test]
+fn vanish_on_request() {
+    let server = Server::start("loopback");
+    let mut client = server.attach();
+    let pending = client.submit(&Submit::read(SILENT, 512));
+    let vanish = Submit::control(setup(request::OUT, request::VANISH, 0, 0, 0), &[]);
+    let vanish = client.submit(&vanish);
+    assert_eq!(client.ret(vanish).status, 0);
+    assert_eq!(client.ret(pending).status, ESHUTDOWN);
+    client.expect_fin();
+    server.wait_released(0);
+}
+
+/// A device is unplugged while it is being opened, and plugged in again under a client's hands.
+#[test]
+fn unplug_while_opening() {
+    let server = Server::start("loopback:fault=slow=100ms");
+    let busid = server.busid(0);
+    let mut client = server.connect();
+    client.send(&import_bytes(busid.as_wire()));
+    // Whether it is noticed before, during or after the import depends on the moment.
+    server.bus.unplug(busid);
+    match word(&client.read(8), 4) {
+        0 => client.read_to_end(),
+        4 => (Vec::new(), Ending::Fin),
+        other => panic!("status {other}"),
+    };
+    server.bus.replug(busid);
+    server.assert_serves(0);
+}
+
+/// Case 75: so many URBs end at once that no single pass could collect them, with one event, and
+/// nothing happens afterwards that would bring another.
+#[test]
+fn reap_edge() {
+    const URBS: usize = 200;
+    let server = Server::start("loopback");
+    let mut client = server.attach();
+    for round in 0..10 {
+        // One write fills what all reads of the loop wait for.
+        let reads = client.submit_all(&vec![Submit::read(LOOP_IN, 1024); URBS]);
+        let data = pattern(round, URBS * 1024);
+        let write = client.submit(&Submit::write(LOOP_OUT, &data));
+        assert_eq!(client.ret(write).actual_length, 1024 * 200);
+        for (&read, part) in reads.iter().zip(data.chunks(1024)) {
+            assert_eq!(client.ret(read).data, part);
+        }
+        // One halt ends all that wait.
+        let reads = client.submit_all(&vec![Submit::read(SILENT, 512); URBS]);
+        client.command(request::HALT, 0, SILENT.into());
+        for &read in &reads {
+            assert_eq!(client.ret(read).status, EPIPE);
+        }
+        client.call_ok(&Submit::clear_halt(SILENT));
+    }
+}
+
+/// Importing and leaving, over and over.
+#[test]
+fn import_and_detach_200_times() {
+    let server = Server::start("loopback");
+    for round in 0..200 {
+        let mut client = server.attach();
+        assert_eq!(client.call_ok(&Submit::read(SOURCE, 64)), pattern(0, 64), "round {round}");
+        client.submit(&Submit::read(SILENT, 64));
+    }
+    assert_eq!(server.bus.open_count(server.busid(0)), 200);
+}
+
+/// A client that leaves before its device is open.
+#[test]
+fn leaving_while_the_device_is_opened() {
+    let server = Server::start("loopback:fault=slow=50ms");
+    for _ in 0..5 {
+        let mut client = server.connect();
+        client.send(&import_bytes(server.busid(0).as_wire()));
+    }
+    server.assert_serves(0);
+}
+
+/// A device that takes its time to open, to be configured, and to cancel, while another streams:
+/// everything there is done long before the first is.
+#[test]
+fn a_slow_device_holds_up_no_other() {
+    /// Beside it, 50 transfers take a hundredth of it.
+    const SLOW_MS: u16 = 3000;
+    let server = Server::start("loopback:fault=slow=3s,loopback,loopback");
+    let mut opening = server.connect();
+    opening.send(&import_bytes(server.busid(0).as_wire()));
+    let mut busy = server.connect();
+    busy.send(&import_bytes(server.busid(0).as_wire()));
+    assert_eq!(word(&busy.read(8), 4), 2, "it is being opened for another");
+    let mut special = server.attach_to(1);
+    special.command(request::SPECIAL_DELAY, SLOW_MS, 0);
+    let slow = special.submit(&Submit::set_interface(1, 1));
+    let mut other = server.attach_to(2);
+    for index in 0..50 {
+        assert_eq!(other.call_ok(&Submit::read(SOURCE, 512)), pattern(index * 512, 512));
+    }
+    assert!(!opening.has_input(), "the other device waited for this one to be opened");
+    assert!(!special.has_input(), "the other device waited for this one's request");
+    assert_eq!(special.ret(slow).status, 0);
+    special.command(request::CANCEL_DELAY, SLOW_MS, 0);
+    let silent = special.submit(&Submit::read(SILENT, 512));
+    let unlink = special.unlink(silent);
+    for index in 50..100 {
+        assert_eq!(other.call_ok(&Submit::read(SOURCE, 512)), pattern(index * 512, 512));
+    }
+    assert!(!special.has_input(), "the other device waited for this one's cancelling");
+    assert_eq!(special.ret_unlink(unlink), support::client::ECONNRESET);
+    assert_eq!(word(&opening.read(320), 4), 0);
+}
+
+/// Waits until a server that was told to stop has begun to: it accepts nobody then.
+fn wait_stopping(server: &Server) {
+    wait_until("nobody is accepted any more", || TcpStream::connect(server.address).is_err());
+}
+
+/// A server that stops with clients in every state: all see the end, and every device is given back
+/// (which the server of these tests checks).
+#[test]
+fn stop_with_clients() {
+    let mut server = Server::start("loopback:count=3,loopback:fault=slow=200ms");
+    let mut clients = Vec::new();
+    clients.push(server.connect());
+    let mut half = server.connect();
+    half.send(&DEVLIST[..5]);
+    clients.push(half);
+    let mut opening = server.connect();
+    opening.send(&import_bytes(server.busid(3).as_wire()));
+    clients.push(server.attach_to(0));
+    let mut busy = server.attach_to(1);
+    keep_busy(&mut busy);
+    clients.push(busy);
+    let mut special = server.attach_to(2);
+    special.command(request::SPECIAL_DELAY, 200, 0);
+    special.submit(&Submit::set_interface(1, 1));
+    special.submit(&Submit::write(SINK, &[0; 100]));
+    clients.push(special);
+    server.begin_stop();
+    for mut client in clients {
+        client.read_to_end();
+    }
+    // Its answer may or may not come first.
+    opening.read_to_end();
+    server.stop();
+}
+
+/// What a client was being told when the server was stopped, it is told to the end.
+#[test]
+fn stop_finishes_the_pdu_being_written() {
+    const LEN: u32 = 16 << 20;
+    let mut server =
+        Server::start_with("loopback", |settings| settings.socket_buffer = Some(64 << 10));
+    let mut client = server.attach();
+    let seqnum = client.submit(&Submit::read(SOURCE, LEN));
+    // One more that has ended, and whose reply may be begun by then or not.
+    client.submit(&Submit::read(SOURCE, LEN));
+    wait_until("the reply has begun", || client.has_input());
+    server.begin_stop();
+    wait_stopping(&server);
+    let ret = client.ret(seqnum);
+    assert!(ret.data == pattern(0, LEN as usize));
+    let (rest, ending) = client.read_to_end();
+    assert!(rest.is_empty() || rest.len() == 48 + LEN as usize, "{} bytes", rest.len());
+    assert_eq!(ending, Ending::Fin);
+    server.stop();
+}
+
+/// A client that reads nothing does not keep the server from stopping for ever.
+#[test]
+fn stop_with_a_client_that_does_not_read() {
+    let server = Server::start("loopback");
+    let mut client = server.attach();
+    client.submit_all(&vec![Submit::read(SOURCE, 1 << 20); 40]);
+    client.read(1);
+    server.stop();
+}
+
+/// Stopping a server that does nothing, and telling it more than once.
+#[test]
+fn stop_at_once() {
+    for _ in 0..20 {
+        let mut server = Server::start("loopback");
+        server.begin_stop();
+        server.begin_stop();
+        server.stop();
     }
 }

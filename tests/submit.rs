@@ -211,6 +211,26 @@ fn large_urbs_wait_for_memory() {
     }
 }
 
+/// A small URB behind one that waits for memory does not overtake it, though there is room for it.
+#[test]
+fn small_urbs_stay_behind_large_ones() {
+    let server = Server::start_with("loopback", |settings| {
+        settings.limits.memory = 4 << 20;
+        settings.limits.urb_len = 1 << 20;
+    });
+    let mut client = server.attach();
+    let lengths = [1 << 20, 16, 700_000, 0, 512, 1 << 20, 1];
+    let lengths: Vec<u32> = lengths.into_iter().cycle().take(70).collect();
+    let reads: Vec<Submit> = lengths.iter().map(|&len| Submit::read(SOURCE, len)).collect();
+    let mut position = 0;
+    for (seqnum, len) in client.submit_all(&reads).into_iter().zip(lengths) {
+        let ret = client.ret(seqnum);
+        assert_eq!((ret.status, ret.actual_length), (0, len));
+        assert!(ret.data == pattern(position, len as usize), "{len} bytes from {position} on");
+        position += u64::from(len);
+    }
+}
+
 /// Case 35.
 #[test]
 fn sg_flag() {

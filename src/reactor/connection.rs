@@ -18,7 +18,7 @@ use usbferry_sys::tcp::{self, PeerSigns};
 
 use super::token::Key;
 use crate::handshake::{Handshake, REQUEST_LEN_MAX, Wish};
-use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::limits::{GONE_TIMEOUT, HANDSHAKE_TIMEOUT};
 use crate::session::{SLICES_MAX, Session, Violation};
 use crate::usb::{Candidate, Port};
 use crate::wire;
@@ -108,6 +108,8 @@ pub(super) struct Connection<C: Candidate> {
     pub(super) queued: bool,
     /// The server stops: what is on its way is written, nothing more is taken.
     pub(super) stopping: bool,
+    /// The device is gone: what the client still sends is thrown away until it closes.
+    farewell: bool,
     /// The handshake's reply, and how much of it was written.
     reply: Vec<u8>,
     reply_written: usize,
@@ -132,6 +134,7 @@ impl<C: Candidate> Connection<C> {
             device_ready: false,
             queued: false,
             stopping: false,
+            farewell: false,
             reply: Vec::new(),
             reply_written: 0,
             written: 0,
@@ -205,6 +208,10 @@ impl<C: Candidate> Connection<C> {
         now: Instant,
         peer_timeout: Duration,
     ) -> Result<bool, End> {
+        if self.farewell {
+            self.reap(now);
+            return Ok(self.serve_finishing(now)? || self.device_ready);
+        }
         let unwritten = self.written;
         self.reap(now);
         let mut reads = READS_PER_TURN;
@@ -219,6 +226,9 @@ impl<C: Candidate> Connection<C> {
         }
         if !self.stopping {
             self.watch_for_stall(self.written != unwritten, now + peer_timeout);
+        }
+        if self.is_device_gone() && self.deadline.is_none() {
+            self.deadline = Some(now + GONE_TIMEOUT);
         }
         Ok(reads == 0 || self.device_ready || self.may_read())
     }
@@ -244,9 +254,15 @@ impl<C: Candidate> Connection<C> {
         }
     }
 
+    /// Whether it has a session whose device is gone.
+    fn is_device_gone(&self) -> bool {
+        matches!(&self.stage, Stage::Attached(session) if session.is_gone())
+    }
+
     /// Why a connection is ended whose deadline has come.
-    pub(super) const fn expiry(&self) -> End {
+    pub(super) fn expiry(&self) -> End {
         match self.stage {
+            _ if self.farewell || self.is_device_gone() => End::Finished,
             Stage::Attached(_) if self.stopping => End::Stopping,
             Stage::Attached(_) => End::Stalled,
             _ => End::TimedOut,
@@ -332,13 +348,14 @@ impl<C: Candidate> Connection<C> {
 
     /// Serves a connection on which nothing more is to come: writes the rest, says so, and waits
     /// for the client to close. Closing first, with bytes of the client unread, would make the
-    /// system reset the connection and could destroy a reply that is still under way.
-    pub(super) fn serve_finishing(&mut self, now: Instant) -> Result<(), End> {
+    /// system reset the connection and could destroy a reply that is still under way. True when
+    /// there is more to read at once.
+    pub(super) fn serve_finishing(&mut self, now: Instant) -> Result<bool, End> {
         self.flush(now)?;
         if !self.is_flushed() {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let Some(stream) = &mut self.stream else { return Ok(false) };
         let _ = stream.shutdown(Shutdown::Write);
         let mut buffer = [0; 4096];
         for _ in 0..READS_PER_TURN {
@@ -351,7 +368,17 @@ impl<C: Candidate> Connection<C> {
                 Err(end) => return Err(end),
             }
         }
-        Ok(())
+        Ok(self.readable)
+    }
+
+    /// The device is gone and all was said: the client is told so in good order, while the device
+    /// is given back.
+    pub(super) fn begin_farewell(&mut self, now: Instant) {
+        self.farewell = true;
+        self.deadline = Some(now + HANDSHAKE_TIMEOUT);
+        if let Some(session) = self.session() {
+            session.begin_teardown();
+        }
     }
 }
 

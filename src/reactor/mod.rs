@@ -10,10 +10,17 @@
 //!                   └──────────── workers ◄───────────┘ jobs: cancel, perform, close
 //! ```
 //!
+//! - `connection`: one client's socket and its stage; - `exports`: what clients ask for in their
+//!   handshake; - `ending`: how connections end and devices come home;
+//! - `net`, `token`, `stop`, `takeover`, `complaints`: sockets, event names, the way to stop it, who
+//!   may take a held device, and the limit of log lines.
+//!
 //! Contract: nothing on this thread sleeps but the one wait. Whatever can, is a worker's.
 
 mod complaints;
 mod connection;
+mod ending;
+mod exports;
 mod net;
 mod stop;
 mod takeover;
@@ -30,19 +37,15 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Waker};
 use slab::Slab;
 
-use crate::handshake::Wish;
-use crate::limits::{
-    ATTACHED_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, DeviceLimits, HANDSHAKE_TIMEOUT,
-    PEER_TIMEOUT_DEFAULT, SHUTDOWN_TIMEOUT,
-};
+use crate::limits::{CONNECTIONS_MAX, DeviceLimits, PEER_TIMEOUT_DEFAULT, SHUTDOWN_TIMEOUT};
 use crate::rules::{Allowed, Selection};
-use crate::session::{Remains, Session, TaskResult};
-use crate::usb::{Backend, Candidate, EventSource, OpenError, Opened};
-use crate::wire::op::{self, OpStatus, UsbDevice};
-use crate::wire::types::DevId;
-use crate::worker::{Done, Inbox, Owner, Scanner, Worker};
+use crate::session::TaskResult;
+use crate::usb::{Backend, Candidate, EventSource};
+use crate::worker::{Done, Inbox, Owner, Scanner};
 use complaints::Complaints;
-use connection::{Connection, End, Stage};
+use connection::{Connection, Stage};
+use exports::Scans;
+pub use net::prepare as prepare_socket;
 pub use stop::StopHandle;
 use stop::StopSource;
 pub use takeover::TakeOver;
@@ -101,18 +104,6 @@ impl Default for Settings {
             takeover: TakeOver::default(),
         }
     }
-}
-
-/// Requests that wait for a scan.
-#[derive(Default)]
-struct Scans {
-    running: bool,
-    /// Served by the scan that is running.
-    waiting: Vec<Key>,
-    /// Came after it began, so they need another.
-    late: Vec<Key>,
-    /// Wait for a device that is being taken from another client.
-    takers: Vec<Key>,
 }
 
 /// The server.
@@ -390,31 +381,6 @@ impl<B: Backend> Reactor<B> {
         entry.insert(connection);
     }
 
-    /// Ends connections that did not get further in time.
-    fn expire(&mut self) {
-        if self.next_deadline.is_none_or(|at| self.now < at) {
-            return;
-        }
-        self.next_deadline = None;
-        let mut expired = Vec::new();
-        for (_, connection) in &self.connections {
-            match connection.deadline {
-                Some(at) if at <= self.now => expired.push(connection.key),
-                deadline => note_deadline(&mut self.next_deadline, deadline),
-            }
-        }
-        for key in expired {
-            let Some(connection) = find(&mut self.connections, key) else { continue };
-            if matches!(connection.stage, Stage::Asked(Wish::Import(_))) {
-                // Its device is being taken from another client, and does not come back.
-                self.refuse_import(key, OpStatus::DeviceBusy);
-                continue;
-            }
-            let end = connection.expiry();
-            self.end(key, &end);
-        }
-    }
-
     /// Queues connections whose devices want to be looked at by now.
     fn queue_due_devices(&mut self) {
         for index in 0..self.attached.len() {
@@ -443,8 +409,8 @@ impl<B: Backend> Reactor<B> {
                 note_deadline(&mut self.next_deadline, connection.deadline);
                 result
             }
-            Stage::Finishing => connection.serve_finishing(now).map(|()| false),
-            Stage::Asked(_) | Stage::Opening(_) | Stage::Returning => Ok(false),
+            Stage::Finishing | Stage::Returning => connection.serve_finishing(now),
+            Stage::Asked(_) | Stage::Opening(_) => Ok(false),
         };
         match result {
             Ok(true) => self.queue(key),
@@ -460,7 +426,9 @@ impl<B: Backend> Reactor<B> {
         let Stage::Attached(session) = &mut connection.stage else { return };
         if session.is_finished() && connection.is_flushed() {
             info!("{}: its device is gone", connection.peer);
-            return self.end(key, &End::Finished);
+            connection.begin_farewell(self.now);
+            note_deadline(&mut self.next_deadline, connection.deadline);
+            return self.queue(key);
         }
         let Stage::Attached(session) = &mut connection.stage else { return };
         let Some(worker) = &connection.worker else { return };
@@ -469,228 +437,6 @@ impl<B: Backend> Reactor<B> {
         } else if session.is_drained() {
             self.give_back(key);
         }
-    }
-
-    /// Ends a connection: at once without a device, else when the device has let go of everything.
-    fn end(&mut self, key: Key, end: &End) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        let busid = connection.busid.map(|busid| busid.to_string()).unwrap_or_default();
-        match end {
-            End::Handshake(_) | End::Violation(_) | End::TimedOut => {
-                if self.complaints.may_complain(self.now) {
-                    warn!("{}: {end}", connection.peer);
-                }
-            }
-            _ if connection.busid.is_some() => info!("{}: {busid}: {end}", connection.peer),
-            _ => debug!("{}: {end}", connection.peer),
-        }
-        connection.deadline = None;
-        if let Some(mut stream) = connection.stream.take() {
-            let _ = self.poll.registry().deregister(&mut stream);
-        }
-        if let Some(session) = connection.session() {
-            session.begin_teardown();
-            self.queue(key);
-        }
-        self.remove_if_over(key);
-    }
-
-    fn remove_if_over(&mut self, key: Key) {
-        if find(&mut self.connections, key).is_some_and(|connection| connection.is_over()) {
-            self.connections.remove(key.index as usize);
-        }
-    }
-
-    /// Has a session's device given back.
-    fn give_back(&mut self, key: Key) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        for fd in connection.device_fds.drain(..) {
-            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-        }
-        self.attached.retain(|&attached| attached != key);
-        let stage = std::mem::replace(&mut connection.stage, Stage::Returning);
-        let (Stage::Attached(session), Some(worker)) = (stage, &connection.worker) else { return };
-        if let Some(remains) = session.into_remains() {
-            worker.close(remains);
-        }
-    }
-
-    /// Asks for a scan on behalf of a connection.
-    fn request_scan(&mut self, key: Key) {
-        if self.scans.running {
-            self.scans.late.push(key);
-        } else {
-            self.scans.running = true;
-            self.scans.waiting.push(key);
-            self.scanner.request();
-        }
-    }
-
-    /// Answers the requests that waited for a scan.
-    fn handle_scanned(&mut self, result: Result<Vec<B::Candidate>, String>) {
-        let candidates = result.unwrap_or_else(|error| {
-            error!("{error}");
-            Vec::new()
-        });
-        self.scans.running = false;
-        for key in std::mem::take(&mut self.scans.waiting) {
-            let Some(connection) = find(&mut self.connections, key) else { continue };
-            match connection.stage {
-                Stage::Asked(Wish::Devlist) => self.answer_devlist(key, &candidates),
-                Stage::Asked(Wish::Import(busid)) => {
-                    let candidate = candidates.iter().find(|candidate| {
-                        let info = candidate.info();
-                        info.device.busid == busid && self.settings.selection.exports(info)
-                    });
-                    match candidate {
-                        Some(candidate) => self.begin_import(key, candidate),
-                        None => {
-                            info!("{}: asks for {busid}, which is not exported", connection.peer);
-                            self.refuse_import(key, OpStatus::NoDevice);
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        for key in std::mem::take(&mut self.scans.late) {
-            self.request_scan(key);
-        }
-    }
-
-    fn answer_devlist(&mut self, key: Key, candidates: &[B::Candidate]) {
-        let listed: Vec<&UsbDevice> = candidates
-            .iter()
-            .map(Candidate::info)
-            .filter(|info| self.settings.selection.exports(info))
-            .map(|info| &info.device)
-            // What a client has is not on offer, as usbipd has it.
-            .filter(|device| !self.is_held(device))
-            .collect();
-        let now = self.now;
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        connection.answer(|out| op::emit_devlist(listed.into_iter(), out));
-        self.finish(key, now);
-    }
-
-    fn is_held(&self, device: &UsbDevice) -> bool {
-        self.connections.iter().any(|(_, connection)| connection.busid == Some(device.busid))
-    }
-
-    fn begin_import(&mut self, key: Key, candidate: &B::Candidate) {
-        let device = &candidate.info().device;
-        if self.is_held(device) {
-            return self.contest(key, device);
-        }
-        if self.connections.iter().filter(|(_, c)| c.busid.is_some()).count() >= ATTACHED_MAX {
-            warn!("{}: {ATTACHED_MAX} devices are attached, which is the most", device.busid);
-            return self.refuse_import(key, OpStatus::NotAvailable);
-        }
-        let limits = self.settings.limits;
-        match Worker::open(key.to_owner(), candidate.clone(), limits, &self.inbox) {
-            Ok(worker) => {
-                let Some(connection) = find(&mut self.connections, key) else { return };
-                connection.deadline = None;
-                connection.worker = Some(worker);
-                connection.busid = Some(device.busid);
-                connection.stage = Stage::Opening(Box::new(device.clone()));
-            }
-            Err(error) => {
-                warn!("{}: the system has no thread for it: {error}", device.busid);
-                self.refuse_import(key, OpStatus::NotAvailable);
-            }
-        }
-    }
-
-    /// Takes a device from the client that has it, if the rules allow that; the new one waits until
-    /// it is given back.
-    fn contest(&mut self, key: Key, device: &UsbDevice) {
-        let held = |connection: &Connection<_>| connection.busid == Some(device.busid);
-        let holder = self.connections.iter().find(|(_, c)| held(c)).map(|(_, c)| c.key);
-        let asker = find(&mut self.connections, key).map(|connection| connection.peer);
-        let (Some(holder), Some(asker)) = (holder, asker) else { return };
-        let policy = self.settings.takeover;
-        let Some(connection) = find(&mut self.connections, holder) else { return };
-        let permitted = policy.permits(connection.peer.ip(), asker.ip(), || connection.signs());
-        // A holder that is on its way out is about to give the device back anyway.
-        if !permitted && connection.stream.is_some() {
-            return self.refuse_import(key, OpStatus::DeviceBusy);
-        }
-        if connection.stream.is_some() {
-            self.end(holder, &End::TakenOver(asker));
-        }
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        connection.deadline = Some(self.now + HANDSHAKE_TIMEOUT);
-        note_deadline(&mut self.next_deadline, connection.deadline);
-        self.scans.takers.push(key);
-    }
-
-    fn refuse_import(&mut self, key: Key, status: OpStatus) {
-        let now = self.now;
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        connection.answer(|out| op::emit_import(Err(status), out));
-        self.finish(key, now);
-    }
-
-    /// Has a connection write its reply and close.
-    fn finish(&mut self, key: Key, now: Instant) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        connection.finish(now);
-        note_deadline(&mut self.next_deadline, connection.deadline);
-        self.queue(key);
-    }
-
-    /// A device was opened for a client, or could not be.
-    fn handle_opened(
-        &mut self,
-        owner: Owner,
-        result: Result<Opened<<B::Candidate as Candidate>::Port>, OpenError>,
-    ) {
-        let key = Key::from_owner(owner);
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        let opened = match result {
-            Ok(opened) => opened,
-            Err(error) => {
-                warn!("{}: {error}", connection.peer);
-                connection.worker = None;
-                connection.busid = None;
-                return self.refuse_opening(key, error.status);
-            }
-        };
-        let Stage::Opening(device) = std::mem::replace(&mut connection.stage, Stage::Returning)
-        else {
-            return;
-        };
-        // Nobody waits for it any more.
-        if connection.stream.is_none() || self.stopping.is_some() {
-            if let Some(worker) = &connection.worker {
-                worker.close(Remains::from(opened));
-            }
-            return;
-        }
-        let devid = DevId::new(device.busnum, device.devnum);
-        let session = Session::new(devid, self.settings.limits, opened);
-        let registry = self.poll.registry();
-        for source in session.event_sources() {
-            match register(registry, source, Source::Device(key)) {
-                Ok(()) => connection.device_fds.push(source.fd),
-                Err(error) => error!("{}: can't watch the device: {error}", device.busid),
-            }
-        }
-        info!(
-            "{}: {}: attached ({:04x}:{:04x})",
-            connection.peer, device.busid, device.id_vendor, device.id_product
-        );
-        connection.answer(|out| op::emit_import(Ok(&device), out));
-        connection.stage = Stage::Attached(Box::new(session));
-        self.attached.push(key);
-        self.queue(key);
-    }
-
-    /// Answers an import whose device could not be opened, if anybody still waits for it.
-    fn refuse_opening(&mut self, key: Key, status: OpStatus) {
-        self.refuse_import(key, status);
-        self.remove_if_over(key);
     }
 
     /// A worker has done a job.
@@ -705,46 +451,6 @@ impl<B: Backend> Reactor<B> {
             session.finish_job(port, result, now);
         }
         self.queue(key);
-    }
-
-    /// A device was given back: it can be imported again.
-    fn handle_closed(&mut self, owner: Owner) {
-        let key = Key::from_owner(owner);
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        if let Some(busid) = connection.busid.take() {
-            info!("{busid}: released");
-        }
-        connection.worker = None;
-        connection.stage = Stage::Finishing;
-        self.remove_if_over(key);
-        // They look at the bus again: the device may have become another meanwhile.
-        for taker in std::mem::take(&mut self.scans.takers) {
-            self.request_scan(taker);
-        }
-    }
-
-    /// Stops: no new clients; those that are there get what was already said to them, then every
-    /// device is given back.
-    fn begin_stop(&mut self) {
-        if self.stopping.is_some() || !self.stop.is_requested() {
-            return;
-        }
-        info!("stopping: giving back every device");
-        self.stopping = Some(self.now);
-        for mut listener in self.listeners.drain(..) {
-            let _ = self.poll.registry().deregister(&mut listener);
-        }
-        let keys: Vec<Key> = self.connections.iter().map(|(_, c)| c.key).collect();
-        for key in keys {
-            let Some(connection) = find(&mut self.connections, key) else { continue };
-            if matches!(connection.stage, Stage::Attached(_)) && connection.stream.is_some() {
-                connection.begin_stop(self.now + DRAIN_TIMEOUT);
-                note_deadline(&mut self.next_deadline, connection.deadline);
-                self.queue(key);
-            } else {
-                self.end(key, &End::Stopping);
-            }
-        }
     }
 }
 

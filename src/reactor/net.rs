@@ -38,8 +38,8 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Prepares a client's socket: it is gone when it shows no sign of life for `peer_timeout`, at
 /// least three seconds. `buffer` is the size of its send and receive buffers in bytes, where the
 /// system's own choice is not wanted. A client whose socket refuses an option is served all the
-/// same.
-pub(super) fn prepare(stream: &TcpStream, peer_timeout: Duration, buffer: Option<usize>) {
+/// same. Public for the benchmarks, whose least server must have the same sockets.
+pub fn prepare(stream: &TcpStream, peer_timeout: Duration, buffer: Option<usize>) {
     let socket = SockRef::from(stream);
     let silence = (peer_timeout / 3).max(SECOND);
     let interval = (peer_timeout.saturating_sub(silence) / KEEPALIVE_PROBES).max(SECOND);

@@ -94,7 +94,11 @@ impl<P: Port> Session<P> {
                 self.lost = true;
             }
         }
-        self.release_held(now);
+        // What is held behind a device that is gone is answered so, not by endpoints it had.
+        self.settle(now);
+        if !self.gone {
+            self.release_held(now);
+        }
     }
 
     /// Forgets a barrier whose request the worker does not have, and returns its URB.

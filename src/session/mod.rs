@@ -45,7 +45,7 @@ use std::time::Instant;
 
 use usbferry_sys::arena::Arena;
 
-use crate::limits::{self, DeviceLimits, URBS_REFUSED_MAX, URBS_WAITING_MAX};
+use crate::limits::{self, DeviceLimits, EARLY_UNLINKS_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Configuration, EventSource, Opened, Performed, Port};
 use crate::wire;
@@ -56,6 +56,7 @@ use endpoints::Endpoints;
 use rx::{Receiver, Stage};
 pub(crate) use tx::SLICES_MAX;
 use tx::TxQueue;
+use unlink::EarlyUnlink;
 use urb::{UrbIndex, UrbState, UrbTable};
 
 /// Why a client's connection can't go on: what it sent is not the protocol.
@@ -176,6 +177,12 @@ pub(crate) struct Session<P: Port> {
     cancels: Vec<u32>,
     /// The list for that job, kept for its memory.
     tokens: Vec<P::CancelToken>,
+    /// The SUBMIT that came last.
+    newest_seqnum: Option<SeqNum>,
+    /// No SUBMIT had a number below that of one before.
+    seqnums_grow: bool,
+    /// UNLINKs that may have overtaken their SUBMITs.
+    early_unlinks: Vec<EarlyUnlink>,
     /// Slots that ended, while they are looked at.
     completed: Vec<u32>,
     /// A call said that the device is gone, which is acted on when the input at hand is done with.
@@ -219,6 +226,9 @@ impl<P: Port> Session<P> {
             held: VecDeque::with_capacity(records),
             cancels: Vec::with_capacity(slots),
             tokens: Vec::with_capacity(slots),
+            newest_seqnum: None,
+            seqnums_grow: true,
+            early_unlinks: Vec::with_capacity(EARLY_UNLINKS_MAX),
             completed: Vec::with_capacity(slots),
             lost: false,
             gone: false,
@@ -238,9 +248,10 @@ impl<P: Port> Session<P> {
     /// When [`Self::reap`] is to be called even without an event. Nothing can be reaped while the
     /// port is away.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let port = self.port.as_ref()?.next_deadline();
+        let early = self.early_unlinks.iter().map(|early| early.until).min();
+        let Some(port) = &self.port else { return early };
         let retry = self.no_memory.map(|(_, retry)| retry);
-        [port, retry].into_iter().flatten().min()
+        [port.next_deadline(), retry, early].into_iter().flatten().min()
     }
 
     /// Takes nothing more from the client; what it asked for before is still answered.
@@ -263,9 +274,17 @@ impl<P: Port> Session<P> {
         !self.tx.is_empty()
     }
 
-    /// Whether the device is gone and all that could be said about it was written.
+    /// Whether the device is gone.
+    pub(crate) const fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Whether the device is gone, what it had was collected, and all that could be said about it
+    /// was written, so that teardown may begin. A refused submit can tell of the end before the
+    /// system gives back what is in flight.
     pub(crate) fn is_finished(&self) -> bool {
-        self.gone && self.tx.is_empty()
+        let in_flight = self.endpoints.any_in_flight(u32::MAX);
+        self.gone && !self.tearing_down && !in_flight && self.tx.is_empty()
     }
 
     /// Room for bytes from the client: the rest of a payload, then a scratch buffer. Either may be
@@ -297,12 +316,15 @@ impl<P: Port> Session<P> {
             self.rx.received(rest);
         }
         let parsed = self.parse(now);
-        self.settle();
+        self.settle(now);
         parsed
     }
 
     /// Collects what has ended. True when there is more to collect at once.
     pub(crate) fn reap(&mut self, now: Instant) -> bool {
+        if !self.early_unlinks.is_empty() {
+            self.expire_early_unlinks(now);
+        }
         let Some(port) = &mut self.port else { return false };
         let mut completed = std::mem::take(&mut self.completed);
         let reaped = port.reap(now, &mut completed);
@@ -312,7 +334,7 @@ impl<P: Port> Session<P> {
         completed.clear();
         self.completed = completed;
         self.lost |= reaped.gone;
-        self.settle();
+        self.settle(now);
         self.submit_waiting(now);
         reaped.more
     }
@@ -376,7 +398,7 @@ impl<P: Port> Session<P> {
         let (urbs, memory) = (&mut self.urbs, &mut self.memory);
         self.tx.advance(len, |urb| free_record(urbs, memory, urb));
         self.submit_waiting(now);
-        self.settle();
+        self.settle(now);
     }
 
     /// Gives everything up: the client is gone. What the device has is cancelled, what waits is
@@ -387,6 +409,7 @@ impl<P: Port> Session<P> {
         }
         self.tearing_down = true;
         self.rx.stage = Stage::Header;
+        self.early_unlinks.clear();
         self.tx.clear();
         self.held.clear();
         self.drop_barrier();
@@ -427,11 +450,12 @@ impl<P: Port> Session<P> {
     }
 
     /// Acts on a device that is gone: what waits is answered, what it had was reaped.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Instant) {
         if !self.lost || self.gone || self.tearing_down {
             return;
         }
         self.gone = true;
+        self.expire_early_unlinks(now);
         self.held.clear();
         if let Some(urb) = self.drop_barrier() {
             self.finish(urb, Status::ENODEV, 0);

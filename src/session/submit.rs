@@ -46,7 +46,7 @@ impl<P: Port> Session<P> {
                     let Some(header) = self.rx.take_array::<HEADER_LEN>() else { return Ok(()) };
                     match Command::parse(header)? {
                         Command::Submit(submit) => self.begin_submit(submit, now)?,
-                        Command::Unlink(unlink) => self.handle_unlink(&unlink)?,
+                        Command::Unlink(unlink) => self.handle_unlink(&unlink, now)?,
                     }
                 }
                 _ if !self.rx.has_unparsed() => return Ok(()),
@@ -96,12 +96,18 @@ impl<P: Port> Session<P> {
             return Err(Violation::TooLong(submit.transfer_buffer_length));
         }
         let packets = self.packets_that_follow(&submit)?;
+        let early_unlink = self.note_submit(submit.seqnum);
         let refused = self.urbs.free() <= URBS_REFUSED_MAX || too_long;
         let behind_barrier = self.is_behind_barrier();
         let urb = self.urbs.insert(submit, packets);
-        let refusal = if refused { Some(Status::ENOMEM) } else { self.judge(urb, behind_barrier) };
+        let refusal = match (early_unlink, refused) {
+            (Some(_), _) => Some(Status::ECONNRESET),
+            (None, true) => Some(Status::ENOMEM),
+            (None, false) => self.judge(urb, behind_barrier),
+        };
         let record = self.urbs.get_mut(urb);
         (record.refusal, record.behind_barrier) = (refusal, behind_barrier);
+        record.unlink = early_unlink;
         self.begin_payload(urb, now);
         Ok(())
     }

@@ -356,6 +356,37 @@ fn every_row_of_the_unlink_table() {
 }
 
 #[test]
+fn an_unlink_that_overtakes_its_submit_waits_for_it() {
+    let mut rig = Rig::new();
+    rig.submit(10, 0x81, 64);
+    rig.unlink(12, 11);
+    rig.expect_silence();
+    // The SUBMIT is here at last: the device never sees it.
+    let submit = submit(11, 0x01, 5);
+    rig.send(&Command::Submit(submit), &[1, 2, 3, 4, 5]);
+    rig.expect_unlink(12, Status::ECONNRESET);
+    assert_eq!(rig.port().submitted.len(), 1);
+    rig.expect_silence();
+    // Another does not come.
+    rig.unlink(14, 13);
+    let deadline = rig.session.next_deadline().expect("it does not wait for ever");
+    rig.session.reap(rig.now);
+    rig.expect_silence();
+    rig.now = deadline;
+    rig.session.reap(rig.now);
+    rig.expect_unlink(14, Status::OK);
+    // What came long ago was answered.
+    rig.unlink(15, 9);
+    rig.expect_unlink(15, Status::OK);
+    // A device that goes answers for SUBMITs that can't come any more.
+    rig.unlink(17, 16);
+    rig.port().gone = true;
+    rig.session.reap(rig.now);
+    rig.expect_unlink(17, Status::OK);
+    rig.finish();
+}
+
+#[test]
 fn unlinks_are_answered_while_the_port_is_away() {
     let mut rig = Rig::new();
     rig.send(&set_interface(1, 1), &[]);
@@ -531,7 +562,7 @@ fn any_cut_of_the_stream_gives_the_same_result() {
         stream.extend(header);
         stream.extend((0..9000u32).map(|i| u8::try_from((i + seqnum) % 251).unwrap()));
     }
-    let unlink = CmdUnlink { seqnum: SeqNum(50), devid: DEVID, target: SeqNum(40) };
+    let unlink = CmdUnlink { seqnum: SeqNum(50), devid: DEVID, target: SeqNum(u32::MAX) };
     Command::Unlink(unlink).emit(&mut header);
     stream.extend(header);
     for step in [1, 7, 47, 48, 49, 1000, 4096, 9048, 100_000] {

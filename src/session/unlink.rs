@@ -7,28 +7,58 @@
 //! | the URB is                       | answer                                               |
 //! |----------------------------------|------------------------------------------------------|
 //! | unknown, or was answered         | RET_UNLINK(0)                                        |
+//! | yet to come (see below)          | RET_UNLINK(-ECONNRESET) when it is here; RET_UNLINK(0) if it does not come |
 //! | ended, its reply not yet written | RET_UNLINK(0), behind that reply                     |
 //! | waiting, or behind a barrier     | RET_UNLINK(-ECONNRESET), no RET_SUBMIT               |
 //! | being performed by the host      | the same; what comes of it is dropped                |
 //! | with the device, ends cancelled  | the same                                             |
 //! | with the device, ends otherwise  | RET_SUBMIT, then RET_UNLINK(0): no data is lost      |
 //! | unlinked a second time           | RET_UNLINK(0)                                        |
+//!
+//! An UNLINK can overtake its SUBMIT: Linux's sending thread looks for SUBMITs, finds none, and then
+//! for UNLINKs (`vhci_tx_loop`), and meanwhile another thread may have queued one of each. Answered
+//! at once, the client would give the URB back, then send it, and take our RET_SUBMIT for an error.
+//! Its numbers only grow, so the UNLINK of one above all that came is kept until that comes. A
+//! client whose numbers do not grow is answered at once.
+
+use std::time::Instant;
 
 use super::urb::{UrbIndex, UrbState};
 use super::{Session, Violation, free_record};
+use crate::limits::{EARLY_UNLINK_TIMEOUT, EARLY_UNLINKS_MAX};
 use crate::usb::Port;
 use crate::wire::pdu::CmdUnlink;
 use crate::wire::status::Status;
 use crate::wire::types::SeqNum;
 
+/// Whether `one` is above `other` on a counter that wraps.
+const fn is_above(one: SeqNum, other: SeqNum) -> bool {
+    const HALF: u32 = 1 << 31;
+    let ahead = one.0.wrapping_sub(other.0);
+    ahead != 0 && ahead < HALF
+}
+
+/// An UNLINK that may have overtaken its SUBMIT.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EarlyUnlink {
+    target: SeqNum,
+    pub(super) seqnum: SeqNum,
+    /// When it is answered all the same.
+    pub(super) until: Instant,
+}
+
 impl<P: Port> Session<P> {
     /// Takes up an UNLINK.
-    pub(super) fn handle_unlink(&mut self, unlink: &CmdUnlink) -> Result<(), Violation> {
+    pub(super) fn handle_unlink(
+        &mut self,
+        unlink: &CmdUnlink,
+        now: Instant,
+    ) -> Result<(), Violation> {
         if unlink.devid != self.devid {
             return Err(Violation::WrongDevice(unlink.devid));
         }
         let Some(urb) = self.urbs.find(unlink.target) else {
-            self.tx.push_unlink(unlink.seqnum, Status::OK);
+            self.unlink_unknown(unlink, now);
             return Ok(());
         };
         match self.urbs.get(urb).state {
@@ -55,6 +85,46 @@ impl<P: Port> Session<P> {
             }
         }
         Ok(())
+    }
+
+    /// Takes up an UNLINK whose SUBMIT was answered, is yet to come, or never was.
+    fn unlink_unknown(&mut self, unlink: &CmdUnlink, now: Instant) {
+        let known = self.early_unlinks.iter().any(|early| early.target == unlink.target);
+        if !self.is_yet_to_come(unlink) || known || self.early_unlinks.len() == EARLY_UNLINKS_MAX {
+            return self.tx.push_unlink(unlink.seqnum, Status::OK);
+        }
+        let (target, seqnum) = (unlink.target, unlink.seqnum);
+        let until = now + EARLY_UNLINK_TIMEOUT;
+        self.early_unlinks.push(EarlyUnlink { target, seqnum, until });
+    }
+
+    /// Whether the SUBMIT that an UNLINK names may be behind it: its number lies between the newest
+    /// that came and the UNLINK's own, and the client's numbers have only grown so far.
+    fn is_yet_to_come(&self, unlink: &CmdUnlink) -> bool {
+        let newest = self.newest_seqnum.filter(|_| self.seqnums_grow);
+        newest.is_some_and(|newest| {
+            is_above(unlink.target, newest) && is_above(unlink.seqnum, unlink.target)
+        })
+    }
+
+    /// Notes a SUBMIT, and returns the UNLINK that came before it.
+    pub(super) fn note_submit(&mut self, seqnum: SeqNum) -> Option<SeqNum> {
+        self.seqnums_grow &= self.newest_seqnum.is_none_or(|newest| is_above(seqnum, newest));
+        self.newest_seqnum = Some(seqnum);
+        let index = self.early_unlinks.iter().position(|early| early.target == seqnum)?;
+        Some(self.early_unlinks.swap_remove(index).seqnum)
+    }
+
+    /// Answers UNLINKs whose SUBMITs did not come by `now`, or will not come any more.
+    pub(super) fn expire_early_unlinks(&mut self, now: Instant) {
+        let (tx, none_comes) = (&mut self.tx, self.gone);
+        self.early_unlinks.retain(|early| {
+            let waits = now < early.until && !none_comes;
+            if !waits {
+                tx.push_unlink(early.seqnum, Status::OK);
+            }
+            waits
+        });
     }
 
     /// Has a transfer cancelled by the next job.

@@ -54,11 +54,17 @@ impl Debt {
     }
 }
 
-/// Where the files are: a place that a restart of the machine empties, as it does drivers.
+/// Where the files are: a place that a restart of the machine empties, as it does drivers. A service
+/// manager can say which (systemd.exec, `RuntimeDirectory=`).
 fn directory() -> Option<PathBuf> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let places = [Some(PathBuf::from("/run")), runtime];
-    places.into_iter().flatten().map(|place| place.join("usbferry")).find(|directory| {
+    let place = |variable| std::env::var_os(variable).map(PathBuf::from);
+    let subdirectory = |place: PathBuf| place.join("usbferry");
+    let places = [
+        place("RUNTIME_DIRECTORY"),
+        Some(PathBuf::from("/run/usbferry")),
+        place("XDG_RUNTIME_DIR").map(subdirectory),
+    ];
+    places.into_iter().flatten().find(|directory| {
         // Only what belongs to this user alone: others must not name devices for us.
         use std::os::unix::fs::DirBuilderExt;
         let made = fs::DirBuilder::new().mode(0o700).create(directory);
@@ -133,8 +139,10 @@ fn take_debt(path: &Path) -> Option<Debt> {
     file.try_lock().ok()?;
     let mut line = String::new();
     file.read_to_string(&mut line).ok()?;
+    // What is none stays: the directory may not be ours alone.
+    let debt = Debt::from_line(&line)?;
     fs::remove_file(path).ok()?;
-    Debt::from_line(&line)
+    Some(debt)
 }
 
 #[cfg(test)]
@@ -173,6 +181,9 @@ mod tests {
         killed.file.unlock().unwrap();
         assert_eq!(take_debts_in(&directory), [debt()]);
         assert!(!path.exists(), "it is settled once");
+        fs::write(directory.join("notes"), "somebody else's").unwrap();
+        assert_eq!(take_debts_in(&directory), []);
+        assert!(directory.join("notes").exists());
         fs::remove_dir_all(directory).unwrap();
     }
 

@@ -8,14 +8,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use usbferry::usb::sim::loopback::request::{self, Counters};
 use usbferry::wire::types::BusId;
 
-use super::DEADLINE;
 use super::submit::{Descriptor, IN, Submit, setup, unlink_bytes};
+use super::{DEADLINE, log};
 
 pub(crate) const EPIPE: i32 = -32;
 pub(crate) const EXDEV: i32 = -18;
@@ -97,7 +99,7 @@ pub(crate) struct MiniClient {
 
 impl MiniClient {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the server accepts");
+        let stream = open(address);
         stream.set_nodelay(true).expect("a TCP socket");
         stream.set_read_timeout(Some(DEADLINE)).expect("a time that is not zero");
         stream.set_write_timeout(Some(DEADLINE)).expect("a time that is not zero");
@@ -290,6 +292,11 @@ impl MiniClient {
         self.sent.contains_key(&seqnum)
     }
 
+    /// Whether the answer to this UNLINK is waited for.
+    pub(crate) fn awaits_unlink(&self, seqnum: u32) -> bool {
+        self.unlinks.contains_key(&seqnum)
+    }
+
     /// The next reply.
     pub(crate) fn reply(&mut self) -> Reply {
         let header = self.read(48);
@@ -416,6 +423,23 @@ impl MiniClient {
     pub(crate) fn set_interface(&mut self, interface: u16, alternate: u16) {
         self.call_ok(&Submit::set_interface(interface, alternate));
     }
+}
+
+/// Connects. Where the log is looked at, and the system is Linux, from a loopback address that no
+/// other client has: a port alone may be used again at once, and then the log would not say who is
+/// meant.
+fn open(address: SocketAddr) -> TcpStream {
+    static CLIENTS: AtomicU32 = AtomicU32::new(0);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+    if cfg!(target_os = "linux") && address.ip() == Ipv4Addr::LOCALHOST && log::is_kept() {
+        let number = CLIENTS.fetch_add(1, Ordering::Relaxed) % (1 << 16);
+        let own = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 0)) + number);
+        socket.bind(&SocketAddr::from((own, 0)).into()).expect("all of 127.0.0.0/8 is ours");
+    }
+    socket.connect(&address.into()).expect("the server accepts");
+    let stream = TcpStream::from(socket);
+    log::forget(stream.local_addr().expect("it is connected"));
+    stream
 }
 
 /// Judges a reply as the client's kernel would.

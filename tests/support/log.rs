@@ -9,6 +9,9 @@ struct Kept(Mutex<Vec<(Level, String)>>);
 
 static KEPT: Kept = Kept(Mutex::new(Vec::new()));
 
+/// Done when it is kept.
+static KEEP: Once = Once::new();
+
 impl Kept {
     fn lines(&self) -> MutexGuard<'_, Vec<(Level, String)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -29,11 +32,21 @@ impl Log for Kept {
 
 /// Keeps what is logged from now on, at info and above.
 pub(crate) fn keep() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+    KEEP.call_once(|| {
         log::set_logger(&KEPT).expect("nobody else logs here");
         log::set_max_level(LevelFilter::Info);
     });
+}
+
+/// Whether what is logged is kept.
+pub(crate) fn is_kept() -> bool {
+    KEEP.is_completed()
+}
+
+/// Forgets what was said about an earlier client of a test before, which had the same address.
+pub(crate) fn forget(client: SocketAddr) {
+    let start = format!("{client}: ");
+    KEPT.lines().retain(|(_, line)| !line.starts_with(&start));
 }
 
 /// The warnings and errors about a client.

@@ -22,18 +22,22 @@
 //! | 70, 71, 74, 75 | `lifecycle.rs` |
 //!
 //! Memory that stays bounded (46, 67, 73) is shown by `no_alloc.rs`: once a device is attached
-//! nothing allocates, whatever the client claims or leaves unread.
+//! nothing allocates, whatever the client claims or leaves unread. What no single case names,
+//! `simulation.rs` meets by chance. `libusb.rs` has the same server on the real libusb, `peers.rs`
+//! clients that are in each other's way.
 //!
 //! Of these, some have a part that needs more than simulated devices:
-//! - 34 `big_bulk`, usbfs out of memory: the simulated bus has no quota; the kernel test has it.
+//! - 34 `big_bulk`, usbfs out of memory: the simulated bus has no quota. `libusb.rs` has one
+//!   (`memory_that_is_used_up_delays_and_does_not_fail`).
 //! - 51 `set_interface_inflight`, status 0 with 0 bytes: what usbfs does to URBs that it kills; the
 //!   kernel test has it. Here it is shown that they have ended before the request is performed.
-//! - 54 `clear_halt`, the host controller's data toggle: there is none in a simulation; the sink's
+//! - 54 `clear_halt`, the host controller's data toggle: there is none in a simulation; the source's
 //!   stream starts anew instead.
 //! - 71 `client_rst_busy`, usbfs quota and `dev_mem_free`: as 34. Here all URBs come home, which
 //!   the server asserts before it closes a device.
 //! - 72 `client_vanishes`: packets can't be made to vanish on a loopback interface without
-//!   privileges. What is shown is that the kernel watches the connection.
+//!   privileges. What is shown is that the kernel watches an idle connection; one that takes no
+//!   bytes is `a_client_that_accepts_no_byte_is_dropped` in `peers.rs`.
 //! - 75 `reap_edge`: libusb's 26 URBs a pass are libusb's; here one event brings hundreds.
 
 #![allow(dead_code, reason = "each test file uses its part")]

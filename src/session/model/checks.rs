@@ -159,7 +159,8 @@ impl World {
             return;
         }
         if !self.session.is_held_up() && !self.session.gone {
-            self.client.check_unlinks_are_answered();
+            let early = self.session.early_unlinks.iter().map(|early| early.seqnum);
+            self.client.check_unlinks_are_answered(&early.collect::<Vec<_>>());
         }
         if self.session.port.is_some() && !self.retries_later {
             self.session.submit_waiting(self.now);

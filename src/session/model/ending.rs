@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::world::{Away, World};
+use crate::limits::EARLY_UNLINK_TIMEOUT;
 use crate::session::urb::UrbState;
 
 /// Rounds after which everything must have ended: each ends all that is in flight.
@@ -55,7 +56,8 @@ impl World {
         for slot in self.port().in_flight() {
             self.end(slot, 3, 0);
         }
-        self.now += Duration::from_millis(20);
+        // Long enough for UNLINKs of SUBMITs that do not come, too.
+        self.now += EARLY_UNLINK_TIMEOUT;
         self.reap(u8::MAX);
         self.keep_deadline();
         if self.session.is_held_up() && self.session.wants_input() {

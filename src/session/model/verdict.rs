@@ -65,12 +65,12 @@ pub(super) fn judge(sent: &Sent, configuration: Option<&Configuration>, urb_len:
     // A URB with packets is isochronous and no other is.
     let of_other_type = transfer_type != TransferType::Control
         && sent.packets.is_empty() == (transfer_type == TransferType::Isochronous);
-    let other_type = of_other_type.then_some(Status::EINVAL);
-    let refusal = other_type.or(refused).or_else(|| match transfer_type {
-        TransferType::Control => judge_control(sent),
-        TransferType::Isochronous => judge_packets(sent),
-        _ => None,
-    });
+    let refusal =
+        of_other_type.then_some(Status::EINVAL).or(refused).or_else(|| match transfer_type {
+            TransferType::Control => judge_control(sent),
+            TransferType::Isochronous => judge_packets(sent),
+            _ => None,
+        });
     match (refusal, sent.kind) {
         (Some(status), _) => Verdict::Refused(status),
         (None, Kind::Special(request)) if transfer_type == TransferType::Control => {

@@ -60,6 +60,8 @@ wait_for() { # seconds, what for, command...
   done
 }
 
+process_gone() { ! kill -0 "$1" 2> /dev/null; }
+
 # ---- Devices: which is which -----------------------------------------------------------------------
 # Attached over loopback, a device exists twice in one guest. A device that came through vhci has
 # vhci in its real path. All names here are sysfs names: 2-1 for a device, 2-1:1.0 an interface.
@@ -212,7 +214,7 @@ simulated_busid() {
 stop_server() { # [port]
   local port=${1:-3240} pid status=0 busid
   step "stop the server on port $port"
-  pid=$(awk -v port="$port" '$2 == port {print $1}' "$state/servers")
+  pid=$(server_pid "$port")
   sed -i "/ $port\$/d" "$state/servers"
   kill -TERM "$pid"
   # A server that stays is killed, and its status says so.
@@ -232,6 +234,20 @@ stop_server() { # [port]
 }
 
 server_running() { [[ -s $state/servers ]]; }
+
+server_pid() { # [port]
+  awk -v port="${1:-3240}" '$2 == port {print $1}' "$state/servers"
+}
+
+# The server dies as by the hand of the kernel: nothing is given back by itself.
+kill_server() { # [port]
+  local pid
+  step "kill the server"
+  pid=$(server_pid "${1:-3240}")
+  sed -i "/ ${1:-3240}\$/d" "$state/servers"
+  kill -KILL "$pid"
+  wait "$pid" 2> /dev/null || true
+}
 
 # After a detach the device must be free on the server's side: with usbferry the local driver has
 # it again at once; usbipd keeps it with usbip-host until it is unbound.
@@ -309,3 +325,76 @@ detach() { # device
 }
 
 device_gone() { [[ ! -e /sys/bus/usb/devices/$1 ]]; }
+
+# ---- The client without a kernel ------------------------------------------------------------------
+
+usbip_py() { # host, command...
+  python3 "$vm/guest/usbip.py" "$@"
+}
+
+# Runs load.py, which imports the device and keeps URBs in flight; its process is $load.
+start_load() { # command that runs it or '', argument of load.py...
+  local within=$1
+  shift
+  step "load.py $*"
+  : > "$state/load"
+  $within python3 "$vm/guest/load.py" "$@" > "$state/load" 2>&1 &
+  load=$!
+  wait_for 30 "load.py to run" load_running_or_dead
+  grep -qx running "$state/load" || fail "load.py ended: $(tail -n 1 "$state/load")"
+}
+load_running_or_dead() { grep -qx running "$state/load" || ! kill -0 "$load" 2> /dev/null; }
+
+# Starts to ask for the device again and again until it can be imported; `came_free` has the result.
+await_free() { # busid, seconds
+  usbip_py 127.0.0.1 await "$1" $(($2 * patience)) > "$state/await" 2>&1 &
+  await=$!
+  wait_for 20 "the device to be busy" grep -q busy "$state/await"
+}
+
+# The seconds from a time (of EPOCHREALTIME) until the import; fails if they are more than a bound.
+came_free() { # since, bound
+  local free elapsed
+  wait "$await" || fail "not free again: $(tail -n 1 "$state/await")"
+  free=$(sed -n 's/^free //p' "$state/await")
+  elapsed=$(seconds_between "$1" "$free")
+  note "importable again after $elapsed s"
+  awk "BEGIN {exit !($elapsed <= $2)}" || fail "importable again only after $elapsed s, not $2"
+}
+
+seconds_between() { awk "BEGIN {printf \"%.2f\", $2 - $1}"; }
+
+# ---- What a leak would make grow --------------------------------------------------------------------
+
+# Descriptors and threads of the server, and what usbfs has left for programs.
+server_holds() { # local device to ask usbfs by
+  local pid descriptors threads
+  pid=$(server_pid)
+  descriptors=(/proc/"$pid"/fd/*)
+  threads=(/proc/"$pid"/task/*)
+  echo "${#descriptors[@]} descriptors, ${#threads[@]} threads, $(
+    python3 "$vm/guest/usbfs.py" free "$1") bytes of usbfs free"
+}
+
+server_memory() { # VmRSS (now) or VmHWM (most): KiB
+  sed -n "s/^$1:[^0-9]*\([0-9]*\) kB$/\1/p" "/proc/$(server_pid)/status"
+}
+
+# ---- Tasks that are stuck ---------------------------------------------------------------------------
+
+# Tasks that sleep uninterruptibly now.
+sleeping_tasks() {
+  local stat
+  for stat in /proc/[0-9]*/task/*/stat; do
+    read -r stat < "$stat" || continue
+    [[ $stat != *') D '* ]] || echo "${stat%%)*})"
+  done 2> /dev/null
+}
+
+# Those that do so now and three seconds later.
+stuck_tasks() {
+  sleeping_tasks | sort > "$state/sleeping"
+  [[ -s $state/sleeping ]] || return 0
+  sleep 3
+  comm -12 "$state/sleeping" <(sleeping_tasks | sort)
+}

@@ -1,0 +1,204 @@
+//! Measures rows: subject and baseline in turn, in pairs, so that whatever else the machine does
+//! meets both.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use usbferry_load::client::Client;
+use usbferry_load::flow::Flow;
+use usbferry_load::pdu::Submit;
+use usbferry_load::process::{self, Usage};
+use usbferry_load::run::{self, Moment, Outcome};
+use usbferry_load::workload::{Check, Workload};
+
+use super::rows::{On, Row, Run};
+use super::server::Server;
+use super::settings::{Cores, Settings, pin};
+use super::syscalls::Counter;
+
+/// Bytes and depth of what a client asks for that then does not read.
+const UNREAD: (usize, usize) = (128 << 10, 64);
+
+/// The device it has.
+const UNREAD_BUSID: &str = "1-65";
+
+/// One measurement.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) outcome: Outcome,
+    /// What the server used.
+    pub(crate) server: Option<Usage>,
+    /// The most memory it had.
+    pub(crate) memory: Option<u64>,
+}
+
+/// All measurements of a row.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    pub(crate) row: Row,
+    /// Subject and baseline.
+    pub(crate) pairs: Vec<(Sample, Sample)>,
+    /// System calls of the server a URB, usbfs's ioctls not among them.
+    pub(crate) syscalls: Option<f64>,
+    /// usbfs's ioctls a URB, where there is one.
+    pub(crate) ioctls: Option<f64>,
+}
+
+/// What answers usbfs's calls: how often it was asked, and how many system calls of the server were
+/// its own.
+pub(crate) trait Usbfs {
+    /// Calls since the server was started, and system calls.
+    fn counted(&self) -> [u64; 2];
+}
+
+/// The servers of a run, and how to look at them.
+pub(crate) struct Bench<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) usbferry: Server,
+    pub(crate) busy_polling: Server,
+    pub(crate) ceiling: Server,
+    /// What usbferry's IN data is.
+    pub(crate) check: Check,
+    pub(crate) usbfs: Option<&'a dyn Usbfs>,
+    pub(crate) scratch: PathBuf,
+}
+
+impl Bench<'_> {
+    fn server(&self, on: On) -> &Server {
+        match on {
+            On::Usbferry => &self.usbferry,
+            On::BusyPolling => &self.busy_polling,
+            On::Ceiling => &self.ceiling,
+        }
+    }
+
+    /// Measures a row.
+    pub(crate) fn row(&self, row: &Row) -> Result<Measured, String> {
+        let explain = |run: &Run, error| format!("{}: {:?}: {error}", row.name, run.on);
+        let mut pairs = Vec::new();
+        for number in 0..self.settings.pairs.max(1) {
+            let [first, second] = if number % 2 == 0 {
+                [&row.subject, &row.baseline]
+            } else {
+                [&row.baseline, &row.subject]
+            };
+            self.place(row);
+            let one = self.sample(first, &mut |_| {}).map_err(|error| explain(first, error))?;
+            let other = self.sample(second, &mut |_| {}).map_err(|error| explain(second, error))?;
+            pairs.push(if number % 2 == 0 { (one, other) } else { (other, one) });
+        }
+        let (syscalls, ioctls) =
+            self.count(&row.subject).map_err(|error| explain(&row.subject, error))?;
+        Ok(Measured { row: row.clone(), pairs, syscalls, ioctls })
+    }
+
+    /// Puts client and servers where they belong.
+    fn place(&self, row: &Row) {
+        // A server that never sleeps would have the one processor for itself.
+        let busy = row.subject.on == On::BusyPolling;
+        let cores = if busy { Cores::Two } else { self.settings.cores };
+        let (client, server) = match cores {
+            Cores::Any => return,
+            Cores::One => (0, 0),
+            Cores::Two => (1, 0),
+        };
+        let mut placed = pin(std::process::id(), client);
+        for run in [row.subject, row.baseline] {
+            placed &= pin(self.server(run.on).pid(), server);
+        }
+        if !placed {
+            eprintln!("{}: processes can't be bound to processors here", row.name);
+        }
+    }
+
+    /// Runs a load once; `look` is called at both ends of the time that counts.
+    fn sample(&self, load: &Run, look: &mut dyn FnMut(Moment)) -> io::Result<Sample> {
+        let server = self.server(load.on);
+        let stalled = if load.stalled { Some(unread(&server.address)?) } else { None };
+        let mut flows = Vec::new();
+        for session in 0..load.sessions {
+            flows.push(self.attach(load, &format!("1-{}", session + 1))?);
+        }
+        process::reset_peak(server.pid());
+        let mut usages = [None; 2];
+        let outcome = run::run(&mut flows, load.workload.depth, self.settings.plan, |moment| {
+            look(moment);
+            usages[usize::from(moment == Moment::End)] = process::usage(server.pid());
+        })?;
+        let memory = process::peak_memory(server.pid());
+        drop(stalled);
+        for flow in flows {
+            self.finish(load, flow)?;
+        }
+        let server = usages[0].zip(usages[1]).map(|(before, after)| after.since(before));
+        Ok(Sample { outcome, server, memory })
+    }
+
+    fn attach(&self, load: &Run, busid: &str) -> io::Result<Flow> {
+        let server = self.server(load.on);
+        let mut client = Client::attach_when_free(&*server.address, busid)
+            .map_err(|error| io::Error::other(format!("{busid}: {error}")))?;
+        if load.workload.packets().is_some() {
+            client.set_interface(1, 1)?;
+        }
+        client.clear_counters()?;
+        if let Some(bytes) = self.settings.client_buffer {
+            client.set_send_buffer(bytes)?;
+        }
+        let check = if load.on == On::Ceiling { Check::Length } else { self.check };
+        Flow::new(client, load.workload, check)
+    }
+
+    /// Looks whether all that a session sent has reached the device, and ends it.
+    fn finish(&self, load: &Run, flow: Flow) -> io::Result<()> {
+        let Workload { endpoint, .. } = load.workload;
+        let (urbs, bytes) = (flow.answered(), flow.answered() * load.workload.len() as u64);
+        if load.on == On::Ceiling || load.workload.is_in() {
+            return Ok(());
+        }
+        let counted = flow.into_client().counters(endpoint)?;
+        if counted == [bytes, urbs, 0] {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "the device got {counted:?} bytes, URBs and wrong bytes instead of {bytes}, {urbs}, 0"
+        )))
+    }
+
+    /// Counts system calls: once more, because counting is not for nothing.
+    fn count(&self, load: &Run) -> io::Result<(Option<f64>, Option<f64>)> {
+        let mut counter = Counter::start(self.server(load.on).pid(), &self.scratch);
+        let mut counts = [[0; 2]; 2];
+        let sample = self.sample(load, &mut |moment| {
+            counts[usize::from(moment == Moment::End)] =
+                self.usbfs.map(Usbfs::counted).unwrap_or_default();
+            match (&mut counter, moment) {
+                (Some(counter), Moment::Start) => drop(counter.enable()),
+                (Some(counter), Moment::End) => drop(counter.disable()),
+                (None, _) => {}
+            }
+        })?;
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let each = |calls: u64| calls as f64 / sample.outcome.urbs.max(1) as f64;
+        let [ioctls, own] = [0, 1].map(|what| counts[1][what] - counts[0][what]);
+        let syscalls = counter.and_then(Counter::finish);
+        let syscalls = syscalls.map(|calls| each(calls.saturating_sub(own)));
+        Ok((syscalls, self.usbfs.map(|_| each(ioctls))))
+    }
+}
+
+/// A client that asks for much and reads nothing.
+fn unread(server: &str) -> io::Result<Client> {
+    let (len, depth) = UNREAD;
+    let mut client = Client::attach_when_free(server, UNREAD_BUSID)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    let submit =
+        Submit { seqnum: 0, devid: 0, is_in: true, endpoint: 1, len, packets: 0, setup: [0; 8] };
+    for _ in 0..depth {
+        client.submit(submit, &[])?;
+    }
+    // Time for the socket to fill up.
+    std::thread::sleep(Duration::from_millis(50));
+    Ok(client)
+}

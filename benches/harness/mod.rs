@@ -1,0 +1,107 @@
+//! What the benches of the whole server share: servers as processes, rows of loads, measuring in
+//! pairs against the [`ceiling`], and tables, JSON and plots of what came out.
+//!
+//! The bench itself is the client: its one thread runs the load generator. A bench fails when a
+//! server answers anything wrong; how fast it does is printed, not judged.
+
+pub(crate) mod ceiling;
+pub(crate) mod measure;
+pub(crate) mod plot;
+pub(crate) mod report;
+pub(crate) mod rows;
+pub(crate) mod server;
+pub(crate) mod settings;
+pub(crate) mod syscalls;
+
+use std::fs;
+use std::process::ExitCode;
+
+use measure::Bench;
+use plot::{Line, Panel};
+use report::Figures;
+use rows::Row;
+use settings::Settings;
+
+/// The main function of a bench: is the ceiling's server if that was asked for, else runs `bench`.
+pub(crate) fn main(bench: impl FnOnce(&Settings) -> Result<(), String>) -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let result = if arguments.next().is_some_and(|argument| argument == server::CEILING) {
+        let buffer = arguments.next().and_then(|bytes| bytes.parse().ok());
+        let buffer = buffer.filter(|&bytes: &usize| bytes > 0);
+        ceiling::serve(buffer).map_err(|error| error.to_string())
+    } else {
+        bench(&Settings::read())
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures all rows that are selected, prints them as they come, and writes them down.
+pub(crate) fn measure(name: &str, bench: &Bench<'_>, rows: &[Row]) -> Result<(), String> {
+    let settings = bench.settings;
+    let buffer = |bytes: Option<usize>| {
+        bytes.map_or_else(|| "the system's".to_owned(), |bytes| bytes.to_string())
+    };
+    let how = format!(
+        "{} pairs of {} ms, cores {:?}, socket buffers {}, the ceiling's {}, the client's {}",
+        settings.pairs,
+        settings.plan.time.as_millis(),
+        settings.cores,
+        buffer(settings.socket_buffer),
+        buffer(settings.ceiling_buffer),
+        buffer(settings.client_buffer),
+    );
+    println!("{name}: {how}\n{}", report::head());
+    let mut all = Vec::new();
+    for row in rows.iter().filter(|row| settings.selects(&row.name, row.smoke)) {
+        let figures = Figures::of(&bench.row(row)?);
+        println!("{}", report::line(&figures));
+        all.push(figures);
+    }
+    println!("{}", report::LEGEND);
+    let directory = settings::results()?;
+    write(&directory.join(format!("{name}.json")), &report::json(name, &how, &all))?;
+    write(&directory.join(format!("{name}.svg")), &plot::draw(&panels(&all)))?;
+    println!("written to target/bench/{name}.json and {name}.svg");
+    Ok(())
+}
+
+pub(crate) fn write(path: &std::path::Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Bulk rows by length: the ratio and the throughput, each way.
+fn panels(all: &[Figures]) -> Vec<Panel> {
+    type Figure = fn(&Figures) -> f64;
+    let ratio: Figure = |row| row.ratio.median;
+    let throughput: Figure = |row| row.bytes_per_second() / 1e6;
+    let mut panels = Vec::new();
+    for (what, figure) in [("share of the ceiling", ratio), ("MB/s", throughput)] {
+        for kind in ["bulk-in", "bulk-out"] {
+            panels.push(panel(all, kind, what, figure));
+        }
+    }
+    panels
+}
+
+fn panel(all: &[Figures], kind: &str, what: &str, figure: fn(&Figures) -> f64) -> Panel {
+    let (sizes, depths) = (["64", "512", "4096", "16384", "131072", "1048576"], [1, 4, 16, 64]);
+    let value = |size: &str, depth: i32| {
+        let name = format!("{kind}:{size} d{depth}");
+        all.iter().find(|row| row.name == name).map(figure)
+    };
+    let lines = depths.map(|depth| Line {
+        name: format!("depth {depth}"),
+        values: sizes.map(|size| value(size, depth)).to_vec(),
+    });
+    Panel {
+        title: format!("{kind}: {what}"),
+        steps: ["64", "512", "4K", "16K", "128K", "1M"].map(str::to_owned).to_vec(),
+        lines: lines.into(),
+    }
+}

@@ -1,0 +1,298 @@
+//! What was measured, as figures, a table and JSON.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::measure::{Measured, Sample};
+use super::rows::Target;
+
+/// The middle one, the least and the most of some figures.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
+}
+
+/// A row's figures: of the subject, unless they say otherwise.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    pub(crate) name: String,
+    /// URBs a second; the baseline's too.
+    pub(crate) rate: f64,
+    pub(crate) baseline_rate: f64,
+    /// Bytes of a URB.
+    pub(crate) len: usize,
+    /// Of the rates, pair by pair.
+    pub(crate) ratio: Spread,
+    /// Of the processor time that both sides take for a URB, the baseline's as a share of the
+    /// subject's. What the rates would be if nobody else used the processor and nobody waited.
+    pub(crate) work: Option<f64>,
+    /// p50, p99 and p99.9, in microseconds.
+    pub(crate) turnaround: [f64; 3],
+    /// p50 and p99 as multiples of the baseline's, pair by pair.
+    pub(crate) turnaround_ratio: [f64; 2],
+    /// Microseconds of the server's processor time a URB; the baseline's too.
+    pub(crate) cpu: Option<f64>,
+    pub(crate) baseline_cpu: Option<f64>,
+    pub(crate) switches: Option<f64>,
+    pub(crate) syscalls: Option<f64>,
+    pub(crate) ioctls: Option<f64>,
+    /// Bytes.
+    pub(crate) memory: Option<f64>,
+    /// The load generator's share of a processor.
+    pub(crate) client: Option<f64>,
+    /// The slowest session's share of the mean.
+    pub(crate) slowest: f64,
+    pub(crate) target: Target,
+}
+
+impl Figures {
+    pub(crate) fn of(measured: &Measured) -> Self {
+        let subject = |figure: &dyn Fn(&Sample) -> f64| {
+            spread(measured.pairs.iter().map(|(sample, _)| figure(sample))).median
+        };
+        let baseline = |figure: &dyn Fn(&Sample) -> f64| {
+            spread(measured.pairs.iter().map(|(_, sample)| figure(sample))).median
+        };
+        let ratio = |figure: &dyn Fn(&Sample) -> f64| {
+            spread(measured.pairs.iter().map(|(one, other)| figure(one) / figure(other)))
+        };
+        let at = |per_million: u64| {
+            move |sample: &Sample| micros(sample.outcome.turnaround.quantile(per_million))
+        };
+        let known = |figure: f64| Some(figure).filter(|figure| !figure.is_nan());
+        Self {
+            name: measured.row.name.clone(),
+            rate: subject(&|sample| sample.outcome.rate()),
+            baseline_rate: baseline(&|sample| sample.outcome.rate()),
+            len: measured.row.subject.workload.len(),
+            ratio: ratio(&|sample| sample.outcome.rate()),
+            work: known(
+                spread(measured.pairs.iter().map(|(one, other)| work(other) / work(one))).median,
+            ),
+            turnaround: [500_000, 990_000, 999_000].map(|per_million| subject(&at(per_million))),
+            turnaround_ratio: [500_000, 990_000].map(|per_million| ratio(&at(per_million)).median),
+            cpu: known(subject(&cpu)),
+            baseline_cpu: known(baseline(&cpu)),
+            switches: known(subject(&switches)),
+            syscalls: measured.syscalls,
+            ioctls: measured.ioctls,
+            memory: known(subject(&memory)),
+            client: known(subject(&client)),
+            slowest: subject(&slowest),
+            target: measured.row.target,
+        }
+    }
+
+    pub(crate) fn bytes_per_second(&self) -> f64 {
+        self.rate * float(self.len)
+    }
+
+    /// Seconds of the server's processor time for 10^9 bytes.
+    fn cpu_per_gigabyte(&self) -> Option<f64> {
+        self.cpu.map(|cpu| cpu * 1e3 / float(self.len))
+    }
+
+    /// What was asked for, and whether it was reached.
+    fn verdict(&self) -> Option<(String, bool)> {
+        match self.target {
+            Target::None => None,
+            Target::Rate(least) => Some((format!(">={least}"), self.ratio.median >= least)),
+            Target::Turnaround(p50, p99) => {
+                let [own_p50, own_p99] = self.turnaround_ratio;
+                let reached = own_p50 <= p50 && own_p99 <= p99;
+                Some((format!("p50<={p50} p99<={p99}"), reached))
+            }
+            Target::Fair(least, slowest) => {
+                let reached = self.ratio.median >= least && self.slowest >= slowest;
+                Some((format!(">={least} slowest>={slowest}"), reached))
+            }
+        }
+    }
+}
+
+/// The table's head.
+pub(crate) fn head() -> String {
+    format!(
+        "{:44} {:>9} {:>8} {:>5} {:>11} {:>5} {:>8} {:>8} {:>8} {:>5} {:>5} {:>7} {:>7} {:>6} {:>6} \
+         {:>6} {:>6} {:>6} {:>4}  {}",
+        "row",
+        "URB/s",
+        "MB/s",
+        "ratio",
+        "least-most",
+        "work",
+        "p50 us",
+        "p99 us",
+        "p99.9",
+        "p50 x",
+        "p99 x",
+        "us/URB",
+        "base",
+        "s/GB",
+        "sys",
+        "ioctl",
+        "switch",
+        "MiB",
+        "own%",
+        "target"
+    )
+}
+
+/// A row of the table.
+pub(crate) fn line(figures: &Figures) -> String {
+    let option = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    let verdict = figures.verdict().map_or_else(String::new, |(target, reached)| {
+        format!("{target} {}", if reached { "ok" } else { "MISSED" })
+    });
+    let slowest = if figures.slowest < 1.0 {
+        format!(" (slowest {:.2} of the mean)", figures.slowest)
+    } else {
+        String::new()
+    };
+    let [p50, p99, p999] = figures.turnaround;
+    let [p50_ratio, p99_ratio] = figures.turnaround_ratio;
+    format!(
+        "{:44} {:>9.0} {:>8.1} {:>5.2} {:>5.2}-{:<5.2} {:>5} {:>8.1} {:>8.1} {:>8.1} {:>5.2} {:>5.2} \
+         {:>7} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>4}  {verdict}{slowest}",
+        figures.name,
+        figures.rate,
+        figures.bytes_per_second() / 1e6,
+        figures.ratio.median,
+        figures.ratio.least,
+        figures.ratio.most,
+        option(figures.work, 2),
+        p50,
+        p99,
+        p999,
+        p50_ratio,
+        p99_ratio,
+        option(figures.cpu, 2),
+        option(figures.baseline_cpu, 2),
+        option(figures.cpu_per_gigabyte(), 2),
+        option(figures.syscalls, 2),
+        option(figures.ioctls, 2),
+        option(figures.switches, 2),
+        option(figures.memory.map(|bytes| bytes / f64::from(1 << 20)), 0),
+        option(figures.client.map(|share| share * 100.0), 0),
+    )
+}
+
+/// What the columns are.
+pub(crate) const LEGEND: &str = "\
+ratio: URBs a second as a share of the baseline's, measured in turn: median of the pairs, least
+and most. The baseline is the ceiling unless the row says otherwise. work: the same of the
+processor time that client and server take for a URB, which others on the machine do not change; it
+does not see either side wait. p50 x, p99 x: turnaround as
+multiples of the baseline's. us/URB, base: processor time of the server, and of the baseline's.
+sys: system calls of the server a URB (perf), calls of usbfs left out; ioctl: those. switch: times
+a URB that the server gave up the processor or lost it. own%: the load generator's processor time.";
+
+/// All rows as JSON.
+pub(crate) fn json(name: &str, how: &str, rows: &[Figures]) -> String {
+    let mut out = format!("{{\"bench\":\"{name}\",\"how\":\"{how}\",\"rows\":[\n");
+    for (index, row) in rows.iter().enumerate() {
+        let number = |value: Option<f64>| {
+            let value = value.filter(|value| value.is_finite());
+            value.map_or_else(|| "null".to_owned(), |value| format!("{value:.4}"))
+        };
+        let fields = [
+            ("urbs_per_second", Some(row.rate)),
+            ("baseline_urbs_per_second", Some(row.baseline_rate)),
+            ("bytes_per_second", Some(row.bytes_per_second())),
+            ("ratio", Some(row.ratio.median)),
+            ("ratio_least", Some(row.ratio.least)),
+            ("ratio_most", Some(row.ratio.most)),
+            ("work_ratio", row.work),
+            ("p50_us", Some(row.turnaround[0])),
+            ("p99_us", Some(row.turnaround[1])),
+            ("p999_us", Some(row.turnaround[2])),
+            ("p50_ratio", Some(row.turnaround_ratio[0])),
+            ("p99_ratio", Some(row.turnaround_ratio[1])),
+            ("server_cpu_us_per_urb", row.cpu),
+            ("baseline_cpu_us_per_urb", row.baseline_cpu),
+            ("server_cpu_s_per_gb", row.cpu_per_gigabyte()),
+            ("syscalls_per_urb", row.syscalls),
+            ("usbfs_ioctls_per_urb", row.ioctls),
+            ("switches_per_urb", row.switches),
+            ("peak_memory_bytes", row.memory),
+            ("client_cpu_share", row.client),
+            ("slowest_of_mean", Some(row.slowest)),
+        ];
+        let _ = write!(out, "{{\"row\":\"{}\"", row.name);
+        for (field, value) in fields {
+            let _ = write!(out, ",\"{field}\":{}", number(value));
+        }
+        if let Some((target, reached)) = row.verdict() {
+            let _ = write!(out, ",\"target\":\"{target}\",\"reached\":{reached}");
+        }
+        out.push_str(if index + 1 < rows.len() { "},\n" } else { "}\n" });
+    }
+    out.push_str("]}\n");
+    out
+}
+
+/// The spread of some figures.
+pub(crate) fn spread(figures: impl Iterator<Item = f64>) -> Spread {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    match figures.as_slice() {
+        [] => Spread::default(),
+        [least, ..] => Spread {
+            median: figures[figures.len() / 2],
+            least: *least,
+            most: figures[figures.len() - 1],
+        },
+    }
+}
+
+fn per_urb(sample: &Sample, amount: f64) -> f64 {
+    amount / float(usize::try_from(sample.outcome.urbs.max(1)).unwrap_or(usize::MAX))
+}
+
+/// Processor time of both sides a URB.
+fn work(sample: &Sample) -> f64 {
+    let (server, client) = (sample.server, sample.outcome.own_cpu);
+    match (server, client) {
+        (Some(server), Some(client)) => per_urb(sample, micros(server.cpu + client)),
+        _ => f64::NAN,
+    }
+}
+
+fn cpu(sample: &Sample) -> f64 {
+    sample.server.map_or(f64::NAN, |used| per_urb(sample, micros(used.cpu)))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn switches(sample: &Sample) -> f64 {
+    sample.server.map_or(f64::NAN, |used| per_urb(sample, used.switches as f64))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn memory(sample: &Sample) -> f64 {
+    sample.memory.map_or(f64::NAN, |bytes| bytes as f64)
+}
+
+fn client(sample: &Sample) -> f64 {
+    let outcome = &sample.outcome;
+    outcome.own_cpu.map_or(f64::NAN, |cpu| cpu.as_secs_f64() / outcome.time.as_secs_f64())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn slowest(sample: &Sample) -> f64 {
+    let sessions = &sample.outcome.by_session;
+    let least = sessions.iter().min().copied().unwrap_or(0) as f64;
+    least * sessions.len() as f64 / (sample.outcome.urbs.max(1) as f64)
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+const fn float(number: usize) -> f64 {
+    number as f64
+}

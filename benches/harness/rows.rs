@@ -1,0 +1,145 @@
+//! What is measured, and against what.
+
+use usbferry_load::workload::{Kind, Workload};
+
+/// Which server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum On {
+    /// usbferry as it comes.
+    Usbferry,
+    /// usbferry that looks for work before it sleeps.
+    BusyPolling,
+    /// The least server there can be.
+    Ceiling,
+}
+
+/// A load on a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Run {
+    pub(crate) on: On,
+    pub(crate) workload: Workload,
+    pub(crate) sessions: usize,
+    /// Another client has a device and does not read.
+    pub(crate) stalled: bool,
+}
+
+/// What has to be reached.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Target {
+    /// Nothing is asked of this row.
+    None,
+    /// So much of the baseline's rate.
+    Rate(f64),
+    /// So many times the baseline's p50 and p99 at most.
+    Turnaround(f64, f64),
+    /// So much of the baseline's rate, and the slowest session so much of the mean.
+    Fair(f64, f64),
+}
+
+/// A row: what is measured, and what it is compared with, in turn.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) subject: Run,
+    pub(crate) baseline: Run,
+    pub(crate) target: Target,
+    /// Part of a run of a few seconds.
+    pub(crate) smoke: bool,
+}
+
+const SIZES: [usize; 6] = [64, 512, 4096, 16 << 10, 128 << 10, 1 << 20];
+const DEPTHS: [usize; 4] = [1, 4, 16, 64];
+const PACKETS: [(usize, usize); 5] = [(8, 192), (8, 1024), (32, 1024), (32, 3072), (128, 3072)];
+
+/// Isochronous URBs in flight: drivers keep a few, each of some packets.
+const PACKETS_DEPTH: usize = 8;
+
+/// All rows; `target` says what is asked of a load on one session.
+pub(crate) fn all(target: impl Fn(&Workload) -> Target) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for direction in [Kind::BulkIn as fn(usize) -> Kind, Kind::BulkOut] {
+        for (size, depth) in SIZES.iter().flat_map(|size| DEPTHS.map(|depth| (*size, depth))) {
+            let smoke = matches!((size, depth), (512 | 131_072, 16) | (64, 1));
+            rows.push(against_ceiling(Workload::new(direction(size), depth), &target, smoke));
+        }
+    }
+    for direction in [Kind::IsochronousIn as fn(usize, usize) -> Kind, Kind::IsochronousOut] {
+        for (packets, len) in PACKETS {
+            let workload = Workload::new(direction(packets, len), PACKETS_DEPTH);
+            rows.push(against_ceiling(workload, &target, packets == 32 && len == 1024));
+        }
+    }
+    for depth in [1, 16] {
+        rows.push(against_ceiling(Workload::new(Kind::ControlIn, depth), &target, depth == 1));
+    }
+    rows.push(busy_polling());
+    for workload in [Workload::new(Kind::BulkIn(512), 16), Workload::new(Kind::BulkIn(16 << 10), 4)]
+    {
+        rows.extend(many_sessions(workload));
+    }
+    rows.push(stalled());
+    rows
+}
+
+const fn one(on: On, workload: Workload) -> Run {
+    Run { on, workload, sessions: 1, stalled: false }
+}
+
+fn against_ceiling(workload: Workload, target: impl Fn(&Workload) -> Target, smoke: bool) -> Row {
+    Row {
+        name: format!("{} d{}", workload.kind, workload.depth),
+        subject: one(On::Usbferry, workload),
+        baseline: one(On::Ceiling, workload),
+        target: target(&workload),
+        smoke,
+    }
+}
+
+fn busy_polling() -> Row {
+    let workload = Workload::new(Kind::BulkIn(64), 1);
+    Row {
+        name: format!("{} d1, busy polling", workload.kind),
+        subject: one(On::BusyPolling, workload),
+        baseline: one(On::Ceiling, workload),
+        target: Target::Turnaround(1.0, f64::INFINITY),
+        smoke: false,
+    }
+}
+
+/// Many sessions against as many on the ceiling, and against one.
+fn many_sessions(workload: Workload) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for sessions in [1, 8, 64] {
+        let many = |on| Run { on, workload, sessions, stalled: false };
+        rows.push(Row {
+            name: format!("{} d{}, {sessions} sessions", workload.kind, workload.depth),
+            subject: many(On::Usbferry),
+            baseline: many(On::Ceiling),
+            target: Target::None,
+            smoke: sessions == 8,
+        });
+        if sessions > 1 {
+            rows.push(Row {
+                name: format!("{} d{}, {sessions} against 1", workload.kind, workload.depth),
+                subject: many(On::Usbferry),
+                baseline: one(On::Usbferry, workload),
+                target: Target::Fair(0.95, 0.8),
+                smoke: false,
+            });
+        }
+    }
+    rows
+}
+
+/// Sessions beside one whose client does not read, against the same without it.
+fn stalled() -> Row {
+    let workload = Workload::new(Kind::BulkIn(16 << 10), 4);
+    let run = |stalled| Run { on: On::Usbferry, workload, sessions: 8, stalled };
+    Row {
+        name: format!("{} d4, 8 beside one that does not read", workload.kind),
+        subject: run(true),
+        baseline: run(false),
+        target: Target::Rate(0.95),
+        smoke: true,
+    }
+}

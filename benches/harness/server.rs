@@ -1,0 +1,77 @@
+//! The servers that are measured: processes of their own.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+/// The argument with which a bench is the ceiling's server instead.
+pub(crate) const CEILING: &str = "--serve-ceiling";
+
+/// A server that runs. Killed with the bench.
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) address: String,
+}
+
+impl Server {
+    /// usbferry, with arguments behind `serve` and environment variables.
+    pub(crate) fn usbferry(
+        arguments: &[String],
+        environment: &[(&str, OsString)],
+    ) -> Result<Self, String> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::start(command)
+    }
+
+    /// The least server there can be.
+    pub(crate) fn ceiling(send_buffer: Option<usize>) -> Result<Self, String> {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = Command::new(program);
+        command.arg(CEILING).arg(send_buffer.unwrap_or(0).to_string());
+        Self::start(command)
+    }
+
+    fn start(mut command: Command) -> Result<Self, String> {
+        command.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut process =
+            command.spawn().map_err(|error| format!("the server can't be started: {error}"))?;
+        let stderr = process.stderr.take().ok_or("no pipe from the server")?;
+        let mut lines = BufReader::new(stderr).lines();
+        let mut said = Vec::new();
+        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let address = line.split_once("listening on ").map(|(_, address)| address.to_owned());
+            said.push(line);
+            address
+        });
+        // Whatever it warns of belongs to the results.
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok).filter(|line| is_warning(line)) {
+                eprintln!("{line}");
+            }
+        });
+        let server = Self { process, address: address.unwrap_or_default() };
+        if server.address.is_empty() {
+            return Err(format!("the server does not listen:\n{}", said.join("\n")));
+        }
+        Ok(server)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn is_warning(line: &str) -> bool {
+    ["WARN", "ERROR", "panicked"].iter().any(|word| line.contains(word))
+}

@@ -1,0 +1,143 @@
+//! How a bench is run: its command line, and `USBFERRY_BENCH=smoke`.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use usbferry_load::run::Plan;
+
+/// On which processors client and server run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cores {
+    /// Both on one: what counts is the work of both, and nothing depends on where the system
+    /// happens to put them.
+    One,
+    /// Each on one of its own.
+    Two,
+    /// Wherever the system puts them.
+    Any,
+}
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// A few rows, once and shortly: whether everything works.
+    pub(crate) smoke: bool,
+    /// Rows whose name contains this.
+    pub(crate) filter: String,
+    pub(crate) pairs: usize,
+    pub(crate) plan: Plan,
+    pub(crate) cores: Cores,
+    /// Bytes of usbferry's socket buffers; `None` leaves them to the system.
+    pub(crate) socket_buffer: Option<usize>,
+    /// The ceiling's send buffer. On loopback what is queued must stay in the cache: the system's
+    /// choice grows until it does not, and a ceiling with that would be none.
+    pub(crate) ceiling_buffer: Option<usize>,
+    /// The load generator's send buffer.
+    pub(crate) client_buffer: Option<usize>,
+    /// More arguments for `usbferry serve`.
+    pub(crate) serve: Vec<String>,
+}
+
+/// The best of those tried, for whatever length of URBs.
+const CEILING_BUFFER: usize = 512 << 10;
+
+const HELP: &str = "\
+options, behind `cargo bench --bench NAME --`:
+  FILTER                 only rows whose name contains this
+  --smoke                a few rows, shortly; also USBFERRY_BENCH=smoke
+  --pairs N              measurements of each row and of what it is compared with (5)
+  --milliseconds N       length of one (250)
+  --cores one|two|any    client and server on one processor, on two, or anywhere (one)
+  --socket-buffer BYTES  of usbferry; 0 leaves this and the next two to the system (0)
+  --ceiling-buffer BYTES the ceiling's send buffer (524288)
+  --client-buffer BYTES  the load generator's send buffer (0)
+  --serve ARGUMENT       one more argument for usbferry serve; may be repeated";
+
+impl Settings {
+    /// Reads the command line. Ends the process where it makes no sense.
+    pub(crate) fn read() -> Self {
+        let mut settings = Self {
+            smoke: std::env::var("USBFERRY_BENCH").is_ok_and(|value| value == "smoke"),
+            filter: String::new(),
+            pairs: 5,
+            plan: Plan { warm_up: Duration::from_millis(60), time: Duration::from_millis(250) },
+            cores: Cores::One,
+            socket_buffer: None,
+            ceiling_buffer: Some(CEILING_BUFFER),
+            client_buffer: None,
+            serve: Vec::new(),
+        };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            if settings.set(&argument, &mut arguments).is_none() {
+                eprintln!("{argument}: not understood\n{HELP}");
+                std::process::exit(2);
+            }
+        }
+        if settings.smoke {
+            settings.pairs = 1;
+            settings.plan =
+                Plan { warm_up: Duration::from_millis(10), time: Duration::from_millis(40) };
+        }
+        settings
+    }
+
+    fn set(&mut self, argument: &str, rest: &mut impl Iterator<Item = String>) -> Option<()> {
+        match argument {
+            // Cargo's own.
+            "--bench" => {}
+            "--smoke" => self.smoke = true,
+            "--pairs" => self.pairs = rest.next()?.parse().ok()?,
+            "--milliseconds" => {
+                self.plan.time = Duration::from_millis(rest.next()?.parse().ok()?);
+            }
+            "--cores" => self.cores = parse_cores(&rest.next()?)?,
+            "--socket-buffer" => self.socket_buffer = parse_buffer(&rest.next()?)?,
+            "--ceiling-buffer" => self.ceiling_buffer = parse_buffer(&rest.next()?)?,
+            "--client-buffer" => self.client_buffer = parse_buffer(&rest.next()?)?,
+            "--serve" => self.serve.push(rest.next()?),
+            filter if !filter.starts_with('-') => filter.clone_into(&mut self.filter),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Whether a row is to be measured.
+    pub(crate) fn selects(&self, name: &str, smoke: bool) -> bool {
+        name.contains(&self.filter) && (smoke || !self.smoke)
+    }
+}
+
+fn parse_cores(text: &str) -> Option<Cores> {
+    match text {
+        "one" => Some(Cores::One),
+        "two" => Some(Cores::Two),
+        "any" => Some(Cores::Any),
+        _ => None,
+    }
+}
+
+/// Bytes, where zero stands for the system's choice.
+fn parse_buffer(text: &str) -> Option<Option<usize>> {
+    let bytes = text.parse().ok()?;
+    Some(Some(bytes).filter(|&bytes: &usize| bytes > 0))
+}
+
+/// Binds a process to a processor. False when that can't be done here; measuring goes on.
+pub(crate) fn pin(pid: u32, processor: usize) -> bool {
+    let taskset = Command::new("taskset")
+        .args(["--all-tasks", "--cpu-list", "--pid", &processor.to_string(), &pid.to_string()])
+        .output();
+    taskset.is_ok_and(|output| output.status.success())
+}
+
+/// Where results go.
+pub(crate) fn results() -> Result<PathBuf, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    // target/PROFILE/deps/NAME
+    let target = program.ancestors().nth(3).ok_or("the bench lies in no target directory")?;
+    let directory = target.join("bench");
+    std::fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+    Ok(directory)
+}

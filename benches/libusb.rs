@@ -1,0 +1,118 @@
+//! The whole server over loopback TCP on the real libusb, whose usbfs is the simulated one of
+//! `tests/usbfs`: what the server costs with all that stands between it and the kernel, at native
+//! speed. Calls of usbfs are answered within the process, so what the kernel would spend in them
+//! is not in the figures; the table says how many there are.
+//!
+//! Linux only; elsewhere it says so.
+
+use std::process::ExitCode;
+
+mod harness;
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    println!("libusb: there is no usbfs to simulate on this system");
+    ExitCode::SUCCESS
+}
+
+#[cfg(target_os = "linux")]
+fn main() -> ExitCode {
+    harness::main(linux::bench)
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::ffi::OsString;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use usbferry_load::preload;
+    use usbferry_load::workload::{Check, Kind, Workload};
+
+    use crate::harness;
+    use crate::harness::measure::{Bench, Usbfs};
+    use crate::harness::rows::{self, Target};
+    use crate::harness::server::Server;
+    use crate::harness::settings::{self, Settings};
+
+    /// One device for each session, and one for the client that does not read. With usbfs's memory
+    /// as systems come (16 MiB for all programs together) not even mappings for so many would fit.
+    const DEVICES: &str = "count=65:quota=512M";
+
+    /// A directory with the tree of a simulated usbfs; gone with the bench.
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(scratch: &Path, name: &str) -> Result<Self, String> {
+            let root = scratch.join(format!("{name}-{}", std::process::id()));
+            fs::create_dir_all(&root).map_err(|error| format!("{}: {error}", root.display()))?;
+            Ok(Self(root))
+        }
+
+        fn environment(&self, library: &Path) -> Vec<(&'static str, OsString)> {
+            vec![
+                ("LD_PRELOAD", library.into()),
+                ("USBFERRY_USBFS_ROOT", self.0.clone().into()),
+                ("USBFERRY_USBFS", DEVICES.into()),
+            ]
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            // What is left is below target.
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    impl Usbfs for Tree {
+        /// The counters of `tests/usbfs/src/record.rs`: five kinds of calls, then the system calls
+        /// of the simulation.
+        fn counted(&self) -> [u64; 2] {
+            let counters = fs::read(self.0.join("counters")).unwrap_or_default();
+            let nodes = counters.as_chunks::<64>().0;
+            let word =
+                |node: &[u8; 64], index: usize| u64::from_le_bytes(node.as_chunks().0[index]);
+            let calls = nodes.iter().map(|node| (0..5).map(|i| word(node, i)).sum::<u64>()).sum();
+            [calls, nodes.iter().map(|node| word(node, 5)).sum()]
+        }
+    }
+
+    pub(crate) fn bench(settings: &Settings) -> Result<(), String> {
+        let scratch = settings::results()?;
+        let library = preload::build(Path::new(env!("CARGO_MANIFEST_DIR")), &scratch)?;
+        let (tree, busy_tree) = (Tree::new(&scratch, "usbfs")?, Tree::new(&scratch, "usbfs-busy")?);
+        let mut arguments = vec![
+            "--all".to_owned(),
+            format!("--socket-buffer={}", settings.socket_buffer.unwrap_or(0)),
+        ];
+        arguments.extend(settings.serve.iter().cloned());
+        let busy = [&arguments[..], &["--busy-poll=1ms".to_owned()]].concat();
+        let bench = Bench {
+            settings,
+            usbferry: Server::usbferry(&arguments, &tree.environment(&library))?,
+            busy_polling: Server::usbferry(&busy, &busy_tree.environment(&library))?,
+            ceiling: Server::ceiling(settings.ceiling_buffer)?,
+            check: Check::Counter,
+            usbfs: Some(&tree),
+            scratch: scratch.clone(),
+        };
+        harness::measure("libusb", &bench, &rows::all(target))
+    }
+
+    /// What is asked of a load on one session: what a bare server on libusb reached.
+    fn target(workload: &Workload) -> Target {
+        match (workload.kind, workload.depth) {
+            (Kind::BulkIn(64), 1) => Target::Rate(0.67),
+            (Kind::BulkIn(512), 16) => Target::Rate(0.54),
+            (Kind::BulkIn(0x4000), 16) => Target::Rate(0.61),
+            (Kind::BulkIn(0x2_0000), 16) => Target::Rate(0.19),
+            (Kind::BulkOut(0x2_0000), 16) => Target::Rate(0.58),
+            (Kind::BulkIn(0x10_0000), 16) => Target::Rate(0.15),
+            (Kind::BulkOut(0x10_0000), 16) => Target::Rate(0.43),
+            (Kind::IsochronousIn(8, 1024), _) => Target::Rate(0.59),
+            (Kind::IsochronousIn(32, 3072), _) => Target::Rate(0.47),
+            _ => Target::None,
+        }
+    }
+}

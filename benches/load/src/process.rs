@@ -1,0 +1,66 @@
+//! What Linux says of a process in `/proc`. Elsewhere nothing, and every figure is missing.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// What a process had used at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Processor time of all its threads, in user mode and in the kernel.
+    pub cpu: Duration,
+    /// Times it gave up a processor to wait, and times one was taken from it.
+    pub switches: u64,
+}
+
+impl Usage {
+    /// What was used since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(earlier.cpu),
+            switches: self.switches.saturating_sub(earlier.switches),
+        }
+    }
+}
+
+/// What a process has used, its threads that live now together.
+#[must_use]
+pub fn usage(pid: u32) -> Option<Usage> {
+    let mut usage = Usage::default();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let task = task.ok()?.path();
+        let spent = fs::read_to_string(task.join("schedstat")).ok()?;
+        let nanoseconds = spent.split(' ').next()?.parse().ok()?;
+        usage.cpu += Duration::from_nanos(nanoseconds);
+        let status = fs::read_to_string(task.join("status")).ok()?;
+        usage.switches += field(&status, "voluntary_ctxt_switches:")?;
+        usage.switches += field(&status, "nonvoluntary_ctxt_switches:")?;
+    }
+    Some(usage)
+}
+
+/// What the calling thread has used.
+#[must_use]
+pub fn own_cpu() -> Option<Duration> {
+    let spent = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(spent.split(' ').next()?.parse().ok()?))
+}
+
+/// The most memory a process had at once since [`reset_peak`], in bytes.
+#[must_use]
+pub fn peak_memory(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    Some(field(&status, "VmHWM:")? * 1024)
+}
+
+/// Starts looking for the most memory anew. Only for processes of one's own.
+pub fn reset_peak(pid: u32) {
+    // Where that can't be done the peak is that of the process's life.
+    let _ = fs::write(Path::new("/proc").join(pid.to_string()).join("clear_refs"), "5");
+}
+
+fn field(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}

@@ -1,0 +1,155 @@
+//! What a load is: URBs of one kind and length, so many in flight.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Endpoints of usbferry's simulated devices, for which loads are made unless told otherwise.
+const BULK: u8 = 1;
+const ISOCHRONOUS: u8 = 5;
+
+/// Bytes of the largest URB.
+const LEN_MAX: usize = 16 << 20;
+
+/// Isochronous packets of a URB at most (`USBIP_MAX_ISO_PACKETS`).
+const PACKETS_MAX: usize = 1024;
+
+/// The SETUP packet of GET_DESCRIPTOR(device), 18 bytes.
+const GET_DEVICE_DESCRIPTOR: [u8; 8] = [0x80, 6, 0, 1, 0, 0, 18, 0];
+
+/// What the URBs are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Bulk IN of so many bytes.
+    BulkIn(usize),
+    /// Bulk OUT.
+    BulkOut(usize),
+    /// Isochronous IN: packets, and bytes of each.
+    IsochronousIn(usize, usize),
+    /// Isochronous OUT.
+    IsochronousOut(usize, usize),
+    /// GET_DESCRIPTOR(device).
+    ControlIn,
+}
+
+/// A load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Workload {
+    /// What the URBs are.
+    pub kind: Kind,
+    /// URBs in flight.
+    pub depth: usize,
+    /// Endpoint number.
+    pub endpoint: u8,
+}
+
+/// What IN data is checked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Check {
+    /// Its length only.
+    Length,
+    /// It starts with the number of the URB, from 0, in eight bytes little-endian.
+    Counter,
+    /// The byte at position `p` of the stream is `p % 251`.
+    Pattern,
+}
+
+impl Workload {
+    /// A load on the endpoints of usbferry's simulated devices.
+    #[must_use]
+    pub const fn new(kind: Kind, depth: usize) -> Self {
+        let endpoint = match kind {
+            Kind::BulkIn(_) | Kind::BulkOut(_) => BULK,
+            Kind::IsochronousIn(..) | Kind::IsochronousOut(..) => ISOCHRONOUS,
+            Kind::ControlIn => 0,
+        };
+        Self { kind, depth, endpoint }
+    }
+
+    /// Bytes of data of a URB.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        match self.kind {
+            Kind::BulkIn(len) | Kind::BulkOut(len) => len,
+            Kind::IsochronousIn(packets, len) | Kind::IsochronousOut(packets, len) => packets * len,
+            Kind::ControlIn => 18,
+        }
+    }
+
+    /// Whether its URBs have no data.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Isochronous packets of a URB, and bytes of each.
+    #[must_use]
+    pub const fn packets(&self) -> Option<(usize, usize)> {
+        match self.kind {
+            Kind::IsochronousIn(packets, len) | Kind::IsochronousOut(packets, len) => {
+                Some((packets, len))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether data flows to the client.
+    #[must_use]
+    pub const fn is_in(&self) -> bool {
+        matches!(self.kind, Kind::BulkIn(_) | Kind::IsochronousIn(..) | Kind::ControlIn)
+    }
+
+    /// Whether what it moves is a stream that goes on from URB to URB.
+    #[must_use]
+    pub const fn is_stream(&self) -> bool {
+        !matches!(self.kind, Kind::ControlIn)
+    }
+
+    /// The SETUP packet of its URBs.
+    #[must_use]
+    pub const fn setup(&self) -> [u8; 8] {
+        match self.kind {
+            Kind::ControlIn => GET_DEVICE_DESCRIPTOR,
+            _ => [0; 8],
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    /// `bulk-in:512`, `bulk-out:4096`, `iso-in:8x192`, `iso-out:8x192`, `control-in`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once(':').unwrap_or((text, ""));
+        let len = || value.parse().ok().filter(|len| (1..=LEN_MAX).contains(len));
+        let packets = || {
+            let (packets, len) = value.split_once('x')?;
+            let packets: usize = packets.parse().ok()?;
+            let len: usize = len.parse().ok()?;
+            let fits = (1..=PACKETS_MAX).contains(&packets) && (1..=LEN_MAX).contains(&len);
+            fits.then_some((packets, len))
+        };
+        let kind = match name {
+            "bulk-in" => len().map(Self::BulkIn),
+            "bulk-out" => len().map(Self::BulkOut),
+            "iso-in" => packets().map(|(packets, len)| Self::IsochronousIn(packets, len)),
+            "iso-out" => packets().map(|(packets, len)| Self::IsochronousOut(packets, len)),
+            "control-in" => Some(Self::ControlIn),
+            _ => None,
+        };
+        kind.ok_or_else(|| {
+            format!("“{text}” is none of bulk-in:LEN, bulk-out:LEN, iso-in:PACKETSxLEN, iso-out:PACKETSxLEN, control-in")
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BulkIn(len) => write!(f, "bulk-in:{len}"),
+            Self::BulkOut(len) => write!(f, "bulk-out:{len}"),
+            Self::IsochronousIn(packets, len) => write!(f, "iso-in:{packets}x{len}"),
+            Self::IsochronousOut(packets, len) => write!(f, "iso-out:{packets}x{len}"),
+            Self::ControlIn => f.write_str("control-in"),
+        }
+    }
+}

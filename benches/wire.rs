@@ -1,0 +1,228 @@
+//! The wire code by itself: nanoseconds and bytes of each PDU, parsed and emitted.
+
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use usbferry::wire::iso::{Packets, PacketsMut};
+use usbferry::wire::op::{self, Request, UsbDevice, UsbInterface};
+use usbferry::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, RetSubmit, RetUnlink};
+use usbferry::wire::status::Status;
+use usbferry::wire::types::{BusId, DevId, Direction, EndpointAddress, SeqNum, Speed};
+
+#[allow(dead_code, reason = "this bench has no servers")]
+mod harness;
+
+use harness::plot::{self, Line, Panel};
+use harness::report::spread;
+use harness::settings::{self, Settings};
+
+/// Packets of isochronous URBs.
+const PACKETS: [usize; 5] = [1, 8, 32, 128, 1024];
+
+/// How often each case is timed, and how long at a time.
+const TIMES: usize = 9;
+const TIME: Duration = Duration::from_millis(20);
+const TIME_SMOKE: Duration = Duration::from_millis(1);
+
+/// What was measured of a case.
+struct Case {
+    name: String,
+    bytes: usize,
+    nanoseconds: f64,
+}
+
+fn main() -> ExitCode {
+    let settings = Settings::read();
+    match bench(&settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(settings: &Settings) -> Result<(), String> {
+    let time = if settings.smoke { TIME_SMOKE } else { TIME };
+    let mut table = Table { time, filter: settings.filter.clone(), cases: Vec::new() };
+    println!("{:32} {:>7} {:>9} {:>9}", "PDU", "bytes", "ns", "GB/s");
+    headers(&mut table);
+    handshake(&mut table);
+    for count in PACKETS {
+        packets(&mut table, count);
+    }
+    let rows = table.cases.iter().map(|case| {
+        let Case { name, bytes, nanoseconds } = case;
+        format!("{{\"pdu\":\"{name}\",\"bytes\":{bytes},\"ns\":{nanoseconds:.3}}}")
+    });
+    let json =
+        format!("{{\"bench\":\"wire\",\"rows\":[\n{}\n]}}\n", rows.collect::<Vec<_>>().join(",\n"));
+    let directory = settings::results()?;
+    harness::write(&directory.join("wire.json"), &json)?;
+    harness::write(&directory.join("wire.svg"), &plot::draw(&[panel(&table.cases)]))?;
+    println!("written to target/bench/wire.json and wire.svg");
+    Ok(())
+}
+
+struct Table {
+    time: Duration,
+    filter: String,
+    cases: Vec<Case>,
+}
+
+impl Table {
+    /// Times `call`, which handles `bytes` bytes.
+    fn add(&mut self, name: &str, bytes: usize, mut call: impl FnMut()) {
+        if !name.contains(&self.filter) {
+            return;
+        }
+        let calls = calls_in(self.time, &mut call);
+        let times = (0..TIMES).map(|_| {
+            let begun = Instant::now();
+            for _ in 0..calls {
+                call();
+            }
+            begun.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
+        });
+        let nanoseconds = spread(times).median;
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+        let rate = bytes as f64 / nanoseconds;
+        println!("{name:32} {bytes:>7} {nanoseconds:>9.1} {rate:>9.2}");
+        self.cases.push(Case { name: name.to_owned(), bytes, nanoseconds });
+    }
+}
+
+/// How many calls take about `time`.
+fn calls_in(time: Duration, call: &mut impl FnMut()) -> u32 {
+    let mut calls = 16;
+    loop {
+        let begun = Instant::now();
+        for _ in 0..calls {
+            call();
+        }
+        let taken = begun.elapsed();
+        if taken >= time / 4 || calls >= 1 << 26 {
+            let factor = time.as_secs_f64() / taken.as_secs_f64().max(1e-9);
+            #[expect(clippy::cast_possible_truncation, reason = "bounded by the above")]
+            #[expect(clippy::cast_sign_loss, reason = "times are positive")]
+            return (f64::from(calls) * factor).clamp(1.0, 1e9) as u32;
+        }
+        calls *= 2;
+    }
+}
+
+fn headers(table: &mut Table) {
+    let submit = CmdSubmit {
+        seqnum: SeqNum(7),
+        devid: DevId::new(1, 2),
+        endpoint: EndpointAddress::new(1, Direction::In),
+        transfer_flags: 0x200,
+        transfer_buffer_length: 512,
+        start_frame: 0,
+        number_of_packets: 0,
+        setup: [0; 8],
+    };
+    let unlink = CmdUnlink { seqnum: SeqNum(8), devid: DevId::new(1, 2), target: SeqNum(7) };
+    for (name, command) in
+        [("CMD_SUBMIT", Command::Submit(submit)), ("CMD_UNLINK", Command::Unlink(unlink))]
+    {
+        let mut header = [0; HEADER_LEN];
+        command.emit(&mut header);
+        assert_eq!(Command::parse(&header), Ok(command), "what is timed works");
+        table.add(&format!("{name} parse"), HEADER_LEN, || {
+            let _ = black_box(Command::parse(black_box(&header)));
+        });
+    }
+    let mut header = [0; HEADER_LEN];
+    let ret = RetSubmit {
+        seqnum: SeqNum(7),
+        status: Status::OK,
+        actual_length: 512,
+        start_frame: 0,
+        number_of_packets: 0,
+        error_count: 0,
+    };
+    table.add("RET_SUBMIT emit", HEADER_LEN, || {
+        black_box(&ret).emit(&mut header);
+        black_box(&header);
+    });
+    let ret = RetUnlink { seqnum: SeqNum(8), status: Status::ECONNRESET };
+    table.add("RET_UNLINK emit", HEADER_LEN, || {
+        black_box(&ret).emit(&mut header);
+        black_box(&header);
+    });
+}
+
+fn handshake(table: &mut Table) {
+    let device = UsbDevice {
+        path: "/sys/devices/pci0000:00/0000:00:14.0/usb1/1-2".to_owned(),
+        busid: BusId::new("1-2").expect("short"),
+        busnum: 1,
+        devnum: 2,
+        speed: Speed::High,
+        id_vendor: 0x1209,
+        id_product: 1,
+        bcd_device: 0x100,
+        device_class: 0,
+        device_sub_class: 0,
+        device_protocol: 0,
+        configuration_value: 1,
+        num_configurations: 1,
+        interfaces: vec![UsbInterface { class: 0xff, sub_class: 0, protocol: 0 }; 2],
+    };
+    let request = Request::Import.to_bytes();
+    assert_eq!(Request::parse(&request), Ok(Request::Import));
+    table.add("OP_REQ_IMPORT parse", request.len() + op::IMPORT_BODY_LEN, || {
+        let _ = black_box(Request::parse(black_box(&request)));
+        black_box(BusId::from_wire(black_box(device.busid.as_wire())));
+    });
+    let mut out = Vec::new();
+    op::emit_import(Ok(&device), &mut out);
+    table.add("OP_REP_IMPORT emit", out.len(), || {
+        out.clear();
+        op::emit_import(Ok(black_box(&device)), &mut out);
+        black_box(&out);
+    });
+    out.clear();
+    op::emit_devlist(std::iter::repeat_n(&device, 8), &mut out);
+    table.add("OP_REP_DEVLIST of 8 emit", out.len(), || {
+        out.clear();
+        op::emit_devlist(std::iter::repeat_n(black_box(&device), 8), &mut out);
+        black_box(&out);
+    });
+}
+
+fn packets(table: &mut Table, count: usize) {
+    let mut bytes = usbferry_load::pdu::descriptors(count, 1024);
+    let len = u32::try_from(count * 1024).expect("a megabyte at most");
+    assert_eq!(Packets::new(&bytes).check(len, true), Ok(len), "what is timed works");
+    table.add(&format!("packets check {count}"), bytes.len(), || {
+        let _ = black_box(Packets::new(black_box(&bytes)).check(black_box(len), true));
+    });
+    let mut data = vec![0; count * 1024];
+    table.add(&format!("packets join {count}"), bytes.len(), || {
+        Packets::new(black_box(&bytes)).join(&mut data);
+    });
+    table.add(&format!("packets fill {count}"), bytes.len(), || {
+        let filled = PacketsMut::new(&mut bytes).fill(|_, length| (length, Status::OK));
+        assert_eq!(black_box(filled), (len, 0));
+    });
+}
+
+/// Packet descriptors by their number.
+fn panel(cases: &[Case]) -> Panel {
+    let value = |what: &str, count: usize| {
+        let name = format!("packets {what} {count}");
+        cases.iter().find(|case| case.name == name).map(|case| case.nanoseconds)
+    };
+    let line = |what: &str| Line {
+        name: what.to_owned(),
+        values: PACKETS.map(|count| value(what, count)).to_vec(),
+    };
+    Panel {
+        title: "isochronous descriptors: ns by packets".to_owned(),
+        steps: PACKETS.map(|count| count.to_string()).to_vec(),
+        lines: vec![line("check"), line("join"), line("fill")],
+    }
+}

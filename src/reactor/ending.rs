@@ -1,0 +1,131 @@
+//! How connections end, and devices come home: a client that goes, one that takes too long, a server
+//! that stops.
+//!
+//! The socket goes first. A device goes home in steps, each started by the end of the one before:
+//! its transfers are cancelled on its worker and collected, its descriptors are no longer watched,
+//! the worker gives it back, and only then may another client have it.
+//!
+//! Contract: part of the reactor, so nothing here sleeps.
+
+use log::{debug, info, warn};
+use mio::unix::SourceFd;
+
+use super::connection::{End, Stage};
+use super::token::Key;
+use super::{Reactor, find, note_deadline};
+use crate::handshake::Wish;
+use crate::limits::DRAIN_TIMEOUT;
+use crate::usb::Backend;
+use crate::wire::op::OpStatus;
+use crate::worker::Owner;
+
+impl<B: Backend> Reactor<B> {
+    /// Ends connections that did not get further in time.
+    pub(super) fn expire(&mut self) {
+        if self.next_deadline.is_none_or(|at| self.now < at) {
+            return;
+        }
+        self.next_deadline = None;
+        let mut expired = Vec::new();
+        for (_, connection) in &self.connections {
+            match connection.deadline {
+                Some(at) if at <= self.now => expired.push(connection.key),
+                deadline => note_deadline(&mut self.next_deadline, deadline),
+            }
+        }
+        for key in expired {
+            let Some(connection) = find(&mut self.connections, key) else { continue };
+            if matches!(connection.stage, Stage::Asked(Wish::Import(_))) {
+                // Its device is being taken from another client, and does not come back.
+                self.refuse_import(key, OpStatus::DeviceBusy);
+                continue;
+            }
+            let end = connection.expiry();
+            self.end(key, &end);
+        }
+    }
+
+    /// Ends a connection: at once without a device, else when the device has let go of everything.
+    pub(super) fn end(&mut self, key: Key, end: &End) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        let busid = connection.busid.map(|busid| busid.to_string()).unwrap_or_default();
+        match end {
+            End::Handshake(_) | End::Violation(_) | End::TimedOut => {
+                if self.complaints.may_complain(self.now) {
+                    warn!("{}: {end}", connection.peer);
+                }
+            }
+            _ if connection.busid.is_some() => info!("{}: {busid}: {end}", connection.peer),
+            _ => debug!("{}: {end}", connection.peer),
+        }
+        connection.deadline = None;
+        if let Some(mut stream) = connection.stream.take() {
+            let _ = self.poll.registry().deregister(&mut stream);
+        }
+        if let Some(session) = connection.session() {
+            session.begin_teardown();
+            self.queue(key);
+        }
+        self.remove_if_over(key);
+    }
+
+    pub(super) fn remove_if_over(&mut self, key: Key) {
+        if find(&mut self.connections, key).is_some_and(|connection| connection.is_over()) {
+            self.connections.remove(key.index as usize);
+        }
+    }
+
+    /// Has a session's device given back.
+    pub(super) fn give_back(&mut self, key: Key) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        for fd in connection.device_fds.drain(..) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        }
+        self.attached.retain(|&attached| attached != key);
+        let stage = std::mem::replace(&mut connection.stage, Stage::Returning);
+        let (Stage::Attached(session), Some(worker)) = (stage, &connection.worker) else { return };
+        if let Some(remains) = session.into_remains() {
+            worker.close(remains);
+        }
+    }
+
+    /// A device was given back: it can be imported again.
+    pub(super) fn handle_closed(&mut self, owner: Owner) {
+        let key = Key::from_owner(owner);
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        if let Some(busid) = connection.busid.take() {
+            info!("{busid}: released");
+        }
+        connection.worker = None;
+        connection.stage = Stage::Finishing;
+        self.remove_if_over(key);
+        // They look at the bus again: the device may have become another meanwhile.
+        for taker in std::mem::take(&mut self.scans.takers) {
+            self.request_scan(taker);
+        }
+    }
+
+    /// Stops: no new clients; those that are there get what was already said to them, then every
+    /// device is given back.
+    pub(super) fn begin_stop(&mut self) {
+        if self.stopping.is_some() || !self.stop.is_requested() {
+            return;
+        }
+        info!("stopping: giving back every device");
+        self.stopping = Some(self.now);
+        for mut listener in self.listeners.drain(..) {
+            let _ = self.poll.registry().deregister(&mut listener);
+        }
+        let keys: Vec<Key> = self.connections.iter().map(|(_, c)| c.key).collect();
+        for key in keys {
+            let Some(connection) = find(&mut self.connections, key) else { continue };
+            if matches!(connection.stage, Stage::Attached(_)) && connection.stream.is_some() {
+                connection.begin_stop(self.now + DRAIN_TIMEOUT);
+                note_deadline(&mut self.next_deadline, connection.deadline);
+                self.queue(key);
+            } else {
+                self.end(key, &End::Stopping);
+            }
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! The program itself: what is typed, what it prints, how it ends.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::client::MiniClient;
+use support::submit::Submit;
+use support::{DEADLINE, wait_until};
+use usbferry::wire::types::BusId;
+
+fn usbferry(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
+    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs it to its end.
+fn run(arguments: &[&str]) -> Output {
+    let child = usbferry(arguments).spawn().expect("it starts");
+    let id = child.id().to_string();
+    // A program that does not end is ended, and then fails its test by its status.
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let guard = thread::spawn(move || {
+        if receiver.recv_timeout(DEADLINE).is_err() {
+            signal("-KILL", &id);
+        }
+    });
+    let output = child.wait_with_output().expect("it ends");
+    sender.send(()).ok();
+    guard.join().expect("no panic");
+    output
+}
+
+fn signal(name: &str, id: &str) {
+    let status = Command::new("kill").args([name, id]).status().expect("there is a kill");
+    assert!(status.success(), "kill {name} {id}");
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+/// A server that runs.
+struct Running {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    address: SocketAddr,
+}
+
+impl Running {
+    /// Starts `usbferry serve` and waits until it listens. Without a `--listen` it gets a port of
+    /// its own.
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = usbferry(&["serve"]);
+        command.args(arguments);
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let mut child = command.spawn().expect("it starts");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (kept, stderr) = (Arc::clone(&lines), child.stderr.take().expect("it is piped"));
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                kept.lock().unwrap().push(line);
+            }
+        });
+        let mut running = Self { child, lines, address: ([0, 0, 0, 0], 0).into() };
+        running.wait_for("listening on ");
+        let line = running.lines_with("listening on ").remove(0);
+        let (_, address) = line.split_once("listening on ").expect("it has it");
+        running.address = address.parse().expect("an address");
+        running
+    }
+
+    fn lines_with(&self, text: &str) -> Vec<String> {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().filter(|line| line.contains(text)).cloned().collect()
+    }
+
+    /// Waits until it has logged this.
+    fn wait_for(&self, text: &str) {
+        wait_until(text, || !self.lines_with(text).is_empty());
+    }
+
+    fn attach(&self, busid: &str) -> MiniClient {
+        let busid = BusId::new(busid).expect("a busid");
+        let mut attached = None;
+        wait_until("the device is free", || {
+            let mut client = MiniClient::connect(self.address);
+            let is_attached = client.import(busid) == 0;
+            attached = is_attached.then_some(client);
+            is_attached
+        });
+        attached.expect("it is")
+    }
+
+    fn signal(&self, name: &str) {
+        signal(name, &self.child.id().to_string());
+    }
+
+    /// Waits for its end.
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends it in good order.
+    fn stop(mut self) {
+        self.signal("-TERM");
+        assert_eq!(self.wait().code(), Some(0));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Where a test failed; nothing is left to be done otherwise.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn help_and_version_exit_0() {
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(stdout(&help).contains("serve") && stdout(&help).contains("list"));
+    let help = run(&["serve", "--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    for flag in [
+        "--listen",
+        "--allow",
+        "--all",
+        "--device",
+        "--exclude",
+        "--simulate",
+        "--urbs",
+        "--memory",
+        "--urb-size",
+        "--socket-buffer",
+        "--busy-poll",
+        "--log",
+    ] {
+        assert!(stdout(&help).contains(flag), "{flag} is not explained");
+    }
+    let version = run(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    assert_eq!(stdout(&version).trim(), concat!("usbferry ", env!("CARGO_PKG_VERSION")));
+}
+
+/// Wrong values are refused with a sentence that says what to type instead.
+#[test]
+fn wrong_usage_exits_2() {
+    for (arguments, says) in [
+        (&[][..], "Usage"),
+        (&["fly"], "unrecognized subcommand"),
+        (&["serve", "--fast"], "unexpected argument"),
+        (&["serve", "--all", "--urbs", "1"], "give a number from"),
+        (&["serve", "--all", "--memory", "3M"], "power of two"),
+        (&["serve", "--all", "--urb-size", "64M"], "Raise --memory"),
+        (&["serve", "--all", "--busy-poll", "5"], "such as 50us"),
+        (&["serve", "--all", "--socket-buffer", "much"], "number of bytes"),
+        (&["serve", "--all", "--listen", "here"], "invalid"),
+        (&["serve", "--all", "--allow", "everybody"], "give a network"),
+        (&["serve", "--device", "stick"], "usbferry list"),
+        (&["serve", "--simulate=printer"], "disk, microphone and loopback"),
+        (&["serve", "--simulate=loopback:count=0"], "from 1 to"),
+        (&["serve", "--simulate", "--all"], "cannot be used with"),
+        (&["list", "--everything"], "unexpected argument"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(says), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+    }
+}
+
+/// Nothing is exported by itself: it says what there is, and what to type.
+#[test]
+fn nothing_chosen_exits_2() {
+    let output = run(&["serve"]);
+    assert_eq!(output.status.code(), Some(2));
+    for choice in ["--device", "--all", "--simulate"] {
+        assert!(stderr(&output).contains(choice), "{}", stderr(&output));
+    }
+}
+
+/// An address that other machines can reach needs `--allow`.
+#[test]
+fn public_address_needs_allow() {
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        let output = run(&["serve", "--simulate", "--listen", address]);
+        assert_eq!(output.status.code(), Some(2), "{address}");
+        assert!(stderr(&output).contains("--allow"), "{}", stderr(&output));
+    }
+}
+
+/// The devices of this machine. Whether there are any, and a USB bus at all, is its own affair.
+#[test]
+fn list_shows_local_devices_or_says_why_not() {
+    let output = run(&["list"]);
+    match output.status.code() {
+        Some(0) => assert_ne!(stdout(&output), ""),
+        Some(1) => assert!(stderr(&output).contains("/dev/bus/usb"), "{}", stderr(&output)),
+        other => panic!("exit code {other:?}: {}", stderr(&output)),
+    }
+}
+
+#[test]
+fn list_remote_prints_the_simulated_devices() {
+    let running = Running::start(&["--simulate"]);
+    let address = running.address.to_string();
+    let output = run(&["list", "--remote", &address]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert_eq!(text.lines().count(), 3, "{text}");
+    for (busid, ids, class) in [
+        ("1-1", "1209:0002", "storage"),
+        ("1-2", "1209:0003", "audio"),
+        ("1-3", "1209:0001", "vendor"),
+    ] {
+        let line = text.lines().find(|line| line.starts_with(busid)).expect(busid);
+        assert!(line.contains(ids) && line.contains(class), "{line}");
+    }
+    // What a client has is not on offer, and nothing at all is said so.
+    let clients = ["1-1", "1-2", "1-3"].map(|busid| running.attach(busid));
+    let output = run(&["list", "--remote", &address]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains("exports nothing"), "{}", stdout(&output));
+    drop(clients);
+    running.stop();
+}
+
+/// A server that can't be reached, or is none, is a failure with a sentence.
+#[test]
+fn list_remote_of_no_server_exits_1() {
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its own");
+    let output = run(&["list", "--remote", &closed.to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("can't reach"), "{}", stderr(&output));
+    let output = run(&["list", "--remote", "127.0.0.1:port"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is no host"), "{}", stderr(&output));
+    for (answer, says) in [
+        (&b""[..], "does not answer as"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer as"),
+        (&[1, 0x11, 0, 5, 0, 0, 0, 1], "does not answer as"),
+        (&[1, 0x11, 0, 5, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], "claims to export"),
+        (&[1, 0x11, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, b'x'], "does not answer as"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its own").to_string();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("it comes");
+            let mut request = [0; 8];
+            stream.read_exact(&mut request).expect("a request");
+            stream.write_all(answer).expect("it listens");
+            request
+        });
+        let output = run(&["list", "--remote", &address]);
+        assert_eq!(server.join().expect("no panic"), support::client::DEVLIST);
+        assert_eq!(output.status.code(), Some(1), "{answer:?}");
+        assert!(stderr(&output).contains(says), "{answer:?}: {}", stderr(&output));
+    }
+}
+
+/// SIGTERM and SIGINT, with clients: they see the end, the devices are given back.
+#[test]
+fn signals_exit_0() {
+    for name in ["-TERM", "-INT"] {
+        let mut running = Running::start(&["--simulate"]);
+        let idle = MiniClient::connect(running.address);
+        let mut client = running.attach("1-3");
+        client.submit(&Submit::read(0x86, 512));
+        client.assert_in_sync();
+        running.signal(name);
+        client.expect_fin();
+        idle.expect_fin();
+        assert_eq!(running.wait().code(), Some(0));
+        running.wait_for("1-3: released");
+        running.wait_for("stopped");
+    }
+}
+
+/// A second signal does not wait for a device that takes its time.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut running = Running::start(&["--simulate=loopback:fault=slow=9s"]);
+    let mut client = MiniClient::connect(running.address);
+    let busid = BusId::new("1-1").expect("a busid");
+    client.send(&support::client::import_bytes(busid.as_wire()));
+    // It is being opened when another client is told that it is taken.
+    wait_until("it is being opened", || MiniClient::connect(running.address).import(busid) == 2);
+    running.signal("-TERM");
+    running.wait_for("stopping");
+    running.signal("-TERM");
+    assert_eq!(running.wait().code(), Some(130));
+    assert_eq!(running.lines_with("stopped").len(), 0, "it did not wait");
+}
+
+#[test]
+fn a_port_in_use_exits_1() {
+    let running = Running::start(&["--simulate=loopback"]);
+    let address = running.address.to_string();
+    let output = run(&["serve", "--simulate=loopback", "--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is in use"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--listen"), "{}", stderr(&output));
+    running.stop();
+}
+
+/// Several addresses are listened on, each by itself.
+#[test]
+fn listens_on_several_addresses() {
+    let running = Running::start(&[
+        "--simulate=loopback",
+        "--listen",
+        "127.0.0.1:0",
+        "--listen",
+        "127.0.0.2:0",
+    ]);
+    wait_until("both", || running.lines_with("listening on ").len() == 2);
+    for line in running.lines_with("listening on ") {
+        let (_, address) = line.split_once("listening on ").expect("it has it");
+        let output = run(&["list", "--remote", address]);
+        assert_eq!(output.status.code(), Some(0), "{address}");
+        assert!(stdout(&output).starts_with("1-1 "), "{address}");
+    }
+    running.stop();
+}
+
+/// An address of this machine that is not a loopback one, if it has any: whatever it would use to
+/// reach another network. Nothing is sent.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("198.51.100.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+/// A client outside the blocks of `--allow` is closed before a byte is sent; one inside is served.
+/// On a machine with loopback addresses only, which may always connect, there is nobody to refuse,
+/// and the unit tests of `src/rules.rs` stand alone.
+#[test]
+fn a_client_outside_allow_is_closed() {
+    let Some(own) = own_address() else {
+        println!("this machine has no address but loopback ones; see src/rules.rs");
+        return;
+    };
+    let listen = format!("{own}:0");
+    let outside = ["--simulate=loopback", "--listen", &listen, "--allow", "203.0.113.0/24"];
+    let running = Running::start(&outside);
+    // It may be closed before anything can be sent.
+    let mut stream = TcpStream::connect(running.address).expect("the system accepts");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a TCP socket");
+    let _ = stream.write_all(&support::client::DEVLIST);
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes).inspect_err(|error| {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it is closed");
+    });
+    assert_eq!(bytes, []);
+    running.wait_for("not among those given by --allow");
+    running.stop();
+    let inside = ["--simulate=loopback", "--listen", &listen, "--allow", &own.to_string()];
+    let running = Running::start(&inside);
+    running.attach("1-1").assert_in_sync();
+    running.stop();
+}
+
+/// Attach and detach are told, URBs are not, even at debug.
+#[test]
+fn the_log_has_no_line_for_a_urb() {
+    const URBS: u32 = 500;
+    let running = Running::start(&["--simulate=loopback", "--log", "debug"]);
+    let mut client = running.attach("1-1");
+    running.wait_for("1-1: attached (1209:0001)");
+    let before = running.lines.lock().unwrap().len();
+    for _ in 0..URBS {
+        client.call_ok(&Submit::read(0x81, 512));
+        let target = client.submit(&Submit::read(0x86, 512));
+        let unlink = client.unlink(target);
+        client.ret_unlink(unlink);
+    }
+    drop(client);
+    running.wait_for("1-1: released");
+    let lines = running.lines.lock().unwrap()[before..].to_vec();
+    assert!(lines.len() < 10, "{lines:#?}");
+    running.stop();
+}
+
+/// Clients that came and went leave no descriptor and no thread behind.
+#[cfg(target_os = "linux")]
+#[test]
+fn two_hundred_clients_leave_nothing_behind() {
+    let running = Running::start(&["--simulate=loopback,disk"]);
+    let count = |what: &str| {
+        let folder = format!("/proc/{}/{what}", running.child.id());
+        std::fs::read_dir(folder).expect("it runs").count()
+    };
+    // The first clients bring what stays.
+    running.attach("1-1").assert_in_sync();
+    running.attach("1-2").assert_in_sync();
+    wait_until("the first ones are given back", || count("task") == 2);
+    let (fds, threads) = (count("fd"), count("task"));
+    for round in 0..100 {
+        let mut client = running.attach("1-1");
+        client.submit(&Submit::read(0x86, 512));
+        if round % 2 == 0 {
+            client.assert_in_sync();
+        }
+        running.attach("1-2");
+    }
+    wait_until("all are given back", || (count("fd"), count("task")) == (fds, threads));
+    running.stop();
+}

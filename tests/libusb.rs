@@ -1,0 +1,333 @@
+//! The server on the real libusb, whose usbfs is the simulated one of `tests/usbfs`: nothing of
+//! ours is replaced, and what usbfs was asked for is in its log.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use usbferry_load::client::{AttachError, Client, PATIENCE, Reply};
+use usbferry_load::pdu::{self, Submit};
+use usbferry_load::preload;
+
+const EPIPE: i32 = -32;
+const ECONNRESET: i32 = -104;
+const ENODEV: i32 = -19;
+const ESHUTDOWN: i32 = -108;
+
+/// `ST_NODEV`.
+const NO_DEVICE: u32 = 4;
+
+/// The preloaded library, built once for all tests.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
+        preload::build(workspace, Path::new(env!("CARGO_TARGET_TMPDIR")))
+            .expect("the simulated usbfs is part of this repository")
+    })
+}
+
+/// A server on simulated hardware. Killed and cleaned up behind each test.
+struct Server {
+    process: Child,
+    address: String,
+    root: PathBuf,
+}
+
+impl Server {
+    /// Starts one; `options` are those of the simulated usbfs.
+    fn start(options: &str) -> Self {
+        static SERVERS: AtomicU32 = AtomicU32::new(0);
+        let number = SERVERS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("usbfs-{}-{number}", std::process::id());
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(root.join("run")).expect("a directory for the tree");
+        let mut process = Command::new(env!("CARGO_BIN_EXE_usbferry"))
+            .args(["serve", "--all", "--listen", "127.0.0.1:0"])
+            .env("LD_PRELOAD", library())
+            .env("USBFERRY_USBFS_ROOT", &root)
+            .env("USBFERRY_USBFS", options)
+            // A server of another test that was killed is none of its business, nor is a real one.
+            .env("RUNTIME_DIRECTORY", root.join("run"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let mut lines = BufReader::new(process.stderr.take().expect("it was piped")).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once("listening on ")?.1.to_owned()));
+        // What it says then is shown when the test fails.
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                eprintln!("{line}");
+            }
+        });
+        Self { process, address: address.expect("it says where it listens"), root }
+    }
+
+    fn attach(&self) -> Client {
+        Client::attach_when_free(&*self.address, "1-1").expect("the device is there")
+    }
+
+    /// What usbfs was asked for.
+    fn log(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.root.join("log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// URBs that usbfs was given, those it refused included, and URBs that were reaped.
+    fn submits_and_reaps(&self) -> (u64, u64) {
+        let counters = fs::read(self.root.join("counters")).expect("they are there");
+        let words: Vec<u64> =
+            counters.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+        let sum = |index| words.iter().skip(index).step_by(8).sum();
+        (sum(0), sum(1))
+    }
+
+    /// Waits until the log has a line.
+    fn wait_for(&self, line: &str) {
+        let begun = Instant::now();
+        while !self.log().iter().any(|logged| logged == line) {
+            assert!(begun.elapsed() < PATIENCE, "no “{line}” in {:?}", self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether the kernel's driver has an interface.
+    fn has_driver(&self, interface: u8) -> bool {
+        let devices = self.root.join("sys/bus/usb/devices");
+        devices.join(format!("1-1/1-1:1.{interface}/driver")).exists()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+/// A URB to an endpoint by its address.
+fn urb(address: u8, len: usize) -> Submit {
+    let (is_in, endpoint) = (address & 0x80 != 0, address & 0x0f);
+    Submit { seqnum: 0, devid: 0, is_in, endpoint, len, packets: 0, setup: [0; 8] }
+}
+
+/// Submits a URB and waits for its reply.
+fn transfer(client: &mut Client, submit: Submit, data: &[u8]) -> Reply {
+    let seqnum = client.submit(submit, data).expect("it is sent");
+    let reply = client.reply().expect("it is answered");
+    assert_eq!((reply.seqnum, reply.is_unlink), (seqnum, false));
+    reply
+}
+
+#[test]
+fn control_requests_reach_the_device_and_come_back() {
+    let server = Server::start("");
+    let mut client = server.attach();
+    let reply = client.control([0x80, 6, 0, 1, 0, 0, 18, 0], &[]).unwrap();
+    assert_eq!((reply.status, reply.actual_length), (0, 18));
+    assert_eq!(reply.data[..2], [18, 1]);
+    let reply = client.control([0x40, 3, 0, 0, 0, 0, 5, 0], b"hello").unwrap();
+    assert_eq!((reply.status, reply.actual_length), (0, 5));
+    let reply = client.control([0xc0, 4, 0, 0, 0, 0, 64, 0], &[]).unwrap();
+    assert_eq!((reply.status, reply.data.as_slice()), (0, b"hello".as_slice()));
+    let reply = client.control([0xc0, 99, 0, 0, 0, 0, 64, 0], &[]).unwrap();
+    assert_eq!((reply.status, reply.actual_length), (EPIPE, 0));
+}
+
+#[test]
+fn bulk_data_is_whole_in_both_directions() {
+    let server = Server::start("data=pattern");
+    let mut client = server.attach();
+    let pattern = pdu::pattern(3 << 20);
+    let mut position = 0;
+    for len in [1, 64, 512, 4096, 16_384, 100_000, 1 << 20] {
+        let reply = transfer(&mut client, urb(0x81, len), &[]);
+        assert_eq!((reply.status, reply.actual_length as usize), (0, len));
+        assert!(reply.data == pattern[position..position + len], "{len} bytes IN");
+        let reply = transfer(&mut client, urb(0x01, len), &pattern[position..position + len]);
+        assert_eq!((reply.status, reply.actual_length as usize), (0, len));
+        position += len;
+    }
+    assert_eq!(client.counters(0x01).unwrap(), [position as u64, 7, 0], "bytes, URBs, wrong ones");
+}
+
+#[test]
+fn a_queue_of_urbs_keeps_its_order() {
+    let server = Server::start("data=pattern:delay=200us");
+    let mut client = server.attach();
+    let pattern = pdu::pattern(64 * 700);
+    for _ in 0..64 {
+        client.submit(urb(0x81, 700), &[]).unwrap();
+    }
+    for (number, expected) in pattern.chunks(700).enumerate() {
+        let reply = client.reply().unwrap();
+        assert_eq!((reply.seqnum as usize, reply.status), (number + 1, 0));
+        assert!(reply.data == expected, "URB {number}");
+    }
+}
+
+#[test]
+fn interrupts_come_when_there_are_some() {
+    let server = Server::start("");
+    let mut client = server.attach();
+    for number in 0..4u64 {
+        let reply = transfer(&mut client, urb(0x83, 64), &[]);
+        assert_eq!((reply.status, reply.data), (0, number.to_le_bytes().to_vec()));
+    }
+}
+
+#[test]
+fn isochronous_packets_flow_in_both_directions() {
+    let server = Server::start("data=pattern");
+    let mut client = server.attach();
+    client.set_interface(1, 1).unwrap();
+    let pattern = pdu::pattern(200 * 192);
+    let descriptors = pdu::descriptors(200, 192);
+    // More packets than usbfs takes at once.
+    let submit = Submit { packets: 200, ..urb(0x85, 200 * 192) };
+    let reply = transfer(&mut client, submit, &descriptors);
+    assert_eq!((reply.status, reply.actual_length), (0, 200 * 192));
+    assert_eq!(reply.packets, vec![(192, 0); 200]);
+    assert!(reply.data == pattern);
+    let submit = Submit { packets: 200, ..urb(0x05, 200 * 192) };
+    let reply = transfer(&mut client, submit, &[pattern, descriptors].concat());
+    assert_eq!((reply.status, reply.actual_length), (0, 200 * 192));
+    let [bytes, _, errors] = client.counters(0x05).unwrap();
+    assert_eq!((bytes, errors), (200 * 192, 0));
+}
+
+#[test]
+fn unlink_gives_up_what_the_device_has() {
+    let server = Server::start("");
+    let mut client = server.attach();
+    let silent = client.submit(urb(0x86, 512), &[]).unwrap();
+    let interrupt = client.submit(urb(0x84, 64), &[]).unwrap();
+    // Others go on meanwhile.
+    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+    for target in [interrupt, silent] {
+        let seqnum = client.unlink(target).unwrap();
+        let reply = client.reply().unwrap();
+        assert_eq!((reply.seqnum, reply.is_unlink, reply.status), (seqnum, true, ECONNRESET));
+    }
+    let seqnum = client.unlink(silent).unwrap();
+    let reply = client.reply().unwrap();
+    assert_eq!((reply.seqnum, reply.is_unlink, reply.status), (seqnum, true, 0));
+}
+
+#[test]
+fn the_kernel_driver_makes_room_and_comes_back() {
+    let server = Server::start("");
+    let client = server.attach();
+    assert_eq!([server.has_driver(0), server.has_driver(1)], [false; 2]);
+    drop(client);
+    server.wait_for("1-1 connect 1");
+    assert_eq!([server.has_driver(0), server.has_driver(1)], [true; 2]);
+    let expected = ["claim 0", "claim 1", "release 0", "release 1", "connect 0", "connect 1"];
+    assert_eq!(server.log(), expected.map(|line| format!("1-1 {line}")));
+    // And again, with URBs in flight this time.
+    let mut client = server.attach();
+    client.submit(urb(0x86, 512), &[]).unwrap();
+    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+    drop(client);
+    let mut client = server.attach();
+    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+    assert!(!server.log().iter().any(|line| line.contains("errno")), "{:?}", server.log());
+}
+
+#[test]
+fn a_device_without_a_driver_gets_none() {
+    let server = Server::start("driver=");
+    drop(server.attach());
+    server.wait_for("1-1 release 1");
+    drop(server.attach());
+    assert!(!server.log().iter().any(|line| line.contains("connect")), "{:?}", server.log());
+}
+
+#[test]
+fn an_unplugged_device_ends_the_session_and_is_no_more() {
+    let server = Server::start("unplug=20");
+    let mut client = server.attach();
+    client.submit(urb(0x86, 512), &[]).unwrap();
+    for _ in 1..20 {
+        client.submit(urb(0x81, 512), &[]).unwrap();
+    }
+    let mut gone = 0;
+    // Every URB that is answered at all is answered in full, and then the connection ends.
+    while let Ok(reply) = client.reply() {
+        match reply.status {
+            0 => {}
+            ENODEV | ESHUTDOWN => gone += 1,
+            other => panic!("status {other}"),
+        }
+    }
+    assert_eq!(gone, 2, "the silent one and the last");
+    match Client::attach_when_free(&*server.address, "1-1") {
+        Err(AttachError::Refused(NO_DEVICE)) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn memory_that_is_used_up_delays_and_does_not_fail() {
+    // Room for the device's own mapping and for four of these.
+    let server = Server::start("quota=3M:delay=1ms");
+    let mut client = server.attach();
+    let len = 200_000;
+    for _ in 0..32 {
+        client.submit(urb(0x81, len), &[]).unwrap();
+    }
+    for number in 0..32u64 {
+        let reply = client.reply().unwrap();
+        assert_eq!((reply.status, reply.actual_length as usize), (0, len), "URB {number}");
+        assert_eq!(reply.data[..8], number.to_le_bytes());
+    }
+    let (submits, reaps) = server.submits_and_reaps();
+    assert_eq!(reaps, 32);
+    assert!(submits > 32, "some were refused, else this tests nothing");
+}
+
+#[test]
+fn stalls_are_told_and_the_next_urb_goes_on() {
+    let server = Server::start("stall=3");
+    let mut client = server.attach();
+    for number in 1..=9 {
+        let reply = transfer(&mut client, urb(0x81, 512), &[]);
+        let expected = if number % 3 == 0 { (EPIPE, 0) } else { (0, 512) };
+        assert_eq!((reply.status, reply.actual_length), expected, "URB {number}");
+    }
+    let reply = client.control([0x02, 1, 0, 0, 0x81, 0, 0, 0], &[]).unwrap();
+    assert_eq!(reply.status, 0);
+    server.wait_for("1-1 clear_halt 81");
+}
+
+#[test]
+fn a_slow_reset_holds_up_its_own_device_only() {
+    let server = Server::start("count=2:slow=500ms");
+    let mut slow = server.attach();
+    let mut other = Client::attach(&*server.address, "1-2").unwrap();
+    // SET_FEATURE(PORT_RESET), as Linux clients send it.
+    let setup = [0x23, 3, 4, 0, 1, 0, 0, 0];
+    let reset = Submit { is_in: false, setup, ..urb(0, 0) };
+    let reset = slow.submit(reset, &[]).unwrap();
+    let behind = slow.submit(urb(0x81, 512), &[]).unwrap();
+    let begun = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(transfer(&mut other, urb(0x81, 512), &[]).status, 0);
+    }
+    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    for seqnum in [reset, behind] {
+        let reply = slow.reply().unwrap();
+        assert_eq!((reply.seqnum, reply.status), (seqnum, 0));
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
+}

@@ -1,0 +1,218 @@
+//! Once a device is attached nothing allocates: not the reactor, not the device's worker, not the
+//! simulated device, whatever the client sends, claims or leaves unread.
+//!
+//! Every allocation of the process counts, except those of the thread that plays the client. So
+//! there is one test in this file and no other: a second one would count as well.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use support::Server;
+use support::client::{MiniClient, Reply};
+use support::submit::{Submit, setup};
+use usbferry::usb::sim::loopback::request;
+
+const SOURCE: u8 = 0x81;
+const SINK: u8 = 0x01;
+const LOOP_OUT: u8 = 0x02;
+const LOOP_IN: u8 = 0x82;
+const INTERRUPT: u8 = 0x83;
+const SILENT: u8 = 0x86;
+const ISO_SOURCE: u8 = 0x85;
+const ISO_SINK: u8 = 0x05;
+
+struct Counting;
+
+static COUNTS: AtomicBool = AtomicBool::new(false);
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// This thread plays the client. Needs neither memory nor a destructor, so that an allocator
+    /// may look at it at any time.
+    static IS_CLIENT: Cell<bool> = const { Cell::new(false) };
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+impl Counting {
+    fn count(bytes: usize) {
+        let is_client = IS_CLIENT.try_with(Cell::get).unwrap_or(false);
+        if COUNTS.load(Ordering::Relaxed) && !is_client {
+            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+            BYTES.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+// SAFETY: each method does what the system's allocator does, and counts besides, which touches no
+// memory that it hands out.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::count(layout.size());
+        // SAFETY: the caller's promise about the layout is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Self::count(layout.size());
+        // SAFETY: the caller's promise about the layout is passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the pointer came from the system's allocator, with this layout.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        Self::count(size);
+        // SAFETY: the pointer came from the system's allocator, with this layout.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+}
+
+/// Allocations of the server while `run` runs, and their bytes.
+fn count(run: impl FnOnce()) -> (usize, usize) {
+    ALLOCATIONS.store(0, Ordering::Relaxed);
+    BYTES.store(0, Ordering::Relaxed);
+    COUNTS.store(true, Ordering::SeqCst);
+    run();
+    COUNTS.store(false, Ordering::SeqCst);
+    (ALLOCATIONS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed))
+}
+
+/// A kind of traffic: one round of it.
+type Traffic = (&'static str, fn(&mut MiniClient));
+
+const TRAFFIC: [Traffic; 17] = [
+    ("bulk IN", |client| repeat(client, &Submit::read(SOURCE, 512), 100)),
+    ("bulk IN, large", |client| repeat(client, &Submit::read(SOURCE, 1 << 20), 4)),
+    ("bulk IN, more than there are slots", |client| {
+        repeat(client, &Submit::read(SOURCE, 16384), 600);
+    }),
+    ("bulk OUT", |client| repeat(client, &Submit::write(SINK, &[1; 512]), 100)),
+    ("bulk OUT, large", |client| repeat(client, &Submit::write(SINK, &[1; 1 << 20]), 4)),
+    ("bulk loop", |client| {
+        client.submit_all(&vec![Submit::read(LOOP_IN, 1000); 50]);
+        client.submit(&Submit::write(LOOP_OUT, &[2; 50_000]));
+        collect(client);
+    }),
+    ("interrupt", |client| repeat(client, &Submit::read(INTERRUPT, 64), 4)),
+    ("control IN", |client| repeat(client, &Submit::get_device_descriptor(), 100)),
+    ("control OUT", |client| {
+        let setup = setup(request::OUT, request::WRITE, 0, 0, 4096);
+        repeat(client, &Submit::control(setup, &[3; 4096]), 20);
+    }),
+    ("isochronous IN", |client| repeat(client, &Submit::iso_read(ISO_SOURCE, &[192; 32]), 50)),
+    ("isochronous IN, short packets", |client| {
+        client.command(request::PACKETS_SHORT, 100, ISO_SOURCE.into());
+        repeat(client, &Submit::iso_read(ISO_SOURCE, &[3072; 1024]), 1);
+    }),
+    ("isochronous OUT, with gaps", |client| {
+        let packets = [(0, 100), (256, 100), (512, 100)];
+        repeat(client, &Submit::write(ISO_SINK, &[4; 612]).with_packets(&packets), 50);
+    }),
+    ("UNLINK in flight", |client| {
+        let pending = client.submit_all(&vec![Submit::read(SILENT, 512); 100]);
+        unlink_all(client, &pending);
+    }),
+    ("UNLINK of what waits", |client| {
+        let pending = client.submit_all(&vec![Submit::read(SILENT, 512); 1500]);
+        unlink_all(client, &pending);
+    }),
+    ("UNLINK of nothing", |client| {
+        unlink_all(client, &(1 << 30..(1 << 30) + 1500).collect::<Vec<_>>())
+    }),
+    ("what is refused", |client| {
+        repeat(client, &Submit::write(0x09, &[5; 100_000]), 10);
+        repeat(client, &Submit { length: 0x7fff_ffff, ..Submit::read(SOURCE, 0) }, 100);
+        repeat(client, &Submit { length: 0x7fff_ffff, ..Submit::get_device_descriptor() }, 10);
+        repeat(client, &Submit::iso_read(0x87, &[8; 1024]), 10);
+    }),
+    ("a stall and errors", |client| {
+        client.command(request::STALL_AFTER, 100, SINK.into());
+        repeat(client, &Submit::write(SINK, &[6; 512]), 2);
+        // The halt stays: what clears it is a special request, which may allocate.
+        client.command(request::BABBLE, 0, SOURCE.into());
+        repeat(client, &Submit::read(SOURCE, 512), 1);
+    }),
+];
+
+/// Submits so many at once and reads all answers.
+fn repeat(client: &mut MiniClient, submit: &Submit, times: usize) {
+    client.submit_all(&vec![submit.clone(); times]);
+    collect(client);
+}
+
+fn unlink_all(client: &mut MiniClient, targets: &[u32]) {
+    let bytes: Vec<u8> =
+        targets.iter().flat_map(|&target| client.prepare_unlink(target).1).collect();
+    client.send(&bytes);
+    collect(client);
+}
+
+fn collect(client: &mut MiniClient) {
+    while client.outstanding() > 0 {
+        match client.reply() {
+            Reply::Submit(_) | Reply::Unlink(_) => {}
+        }
+    }
+}
+
+#[test]
+fn nothing_allocates_once_attached() {
+    IS_CLIENT.set(true);
+    let server = Server::start("loopback");
+    let attach = || {
+        let mut client = server.attach();
+        client.set_interface(1, 1);
+        client
+    };
+    let mut client = attach();
+    check_that_it_counts(&server);
+    for (name, round) in TRAFFIC {
+        // A first round warms up: threads note who waits for whom, tables take their size.
+        round(&mut client);
+        let (allocations, bytes) = count(|| (0..3).for_each(|_| round(&mut client)));
+        assert_eq!((allocations, bytes), (0, 0), "{name}");
+    }
+
+    // Case 73: much is asked for and nothing read.
+    let (allocations, bytes) = count(|| {
+        client.submit_all(&vec![Submit::read(SOURCE, 1 << 20); 2000]);
+        support::wait_until("something has come", || client.has_input());
+        (0..200).for_each(|_| drop(client.reply()));
+    });
+    assert_eq!((allocations, bytes), (0, 0), "a slow reader");
+    drop(client);
+
+    // Cases 46 and 67: what ends the connection may cost a line in the log, but not what it claims.
+    let claims = [
+        Submit { number_of_packets: 0x7fff_ffff, ..Submit::read(ISO_SOURCE, 64) },
+        Submit { number_of_packets: 1025, ..Submit::write(ISO_SINK, &[0; 64]) },
+        Submit { length: 0x7fff_ffff, ..Submit::write(SINK, &[0; 64]) },
+        Submit { length: 0x7fff_ffff, ..Submit::write(ISO_SINK, &[0; 64]).with_packets(&[(0, 1)]) },
+    ];
+    for claim in claims {
+        let mut client = attach();
+        let (_, claim_bytes) = client.prepare(&claim);
+        let (_, bytes) = count(|| {
+            client.send_anyway(&claim_bytes);
+            client.expect_drop();
+        });
+        assert!(bytes < 4096, "{bytes} bytes for {claim:?}");
+    }
+}
+
+/// The test would prove nothing if it did not see the server's threads.
+fn check_that_it_counts(server: &Server) {
+    let mut status = 0;
+    let (allocations, _) = count(|| status = server.connect().import(server.busid(0)));
+    assert_eq!(status, 2, "the device is attached already");
+    assert!(allocations > 0, "a handshake allocates, and that was not seen");
+}

@@ -1,0 +1,217 @@
+//! Random traffic of a client that keeps the rules, from fixed seeds: everything it asks is answered
+//! exactly once, whatever meets whatever. The client of these tests judges each answer as a Linux
+//! kernel would (`support/client.rs`).
+//!
+//! To run one seed again, put it alone into [`SEEDS`].
+
+mod support;
+
+use std::ops::Range;
+
+use support::client::{MiniClient, Reply, Ret};
+use support::random::Random;
+use support::submit::{Submit, in_a_row, setup};
+use support::{Server, pattern};
+use usbferry::usb::sim::loopback::request;
+
+/// Each is a life of a client.
+const SEEDS: Range<u64> = 0..60;
+
+/// Things that a client does in its life, some of them several.
+const STEPS: u32 = 300;
+
+const IN: [u8; 6] = [0x81, 0x82, 0x83, 0x84, 0x86, 0x87];
+const OUT: [u8; 3] = [0x01, 0x02, 0x07];
+const ISO_SOURCE: u8 = 0x85;
+const ISO_SINK: u8 = 0x05;
+
+/// A client, and what it has on its mind.
+struct Life {
+    client: MiniClient,
+    random: Random,
+    /// Bytes that are not sent yet.
+    pending: Vec<u8>,
+    /// SUBMITs that may be unlinked, answered or not.
+    recent: Vec<u32>,
+}
+
+#[test]
+fn with_a_device_that_answers_at_once() {
+    everything_is_answered_once("loopback");
+}
+
+#[test]
+fn with_a_device_that_takes_its_time() {
+    everything_is_answered_once("loopback:delay=100us");
+}
+
+#[test]
+fn with_a_device_that_keeps_time() {
+    everything_is_answered_once("loopback:pace=on");
+}
+
+fn everything_is_answered_once(device: &str) {
+    let server = Server::start_with(device, |settings| {
+        settings.limits.urbs = 64;
+        settings.limits.memory = 2 << 20;
+        settings.limits.urb_len = 1 << 20;
+    });
+    for seed in SEEDS {
+        println!("{device}, seed {seed}");
+        let mut life = Life {
+            client: server.attach(),
+            random: Random::new(seed),
+            pending: Vec::new(),
+            recent: Vec::new(),
+        };
+        for _ in 0..STEPS {
+            life.step();
+        }
+        life.finish();
+    }
+}
+
+impl Life {
+    fn step(&mut self) {
+        match self.random.below(20) {
+            0..8 => {
+                let submit = self.data_submit();
+                self.add(&submit);
+            }
+            8..10 => {
+                let submit = self.packet_submit();
+                self.add(&submit);
+            }
+            10..12 => {
+                let submit = self.control_submit();
+                self.add(&submit);
+            }
+            12..16 => self.add_unlink(),
+            16..18 => self.send(),
+            _ => {
+                self.send();
+                self.read_some();
+            }
+        }
+    }
+
+    fn add(&mut self, submit: &Submit) {
+        let (seqnum, bytes) = self.client.prepare(submit);
+        self.pending.extend(bytes);
+        self.recent.push(seqnum);
+    }
+
+    fn data_submit(&mut self) -> Submit {
+        let random = &mut self.random;
+        let length = random.one_of(&[0, 1, 8, 64, 512, 513, 5000, 70_000]);
+        let flags = random.one_of(&[0, 1, 0x40, 0x200]);
+        let submit = if random.below(3) > 0 {
+            Submit::read(random.one_of(&IN), length)
+        } else {
+            Submit::write(random.one_of(&OUT), &pattern(0, length as usize))
+        };
+        Submit { flags, start_frame: random.word(), ..submit }
+    }
+
+    fn packet_submit(&mut self) -> Submit {
+        let random = &mut self.random;
+        let count = 1 + random.below(40);
+        let lengths: Vec<u32> = (0..count).map(|_| random.below(1200)).collect();
+        let total: u32 = lengths.iter().sum();
+        let submit = match random.below(2) {
+            0 => Submit::read(ISO_SOURCE, total),
+            _ => Submit::write(ISO_SINK, &pattern(0, total as usize)),
+        };
+        submit.with_packets(&in_a_row(&lengths))
+    }
+
+    /// A request to the default endpoint: ordinary, special, or one that arranges something.
+    fn control_submit(&mut self) -> Submit {
+        let random = &mut self.random;
+        let address = random.one_of(&[0x81, 0x01, 0x86, 0x84, 0x85, 0x82]);
+        let command =
+            |request, value| Submit::control(setup(request::OUT, request, value, address, 0), &[]);
+        let bytes = u16::try_from(random.below(600)).expect("it is small");
+        match random.below(16) {
+            0 => Submit::set_configuration(random.one_of(&[0, 1, 1, 2])),
+            1..4 => Submit::set_interface(1, random.one_of(&[0, 1, 1])),
+            4 => Submit::set_interface(0, 0),
+            5 => Submit::clear_halt(u8::try_from(address).expect("an address")),
+            6 => Submit::port_reset(),
+            7 => command(request::HALT, 0),
+            8 => command(random.one_of(&[request::SHORT, request::STALL_AFTER]), bytes),
+            9 => command(random.one_of(&[request::BUS_ERROR_AFTER, request::BABBLE]), bytes),
+            10 => {
+                command(random.one_of(&[request::PACKETS_SHORT, request::PACKET_LOST]), bytes % 9)
+            }
+            11 => command(random.one_of(&[request::CANCEL_DONE, request::CANCEL_PARTIAL]), bytes),
+            12..15 => command(request::RELEASE, bytes),
+            _ => Submit::get_device_descriptor(),
+        }
+    }
+
+    /// Unlinks something that was submitted, answered or not, or nothing. Never twice: no kernel
+    /// does that.
+    fn add_unlink(&mut self) {
+        let target = if self.recent.is_empty() || self.random.below(20) == 0 {
+            // Below all that is used: one above would be waited for.
+            0xc000_0000
+        } else {
+            let index = self.random.below(u32::try_from(self.recent.len()).expect("not so many"));
+            self.recent.swap_remove(index as usize)
+        };
+        let (_, bytes) = self.client.prepare_unlink(target);
+        self.pending.extend(bytes);
+    }
+
+    /// Sends what was prepared, in pieces or in one.
+    fn send(&mut self) {
+        let bytes = std::mem::take(&mut self.pending);
+        let step = self.random.one_of(&[7, 48, 100, 1000, 100_000, 100_000]);
+        bytes.chunks(step).for_each(|part| self.client.send(part));
+    }
+
+    /// Reads some of what has come.
+    fn read_some(&mut self) {
+        for _ in 0..self.random.below(30) {
+            if !self.client.has_input() {
+                break;
+            }
+            self.read_one();
+        }
+    }
+
+    fn read_one(&mut self) {
+        if let Reply::Submit(ret) = self.client.reply() {
+            check_data(&ret);
+        }
+    }
+
+    /// Takes back everything that has not ended: then all must be answered, and the device as good
+    /// as new.
+    fn finish(mut self) {
+        for target in std::mem::take(&mut self.recent) {
+            let (_, bytes) = self.client.prepare_unlink(target);
+            self.pending.extend(bytes);
+        }
+        self.send();
+        while self.client.outstanding() > 0 {
+            self.read_one();
+        }
+        self.client.call_ok(&Submit::set_configuration(1));
+        self.client.call_ok(&Submit::port_reset());
+        assert_eq!(self.client.call_ok(&Submit::read(0x81, 300)), pattern(0, 300));
+        self.client.assert_in_sync();
+    }
+}
+
+/// The pattern goes on from byte to byte, or begins anew: each write to the loop does. Short data may
+/// be of another kind, interrupt reports and descriptors.
+fn check_data(ret: &Ret) {
+    if ret.data.len() < 100 {
+        return;
+    }
+    let goes_on = |pair: &[u8]| pair[1] == 0 || pair[1] == pair[0].wrapping_add(1);
+    let wrong = ret.data.windows(2).position(|pair| !goes_on(pair));
+    assert_eq!(wrong, None, "the data of {} is not the pattern there", ret.seqnum);
+}

@@ -1,0 +1,318 @@
+//! The C library's functions that this library stands in front of. Each looks whether its path or
+//! descriptor is simulated, and else calls the one that it hides.
+//!
+//! Functions with a variable number of arguments are defined here with the most that they can
+//! have: on Linux's architectures the two are called alike.
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
+
+use libc::{mode_t, off_t, off64_t, size_t, ssize_t};
+
+use crate::real::real;
+use crate::{control, device, fail, memory, node, paths};
+
+/// Defines functions whose path is redirected: `NAME{before}(after) -> result`, where the path
+/// stands between the two.
+macro_rules! redirecting {
+    ($($name:ident {$($before:ident: $kind:ty),*} ($($after:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(
+            /// # Safety
+            /// As the C library's function of this name.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name(
+                $($before: $kind,)* path: *const c_char $(, $after: $type)*
+            ) -> $result {
+                let inner = paths::redirect(path);
+                let path = inner.as_deref().map_or(path, CStr::as_ptr);
+                let next = real!($name($($kind,)* *const c_char $(, $type)*) -> $result);
+                // SAFETY: the caller's promise, and a path of the same kind.
+                unsafe { next($($before,)* path $(, $after)*) }
+            }
+        )*
+    };
+}
+
+/// Defines functions that open files: `NAME{before}(after)`, path and flags between the two.
+macro_rules! opening {
+    ($($name:ident {$($before:ident: $kind:ty),*} ($($after:ident: $type:ty),*);)*) => {
+        $(
+            /// # Safety
+            /// As the C library's function of this name.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name(
+                $($before: $kind,)* path: *const c_char, flags: c_int $(, $after: $type)*
+            ) -> c_int {
+                if let Some(result) = open_node(path, flags) {
+                    return result;
+                }
+                let inner = paths::redirect(path);
+                let path = inner.as_deref().map_or(path, CStr::as_ptr);
+                let next = real!($name($($kind,)* *const c_char, c_int $(, $type)*) -> c_int);
+                // SAFETY: the caller's promise, and a path of the same kind.
+                unsafe { next($($before,)* path, flags $(, $after)*) }
+            }
+        )*
+    };
+}
+
+opening! {
+    open {} (mode: mode_t);
+    open64 {} (mode: mode_t);
+    __open_2 {} ();
+    __open64_2 {} ();
+    openat {directory: c_int} (mode: mode_t);
+    openat64 {directory: c_int} (mode: mode_t);
+    __openat_2 {directory: c_int} ();
+    __openat64_2 {directory: c_int} ();
+}
+
+redirecting! {
+    opendir {} () -> *mut c_void;
+    fopen {} (mode: *const c_char) -> *mut c_void;
+    fopen64 {} (mode: *const c_char) -> *mut c_void;
+    access {} (mode: c_int) -> c_int;
+    faccessat {directory: c_int} (mode: c_int, flags: c_int) -> c_int;
+    stat {} (buffer: *mut c_void) -> c_int;
+    stat64 {} (buffer: *mut c_void) -> c_int;
+    lstat {} (buffer: *mut c_void) -> c_int;
+    lstat64 {} (buffer: *mut c_void) -> c_int;
+    fstatat {directory: c_int} (buffer: *mut c_void, flags: c_int) -> c_int;
+    fstatat64 {directory: c_int} (buffer: *mut c_void, flags: c_int) -> c_int;
+    __xstat {version: c_int} (buffer: *mut c_void) -> c_int;
+    __xstat64 {version: c_int} (buffer: *mut c_void) -> c_int;
+    __lxstat {version: c_int} (buffer: *mut c_void) -> c_int;
+    __lxstat64 {version: c_int} (buffer: *mut c_void) -> c_int;
+    statx {directory: c_int} (flags: c_int, mask: c_uint, buffer: *mut c_void) -> c_int;
+}
+
+/// Opens a path that is a device node's.
+fn open_node(path: *const c_char, flags: c_int) -> Option<c_int> {
+    let number = paths::device_number(path)?;
+    let device = device::numbered(number).filter(|device| !device.is_gone())?;
+    Some(node::open(device, flags).unwrap_or_else(fail))
+}
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn close(fd: c_int) -> c_int {
+    node::close(fd);
+    let next = real!(close(c_int) -> c_int);
+    // SAFETY: the caller's promise.
+    unsafe { next(fd) }
+}
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
+    if let Some(node) = node::of(fd) {
+        return control::ioctl(node, request, argument);
+    }
+    let next = real!(ioctl(c_int, c_ulong, *mut c_void) -> c_int);
+    // SAFETY: the caller's promise.
+    unsafe { next(fd, request, argument) }
+}
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_t {
+    if let Some(node) = node::of(fd) {
+        // SAFETY: the caller's promise.
+        let room = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), len) };
+        return read_node(node, room);
+    }
+    let next = real!(read(c_int, *mut c_void, size_t) -> ssize_t);
+    // SAFETY: the caller's promise.
+    unsafe { next(fd, buffer, len) }
+}
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __read_chk(fd: c_int, buffer: *mut c_void, len: size_t, _: size_t) -> ssize_t {
+    // SAFETY: the caller's promise. That the length fits is for the C library to check; a program
+    // that this library is for has been run without it.
+    unsafe { read(fd, buffer, len) }
+}
+
+/// Reads descriptors.
+fn read_node(node: &node::Node, room: &mut [u8]) -> ssize_t {
+    let mut state = node.lock();
+    let descriptors = device::descriptors();
+    let rest = descriptors.get(state.position..).unwrap_or_default();
+    let len = rest.len().min(room.len());
+    room[..len].copy_from_slice(&rest[..len]);
+    state.position += len;
+    len.cast_signed()
+}
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lseek(fd: c_int, offset: off_t, whence: c_int) -> off_t {
+    if let Some(node) = node::of(fd) {
+        return seek_node(node, offset, whence);
+    }
+    let next = real!(lseek(c_int, off_t, c_int) -> off_t);
+    // SAFETY: the caller's promise.
+    unsafe { next(fd, offset, whence) }
+}
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lseek64(fd: c_int, offset: off64_t, whence: c_int) -> off64_t {
+    if let Some(node) = node::of(fd) {
+        return seek_node(node, offset, whence);
+    }
+    let next = real!(lseek64(c_int, off64_t, c_int) -> off64_t);
+    // SAFETY: the caller's promise.
+    unsafe { next(fd, offset, whence) }
+}
+
+fn seek_node(node: &node::Node, offset: i64, whence: c_int) -> i64 {
+    let Ok(position) = usize::try_from(offset) else { return fail(libc::EINVAL).into() };
+    if whence != libc::SEEK_SET {
+        return fail(libc::EINVAL).into();
+    }
+    node.lock().position = position;
+    offset
+}
+
+/// Defines the two names of `mmap`.
+macro_rules! mapping {
+    ($($name:ident($offset:ty);)*) => {
+        $(
+            /// # Safety
+            /// As the C library's function of this name.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name(
+                address: *mut c_void,
+                len: size_t,
+                protection: c_int,
+                flags: c_int,
+                fd: c_int,
+                offset: $offset,
+            ) -> *mut c_void {
+                if let Some(node) = node::of(fd) {
+                    return map_node(node, len);
+                }
+                let next = real!(
+                    $name(*mut c_void, size_t, c_int, c_int, c_int, $offset) -> *mut c_void
+                );
+                // SAFETY: the caller's promise.
+                unsafe { next(address, len, protection, flags, fd, offset) }
+            }
+        )*
+    };
+}
+
+mapping! {
+    mmap(off_t);
+    mmap64(off64_t);
+}
+
+fn map_node(node: &node::Node, len: usize) -> *mut c_void {
+    let Some(base) = memory::map(node.id, len) else {
+        fail(libc::ENOMEM);
+        return libc::MAP_FAILED;
+    };
+    node.lock().mappings.push((base.addr(), base.addr() + len));
+    base
+}
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn munmap(address: *mut c_void, len: size_t) -> c_int {
+    if let Some(node) = memory::unmapped(address) {
+        node::forget_mapping(node, address.addr());
+    }
+    let next = real!(munmap(*mut c_void, size_t) -> c_int);
+    // SAFETY: the caller's promise.
+    unsafe { next(address, len) }
+}
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn readlink(path: *const c_char, room: *mut c_char, len: size_t) -> ssize_t {
+    let node = paths::open_file(path).and_then(node::of);
+    if let Some(device) = node.and_then(|node| node.lock().device) {
+        let name = format!("/dev/bus/usb/001/{:03}", device.number());
+        let len = len.min(name.len());
+        // SAFETY: the caller's promise, and no more than the name has.
+        unsafe { room.copy_from_nonoverlapping(name.as_ptr().cast(), len) };
+        return len.cast_signed();
+    }
+    let inner = paths::redirect(path);
+    let path = inner.as_deref().map_or(path, CStr::as_ptr);
+    let next = real!(readlink(*const c_char, *mut c_char, size_t) -> ssize_t);
+    // SAFETY: the caller's promise, and a path of the same kind.
+    unsafe { next(path, room, len) }
+}
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn realpath(path: *const c_char, room: *mut c_char) -> *mut c_char {
+    let inner = paths::redirect(path);
+    let next = real!(realpath(*const c_char, *mut c_char) -> *mut c_char);
+    let Some(inner) = inner else {
+        // SAFETY: the caller's promise.
+        return unsafe { next(path, room) };
+    };
+    // SAFETY: the caller's promise, and a path of the same kind.
+    let found = unsafe { next(inner.as_ptr(), room) };
+    if !found.is_null() {
+        hide_root(found);
+    }
+    found
+}
+
+/// Turns a path in the tree into what it stands for, in place: it only gets shorter.
+fn hide_root(path: *mut c_char) {
+    // SAFETY: a string that `realpath` has just returned.
+    let bytes = unsafe { CStr::from_ptr(path) }.to_bytes();
+    let Some(rest) = paths::unredirect(bytes) else { return };
+    let start = bytes.len() - rest.len();
+    // SAFETY: within the string.
+    let from = unsafe { path.add(start) };
+    // SAFETY: within the string, its NUL included.
+    unsafe { path.copy_from(from, rest.len() + 1) };
+}
+
+/// Defines the two names of `statfs`. libusb asks whether `/sys` is sysfs, which not every
+/// container has.
+macro_rules! statting {
+    ($($name:ident;)*) => {
+        $(
+            /// # Safety
+            /// As the C library's function of this name.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name(path: *const c_char, buffer: *mut c_void) -> c_int {
+                let next = real!($name(*const c_char, *mut c_void) -> c_int);
+                // SAFETY: the caller's promise.
+                let result = unsafe { next(path, buffer) };
+                if result == 0 && is_sys(path) {
+                    // SAFETY: `f_type` stands first, as a long.
+                    unsafe { buffer.cast::<libc::c_long>().write(libc::SYSFS_MAGIC) };
+                }
+                result
+            }
+        )*
+    };
+}
+
+statting! {
+    statfs;
+    statfs64;
+}
+
+fn is_sys(path: *const c_char) -> bool {
+    // SAFETY: a path that the C library has just used.
+    let path = unsafe { CStr::from_ptr(path) };
+    path == c"/sys"
+}

@@ -1,0 +1,59 @@
+//! A simulated usbfs: preloaded into a program that uses libusb (`LD_PRELOAD`), it answers that
+//! program's calls on `/dev/bus/usb` and its sysfs tree, so that the real libusb and all that is
+//! built on it run at native speed with no hardware and no privileges.
+//!
+//! How it works:
+//! - Paths below `/dev/bus/usb`, `/sys/bus/usb` and the simulated controller's place in
+//!   `/sys/devices` lead into a real directory tree (`tree`, `paths`, `files`). A program
+//!   that asks libudev instead gets its answers from `udev`.
+//! - The descriptor of an opened device node is the write end of a pipe with one slot: full while
+//!   there is nothing to reap, so that it polls writable when there is, as usbfs has it; it never
+//!   polls readable. The read end stays here, and closing it gives the POLLERR of an unplug
+//!   (`node`).
+//! - `ioctl` on such a descriptor is answered here (`control`, `node`), `mmap` gives zeroed
+//!   memory that is there from the start (`memory`).
+//!
+//! Each device is a vendor specific one of high speed whose endpoints are sources, sinks and
+//! silence (`device`). A URB ends as soon as it is submitted unless `options` say otherwise,
+//! and IN data is not written but for a counter in its first eight bytes: what is measured is the
+//! program.
+//!
+//! `USBFERRY_USBFS_ROOT` names an empty directory for the tree; it also gets a `log` of all calls
+//! that are not transfers, and `counters` of those that are (`record`). Whoever made the
+//! directory removes it. `USBFERRY_USBFS` has the `options`.
+//!
+//! Contract: one mutex for each open node, never contended by a program that hands its devices
+//! over; no allocation for a URB. What a program gets wrong gets the errno that the kernel has for
+//! it. Wrong options end the process with a message: a test on the wrong device proves nothing.
+
+#![cfg(target_os = "linux")]
+
+mod abi;
+mod control;
+mod device;
+mod files;
+mod memory;
+mod node;
+mod options;
+mod paths;
+mod real;
+mod record;
+mod requests;
+mod transfers;
+mod tree;
+mod udev;
+
+/// Sets errno and returns the value with which a C function says so.
+fn fail(errno: libc::c_int) -> libc::c_int {
+    // SAFETY: the C library's errno of this thread is always there.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: as above; nobody else has this thread's errno.
+    unsafe { *place = errno };
+    -1
+}
+
+/// Ends the process: what was asked for can't be simulated.
+fn refuse(message: &str) -> ! {
+    eprintln!("usbferry-usbfs: {message}");
+    std::process::abort()
+}

@@ -1,0 +1,411 @@
+//! An open device node: the pipe behind its descriptor, and its URBs.
+//!
+//! ```text
+//! submit ─► ends at once ───────────────────────► done ─► reap
+//!        ├► waits: for a delay, or for a tick ──►   ▲
+//!        └► silent ── discard, unplug ──────────────┘
+//! ```
+//!
+//! The pipe is full exactly when nothing was done at the last look: it is filled by a reap that
+//! finds nothing, and drained by the first URB that is done after that.
+//!
+//! Contract: a node is never freed, only used again, so that a call that is under way while
+//! another thread closes it meets a closed node and not freed memory.
+
+use std::collections::VecDeque;
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use crate::abi::Urb;
+use crate::device::{Behaviour, Device};
+use crate::record::{Counter, Counters};
+use crate::transfers::{self, Streams, UrbPtr};
+use crate::{memory, options};
+
+/// Descriptors that can be device nodes: those below this number.
+const FDS_MAX: usize = 65_536;
+
+/// URBs of a node for which there is room from the start. More make its lists grow.
+const URBS: usize = 8192;
+
+static OPEN: [AtomicPtr<Node>; FDS_MAX] = [const { AtomicPtr::new(std::ptr::null_mut()) }; FDS_MAX];
+static NODES: Mutex<Vec<&'static Node>> = Mutex::new(Vec::new());
+
+/// A node.
+pub(crate) struct Node {
+    pub(crate) id: usize,
+    state: Mutex<State>,
+    /// Something waits for a time, or the node was closed.
+    timer: Condvar,
+    counters: Counters,
+}
+
+/// What the calls on a node share.
+pub(crate) struct State {
+    /// `None` when it is closed.
+    pub(crate) device: Option<&'static Device>,
+    /// The program's descriptor, the write end.
+    write_end: c_int,
+    /// The other end; -1 when the device is gone.
+    read_end: c_int,
+    /// The pipe is full.
+    full: bool,
+    /// Where `read` goes on.
+    pub(crate) position: usize,
+    /// Endpoints that may be used, a bit each.
+    pub(crate) active: u32,
+    pub(crate) streams: Streams,
+    /// Its mappings, from and to.
+    pub(crate) mappings: Vec<(usize, usize)>,
+    done: VecDeque<Pending>,
+    /// By the time at which they are done.
+    waiting: VecDeque<(Instant, Pending)>,
+    silent: VecDeque<Pending>,
+    has_timer: bool,
+}
+
+/// A URB that was submitted, and the memory it takes.
+#[derive(Clone, Copy)]
+struct Pending {
+    urb: UrbPtr,
+    cost: usize,
+}
+
+/// The bit of an endpoint in a set.
+pub(crate) const fn bit(endpoint: u8) -> u32 {
+    1 << index(endpoint)
+}
+
+/// The index of an endpoint in a table of 32.
+pub(crate) const fn index(endpoint: u8) -> usize {
+    (endpoint & 0x0f) as usize | (endpoint >> 3 & 0x10) as usize
+}
+
+/// The node behind a descriptor, if it is one.
+pub(crate) fn of(fd: c_int) -> Option<&'static Node> {
+    let place = OPEN.get(usize::try_from(fd).ok()?)?;
+    // SAFETY: null or a node, and nodes live for ever.
+    unsafe { place.load(Ordering::Acquire).as_ref() }
+}
+
+/// Opens a device; its descriptor.
+pub(crate) fn open(device: &'static Device, flags: c_int) -> Result<c_int, c_int> {
+    let [read_end, write_end] = pipe(flags)?;
+    let Some(place) = usize::try_from(write_end).ok().and_then(|fd| OPEN.get(fd)) else {
+        close_descriptor(read_end);
+        close_descriptor(write_end);
+        return Err(libc::EMFILE);
+    };
+    let node = closed_node();
+    let mut state = node.lock();
+    state.device = Some(device);
+    (state.write_end, state.read_end, state.full) = (write_end, read_end, false);
+    (state.position, state.active) = (0, 0);
+    state.streams = Streams::default();
+    state.mappings.clear();
+    node.fill(&mut state);
+    drop(state);
+    place.store(std::ptr::from_ref(node).cast_mut(), Ordering::Release);
+    Ok(write_end)
+}
+
+/// A node that is not in use.
+fn closed_node() -> &'static Node {
+    let mut nodes = NODES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(node) = nodes.iter().find(|node| node.lock().device.is_none()) {
+        return node;
+    }
+    let node: &'static Node = Box::leak(Box::new(Node::new(nodes.len())));
+    nodes.push(node);
+    node
+}
+
+/// A pipe that has room for one byte: its read end and its write end.
+fn pipe(flags: c_int) -> Result<[c_int; 2], c_int> {
+    let mut ends = [-1; 2];
+    let flags = libc::O_NONBLOCK | flags & libc::O_CLOEXEC;
+    // SAFETY: room for two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), flags) } != 0 {
+        return Err(libc::EMFILE);
+    }
+    // The kernel rounds up to one page, which is one slot.
+    // SAFETY: an own descriptor and an integer.
+    unsafe { libc::fcntl(ends[1], libc::F_SETPIPE_SZ, 1) };
+    Ok(ends)
+}
+
+fn close_descriptor(fd: c_int) {
+    // SAFETY: an own descriptor that nobody uses after this.
+    unsafe { libc::close(fd) };
+}
+
+/// A program closes a descriptor: if it is a node, that is closed too.
+pub(crate) fn close(fd: c_int) {
+    let Some(node) = of(fd) else { return };
+    let place = usize::try_from(fd).ok().and_then(|fd| OPEN.get(fd));
+    if let Some(place) = place {
+        place.store(std::ptr::null_mut(), Ordering::Release);
+    }
+    node.close();
+}
+
+/// Hangs up all nodes of a device that is gone.
+pub(crate) fn hang_up(device: &Device) {
+    let nodes = NODES.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for node in nodes {
+        let mut state = node.lock();
+        if state.device.is_some_and(|of| of.index == device.index) {
+            node.hang_up(&mut state);
+        }
+    }
+}
+
+/// Forgets a mapping that is no more.
+pub(crate) fn forget_mapping(id: usize, start: usize) {
+    let nodes = NODES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(node) = nodes.get(id) {
+        node.lock().mappings.retain(|&(from, _)| from != start);
+    }
+}
+
+impl Node {
+    fn new(id: usize) -> Self {
+        let state = State {
+            device: None,
+            write_end: -1,
+            read_end: -1,
+            full: false,
+            position: 0,
+            active: 0,
+            streams: Streams::default(),
+            mappings: Vec::new(),
+            done: VecDeque::with_capacity(URBS),
+            waiting: VecDeque::with_capacity(URBS),
+            silent: VecDeque::with_capacity(URBS),
+            has_timer: false,
+        };
+        let counters = Counters::of(id);
+        Self { id, state: Mutex::new(state), timer: Condvar::new(), counters }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call that is none of those below.
+    pub(crate) fn count_other(&self) {
+        let _state = self.lock();
+        self.counters.add(Counter::Others);
+    }
+
+    /// SUBMITURB.
+    pub(crate) fn submit(&'static self, urb: *mut Urb) -> Result<(), c_int> {
+        let mut state = self.lock();
+        self.counters.add(Counter::Submits);
+        let device = state.device.filter(|device| !device.is_gone()).ok_or(libc::ENODEV)?;
+        let urb = UrbPtr::new(urb).ok_or(libc::EFAULT)?;
+        let behaviour = transfers::check(urb, state.active)?;
+        let cost = state.take_memory(urb)?;
+        let pending = Pending { urb, cost };
+        let number = if urb.is_control() { 0 } else { device.count_urb() };
+        if number > 0 && options::get().unplug == Some(number) {
+            state.silent.push_back(pending);
+            drop(state);
+            device.unplug();
+            hang_up(device);
+            return Ok(());
+        }
+        self.begin(&mut state, device, pending, behaviour, number);
+        drop(state);
+        if device.is_gone() {
+            // The request was the one that unplugs it.
+            hang_up(device);
+        }
+        Ok(())
+    }
+
+    /// Ends a URB now, or has it wait.
+    fn begin(
+        &'static self,
+        state: &mut State,
+        device: &'static Device,
+        pending: Pending,
+        behaviour: Behaviour,
+        number: u64,
+    ) {
+        let delay = options::get().delay;
+        match behaviour {
+            Behaviour::Silent => state.silent.push_back(pending),
+            Behaviour::Flows if delay.is_zero() => {
+                transfers::complete(pending.urb, &mut state.streams, device, number);
+                self.push_done(state, pending);
+            }
+            Behaviour::Flows => {
+                transfers::complete(pending.urb, &mut state.streams, device, number);
+                self.wait(state, pending, Instant::now() + delay);
+            }
+            Behaviour::Ticks => {
+                transfers::complete(pending.urb, &mut state.streams, device, number);
+                let due = state.streams.next_tick(Instant::now());
+                self.wait(state, pending, due);
+            }
+        }
+    }
+
+    fn wait(&'static self, state: &mut State, pending: Pending, due: Instant) {
+        let place = state.waiting.partition_point(|&(other, _)| other <= due);
+        state.waiting.insert(place, (due, pending));
+        if !state.has_timer {
+            state.has_timer = true;
+            thread::spawn(move || self.run_timer());
+        }
+        self.timer.notify_one();
+    }
+
+    /// Ends what waits, when it is time. Ends itself with the node.
+    fn run_timer(&self) {
+        let mut state = self.lock();
+        while state.device.is_some() {
+            let now = Instant::now();
+            while state.waiting.front().is_some_and(|&(due, _)| due <= now) {
+                let Some((_, pending)) = state.waiting.pop_front() else { break };
+                self.push_done(&mut state, pending);
+            }
+            let next = state.waiting.front().map(|&(due, _)| due);
+            state = match next {
+                Some(due) => {
+                    let waited = self.timer.wait_timeout(state, due.duration_since(now));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.timer.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        state.has_timer = false;
+    }
+
+    fn push_done(&self, state: &mut State, pending: Pending) {
+        state.done.push_back(pending);
+        if state.full {
+            state.full = false;
+            self.counters.add(Counter::PipeCalls);
+            let mut byte = 0u8;
+            // SAFETY: an own descriptor, and room for the one byte that is in the pipe.
+            unsafe { real_read(state.read_end, &raw mut byte, 1) };
+        }
+    }
+
+    /// Notes in the pipe that there is nothing to reap.
+    fn fill(&self, state: &mut State) {
+        if state.full || state.read_end < 0 {
+            return;
+        }
+        state.full = true;
+        self.counters.add(Counter::PipeCalls);
+        // SAFETY: an own descriptor with a reader, and one byte, for which there is room.
+        unsafe { libc::write(state.write_end, [0u8].as_ptr().cast(), 1) };
+    }
+
+    /// REAPURBNDELAY.
+    pub(crate) fn reap(&self) -> Result<*mut Urb, c_int> {
+        let mut state = self.lock();
+        if let Some(Pending { urb, cost }) = state.done.pop_front() {
+            self.counters.add(Counter::Reaps);
+            memory::give_back(cost);
+            return Ok(urb.as_ptr());
+        }
+        self.counters.add(Counter::EmptyReaps);
+        if state.read_end < 0 {
+            return Err(libc::ENODEV);
+        }
+        self.fill(&mut state);
+        Err(libc::EAGAIN)
+    }
+
+    /// DISCARDURB: what waits ends as killed; what is done is not found.
+    pub(crate) fn discard(&self, urb: *mut Urb) -> Result<(), c_int> {
+        let mut state = self.lock();
+        self.counters.add(Counter::Discards);
+        let is_it = |pending: &Pending| pending.urb.as_ptr() == urb;
+        let pending = if let Some(index) = state.silent.iter().position(is_it) {
+            state.silent.remove(index)
+        } else {
+            let index = state.waiting.iter().position(|(_, pending)| is_it(pending));
+            index.and_then(|index| state.waiting.remove(index)).map(|(_, pending)| pending)
+        };
+        let pending = pending.ok_or(libc::EINVAL)?;
+        transfers::abandon(pending.urb, -libc::ENOENT);
+        self.push_done(&mut state, pending);
+        Ok(())
+    }
+
+    /// Kills what waits on endpoints of the set, as the kernel does when it takes them away.
+    pub(crate) fn kill(&self, endpoints: u32) {
+        let mut state = self.lock();
+        let is_one = |pending: &Pending| endpoints & bit(pending.urb.endpoint()) != 0;
+        let mut killed = Vec::new();
+        state.silent.retain(|pending| !is_one(pending) || (killed.push(*pending), false).1);
+        state.waiting.retain(|(_, pending)| !is_one(pending) || (killed.push(*pending), false).1);
+        for pending in killed {
+            transfers::abandon(pending.urb, -libc::ENOENT);
+            self.push_done(&mut state, pending);
+        }
+    }
+
+    /// Ends what waits, and closes the other end.
+    fn hang_up(&self, state: &mut State) {
+        while let Some(pending) = state.take_pending() {
+            transfers::abandon(pending.urb, -libc::ESHUTDOWN);
+            self.push_done(state, pending);
+        }
+        let read_end = std::mem::replace(&mut state.read_end, -1);
+        if read_end >= 0 {
+            close_descriptor(read_end);
+        }
+    }
+
+    fn close(&self) {
+        let mut state = self.lock();
+        let Some(device) = state.device.take() else { return };
+        while let Some(pending) = state.take_pending() {
+            memory::give_back(pending.cost);
+        }
+        while let Some(pending) = state.done.pop_front() {
+            memory::give_back(pending.cost);
+        }
+        let read_end = std::mem::replace(&mut state.read_end, -1);
+        if read_end >= 0 {
+            close_descriptor(read_end);
+        }
+        drop(state);
+        device.release_all(self.id);
+        self.timer.notify_one();
+    }
+}
+
+impl State {
+    /// Takes a URB that is not done out of whatever list it is in.
+    fn take_pending(&mut self) -> Option<Pending> {
+        let waiting = self.waiting.pop_front().map(|(_, pending)| pending);
+        waiting.or_else(|| self.silent.pop_front())
+    }
+
+    /// Memory for a URB: its buffer costs nothing where it lies in a mapping.
+    fn take_memory(&self, urb: UrbPtr) -> Result<usize, c_int> {
+        let (start, len) = urb.buffer();
+        let mapped = self.mappings.iter().any(|&(from, to)| from <= start && start < to);
+        memory::take_urb(if mapped { 0 } else { len }).ok_or(libc::ENOMEM)
+    }
+}
+
+/// `read` past this library's own.
+///
+/// # Safety
+/// `buffer` has room for `len` bytes.
+unsafe fn real_read(fd: c_int, buffer: *mut u8, len: usize) -> isize {
+    let read = crate::real::real!(read(c_int, *mut c_void, usize) -> isize);
+    // SAFETY: the caller's promise.
+    unsafe { read(fd, buffer.cast(), len) }
+}

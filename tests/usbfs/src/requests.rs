@@ -1,0 +1,76 @@
+//! Control requests that reach the device: the standard ones of an idle device, and some vendor
+//! requests of usbferry's simulated loopback (`usb::sim::loopback::request`), by the same numbers:
+//! COUNTERS, CLEAR_COUNTERS, WRITE, READ and VANISH.
+
+use crate::device::{self, Device};
+use crate::transfers::Streams;
+
+/// Bytes that WRITE keeps.
+const BUFFER_LEN: usize = 4096;
+
+/// Answers a request: the bytes of its data stage, or `None` for a stall.
+pub(crate) fn answer(
+    setup: [u8; 8],
+    data: &mut [u8],
+    streams: &mut Streams,
+    device: &Device,
+) -> Option<usize> {
+    let [kind, request, value_low, value_high, index_low, ..] = setup;
+    match (kind, request) {
+        // GET_STATUS of device, interface or endpoint.
+        (0x80..=0x82, 0) => Some(put(data, &[0, 0])),
+        // GET_DESCRIPTOR.
+        (0x80, 6) => Some(put(data, &descriptor(value_high, value_low, device)?)),
+        // GET_CONFIGURATION.
+        (0x80, 8) => Some(put(data, &[device.configuration()])),
+        // GET_INTERFACE.
+        (0x81, 10) => Some(put(data, &[device.setting(index_low.into())])),
+        (0xc0, 0x01) => Some(put(data, &counters(index_low, streams))),
+        (0x40, 0x02) => {
+            streams.clear_counters();
+            Some(0)
+        }
+        (0x40, 0x03) => {
+            let len = data.len().min(BUFFER_LEN);
+            streams.buffer.clear();
+            streams.buffer.extend_from_slice(&data[..len]);
+            Some(len)
+        }
+        (0xc0, 0x04) => Some(put(data, &streams.buffer)),
+        (0x40, 0x24) => {
+            device.unplug();
+            Some(0)
+        }
+        _ => None,
+    }
+}
+
+fn descriptor(kind: u8, index: u8, device: &Device) -> Option<Vec<u8>> {
+    match (kind, index) {
+        (1, 0) => Some(device::DEVICE_DESCRIPTOR.to_vec()),
+        (2, 0) => Some(device::CONFIGURATION.to_vec()),
+        (3, 0) => Some(vec![4, 3, 0x09, 0x04]),
+        (3, 1..=2) => Some(string(device::STRINGS[usize::from(index) - 1])),
+        (3, 3) => Some(string(&format!("{}{}", device::STRINGS[2], device.number()))),
+        _ => None,
+    }
+}
+
+/// A string descriptor.
+fn string(text: &str) -> Vec<u8> {
+    let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let len = u8::try_from(units.len() + 2).unwrap_or(u8::MAX);
+    [&[len, 3], units.as_slice()].concat()
+}
+
+/// Bytes, URBs, errors, and no empty packets.
+fn counters(endpoint: u8, streams: &Streams) -> Vec<u8> {
+    let stream = streams.get(endpoint);
+    [stream.bytes, stream.urbs, stream.errors, 0].into_iter().flat_map(u64::to_le_bytes).collect()
+}
+
+fn put(room: &mut [u8], bytes: &[u8]) -> usize {
+    let len = room.len().min(bytes.len());
+    room[..len].copy_from_slice(&bytes[..len]);
+    len
+}

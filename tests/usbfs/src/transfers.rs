@@ -1,0 +1,245 @@
+//! URBs as the program has them, and what the device does with their data.
+
+use std::ffi::c_int;
+use std::time::{Duration, Instant};
+
+use crate::abi::{self, IsoPacket, Urb};
+use crate::device::{Behaviour, Device, ENDPOINTS};
+use crate::options::{self, Data};
+use crate::{node, requests};
+
+/// How often 0x83 has news.
+const TICK: Duration = Duration::from_millis(8);
+
+/// Bytes after which the pattern repeats.
+const PERIOD: u64 = 251;
+
+/// A URB of the program. It is the kernel's, hence this library's, from its submission until it is
+/// reaped, and nobody else's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UrbPtr(*mut Urb);
+
+// SAFETY: see the type: whoever has the node's lock is the only one to look.
+unsafe impl Send for UrbPtr {}
+
+impl UrbPtr {
+    pub(crate) const fn new(urb: *mut Urb) -> Option<Self> {
+        if urb.is_null() { None } else { Some(Self(urb)) }
+    }
+
+    pub(crate) const fn as_ptr(self) -> *mut Urb {
+        self.0
+    }
+
+    /// The URB; one call's result is dropped before the next.
+    fn get<'a>(self) -> &'a mut Urb {
+        // SAFETY: the program passed a valid URB and does not touch it before it is reaped.
+        unsafe { &mut *self.0 }
+    }
+
+    pub(crate) fn is_control(self) -> bool {
+        self.get().kind == abi::KIND_CONTROL
+    }
+
+    pub(crate) fn endpoint(self) -> u8 {
+        self.get().endpoint
+    }
+
+    /// Where its buffer is, and how long.
+    pub(crate) fn buffer(self) -> (usize, usize) {
+        let urb = self.get();
+        (urb.buffer.addr(), usize::try_from(urb.buffer_length).unwrap_or(0))
+    }
+
+    /// The first `len` bytes of its buffer.
+    fn bytes<'a>(self, len: usize) -> &'a mut [u8] {
+        if len == 0 {
+            return &mut [];
+        }
+        // SAFETY: the program's buffer has the length it says, and is the kernel's for now.
+        unsafe { std::slice::from_raw_parts_mut(self.get().buffer, len) }
+    }
+
+    fn packets<'a>(self) -> &'a mut [IsoPacket] {
+        let count = usize::try_from(self.get().number_of_packets).unwrap_or(0);
+        // SAFETY: the packets lie behind the URB, within what the program allocated.
+        let first = unsafe { self.0.add(1) }.cast::<IsoPacket>();
+        // SAFETY: there are as many as the URB says.
+        unsafe { std::slice::from_raw_parts_mut(first, count) }
+    }
+}
+
+/// What a node remembers of its endpoints' data.
+#[derive(Default)]
+pub(crate) struct Streams {
+    streams: [Stream; 32],
+    /// When 0x83 had news last, or will have.
+    tick: Option<Instant>,
+    pub(crate) buffer: Vec<u8>,
+}
+
+/// An endpoint's data: what went by.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Stream {
+    pub(crate) bytes: u64,
+    pub(crate) urbs: u64,
+    /// OUT: bytes that were not the pattern's.
+    pub(crate) errors: u64,
+    position: u64,
+}
+
+impl Streams {
+    pub(crate) const fn get(&self, endpoint: u8) -> Stream {
+        self.streams[node::index(endpoint)]
+    }
+
+    pub(crate) const fn clear_counters(&mut self) {
+        let mut index = 0;
+        while index < self.streams.len() {
+            let stream = &mut self.streams[index];
+            (stream.bytes, stream.urbs, stream.errors) = (0, 0, 0);
+            index += 1;
+        }
+    }
+
+    /// Starts an endpoint's data again.
+    pub(crate) const fn restart(&mut self, endpoint: u8) {
+        self.streams[node::index(endpoint)].position = 0;
+    }
+
+    pub(crate) fn next_tick(&mut self, now: Instant) -> Instant {
+        let due = self.tick.map_or(now, |last| last + TICK).max(now);
+        self.tick = Some(due);
+        due
+    }
+}
+
+/// Whether the kernel would take this URB, and what will become of it.
+pub(crate) fn check(urb: UrbPtr, active: u32) -> Result<Behaviour, c_int> {
+    let fields = urb.get();
+    if fields.buffer_length < 0 || fields.buffer_length > 0 && fields.buffer.is_null() {
+        return Err(libc::EINVAL);
+    }
+    if fields.kind == abi::KIND_CONTROL {
+        let is_default = fields.endpoint & 0x0f == 0;
+        let has_setup = fields.buffer_length >= 8;
+        return if is_default && has_setup { Ok(Behaviour::Flows) } else { Err(libc::EINVAL) };
+    }
+    if active & node::bit(fields.endpoint) == 0 {
+        return Err(libc::ENOENT);
+    }
+    let endpoint = ENDPOINTS.iter().find(|endpoint| endpoint.address == fields.endpoint);
+    let endpoint = endpoint.ok_or(libc::ENOENT)?;
+    if endpoint.kind != fields.kind {
+        return Err(libc::EINVAL);
+    }
+    if fields.kind == abi::KIND_ISOCHRONOUS {
+        check_packets(urb)?;
+    }
+    Ok(endpoint.behaviour)
+}
+
+/// usbfs takes 1 to 128 packets, whose lengths add up to the buffer's (`proc_do_submiturb`).
+fn check_packets(urb: UrbPtr) -> Result<(), c_int> {
+    let fields = urb.get();
+    if !(1..=128).contains(&fields.number_of_packets) {
+        return Err(libc::EINVAL);
+    }
+    let len: u64 = urb.packets().iter().map(|packet| u64::from(packet.length)).sum();
+    if u64::try_from(fields.buffer_length).is_ok_and(|buffer| len <= buffer) {
+        Ok(())
+    } else {
+        Err(libc::EINVAL)
+    }
+}
+
+/// Ends a URB without the device.
+pub(crate) fn abandon(urb: UrbPtr, status: c_int) {
+    let fields = urb.get();
+    fields.status = status;
+    fields.actual_length = 0;
+    if fields.kind == abi::KIND_ISOCHRONOUS {
+        for packet in urb.packets() {
+            (packet.actual_length, packet.status) = (0, -libc::EXDEV);
+        }
+    }
+}
+
+/// Moves a URB's data and writes its result. `number` counts from 1, control requests are 0.
+pub(crate) fn complete(urb: UrbPtr, streams: &mut Streams, device: &Device, number: u64) {
+    let fields = urb.get();
+    (fields.status, fields.error_count) = (0, 0);
+    if fields.kind == abi::KIND_CONTROL {
+        return complete_control(urb, streams, device);
+    }
+    let stalls = options::get().stall.is_some_and(|every| number.is_multiple_of(every));
+    if stalls && fields.kind != abi::KIND_ISOCHRONOUS {
+        (fields.status, fields.actual_length) = (-libc::EPIPE, 0);
+        return;
+    }
+    let stream = &mut streams.streams[node::index(fields.endpoint)];
+    let (_, requested) = urb.buffer();
+    let ticks = fields.kind == abi::KIND_INTERRUPT;
+    let len = if ticks { requested.min(8) } else { requested };
+    match (options::get().data, fields.endpoint & 0x80 != 0) {
+        (Data::None, _) | (Data::Counter, false) => {}
+        (Data::Counter, true) => write_counter(urb.bytes(len.min(8)), stream.urbs),
+        (Data::Pattern, true) if ticks => write_counter(urb.bytes(len), stream.urbs),
+        (Data::Pattern, true) => fill_pattern(stream.position, urb.bytes(len)),
+        (Data::Pattern, false) => stream.errors += pattern_errors(stream.position, urb.bytes(len)),
+    }
+    stream.urbs += 1;
+    stream.bytes += len as u64;
+    stream.position += len as u64;
+    fields.actual_length = c_int::try_from(len).unwrap_or(c_int::MAX);
+    if fields.kind == abi::KIND_ISOCHRONOUS {
+        fields.error_count = complete_packets(urb.packets(), stalls);
+    }
+}
+
+/// All packets are full, but the first of a URB that stalls is lost.
+fn complete_packets(packets: &mut [IsoPacket], stalls: bool) -> c_int {
+    for packet in &mut *packets {
+        (packet.actual_length, packet.status) = (packet.length, 0);
+    }
+    if let Some(first) = packets.first_mut().filter(|_| stalls) {
+        (first.actual_length, first.status) = (0, -libc::EPROTO);
+    }
+    c_int::from(stalls)
+}
+
+fn complete_control(urb: UrbPtr, streams: &mut Streams, device: &Device) {
+    let fields = urb.get();
+    let (_, len) = urb.buffer();
+    let (setup, data) = urb.bytes(len).split_at_mut(8);
+    let mut request = [0; 8];
+    request.copy_from_slice(setup);
+    match requests::answer(request, data, streams, device) {
+        Some(moved) => fields.actual_length = c_int::try_from(moved).unwrap_or(c_int::MAX),
+        None => (fields.status, fields.actual_length) = (-libc::EPIPE, 0),
+    }
+}
+
+fn write_counter(room: &mut [u8], count: u64) {
+    let bytes = count.to_le_bytes();
+    let len = room.len().min(bytes.len());
+    room[..len].copy_from_slice(&bytes[..len]);
+}
+
+fn fill_pattern(position: u64, room: &mut [u8]) {
+    let mut next = position % PERIOD;
+    for byte in room {
+        *byte = u8::try_from(next).unwrap_or(0);
+        next = if next + 1 == PERIOD { 0 } else { next + 1 };
+    }
+}
+
+fn pattern_errors(position: u64, data: &[u8]) -> u64 {
+    let mut next = position % PERIOD;
+    let mut errors = 0;
+    for &byte in data {
+        errors += u64::from(u64::from(byte) != next);
+        next = if next + 1 == PERIOD { 0 } else { next + 1 };
+    }
+    errors
+}

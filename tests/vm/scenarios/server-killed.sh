@@ -1,0 +1,43 @@
+# The server killed in mid-transfer while a disk is read through vhci: the client's kernel takes it
+# for an unplugged device, nothing of it is stuck, its port is free. The next start of the server
+# gives the local driver what was left without one, and exports as ever.
+limit=120
+servers=usbferry
+
+scenario() {
+  local busid disk reader status=0 stuck
+  busid=$(local_device STICKXHCI)
+  serve "$busid"
+  attach "$busid"
+  wait_for 30 "the disk of $attached" block_device_of "$attached"
+  disk=$(block_device_of "$attached")
+  step "read from $attached"
+  (while dd if="$disk" of=/dev/null bs=1M iflag=direct status=none; do echo "read"; done) \
+    > "$state/reads" 2>&1 &
+  reader=$!
+  wait_for 30 "the first read" grep -q read "$state/reads"
+
+  kill_server
+  step "the reader ends"
+  wait_for 20 "the reader to end" process_gone "$reader"
+  wait "$reader" || status=$?
+  tail -n 1 "$state/reads" | grep -q error || fail "the reader saw no error: $(< "$state/reads")"
+  wait_for 10 "$attached to go" device_gone "$attached"
+  [[ -z $(usbip_tool port 2> /dev/null | grep '^Port') ]] || fail "a port of vhci is still in use"
+  step "look for stuck tasks"
+  stuck=$(stuck_tasks)
+  [[ -z $stuck ]] || fail "stuck: $stuck"
+
+  step "the next server repairs what was left"
+  note "before the next start: $(drivers_of "$busid")"
+  serve "$busid"
+  wait_for 10 "the local driver, which the next server gives back" has_driver "$busid" usb-storage
+  attach "$busid"
+  wait_for 30 "the disk of $attached" block_device_of "$attached"
+  dd if="$(block_device_of "$attached")" bs=1M count=2 iflag=direct status=none |
+    cmp - <(head -c 2M "$run/stick-xhci.img") || fail "other data than before"
+  detach "$attached"
+  wait_for 15 "$busid to be released" released "$busid" usb-storage
+  stop_server
+}
+
