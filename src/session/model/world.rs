@@ -4,7 +4,7 @@
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
-use usbferry_sys::arena::Arena;
+use usbferry_sys::arena::{Arena, BLOCK_LEN_MIN};
 
 use super::client::{Client, DEVID};
 use super::device::{Event, Flight, ModelPort, configurations, pattern};
@@ -194,8 +194,14 @@ impl World {
         scratch[..in_scratch].copy_from_slice(&rest[..in_scratch]);
         let taken = in_payload.len() + in_scratch;
         self.client.advance(taken);
+        let (begun, free) = (self.begun, self.session.memory.free_bytes());
         let result = self.session.rx_advance(taken, self.now);
         self.received(result);
+        // What the first of these bytes filled was perhaps free again behind the last: a barrier
+        // and the end of a device give URBs up.
+        if self.begun > begun || self.session.gone {
+            self.client.excuses.memory |= free < self.scale.memory / 4 + memory_needed(taken);
+        }
     }
 
     /// Looks at what came of bytes that were delivered.
@@ -380,6 +386,11 @@ impl World {
             }
         }
     }
+}
+
+/// Memory that `len` bytes of SUBMITs can take: many small blocks, or a few that are half empty.
+const fn memory_needed(len: usize) -> usize {
+    len / HEADER_LEN * BLOCK_LEN_MIN + 2 * len
 }
 
 /// Bytes the client may have in its socket before it says nothing more.
