@@ -407,7 +407,13 @@ fn portion(choice: u16) -> usize {
 }
 
 /// How a transfer ends: its status, and how much was transferred.
-fn result_of(flight: &Flight, how: u16, len: u16, room: usize, gone: bool) -> (Status, u32) {
+pub(super) fn result_of(
+    flight: &Flight,
+    how: u16,
+    len: u16,
+    room: usize,
+    gone: bool,
+) -> (Status, u32) {
     let room = u32::try_from(room).expect("small");
     let part = u32::from(len) % (room + 1);
     if gone {
@@ -442,7 +448,7 @@ fn result_of(flight: &Flight, how: u16, len: u16, room: usize, gone: bool) -> (S
 }
 
 /// How the packets of a transfer end, `none` of them with data.
-fn packet_results(flight: &Flight, none: bool) -> Vec<(u32, Status)> {
+pub(super) fn packet_results(flight: &Flight, none: bool) -> Vec<(u32, Status)> {
     let mut rng = Rng(flight.serial.into());
     let result = |&length: &u32| match rng.below(8) {
         _ if none => (0, Status::EXDEV),
