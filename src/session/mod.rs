@@ -422,6 +422,7 @@ impl<P: Port> Session<P> {
             return;
         }
         self.tearing_down = true;
+        self.rx.stage = Stage::Header;
         self.early_unlinks.clear();
         self.tx.clear();
         self.held.clear();

@@ -815,6 +815,17 @@ fn memory_of_the_system_that_is_used_up_delays_urbs() {
 }
 
 #[test]
+fn a_session_without_a_client_can_still_be_called() {
+    let mut rig = Rig::new();
+    rig.send(&Command::Submit(submit(1, 0x01, 100)), &[7; 60]);
+    rig.session.begin_teardown();
+    let (payload, _) = rig.session.rx_slices();
+    assert_eq!(payload, [], "the URB that was arriving is no more");
+    assert_eq!(rig.session.rx_advance(0, rig.now), Ok(()));
+    rig.finish();
+}
+
+#[test]
 fn violations_end_the_session() {
     let violation = |command: CmdSubmit| {
         let mut rig = Rig::new();
