@@ -332,6 +332,8 @@ usbip_py() { # host, command...
   python3 "$vm/guest/usbip.py" "$@"
 }
 
+listed() { usbip_py 127.0.0.1 list | grep -q "^$1 "; } # busid
+
 # Runs load.py, which imports the device and keeps URBs in flight; its process is $load.
 start_load() { # command that runs it or '', argument of load.py...
   local within=$1
@@ -376,7 +378,7 @@ server_holds() { # local device to ask usbfs by
     python3 "$vm/guest/usbfs.py" free "$1") bytes of usbfs free"
 }
 
-server_memory() { # VmRSS (now) or VmHWM (most): KiB
+server_memory() { # RssAnon (its own, now), VmRSS (with its files) or VmHWM (the most of that): KiB
   sed -n "s/^$1:[^0-9]*\([0-9]*\) kB$/\1/p" "/proc/$(server_pid)/status"
 }
 
