@@ -97,6 +97,10 @@ pub const NO_MEMORY_RETRY: Duration = Duration::from_millis(10);
 /// How long the system may take to give back what a device had that is gone.
 pub const GONE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long requests to a device that is gone are answered before its client sees the end: most of
+/// what was under way comes within this, and the end is to be seen within 50 ms.
+pub const GONE_INPUT_TIMEOUT: Duration = Duration::from_millis(20);
+
 /// How long a client may take, when the server stops, for what was already said to it.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 

@@ -231,6 +231,17 @@ fn vanish_on_request() {
     server.wait_released(0);
 }
 
+/// What the client had sent when the device went, several reads of it, is answered like the rest.
+#[test]
+fn unplug_with_more_under_way() {
+    let server = Server::start("loopback:fault=vanish@3");
+    let mut client = server.attach();
+    let submits: Vec<Submit> = (0..200).map(|_| Submit::write(SINK, &[7; 1024])).collect();
+    client.submit_all(&submits);
+    expect_all_gone(client);
+    server.wait_released(0);
+}
+
 /// A device is unplugged while it is being opened, and plugged in again under a client's hands.
 #[test]
 fn unplug_while_opening() {

@@ -18,7 +18,7 @@ use usbferry_sys::tcp::{self, PeerSigns};
 
 use super::token::Key;
 use crate::handshake::{Handshake, REQUEST_LEN_MAX, Wish};
-use crate::limits::{GONE_TIMEOUT, HANDSHAKE_TIMEOUT};
+use crate::limits::{GONE_INPUT_TIMEOUT, GONE_TIMEOUT, HANDSHAKE_TIMEOUT};
 use crate::session::{SLICES_MAX, Session, Violation};
 use crate::usb::{Candidate, Port};
 use crate::wire;
@@ -108,6 +108,8 @@ pub(super) struct Connection<C: Candidate> {
     pub(super) queued: bool,
     /// The server stops: what is on its way is written, nothing more is taken.
     pub(super) stopping: bool,
+    /// When it was noticed that the device is gone.
+    gone_since: Option<Instant>,
     /// The device is gone: what the client still sends is thrown away until it closes.
     farewell: bool,
     /// The handshake's reply, and how much of it was written.
@@ -134,6 +136,7 @@ impl<C: Candidate> Connection<C> {
             device_ready: false,
             queued: false,
             stopping: false,
+            gone_since: None,
             farewell: false,
             reply: Vec::new(),
             reply_written: 0,
@@ -152,7 +155,11 @@ impl<C: Candidate> Connection<C> {
     /// When it must be served even without an event of its own.
     pub(super) fn device_deadline(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Attached(session) => session.next_deadline(),
+            Stage::Attached(session) => {
+                let gone = self.gone_since.filter(|_| !session.is_input_closed());
+                let closing = gone.map(|since| since + GONE_INPUT_TIMEOUT);
+                [session.next_deadline(), closing].into_iter().flatten().min()
+            }
             _ => None,
         }
     }
@@ -224,11 +231,10 @@ impl<C: Candidate> Connection<C> {
         if self.stopping && self.is_flushed() {
             return Err(End::Stopping);
         }
-        if !self.stopping {
+        if self.is_device_gone() {
+            self.hurry(now);
+        } else if !self.stopping {
             self.watch_for_stall(self.written != unwritten, now + peer_timeout);
-        }
-        if self.is_device_gone() && self.deadline.is_none() {
-            self.deadline = Some(now + GONE_TIMEOUT);
         }
         Ok(reads == 0 || self.device_ready || self.may_read())
     }
@@ -252,6 +258,23 @@ impl<C: Candidate> Connection<C> {
         } else if progress || self.deadline.is_none() {
             self.deadline = Some(deadline);
         }
+    }
+
+    /// The device is gone: what is still under way to it is answered, but not for long.
+    fn hurry(&mut self, now: Instant) {
+        let since = *self.gone_since.get_or_insert(now);
+        self.deadline = Some(since + GONE_TIMEOUT);
+        if now >= since + GONE_INPUT_TIMEOUT
+            && let Some(session) = self.session()
+        {
+            session.close_input();
+        }
+    }
+
+    /// Whether the device is gone and the client was told all there is to tell.
+    pub(super) fn is_finished(&self) -> bool {
+        let Stage::Attached(session) = &self.stage else { return false };
+        session.is_finished() && self.is_flushed() && session.is_input_closed()
     }
 
     /// Whether it has a session whose device is gone.

@@ -423,8 +423,7 @@ impl<B: Backend> Reactor<B> {
     /// Sends what a session wants done to its worker, and moves on a session that is over.
     fn dispatch(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        let Stage::Attached(session) = &mut connection.stage else { return };
-        if session.is_finished() && connection.is_flushed() {
+        if connection.is_finished() {
             info!("{}: its device is gone", connection.peer);
             connection.begin_farewell(self.now);
             note_deadline(&mut self.next_deadline, connection.deadline);

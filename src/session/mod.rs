@@ -259,14 +259,15 @@ impl<P: Port> Session<P> {
         self.input_closed = true;
     }
 
+    /// Whether nothing more is taken from the client.
+    pub(crate) const fn is_input_closed(&self) -> bool {
+        self.input_closed
+    }
+
     /// Whether bytes from the client can be taken: not while answers it has not read use up the
-    /// room for more, nor when there is no device to ask.
+    /// room for more. A device that is gone still answers what had been sent to it.
     pub(crate) fn wants_input(&self) -> bool {
-        !self.gone
-            && !self.tearing_down
-            && !self.input_closed
-            && !self.tx.is_full()
-            && self.urbs.free() > 0
+        !self.tearing_down && !self.input_closed && !self.tx.is_full() && self.urbs.free() > 0
     }
 
     /// Whether there are bytes for the client.

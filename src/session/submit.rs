@@ -228,6 +228,8 @@ impl<P: Port> Session<P> {
         self.rx.stage = Stage::Header;
         if let Some(status) = self.urbs.get(urb).refusal {
             self.finish(urb, status, 0);
+        } else if self.gone {
+            self.finish(urb, Status::ENODEV, 0);
         } else if self.is_behind_barrier() {
             self.urbs.get_mut(urb).state = UrbState::Held;
             self.held.push_back(urb);

@@ -148,7 +148,7 @@ impl World {
         let carrying = self.port().slots.iter().flatten().count();
         assert_eq!(self.session.free_transfers.len() + carrying, self.scale.slots, "slots");
         assert_eq!(self.session.footprint(), self.footprint, "something was allocated");
-        let closed = self.over || self.session.gone || self.session.input_closed;
+        let closed = self.over || self.session.input_closed;
         let silent = !self.session.has_output();
         let listens = self.session.wants_input();
         assert!(closed || !silent || listens, "nothing to read, and nothing may be written");
@@ -161,7 +161,7 @@ impl World {
         if self.session.has_output() || self.over {
             return;
         }
-        if !self.session.is_held_up() && !self.session.gone {
+        if !self.session.is_held_up() {
             let early = self.session.early_unlinks.iter().map(|early| early.seqnum);
             self.client.check_unlinks_are_answered(&early.collect::<Vec<_>>());
         }

@@ -73,7 +73,7 @@ impl World {
         if session.gone {
             assert!(session.is_finished(), "the device is gone and all was said");
         }
-        if session.gone || session.input_closed {
+        if session.input_closed {
             return self.check_rest_is_unread();
         }
         self.client.check_nothing_is_left();
