@@ -48,7 +48,8 @@ unplug_under_vhci() {
   wait_for 30 "control transfers" grep -q holding "$state/control"
   wait_for 30 "the first read" grep -q read "$state/reads"
   unplug_under_load "$reader" "$control"
-  grep -qE 'error|No such' "$state/reads" || fail "the reader saw no error: $(tail -n 1 "$state/reads")"
+  # An error of the read, or of the next open; the words differ.
+  [[ $(tail -n 1 "$state/reads") == dd:* ]] || fail "the reader saw no error: $(< "$state/reads")"
   grep -qE 'ENODEV|ESHUTDOWN|EPROTO|EPIPE' "$state/control" ||
     fail "control transfers saw no error: $(tail -n 1 "$state/control")"
   wait_for 10 "$attached to go" device_gone "$attached"
