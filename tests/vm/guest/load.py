@@ -7,8 +7,9 @@
                                         COUNT IN on the SILENT one; "running" is after so many replies
 
 It says "running" when it is. When the server ends the connection, it says how: "end TIME: clean" is
-one between two messages and without an error; TIME is that of the clock, in seconds. Then follows what
-became of the URBs of the silent interface.
+one between two messages and without an error; TIME is that of the clock, in seconds. Then follows how
+many URBs were not answered and when the first of them was sent, and what became of those of the silent
+interface.
 """
 
 import struct
@@ -79,7 +80,11 @@ def main(host, busid, *arguments):
         except OSError as error:
             how = error
         statuses = sorted(map(str, silent.values()))
-        print(f"end {time.time():.3f}: {how}; silent URBs: {' '.join(statuses)}")
+        first = min((sent for *_, sent in client.pending.values()), default=float("inf"))
+        print(
+            f"end {time.time():.3f}: {how}; {len(client.pending)} unanswered since {first:.3f}; "
+            f"silent URBs: {' '.join(statuses)}"
+        )
 
 
 if __name__ == "__main__":
