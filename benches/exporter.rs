@@ -40,9 +40,7 @@ fn bench(settings: &Settings) -> Result<(), String> {
 }
 
 fn arguments(settings: &Settings) -> Vec<String> {
-    let buffer = settings.socket_buffer.unwrap_or(0);
-    let own = [DEVICES.to_owned(), format!("--socket-buffer={buffer}")];
-    own.into_iter().chain(settings.serve.iter().cloned()).collect()
+    std::iter::once(DEVICES.to_owned()).chain(settings.serve.iter().cloned()).collect()
 }
 
 /// What is asked of a load on one session.
