@@ -476,9 +476,10 @@ impl<P: Port> Session<P> {
 
     /// What was allocated for lists: it must never change.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn footprint(&self) -> [usize; 4] {
+    pub(crate) fn footprint(&self) -> [usize; 5] {
         let [held, completed] = [self.held.capacity(), self.completed.capacity()];
-        [held, completed, self.cancels.capacity(), self.tx.footprint()]
+        let [cancels, early] = [self.cancels.capacity(), self.early_unlinks.capacity()];
+        [held, completed, cancels, early, self.tx.footprint()]
     }
 
     /// Acts on a device that is gone: what waits is answered, what it had was reaped.

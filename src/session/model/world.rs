@@ -61,7 +61,7 @@ pub(super) struct World {
     /// It has refused one since a transfer was last collected, and that waits for the next end.
     pub(super) retries_later: bool,
     /// What the session has allocated.
-    pub(super) footprint: [usize; 4],
+    pub(super) footprint: [usize; 5],
 }
 
 impl World {
@@ -100,7 +100,7 @@ impl World {
             failures: 0,
             starved: None,
             retries_later: false,
-            footprint: [0; 4],
+            footprint: [0; 5],
         };
         world.footprint = world.session.footprint();
         world
