@@ -65,7 +65,8 @@ pub const URB_LEN_DEFAULT: usize = 16 << 20;
 /// (`MAX_CTRL_BUFFER_LENGTH`).
 pub const CONTROL_LEN_MAX: usize = 4096;
 
-/// Connections at once. Each costs a descriptor and, before it imports, well under a kilobyte.
+/// Connections at once. Each costs a descriptor and, before it imports, well under a kilobyte. For
+/// one more, the oldest that has no device makes place.
 pub const CONNECTIONS_MAX: usize = 4096;
 
 /// Devices attached at once: each has a thread and its buffer memory.

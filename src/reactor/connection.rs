@@ -44,6 +44,8 @@ pub(super) enum End {
     TimedOut,
     /// It accepted no byte for too long.
     Stalled,
+    /// The server was full, and it the oldest of those that had no device.
+    Displaced,
     /// Another client took its device.
     TakenOver(SocketAddr),
     /// All is said and the client is done with it.
@@ -61,6 +63,7 @@ impl fmt::Display for End {
             Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
             Self::TimedOut => f.write_str("no complete request in time"),
             Self::Stalled => f.write_str("it reads nothing (see --peer-timeout)"),
+            Self::Displaced => f.write_str("makes place for others: no device, and there are many"),
             Self::TakenOver(by) => write!(f, "{by} takes over (see --takeover)"),
             Self::Finished => f.write_str("done"),
             Self::Stopping => f.write_str("the server stops"),

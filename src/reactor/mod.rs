@@ -26,6 +26,7 @@ mod stop;
 mod takeover;
 mod token;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -88,6 +89,8 @@ pub struct Settings {
     pub peer_timeout: Duration,
     /// Who may take a device that somebody has.
     pub takeover: TakeOver,
+    /// Clients at once.
+    pub connections: usize,
 }
 
 impl Default for Settings {
@@ -102,6 +105,7 @@ impl Default for Settings {
             busy_poll: Duration::ZERO,
             peer_timeout: PEER_TIMEOUT_DEFAULT,
             takeover: TakeOver::default(),
+            connections: CONNECTIONS_MAX,
         }
     }
 }
@@ -116,6 +120,8 @@ pub struct Reactor<B: Backend> {
     scanner: Scanner,
     scans: Scans,
     connections: Slab<Connection<B::Candidate>>,
+    /// Connections that have no device, the oldest first, and some that are over or have one now.
+    strangers: VecDeque<Key>,
     /// Connections made so far: what tells a place's users apart.
     connections_made: u64,
     /// Connections with a device, whose deadlines count; few beside the rest.
@@ -166,6 +172,7 @@ impl<B: Backend> Reactor<B> {
             scanner,
             scans: Scans::default(),
             connections: Slab::new(),
+            strangers: VecDeque::new(),
             connections_made: 0,
             attached: Vec::new(),
             ready: Vec::new(),
@@ -357,11 +364,10 @@ impl<B: Backend> Reactor<B> {
             }
             return;
         }
-        if self.connections.len() >= CONNECTIONS_MAX {
+        if self.connections.len() >= self.settings.connections && !self.make_place() {
             if self.complaints.may_complain(self.now) {
-                warn!(
-                    "{peer}: refused: {CONNECTIONS_MAX} clients are connected, the most there may"
-                );
+                let count = self.connections.len();
+                warn!("{peer}: refused: {count} clients are connected, the most there may be");
             }
             return;
         }
@@ -379,6 +385,8 @@ impl<B: Backend> Reactor<B> {
         let connection = Connection::new(key, stream, peer, self.now);
         note_deadline(&mut self.next_deadline, connection.deadline);
         entry.insert(connection);
+        self.tidy_strangers();
+        self.strangers.push_back(key);
     }
 
     /// Queues connections whose devices want to be looked at by now.
