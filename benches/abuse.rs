@@ -180,7 +180,7 @@ fn bench(settings: &Settings) -> Result<(), String> {
     println!("abuse: {how}\n{}", head());
     let mut rows = Vec::new();
     for workload in [512, 16 << 10].map(|len| Workload::new(Kind::BulkIn(len), 16)) {
-        for abuse in Abuse::ALL {
+        for abuse in Abuse::ALL.into_iter().filter(|&abuse| abuse != Abuse::Nothing) {
             let smoke = workload.len() == 512;
             if settings.selects(&format!("{} {abuse}", workload.kind), smoke) {
                 let explain = |error| format!("{} beside {abuse}: {error}", workload.kind);
@@ -200,37 +200,35 @@ impl Servers<'_> {
     fn row(&self, workload: Workload, abuse: Abuse) -> io::Result<Row> {
         let mut rounds = Vec::new();
         for number in 0..self.settings.pairs.max(1) {
-            let first = self.sample(workload, None)?;
+            let alone = || self.sample(workload, Abuse::Nothing, &self.elsewhere);
+            let first = alone()?;
             let (elsewhere, here);
             if number % 2 == 0 {
-                elsewhere = self.sample(workload, Some((abuse, &self.elsewhere)))?;
-                here = self.sample(workload, Some((abuse, &self.here)))?;
+                elsewhere = self.sample(workload, abuse, &self.elsewhere)?;
+                here = self.sample(workload, abuse, &self.here)?;
             } else {
-                here = self.sample(workload, Some((abuse, &self.here)))?;
-                elsewhere = self.sample(workload, Some((abuse, &self.elsewhere)))?;
+                here = self.sample(workload, abuse, &self.here)?;
+                elsewhere = self.sample(workload, abuse, &self.elsewhere)?;
             }
-            let last = self.sample(workload, None)?;
-            rounds.push(Round { alone: [first, last], elsewhere, here });
+            rounds.push(Round { alone: [first, alone()?], elsewhere, here });
         }
         Ok(Row { workload, abuse, rounds, newcomers: self.newcomers(abuse)? })
     }
 
-    /// Streams for a while, beside an abuse of a server or alone.
-    fn sample(&self, workload: Workload, abuse: Option<(Abuse, &Server)>) -> io::Result<Sample> {
+    /// Streams for a while, beside an abuse of a server.
+    fn sample(&self, workload: Workload, abuse: Abuse, of: &Server) -> io::Result<Sample> {
         let client = Client::attach_when_free(&*self.here.address, STREAM)
             .map_err(|error| io::Error::other(error.to_string()))?;
         let mut flows = [Flow::new(client, workload, Check::Pattern)?];
-        let abuser = abuse.map(|(abuse, server)| self.abuser(abuse, server)).transpose()?;
+        let abuser = self.abuser(abuse, of)?;
         let mut usages = [None; 2];
         let outcome = run::run(&mut flows, workload.depth, self.settings.plan, |moment| {
             usages[usize::from(moment == Moment::End)] = process::usage(self.here.pid());
         })?;
-        let abuse_rate = abuser.map_or(Ok(0.0), Abuser::stop)?;
-        if let Some((_, server)) = abuse {
-            settle(server)?;
-        }
+        let abuse = abuser.stop()?;
+        settle(of)?;
         let server = usages[0].zip(usages[1]).map(|(before, after)| after.since(before));
-        Ok(Sample { outcome, server, abuse: abuse_rate })
+        Ok(Sample { outcome, server, abuse })
     }
 
     fn abuser(&self, abuse: Abuse, server: &Server) -> io::Result<Abuser> {

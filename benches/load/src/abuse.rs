@@ -45,6 +45,8 @@ const IMPORT_REQUEST: [u8; 8] = [0x01, 0x11, 0x80, 0x03, 0, 0, 0, 0];
 /// What is done to a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Abuse {
+    /// Nothing: what the others are compared with.
+    Nothing,
     /// [`IDLE`] connections that say nothing.
     Idle,
     /// [`HALF_HANDSHAKES`] begun requests left open, and then more at a steady rate.
@@ -65,7 +67,8 @@ pub enum Abuse {
 
 impl Abuse {
     /// All there are.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Nothing,
         Self::Idle,
         Self::HalfHandshakes,
         Self::HandshakeFlood,
@@ -78,6 +81,7 @@ impl Abuse {
 
     const fn name(self) -> &'static str {
         match self {
+            Self::Nothing => "nothing",
             Self::Idle => "idle",
             Self::HalfHandshakes => "half-handshakes",
             Self::HandshakeFlood => "handshake-flood",
@@ -106,6 +110,10 @@ impl Abuse {
         // One that is not refused, so that what is measured is not the absence of a server.
         abuser.connect()?;
         match self {
+            Self::Nothing => {
+                ready();
+                wait(&go_on);
+            }
             Self::Idle => {
                 let held: io::Result<Vec<TcpStream>> =
                     (0..IDLE).map(|_| abuser.connect()).collect();
