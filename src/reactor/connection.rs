@@ -115,6 +115,8 @@ pub(super) struct Connection<C: Candidate> {
     gone_since: Option<Instant>,
     /// The device is gone: what the client still sends is thrown away until it closes.
     farewell: bool,
+    /// The client was told that nothing more comes. Once: the system makes an event of each time.
+    write_closed: bool,
     /// The handshake's reply, and how much of it was written.
     reply: Vec<u8>,
     reply_written: usize,
@@ -141,6 +143,7 @@ impl<C: Candidate> Connection<C> {
             stopping: false,
             gone_since: None,
             farewell: false,
+            write_closed: false,
             reply: Vec::new(),
             reply_written: 0,
             written: 0,
@@ -382,7 +385,9 @@ impl<C: Candidate> Connection<C> {
             return Ok(false);
         }
         let Some(stream) = &mut self.stream else { return Ok(false) };
-        let _ = stream.shutdown(Shutdown::Write);
+        if !std::mem::replace(&mut self.write_closed, true) {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
         let mut buffer = [0; 4096];
         for _ in 0..READS_PER_TURN {
             if !self.readable {
