@@ -56,7 +56,7 @@ use token::{Key, Source};
 const EVENTS_PER_TURN: usize = 1024;
 
 /// Clients accepted in one turn, so that a flood of them leaves room for those that are there.
-const ACCEPTS_PER_TURN: usize = 64;
+const ACCEPTS_PER_TURN: usize = 16;
 
 /// How long to accept nobody when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -153,6 +153,7 @@ impl<B: Backend> Reactor<B> {
         let mut listeners = Vec::new();
         for listen in &settings.listen {
             if let Some(mut listener) = open_listener(*listen)? {
+                net::prepare(&listener, settings.peer_timeout, settings.socket_buffer);
                 let number = u32::try_from(listeners.len()).expect("a handful of listeners");
                 let token = Source::Listener(number).to_token();
                 registry.register(&mut listener, token, Interest::READABLE).map_err(failed)?;
@@ -371,7 +372,9 @@ impl<B: Backend> Reactor<B> {
             }
             return;
         }
-        net::prepare(&stream, self.settings.peer_timeout, self.settings.socket_buffer);
+        if !net::INHERITS {
+            net::prepare(&stream, self.settings.peer_timeout, self.settings.socket_buffer);
+        }
         let entry = self.connections.vacant_entry();
         let index = u32::try_from(entry.key()).expect("CONNECTIONS_MAX is small");
         let key = Key::new(index, self.connections_made);
