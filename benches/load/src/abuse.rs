@@ -23,6 +23,9 @@ pub const HALF_HANDSHAKES: u64 = 10_000;
 /// So many more of them a second while it is.
 pub const HALF_HANDSHAKES_PER_SECOND: u64 = 2500;
 
+/// Connections that go on with garbage where they should close.
+pub const STAYING: usize = 200;
+
 /// How many of them this side keeps open: as many as usbferry ever does, and some.
 const HELD_MAX: usize = 4500;
 
@@ -59,6 +62,9 @@ pub enum Abuse {
     GarbageUrbs,
     /// URBs for an endpoint that does not exist, with random bytes, as fast as they are taken.
     GarbagePayload,
+    /// Random bytes behind requests that were answered, on [`STAYING`] connections, as fast as they
+    /// are taken.
+    GarbageBehind,
     /// Requests for the list of devices, one after the other.
     Lists,
     /// A client that asks for much and reads nothing.
@@ -67,7 +73,7 @@ pub enum Abuse {
 
 impl Abuse {
     /// All there are.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Nothing,
         Self::Idle,
         Self::HalfHandshakes,
@@ -75,6 +81,7 @@ impl Abuse {
         Self::GarbageRequests,
         Self::GarbageUrbs,
         Self::GarbagePayload,
+        Self::GarbageBehind,
         Self::Lists,
         Self::Unread,
     ];
@@ -88,6 +95,7 @@ impl Abuse {
             Self::GarbageRequests => "garbage-requests",
             Self::GarbageUrbs => "garbage-urbs",
             Self::GarbagePayload => "garbage-payload",
+            Self::GarbageBehind => "garbage-behind",
             Self::Lists => "lists",
             Self::Unread => "unread",
         }
@@ -129,6 +137,7 @@ impl Abuse {
                 drop(held);
             }
             Self::GarbagePayload => abuser.send_payload(busid, ready, &go_on)?,
+            Self::GarbageBehind => abuser.send_behind(ready, &go_on)?,
             Self::HandshakeFlood | Self::GarbageRequests | Self::GarbageUrbs | Self::Lists => {
                 ready();
                 while go_on() {
@@ -245,10 +254,35 @@ impl Abuser {
         Ok(())
     }
 
+    /// Goes on with garbage on connections that have had their answer; new ones where the server has
+    /// enough of that.
+    fn send_behind(&mut self, ready: impl FnOnce(), go_on: impl Fn() -> bool) -> io::Result<()> {
+        let mut staying: Vec<TcpStream> =
+            (0..STAYING).map(|_| self.listed()).collect::<io::Result<_>>()?;
+        ready();
+        while go_on() {
+            for stream in &mut staying {
+                stream.set_nonblocking(true)?;
+                match stream.write(self.garbage.piece(PIECE_LEN)) {
+                    Ok(_) => self.done += 1,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => *stream = self.listed()?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn list(&self) -> io::Result<()> {
+        self.listed().map(drop)
+    }
+
+    /// Asks for the list, reads all of it, and stays.
+    fn listed(&self) -> io::Result<TcpStream> {
         let mut stream = self.connect()?;
         stream.write_all(&LIST_REQUEST)?;
-        io::copy(&mut stream, &mut io::sink()).map(drop)
+        io::copy(&mut stream, &mut io::sink())?;
+        Ok(stream)
     }
 }
 
