@@ -82,10 +82,7 @@ mod linux {
         let scratch = settings::results()?;
         let library = preload::build(Path::new(env!("CARGO_MANIFEST_DIR")), &scratch)?;
         let (tree, busy_tree) = (Tree::new(&scratch, "usbfs")?, Tree::new(&scratch, "usbfs-busy")?);
-        let mut arguments = vec![
-            "--all".to_owned(),
-            format!("--socket-buffer={}", settings.socket_buffer.unwrap_or(0)),
-        ];
+        let mut arguments = vec!["--all".to_owned()];
         arguments.extend(settings.serve.iter().cloned());
         let busy = [&arguments[..], &["--busy-poll=1ms".to_owned()]].concat();
         let bench = Bench {

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::limits::{self, DeviceLimits};
-use crate::reactor::{Listen, Settings, TakeOver};
+use crate::reactor::{Listen, Settings, SocketBuffer, TakeOver};
 use crate::rules::{Allowed, DeviceSpec, Selection};
 use crate::usb::sim::spec::Spec;
 
@@ -130,9 +130,10 @@ struct Tuning {
     urb_size: usize,
 
     /// Bytes of each connection's send and receive buffer; 0 leaves them to the system, which
-    /// grows them to what the network needs
-    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
-    socket_buffer: usize,
+    /// grows them to what the network needs. Without this, clients less than a millisecond away
+    /// have a small send buffer that stays in the processor's cache, others the system's choice
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    socket_buffer: Option<usize>,
 
     /// Look for work so long before sleeping (us, ms): a shorter turnaround for a busy processor
     #[arg(long, value_name = "TIME", default_value = "0us", value_parser = parse_busy_poll)]
@@ -186,7 +187,11 @@ impl Serve {
                 urb_len: tuning.urb_size,
                 reset_on_release: self.reset_on_release,
             },
-            socket_buffer: Some(tuning.socket_buffer).filter(|&bytes| bytes > 0),
+            socket_buffer: match tuning.socket_buffer {
+                None => SocketBuffer::ByDistance,
+                Some(0) => SocketBuffer::System,
+                Some(bytes) => SocketBuffer::Bytes(bytes),
+            },
             busy_poll: tuning.busy_poll,
             peer_timeout: self.peer_timeout,
             takeover: self.takeover,

@@ -49,6 +49,9 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 pub mod limits;
 pub mod list;

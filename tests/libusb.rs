@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -33,7 +33,10 @@ fn library() -> &'static Path {
     })
 }
 
-/// A server on simulated hardware. Killed and cleaned up behind each test.
+/// A server on simulated hardware. Ended and cleaned up behind each test.
+///
+/// `USBFERRY_RUNNER` is a command that the server is started with: `tests/memory-check` has a
+/// memory checker there.
 struct Server {
     process: Child,
     address: String,
@@ -48,7 +51,10 @@ impl Server {
         let name = format!("usbfs-{}-{number}", std::process::id());
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(root.join("run")).expect("a directory for the tree");
-        let mut process = Command::new(env!("CARGO_BIN_EXE_usbferry"))
+        let runner = std::env::var("USBFERRY_RUNNER").unwrap_or_default();
+        let mut words = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_usbferry")]);
+        let mut process = Command::new(words.next().expect("the server at least"))
+            .args(words)
             .args(["serve", "--all", "--listen", "127.0.0.1:0"])
             .env("LD_PRELOAD", library())
             .env("USBFERRY_USBFS_ROOT", &root)
@@ -105,13 +111,32 @@ impl Server {
         let devices = self.root.join("sys/bus/usb/devices");
         devices.join(format!("1-1/1-1:1.{interface}/driver")).exists()
     }
+
+    /// Asks it to end, and returns how it did; `None` if it does not.
+    fn end(&mut self) -> Option<ExitStatus> {
+        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if let Ok(Some(status)) = self.process.try_wait() {
+                return Some(status);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        None
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let status = self.end();
         let _ = fs::remove_dir_all(&self.root);
+        // A test that has failed says more than this.
+        if !thread::panicking() {
+            let status = status.expect("the server ends when it is told to");
+            assert!(status.success(), "the server ended with {status}");
+        }
     }
 }
 

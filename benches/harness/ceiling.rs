@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
-use usbferry::reactor::prepare_socket;
+use usbferry::reactor::{SocketBuffer, prepare_socket};
 use usbferry_load::pdu::{self, DESCRIPTOR_LEN, HEADER_LEN, SEQNUM};
 
 /// Bytes read at once: as many as stay in a processor's cache. Payloads go nowhere.
@@ -92,7 +92,7 @@ fn accept(
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
-        prepare_socket(&stream, usbferry::limits::PEER_TIMEOUT_DEFAULT, None);
+        prepare_socket(&stream, usbferry::limits::PEER_TIMEOUT_DEFAULT, SocketBuffer::System);
         if let Some(bytes) = send_buffer {
             SockRef::from(&stream).set_send_buffer_size(bytes)?;
         }

@@ -48,11 +48,10 @@ pub(crate) fn measure(name: &str, bench: &Bench<'_>, rows: &[Row]) -> Result<(),
         bytes.map_or_else(|| "the system's".to_owned(), |bytes| bytes.to_string())
     };
     let how = format!(
-        "{} pairs of {} ms, cores {:?}, socket buffers {}, the ceiling's {}, the client's {}",
+        "{} pairs of {} ms, cores {:?}, the ceiling's {}, the client's {}",
         settings.pairs,
         settings.plan.time.as_millis(),
         settings.cores,
-        buffer(settings.socket_buffer),
         buffer(settings.ceiling_buffer),
         buffer(settings.client_buffer),
     );

@@ -28,8 +28,6 @@ pub(crate) struct Settings {
     pub(crate) pairs: usize,
     pub(crate) plan: Plan,
     pub(crate) cores: Cores,
-    /// Bytes of usbferry's socket buffers; `None` leaves them to the system.
-    pub(crate) socket_buffer: Option<usize>,
     /// The ceiling's send buffer. On loopback what is queued must stay in the cache: the system's
     /// choice grows until it does not, and a ceiling with that would be none.
     pub(crate) ceiling_buffer: Option<usize>,
@@ -49,8 +47,7 @@ options, behind `cargo bench --bench NAME --`:
   --pairs N              measurements of each row and of what it is compared with (5)
   --milliseconds N       length of one (250)
   --cores one|two|any    client and server on one processor, on two, or anywhere (one)
-  --socket-buffer BYTES  of usbferry; 0 leaves this and the next two to the system (0)
-  --ceiling-buffer BYTES the ceiling's send buffer (524288)
+  --ceiling-buffer BYTES the ceiling's send buffer; 0 leaves this and the next to the system (524288)
   --client-buffer BYTES  the load generator's send buffer (0)
   --serve ARGUMENT       one more argument for usbferry serve; may be repeated";
 
@@ -63,7 +60,6 @@ impl Settings {
             pairs: 5,
             plan: Plan { warm_up: Duration::from_millis(60), time: Duration::from_millis(250) },
             cores: Cores::One,
-            socket_buffer: None,
             ceiling_buffer: Some(CEILING_BUFFER),
             client_buffer: None,
             serve: Vec::new(),
@@ -93,7 +89,6 @@ impl Settings {
                 self.plan.time = Duration::from_millis(rest.next()?.parse().ok()?);
             }
             "--cores" => self.cores = parse_cores(&rest.next()?)?,
-            "--socket-buffer" => self.socket_buffer = parse_buffer(&rest.next()?)?,
             "--ceiling-buffer" => self.ceiling_buffer = parse_buffer(&rest.next()?)?,
             "--client-buffer" => self.client_buffer = parse_buffer(&rest.next()?)?,
             "--serve" => self.serve.push(rest.next()?),

@@ -29,6 +29,9 @@ use crate::worker::Worker;
 /// Reads of one turn: at 64 KiB each, a megabyte before others have theirs.
 const READS_PER_TURN: usize = 16;
 
+/// Looks at a device in one turn that asks for more as fast as it answers: some megabytes.
+const LOOKS_PER_TURN: usize = 16;
+
 /// Why a connection ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -234,6 +237,12 @@ impl<C: Candidate> Connection<C> {
             reads -= 1;
         }
         self.flush(now)?;
+        let mut looks = LOOKS_PER_TURN;
+        while looks > 0 && self.is_paced() {
+            self.reap(now);
+            self.flush(now)?;
+            looks -= 1;
+        }
         if self.stopping && self.is_flushed() {
             return Err(End::Stopping);
         }
@@ -242,7 +251,7 @@ impl<C: Candidate> Connection<C> {
         } else if !self.stopping {
             self.watch_for_stall(self.written != unwritten, now + peer_timeout);
         }
-        Ok(reads == 0 || self.device_ready || self.may_read())
+        Ok(reads == 0 || looks == 0 || self.device_ready || self.may_read())
     }
 
     /// Whether there may be input that can be taken: writing replies has made room for it, and the
@@ -308,10 +317,15 @@ impl<C: Candidate> Connection<C> {
         }
     }
 
+    fn is_paced(&self) -> bool {
+        matches!(&self.stage, Stage::Attached(session) if session.is_paced())
+    }
+
     /// Collects what has ended, if anything may have.
     fn reap(&mut self, now: Instant) {
         let Stage::Attached(session) = &mut self.stage else { return };
-        if self.device_ready || session.next_deadline().is_some_and(|at| at <= now) {
+        let due = session.next_deadline().is_some_and(|at| at <= now);
+        if self.device_ready || session.is_paced() || due {
             self.device_ready = session.reap(now);
         }
     }

@@ -12,7 +12,7 @@ use log::{error, info, warn};
 
 use super::connection::{Connection, End, Stage};
 use super::token::{Key, Source};
-use super::{Reactor, find, note_deadline, register};
+use super::{Reactor, find, net, note_deadline, register};
 use crate::handshake::Wish;
 use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT};
 use crate::session::{Remains, Session};
@@ -201,6 +201,9 @@ impl<B: Backend> Reactor<B> {
             connection.peer, device.busid, device.id_vendor, device.id_product
         );
         connection.answer(|out| op::emit_import(Ok(&device), out));
+        if let Some(stream) = &connection.stream {
+            net::prepare_attached(stream, self.settings.socket_buffer);
+        }
         connection.stage = Stage::Attached(Box::new(session));
         self.attached.push(key);
         self.queue(key);

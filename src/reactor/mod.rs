@@ -46,7 +46,7 @@ use crate::worker::{Done, Inbox, Owner, Scanner};
 use complaints::Complaints;
 use connection::{Connection, Stage};
 use exports::Scans;
-pub use net::prepare as prepare_socket;
+pub use net::{SocketBuffer, prepare as prepare_socket};
 pub use stop::StopHandle;
 use stop::StopSource;
 pub use takeover::TakeOver;
@@ -81,8 +81,8 @@ pub struct Settings {
     pub selection: Selection,
     /// What each attached device may use.
     pub limits: DeviceLimits,
-    /// Bytes of each socket's send and receive buffer; `None` leaves it to the system.
-    pub socket_buffer: Option<usize>,
+    /// How large the buffers of clients' sockets are.
+    pub socket_buffer: SocketBuffer,
     /// How long to look again and again before sleeping.
     pub busy_poll: Duration,
     /// How long a client may show no sign of life, or accept no byte.
@@ -101,7 +101,7 @@ impl Default for Settings {
             allowed: Allowed::default(),
             selection: Selection::default(),
             limits: DeviceLimits::default(),
-            socket_buffer: None,
+            socket_buffer: SocketBuffer::default(),
             busy_poll: Duration::ZERO,
             peer_timeout: PEER_TIMEOUT_DEFAULT,
             takeover: TakeOver::default(),

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use mio::net::TcpListener;
+use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use usbferry_sys::tcp;
 
 /// Connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 1024;
@@ -36,15 +37,46 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
+/// How large the buffers of clients' sockets are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SocketBuffer {
+    /// The system's choice for a client far away, which grows to what the network needs; for one
+    /// that is near, a send buffer small enough to stay in the processor's cache.
+    #[default]
+    ByDistance,
+    /// The system's choice.
+    System,
+    /// So many bytes, to send and to receive.
+    Bytes(usize),
+}
+
+/// A round trip that is shorter makes a client a near one.
+const NEAR: Duration = Duration::from_millis(1);
+
+/// Bytes of the send buffer for a client that is near. Linux doubles it, and then it fills ten
+/// gigabits a second over [`NEAR`] nearly half. What is queued beyond the cache costs several times
+/// as much to write and to read: the benchmark chose this size.
+const SEND_BUFFER_NEAR: usize = 256 * 1024;
+
+/// Prepares the socket of a client that has a device.
+pub(super) fn prepare_attached(stream: &TcpStream, buffer: SocketBuffer) {
+    let is_near = || tcp::round_trip(stream.as_fd()).is_some_and(|time| time < NEAR);
+    if buffer == SocketBuffer::ByDistance
+        && is_near()
+        && let Err(error) = SockRef::from(stream).set_send_buffer_size(SEND_BUFFER_NEAR)
+    {
+        log::debug!("a socket's send buffer stays as it is: {error}");
+    }
+}
+
 /// Whether a client's socket has what the listener was set to (`sk_clone_lock` of
-/// `net/core/sock.c`): half of what accepting costs otherwise. Elsewhere nobody promises it.
+/// `net/core/sock.c`). Setting it is half of what accepting costs; elsewhere nobody promises it.
 pub(super) const INHERITS: bool = cfg!(target_os = "linux");
 
-/// Prepares a client's socket, or a listener whose clients inherit it: a client is gone when it shows no sign of life for `peer_timeout`, at
-/// least three seconds. `buffer` is the size of its send and receive buffers in bytes, where the
-/// system's own choice is not wanted. A client whose socket refuses an option is served all the
-/// same. Public for the benchmarks, whose least server must have the same sockets.
-pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: Option<usize>) {
+/// Prepares a client's socket, or a listener whose clients inherit it: a client is gone when it shows
+/// no sign of life for `peer_timeout`, at least three seconds. One whose socket refuses an option is
+/// served all the same. Public for the benchmarks, whose least server must have the same sockets.
+pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: SocketBuffer) {
     let socket = SockRef::from(socket);
     let silence = (peer_timeout / 3).max(SECOND);
     let interval = (peer_timeout.saturating_sub(silence) / KEEPALIVE_PROBES).max(SECOND);
@@ -55,7 +87,7 @@ pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: Option<usize>
     let mut results = vec![socket.set_tcp_nodelay(true), socket.set_tcp_keepalive(&keepalive)];
     #[cfg(target_os = "linux")]
     results.push(socket.set_tcp_user_timeout(Some(peer_timeout)));
-    if let Some(buffer) = buffer {
+    if let SocketBuffer::Bytes(buffer) = buffer {
         results.push(socket.set_send_buffer_size(buffer));
         results.push(socket.set_recv_buffer_size(buffer));
     }
@@ -67,14 +99,14 @@ pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: Option<usize>
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use std::net::{Ipv4Addr, TcpStream};
+    use std::net::Ipv4Addr;
 
     #[test]
     fn clients_inherit_what_their_listener_is_set_to() {
         const { assert!(INHERITS) };
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        prepare(&listener, Duration::from_secs(15), Some(100_000));
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        prepare(&listener, Duration::from_secs(15), SocketBuffer::Bytes(100_000));
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         let socket = SockRef::from(&accepted);
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());

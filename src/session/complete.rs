@@ -109,11 +109,15 @@ impl<P: Port> Session<P> {
     pub(super) fn queue_reply(&mut self, urb: UrbIndex) {
         let record = self.urbs.get_mut(urb);
         record.state = UrbState::Replying;
-        if (record.direction == Direction::Out || record.actual_length == 0)
+        let payload = match record.direction {
+            Direction::In => record.actual_length as usize,
+            Direction::Out => 0,
+        };
+        if payload == 0
             && let Some(block) = record.block.take()
         {
             self.memory.free(block);
         }
-        self.tx.push_submit(urb);
+        self.tx.push_submit(urb, payload);
     }
 }

@@ -183,6 +183,10 @@ pub(crate) struct Session<P: Port> {
     seqnums_grow: bool,
     /// UNLINKs that may have overtaken their SUBMITs.
     early_unlinks: Vec<EarlyUnlink>,
+    /// Bytes that were asked of the device since it was last looked at what has ended.
+    asked: usize,
+    /// URBs wait until it is looked again.
+    paced: bool,
     /// Slots that ended, while they are looked at.
     completed: Vec<u32>,
     /// A call said that the device is gone, which is acted on when the input at hand is done with.
@@ -229,6 +233,8 @@ impl<P: Port> Session<P> {
             newest_seqnum: None,
             seqnums_grow: true,
             early_unlinks: Vec::with_capacity(EARLY_UNLINKS_MAX),
+            asked: 0,
+            paced: false,
             completed: Vec::with_capacity(slots),
             lost: false,
             gone: false,
@@ -336,8 +342,15 @@ impl<P: Port> Session<P> {
         self.completed = completed;
         self.lost |= reaped.gone;
         self.settle(now);
+        (self.asked, self.paced) = (0, false);
         self.submit_waiting(now);
         reaped.more
+    }
+
+    /// Whether [`Self::reap`] is to be called, after what there is was written, because URBs wait
+    /// for it.
+    pub(crate) const fn is_paced(&self) -> bool {
+        self.paced && self.port.is_some()
     }
 
     /// A descriptor of the device says that it was hung up.
@@ -409,6 +422,7 @@ impl<P: Port> Session<P> {
             return;
         }
         self.tearing_down = true;
+        self.rx.stage = Stage::Header;
         self.early_unlinks.clear();
         self.tx.clear();
         self.held.clear();

@@ -10,7 +10,7 @@
 //! URB a slot carries and whether all is at home.
 //!
 //! - [`world`]: what happens; - [`script`]: what the client sends; - [`ending`]: that nothing is
-//!   left.
+//!   left; - [`stream`]: a client that sends any bytes.
 //!
 //! `cargo test model` runs some seeds that never change and some that are new each time. A seed
 //! that fails is printed, with the few of its steps that are needed. Run again with
@@ -22,6 +22,7 @@ mod device;
 mod ending;
 mod operation;
 mod script;
+pub(crate) mod stream;
 mod verdict;
 mod world;
 
@@ -29,6 +30,8 @@ mod world;
 mod tests;
 
 use operation::Operation;
+#[cfg(test)]
+pub(crate) use operation::Rng;
 use world::World;
 
 /// Runs words: one world after the other, each until its client goes.

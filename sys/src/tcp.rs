@@ -1,4 +1,4 @@
-//! What TCP knows of a peer that says nothing.
+//! What TCP knows of a peer: whether it is there, and how far away.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -18,6 +18,23 @@ pub struct PeerSigns {
 #[cfg(target_os = "linux")]
 #[must_use]
 pub fn peer_signs(socket: BorrowedFd<'_>) -> Option<PeerSigns> {
+    let info = info(socket)?;
+    Some(PeerSigns {
+        unanswered_probes: info.tcpi_probes,
+        unacknowledged: info.tcpi_unacked,
+        silent_for: Duration::from_millis(info.tcpi_last_ack_recv.into()),
+    })
+}
+
+/// The time to the peer and back, smoothed (`TCP_INFO`); `None` where the system can't tell.
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn round_trip(socket: BorrowedFd<'_>) -> Option<Duration> {
+    Some(Duration::from_micros(info(socket)?.tcpi_rtt.into()))
+}
+
+#[cfg(target_os = "linux")]
+fn info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
     use std::mem::{MaybeUninit, size_of};
     use std::os::fd::AsRawFd;
 
@@ -33,22 +50,21 @@ pub fn peer_signs(socket: BorrowedFd<'_>) -> Option<PeerSigns> {
             &raw mut len,
         )
     };
-    if code != 0 {
-        return None;
-    }
     // SAFETY: integers only, all zeroed; a system with a shorter struct leaves the rest zero.
-    let info = unsafe { info.assume_init() };
-    Some(PeerSigns {
-        unanswered_probes: info.tcpi_probes,
-        unacknowledged: info.tcpi_unacked,
-        silent_for: Duration::from_millis(info.tcpi_last_ack_recv.into()),
-    })
+    (code == 0).then(|| unsafe { info.assume_init() })
 }
 
 /// macOS has `TCP_CONNECTION_INFO`, which counts no probes.
 #[cfg(not(target_os = "linux"))]
 #[must_use]
 pub fn peer_signs(_socket: BorrowedFd<'_>) -> Option<PeerSigns> {
+    None
+}
+
+/// As above: not asked there.
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub fn round_trip(_socket: BorrowedFd<'_>) -> Option<Duration> {
     None
 }
 
@@ -65,6 +81,8 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let signs = peer_signs(stream.as_fd()).unwrap();
         assert_eq!((signs.unanswered_probes, signs.unacknowledged), (0, 0));
+        let round_trip = round_trip(stream.as_fd()).unwrap();
+        assert!(round_trip > Duration::ZERO && round_trip < Duration::from_secs(60));
     }
 
     #[test]
@@ -72,5 +90,6 @@ mod tests {
     fn what_is_no_tcp_socket_says_nothing() {
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(peer_signs(file.as_fd()), None);
+        assert_eq!(round_trip(file.as_fd()), None);
     }
 }

@@ -17,9 +17,6 @@ impl World {
     /// Looks at what the session did to the port, and at the session, after each call of it.
     pub(super) fn observe(&mut self) {
         for event in std::mem::take(&mut self.port().events) {
-            if std::env::var("T").is_ok() {
-                eprintln!("{event:?}");
-            }
             assert!(!self.over || matches!(event, Event::Reaped(_)), "{event:?} for nobody");
             match event {
                 Event::Submitted { slot, spare } => {
@@ -190,6 +187,23 @@ impl World {
         }
     }
 
+    /// Checks, when there is no job, that what was given up was cancelled, by an UNLINK or by a
+    /// barrier: a silent device would never end it.
+    pub(super) fn check_nothing_to_cancel(&mut self) {
+        if self.session.port.is_none() || self.session.is_held_up() || self.over {
+            return;
+        }
+        let barrier = self.barrier_id();
+        for slot in self.port().in_flight() {
+            let flight = self.port().flight(slot);
+            let (id, endpoint, cancelled) = (flight.id, flight.endpoint, flight.cancelled);
+            let sent = &self.client.urbs[&id];
+            let concerned = barrier.is_some_and(|b| self.client.barriers[endpoint.index()] == b);
+            let given_up = concerned || self.client.is_given_up(sent);
+            assert!(cancelled || !given_up, "nobody cancels {sent:?}");
+        }
+    }
+
     /// Checks that there is a reason to cancel a transfer.
     pub(super) fn check_cancel(&self, flight: &Flight) {
         if self.over || self.client.excuses.gone {
@@ -206,9 +220,6 @@ impl World {
         let id = self.barrier_id().expect("the request");
         assert!(id > self.performed, "special requests in another order");
         self.performed = id;
-        if std::env::var("T").is_ok() {
-            eprintln!("perform {id} {request:?}");
-        }
         let (_, sent) = self.client.specials[&id];
         assert_eq!(sent, request, "another request than was sent");
         let set = verdict::concerned(request, self.client.configuration_of(id));

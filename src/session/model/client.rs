@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::device::pattern;
 use super::verdict::{Outcome, Verdict, judge};
+use crate::limits::UNLINK_REPLIES_MAX;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Configuration, Performed};
 use crate::wire::iso::{DESCRIPTOR_LEN, Packet, Packets};
@@ -268,6 +269,20 @@ impl Client {
             let with_device = sent.is_some_and(|sent| sent.fate == Fate::Submitted);
             assert!(with_device, "an UNLINK has no answer: {unlink:?} of {sent:?}");
         }
+    }
+
+    /// UNLINKs that the session got and that have no answer; none where they are few.
+    pub(super) fn unlinks_delivered(&self) -> usize {
+        if self.unlinks.len() < UNLINK_REPLIES_MAX {
+            return 0;
+        }
+        self.unlinks.values().filter(|unlink| unlink.end <= self.delivered).count()
+    }
+
+    /// Whether the session was told that a URB is given up.
+    pub(super) fn is_given_up(&self, sent: &Sent) -> bool {
+        let unlink = sent.unlink.and_then(|seqnum| self.unlinks.get(&seqnum));
+        unlink.is_some_and(|unlink| unlink.end <= self.delivered)
     }
 
     /// Checks that everything was answered.

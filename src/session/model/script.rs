@@ -153,7 +153,10 @@ impl World {
         }
         for index in 0..count {
             let submit = match kind % 4 {
-                0 => return (0..count).for_each(|_| self.send_unlink(kind >> 4, index)),
+                0 => {
+                    (0..2).for_each(|_| self.send_unlink(kind >> 4, index));
+                    continue;
+                }
                 1 => submit_of(0x01, 1 + u32::from(index % 50)),
                 endpoint => submit_of(0x7f + endpoint, 8),
             };

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::str::FromStr;
+use std::sync::Once;
 
 use super::operation::{Operation, Rng, Scale};
 use super::run;
@@ -50,19 +51,34 @@ fn run_seed(seed: u64, steps: u64) {
     let words: Vec<u64> = (0..=steps).map(|_| rng.next()).collect();
     let Err((used, cause)) = attempt(&words) else { return };
     eprintln!("seed {seed} failed; again with USBFERRY_SEED={seed} USBFERRY_STEPS={steps}");
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|info| LINE.set(info.location().map(Location::line))));
+    keep_quiet();
     let _ = attempt(&words);
     let words = shrink(words[..used].to_vec(), LINE.get());
-    panic::set_hook(hook);
+    QUIET.set(false);
     eprintln!("what is needed for it:{}", describe(&words));
     let _ = attempt(&words);
     panic::resume_unwind(cause);
 }
 
 thread_local! {
-    /// Where the last panic was.
+    /// Panics of this thread are expected, and only their place is noted.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
     static LINE: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// Has the panics of this thread noted and not printed, until `QUIET` is taken back.
+fn keep_quiet() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            LINE.set(info.location().map(Location::line));
+            if !QUIET.get() {
+                print(info);
+            }
+        }));
+    });
+    QUIET.set(true);
 }
 
 /// Runs words; when they fail, says how many were needed for that, and the cause.

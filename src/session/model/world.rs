@@ -4,16 +4,17 @@
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
-use usbferry_sys::arena::Arena;
+use usbferry_sys::arena::{Arena, BLOCK_LEN_MIN};
 
 use super::client::{Client, DEVID};
 use super::device::{Event, Flight, ModelPort, configurations, pattern};
 use super::operation::{Operation, Rng, Scale};
 use super::verdict;
-use crate::limits::DeviceLimits;
+use crate::limits::{DeviceLimits, UNLINK_REPLIES_MAX};
 use crate::session::{Job, SLICES_MAX, Session, Task, TaskResult, Violation};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Opened, Performed, RefusedReason};
+use crate::wire::pdu::HEADER_LEN;
 use crate::wire::setup::SETUP_LEN;
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress, TransferType};
@@ -193,13 +194,21 @@ impl World {
         scratch[..in_scratch].copy_from_slice(&rest[..in_scratch]);
         let taken = in_payload.len() + in_scratch;
         self.client.advance(taken);
+        let (begun, free) = (self.begun, self.session.memory.free_bytes());
         let result = self.session.rx_advance(taken, self.now);
         self.received(result);
+        // What the first of these bytes filled was perhaps free again behind the last: a barrier
+        // and the end of a device give URBs up.
+        if self.begun > begun || self.session.gone {
+            self.client.excuses.memory |= free < self.scale.memory / 4 + memory_needed(taken);
+        }
     }
 
     /// Looks at what came of bytes that were delivered.
     fn received(&mut self, result: Result<(), Violation>) {
         self.observe();
+        let answers_max = UNLINK_REPLIES_MAX + 2 * (64 << 10) / HEADER_LEN + self.scale.slots;
+        assert!(self.client.unlinks_delivered() <= answers_max, "answers pile up");
         if let Err(violation) = result {
             assert_eq!(Some(violation), self.poison, "the client did nothing wrong");
             return self.teardown();
@@ -278,8 +287,7 @@ impl World {
     }
 
     pub(super) fn take_job(&mut self) {
-        let job = self.session.take_job();
-        let Some(job) = job else { return };
+        let Some(job) = self.session.take_job() else { return self.check_nothing_to_cancel() };
         assert!(matches!(self.away, Away::No), "two jobs at once");
         match &job.task {
             Task::Cancel(tokens) => tokens.iter().for_each(|&(slot, _)| {
@@ -380,6 +388,11 @@ impl World {
     }
 }
 
+/// Memory that `len` bytes of SUBMITs can take: many small blocks, or a few that are half empty.
+const fn memory_needed(len: usize) -> usize {
+    len / HEADER_LEN * BLOCK_LEN_MIN + 2 * len
+}
+
 /// Bytes the client may have in its socket before it says nothing more.
 const OUTBOX_MAX: usize = 200_000;
 
@@ -394,7 +407,13 @@ fn portion(choice: u16) -> usize {
 }
 
 /// How a transfer ends: its status, and how much was transferred.
-fn result_of(flight: &Flight, how: u16, len: u16, room: usize, gone: bool) -> (Status, u32) {
+pub(super) fn result_of(
+    flight: &Flight,
+    how: u16,
+    len: u16,
+    room: usize,
+    gone: bool,
+) -> (Status, u32) {
     let room = u32::try_from(room).expect("small");
     let part = u32::from(len) % (room + 1);
     if gone {
@@ -429,7 +448,7 @@ fn result_of(flight: &Flight, how: u16, len: u16, room: usize, gone: bool) -> (S
 }
 
 /// How the packets of a transfer end, `none` of them with data.
-fn packet_results(flight: &Flight, none: bool) -> Vec<(u32, Status)> {
+pub(super) fn packet_results(flight: &Flight, none: bool) -> Vec<(u32, Status)> {
     let mut rng = Rng(flight.serial.into());
     let result = |&length: &u32| match rng.below(8) {
         _ if none => (0, Status::EXDEV),

@@ -53,7 +53,7 @@ impl Model {
     pub(super) fn new(spec: &Spec, serial: &str) -> Self {
         match spec.kind {
             Kind::Disk { size } => Self::Disk(Box::new(Disk::new(size, serial))),
-            Kind::Loopback => Self::Loopback(Box::new(Loopback::new(spec.paced))),
+            Kind::Loopback => Self::Loopback(Box::new(Loopback::new(spec.paced, spec.counted))),
             Kind::Microphone => Self::Microphone(Microphone::new(spec.paced)),
         }
     }

@@ -12,6 +12,7 @@
 //! | `fault=short@N` | the Nth URB ends after half its bytes, likewise | all |
 //! | `fault=vanish@N` | the device is unplugged while the Nth URB is in flight | all |
 //! | `pace=on`, `pace=off` | whether isochronous packets take their time on the bus | `microphone` (on), `loopback` (off) |
+//! | `data=pattern`, `data=counter` | sources and sinks know the pattern; or sources put the number of the URB into its first bytes and sinks look at nothing, which like a controller's work costs the processor nothing | `loopback` (pattern) |
 //!
 //! URBs of the default endpoint don't count. A TIME is a number with `us`, `ms` or `s`, a
 //! SIZE a number of bytes or one with `K`, `M` or `G`.
@@ -52,6 +53,8 @@ pub struct Spec {
     pub fault: Option<Fault>,
     /// Isochronous packets take as long as on a bus.
     pub paced: bool,
+    /// Its sources number their URBs, and know no pattern.
+    pub counted: bool,
 }
 
 /// What a simulated device is.
@@ -96,6 +99,7 @@ impl Spec {
             delay: Duration::ZERO,
             fault: None,
             paced: matches!(kind, Kind::Microphone),
+            counted: false,
         }
     }
 
@@ -140,6 +144,7 @@ impl Spec {
         match (name, &mut self.kind) {
             ("size", Kind::Disk { size }) => *size = parse_size(value)?,
             ("pace", Kind::Loopback | Kind::Microphone) => self.paced = parse_switch(value)?,
+            ("data", Kind::Loopback) => self.counted = parse_data(value)?,
             ("count", _) => self.count = parse_count(value)?,
             ("delay", _) => self.delay = parse_duration(value)?,
             ("fault", _) => self.fault = Some(Fault::parse(value)?),
@@ -151,7 +156,7 @@ impl Spec {
     fn unknown_option(&self, option: &str) -> SpecError {
         let (kind, options) = match self.kind {
             Kind::Disk { .. } => ("disk", "size, count, delay and fault"),
-            Kind::Loopback => ("loopback", "count, delay, fault and pace"),
+            Kind::Loopback => ("loopback", "count, delay, fault, pace and data"),
             Kind::Microphone => ("microphone", "count, delay, fault and pace"),
         };
         SpecError(format!("“{option}” is no option of {kind}, which has {options}"))
@@ -232,6 +237,14 @@ fn parse_switch(text: &str) -> Result<bool, SpecError> {
     }
 }
 
+fn parse_data(text: &str) -> Result<bool, SpecError> {
+    match text {
+        "counter" => Ok(true),
+        "pattern" => Ok(false),
+        _ => Err(SpecError(format!("data is pattern or counter, not “{text}”"))),
+    }
+}
+
 impl std::error::Error for SpecError {}
 
 impl fmt::Display for SpecError {
@@ -251,7 +264,8 @@ mod tests {
     #[test]
     fn devices_and_their_options_are_read() {
         let specs =
-            Spec::parse_list("loopback,loopback:count=64:delay=2ms:fault=vanish@100").unwrap();
+            Spec::parse_list("loopback,loopback:count=64:delay=2ms:fault=vanish@100:data=counter")
+                .unwrap();
         assert_eq!(specs[0], Spec::new(Kind::Loopback));
         let disk = Spec::parse_list("disk:size=64M,disk").unwrap();
         assert_eq!(disk[0].kind, Kind::Disk { size: 64 << 20 });
@@ -260,6 +274,7 @@ mod tests {
             count: 64,
             delay: Duration::from_millis(2),
             fault: Some(Fault::Vanish(100)),
+            counted: true,
             ..Spec::new(Kind::Loopback)
         };
         assert_eq!(specs[1], second);
@@ -302,5 +317,7 @@ mod tests {
         }
         assert!(error("disk:size=1G:count=9,disk:size=2G:count=4").contains("16G"));
         assert!(error("loopback:pace=yes").contains("on or off"));
+        assert!(error("loopback:data=none").contains("pattern or counter"));
+        assert!(error("disk:data=counter").contains("size, count"));
     }
 }

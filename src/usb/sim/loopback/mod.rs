@@ -15,7 +15,8 @@
 //!
 //! A stream starts at position 0 when the device is opened or reset, its interface set or its halt
 //! cleared. Isochronous packets are done at once, unless the device is paced: then each takes a
-//! microframe of 125 µs.
+//! microframe of 125 µs. With `data=counter` sources put the number of the URB since that start into
+//! the first eight bytes of each URB or packet, and sinks expect nothing.
 //!
 //! The requests to the default endpoint are those of [`request`].
 //!
@@ -100,6 +101,7 @@ pub(super) struct Loopback {
     /// The control request before this one, [`request::LAST_SETUP`] itself left out.
     last_setup: [u8; SETUP_LEN],
     paced: bool,
+    counted: bool,
 }
 
 /// What the device knows of an endpoint.
@@ -107,13 +109,15 @@ pub(super) struct Loopback {
 struct Stream {
     /// Bytes of the pattern that went by.
     position: u64,
+    /// URBs that went by since.
+    number: u64,
     /// What a silent endpoint was told to send.
     release: Option<u16>,
     counters: request::Counters,
 }
 
 impl Loopback {
-    pub(super) fn new(paced: bool) -> Self {
+    pub(super) fn new(paced: bool, counted: bool) -> Self {
         Self {
             streams: [Stream::default(); EndpointAddress::COUNT],
             pipe: VecDeque::with_capacity(LOOP_LEN),
@@ -122,6 +126,7 @@ impl Loopback {
             buffer_len: 0,
             last_setup: [0; SETUP_LEN],
             paced,
+            counted,
         }
     }
 
@@ -143,6 +148,7 @@ impl Loopback {
                 self.interrupts += 1;
                 put(room, &report)
             }
+            SOURCE if self.counted => stream.send_number(room),
             _ => {
                 let most = stream.release.take().map_or(usize::MAX, usize::from);
                 let len = room.len().min(most);
@@ -160,7 +166,9 @@ impl Loopback {
             self.pipe.extend(&data[..len]);
             len
         } else {
-            stream.receive_pattern(data);
+            if !self.counted {
+                stream.receive_pattern(data);
+            }
             data.len()
         };
         stream.counters.bytes += bytes as u64;
@@ -171,19 +179,23 @@ impl Loopback {
         let len = room.len().min(PACKET_LEN);
         let stream = &mut self.streams[endpoint.index()];
         stream.counters.bytes += len as u64;
-        stream.send_pattern(&mut room[..len])
+        let room = &mut room[..len];
+        if self.counted { stream.send_number(room) } else { stream.send_pattern(room) }
     }
 
     pub(super) fn consume_packet(&mut self, endpoint: EndpointAddress, data: &[u8]) {
         let stream = &mut self.streams[endpoint.index()];
         stream.counters.bytes += data.len() as u64;
-        stream.receive_pattern(data);
+        if !self.counted {
+            stream.receive_pattern(data);
+        }
     }
 
     pub(super) fn finish(&mut self, endpoint: EndpointAddress, empty_packet: bool) {
-        let counters = &mut self.streams[endpoint.index()].counters;
-        counters.urbs += 1;
-        counters.empty_packets += u64::from(empty_packet);
+        let stream = &mut self.streams[endpoint.index()];
+        stream.number += 1;
+        stream.counters.urbs += 1;
+        stream.counters.empty_packets += u64::from(empty_packet);
     }
 
     pub(super) fn fill_late(&mut self, endpoint: EndpointAddress, room: &mut [u8]) -> usize {
@@ -208,7 +220,7 @@ impl Loopback {
 
     pub(super) const fn restart(&mut self, endpoint: EndpointAddress) {
         let stream = &mut self.streams[endpoint.index()];
-        stream.position = 0;
+        (stream.position, stream.number) = (0, 0);
         stream.release = None;
     }
 
@@ -222,6 +234,12 @@ impl Stream {
     fn send_pattern(&mut self, room: &mut [u8]) -> usize {
         pattern::fill(self.position, room);
         self.position += room.len() as u64;
+        room.len()
+    }
+
+    /// Sends the number of the URB, and behind it whatever was there.
+    fn send_number(&self, room: &mut [u8]) -> usize {
+        put(room, &self.number.to_le_bytes());
         room.len()
     }
 

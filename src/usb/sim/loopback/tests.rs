@@ -80,6 +80,25 @@ fn the_source_goes_on_over_urbs_until_it_is_restarted() {
 }
 
 #[test]
+fn a_counted_source_numbers_its_urbs() {
+    let mut host = Host::open("loopback:data=counter");
+    for number in 0..3u64 {
+        let (status, data) = host.read(0x81, 700);
+        assert_eq!((status, data.len()), (Status::OK, 700));
+        assert_eq!(data[..8], number.to_le_bytes());
+    }
+    assert_eq!(host.write(0x01, &[9; 100]), (Status::OK, 100));
+    assert_eq!(counters(&mut host, 0x01).errors, 0, "it expects nothing");
+    host.clear_halt(0x81);
+    assert_eq!(host.read(0x81, 8).1, [0; 8], "it starts again");
+    host.set_interface(1, 1);
+    for number in 0..2u8 {
+        let ended = host.packets(0x85, &[7; 200], &[100, 100]);
+        assert_eq!(ended.data[100..], [&[number, 0, 0, 0, 0, 0, 0, 0][..], &[7; 92]].concat());
+    }
+}
+
+#[test]
 fn the_sink_counts_what_it_gets() {
     let mut host = open();
     assert_eq!(host.write(0x01, &pattern(0, 1000)), (Status::OK, 1000));

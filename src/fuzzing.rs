@@ -1,0 +1,172 @@
+//! What a fuzzer drives: bytes as they come from strangers, each kind with all that must be true of
+//! it.
+//!
+//! - [`handshake()`]: the start of a connection;
+//! - [`pdu`]: what comes behind it, whatever it is (`session::model::stream`);
+//! - [`operations`]: a client, a device and a worker that do what the bytes say
+//!   (`session::model`).
+//!
+//! `fuzz/` has a target for each, and a corpus of inputs that reach what can be reached. With a
+//! nightly toolchain and cargo-fuzz, from the top of the repository:
+//!
+//! ```text
+//! cargo +nightly fuzz run -s none operations          until something is found
+//! cargo +nightly fuzz run -s none operations <file>   what was found, once more
+//! cargo +nightly fuzz cmin -s none operations         the corpus without what adds nothing
+//! ```
+//!
+//! Without `-s none` there is an address sanitizer too, and one run for thirty: each session's
+//! tables are megabytes that it marks. There is little for it to see, as all unsafe code is in
+//! `usbferry-sys`; `tests/memory-check` looks at that.
+//!
+//! Without either, `cargo test fuzzing` runs the corpus, and variations of it that never change.
+
+use crate::handshake::{Handshake, Wish};
+use crate::session::model;
+use crate::wire::Error;
+use crate::wire::types::BusId;
+
+/// Four bytes that say how a request is cut into reads, then the request.
+pub fn handshake(data: &[u8]) {
+    let Some((cuts, request)) = data.split_first_chunk::<4>() else { return };
+    let expected = read_request(request);
+    let cuts = cuts.map(usize::from);
+    // Zero is a read that brings nothing; of zeroes alone nothing would ever come.
+    for cuts in [&cuts[..], &[usize::MAX]].into_iter().filter(|cuts| **cuts != [0; 4]) {
+        assert_eq!(receive(request, cuts), expected, "in pieces of {cuts:?}");
+    }
+}
+
+/// Has the parser take a request in pieces, and never a byte of what follows it.
+fn receive(request: &[u8], cuts: &[usize]) -> Result<Option<Wish>, Error> {
+    let (mut handshake, mut rest) = (Handshake::default(), request);
+    for &cut in cuts.iter().cycle() {
+        let wanted = handshake.wanted();
+        assert!(wanted > 0, "the request is complete, and nobody was told");
+        if rest.is_empty() {
+            break;
+        }
+        let (piece, behind) = rest.split_at(cut.min(wanted).min(rest.len()));
+        rest = behind;
+        if let Some(wish) = handshake.receive(piece)? {
+            let len = if wish == Wish::Devlist { 8 } else { 40 };
+            assert_eq!(request.len() - rest.len(), len, "bytes taken for {wish:?}");
+            return Ok(Some(wish));
+        }
+    }
+    Ok(None)
+}
+
+/// A request read as `usbip_network.h` has it: version, code and status, then a busid.
+fn read_request(request: &[u8]) -> Result<Option<Wish>, Error> {
+    let Some((&[v0, v1, c0, c1, s0, s1, s2, s3], body)) = request.split_first_chunk() else {
+        return Ok(None);
+    };
+    if [v0, v1] != [0x01, 0x11] {
+        return Err(Error::Version(u16::from_be_bytes([v0, v1])));
+    }
+    if [s0, s1, s2, s3] != [0; 4] {
+        return Err(Error::RequestStatus(u32::from_be_bytes([s0, s1, s2, s3])));
+    }
+    match [c0, c1] {
+        [0x80, 5] => Ok(Some(Wish::Devlist)),
+        [0x80, 3] => Ok(body.first_chunk().map(|busid| Wish::Import(BusId::from_wire(busid)))),
+        code => Err(Error::Operation(u16::from_be_bytes(code))),
+    }
+}
+
+/// PDUs, or what is none, to a session ([`model::stream`]).
+pub fn pdu(data: &[u8]) {
+    model::stream::run(data);
+}
+
+/// Operations on the model, eight bytes each ([`model::run`]).
+pub fn operations(data: &[u8]) {
+    let words = data.as_chunks().0.iter().map(|&word| u64::from_le_bytes(word));
+    model::run(words);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::{fs, thread};
+
+    use super::*;
+    use crate::session::model::Rng;
+
+    /// Tells which input it was, when it is dropped by a panic.
+    struct Running<'a>(&'a str, &'a [u8]);
+
+    impl Drop for Running<'_> {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                eprintln!("the input is {}: {:02x?}", self.0, self.1);
+            }
+        }
+    }
+
+    /// The inputs of a target, by name, so that they have the same order on every machine.
+    fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+        let directory = PathBuf::from_iter([env!("CARGO_MANIFEST_DIR"), "fuzz", "corpus", target]);
+        let files = fs::read_dir(&directory);
+        let files = files.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let mut inputs: Vec<(String, Vec<u8>)> = files
+            .map(|file| {
+                let path = file.expect("an entry").path();
+                let bytes = fs::read(&path).expect("a file");
+                (path.display().to_string(), bytes)
+            })
+            .collect();
+        inputs.sort();
+        assert!(!inputs.is_empty(), "{} is empty", directory.display());
+        inputs
+    }
+
+    /// Runs a target on its corpus, and on as many `variations` of what is in there.
+    fn replay(target: &str, run: fn(&[u8]), variations: u32) {
+        let corpus = corpus(target);
+        for (name, bytes) in &corpus {
+            let _running = Running(name, bytes);
+            run(bytes);
+        }
+        let mut rng = Rng(0);
+        let count = u32::try_from(corpus.len()).expect("some files");
+        for number in 0..variations {
+            let [(_, one), (_, other)] = [(); 2].map(|()| &corpus[rng.below(count) as usize]);
+            let bytes = vary(one, other, &mut rng);
+            let _running = Running(&format!("variation {number}"), &bytes);
+            run(&bytes);
+        }
+    }
+
+    /// The first part of one input and the last of another, with some bytes changed.
+    fn vary(one: &[u8], other: &[u8], rng: &mut Rng) -> Vec<u8> {
+        // At a multiple of eight, words stay words and headers mostly headers.
+        let mut cut = |bytes: &[u8]| {
+            let words = u32::try_from(bytes.len() / 8).expect("short inputs");
+            8 * rng.below(words + 1) as usize
+        };
+        let (head, tail) = (&one[..cut(one)], &other[cut(other)..]);
+        let mut bytes = [head, tail].concat();
+        let len = u32::try_from(bytes.len()).expect("short inputs");
+        for _ in 0..rng.below(4).min(len) {
+            bytes[rng.below(len) as usize] ^= 1 << rng.below(8);
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_handshakes_corpus_and_variations_hold() {
+        replay("handshake", handshake, 20_000);
+    }
+
+    #[test]
+    fn the_pdu_corpus_and_variations_hold() {
+        replay("pdu", pdu, 500);
+    }
+
+    #[test]
+    fn the_operations_corpus_and_variations_hold() {
+        replay("operations", operations, 100);
+    }
+}

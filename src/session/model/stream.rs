@@ -1,0 +1,364 @@
+//! A stream of bytes that nobody made sense of: PDUs such as no client sends, or none at all.
+//!
+//! The rest of the model knows what it sent; here the stream is read a second time, the plain way
+//! ([`Reading`]), and the session has to answer just that. How the stream is cut into reads must
+//! make no difference. The reading ends where the meaning of a stream depends on when it arrived: a
+//! number used twice, or packets where a request that is under way may have made an endpoint for
+//! them.
+
+use std::collections::{HashMap, HashSet};
+use std::io::IoSlice;
+use std::time::Instant;
+
+use usbferry_sys::arena::Arena;
+
+use super::client::DEVID;
+use super::device::{ModelPort, configurations};
+use super::operation::{Rng, Scale};
+use super::verdict::{Outcome, endpoint_of};
+use super::world::{packet_results, result_of};
+use crate::limits::{DeviceLimits, EARLY_UNLINK_TIMEOUT};
+use crate::session::{SLICES_MAX, Session, Task, Violation};
+use crate::usb::special::{Class, classify};
+use crate::usb::{Configuration, Opened, Performed};
+use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX, Packets};
+use crate::wire::pdu::{CmdSubmit, Command, HEADER_LEN, Reply, RetSubmit, RetUnlink};
+use crate::wire::setup::{SETUP_LEN, Setup};
+use crate::wire::status::Status;
+use crate::wire::types::{Direction, SeqNum, TransferType};
+
+/// Bytes in front of a stream: a word that says how large the session is, in its last three bytes
+/// how the stream is cut and what the device does.
+const HEAD_LEN: usize = 8;
+
+/// Rounds after which everything must have ended.
+const ROUNDS_MAX: u32 = 10_000;
+
+/// Gives a stream to sessions, whole and in pieces, and looks at what they answer.
+pub(crate) fn run(data: &[u8]) {
+    let Some((head, stream)) = data.split_first_chunk::<HEAD_LEN>() else { return };
+    let word = u64::from_le_bytes(*head);
+    let scale = Scale::decode(word);
+    let [.., first, second, seed] = *head;
+    let cuts = [usize::from(first) + 1, usize::from(second) * 16 + 1];
+    let reading = Reading::new(stream, &scale);
+
+    let mut whole = Rig::new(&scale, seed);
+    let result = whole.feed(stream, &[usize::MAX], false);
+    let mut pieces = Rig::new(&scale, seed);
+    let result_of_pieces = pieces.feed(stream, &cuts, false);
+    let same = !whole.hurried && !pieces.hurried;
+    let [whole, pieces] = [whole.finish(&result), pieces.finish(&result_of_pieces)];
+    assert!(!same || result == result_of_pieces, "{result:?}, in pieces {result_of_pieces:?}");
+    assert!(!same || whole == pieces, "other answers in pieces of {cuts:?}");
+    reading.check(&result, &whole);
+
+    let mut busy = Rig::new(&scale, seed);
+    let result = busy.feed(stream, &cuts, true);
+    let told = busy.finish(&result);
+    reading.check(&result, &told);
+}
+
+/// A SUBMIT as the stream has it.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    submit: CmdSubmit,
+    /// Descriptors that came with it.
+    packets: usize,
+}
+
+/// How the reading of a stream ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// Between two PDUs, or within one: then in the middle of this SUBMIT, if its header is whole.
+    Open(Option<SeqNum>),
+    /// With what no client sends.
+    Violation(Violation),
+    /// Nobody can say.
+    Unclear,
+}
+
+/// What a stream says.
+struct Reading {
+    submits: HashMap<SeqNum, Asked>,
+    /// UNLINKs and what they name.
+    unlinks: HashMap<SeqNum, SeqNum>,
+    end: End,
+}
+
+impl Reading {
+    fn new(stream: &[u8], scale: &Scale) -> Self {
+        let end = End::Open(None);
+        let mut reading = Self { submits: HashMap::new(), unlinks: HashMap::new(), end };
+        reading.read(stream, scale);
+        reading
+    }
+
+    fn read(&mut self, mut rest: &[u8], scale: &Scale) {
+        let [configuration, ..] = configurations(scale.alternate);
+        let (mut seqnums, mut special) = (HashSet::new(), false);
+        while let Some((header, behind)) = rest.split_first_chunk() {
+            let submit = match Command::parse(header) {
+                Err(error) => return self.end = End::Violation(error.into()),
+                Ok(Command::Unlink(unlink)) if unlink.devid != DEVID => {
+                    return self.end = End::Violation(Violation::WrongDevice(unlink.devid));
+                }
+                Ok(Command::Unlink(unlink)) => {
+                    if !seqnums.insert(unlink.seqnum) {
+                        return self.end = End::Unclear;
+                    }
+                    self.unlinks.insert(unlink.seqnum, unlink.target);
+                    rest = behind;
+                    continue;
+                }
+                Ok(Command::Submit(submit)) => submit,
+            };
+            if submit.devid != DEVID {
+                return self.end = End::Violation(Violation::WrongDevice(submit.devid));
+            }
+            if !seqnums.insert(submit.seqnum) {
+                return self.end = End::Unclear;
+            }
+            let length = submit.transfer_buffer_length;
+            if submit.payload_len() > 0 && length as usize > scale.urb_len {
+                return self.end = End::Violation(Violation::TooLong(length));
+            }
+            let packets = match packets_of(&submit, configuration.as_ref(), special) {
+                Ok(packets) => packets,
+                Err(end) => return self.end = end,
+            };
+            let len = submit.payload_len() as usize + packets * DESCRIPTOR_LEN;
+            let Some(behind) = behind.get(len..) else {
+                return self.end = End::Open(Some(submit.seqnum));
+            };
+            special |= matches!(classify(&Setup::from_bytes(&submit.setup)), Class::Special(_));
+            self.submits.insert(submit.seqnum, Asked { submit, packets });
+            rest = behind;
+        }
+    }
+
+    /// Checks what a session said to the stream: every URB once, and every UNLINK.
+    fn check(&self, result: &Result<(), Violation>, mut told: &[u8]) {
+        match (self.end, result) {
+            (End::Unclear, _) => return,
+            (End::Violation(expected), _) => assert_eq!(*result, Err(expected)),
+            (End::Open(_), _) => assert_eq!(*result, Ok(())),
+        }
+        let mut submits = self.submits.clone();
+        let mut unlinks = self.unlinks.clone();
+        while let Some((header, behind)) = told.split_first_chunk::<HEADER_LEN>() {
+            told = match Reply::parse(header).expect("a reply") {
+                Reply::Submit(ret) => {
+                    let asked = submits.remove(&ret.seqnum);
+                    check_submit(
+                        asked.unwrap_or_else(|| panic!("nobody waits for {ret:?}")),
+                        &ret,
+                        behind,
+                    )
+                }
+                Reply::Unlink(ret) => {
+                    let target = unlinks.remove(&ret.seqnum);
+                    let target = target.unwrap_or_else(|| panic!("nobody waits for {ret:?}"));
+                    check_unlink(&mut submits, target, &ret);
+                    behind
+                }
+            };
+        }
+        assert!(told.is_empty(), "half a reply");
+        if let End::Open(arriving) = self.end {
+            assert!(submits.is_empty(), "never answered: {submits:?}");
+            // One that waited for a SUBMIT is answered with it.
+            unlinks.retain(|_, target| Some(*target) != arriving);
+            assert!(unlinks.is_empty(), "never answered: {unlinks:?}");
+        }
+    }
+}
+
+/// The number of descriptors at the end of a SUBMIT, behind a special request or not.
+fn packets_of(
+    submit: &CmdSubmit,
+    configuration: Option<&Configuration>,
+    special: bool,
+) -> Result<usize, End> {
+    let number = submit.number_of_packets;
+    let count = usize::try_from(number).ok().filter(|&count| count <= PACKETS_MAX as usize);
+    let known = endpoint_of(configuration, submit.endpoint).map(|(known, _)| known);
+    match (known, count) {
+        (Some(TransferType::Isochronous) | None, Some(count)) => Ok(count),
+        (None, None) => Ok(0),
+        // Believed while the endpoint may have changed.
+        (Some(TransferType::Isochronous), None) if special => Err(End::Unclear),
+        (Some(_), Some(1..)) if special => Err(End::Unclear),
+        (Some(TransferType::Isochronous), None) => {
+            Err(End::Violation(Violation::Wire(crate::wire::Error::Packets(number))))
+        }
+        (Some(_), _) => Ok(0),
+    }
+}
+
+/// Checks a RET_SUBMIT and returns what is behind it.
+fn check_submit<'a>(asked: Asked, ret: &RetSubmit, behind: &'a [u8]) -> &'a [u8] {
+    let submit = asked.submit;
+    assert_eq!(ret.number_of_packets, submit.number_of_packets, "{ret:?} of {submit:?}");
+    assert_eq!(ret.start_frame, submit.start_frame, "{ret:?} of {submit:?}");
+    assert!(ret.actual_length <= submit.transfer_buffer_length, "{ret:?} of {submit:?}");
+    let is_in = submit.endpoint.direction() == Direction::In;
+    let data_len = if is_in { ret.actual_length as usize } else { 0 };
+    let (descriptors, behind) = behind[data_len..].split_at(asked.packets * DESCRIPTOR_LEN);
+    if asked.packets > 0 {
+        let packets = Packets::new(descriptors);
+        let sum: u32 = packets.iter().map(|packet| packet.actual_length).sum();
+        assert_eq!(sum, ret.actual_length, "{ret:?} of {submit:?}");
+    }
+    behind
+}
+
+/// Checks a RET_UNLINK: it stands for the answer of its URB, or says that there is another.
+fn check_unlink(submits: &mut HashMap<SeqNum, Asked>, target: SeqNum, ret: &RetUnlink) {
+    match ret.status {
+        Status::OK => {}
+        Status::ECONNRESET => {
+            let given_up = submits.remove(&target);
+            assert!(given_up.is_some(), "{ret:?} for URB {target}, which nobody waits for");
+        }
+        other => panic!("{other:?} in {ret:?}"),
+    }
+}
+
+/// A session, a device that ends whatever it gets, and a client that notes what it is told.
+struct Rig {
+    session: Session<ModelPort>,
+    now: Instant,
+    rng: Rng,
+    told: Vec<u8>,
+    /// The stream could only go on after replies were read.
+    hurried: bool,
+}
+
+impl Rig {
+    fn new(scale: &Scale, seed: u8) -> Self {
+        let [configuration, ..] = configurations(scale.alternate);
+        let mut memory = Arena::new();
+        memory.add_heap(scale.memory);
+        let opened = Opened {
+            port: ModelPort::new(scale.slots),
+            transfers: ModelPort::transfers(scale.slots),
+            memory,
+            configuration,
+        };
+        let limits = DeviceLimits { urb_len: scale.urb_len, ..DeviceLimits::default() };
+        Self {
+            session: Session::new(DEVID, limits, opened),
+            now: Instant::now(),
+            rng: Rng(seed.into()),
+            told: Vec::new(),
+            hurried: false,
+        }
+    }
+
+    /// Gives the session a stream in pieces of these lengths, over and over; `busy`, everybody
+    /// does all there is to do behind each.
+    fn feed(&mut self, mut stream: &[u8], cuts: &[usize], busy: bool) -> Result<(), Violation> {
+        let mut cuts = cuts.iter().cycle();
+        while !stream.is_empty() || self.session.is_held_up() {
+            if !self.session.wants_input() {
+                self.hurried = true;
+                assert!(self.turn(), "nothing to read, and nothing may be written");
+                continue;
+            }
+            if self.session.is_held_up() {
+                self.session.rx_advance(0, self.now)?;
+                continue;
+            }
+            let (payload, scratch) = self.session.rx_slices();
+            let cut = *cuts.next().expect("there is one");
+            let piece = &stream[..stream.len().min(cut).min(payload.len() + scratch.len())];
+            let (in_payload, in_scratch) = piece.split_at(payload.len().min(piece.len()));
+            payload[..in_payload.len()].copy_from_slice(in_payload);
+            scratch[..in_scratch.len()].copy_from_slice(in_scratch);
+            stream = &stream[piece.len()..];
+            self.session.rx_advance(piece.len(), self.now)?;
+            if busy {
+                self.turn();
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody does what there is to do. False if that was nothing.
+    fn turn(&mut self) -> bool {
+        let mut busy = false;
+        while let Some(mut job) = self.session.take_job() {
+            busy = true;
+            if let Task::Perform(_) = job.task {
+                let failed = Performed::Failed(Status::EPIPE);
+                let outcomes = [Performed::Done, Performed::Forward, failed];
+                job.port.outcome = outcomes[self.rng.below(3) as usize].clone();
+            }
+            let (port, result) = job.run();
+            self.session.finish_job(port, result, self.now);
+        }
+        busy |= self.end_all();
+        self.now += EARLY_UNLINK_TIMEOUT;
+        self.session.reap(self.now);
+        self.read() || busy
+    }
+
+    /// Ends all that the device has.
+    fn end_all(&mut self) -> bool {
+        let port = self.session.port.as_mut().expect("no job is under way");
+        port.events.clear();
+        let open = port.in_flight();
+        for &slot in &open {
+            let flight = port.flight(slot);
+            let offset = if flight.transfer_type == TransferType::Control { SETUP_LEN } else { 0 };
+            let [how, len] =
+                [(); 2].map(|()| u16::try_from(self.rng.below(1 << 16)).expect("16 bits"));
+            let (status, actual) = result_of(flight, how, len, flight.length - offset, false);
+            let transfer = &mut self.session.transfers[slot as usize];
+            transfer.packets = packet_results(flight, actual == 0);
+            transfer.end = Some((status, actual));
+            // Nobody compares it: what the client is told of a URB's end is the model's to check.
+            let (packets, data) = (Vec::new(), Vec::new());
+            let outcome = Outcome { status, actual_length: actual, error_count: 0, packets, data };
+            flight.outcome = Some(outcome);
+            port.ended.push_back(slot);
+        }
+        !open.is_empty()
+    }
+
+    /// Takes all that the session has to say.
+    fn read(&mut self) -> bool {
+        let before = self.told.len();
+        loop {
+            self.session.stage();
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = self.session.tx_slices(&mut slices);
+            if count == 0 {
+                assert!(!self.session.has_output(), "output that can't be had");
+                return self.told.len() > before;
+            }
+            let start = self.told.len();
+            slices[..count].iter().for_each(|slice| self.told.extend_from_slice(slice));
+            self.session.tx_advance(self.told.len() - start, self.now);
+        }
+    }
+
+    /// Has everybody finish, unless what came is not the protocol, and then the client goes.
+    /// Returns what it was told.
+    fn finish(mut self, result: &Result<(), Violation>) -> Vec<u8> {
+        let mut rounds = 0..ROUNDS_MAX;
+        while result.is_ok() && self.turn() {
+            rounds.next().expect("it ends");
+        }
+        self.session.begin_teardown();
+        let told = std::mem::take(&mut self.told);
+        while !self.session.is_drained() {
+            rounds.next().expect("teardown ends");
+            self.turn();
+        }
+        assert!(self.told.is_empty(), "a word to a client that is gone");
+        self.session.into_remains().expect("nothing is in flight").close();
+        told
+    }
+}
