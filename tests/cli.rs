@@ -62,7 +62,11 @@ impl Running {
     /// Starts `usbferry serve` and waits until it listens. Without a `--listen` it gets a port of
     /// its own.
     fn start(arguments: &[&str]) -> Self {
-        let mut command = usbferry(&["serve"]);
+        Self::start_as(usbferry(&["serve"]), arguments)
+    }
+
+    /// The same by a command of which it is a part.
+    fn start_as(mut command: Command, arguments: &[&str]) -> Self {
         command.args(arguments);
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
@@ -474,4 +478,21 @@ fn a_client_that_does_nothing_costs_nothing() {
     for (stage, client) in &stages[..2] {
         assert!(!client.has_input(), "{stage}: it is still connected");
     }
+}
+
+/// A system that gives the program few descriptors: clients that say nothing do not use up those that
+/// a device or the next client needs.
+#[cfg(target_os = "linux")]
+#[test]
+fn few_descriptors_are_not_used_up_by_silent_clients() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 64; exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_usbferry")]);
+    shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+    let server = Running::start_as(shell, &["--simulate=loopback"]);
+    let strangers: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(server.address).expect("it listens")).collect();
+    server.attach("1-1").assert_in_sync();
+    assert!(server.lines_with("can't accept").is_empty());
+    drop(strangers);
+    server.stop();
 }
