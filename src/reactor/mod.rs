@@ -1,13 +1,14 @@
 //! The server: one thread that waits for sockets, devices and workers, and moves what is there.
 //!
-//! Events only set bits. Then each turn goes through the same phases: what workers have done, new
-//! clients, deadlines, and each connection that has something to do, a bounded amount of it. What
-//! is left over keeps its bit, and the next wait is then none.
+//! Events only set bits. Then each turn goes through the same phases: what workers have done,
+//! deadlines, each session that has something to do, a bounded amount of it, and then connections
+//! without a device, all of them together for a bounded time. What is left over keeps its bit, and
+//! the next wait is then none.
 //!
 //! ```text
-//! poll ─► mark ─► inbox ─► accept ─► deadlines ─► serve each ready connection ─► poll
-//!                   ▲                                 │ read, parse, submit, reap, write
-//!                   └──────────── workers ◄───────────┘ jobs: cancel, perform, close
+//! poll ─► mark ─► inbox ─► deadlines ─► serve each ready session ─► strangers, accept ─► poll
+//!                   ▲                       │ read, parse, submit, reap, write
+//!                   └─────── workers ◄──────┘ jobs: cancel, perform, close
 //! ```
 //!
 //! - `connection`: one client's socket and its stage; - `exports`: what clients ask for in their
@@ -57,6 +58,10 @@ const EVENTS_PER_TURN: usize = 1024;
 
 /// Clients accepted in one turn, so that a flood of them leaves room for those that are there.
 const ACCEPTS_PER_TURN: usize = 16;
+
+/// Time of a turn for all connections without a device together, while sessions have something to
+/// do: ten thousand of them weigh about as much as one session.
+const STRANGERS_TIME: Duration = Duration::from_micros(20);
 
 /// How long to accept nobody when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -301,14 +306,41 @@ impl<B: Backend> Reactor<B> {
     /// One turn through the phases.
     fn turn(&mut self) {
         self.drain_inbox();
-        self.accept();
         self.expire();
         self.queue_due_devices();
         let mut serving = std::mem::replace(&mut self.ready, std::mem::take(&mut self.serving));
-        for key in serving.drain(..) {
-            self.serve(key);
+        let all = serving.len();
+        serving.retain(|&key| {
+            let is_session = self.has_device(key);
+            if is_session {
+                self.serve(key);
+            }
+            !is_session
+        });
+        if self.accept_ready || !serving.is_empty() {
+            let until = (serving.len() < all).then(|| Instant::now() + STRANGERS_TIME);
+            self.serve_strangers(&mut serving, until);
         }
         self.serving = serving;
+    }
+
+    fn has_device(&self, key: Key) -> bool {
+        let connection = self.connections.get(key.index as usize);
+        connection.is_some_and(|connection| connection.key == key && connection.busid.is_some())
+    }
+
+    /// Serves connections without a device and accepts more of them, until a time if there is one,
+    /// but always one of each. The others keep their places in the queue.
+    fn serve_strangers(&mut self, serving: &mut Vec<Key>, until: Option<Instant>) {
+        let mut is_first = true;
+        for key in serving.drain(..) {
+            if std::mem::take(&mut is_first) || !is_past(until) {
+                self.serve(key);
+            } else {
+                self.ready.push(key);
+            }
+        }
+        self.accept(until);
     }
 
     fn drain_inbox(&mut self) {
@@ -323,7 +355,7 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    fn accept(&mut self) {
+    fn accept(&mut self, until: Option<Instant>) {
         if self.stopping.is_some() || !self.accept_ready {
             return;
         }
@@ -333,12 +365,12 @@ impl<B: Backend> Reactor<B> {
         self.accept_paused_until = None;
         self.accept_ready = false;
         for listener in 0..self.listeners.len() {
-            self.accept_from(listener);
+            self.accept_from(listener, until);
         }
     }
 
     /// Accepts a turn's worth of clients of one listener.
-    fn accept_from(&mut self, listener: usize) {
+    fn accept_from(&mut self, listener: usize, until: Option<Instant>) {
         use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
         for _ in 0..ACCEPTS_PER_TURN {
             match self.listeners[listener].accept() {
@@ -351,6 +383,9 @@ impl<B: Backend> Reactor<B> {
                     self.accept_paused_until = Some(self.now + ACCEPT_PAUSE);
                     break;
                 }
+            }
+            if is_past(until) {
+                break;
             }
         }
         // There may be more, of which the system does not tell a second time.
@@ -476,6 +511,10 @@ fn find<C: Candidate>(
     key: Key,
 ) -> Option<&mut Connection<C>> {
     connections.get_mut(key.index as usize).filter(|connection| connection.key == key)
+}
+
+fn is_past(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() >= until)
 }
 
 fn note_deadline(next: &mut Option<Instant>, deadline: Option<Instant>) {
