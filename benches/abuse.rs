@@ -347,13 +347,19 @@ fn head() -> String {
 fn line(row: &Row) -> String {
     let figures = Figures::of(row);
     let [p50, most] = row.newcomers.figures();
+    let cost = if figures.cost.is_finite() {
+        format!("{:.1}", figures.cost)
+    } else {
+        // It did nothing that could be counted.
+        "-".to_owned()
+    };
     let retried = match row.newcomers.retries() {
         0 => String::new(),
         retries => format!("  {retries} more attempts of {}", row.newcomers.waits.len()),
     };
     format!(
         "{:14} {:17} {:>8.0} {:>5.2}-{:<5.2} {:>9.0} {:>8.0} {:>6.3} {:>5.2}-{:<5.2} {:>6} {:>5.2} \
-         {:>9.0} {:>9.0} {:>8.1} {p50:>8.1} {most:>8.1}{retried}",
+         {:>9.0} {:>9.0} {cost:>8} {p50:>8.1} {most:>8.1}{retried}",
         row.workload.kind.to_string(),
         row.abuse.to_string(),
         figures.alone,
@@ -368,7 +374,6 @@ fn line(row: &Row) -> String {
         figures.p99,
         figures.abuse[0],
         figures.abuse[1],
-        figures.cost,
     )
 }
 
