@@ -4,8 +4,8 @@
 //! Abusers take processor time themselves, and so does answering them, whoever does it. What the
 //! server is to blame for shows only beside the same abuse of *another* server: a second usbferry
 //! on the same processor, of which the streaming client knows nothing. So each row is measured in
-//! rounds of four, in changing order: alone, the abuse elsewhere, the abuse here, alone again. `here
-//! / elsewhere` is what counts; the two that were alone say how much a ratio means at the time.
+//! rounds of five: alone, the abuse elsewhere, the abuse here, elsewhere again, alone again. `here
+//! / elsewhere` is what counts; the pairs of equal runs say how much a ratio means at the time.
 //!
 //! Client and servers are on one processor, the abuser is a process of its own on the other.
 
@@ -51,10 +51,10 @@ struct Row {
     newcomers: Newcomers,
 }
 
-/// Four measurements next to each other.
+/// Five measurements next to each other.
 struct Round {
     alone: [Sample; 2],
-    elsewhere: Sample,
+    elsewhere: [Sample; 2],
     here: Sample,
 }
 
@@ -176,7 +176,7 @@ fn bench(settings: &Settings) -> Result<(), String> {
             eprintln!("processes can't be bound to processors here");
         }
     }
-    let how = format!("{} rounds of 4 × {} ms", settings.pairs, settings.plan.time.as_millis());
+    let how = format!("{} rounds of 5 × {} ms", settings.pairs, settings.plan.time.as_millis());
     println!("abuse: {how}\n{}", head());
     let mut rows = Vec::new();
     for workload in [512, 16 << 10].map(|len| Workload::new(Kind::BulkIn(len), 16)) {
@@ -198,19 +198,14 @@ fn bench(settings: &Settings) -> Result<(), String> {
 
 impl Servers<'_> {
     fn row(&self, workload: Workload, abuse: Abuse) -> io::Result<Row> {
+        let alone = || self.sample(workload, Abuse::Nothing, &self.elsewhere);
+        let elsewhere = || self.sample(workload, abuse, &self.elsewhere);
         let mut rounds = Vec::new();
-        for number in 0..self.settings.pairs.max(1) {
-            let alone = || self.sample(workload, Abuse::Nothing, &self.elsewhere);
-            let first = alone()?;
-            let (elsewhere, here);
-            if number % 2 == 0 {
-                elsewhere = self.sample(workload, abuse, &self.elsewhere)?;
-                here = self.sample(workload, abuse, &self.here)?;
-            } else {
-                here = self.sample(workload, abuse, &self.here)?;
-                elsewhere = self.sample(workload, abuse, &self.elsewhere)?;
-            }
-            rounds.push(Round { alone: [first, alone()?], elsewhere, here });
+        for _ in 0..self.settings.pairs.max(1) {
+            let before = (alone()?, elsewhere()?);
+            let here = self.sample(workload, abuse, &self.here)?;
+            let after = (elsewhere()?, alone()?);
+            rounds.push(Round { alone: [before.0, after.1], elsewhere: [before.1, after.0], here });
         }
         Ok(Row { workload, abuse, rounds, newcomers: self.newcomers(abuse)? })
     }
@@ -276,8 +271,8 @@ fn settle(server: &Server) -> io::Result<()> {
 /// A row's figures.
 struct Figures {
     alone: f64,
-    /// Alone over alone.
-    noise: Spread,
+    /// Alone over alone, and elsewhere over elsewhere.
+    noise: [Spread; 2],
     elsewhere: f64,
     here: f64,
     ratio: Spread,
@@ -298,20 +293,25 @@ impl Figures {
         let p99 = |sample: &Sample| sample.outcome.turnaround.quantile(990_000).as_secs_f64();
         let cpu = |sample: &Sample| sample.server.map_or(f64::NAN, |used| used.cpu.as_secs_f64());
         let each = |sample: &Sample| cpu(sample) / sample.outcome.rate();
-        let noise = spread(rounds().map(|round| rate(&round.alone[1]) / rate(&round.alone[0])));
-        let ratio = spread(rounds().map(|round| rate(&round.here) / rate(&round.elsewhere)));
+        let mean = |[one, other]: &[Sample; 2]| f64::midpoint(rate(one), rate(other));
+        let equal = |[one, other]: &[Sample; 2]| rate(other) / rate(one);
+        let noise = [
+            spread(rounds().map(|round| equal(&round.alone))),
+            spread(rounds().map(|round| equal(&round.elsewhere))),
+        ];
+        let ratio = spread(rounds().map(|round| rate(&round.here) / mean(&round.elsewhere)));
         Self {
-            alone: median(&|round| f64::midpoint(rate(&round.alone[0]), rate(&round.alone[1]))),
-            elsewhere: median(&|round| rate(&round.elsewhere)),
+            alone: median(&|round| mean(&round.alone)),
+            elsewhere: median(&|round| mean(&round.elsewhere)),
             here: median(&|round| rate(&round.here)),
-            p99: median(&|round| p99(&round.here) / p99(&round.elsewhere)),
-            abuse: [median(&|round| round.elsewhere.abuse), median(&|round| round.here.abuse)],
+            p99: median(&|round| p99(&round.here) / p99(&round.elsewhere[0])),
+            abuse: [median(&|round| round.elsewhere[0].abuse), median(&|round| round.here.abuse)],
             cost: median(&|round| {
                 let of_urbs = each(&round.alone[0]) * rate(&round.here);
                 let seconds = round.here.outcome.time.as_secs_f64();
                 (cpu(&round.here) - of_urbs) / seconds / round.here.abuse * 1e6
             }),
-            within: 1.0 - ratio.median <= width(noise),
+            within: 1.0 - ratio.median <= width(noise[0]).max(width(noise[1])),
             noise,
             ratio,
         }
@@ -325,12 +325,13 @@ const fn width(noise: Spread) -> f64 {
 
 fn head() -> String {
     format!(
-        "{:14} {:17} {:>8} {:>11} {:>9} {:>8} {:>6} {:>11} {:>6} {:>5} {:>9} {:>9} {:>8} {:>8} {:>8}",
+        "{:14} {:17} {:>8} {:>11} {:>9} {:>11} {:>8} {:>6} {:>11} {:>6} {:>5} {:>9} {:>9} {:>8} {:>8} {:>8}",
         "stream",
         "beside",
         "alone/s",
         "noise",
         "elsewhere",
+        "noise",
         "here",
         "ratio",
         "least-most",
@@ -358,14 +359,16 @@ fn line(row: &Row) -> String {
         retries => format!("  {retries} more attempts of {}", row.newcomers.waits.len()),
     };
     format!(
-        "{:14} {:17} {:>8.0} {:>5.2}-{:<5.2} {:>9.0} {:>8.0} {:>6.3} {:>5.2}-{:<5.2} {:>6} {:>5.2} \
+        "{:14} {:17} {:>8.0} {:>5.2}-{:<5.2} {:>9.0} {:>5.2}-{:<5.2} {:>8.0} {:>6.3} {:>5.2}-{:<5.2} {:>6} {:>5.2} \
          {:>9.0} {:>9.0} {cost:>8} {p50:>8.1} {most:>8.1}{retried}",
         row.workload.kind.to_string(),
         row.abuse.to_string(),
         figures.alone,
-        figures.noise.least,
-        figures.noise.most,
+        figures.noise[0].least,
+        figures.noise[0].most,
         figures.elsewhere,
+        figures.noise[1].least,
+        figures.noise[1].most,
         figures.here,
         figures.ratio.median,
         figures.ratio.least,
@@ -378,8 +381,8 @@ fn line(row: &Row) -> String {
 }
 
 const LEGEND: &str = "\
-alone/s: URBs a second of one client with 16 in flight. noise: one run alone over another next to
-it. elsewhere, here: URBs a second while another server, or this one, is abused. ratio: here over
+alone/s: URBs a second of one client with 16 in flight. elsewhere, here: the same while another
+server, or this one, is abused. noise: of two equal runs, one over the other. ratio: here over
 elsewhere, median of the rounds, least and most; within or BEYOND the noise. p99 x: turnaround, here
 over elsewhere. abuse/s: how often the abuser did it, elsewhere and here. us each: what the server
 took for each. new: how long a well-meaning client waited for a device, in milliseconds.";
@@ -402,8 +405,10 @@ fn json(how: &str, rows: &[Row]) -> String {
         let [p50, most] = row.newcomers.figures();
         let fields = [
             ("alone_urbs_per_second", figures.alone),
-            ("noise_least", figures.noise.least),
-            ("noise_most", figures.noise.most),
+            ("alone_noise_least", figures.noise[0].least),
+            ("alone_noise_most", figures.noise[0].most),
+            ("elsewhere_noise_least", figures.noise[1].least),
+            ("elsewhere_noise_most", figures.noise[1].most),
             ("elsewhere_urbs_per_second", figures.elsewhere),
             ("here_urbs_per_second", figures.here),
             ("ratio", figures.ratio.median),
