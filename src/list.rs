@@ -8,7 +8,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::cli::PORT;
-use crate::usb::DeviceInfo;
+use crate::usb::{Bound, DeviceInfo};
 use crate::wire::op::client::{self, RemoteDevice};
 use crate::wire::op::{OP_COMMON_LEN, Request, USB_DEVICE_LEN, USB_INTERFACE_LEN};
 
@@ -17,6 +17,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Devices that are believed of a server; more are no machine's.
 const DEVICES_MAX: u32 = 4096;
+
+/// The name of the kernel's driver that stands for programs such as this one.
+const DRIVER_OF_PROGRAMS: &str = "usbfs";
 
 /// What is shown of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,18 +75,7 @@ impl Row {
 }
 
 fn notes_on(info: &DeviceInfo, obstacle: Option<String>) -> Vec<String> {
-    let mut notes = Vec::new();
-    if !info.drivers.is_empty() {
-        notes.push(format!("driver: {}", info.drivers.join(", ")));
-    }
-    // The name of the driver that stands for programs such as this one.
-    if info.drivers.iter().any(|driver| driver == "usbfs") {
-        notes.push(
-            "a program uses some of its interfaces: requests to those will be refused, the rest \
-             works"
-                .to_owned(),
-        );
-    }
+    let mut notes = driver_notes(&info.drivers);
     let busid = info.device.busid;
     notes.push(match obstacle {
         _ if info.is_hub() => "can't be exported: it is a hub".to_owned(),
@@ -94,6 +86,30 @@ fn notes_on(info: &DeviceInfo, obstacle: Option<String>) -> Vec<String> {
         None => format!("can be exported: --device {busid}"),
     });
     notes
+}
+
+/// A line for each driver, with the interfaces it has.
+fn driver_notes(drivers: &[Bound]) -> Vec<String> {
+    let mut of: Vec<(&str, Vec<String>)> = Vec::new();
+    for Bound { interface, driver } in drivers {
+        match of.iter_mut().find(|(known, _)| known == driver) {
+            Some((_, interfaces)) => interfaces.push(interface.to_string()),
+            None => of.push((driver, vec![interface.to_string()])),
+        }
+    }
+    let note = |(driver, interfaces): (&str, Vec<String>)| {
+        let plural = if interfaces.len() > 1 { "s" } else { "" };
+        let interfaces = interfaces.join(", ");
+        if driver == DRIVER_OF_PROGRAMS {
+            format!(
+                "interface{plural} {interfaces}: in use by a program; requests to it are refused, \
+                 the rest works"
+            )
+        } else {
+            format!("interface{plural} {interfaces}: driver {driver}")
+        }
+    };
+    of.into_iter().map(note).collect()
 }
 
 impl fmt::Display for Row {
@@ -249,16 +265,31 @@ mod tests {
             class,
             interface_classes: interface_classes.to_vec(),
             description: "SanDisk Cruzer".to_owned(),
-            notes: vec!["driver: usb-storage".to_owned()],
+            notes: driver_notes(&[bound(0, "usb-storage")]),
         }
     }
 
     #[test]
     fn rows_show_what_a_user_needs() {
         let text = row(0, &[8]).to_string();
-        for part in ["1-2 ", "0781:5567", "high", "storage", "SanDisk Cruzer", "\n", "driver:"] {
+        for part in
+            ["1-2 ", "0781:5567", "high", "storage", "SanDisk Cruzer", "\n", "driver usb-storage"]
+        {
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    fn bound(interface: u8, driver: &str) -> Bound {
+        Bound { interface, driver: driver.to_owned() }
+    }
+
+    #[test]
+    fn each_interface_is_listed_with_who_has_it() {
+        let sound = [bound(0, "snd-usb-audio"), bound(1, "snd-usb-audio"), bound(2, "usbfs")];
+        let notes = driver_notes(&sound);
+        assert_eq!(notes[0], "interfaces 0, 1: driver snd-usb-audio");
+        assert!(notes[1].starts_with("interface 2: in use by a program"), "{notes:?}");
+        assert_eq!(notes.len(), 2);
     }
 
     #[test]

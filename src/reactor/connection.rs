@@ -19,14 +19,17 @@ use usbferry_sys::tcp::{self, PeerSigns};
 use super::token::Key;
 use crate::handshake::{Handshake, REQUEST_LEN_MAX, Wish};
 use crate::limits::{GONE_INPUT_TIMEOUT, GONE_TIMEOUT, HANDSHAKE_TIMEOUT};
-use crate::session::{SLICES_MAX, Session, Violation};
+use crate::session::{RX_SLICES_MAX, SLICES_MAX, Session, Violation};
 use crate::usb::{Candidate, Port};
 use crate::wire;
 use crate::wire::op::UsbDevice;
 use crate::wire::types::BusId;
 use crate::worker::Worker;
 
-/// Reads of one turn: at 64 KiB each, a megabyte before others have theirs.
+/// Bytes read in one turn before others have theirs, and one read more.
+const READ_PER_TURN: usize = 1 << 20;
+
+/// Reads of one turn where what comes is thrown away.
 const READS_PER_TURN: usize = 16;
 
 /// Looks at a device in one turn that asks for more as fast as it answers: some megabytes.
@@ -230,11 +233,15 @@ impl<C: Candidate> Connection<C> {
         }
         let unwritten = self.written;
         self.reap(now);
-        let mut reads = READS_PER_TURN;
-        while reads > 0 && self.read_commands(now)? {
+        let mut read = 0;
+        while read < READ_PER_TURN {
+            let len = self.read_commands(now)?;
+            if len == 0 {
+                break;
+            }
             self.reap(now);
             self.flush(now)?;
-            reads -= 1;
+            read += len;
         }
         self.flush(now)?;
         let mut looks = LOOKS_PER_TURN;
@@ -251,7 +258,7 @@ impl<C: Candidate> Connection<C> {
         } else if !self.stopping {
             self.watch_for_stall(self.written != unwritten, now + peer_timeout);
         }
-        Ok(reads == 0 || looks == 0 || self.device_ready || self.may_read())
+        Ok(read >= READ_PER_TURN || looks == 0 || self.device_ready || self.may_read())
     }
 
     /// Whether there may be input that can be taken: writing replies has made room for it, and the
@@ -330,28 +337,30 @@ impl<C: Candidate> Connection<C> {
         }
     }
 
-    /// Reads once. True when something was taken in and there may be more.
-    fn read_commands(&mut self, now: Instant) -> Result<bool, End> {
+    /// Reads once, and returns how many bytes; zero when there is nothing to take in for now.
+    fn read_commands(&mut self, now: Instant) -> Result<usize, End> {
         let (Stage::Attached(session), Some(stream)) = (&mut self.stage, &mut self.stream) else {
-            return Ok(false);
+            return Ok(0);
         };
         if session.is_held_up() && session.wants_input() {
             session.rx_advance(0, now).map_err(End::Violation)?;
         }
         if !self.readable || !session.wants_input() {
-            return Ok(false);
+            return Ok(0);
         }
-        let (payload, scratch) = session.rx_slices();
-        let room = payload.len() + scratch.len();
-        let mut slices = [IoSliceMut::new(payload), IoSliceMut::new(scratch)];
-        let Some(len) = read(&mut self.readable, || stream.read_vectored(&mut slices))? else {
-            return Ok(false);
+        let mut slices: [_; RX_SLICES_MAX] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let used = session.rx_slices(&mut slices);
+        let room = slices[..used].iter().map(|slice| slice.len()).sum();
+        let read = read(&mut self.readable, || stream.read_vectored(&mut slices[..used]))?;
+        let Some(len) = read else {
+            session.rx_advance(0, now).map_err(End::Violation)?;
+            return Ok(0);
         };
         // Less than there was room for: the socket is empty, and new bytes are a new event. The end
         // of the stream is not, if it came with these.
         self.readable &= len == room || self.read_closed;
         session.rx_advance(len, now).map_err(End::Violation)?;
-        Ok(true)
+        Ok(len)
     }
 
     /// Writes what there is, as far as the socket takes it.

@@ -40,7 +40,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::time::Instant;
 
 use usbferry_sys::arena::Arena;
@@ -53,6 +53,7 @@ use crate::wire::status::Status;
 use crate::wire::types::{DevId, SeqNum};
 use barrier::Barrier;
 use endpoints::Endpoints;
+pub(crate) use rx::RX_SLICES_MAX;
 use rx::{Receiver, Stage};
 pub(crate) use tx::SLICES_MAX;
 use tx::TxQueue;
@@ -294,17 +295,25 @@ impl<P: Port> Session<P> {
         self.gone && !self.tearing_down && !in_flight && self.tx.is_empty()
     }
 
-    /// Room for bytes from the client: the rest of a payload, then a scratch buffer. Either may be
-    /// empty, not both.
-    pub(crate) fn rx_slices(&mut self) -> (&mut [u8], &mut [u8]) {
+    /// Room for bytes from the client, in the order of the stream; returns the number of slices, one
+    /// at least. What was read is to be told by [`Self::rx_advance`], even if that is nothing.
+    pub(crate) fn rx_slices<'a>(
+        &'a mut self,
+        slices: &mut [IoSliceMut<'a>; RX_SLICES_MAX],
+    ) -> usize {
+        self.rx.lay_out(&mut self.memory, self.memory_reserve);
         let payload = match self.rx.stage {
-            Stage::Payload { urb, filled, end } => match &mut self.urbs.get_mut(urb).block {
-                Some(block) => &mut block[filled..end],
-                None => &mut [],
-            },
-            _ => &mut [],
+            Stage::Payload { urb, filled, end } => {
+                let block = self.urbs.get_mut(urb).block.as_mut();
+                block.map(|block| &mut block[filled..end])
+            }
+            _ => None,
         };
-        (payload, self.rx.room())
+        let used = usize::from(payload.is_some());
+        if let Some(payload) = payload {
+            slices[0] = IoSliceMut::new(payload);
+        }
+        used + self.rx.slices(&mut slices[used..])
     }
 
     /// Notes that `len` bytes were read into the slices of [`Self::rx_slices`], and acts on every
@@ -313,18 +322,27 @@ impl<P: Port> Session<P> {
     /// # Errors
     /// What came is not the protocol; the connection is of no more use.
     pub(crate) fn rx_advance(&mut self, len: usize, now: Instant) -> Result<(), Violation> {
-        let mut rest = len;
+        let in_payload = match self.rx.stage {
+            Stage::Payload { filled, end, .. } => len.min(end - filled),
+            _ => 0,
+        };
+        self.rx.received(len - in_payload, &mut self.memory);
         if let Stage::Payload { urb, filled, end } = self.rx.stage {
-            let step = rest.min(end - filled);
-            rest -= step;
-            self.rx.received(rest);
-            self.payload_received(urb, filled + step, end, now);
-        } else {
-            self.rx.received(rest);
+            self.payload_received(urb, filled + in_payload, end, now);
         }
         let parsed = self.parse(now);
+        self.rx.free_unused(&mut self.memory);
         self.settle(now);
         parsed
+    }
+
+    /// Reads from `stream` once, as a socket would be read.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn rx_read(&mut self, stream: &mut &[u8], now: Instant) -> Result<(), Violation> {
+        let mut slices = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let used = self.rx_slices(&mut slices);
+        let read = std::io::Read::read_vectored(stream, &mut slices[..used]);
+        self.rx_advance(read.expect("memory can be read"), now)
     }
 
     /// Collects what has ended. True when there is more to collect at once.
@@ -422,7 +440,7 @@ impl<P: Port> Session<P> {
             return;
         }
         self.tearing_down = true;
-        self.rx.stage = Stage::Header;
+        self.rx.clear(&mut self.memory);
         self.early_unlinks.clear();
         self.tx.clear();
         self.held.clear();
@@ -458,9 +476,10 @@ impl<P: Port> Session<P> {
 
     /// What was allocated for lists: it must never change.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn footprint(&self) -> [usize; 4] {
+    pub(crate) fn footprint(&self) -> [usize; 5] {
         let [held, completed] = [self.held.capacity(), self.completed.capacity()];
-        [held, completed, self.cancels.capacity(), self.tx.footprint()]
+        let [cancels, early] = [self.cancels.capacity(), self.early_unlinks.capacity()];
+        [held, completed, cancels, early, self.tx.footprint()]
     }
 
     /// Acts on a device that is gone: what waits is answered, what it had was reaped.

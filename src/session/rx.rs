@@ -7,22 +7,56 @@
 //!
 //! Small PDUs are read many at a time into the scratch buffer and parsed there. The rest of a
 //! large OUT payload is read straight into the URB's buffer, by the same call that reads what
-//! follows it into the scratch; while a client sends such payloads little is read behind them, so
-//! that the next payload is not copied either.
+//! follows it.
 //!
-//! Contract: no allocation after `new`; knows no socket and no meaning of a PDU.
+//! Who sends one large OUT payload mostly sends more of the same kind. So behind one, the next read
+//! is laid out for others of its [`Shape`]: descriptors and header into the scratch, the payload into
+//! a buffer that becomes the next URB's, and so on for as many as came in one read before. One call
+//! then takes in several URBs, and nothing is copied.
+//!
+//! ```text
+//! stream    rest of payload | descriptors, header | payload | descriptors, header | payload | ...
+//! goes to   the URB's block   scratch               ahead 0   scratch               ahead 1
+//! ```
+//!
+//! Where the client sends something else, what came is [joined](Receiver::join) in the scratch
+//! buffer, and parsed there like any other bytes.
+//!
+//! Contract: no allocation after `new`, but blocks from the device's memory; knows no socket and no
+//! meaning of a PDU.
+
+use std::collections::VecDeque;
+use std::io::IoSliceMut;
+
+use usbferry_sys::arena::{Arena, Block};
 
 use super::urb::UrbIndex;
+use crate::wire::pdu::HEADER_LEN;
+use crate::wire::types::EndpointAddress;
 
-/// Bytes of the scratch buffer: several hundred headers, or a good part of a socket's buffer of
-/// small payloads.
-const SCRATCH_LEN: usize = 64 * 1024;
+/// Bytes read into the scratch buffer at once: several hundred headers, or a good part of a socket's
+/// buffer of small payloads.
+const READ_LEN: usize = 64 * 1024;
 
-/// Bytes read behind a large payload: the next header, and payload that is small anyway.
-const SCRATCH_BEHIND_PAYLOAD: usize = 4 * 1024;
+/// Bytes read behind a large payload where nothing is expected: the next header, and payload that is
+/// small anyway.
+const READ_BEHIND_PAYLOAD: usize = 4 * 1024;
 
 /// Bytes of a payload from which on it is large: copying so much costs more than another read.
 const LARGE_PAYLOAD: usize = 8 * 1024;
+
+/// Bytes of payloads that one read takes in ahead of their headers: what stays in the processor's
+/// cache until the device has it.
+const AHEAD_LEN: usize = 256 * 1024;
+
+/// Payloads that one read takes in ahead of their headers.
+const AHEAD_MAX: usize = 16;
+
+/// Bytes of the scratch buffer: what one read takes in must fit when it is joined.
+const SCRATCH_LEN: usize = READ_LEN + AHEAD_LEN;
+
+/// Slices of one read: the rest of a payload, then scratch and payload in turn, scratch last.
+pub(crate) const RX_SLICES_MAX: usize = 2 * AHEAD_MAX + 2;
 
 /// Where in a PDU the stream stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,13 +71,44 @@ pub(crate) enum Stage {
     Packets { urb: UrbIndex, filled: usize, end: usize },
 }
 
+/// What SUBMITs with OUT data have in common that a read can be laid out for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shape {
+    pub(crate) endpoint: EndpointAddress,
+    /// Bytes of the payload.
+    pub(crate) len: usize,
+    /// Bytes of the descriptors behind it.
+    pub(crate) descriptors: usize,
+}
+
+/// A buffer for a payload whose header has not been seen.
+struct Ahead {
+    block: Block,
+    /// Bytes that came.
+    filled: usize,
+}
+
 /// The receiving side of a session.
 pub(crate) struct Receiver {
     scratch: Box<[u8]>,
+    /// Where what came is joined.
+    other: Box<[u8]>,
     start: usize,
     end: usize,
-    /// The last OUT payload was large.
-    large_payloads: bool,
+    /// The last OUT payload, if it was large.
+    shape: Option<Shape>,
+    /// Payloads that the next read is laid out for.
+    wanted: usize,
+    /// Payloads of the read at hand. In the stream the first lies behind `boundary` of the scratch,
+    /// each other behind the descriptors and the header that follow in the scratch.
+    ahead: VecDeque<Ahead>,
+    boundary: usize,
+    /// A read was laid out, and nobody has said what came.
+    reading: bool,
+    /// Blocks of no use any more, until they are given back.
+    unused: Vec<Block>,
+    /// Bytes from which on a payload is large.
+    large: usize,
     pub(crate) stage: Stage,
 }
 
@@ -51,38 +116,151 @@ impl Receiver {
     pub(crate) fn new() -> Self {
         Self {
             scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
+            other: vec![0; SCRATCH_LEN].into_boxed_slice(),
             start: 0,
             end: 0,
-            large_payloads: false,
+            shape: None,
+            wanted: 0,
+            ahead: VecDeque::with_capacity(AHEAD_MAX),
+            boundary: 0,
+            reading: false,
+            unused: Vec::with_capacity(AHEAD_MAX),
+            large: LARGE_PAYLOAD,
             stage: Stage::Header,
         }
     }
 
-    /// Room for bytes from the socket. All that was received is parsed first, so what is left is
-    /// less than a header, and moves to the front.
-    pub(crate) fn room(&mut self) -> &mut [u8] {
-        if self.start > 0 {
-            self.scratch.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
+    /// Makes payloads large that are not, to test with few bytes what large ones meet.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) const fn set_large(&mut self, large: usize) {
+        self.large = large;
+    }
+
+    /// Lays out the next read; buffers for what is expected are taken from `memory` as long as it has
+    /// more than `reserve` bytes. [`Self::slices`] are then where the bytes go.
+    pub(crate) fn lay_out(&mut self, memory: &mut Arena, reserve: usize) {
+        self.stop(memory);
+        self.reading = true;
+        self.scratch.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        let Some(shape) = self.shape else { return };
+        let before_header = match self.stage {
+            Stage::Header => 0,
+            Stage::Payload { .. } => shape.descriptors,
+            Stage::Packets { filled, end, .. } => end - filled,
+            Stage::Discard { .. } => return,
+        };
+        self.boundary = before_header + HEADER_LEN;
+        // More than a header waits to be parsed.
+        if self.end >= self.boundary {
+            return;
         }
-        let limit = if self.large_payloads { SCRATCH_BEHIND_PAYLOAD } else { SCRATCH_LEN };
-        &mut self.scratch[self.end..limit.max(self.end)]
+        let step = shape.len + shape.descriptors + HEADER_LEN;
+        let room = (SCRATCH_LEN - HEADER_LEN - self.boundary) / step;
+        for _ in 0..self.wanted.min(room).min(AHEAD_LEN / shape.len) {
+            if memory.free_bytes() < reserve + shape.len {
+                break;
+            }
+            let Some(block) = memory.alloc(shape.len) else { break };
+            self.ahead.push_back(Ahead { block, filled: 0 });
+        }
     }
 
-    /// Notes `len` bytes that were read into [`Self::room`].
-    pub(crate) fn received(&mut self, len: usize) {
-        self.end += len;
-        debug_assert!(self.end <= self.scratch.len(), "no more is read than there is room for");
+    /// Room for bytes from the socket, behind that for the rest of a payload; returns the number of
+    /// slices, one at least.
+    pub(crate) fn slices<'a>(&'a mut self, slices: &mut [IoSliceMut<'a>]) -> usize {
+        let (end, tail) = (self.end, self.tail());
+        let scratch = &mut self.scratch[end..];
+        if self.ahead.is_empty() {
+            let limit = if self.shape.is_some() { READ_BEHIND_PAYLOAD } else { READ_LEN };
+            let room = limit.saturating_sub(end).max(HEADER_LEN).min(scratch.len());
+            slices[0] = IoSliceMut::new(&mut scratch[..room]);
+            return 1;
+        }
+        let (first, mut scratch) = scratch.split_at_mut(self.boundary - end);
+        slices[0] = IoSliceMut::new(first);
+        let mut used = 1;
+        for ahead in &mut self.ahead {
+            let (next, rest) = scratch.split_at_mut(tail);
+            scratch = rest;
+            slices[used] = IoSliceMut::new(&mut ahead.block);
+            slices[used + 1] = IoSliceMut::new(next);
+            used += 2;
+        }
+        used
     }
 
-    /// Notes the length of an OUT payload that begins.
-    pub(crate) const fn begin_payload(&mut self, len: usize) {
-        self.large_payloads = len >= LARGE_PAYLOAD;
+    /// Bytes of scratch between two payloads of the read at hand.
+    fn tail(&self) -> usize {
+        self.shape.map_or(0, |shape| shape.descriptors) + HEADER_LEN
+    }
+
+    /// Notes `len` bytes that were read into [`Self::slices`].
+    pub(crate) fn received(&mut self, len: usize, memory: &mut Arena) {
+        let reading = std::mem::replace(&mut self.reading, false);
+        debug_assert!(reading || len == 0, "nothing is read where there was no room");
+        if self.ahead.is_empty() || !reading {
+            self.end += len;
+            debug_assert!(self.end <= self.scratch.len(), "no more is read than there is room for");
+            return;
+        }
+        let tail = self.tail();
+        let first = len.min(self.boundary - self.end);
+        self.end += first;
+        let mut rest = len - first;
+        for ahead in &mut self.ahead {
+            ahead.filled = rest.min(ahead.block.len());
+            rest -= ahead.filled;
+            let scratch = rest.min(tail);
+            self.end += scratch;
+            rest -= scratch;
+        }
+        let expected = self.ahead.len();
+        let full = self.ahead.iter().filter(|ahead| ahead.filled == ahead.block.len()).count();
+        // As many as came, and one that may be on its way; twice as many if there was no room for more.
+        self.wanted = if full == expected { (2 * full).min(AHEAD_MAX) } else { full + 1 };
+        let filled = self.ahead.iter().filter(|ahead| ahead.filled > 0).count();
+        for Ahead { block, .. } in self.ahead.drain(filled..) {
+            memory.free(block);
+        }
+    }
+
+    /// Notes an OUT payload that begins, and returns the block that it was read into and how much of
+    /// it is there, if it was expected. Whether the payload `fits` such a block is for the caller to
+    /// say.
+    pub(crate) fn begin_payload(&mut self, shape: Shape, fits: bool) -> Option<(Block, usize)> {
+        let large = shape.len >= self.large;
+        let before = std::mem::replace(&mut self.shape, large.then_some(shape));
+        if before == self.shape && fits && self.start == self.boundary {
+            if let Some(Ahead { block, filled }) = self.ahead.pop_front() {
+                self.boundary += self.tail();
+                return Some((block, filled));
+            }
+            return None;
+        }
+        if before != self.shape {
+            self.wanted = 1;
+        }
+        self.join(before);
+        None
+    }
+
+    /// Notes a SUBMIT without OUT data: what comes next is anybody's guess.
+    pub(crate) fn begin_nothing(&mut self) {
+        let before = self.shape.take();
+        self.join(before);
+    }
+
+    /// Bytes of the scratch buffer before the stream goes on in a payload.
+    fn available(&self) -> usize {
+        if self.ahead.is_empty() { self.end - self.start } else { self.boundary - self.start }
     }
 
     /// Takes `N` bytes, once they are all there.
     pub(crate) fn take_array<const N: usize>(&mut self) -> Option<&[u8; N]> {
+        if self.available() < N {
+            self.join(self.shape);
+        }
         let bytes = self.scratch[self.start..self.end].first_chunk()?;
         self.start += N;
         Some(bytes)
@@ -90,14 +268,60 @@ impl Receiver {
 
     /// Takes up to `max` bytes of those that are there.
     pub(crate) fn take_up_to(&mut self, max: usize) -> &[u8] {
-        let len = max.min(self.end - self.start);
+        if self.available() == 0 {
+            self.join(self.shape);
+        }
+        let len = max.min(self.available());
         self.start += len;
         &self.scratch[self.start - len..self.start]
     }
 
     /// Whether bytes are there that were not taken.
-    pub(crate) const fn has_unparsed(&self) -> bool {
-        self.start < self.end
+    pub(crate) fn has_unparsed(&self) -> bool {
+        self.start < self.end || self.ahead.front().is_some_and(|ahead| ahead.filled > 0)
+    }
+
+    /// Puts what came into the scratch buffer, in the order of the stream: it is not what the read was
+    /// laid out for, which was payloads of the shape `expected`.
+    fn join(&mut self, expected: Option<Shape>) {
+        if self.ahead.is_empty() {
+            return;
+        }
+        let tail = expected.map_or(0, |shape| shape.descriptors) + HEADER_LEN;
+        let (mut from, mut to, mut at) = (self.start, self.boundary.min(self.end), 0);
+        let mut put = |bytes: &[u8]| {
+            self.other[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        put(&self.scratch[from..to]);
+        for Ahead { block, filled } in self.ahead.drain(..) {
+            put(&block[..filled]);
+            (from, to) = (to, (to + tail).min(self.end));
+            put(&self.scratch[from..to]);
+            self.unused.push(block);
+        }
+        std::mem::swap(&mut self.scratch, &mut self.other);
+        (self.start, self.end, self.wanted) = (0, at, 1);
+    }
+
+    /// Gives back the blocks that are of no use any more.
+    pub(crate) fn free_unused(&mut self, memory: &mut Arena) {
+        for block in self.unused.drain(..) {
+            memory.free(block);
+        }
+    }
+
+    /// Expects nothing any more; what came stays.
+    fn stop(&mut self, memory: &mut Arena) {
+        self.join(self.shape);
+        self.free_unused(memory);
+    }
+
+    /// Forgets everything: nobody will ask for it.
+    pub(crate) fn clear(&mut self, memory: &mut Arena) {
+        self.stop(memory);
+        (self.stage, self.shape) = (Stage::Header, None);
+        (self.start, self.end) = (0, 0);
     }
 }
 
@@ -105,17 +329,35 @@ impl Receiver {
 mod tests {
     use super::*;
 
-    fn receive(receiver: &mut Receiver, bytes: &[u8]) {
-        receiver.room()[..bytes.len()].copy_from_slice(bytes);
-        receiver.received(bytes.len());
+    const SHAPE: Shape =
+        Shape { endpoint: EndpointAddress::from_byte(1), len: 10_000, descriptors: 16 };
+
+    fn memory() -> Arena {
+        let mut memory = Arena::new();
+        memory.add_heap(1 << 20);
+        memory
+    }
+
+    /// Reads from `stream` once, as much as there is room for.
+    fn read(receiver: &mut Receiver, memory: &mut Arena, stream: &mut &[u8]) {
+        receiver.lay_out(memory, 0);
+        let mut slices = std::array::from_fn::<_, RX_SLICES_MAX, _>(|_| IoSliceMut::new(&mut []));
+        let used = receiver.slices(&mut slices);
+        let mut len = 0;
+        for slice in &mut slices[..used] {
+            let (now, later) = stream.split_at(slice.len().min(stream.len()));
+            slice[..now.len()].copy_from_slice(now);
+            (*stream, len) = (later, len + now.len());
+        }
+        receiver.received(len, memory);
     }
 
     #[test]
     fn an_incomplete_array_stays_until_it_is_whole() {
-        let mut receiver = Receiver::new();
-        receive(&mut receiver, &[1, 2, 3]);
+        let (mut receiver, mut memory) = (Receiver::new(), memory());
+        read(&mut receiver, &mut memory, &mut &[1, 2, 3][..]);
         assert_eq!(receiver.take_array::<4>(), None);
-        receive(&mut receiver, &[4, 5]);
+        read(&mut receiver, &mut memory, &mut &[4, 5][..]);
         assert_eq!(receiver.take_array::<4>(), Some(&[1, 2, 3, 4]));
         assert!(receiver.has_unparsed());
         assert_eq!(receiver.take_up_to(9), [5]);
@@ -124,21 +366,120 @@ mod tests {
 
     #[test]
     fn there_is_always_room_for_a_header() {
-        let mut receiver = Receiver::new();
+        let (mut receiver, mut memory) = (Receiver::new(), memory());
         for _ in 0..10_000 {
-            receive(&mut receiver, &[7; 47]);
-            assert_eq!(receiver.take_up_to(47).len(), 47);
-            assert!(receiver.room().len() >= 48);
+            read(&mut receiver, &mut memory, &mut &[7; 48][..]);
+            assert_eq!(receiver.take_up_to(48).len(), 48);
         }
     }
 
     #[test]
-    fn little_is_read_behind_large_payloads() {
+    fn little_is_read_behind_payloads_too_large_to_be_expected() {
+        let (mut receiver, mut memory) = (Receiver::new(), memory());
+        let stream = [7; READ_LEN + 1];
+        for (len, expected) in [(0, READ_LEN), (1 << 20, READ_BEHIND_PAYLOAD), (64, READ_LEN)] {
+            assert!(receiver.begin_payload(Shape { len, ..SHAPE }, true).is_none());
+            let mut rest = &stream[..];
+            read(&mut receiver, &mut memory, &mut rest);
+            assert_eq!(stream.len() - rest.len(), expected, "behind {len} bytes");
+            assert_eq!(receiver.take_up_to(usize::MAX).len(), expected);
+        }
+        assert_eq!(memory.outstanding(), 0);
+    }
+
+    /// The receiver behind a payload of [`SHAPE`], more of which are expected.
+    fn expecting(payloads: usize) -> Receiver {
         let mut receiver = Receiver::new();
-        assert_eq!(receiver.room().len(), SCRATCH_LEN);
-        receiver.begin_payload(LARGE_PAYLOAD);
-        assert_eq!(receiver.room().len(), SCRATCH_BEHIND_PAYLOAD);
-        receiver.begin_payload(64);
-        assert_eq!(receiver.room().len(), SCRATCH_LEN);
+        assert!(receiver.begin_payload(SHAPE, true).is_none());
+        receiver.wanted = payloads;
+        receiver
+    }
+
+    /// Headers, payloads and descriptors of so many SUBMITs, all numbered.
+    fn stream(count: u8) -> Vec<u8> {
+        let part = |number: u8, len: usize| vec![number; len];
+        let pdus = (0..count).map(|n| [part(n, 48), part(n + 100, 10_000), part(n + 200, 16)]);
+        pdus.flatten().flatten().collect()
+    }
+
+    #[test]
+    fn what_is_expected_comes_in_its_block() {
+        let (mut receiver, mut memory) = (expecting(3), memory());
+        let bytes = stream(5);
+        let mut rest = &bytes[..];
+        read(&mut receiver, &mut memory, &mut rest);
+        assert_eq!(bytes.len() - rest.len(), 3 * (48 + 10_000 + 16) + 48);
+        for number in 0..3 {
+            assert_eq!(receiver.take_array(), Some(&[number; 48]));
+            let (block, filled) = receiver.begin_payload(SHAPE, true).expect("it was expected");
+            assert!(filled == 10_000 && block[..] == [number + 100; 10_000]);
+            assert_eq!(receiver.take_array(), Some(&[number + 200; 16]));
+            memory.free(block);
+        }
+        assert_eq!(receiver.take_array(), Some(&[3; 48]));
+        assert!(!receiver.has_unparsed() && receiver.begin_payload(SHAPE, true).is_none());
+        assert_eq!((receiver.wanted, memory.outstanding()), (6, 0));
+    }
+
+    #[test]
+    fn a_payload_may_end_anywhere() {
+        for cut in [48, 49, 48 + 9_999, 48 + 10_000, 48 + 10_007, 48 + 10_016, 48 + 10_030] {
+            let (mut receiver, mut memory) = (expecting(2), memory());
+            let bytes = stream(2);
+            read(&mut receiver, &mut memory, &mut &bytes[..cut]);
+            assert_eq!(receiver.take_array(), Some(&[0; 48]));
+            let Some((block, filled)) = receiver.begin_payload(SHAPE, true) else {
+                assert_eq!(cut, 48);
+                continue;
+            };
+            assert_eq!(filled, (cut - 48).min(10_000));
+            memory.free(block);
+            assert_eq!(receiver.take_up_to(99).len(), cut - 48 - filled);
+            assert_eq!(memory.outstanding(), 0);
+        }
+    }
+
+    #[test]
+    fn what_is_not_expected_is_joined() {
+        let others: [fn(&mut Receiver); 4] = [
+            |receiver| assert!(receiver.begin_payload(SHAPE, false).is_none()),
+            |receiver| {
+                let other = Shape { len: 9_999, ..SHAPE };
+                assert!(receiver.begin_payload(other, true).is_none());
+            },
+            Receiver::begin_nothing,
+            |_| {},
+        ];
+        for other in others {
+            let (mut receiver, mut memory) = (expecting(2), memory());
+            let bytes = stream(2);
+            read(&mut receiver, &mut memory, &mut &bytes[..]);
+            assert_eq!(receiver.take_array(), Some(&[0; 48]));
+            other(&mut receiver);
+            let mut joined: Vec<u8> = Vec::new();
+            while receiver.has_unparsed() {
+                joined.extend(receiver.take_up_to(777));
+            }
+            assert!(joined == bytes[48..]);
+            receiver.free_unused(&mut memory);
+            assert_eq!(memory.outstanding(), 0);
+        }
+    }
+
+    #[test]
+    fn a_read_that_brings_nothing_keeps_nothing() {
+        let (mut receiver, mut memory) = (expecting(9), memory());
+        read(&mut receiver, &mut memory, &mut &[][..]);
+        assert!(memory.outstanding() == 0 && !receiver.has_unparsed());
+        // Laid out twice, without a word on what came.
+        receiver.lay_out(&mut memory, 0);
+        receiver.lay_out(&mut memory, 0);
+        receiver.clear(&mut memory);
+        assert_eq!(memory.outstanding(), 0);
+        // Nothing is expected where memory is short.
+        let mut receiver = expecting(9);
+        receiver.lay_out(&mut memory, (1 << 20) - 20_000);
+        assert_eq!(receiver.ahead.len(), 1);
+        receiver.clear(&mut memory);
     }
 }

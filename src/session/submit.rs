@@ -10,7 +10,7 @@
 
 use std::time::Instant;
 
-use super::rx::Stage;
+use super::rx::{Shape, Stage};
 use super::urb::{UrbIndex, UrbState};
 use super::{Session, Violation};
 use crate::limits::{
@@ -190,11 +190,19 @@ impl<P: Port> Session<P> {
             Direction::Out => record.submit.transfer_buffer_length as usize,
             Direction::In => 0,
         };
-        self.rx.begin_payload(len);
         if len == 0 {
+            self.rx.begin_nothing();
             return self.begin_packets(urb, now);
         }
         let offset = record.data_offset();
+        let descriptors = record.packets as usize * DESCRIPTOR_LEN;
+        let shape = Shape { endpoint: record.submit.endpoint, len, descriptors };
+        let fits = record.refusal.is_none() && offset == 0;
+        if let Some((block, filled)) = self.rx.begin_payload(shape, fits) {
+            record.block = Some(block);
+            return self.payload_received(urb, filled, len, now);
+        }
+        self.rx.free_unused(&mut self.memory);
         let endpoint = self.endpoints.get(record.submit.endpoint);
         let idle = endpoint.in_flight == 0 && endpoint.first_waiting().is_none();
         // The payload is coming whether there is room for it or not.

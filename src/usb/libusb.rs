@@ -43,6 +43,15 @@ const HANGUP_RECHECKS_MAX: u32 = 500;
 /// Transfers reaped in one call of [`Port::reap`], so that one busy device leaves room for others.
 const REAP_BUDGET: usize = 256;
 
+/// Requests that libusb collects from usbfs in one pass over a device's events
+/// (`op_handle_events`): fewer in flight, and one pass finds all that have ended.
+const PIECES_PER_PASS: usize = 26;
+
+/// Bytes of bulk data, and isochronous packets, that libusb puts into one request to usbfs in any
+/// case (`os/linux_usbfs.h`). The kernels of today take more; other systems do not split.
+const PIECE_LEN: usize = 16 * 1024;
+const PIECE_PACKETS: usize = 128;
+
 /// Finds real devices. Each scan looks anew, with a context of its own: what hotplug events would
 /// keep up to date can be wrong where they do not arrive, as in containers without a udev daemon.
 pub struct LibusbBackend(());
@@ -206,13 +215,14 @@ impl Candidate for LibusbCandidate {
         let packets = if self.found.isochronous { PACKETS_MAX } else { 0 };
         let slots = u32::try_from(limits.urbs).expect("limits keep slots few");
         let transfers: Result<Vec<LibusbTransfer>, Error> = (0..slots)
-            .map(|index| Ok(LibusbTransfer(handle.new_transfer(index, packets)?)))
+            .map(|index| Ok(LibusbTransfer(handle.new_transfer(index, packets)?, index)))
             .collect();
         let transfers = transfers.map_err(fail)?;
         let memory = allocate(&handle, limits);
         debug!("{}: {} bytes of device memory", self.info.device.busid, memory.device_bytes());
         let mut port = LibusbPort::new(handle, self.found.clone(), self.info.device.busid);
         port.packets = packets;
+        port.pieces = vec![0; limits.urbs];
         port.reset_on_release = limits.reset_on_release;
         let configuration = port.claim_all();
         if let Some(status) = port.all_refused() {
@@ -272,13 +282,16 @@ pub struct LibusbPort {
     /// The note of it that outlives this process.
     entry: Option<ledger::Entry>,
     reset_on_release: bool,
+    /// Most requests to the system that each slot's transfer consists of, and all together.
+    pieces: Vec<usize>,
+    pieces_in_flight: usize,
     /// When to look again after a hang-up, and how often that was done.
     recheck: Option<Instant>,
     rechecks: u32,
 }
 
-/// A URB slot of a real device.
-pub struct LibusbTransfer(transfer::Transfer);
+/// A URB slot of a real device, and its number.
+pub struct LibusbTransfer(transfer::Transfer, u32);
 
 impl LibusbPort {
     const fn new(handle: DeviceHandle, found: FoundDevice, busid: BusId) -> Self {
@@ -292,6 +305,8 @@ impl LibusbPort {
             driven: Vec::new(),
             entry: None,
             reset_on_release: false,
+            pieces: Vec::new(),
+            pieces_in_flight: 0,
             recheck: None,
             rechecks: 0,
         }
@@ -443,6 +458,16 @@ impl LibusbPort {
     }
 }
 
+/// The most requests to the system that libusb makes of one transfer.
+fn pieces_of(submission: &Submission<'_>) -> usize {
+    let pieces = match submission.transfer_type {
+        TransferType::Control => 1,
+        TransferType::Isochronous => submission.packets.len().div_ceil(PIECE_PACKETS),
+        TransferType::Bulk | TransferType::Interrupt => submission.length.div_ceil(PIECE_LEN),
+    };
+    pieces.max(1)
+}
+
 impl Port for LibusbPort {
     type Transfer = LibusbTransfer;
     type CancelToken = CancelToken;
@@ -482,20 +507,27 @@ impl Port for LibusbPort {
         transfer
             .0
             .submit(&mut self.handle, request, packets, block)
-            .map_err(|(error, block)| Refused { block, reason: refused_reason(error, kind) })
+            .map_err(|(error, block)| Refused { block, reason: refused_reason(error, kind) })?;
+        let pieces = pieces_of(submission);
+        self.pieces[transfer.1 as usize] = pieces;
+        self.pieces_in_flight += pieces;
+        Ok(())
     }
 
     fn reap(&mut self, now: Instant, completed: &mut Vec<u32>) -> Reaped {
         let mut gone = self.recheck_hangup(now);
         let mut more = true;
-        // One call of libusb reaps 26 URBs at most, so only a call that brings nothing is the end.
         while more && completed.len() < REAP_BUDGET {
-            let before = completed.len();
+            let (before, all) = (completed.len(), self.pieces_in_flight < PIECES_PER_PASS);
             if let Err(error) = self.handle.handle_events(completed) {
                 warn!("{}: libusb can't handle its events: {error}", self.busid);
                 gone = true;
             }
-            more = completed.len() > before && !gone;
+            for &slot in &completed[before..] {
+                self.pieces_in_flight -= self.pieces[slot as usize];
+            }
+            // Where it may not have reached all, only a pass that brings nothing is the end.
+            more = !all && completed.len() > before && !gone;
         }
         Reaped { more, gone: gone || self.handle.is_gone() }
     }

@@ -74,10 +74,19 @@ pub struct DeviceInfo {
     pub product: Option<String>,
     /// iSerialNumber's text, where the system knows it.
     pub serial: Option<String>,
-    /// Kernel drivers that hold its interfaces now, each once.
-    pub drivers: Vec<String>,
+    /// Kernel drivers that hold its interfaces now, in the order of the interfaces.
+    pub drivers: Vec<Bound>,
     /// The device came in through a USB/IP client of this machine.
     pub imported: bool,
+}
+
+/// An interface that a kernel driver holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bound {
+    /// bInterfaceNumber.
+    pub interface: u8,
+    /// The driver's name.
+    pub driver: String,
 }
 
 /// bDeviceClass of a hub.

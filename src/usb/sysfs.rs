@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::usb::Bound;
 use crate::wire::types::BusId;
 
 /// Where devices are, by busid.
@@ -20,8 +21,8 @@ pub(super) struct Attributes {
     pub(super) manufacturer: Option<String>,
     pub(super) product: Option<String>,
     pub(super) serial: Option<String>,
-    /// Drivers of its interfaces, each once, in the order of the interfaces.
-    pub(super) drivers: Vec<String>,
+    /// Drivers of its interfaces, in the order of the interfaces.
+    pub(super) drivers: Vec<Bound>,
     /// It hangs off the virtual controller of a USB/IP client.
     pub(super) imported: bool,
 }
@@ -49,21 +50,17 @@ pub(super) fn read(busid: &BusId) -> Attributes {
 
 /// The drivers of a device's interfaces, whose directories lie in the device's own and are named
 /// `busid:configuration.interface`.
-fn drivers(directory: &Path, busid: &str) -> Vec<String> {
+fn drivers(directory: &Path, busid: &str) -> Vec<Bound> {
     let prefix = format!("{busid}:");
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let mut interfaces: Vec<_> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix)))
-        .collect();
-    interfaces.sort();
-    let mut drivers = Vec::new();
-    for interface in interfaces {
-        let Ok(driver) = fs::canonicalize(interface.join("driver")) else { continue };
-        let Some(name) = driver.file_name().and_then(|name| name.to_str()) else { continue };
-        if !drivers.iter().any(|known| known == name) {
-            drivers.push(name.to_owned());
-        }
-    }
+    let bound = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        let (_, interface) = name.to_str()?.strip_prefix(&prefix)?.split_once('.')?;
+        let driver = fs::canonicalize(entry.path().join("driver")).ok()?;
+        let driver = driver.file_name()?.to_str()?.to_owned();
+        Some(Bound { interface: interface.parse().ok()?, driver })
+    };
+    let mut drivers: Vec<_> = entries.filter_map(|entry| bound(entry.ok()?)).collect();
+    drivers.sort_unstable_by_key(|bound| bound.interface);
     drivers
 }

@@ -69,8 +69,10 @@ pub(super) const fn id_of(submit: &CmdSubmit) -> u32 {
 /// An UNLINK without an answer.
 #[derive(Clone, Copy, Debug)]
 struct Unlink {
-    /// The URB that had the seqnum when it was sent.
+    /// The URB that had the seqnum when it was sent; if it was sent `ahead`, the next that has it.
     target: Option<u32>,
+    /// It was sent before its SUBMIT.
+    ahead: bool,
     /// Where it ends in the client's stream.
     end: u64,
 }
@@ -112,6 +114,8 @@ pub(super) struct Client {
     orders: [u64; EndpointAddress::COUNT],
     next_id: u32,
     next_seqnum: u32,
+    /// The seqnum of the next SUBMIT, whose UNLINK was sent before it, and the UNLINK's own.
+    overtaken: Option<[SeqNum; 2]>,
     /// Seqnums that were answered, some of which are used again.
     pub(super) used: Vec<SeqNum>,
     /// Bytes that the session did not get yet.
@@ -142,6 +146,7 @@ impl Client {
             orders: [0; EndpointAddress::COUNT],
             next_id: 1,
             next_seqnum: seqnum,
+            overtaken: None,
             used: Vec::new(),
             outbox: Vec::new(),
             outbox_start: 0,
@@ -173,11 +178,13 @@ impl Client {
         packets: Vec<(u32, u32)>,
         reuse: bool,
     ) -> u32 {
-        let reused = if reuse { self.used.pop() } else { None };
+        let overtaken = self.overtaken.take();
+        let reused = if reuse && overtaken.is_none() { self.used.pop() } else { None };
         let reused = reused.filter(|seqnum| {
             !self.by_seqnum.contains_key(seqnum) && !self.unlinks.contains_key(seqnum)
         });
-        submit.seqnum = reused.unwrap_or_else(|| self.fresh_seqnum());
+        let chosen = overtaken.map(|[seqnum, _]| seqnum).or(reused);
+        submit.seqnum = chosen.unwrap_or_else(|| self.fresh_seqnum());
         let id = self.next_id;
         self.next_id += 1;
         // Both signs occur, and come back as they went.
@@ -199,6 +206,9 @@ impl Client {
         }
         self.by_seqnum.insert(submit.seqnum, id);
         self.urbs.insert(id, sent);
+        if let Some(unlink) = overtaken.and_then(|[_, unlink]| self.unlinks.get_mut(&unlink)) {
+            unlink.target = Some(id);
+        }
         id
     }
 
@@ -217,7 +227,18 @@ impl Client {
         {
             sent.unlink = Some(seqnum);
         }
-        self.unlinks.insert(seqnum, Unlink { target, end: self.sent });
+        self.unlinks.insert(seqnum, Unlink { target, ahead: false, end: self.sent });
+    }
+
+    /// Sends an UNLINK of the next SUBMIT, as Linux does when one of its threads is late.
+    pub(super) fn unlink_ahead(&mut self) {
+        if self.overtaken.is_some() {
+            return;
+        }
+        let [target, seqnum] = [self.fresh_seqnum(), self.fresh_seqnum()];
+        self.emit(&Command::Unlink(CmdUnlink { seqnum, devid: DEVID, target }));
+        self.unlinks.insert(seqnum, Unlink { target: None, ahead: true, end: self.sent });
+        self.overtaken = Some([target, seqnum]);
     }
 
     /// Sends a header, right or wrong.
@@ -267,7 +288,11 @@ impl Client {
         for (_, unlink) in got.filter(|(seqnum, _)| !early.contains(seqnum)) {
             let sent = unlink.target.and_then(|id| self.urbs.get(&id));
             let with_device = sent.is_some_and(|sent| sent.fate == Fate::Submitted);
-            assert!(with_device, "an UNLINK has no answer: {unlink:?} of {sent:?}");
+            let arriving = sent.is_some_and(|sent| sent.pdu_end > self.delivered);
+            assert!(
+                with_device || unlink.ahead && arriving,
+                "an UNLINK has no answer: {unlink:?} of {sent:?}"
+            );
         }
     }
 
@@ -431,10 +456,14 @@ impl Client {
         let unlink = unlink.unwrap_or_else(|| panic!("nobody waits for {ret:?}"));
         assert!(unlink.end <= self.delivered, "an answer to half an UNLINK: {ret:?}");
         let sent = unlink.target.and_then(|id| self.urbs.get(&id));
-        // A URB that was answered, and one that an earlier UNLINK is about, are not touched.
-        let Some(sent) = sent.filter(|sent| sent.unlink == Some(ret.seqnum)) else {
+        // A URB that was answered, and one that an earlier UNLINK is about, are not touched. An
+        // UNLINK that came before its SUBMIT gives that up, or was answered without it.
+        let given_up_ahead = unlink.ahead && ret.status != Status::OK;
+        let Some(sent) = sent.filter(|s| s.unlink == Some(ret.seqnum) || given_up_ahead) else {
             return assert_eq!(ret.status, Status::OK, "{ret:?}");
         };
+        let arrived = sent.pdu_end <= self.delivered;
+        assert!(!given_up_ahead || arrived && sent.fate == Fate::Waiting, "{ret:?} of {sent:?}");
         assert_eq!(ret.status, Status::ECONNRESET, "{ret:?} while waiting for {sent:?}");
         match &sent.fate {
             Fate::Submitted => panic!("{ret:?} while the device has {sent:?}"),

@@ -95,6 +95,10 @@ pub(super) struct Scale {
     pub(super) settles: bool,
 }
 
+/// Bytes of payloads that the session takes for large ones: what it expects behind them comes, or
+/// does not, within short runs too.
+pub(super) const LARGE: usize = 16;
+
 impl Scale {
     /// Reads the word that a run begins with.
     pub(super) fn decode(word: u64) -> Self {

@@ -157,6 +157,8 @@ impl World {
                     (0..2).for_each(|_| self.send_unlink(kind >> 4, index));
                     continue;
                 }
+                // Of one length they come as they are expected.
+                1 if kind & 4 != 0 => submit_of(0x01, 1 + u32::from(kind)),
                 1 => submit_of(0x01, 1 + u32::from(index % 50)),
                 endpoint => submit_of(0x7f + endpoint, 8),
             };
@@ -254,6 +256,7 @@ impl World {
     pub(super) fn send_unlink(&mut self, kind: u8, pick: u16) {
         let pick = usize::from(pick);
         let target = match kind % 16 {
+            0 if kind & 16 == 0 => return self.client.unlink_ahead(),
             0 => Some(SeqNum(0xdead_0000 | u32::from(kind))),
             1 => self.client.used.get(pick % self.client.used.len().max(1)).copied(),
             2..4 => self.pick_urb(pick, |sent| sent.unlink.is_some()),

@@ -14,7 +14,7 @@ use usbferry_sys::arena::Arena;
 
 use super::client::DEVID;
 use super::device::{ModelPort, configurations};
-use super::operation::{Rng, Scale};
+use super::operation::{LARGE, Rng, Scale};
 use super::verdict::{Outcome, endpoint_of};
 use super::world::{packet_results, result_of};
 use crate::limits::{DeviceLimits, EARLY_UNLINK_TIMEOUT};
@@ -247,8 +247,10 @@ impl Rig {
             configuration,
         };
         let limits = DeviceLimits { urb_len: scale.urb_len, ..DeviceLimits::default() };
+        let mut session = Session::new(DEVID, limits, opened);
+        session.rx.set_large(LARGE);
         Self {
-            session: Session::new(DEVID, limits, opened),
+            session,
             now: Instant::now(),
             rng: Rng(seed.into()),
             told: Vec::new(),
@@ -270,14 +272,11 @@ impl Rig {
                 self.session.rx_advance(0, self.now)?;
                 continue;
             }
-            let (payload, scratch) = self.session.rx_slices();
             let cut = *cuts.next().expect("there is one");
-            let piece = &stream[..stream.len().min(cut).min(payload.len() + scratch.len())];
-            let (in_payload, in_scratch) = piece.split_at(payload.len().min(piece.len()));
-            payload[..in_payload.len()].copy_from_slice(in_payload);
-            scratch[..in_scratch.len()].copy_from_slice(in_scratch);
-            stream = &stream[piece.len()..];
-            self.session.rx_advance(piece.len(), self.now)?;
+            let mut piece = &stream[..stream.len().min(cut)];
+            let len = piece.len();
+            self.session.rx_read(&mut piece, self.now)?;
+            stream = &stream[len - piece.len()..];
             if busy {
                 self.turn();
             }

@@ -8,7 +8,7 @@ use usbferry_sys::arena::{Arena, BLOCK_LEN_MIN};
 
 use super::client::{Client, DEVID};
 use super::device::{Event, Flight, ModelPort, configurations, pattern};
-use super::operation::{Operation, Rng, Scale};
+use super::operation::{LARGE, Operation, Rng, Scale};
 use super::verdict;
 use crate::limits::{DeviceLimits, UNLINK_REPLIES_MAX};
 use crate::session::{Job, SLICES_MAX, Session, Task, TaskResult, Violation};
@@ -61,7 +61,7 @@ pub(super) struct World {
     /// It has refused one since a transfer was last collected, and that waits for the next end.
     pub(super) retries_later: bool,
     /// What the session has allocated.
-    pub(super) footprint: [usize; 4],
+    pub(super) footprint: [usize; 5],
 }
 
 impl World {
@@ -77,7 +77,8 @@ impl World {
             configuration: configuration.clone(),
         };
         let limits = DeviceLimits { urb_len: scale.urb_len, ..DeviceLimits::default() };
-        let session = Session::new(DEVID, limits, opened);
+        let mut session = Session::new(DEVID, limits, opened);
+        session.rx.set_large(LARGE);
         let seqnum = if word & 1 << 63 == 0 { u32::MAX - 20 } else { 0 };
         let mut client = Client::new(scale.urb_len, configuration, seqnum);
         client.excuses.memory = scale.memory < 16 * scale.urb_len;
@@ -99,7 +100,7 @@ impl World {
             failures: 0,
             starved: None,
             retries_later: false,
-            footprint: [0; 4],
+            footprint: [0; 5],
         };
         world.footprint = world.session.footprint();
         world
@@ -186,16 +187,12 @@ impl World {
         if self.over || bytes.is_empty() || !self.session.wants_input() {
             return;
         }
-        let (payload, scratch) = self.session.rx_slices();
-        assert!(payload.len() + scratch.len() > 0, "a read without room would look like the end");
-        let (in_payload, rest) = bytes.split_at(payload.len().min(bytes.len()));
-        payload[..in_payload.len()].copy_from_slice(in_payload);
-        let in_scratch = rest.len().min(scratch.len());
-        scratch[..in_scratch].copy_from_slice(&rest[..in_scratch]);
-        let taken = in_payload.len() + in_scratch;
-        self.client.advance(taken);
         let (begun, free) = (self.begun, self.session.memory.free_bytes());
-        let result = self.session.rx_advance(taken, self.now);
+        let mut rest = bytes;
+        let result = self.session.rx_read(&mut rest, self.now);
+        let taken = bytes.len() - rest.len();
+        assert!(taken > 0, "a read without room would look like the end");
+        self.client.advance(taken);
         self.received(result);
         // What the first of these bytes filled was perhaps free again behind the last: a barrier
         // and the end of a device give URBs up.

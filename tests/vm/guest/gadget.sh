@@ -3,12 +3,12 @@
 gadget=/sys/kernel/config/usb_gadget/test
 gadget_serial=SOURCESINK
 
-# Plugs in a gadget of functions such as SourceSink and Loopback, an interface each.
+# Plugs in a gadget of functions, an interface each: SourceSink, Loopback, mass_storage.
 plug_gadget() { # speed: high-speed or super-speed, function...
   local speed=$1 function
   shift
   step "plug the gadget, $speed: $*"
-  modprobe -a libcomposite usb_f_ss_lb
+  modprobe -a libcomposite usb_f_ss_lb usb_f_mass_storage
   modprobe dummy_hcd is_super_speed=1
   # After the modules: configfs shows what was there when it was mounted.
   mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
@@ -21,9 +21,16 @@ plug_gadget() { # speed: high-speed or super-speed, function...
   echo "source and sink" > "$gadget/strings/0x409/product"
   for function in "$@"; do
     mkdir -p "$gadget/functions/$function.0"
+    [[ $function != mass_storage ]] || give_disk "$gadget/functions/$function.0/lun.0/file"
     ln -s "$gadget/functions/$function.0" "$gadget/configs/c.1/"
   done
   connect_gadget
+}
+
+# A disk of 8 MiB; what is on it is in $state/disk.img.
+give_disk() { # attribute that takes a file's name
+  head -c 8M /dev/urandom > "$state/disk.img"
+  echo "$state/disk.img" > "$1"
 }
 
 # As if the cable were pulled and put back.
@@ -53,8 +60,9 @@ unplug_gadget() {
   rmmod dummy_hcd
 }
 
-# The driver that takes the gadget where it is plugged in, so that there is one to give back.
-load_usbtest() {
+# usbtest takes every such device that is there when it is loaded: the gadget, so that there is a driver
+# to give back, or what it became on vhci, while the gadget itself is in the server's hands.
+load_usbtest() { # device
   modprobe usbtest
-  wait_for 20 "usbtest to take $gadget_busid" has_driver "$gadget_busid" usbtest
+  wait_for 20 "usbtest to take $1" has_driver "$1" usbtest
 }

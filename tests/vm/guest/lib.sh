@@ -332,6 +332,8 @@ usbip_py() { # host, command...
   python3 "$vm/guest/usbip.py" "$@"
 }
 
+listed() { usbip_py 127.0.0.1 list | grep -q "^$1 "; } # busid
+
 # Runs load.py, which imports the device and keeps URBs in flight; its process is $load.
 start_load() { # command that runs it or '', argument of load.py...
   local within=$1
@@ -376,9 +378,18 @@ server_holds() { # local device to ask usbfs by
     python3 "$vm/guest/usbfs.py" free "$1") bytes of usbfs free"
 }
 
-server_memory() { # VmRSS (now) or VmHWM (most): KiB
-  sed -n "s/^$1:[^0-9]*\([0-9]*\) kB$/\1/p" "/proc/$(server_pid)/status"
+# Servers started from now on: what they free, their C library gives back at once. Else it keeps some
+# MiB for later, now more and now less, and a leak does not show.
+keep_no_freed_memory() {
+  export MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=0 MALLOC_MMAP_THRESHOLD_=65536
 }
+
+# KiB: Anonymous (what the server itself has allocated), Rss (with files), counted page by page.
+server_memory() { # field
+  sed -n "s/^$1: *\([0-9]*\) kB$/\1/p" "/proc/$(server_pid)/smaps_rollup"
+}
+# The most it ever had, with files: KiB.
+server_memory_peak() { sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB$/\1/p' "/proc/$(server_pid)/status"; }
 
 # ---- Tasks that are stuck ---------------------------------------------------------------------------
 

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """A client that keeps URBs in flight until it is killed or the server ends the connection.
 
-  load.py HOST BUSID INTERFACE IN OUT REPLIES    so many bulk URBs each way on a gadget's interface;
-                                                 says "running" after so many replies (0: at once)
-  load.py HOST BUSID storage                     reads on a USB stick: a megabyte each, 64 URBs
+  load.py HOST BUSID storage            reads on a USB stick: a megabyte each, 64 URBs
+  load.py HOST BUSID INTERFACE IN OUT REPLIES [SILENT COUNT]
+                                        so many bulk URBs each way on a gadget's interface, beside
+                                        COUNT IN on the SILENT one; "running" is after so many replies
 
-When the server ends the connection, it says how: "end TIME: ...", a clean end only if every URB was
-answered before and the end came between two messages; TIME is that of the clock, in seconds.
+It says "running" when it is. When the server ends the connection, it says how: "end TIME: clean" is
+one between two messages and without an error; TIME is that of the clock, in seconds. Then follows how
+many URBs were not answered and when the first of them was sent, and what became of those of the silent
+interface.
 """
 
 import struct
@@ -20,8 +23,11 @@ COMMAND = struct.Struct("<4sIIBBB16s")
 STATUS = struct.Struct("<4sIIB")
 
 
-def run_gadget(client, interface, count_in, count_out, replies):
+def run_gadget(client, silent, interface, count_in, count_out, replies, silent_interface=0, count=0):
     bulk_in, bulk_out = client.bulk(interface)
+    if count:
+        silent_in, _ = client.bulk(silent_interface)
+        silent.update((client.submit(silent_in, LENGTH), None) for _ in range(count))
     load = Load(client, LENGTH)
     load.start(bulk_in, count_in)
     load.start(bulk_out, count_out)
@@ -32,7 +38,9 @@ def run_gadget(client, interface, count_in, count_out, replies):
     while True:
         if load.statuses.total() == replies:
             print("running", flush=True)
-        load.step()
+        reply = load.step()
+        if reply.seqnum in silent:
+            silent[reply.seqnum] = reply.status
 
 
 def run_storage(client):
@@ -59,19 +67,24 @@ def run_storage(client):
 
 
 def main(host, busid, *arguments):
+    silent = {}
     with Client(host, timeout=None) as client:
         client.attach(busid)
         try:
             if arguments == ("storage",):
                 run_storage(client)
             else:
-                run_gadget(client, *map(int, arguments))
+                run_gadget(client, silent, *map(int, arguments))
         except Ended as ended:
-            how = "clean" if not client.pending and not ended.partial else "not clean"
-            partial = f", {ended.partial} bytes of a message"
+            how = f"in a message, after {ended.partial} bytes" if ended.partial else "clean"
         except OSError as error:
-            how, partial = "not clean", f", {error}"
-        print(f"end {time.time():.3f}: {how}, {len(client.pending)} URBs unanswered{partial}")
+            how = error
+        statuses = sorted(map(str, silent.values()))
+        first = min((sent for *_, sent in client.pending.values()), default=float("inf"))
+        print(
+            f"end {time.time():.3f}: {how}; {len(client.pending)} unanswered since {first:.3f}; "
+            f"silent URBs: {' '.join(statuses)}"
+        )
 
 
 if __name__ == "__main__":

@@ -4,10 +4,14 @@
   usbfs.py free DEVICE                  bytes that usbfs still gives to programs
   usbfs.py hog DEVICE BYTES             takes all but so many of them, until it is killed
   usbfs.py claim DEVICE INTERFACE       claims an interface, until it is killed
+  usbfs.py control DEVICE               reads the device descriptor again and again until that fails,
+                                        and prints the name of the error
 
-DEVICE is a sysfs name (9-1). hog and claim say "holding" when they do.
+DEVICE is a sysfs name (9-1). hog, claim and control say "holding" when they do.
 """
 
+import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -18,6 +22,11 @@ import sys
 # The limit counts pages, and the kernel wants each mapping in one piece.
 SIZES = (256 << 10, 4096)
 USBDEVFS_CLAIMINTERFACE = 2 << 30 | 4 << 16 | ord("U") << 8 | 15
+
+
+# struct usbdevfs_ctrltransfer: setup, timeout in ms, data.
+CONTROL = struct.Struct("BBHHHIP")
+USBDEVFS_CONTROL = 3 << 30 | CONTROL.size << 16 | ord("U") << 8 | 0
 
 
 def open_device(device):
@@ -58,6 +67,18 @@ def claim(device, interface):
     hold()
 
 
+def control(device):
+    fd, data = open_device(device), ctypes.create_string_buffer(18)
+    request = CONTROL.pack(0x80, 6, 0x0100, 0, 18, 5000, ctypes.addressof(data))
+    fcntl.ioctl(fd, USBDEVFS_CONTROL, request)
+    print("holding", flush=True)
+    try:
+        while True:
+            fcntl.ioctl(fd, USBDEVFS_CONTROL, request)
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+
+
 def hold():
     print("holding", flush=True)
     signal.pause()
@@ -65,4 +86,4 @@ def hold():
 
 if __name__ == "__main__":
     command, name, numbers = sys.argv[1], sys.argv[2], [int(n) for n in sys.argv[3:]]
-    {"free": free, "hog": hog, "claim": claim}[command](name, *numbers)
+    {"free": free, "hog": hog, "claim": claim, "control": control}[command](name, *numbers)

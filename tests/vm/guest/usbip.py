@@ -77,7 +77,7 @@ class Client:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.device = None
         self.seqnum = 0
-        # What was submitted and not yet answered: seqnum to (endpoint number, direction, length).
+        # What was submitted and not yet answered: seqnum to (address, length, when it was sent).
         self.pending = {}
 
     def __enter__(self):
@@ -151,8 +151,8 @@ class Client:
             0,
             setup,
         )
-        self.pending[self.seqnum] = (address, length)
         self.socket.sendall(header + data)
+        self.pending[self.seqnum] = (address, length, time.time())
         return self.seqnum
 
     def unlink(self, target):
@@ -170,7 +170,7 @@ class Client:
             return Reply(command, seqnum, status, None, b"", 0)
         if command != RET_SUBMIT or seqnum not in self.pending:
             raise ValueError(f"a reply nobody waits for: command {command}, seqnum {seqnum}")
-        address, length = self.pending.pop(seqnum)
+        address, length, _ = self.pending.pop(seqnum)
         if not 0 <= actual <= length:
             raise ValueError(f"{actual} bytes for a URB of {length}")
         data = self.receive(actual) if address & 0x80 else b""

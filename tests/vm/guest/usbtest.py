@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Runs cases of the kernel's usbtest driver on a device it is bound to.
 
-  usbtest.py DEVICE CASES CHANNEL       DEVICE is a sysfs name (9-1), CASES are like 0-14,24
+  usbtest.py DEVICE CASES CHANNEL [SIZE]
+
+DEVICE is a sysfs name (9-1), CASES are like 0-14,24, SIZE is that of URBs in cases 27 and 28.
 
 Each case is one ioctl, in which the kernel does all of the work. Sizes and variations are those of
 the kernel's tools/usb/hcd-tests.sh, the counts less, as this runs under emulation. Writes each case
@@ -48,8 +50,8 @@ PARAMETERS = {
     21: dict(count=100, size=256, vary=1),
     24: dict(count=200),
     # The two that are about throughput.
-    27: dict(count=50, size=16384),
-    28: dict(count=50, size=16384),
+    27: dict(count=50),
+    28: dict(count=50),
     29: dict(count=200),
 }
 
@@ -60,8 +62,10 @@ def cases_of(text):
         yield from range(int(first), int(last or first) + 1)
 
 
-def run_case(fd, case, packet):
+def run_case(fd, case, packet, size):
     parameters = DEFAULT | PARAMETERS.get(case, {})
+    if case in (27, 28):
+        parameters["size"] = size
     if case in (4, 8):
         # Reads of whole packets only: the gadget sends whole buffers, and what is more than was
         # asked for would be babble.
@@ -87,7 +91,7 @@ def attribute(device, name):
         return file.read().strip()
 
 
-def main(device, cases, channel_path):
+def main(device, cases, channel_path, size=16384):
     node = f"/dev/bus/usb/{int(attribute(device, 'busnum')):03}/{int(attribute(device, 'devnum')):03}"
     packet = 1024 if int(attribute(device, "speed")) >= 5000 else 512
     fd = os.open(node, os.O_RDWR)
@@ -102,7 +106,7 @@ def main(device, cases, channel_path):
         tell(f"STEP usbtest case {case}")
         started = time.monotonic()
         try:
-            run_case(fd, case, packet)
+            run_case(fd, case, packet, int(size))
         except OSError as error:
             failed += 1
             name = errno.errorcode.get(error.errno, "?")

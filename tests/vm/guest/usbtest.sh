@@ -14,19 +14,12 @@ usbtest() { # speed: high-speed or super-speed
 
   serve "$busid"
   attach "$busid"
-  run_usbtest "$attached" "$cases"
+  load_usbtest "$attached"
   must_not_have "$busid" usbtest
+  python3 "$vm/guest/usbtest.py" "$attached" "$cases" "$channel" || fail "not all cases pass"
+  rmmod usbtest
   detach "$attached"
   wait_for 15 "$busid to be released" released "$busid" none
   stop_server
   unplug_gadget
-}
-
-# All these cases on the device that is attached. Loaded now, the driver takes the device on vhci;
-# the gadget itself is in the server's hands.
-run_usbtest() { # device, cases
-  modprobe usbtest
-  wait_for 20 "usbtest to take $1" has_driver "$1" usbtest
-  python3 "$vm/guest/usbtest.py" "$1" "$2" "$channel" || fail "not all cases pass"
-  rmmod usbtest
 }

@@ -10,7 +10,7 @@ scenario() {
   stick=$(local_device STICKXHCI)
   head -c 4M "$run/stick-xhci.img" > "$expected"
   plug_gadget high-speed SourceSink
-  load_usbtest
+  load_usbtest "$gadget_busid"
   serve "$gadget_busid" "$stick"
 
   kill_client "$gadget_busid" usbtest 0 32 32 300

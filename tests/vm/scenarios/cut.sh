@@ -10,7 +10,7 @@ bound=20
 
 scenario() {
   plug_gadget high-speed Loopback SourceSink
-  load_usbtest
+  load_usbtest "$gadget_busid"
   make_network
   serve_network "$gadget_busid"
 

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Times reads and writes of a disk, past every cache, and checks the data.
+
+  disk.py DEVICE IMAGE                  IMAGE is what is on it; it gets what is written here, too
+
+Prints a line for each: what was done, seconds, bytes.
+"""
+
+import mmap
+import os
+import sys
+import time
+
+# Name, bytes of a block, how many of them.
+SIZES = (("4 KiB", 4096, 64), ("1 MiB", 1 << 20, 3))
+
+
+def buffer(size):
+    """Memory that O_DIRECT takes: it begins with a page."""
+    return mmap.mmap(-1, size)
+
+
+def read(fd, image, size, count):
+    """Reads blocks one after another; returns the seconds."""
+    blocks = [buffer(size) for _ in range(count)]
+    since = time.monotonic()
+    for i, block in enumerate(blocks):
+        if os.preadv(fd, [block], i * size) != size:
+            sys.exit(f"a short read at {i * size}")
+    elapsed = time.monotonic() - since
+    for i, block in enumerate(blocks):
+        if block[:] != image[i * size : (i + 1) * size]:
+            sys.exit(f"other data than on the disk at {i * size}")
+    return elapsed
+
+
+def write(fd, image, size, count):
+    data = buffer(size * count)
+    data[:] = os.urandom(size * count)
+    view = memoryview(data)
+    since = time.monotonic()
+    for at in range(0, size * count, size):
+        if os.pwritev(fd, [view[at : at + size]], at) != size:
+            sys.exit(f"a short write at {at}")
+    os.fsync(fd)
+    elapsed = time.monotonic() - since
+    image[: size * count] = data[:]
+    return elapsed
+
+
+def main(device, path):
+    with open(path, "rb") as file:
+        image = bytearray(file.read())
+    fd = os.open(device, os.O_RDWR | os.O_DIRECT)
+    for name, size, count in SIZES:
+        for what, run in (("read", read), ("write", write)):
+            print(f"{what} {name};{run(fd, image, size, count):.4f};{size * count}")
+        # What was written, in one piece.
+        read(fd, image, size * count, 1)
+    with open(path, "wb") as file:
+        file.write(image)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

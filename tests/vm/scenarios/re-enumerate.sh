@@ -1,0 +1,35 @@
+# 100 re-enumerations of a gadget, as another product each time, half of them under a client: each new
+# identity is listed soon and can be imported, the client of the old one is told, nothing leaks.
+limit=270
+servers=usbferry
+
+source "$vm/guest/gadget.sh"
+# Seconds. Without emulation it is 0.3 s; here the list and the import cost as much themselves.
+bound=$((1 * patience))
+
+scenario() {
+  local before after memory grown
+  plug_gadget high-speed SourceSink
+  keep_no_freed_memory
+  # Everything but what QEMU plugs in, which has its own vendor ids.
+  start_usbferry 3240 --all --exclude 46f4:0001 --exclude 46f4:0002 --exclude 0627:0001
+
+  re_enumerate 10
+  before=$(server_holds "$gadget_busid")
+  memory=$(server_memory Anonymous)
+  re_enumerate 100
+  after=$(server_holds "$gadget_busid")
+  grown=$(($(server_memory Anonymous) - memory))
+  note "$(< "$state/re-enumerated"); $after; $grown KiB more memory than before"
+  [[ $after == "$before" ]] || fail "before: $before; after: $after"
+  ((grown < 512)) || fail "the server has $grown KiB more than before"
+
+  stop_server
+  unplug_gadget
+}
+
+re_enumerate() { # count
+  step "$1 re-enumerations"
+  python3 "$vm/guest/reenumerate.py" 127.0.0.1 "$gadget" "$1" $bound > "$state/re-enumerated" 2>&1 ||
+    fail "$(tail -n 1 "$state/re-enumerated")"
+}

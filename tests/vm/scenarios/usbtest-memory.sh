@@ -1,0 +1,47 @@
+# The kernel's usbtest driver while usbfs has little memory to give, once because its limit is low and
+# once because another program has nearly all: URBs wait for each other, none fails for it.
+limit=240
+servers=usbferry
+
+source "$vm/guest/gadget.sh"
+
+# 32 URBs of 2 KiB at a time (5 to 8), control transfers (10), 32 of 128 KiB at a time (27, 28).
+cases=5-8,10,27,28
+size=131072
+memory_limit=/sys/module/usbcore/parameters/usbfs_memory_mb
+
+scenario() {
+  local hog had
+  had=$(< $memory_limit)
+  plug_gadget high-speed SourceSink
+
+  note "usbfs has 1 MiB"
+  echo 1 > $memory_limit
+  with_little_memory
+  echo "$had" > $memory_limit
+
+  note "another program has all but 256 KiB of usbfs's memory"
+  python3 "$vm/guest/usbfs.py" hog "$(local_device KEYBOARD)" $((256 << 10)) > "$state/hog" &
+  hog=$!
+  wait_for 20 "the other program" grep -q holding "$state/hog"
+  with_little_memory
+  kill -KILL "$hog"
+  wait "$hog" 2> /dev/null || true
+  unplug_gadget
+}
+
+with_little_memory() {
+  local said
+  serve "$gadget_busid"
+  attach "$gadget_busid"
+  load_usbtest "$attached"
+  said=$(warnings)
+  python3 "$vm/guest/usbtest.py" "$attached" "$cases" "$channel" $size || fail "not all cases pass"
+  # Otherwise nothing had to wait, and this proves nothing.
+  (($(warnings) > said)) || fail "the log has no word of memory that was used up"
+  rmmod usbtest
+  detach "$attached"
+  wait_for 15 "$gadget_busid to be released" released "$gadget_busid" none
+  stop_server
+}
+warnings() { grep -c 'memory.* is used up' "$log/$name.server.log" || true; }
