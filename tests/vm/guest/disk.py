@@ -12,7 +12,7 @@ import sys
 import time
 
 # Name, bytes of a block, how many of them.
-SIZES = (("4 KiB", 4096, 64), ("1 MiB", 1 << 20, 3))
+SIZES = (("4 KiB", 4096, 32), ("1 MiB", 1 << 20, 3))
 
 
 def buffer(size):

@@ -2,7 +2,7 @@
 """Ramps for the sound scenarios: made, found again in a recording, checked.
 
   ramp.py make FILE FRAMES              a stereo wav: silence, FRAMES of ramp, silence
-  ramp.py compare FILE A B C            in QEMU's wav, is the sound in bytes B to C that in A to B?
+  ramp.py compare FILE A B C D          in QEMU's wav, is the sound in bytes C to D that in A to B?
   ramp.py check FILE SAMPLES            a mono recording: SAMPLES, each the one before it plus 1
 
 Sound is 16 bit little endian, 48 kHz. Says what is wrong and exits 1, or what was found and exits 0.
@@ -49,12 +49,12 @@ def steps(frames):
     return sum(1 for a, b in zip(left, left[1:]) if b <= a)
 
 
-def compare(path, a, b, c):
+def compare(path, a, b, c, d):
     with open(path, "rb") as file:
         data = file.read()
     header = 44
     reference = sound_in(data[max(a, header) : b])
-    heard = sound_in(data[max(b, header) : c])
+    heard = sound_in(data[max(c, header) : d])
     described = (
         f"{len(heard)} frames, {heard.count(0)} of them silent, {steps(heard)} breaks; "
         f"without USB/IP {len(reference)} frames, {reference.count(0)} silent, "

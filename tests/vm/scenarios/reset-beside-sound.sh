@@ -1,20 +1,19 @@
 # One client resets a stick again and again while another plays sound: not a frame of it is missing, and
 # the stick works afterwards.
-limit=120
+limit=180
 servers=usbferry
 
 source "$vm/guest/sound.sh"
 source "$vm/guest/stick.sh"
 
 scenario() {
-  local sound stick start middle end resets
+  local sound stick reference resets
   sound=$(local_device SOUND)
   stick=$(local_device STICKEHCI)
   make_ramp 240000
   step "play on the local card"
-  start=$(recorded)
-  play "$sound"
-  middle=$(recorded)
+  play "$sound" local
+  reference=("$from" "$to")
 
   serve "$sound" "$stick"
   attach "$sound"
@@ -24,12 +23,11 @@ scenario() {
   resets=$!
   wait_for 20 "the first reset" grep -q running "$state/resets"
   step "play while the stick is reset"
-  play "$attached"
-  end=$(recorded)
+  play "$attached" vhci
   touch "$state/enough"
   wait "$resets" || fail "$(tail -n 1 "$state/resets")"
   note "$(tail -n 1 "$state/resets") while it played"
-  compare_sound "$start" "$middle" "$end"
+  compare_sound "${reference[@]}" "$from" "$to"
 
   detach "$attached"
   wait_for 15 "$sound to be released" released "$sound" snd-usb-audio

@@ -1,7 +1,7 @@
 # Sticks on xHCI and EHCI through usbferry and through the kernel's own exporter, in turns within one
 # boot: small and large blocks, reads and writes. The data is checked; of the times only the ratio says
 # something, and it is told, not judged: under emulation it is that of the processors' work.
-limit=300
+limit=400
 servers=usbferry
 
 rounds=3
