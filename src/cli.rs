@@ -195,6 +195,7 @@ impl Serve {
             busy_poll: tuning.busy_poll,
             peer_timeout: self.peer_timeout,
             takeover: self.takeover,
+            ..Settings::default()
         };
         Ok((settings, source))
     }

@@ -65,8 +65,13 @@ pub const URB_LEN_DEFAULT: usize = 16 << 20;
 /// (`MAX_CTRL_BUFFER_LENGTH`).
 pub const CONTROL_LEN_MAX: usize = 4096;
 
-/// Connections at once. Each costs a descriptor and, before it imports, well under a kilobyte.
+/// Connections at once. Each costs a descriptor and, before it imports, well under a kilobyte. For
+/// one more, the oldest that has no device makes place.
 pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Clients have one in this many of the descriptors that the process may have: devices need theirs,
+/// and a server that has none left accepts nobody.
+pub const CONNECTIONS_SHARE: u64 = 2;
 
 /// Devices attached at once: each has a thread and its buffer memory.
 pub const ATTACHED_MAX: usize = 256;

@@ -13,6 +13,7 @@ use clap::Parser;
 use log::{error, info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use usbferry::cli::{Cli, Command, List, Serve, Source};
+use usbferry::limits::CONNECTIONS_SHARE;
 use usbferry::list::{self, Row};
 use usbferry::reactor::{Reactor, Settings, StopHandle};
 use usbferry::usb::libusb::{self, LibusbBackend};
@@ -61,12 +62,16 @@ fn local_rows() -> Result<Vec<Row>, String> {
 
 /// `usbferry serve`.
 fn serve_chosen(arguments: &Serve) -> ExitCode {
-    let (settings, source) = match arguments.settings() {
+    let (mut settings, source) = match arguments.settings() {
         Ok(checked) => checked,
         Err(error) => return wrong_usage(&error),
     };
     match usbferry_sys::limit::raise_open_files() {
-        Ok(limit) => log::debug!("up to {limit} open files"),
+        Ok(limit) => {
+            log::debug!("up to {limit} open files");
+            let share = usize::try_from(limit / CONNECTIONS_SHARE).unwrap_or(usize::MAX);
+            settings.connections = settings.connections.min(share);
+        }
         Err(error) => warn!("the limit of open files can't be raised: {error}"),
     }
     match source {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::client::MiniClient;
+use support::client::{DEVLIST, MiniClient};
 use support::submit::Submit;
 use support::{DEADLINE, wait_until};
 use usbferry::wire::types::BusId;
@@ -62,7 +62,11 @@ impl Running {
     /// Starts `usbferry serve` and waits until it listens. Without a `--listen` it gets a port of
     /// its own.
     fn start(arguments: &[&str]) -> Self {
-        let mut command = usbferry(&["serve"]);
+        Self::start_as(usbferry(&["serve"]), arguments)
+    }
+
+    /// The same by a command of which it is a part.
+    fn start_as(mut command: Command, arguments: &[&str]) -> Self {
         command.args(arguments);
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
@@ -103,6 +107,14 @@ impl Running {
             is_attached
         });
         attached.expect("it is")
+    }
+
+    /// Whether its reactor, which is its first thread, waits for something.
+    #[cfg(target_os = "linux")]
+    fn is_asleep(&self) -> bool {
+        let id = self.child.id();
+        let stat = std::fs::read_to_string(format!("/proc/{id}/task/{id}/stat"));
+        stat.expect("it runs").rsplit_once(") ").expect("a state").1.starts_with('S')
     }
 
     fn signal(&self, name: &str) {
@@ -274,7 +286,7 @@ fn list_remote_of_no_server_exits_1() {
             request
         });
         let output = run(&["list", "--remote", &address]);
-        assert_eq!(server.join().expect("no panic"), support::client::DEVLIST);
+        assert_eq!(server.join().expect("no panic"), DEVLIST);
         assert_eq!(output.status.code(), Some(1), "{answer:?}");
         assert!(stderr(&output).contains(says), "{answer:?}: {}", stderr(&output));
     }
@@ -369,7 +381,7 @@ fn a_client_outside_allow_is_closed() {
     // It may be closed before anything can be sent.
     let mut stream = TcpStream::connect(running.address).expect("the system accepts");
     stream.set_read_timeout(Some(DEADLINE)).expect("a TCP socket");
-    let _ = stream.write_all(&support::client::DEVLIST);
+    let _ = stream.write_all(&DEVLIST);
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).inspect_err(|error| {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it is closed");
@@ -428,4 +440,59 @@ fn two_hundred_clients_leave_nothing_behind() {
     }
     wait_until("all are given back", || (count("fd"), count("task")) == (fds, threads));
     running.stop();
+}
+
+/// A client that stays connected and does nothing, however far it has come, lets the server sleep.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_does_nothing_costs_nothing() {
+    let server = Running::start(&["--simulate=loopback:count=3"]);
+    let connect = || MiniClient::connect(server.address);
+    let list = |len: usize| {
+        let mut client = connect();
+        client.send(&DEVLIST[..len]);
+        client
+    };
+    let mut refused = connect();
+    assert_eq!(refused.import(BusId::new("9-9").expect("a busid")), 4, "it does not exist");
+    let mut gone = server.attach("1-2");
+    gone.command(usbferry::usb::sim::loopback::request::VANISH, 0, 0);
+    let stages = [
+        ("nothing said", connect()),
+        ("half a request", list(4)),
+        ("answered", list(DEVLIST.len())),
+        ("refused", refused),
+        ("attached", server.attach("1-1")),
+        ("its device gone", gone),
+    ];
+    // All are there before anybody looks.
+    server.attach("1-3").assert_in_sync();
+    server.wait_for("1-3: released");
+    wait_until("the server sleeps, twenty looks in a row", || {
+        (0..20).all(|_| {
+            thread::sleep(Duration::from_millis(1));
+            server.is_asleep()
+        })
+    });
+    // Had it closed them, there would have been nothing to see.
+    for (stage, client) in &stages[..2] {
+        assert!(!client.has_input(), "{stage}: it is still connected");
+    }
+}
+
+/// A system that gives the program few descriptors: clients that say nothing do not use up those that
+/// a device or the next client needs.
+#[cfg(target_os = "linux")]
+#[test]
+fn few_descriptors_are_not_used_up_by_silent_clients() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 64; exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_usbferry")]);
+    shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+    let server = Running::start_as(shell, &["--simulate=loopback"]);
+    let strangers: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(server.address).expect("it listens")).collect();
+    server.attach("1-1").assert_in_sync();
+    assert!(server.lines_with("can't accept").is_empty());
+    drop(strangers);
+    server.stop();
 }

@@ -596,3 +596,21 @@ fn random_control(random: &mut Random) -> Submit {
     let data = if request_type & 0x80 == 0 { vec![9; length.into()] } else { Vec::new() };
     Submit::control(setup(request_type, request, value, index, length), &data)
 }
+
+/// Whatever clients do, as often as they can, has so many lines in the log a second and no more.
+#[test]
+fn the_log_stays_short() {
+    const TIMES: u32 = 600;
+    log::keep();
+    let server = Server::start("loopback");
+    let begun = std::time::Instant::now();
+    let busid = usbferry::wire::types::BusId::new("7-7.7").expect("a busid");
+    for _ in 0..TIMES {
+        assert_eq!(server.connect().import(busid), 4, "there is none");
+    }
+    let seconds = u32::try_from(begun.elapsed().as_secs()).expect("few");
+    let lines = u32::try_from(log::lines_with("7-7.7").len()).expect("few");
+    assert!(lines > 0, "the first are told");
+    let most = usbferry::limits::COMPLAINTS_PER_SECOND * (seconds + 2);
+    assert!(lines <= most, "{lines} lines in {seconds} s and a bit");
+}

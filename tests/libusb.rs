@@ -46,16 +46,27 @@ struct Server {
 impl Server {
     /// Starts one; `options` are those of the simulated usbfs.
     fn start(options: &str) -> Self {
+        Self::start_with(options, &[])
+    }
+
+    /// The same with more arguments.
+    fn start_with(options: &str, arguments: &[&str]) -> Self {
         static SERVERS: AtomicU32 = AtomicU32::new(0);
         let number = SERVERS.fetch_add(1, Ordering::Relaxed);
         let name = format!("usbfs-{}-{number}", std::process::id());
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(root.join("run")).expect("a directory for the tree");
+        Self::start_in(root, options, arguments)
+    }
+
+    /// The same on hardware that is there already.
+    fn start_in(root: PathBuf, options: &str, arguments: &[&str]) -> Self {
         let runner = std::env::var("USBFERRY_RUNNER").unwrap_or_default();
         let mut words = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_usbferry")]);
         let mut process = Command::new(words.next().expect("the server at least"))
             .args(words)
             .args(["serve", "--all", "--listen", "127.0.0.1:0"])
+            .args(arguments)
             .env("LD_PRELOAD", library())
             .env("USBFERRY_USBFS_ROOT", &root)
             .env("USBFERRY_USBFS", options)
@@ -267,6 +278,37 @@ fn the_kernel_driver_makes_room_and_comes_back() {
     let mut client = server.attach();
     assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
     assert!(!server.log().iter().any(|line| line.contains("errno")), "{:?}", server.log());
+}
+
+#[test]
+fn a_device_is_reset_before_it_is_given_back_if_that_is_wanted() {
+    let server = Server::start_with("", &["--reset-on-release"]);
+    let mut client = server.attach();
+    client.submit(urb(0x86, 512), &[]).unwrap();
+    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+    drop(client);
+    server.wait_for("1-1 connect 1");
+    let log = server.log();
+    let at = |line: &str| log.iter().position(|logged| logged == line);
+    assert!(at("1-1 reset").is_some_and(|reset| Some(reset) < at("1-1 connect 0")), "{log:?}");
+    assert_eq!([server.has_driver(0), server.has_driver(1)], [true; 2]);
+    assert_eq!(transfer(&mut server.attach(), urb(0x81, 512), &[]).status, 0);
+}
+
+#[test]
+fn what_a_killed_server_took_from_drivers_the_next_gives_back() {
+    let mut server = Server::start("");
+    let mut client = server.attach();
+    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+    server.process.kill().expect("it runs");
+    server.process.wait().expect("it ends");
+    let next = Server::start_in(server.root.clone(), "", &[]);
+    // Before it listens, so that no client comes in between.
+    let connected = next.log().into_iter().filter(|line| line.contains("connect"));
+    let expected = ["1-1 connect 0", "1-1 connect 1"];
+    assert!(connected.zip(expected).filter(|(line, start)| line.starts_with(start)).count() == 2);
+    assert_eq!(transfer(&mut next.attach(), urb(0x81, 512), &[]).status, 0);
+    std::mem::forget(server);
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! Clients that are in each other's way, or go away without a word: take-over, stalled clients, and
-//! a server that stops while it is in the middle of something.
+//! Clients that are in each other's way, or go away without a word: take-over, stalled clients, more
+//! clients than there are places, and a server that stops while it is in the middle of something.
 
 mod support;
 
 use std::time::Duration;
 
-use support::client::ECONNRESET;
+use support::client::{DEVLIST, ECONNRESET, MiniClient, import_bytes, word};
 use support::submit::Submit;
 use support::{Server, wait_until};
 use usbferry::reactor::{SocketBuffer, TakeOver};
@@ -118,4 +118,45 @@ fn a_second_import_after_an_abrupt_end_waits_for_the_first_to_be_over() {
     client.call_ok(&Submit::get_device_descriptor());
     drop(client);
     wait_until("the device to change hands", || server.connect().import(server.busid(0)) == 0);
+}
+
+/// A server full of clients that say nothing, or half of something, or do not leave, has a place
+/// for one that means it.
+#[test]
+fn a_full_server_ends_the_oldest_that_has_no_device() {
+    const PLACES: usize = 8;
+    let server = Server::start_with("loopback:count=3", |settings| settings.connections = PLACES);
+    let mut holder = server.attach_to(1);
+    let request = import_bytes(server.busid(2).as_wire());
+    let mut strangers = Vec::new();
+    for number in 0..3 * PLACES {
+        let mut client = server.connect();
+        match number % 3 {
+            0 => {}
+            1 => client.send(&request[..number]),
+            _ => {
+                client.send(&DEVLIST);
+                assert_eq!(word(&client.read(12), 8), 2, "devices that are free");
+            }
+        }
+        strangers.push(client);
+    }
+    server.assert_serves(0);
+    holder.assert_in_sync();
+    assert!(strangers[..PLACES].iter().all(MiniClient::has_input), "they have seen the end");
+    // One of the newest goes on where it was.
+    let last = 3 * PLACES - 2;
+    strangers[last].send(&request[last..]);
+    assert_eq!(word(&strangers[last].read(320), 4), 0, "it gets its device");
+}
+
+/// Clients that have a device make place for nobody.
+#[test]
+fn a_full_server_ends_no_session() {
+    let server = Server::start_with("loopback:count=2", |settings| settings.connections = 2);
+    let mut holders = [server.attach_to(0), server.attach_to(1)];
+    for _ in 0..5 {
+        server.connect().expect_drop();
+    }
+    holders.iter_mut().for_each(MiniClient::assert_in_sync);
 }

@@ -50,6 +50,8 @@ pub(super) enum End {
     TimedOut,
     /// It accepted no byte for too long.
     Stalled,
+    /// The server was full, and it the oldest of those that had no device.
+    Displaced,
     /// Another client took its device.
     TakenOver(SocketAddr),
     /// All is said and the client is done with it.
@@ -67,6 +69,7 @@ impl fmt::Display for End {
             Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
             Self::TimedOut => f.write_str("no complete request in time"),
             Self::Stalled => f.write_str("it reads nothing (see --peer-timeout)"),
+            Self::Displaced => f.write_str("makes place for others: no device, and there are many"),
             Self::TakenOver(by) => write!(f, "{by} takes over (see --takeover)"),
             Self::Finished => f.write_str("done"),
             Self::Stopping => f.write_str("the server stops"),
@@ -118,6 +121,8 @@ pub(super) struct Connection<C: Candidate> {
     gone_since: Option<Instant>,
     /// The device is gone: what the client still sends is thrown away until it closes.
     farewell: bool,
+    /// The client was told that nothing more comes. Once: the system makes an event of each time.
+    write_closed: bool,
     /// The handshake's reply, and how much of it was written.
     reply: Vec<u8>,
     reply_written: usize,
@@ -144,6 +149,7 @@ impl<C: Candidate> Connection<C> {
             stopping: false,
             gone_since: None,
             farewell: false,
+            write_closed: false,
             reply: Vec::new(),
             reply_written: 0,
             written: 0,
@@ -402,7 +408,9 @@ impl<C: Candidate> Connection<C> {
             return Ok(false);
         }
         let Some(stream) = &mut self.stream else { return Ok(false) };
-        let _ = stream.shutdown(Shutdown::Write);
+        if !std::mem::replace(&mut self.write_closed, true) {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
         let mut buffer = [0; 4096];
         for _ in 0..READS_PER_TURN {
             if !self.readable {

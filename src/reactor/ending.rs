@@ -45,12 +45,43 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
+    /// Ends the oldest connection that has no device and is not about to get one, so that another can
+    /// be made: nobody keeps clients out by coming often and asking for nothing. One that means it
+    /// sends its request with its first bytes, and is done before all others have come after it.
+    /// There is no share for each address: over `ssh -R` all have the same. False when there is no
+    /// such connection.
+    pub(super) fn make_place(&mut self) -> bool {
+        for _ in 0..self.strangers.len() {
+            let Some(key) = self.strangers.pop_front() else { break };
+            let Some(connection) = find(&mut self.connections, key) else { continue };
+            match connection.stage {
+                Stage::Handshake(_) | Stage::Finishing => {
+                    self.end(key, &End::Displaced);
+                    return true;
+                }
+                // It may have to be told that it gets none.
+                Stage::Asked(_) => self.strangers.push_back(key),
+                Stage::Opening(_) | Stage::Attached(_) | Stage::Returning => {}
+            }
+        }
+        false
+    }
+
+    /// Forgets strangers that are none any more, when they have become many.
+    pub(super) fn tidy_strangers(&mut self) {
+        if self.strangers.len() < 2 * self.settings.connections {
+            return;
+        }
+        let connections = &mut self.connections;
+        self.strangers.retain(|&key| find(connections, key).is_some_and(|c| c.busid.is_none()));
+    }
+
     /// Ends a connection: at once without a device, else when the device has let go of everything.
     pub(super) fn end(&mut self, key: Key, end: &End) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let busid = connection.busid.map(|busid| busid.to_string()).unwrap_or_default();
         match end {
-            End::Handshake(_) | End::Violation(_) | End::TimedOut => {
+            End::Handshake(_) | End::Violation(_) | End::TimedOut | End::Displaced => {
                 if self.complaints.may_complain(self.now) {
                     warn!("{}: {end}", connection.peer);
                 }

@@ -52,10 +52,15 @@ impl<B: Backend> Reactor<B> {
             Vec::new()
         });
         self.scans.running = false;
+        let mut list = Vec::new();
+        op::emit_devlist(self.on_offer(&candidates).into_iter(), &mut list);
         for key in std::mem::take(&mut self.scans.waiting) {
             let Some(connection) = find(&mut self.connections, key) else { continue };
             match connection.stage {
-                Stage::Asked(Wish::Devlist) => self.answer_devlist(key, &candidates),
+                Stage::Asked(Wish::Devlist) => {
+                    connection.answer(|out| out.extend_from_slice(&list));
+                    self.finish(key, self.now);
+                }
                 Stage::Asked(Wish::Import(busid)) => {
                     let candidate = candidates.iter().find(|candidate| {
                         let info = candidate.info();
@@ -64,7 +69,10 @@ impl<B: Backend> Reactor<B> {
                     match candidate {
                         Some(candidate) => self.begin_import(key, candidate),
                         None => {
-                            info!("{}: asks for {busid}, which is not exported", connection.peer);
+                            if self.complaints.may_complain(self.now) {
+                                let peer = connection.peer;
+                                info!("{peer}: asks for {busid}, which is not exported");
+                            }
                             self.refuse_import(key, OpStatus::NoDevice);
                         }
                     }
@@ -77,19 +85,11 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    pub(super) fn answer_devlist(&mut self, key: Key, candidates: &[B::Candidate]) {
-        let listed: Vec<&UsbDevice> = candidates
-            .iter()
-            .map(Candidate::info)
-            .filter(|info| self.settings.selection.exports(info))
-            .map(|info| &info.device)
-            // What a client has is not on offer, as usbipd has it.
-            .filter(|device| !self.is_held(device))
-            .collect();
-        let now = self.now;
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        connection.answer(|out| op::emit_devlist(listed.into_iter(), out));
-        self.finish(key, now);
+    /// What is exported and what no client has, as usbipd has it.
+    fn on_offer<'a>(&self, candidates: &'a [B::Candidate]) -> Vec<&'a UsbDevice> {
+        let infos = candidates.iter().map(Candidate::info);
+        let exported = infos.filter(|info| self.settings.selection.exports(info));
+        exported.map(|info| &info.device).filter(|device| !self.is_held(device)).collect()
     }
 
     pub(super) fn is_held(&self, device: &UsbDevice) -> bool {

@@ -1,13 +1,14 @@
 //! The server: one thread that waits for sockets, devices and workers, and moves what is there.
 //!
-//! Events only set bits. Then each turn goes through the same phases: what workers have done, new
-//! clients, deadlines, and each connection that has something to do, a bounded amount of it. What
-//! is left over keeps its bit, and the next wait is then none.
+//! Events only set bits. Then each turn goes through the same phases: what workers have done,
+//! deadlines, each session that has something to do, a bounded amount of it, and then connections
+//! without a device, all of them together for a bounded time. What is left over keeps its bit, and
+//! the next wait is then none.
 //!
 //! ```text
-//! poll ─► mark ─► inbox ─► accept ─► deadlines ─► serve each ready connection ─► poll
-//!                   ▲                                 │ read, parse, submit, reap, write
-//!                   └──────────── workers ◄───────────┘ jobs: cancel, perform, close
+//! poll ─► mark ─► inbox ─► deadlines ─► serve each ready session ─► strangers, accept ─► poll
+//!                   ▲                       │ read, parse, submit, reap, write
+//!                   └─────── workers ◄──────┘ jobs: cancel, perform, close
 //! ```
 //!
 //! - `connection`: one client's socket and its stage; - `exports`: what clients ask for in their
@@ -26,6 +27,7 @@ mod stop;
 mod takeover;
 mod token;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,7 +57,11 @@ use token::{Key, Source};
 const EVENTS_PER_TURN: usize = 1024;
 
 /// Clients accepted in one turn, so that a flood of them leaves room for those that are there.
-const ACCEPTS_PER_TURN: usize = 64;
+const ACCEPTS_PER_TURN: usize = 16;
+
+/// Time of a turn for all connections without a device together, while sessions have something to
+/// do: ten thousand of them weigh about as much as one session.
+const STRANGERS_TIME: Duration = Duration::from_micros(20);
 
 /// How long to accept nobody when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -88,6 +94,8 @@ pub struct Settings {
     pub peer_timeout: Duration,
     /// Who may take a device that somebody has.
     pub takeover: TakeOver,
+    /// Clients at once.
+    pub connections: usize,
 }
 
 impl Default for Settings {
@@ -102,6 +110,7 @@ impl Default for Settings {
             busy_poll: Duration::ZERO,
             peer_timeout: PEER_TIMEOUT_DEFAULT,
             takeover: TakeOver::default(),
+            connections: CONNECTIONS_MAX,
         }
     }
 }
@@ -116,6 +125,8 @@ pub struct Reactor<B: Backend> {
     scanner: Scanner,
     scans: Scans,
     connections: Slab<Connection<B::Candidate>>,
+    /// Connections that have no device, the oldest first, and some that are over or have one now.
+    strangers: VecDeque<Key>,
     /// Connections made so far: what tells a place's users apart.
     connections_made: u64,
     /// Connections with a device, whose deadlines count; few beside the rest.
@@ -147,6 +158,7 @@ impl<B: Backend> Reactor<B> {
         let mut listeners = Vec::new();
         for listen in &settings.listen {
             if let Some(mut listener) = open_listener(*listen)? {
+                net::prepare(&listener, settings.peer_timeout, settings.socket_buffer);
                 let number = u32::try_from(listeners.len()).expect("a handful of listeners");
                 let token = Source::Listener(number).to_token();
                 registry.register(&mut listener, token, Interest::READABLE).map_err(failed)?;
@@ -166,6 +178,7 @@ impl<B: Backend> Reactor<B> {
             scanner,
             scans: Scans::default(),
             connections: Slab::new(),
+            strangers: VecDeque::new(),
             connections_made: 0,
             attached: Vec::new(),
             ready: Vec::new(),
@@ -293,14 +306,41 @@ impl<B: Backend> Reactor<B> {
     /// One turn through the phases.
     fn turn(&mut self) {
         self.drain_inbox();
-        self.accept();
         self.expire();
         self.queue_due_devices();
         let mut serving = std::mem::replace(&mut self.ready, std::mem::take(&mut self.serving));
-        for key in serving.drain(..) {
-            self.serve(key);
+        let all = serving.len();
+        serving.retain(|&key| {
+            let is_session = self.has_device(key);
+            if is_session {
+                self.serve(key);
+            }
+            !is_session
+        });
+        if self.accept_ready || !serving.is_empty() {
+            let until = (serving.len() < all).then(|| Instant::now() + STRANGERS_TIME);
+            self.serve_strangers(&mut serving, until);
         }
         self.serving = serving;
+    }
+
+    fn has_device(&self, key: Key) -> bool {
+        let connection = self.connections.get(key.index as usize);
+        connection.is_some_and(|connection| connection.key == key && connection.busid.is_some())
+    }
+
+    /// Serves connections without a device and accepts more of them, until a time if there is one,
+    /// but always one of each. The others keep their places in the queue.
+    fn serve_strangers(&mut self, serving: &mut Vec<Key>, until: Option<Instant>) {
+        let mut is_first = true;
+        for key in serving.drain(..) {
+            if std::mem::take(&mut is_first) || !is_past(until) {
+                self.serve(key);
+            } else {
+                self.ready.push(key);
+            }
+        }
+        self.accept(until);
     }
 
     fn drain_inbox(&mut self) {
@@ -315,7 +355,7 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    fn accept(&mut self) {
+    fn accept(&mut self, until: Option<Instant>) {
         if self.stopping.is_some() || !self.accept_ready {
             return;
         }
@@ -325,12 +365,12 @@ impl<B: Backend> Reactor<B> {
         self.accept_paused_until = None;
         self.accept_ready = false;
         for listener in 0..self.listeners.len() {
-            self.accept_from(listener);
+            self.accept_from(listener, until);
         }
     }
 
     /// Accepts a turn's worth of clients of one listener.
-    fn accept_from(&mut self, listener: usize) {
+    fn accept_from(&mut self, listener: usize, until: Option<Instant>) {
         use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
         for _ in 0..ACCEPTS_PER_TURN {
             match self.listeners[listener].accept() {
@@ -343,6 +383,9 @@ impl<B: Backend> Reactor<B> {
                     self.accept_paused_until = Some(self.now + ACCEPT_PAUSE);
                     break;
                 }
+            }
+            if is_past(until) {
+                break;
             }
         }
         // There may be more, of which the system does not tell a second time.
@@ -357,15 +400,16 @@ impl<B: Backend> Reactor<B> {
             }
             return;
         }
-        if self.connections.len() >= CONNECTIONS_MAX {
+        if self.connections.len() >= self.settings.connections && !self.make_place() {
             if self.complaints.may_complain(self.now) {
-                warn!(
-                    "{peer}: refused: {CONNECTIONS_MAX} clients are connected, the most there may"
-                );
+                let count = self.connections.len();
+                warn!("{peer}: refused: {count} clients are connected, the most there may be");
             }
             return;
         }
-        net::prepare(&stream, self.settings.peer_timeout, self.settings.socket_buffer);
+        if !net::INHERITS {
+            net::prepare(&stream, self.settings.peer_timeout, self.settings.socket_buffer);
+        }
         let entry = self.connections.vacant_entry();
         let index = u32::try_from(entry.key()).expect("CONNECTIONS_MAX is small");
         let key = Key::new(index, self.connections_made);
@@ -379,6 +423,8 @@ impl<B: Backend> Reactor<B> {
         let connection = Connection::new(key, stream, peer, self.now);
         note_deadline(&mut self.next_deadline, connection.deadline);
         entry.insert(connection);
+        self.tidy_strangers();
+        self.strangers.push_back(key);
     }
 
     /// Queues connections whose devices want to be looked at by now.
@@ -465,6 +511,10 @@ fn find<C: Candidate>(
     key: Key,
 ) -> Option<&mut Connection<C>> {
     connections.get_mut(key.index as usize).filter(|connection| connection.key == key)
+}
+
+fn is_past(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() >= until)
 }
 
 fn note_deadline(next: &mut Option<Instant>, deadline: Option<Instant>) {

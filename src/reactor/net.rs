@@ -69,11 +69,15 @@ pub(super) fn prepare_attached(stream: &TcpStream, buffer: SocketBuffer) {
     }
 }
 
-/// Prepares a client's socket: it is gone when it shows no sign of life for `peer_timeout`, at
-/// least three seconds. A client whose socket refuses an option is served all the same. Public for
-/// the benchmarks, whose least server must have the same sockets.
-pub fn prepare(stream: &TcpStream, peer_timeout: Duration, buffer: SocketBuffer) {
-    let socket = SockRef::from(stream);
+/// Whether a client's socket has what the listener was set to (`sk_clone_lock` of
+/// `net/core/sock.c`). Setting it is half of what accepting costs; elsewhere nobody promises it.
+pub(super) const INHERITS: bool = cfg!(target_os = "linux");
+
+/// Prepares a client's socket, or a listener whose clients inherit it: a client is gone when it shows
+/// no sign of life for `peer_timeout`, at least three seconds. One whose socket refuses an option is
+/// served all the same. Public for the benchmarks, whose least server must have the same sockets.
+pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: SocketBuffer) {
+    let socket = SockRef::from(socket);
     let silence = (peer_timeout / 3).max(SECOND);
     let interval = (peer_timeout.saturating_sub(silence) / KEEPALIVE_PROBES).max(SECOND);
     let keepalive = TcpKeepalive::new()
@@ -89,5 +93,29 @@ pub fn prepare(stream: &TcpStream, peer_timeout: Duration, buffer: SocketBuffer)
     }
     for error in results.into_iter().filter_map(Result::err) {
         log::debug!("a socket option was refused: {error}");
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn clients_inherit_what_their_listener_is_set_to() {
+        const { assert!(INHERITS) };
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        prepare(&listener, Duration::from_secs(15), SocketBuffer::Bytes(100_000));
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(5));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(2));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(15)));
+        // The kernel doubles what is asked for.
+        assert_eq!(socket.send_buffer_size().unwrap(), 200_000);
+        assert_eq!(socket.recv_buffer_size().unwrap(), 200_000);
     }
 }

@@ -56,3 +56,9 @@ pub(crate) fn complaints_about(client: SocketAddr) -> Vec<String> {
     let complaints = lines.iter().filter(|(level, _)| *level <= Level::Warn);
     complaints.map(|(_, line)| line).filter(|line| line.starts_with(&start)).cloned().collect()
 }
+
+/// All lines that have this in them.
+pub(crate) fn lines_with(text: &str) -> Vec<String> {
+    let lines = KEPT.lines();
+    lines.iter().map(|(_, line)| line).filter(|line| line.contains(text)).cloned().collect()
+}

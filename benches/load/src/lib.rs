@@ -10,6 +10,7 @@
 //! - [`flow`]: one session under load; - [`run`]: one or many of them, for a while;
 //! - [`client`]: a plain client for what is not measured, and for tests;
 //! - [`histogram`]: turnaround times; - [`process`]: what the system says of a process;
+//! - [`abuse`]: clients that mean no good;
 //! - [`preload`]: the simulated usbfs of this repository, built and found.
 //!
 //! Contract: one thread, bounded times: a server that does not answer is an error, not a wait
@@ -17,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod abuse;
 pub mod client;
 pub mod flow;
 pub mod histogram;
