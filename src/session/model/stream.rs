@@ -13,7 +13,7 @@ use std::time::Instant;
 use usbferry_sys::arena::Arena;
 
 use super::client::DEVID;
-use super::device::{ModelPort, configurations};
+use super::device::{ModelPort, configurations, pattern};
 use super::operation::{LARGE, Rng, Scale};
 use super::verdict::{Outcome, endpoint_of};
 use super::world::{packet_results, result_of};
@@ -315,6 +315,16 @@ impl Rig {
                 [(); 2].map(|()| u16::try_from(self.rng.below(1 << 16)).expect("16 bits"));
             let (status, actual) = result_of(flight, how, len, flight.length - offset, false);
             let transfer = &mut self.session.transfers[slot as usize];
+            let block = transfer.block.as_mut().expect("the transfer has its buffer");
+            // A control transfer's endpoint has no direction, its request has.
+            let is_in = match flight.transfer_type {
+                TransferType::Control => block[0] & 0x80 != 0,
+                _ => flight.endpoint.direction() == Direction::In,
+            };
+            if is_in {
+                let data = pattern(flight.serial, flight.length - offset);
+                block[offset..flight.length].copy_from_slice(data);
+            }
             transfer.packets = packet_results(flight, actual == 0);
             transfer.end = Some((status, actual));
             // Nobody compares it: what the client is told of a URB's end is the model's to check.
