@@ -26,8 +26,8 @@ use crate::wire::op::UsbDevice;
 use crate::wire::types::BusId;
 use crate::worker::Worker;
 
-/// Bytes read in one turn before others have theirs, and one read more.
-const READ_PER_TURN: usize = 1 << 20;
+/// Bytes read in one turn before others have theirs, and one read more: sixteen URBs of 128 KiB.
+const READ_PER_TURN: usize = 2 << 20;
 
 /// Reads of one turn where what comes is thrown away.
 const READS_PER_TURN: usize = 16;
@@ -240,7 +240,9 @@ impl<C: Candidate> Connection<C> {
                 break;
             }
             self.reap(now);
-            self.flush(now)?;
+            if !self.is_taking_long_payloads() {
+                self.flush(now)?;
+            }
             read += len;
         }
         self.flush(now)?;
@@ -322,6 +324,12 @@ impl<C: Candidate> Connection<C> {
         if let Some(session) = self.session() {
             session.close_input();
         }
+    }
+
+    /// Whether replies are better written when the socket is empty: each lets a client that writes
+    /// long payloads add another to a queue that is more than a processor's cache has room for.
+    fn is_taking_long_payloads(&self) -> bool {
+        matches!(&self.stage, Stage::Attached(session) if session.is_taking_long_payloads())
     }
 
     fn is_paced(&self) -> bool {

@@ -336,6 +336,11 @@ impl<P: Port> Session<P> {
         parsed
     }
 
+    /// Whether OUT payloads come that are long, one behind the other.
+    pub(crate) fn is_taking_long_payloads(&self) -> bool {
+        self.rx.is_taking_long_payloads()
+    }
+
     /// Reads from `stream` once, as a socket would be read.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn rx_read(&mut self, stream: &mut &[u8], now: Instant) -> Result<(), Violation> {

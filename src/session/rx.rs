@@ -45,6 +45,9 @@ const READ_BEHIND_PAYLOAD: usize = 4 * 1024;
 /// Bytes of a payload from which on it is large: copying so much costs more than another read.
 const LARGE_PAYLOAD: usize = 8 * 1024;
 
+/// Bytes of a payload from which on it is long, see [`Receiver::is_taking_long_payloads`].
+const LONG_PAYLOAD: usize = 32 * 1024;
+
 /// Bytes of payloads that one read takes in ahead of their headers: what stays in the processor's
 /// cache until the device has it.
 const AHEAD_LEN: usize = 256 * 1024;
@@ -274,6 +277,11 @@ impl Receiver {
         let len = max.min(self.available());
         self.start += len;
         &self.scratch[self.start - len..self.start]
+    }
+
+    /// Whether the last payload was long, so that some of its kind are more than a cache holds.
+    pub(crate) fn is_taking_long_payloads(&self) -> bool {
+        self.shape.is_some_and(|shape| shape.len >= LONG_PAYLOAD)
     }
 
     /// Whether bytes are there that were not taken.
