@@ -2,6 +2,7 @@
 # boot: small and large blocks, reads and writes. The data is checked; of the times only the ratio says
 # something, and it is told, not judged: under emulation it is that of the processors' work.
 limit=400
+measures=yes
 servers=usbferry
 
 rounds=3
