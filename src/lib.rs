@@ -35,7 +35,8 @@
 //!
 //! # The life of a URB
 //! 1. The socket is readable: `Connection::serve_session` reads into the slices of
-//!    `Session::rx_slices`, the rest of an OUT payload first, straight into its transfer's buffer.
+//!    `Session::rx_slices`, the rest of an OUT payload first, straight into its transfer's buffer,
+//!    and behind it what is expected from how the last PDUs looked (`session::rx`).
 //! 2. `Session::rx_advance` parses each PDU that is whole, judges it, gives it a record and a
 //!    buffer, and hands it to the port, or queues it: behind a barrier, or on its endpoint.
 //! 3. The device is done: its descriptor becomes ready, `Session::reap` collects what ended, maps
