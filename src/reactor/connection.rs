@@ -26,8 +26,11 @@ use crate::wire::op::UsbDevice;
 use crate::wire::types::BusId;
 use crate::worker::Worker;
 
-/// Bytes read in one turn before others have theirs, and one read more: sixteen URBs of 128 KiB.
-const READ_PER_TURN: usize = 2 << 20;
+/// Bytes read in one turn of the only session there is, and one read more: sixteen URBs of 128 KiB.
+const READ_ALONE: usize = 2 << 20;
+
+/// Bytes read in one turn where other sessions wait for theirs, and one read more.
+const READ_AMONG_OTHERS: usize = 256 << 10;
 
 /// Reads of one turn where what comes is thrown away.
 const READS_PER_TURN: usize = 16;
@@ -221,11 +224,13 @@ impl<C: Candidate> Connection<C> {
     }
 
     /// Moves bytes and completions for the session, as far as one turn goes. True when there is
-    /// more to do at once. A client that takes no byte for `peer_timeout` gets a deadline.
+    /// more to do at once. A client that takes no byte for `peer_timeout` gets a deadline. A session
+    /// that is `alone` takes in more before it answers.
     pub(super) fn serve_session(
         &mut self,
         now: Instant,
         peer_timeout: Duration,
+        alone: bool,
     ) -> Result<bool, End> {
         if self.farewell {
             self.reap(now);
@@ -234,7 +239,8 @@ impl<C: Candidate> Connection<C> {
         let unwritten = self.written;
         self.reap(now);
         let mut read = 0;
-        while read < READ_PER_TURN {
+        let budget = if alone { READ_ALONE } else { READ_AMONG_OTHERS };
+        while read < budget {
             let len = self.read_commands(now)?;
             if len == 0 {
                 break;
@@ -260,7 +266,7 @@ impl<C: Candidate> Connection<C> {
         } else if !self.stopping {
             self.watch_for_stall(self.written != unwritten, now + peer_timeout);
         }
-        Ok(read >= READ_PER_TURN || looks == 0 || self.device_ready || self.may_read())
+        Ok(read >= budget || looks == 0 || self.device_ready || self.may_read())
     }
 
     /// Whether there may be input that can be taken: writing replies has made room for it, and the

@@ -451,7 +451,11 @@ impl<B: Backend> Reactor<B> {
                 false
             }),
             Stage::Attached(_) => {
-                let result = connection.serve_session(now, self.settings.peer_timeout);
+                let result = connection.serve_session(
+                    now,
+                    self.settings.peer_timeout,
+                    self.attached.len() == 1,
+                );
                 note_deadline(&mut self.next_deadline, connection.deadline);
                 result
             }
