@@ -158,7 +158,7 @@ impl Receiver {
         if self.end >= self.boundary {
             return;
         }
-        let step = shape.len + shape.descriptors + HEADER_LEN;
+        let step = shape.len + self.tail();
         let room = (SCRATCH_LEN - HEADER_LEN - self.boundary) / step;
         for _ in 0..self.wanted.min(room).min(AHEAD_LEN / shape.len) {
             if memory.free_bytes() < reserve + shape.len {
@@ -232,26 +232,23 @@ impl Receiver {
     /// it is there, if it was expected. Whether the payload `fits` such a block is for the caller to
     /// say.
     pub(crate) fn begin_payload(&mut self, shape: Shape, fits: bool) -> Option<(Block, usize)> {
-        let large = shape.len >= self.large;
-        let before = std::mem::replace(&mut self.shape, large.then_some(shape));
-        if before == self.shape && fits && self.start == self.boundary {
-            if let Some(Ahead { block, filled }) = self.ahead.pop_front() {
-                self.boundary += self.tail();
-                return Some((block, filled));
-            }
-            return None;
+        let large = (shape.len >= self.large).then_some(shape);
+        if large == self.shape && fits && self.start == self.boundary {
+            let Ahead { block, filled } = self.ahead.pop_front()?;
+            self.boundary += self.tail();
+            return Some((block, filled));
         }
-        if before != self.shape {
-            self.wanted = 1;
+        self.join();
+        if large != self.shape {
+            (self.shape, self.wanted) = (large, 1);
         }
-        self.join(before);
         None
     }
 
     /// Notes a SUBMIT without OUT data: what comes next is anybody's guess.
     pub(crate) fn begin_nothing(&mut self) {
-        let before = self.shape.take();
-        self.join(before);
+        self.join();
+        self.shape = None;
     }
 
     /// Bytes of the scratch buffer before the stream goes on in a payload.
@@ -262,7 +259,7 @@ impl Receiver {
     /// Takes `N` bytes, once they are all there.
     pub(crate) fn take_array<const N: usize>(&mut self) -> Option<&[u8; N]> {
         if self.available() < N {
-            self.join(self.shape);
+            self.join();
         }
         let bytes = self.scratch[self.start..self.end].first_chunk()?;
         self.start += N;
@@ -272,7 +269,7 @@ impl Receiver {
     /// Takes up to `max` bytes of those that are there.
     pub(crate) fn take_up_to(&mut self, max: usize) -> &[u8] {
         if self.available() == 0 {
-            self.join(self.shape);
+            self.join();
         }
         let len = max.min(self.available());
         self.start += len;
@@ -290,12 +287,12 @@ impl Receiver {
     }
 
     /// Puts what came into the scratch buffer, in the order of the stream: it is not what the read was
-    /// laid out for, which was payloads of the shape `expected`.
-    fn join(&mut self, expected: Option<Shape>) {
+    /// laid out for.
+    fn join(&mut self) {
         if self.ahead.is_empty() {
             return;
         }
-        let tail = expected.map_or(0, |shape| shape.descriptors) + HEADER_LEN;
+        let tail = self.tail();
         let (mut from, mut to, mut at) = (self.start, self.boundary.min(self.end), 0);
         let mut put = |bytes: &[u8]| {
             self.other[at..at + bytes.len()].copy_from_slice(bytes);
@@ -321,7 +318,7 @@ impl Receiver {
 
     /// Expects nothing any more; what came stays.
     fn stop(&mut self, memory: &mut Arena) {
-        self.join(self.shape);
+        self.join();
         self.free_unused(memory);
     }
 
