@@ -208,7 +208,7 @@ impl Node {
         let device = state.device.filter(|device| !device.is_gone()).ok_or(libc::ENODEV)?;
         let urb = UrbPtr::new(urb).ok_or(libc::EFAULT)?;
         let behaviour = transfers::check(urb, state.active)?;
-        let cost = state.take_memory(urb)?;
+        let cost = state.take_memory(urb).inspect_err(|_| self.counters.add(Counter::NoMemory))?;
         let pending = Pending { urb, cost };
         let number = if urb.is_control() { 0 } else { device.count_urb() };
         if number > 0 && options::get().unplug == Some(number) {

@@ -16,7 +16,7 @@ use crate::{options, refuse};
 /// What is counted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Counter {
-    /// URBs submitted.
+    /// URBs submitted, those that were refused included.
     Submits,
     /// URBs reaped.
     Reaps,
@@ -28,6 +28,8 @@ pub(crate) enum Counter {
     Others,
     /// System calls this library made for the pipe: what usbfs would not cost.
     PipeCalls,
+    /// URBs refused because memory is used up.
+    NoMemory,
 }
 
 /// Words of a node: a cache line.
