@@ -320,14 +320,8 @@ impl Link {
         let (mut used, mut skip) = (0, self.written);
         for reply in (self.taken..self.put).take(SLICES_MAX / 3) {
             let header = &self.ring[place(reply)..][..self.stride];
-            for part in [header, &payload[..self.payload_len], &self.trailer] {
-                let skipped = skip.min(part.len());
-                skip -= skipped;
-                if skipped < part.len() {
-                    slices[used] = IoSlice::new(&part[skipped..]);
-                    used += 1;
-                }
-            }
+            let parts = [header, &payload[..self.payload_len], &self.trailer];
+            used += pdu::slice_parts(parts, &mut skip, &mut slices[used..]);
         }
         used
     }

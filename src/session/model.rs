@@ -34,6 +34,8 @@ use operation::Operation;
 #[cfg(test)]
 pub(crate) use operation::Rng;
 use world::World;
+#[cfg(test)]
+pub(super) use {client::DEVID, script::submit_of};
 
 /// Runs words: one world after the other, each until its client goes.
 pub(crate) fn run(words: impl IntoIterator<Item = u64>) {

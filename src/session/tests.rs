@@ -1,5 +1,6 @@
 //! The session against a port that does only what a test tells it.
 
+use super::model::{DEVID, submit_of};
 use super::*;
 use crate::usb::descriptor::parse_configuration;
 use crate::usb::{Completion, Reaped, Refused, RefusedReason, Submission};
@@ -18,7 +19,6 @@ const DESCRIPTOR: &[u8] = &[
 ];
 
 const SLOTS: u32 = 70;
-const DEVID: DevId = DevId(0x0001_0002);
 
 /// What a test sees of a submission.
 #[derive(Debug)]
@@ -264,16 +264,7 @@ impl Rig {
 }
 
 fn submit(seqnum: u32, endpoint: u8, length: u32) -> CmdSubmit {
-    CmdSubmit {
-        seqnum: SeqNum(seqnum),
-        devid: DEVID,
-        endpoint: EndpointAddress::from_byte(endpoint),
-        transfer_flags: 0,
-        transfer_buffer_length: length,
-        start_frame: 0,
-        number_of_packets: 0,
-        setup: [0; 8],
-    }
+    CmdSubmit { seqnum: SeqNum(seqnum), ..submit_of(endpoint, length) }
 }
 
 fn control(seqnum: u32, direction: Direction, setup: [u8; 8]) -> Command {

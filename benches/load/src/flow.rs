@@ -373,14 +373,7 @@ impl Outgoing {
                 &self.payload[phase..phase + self.payload_len],
                 &self.trailer,
             ];
-            for part in parts {
-                let skipped = skip.min(part.len());
-                skip -= skipped;
-                if skipped < part.len() {
-                    slices[used] = IoSlice::new(&part[skipped..]);
-                    used += 1;
-                }
-            }
+            used += pdu::slice_parts(parts, &mut skip, &mut slices[used..]);
         }
         used
     }

@@ -1,6 +1,8 @@
 //! The bytes that are exchanged, as far as a load needs them. Written for this program alone, so
 //! that a mistake in the server's own wire code can't hide behind the same one here.
 
+use std::io::IoSlice;
+
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 48;
 
@@ -12,6 +14,25 @@ pub const SEQNUM: std::ops::Range<usize> = 4..8;
 
 /// Bytes after which the pattern repeats.
 pub const PERIOD: usize = 251;
+
+/// Puts those parts of a PDU into `slices` that lie behind the first `skip` bytes of what is to be
+/// written, and takes from `skip` what was left out; returns the number of slices used.
+pub fn slice_parts<'a>(
+    parts: [&'a [u8]; 3],
+    skip: &mut usize,
+    slices: &mut [IoSlice<'a>],
+) -> usize {
+    let mut used = 0;
+    for part in parts {
+        let skipped = (*skip).min(part.len());
+        *skip -= skipped;
+        if skipped < part.len() {
+            slices[used] = IoSlice::new(&part[skipped..]);
+            used += 1;
+        }
+    }
+    used
+}
 
 /// A CMD_SUBMIT to be written.
 #[derive(Clone, Copy, Debug)]

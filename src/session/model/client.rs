@@ -14,7 +14,7 @@ use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, Reply, RetSubm
 use crate::wire::status::Status;
 use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum};
 
-pub(super) const DEVID: DevId = DevId(0x0001_0002);
+pub(in crate::session) const DEVID: DevId = DevId(0x0001_0002);
 
 /// What kind of request a control transfer is; others are ordinary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

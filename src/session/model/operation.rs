@@ -4,6 +4,14 @@
 //! when its neighbours are taken away: arguments choose among whatever there is to choose from when
 //! their turn comes. So a run that failed can be cut down to the few words that matter.
 
+use usbferry_sys::arena::Arena;
+
+use super::client::DEVID;
+use super::device::ModelPort;
+use crate::limits::DeviceLimits;
+use crate::session::Session;
+use crate::usb::{Configuration, Opened};
+
 /// One thing that happens. Fields choose; what from is said by who carries it out.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Operation {
@@ -97,9 +105,25 @@ pub(super) struct Scale {
 
 /// Bytes of payloads that the session takes for large ones: what it expects behind them comes, or
 /// does not, within short runs too.
-pub(super) const LARGE: usize = 16;
+const LARGE: usize = 16;
 
 impl Scale {
+    /// A session of this scale with a model's device.
+    pub(super) fn session(&self, configuration: Option<Configuration>) -> Session<ModelPort> {
+        let mut memory = Arena::new();
+        memory.add_heap(self.memory);
+        let opened = Opened {
+            port: ModelPort::new(self.slots),
+            transfers: ModelPort::transfers(self.slots),
+            memory,
+            configuration,
+        };
+        let limits = DeviceLimits { urb_len: self.urb_len, ..DeviceLimits::default() };
+        let mut session = Session::new(DEVID, limits, opened);
+        session.rx.set_large(LARGE);
+        session
+    }
+
     /// Reads the word that a run begins with.
     pub(super) fn decode(word: u64) -> Self {
         let [a, b, c, d, e, ..] = word.to_le_bytes();

@@ -26,7 +26,8 @@ const ENDPOINTS: [u8; 16] = [
 /// number_of_packets that a client sends where there are none, and some that none sends.
 const NO_PACKETS: [i32; 6] = [0, 0, -1, -1, 1025, i32::MIN];
 
-fn submit_of(endpoint: u8, length: u32) -> CmdSubmit {
+/// A SUBMIT to the model's device, without number, flags or packets.
+pub(in crate::session) fn submit_of(endpoint: u8, length: u32) -> CmdSubmit {
     CmdSubmit {
         seqnum: SeqNum(0),
         devid: DEVID,

@@ -10,17 +10,15 @@ use std::collections::{HashMap, HashSet};
 use std::io::IoSlice;
 use std::time::Instant;
 
-use usbferry_sys::arena::Arena;
-
 use super::client::DEVID;
 use super::device::{ModelPort, configurations, pattern};
-use super::operation::{LARGE, Rng, Scale};
+use super::operation::{Rng, Scale};
 use super::verdict::{Outcome, endpoint_of};
 use super::world::{packet_results, result_of};
-use crate::limits::{DeviceLimits, EARLY_UNLINK_TIMEOUT};
+use crate::limits::EARLY_UNLINK_TIMEOUT;
 use crate::session::{SLICES_MAX, Session, Task, Violation};
 use crate::usb::special::{Class, classify};
-use crate::usb::{Configuration, Opened, Performed};
+use crate::usb::{Configuration, Performed};
 use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX, Packets};
 use crate::wire::pdu::{CmdSubmit, Command, HEADER_LEN, Reply, RetSubmit, RetUnlink};
 use crate::wire::setup::{SETUP_LEN, Setup};
@@ -238,19 +236,8 @@ struct Rig {
 impl Rig {
     fn new(scale: &Scale, seed: u8) -> Self {
         let [configuration, ..] = configurations(scale.alternate);
-        let mut memory = Arena::new();
-        memory.add_heap(scale.memory);
-        let opened = Opened {
-            port: ModelPort::new(scale.slots),
-            transfers: ModelPort::transfers(scale.slots),
-            memory,
-            configuration,
-        };
-        let limits = DeviceLimits { urb_len: scale.urb_len, ..DeviceLimits::default() };
-        let mut session = Session::new(DEVID, limits, opened);
-        session.rx.set_large(LARGE);
         Self {
-            session,
+            session: scale.session(configuration),
             now: Instant::now(),
             rng: Rng(seed.into()),
             told: Vec::new(),

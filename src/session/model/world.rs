@@ -4,16 +4,16 @@
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
-use usbferry_sys::arena::{Arena, BLOCK_LEN_MIN};
+use usbferry_sys::arena::BLOCK_LEN_MIN;
 
-use super::client::{Client, DEVID};
+use super::client::Client;
 use super::device::{Event, Flight, ModelPort, configurations, pattern};
-use super::operation::{LARGE, Operation, Rng, Scale};
+use super::operation::{Operation, Rng, Scale};
 use super::verdict;
-use crate::limits::{DeviceLimits, UNLINK_REPLIES_MAX};
+use crate::limits::UNLINK_REPLIES_MAX;
 use crate::session::{Job, SLICES_MAX, Session, Task, TaskResult, Violation};
 use crate::usb::special::SpecialRequest;
-use crate::usb::{Opened, Performed, RefusedReason};
+use crate::usb::{Performed, RefusedReason};
 use crate::wire::pdu::HEADER_LEN;
 use crate::wire::setup::SETUP_LEN;
 use crate::wire::status::Status;
@@ -68,17 +68,7 @@ impl World {
     pub(super) fn new(word: u64) -> Self {
         let scale = Scale::decode(word);
         let [configuration, ..] = configurations(scale.alternate);
-        let mut memory = Arena::new();
-        memory.add_heap(scale.memory);
-        let opened = Opened {
-            port: ModelPort::new(scale.slots),
-            transfers: ModelPort::transfers(scale.slots),
-            memory,
-            configuration: configuration.clone(),
-        };
-        let limits = DeviceLimits { urb_len: scale.urb_len, ..DeviceLimits::default() };
-        let mut session = Session::new(DEVID, limits, opened);
-        session.rx.set_large(LARGE);
+        let session = scale.session(configuration.clone());
         let seqnum = if word & 1 << 63 == 0 { u32::MAX - 20 } else { 0 };
         let mut client = Client::new(scale.urb_len, configuration, seqnum);
         client.excuses.memory = scale.memory < 16 * scale.urb_len;
