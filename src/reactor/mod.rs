@@ -38,6 +38,7 @@ use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Waker};
 use slab::Slab;
+use usbferry_sys::clock::CoarseClock;
 
 use crate::limits::{CONNECTIONS_MAX, DeviceLimits, PEER_TIMEOUT_DEFAULT, SHUTDOWN_TIMEOUT};
 use crate::rules::{Allowed, Selection};
@@ -142,6 +143,7 @@ pub struct Reactor<B: Backend> {
     next_deadline: Option<Instant>,
     stopping: Option<Instant>,
     complaints: Complaints,
+    clock: CoarseClock,
     now: Instant,
 }
 
@@ -189,6 +191,7 @@ impl<B: Backend> Reactor<B> {
             next_deadline: None,
             stopping: None,
             complaints: Complaints::new(Instant::now()),
+            clock: CoarseClock::new(),
             now: Instant::now(),
         })
     }
@@ -224,7 +227,7 @@ impl<B: Backend> Reactor<B> {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            self.now = Instant::now();
+            self.now = self.time();
             if !events.is_empty() {
                 busy_since = self.now;
             }
@@ -234,6 +237,15 @@ impl<B: Backend> Reactor<B> {
             self.turn();
         }
         Ok(())
+    }
+
+    /// The time of a turn: to a few milliseconds, which is what deadlines need; exact for what is.
+    fn time(&self) -> Instant {
+        if B::EXACT_TIME || !self.settings.busy_poll.is_zero() {
+            Instant::now()
+        } else {
+            self.clock.now()
+        }
     }
 
     /// Stopped, and nothing is left, or what is left took too long.

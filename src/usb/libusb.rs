@@ -73,6 +73,8 @@ impl LibusbBackend {
 }
 
 impl Backend for LibusbBackend {
+    const EXACT_TIME: bool = false;
+
     type Candidate = LibusbCandidate;
 
     fn scan(&mut self) -> Result<Vec<LibusbCandidate>, String> {

@@ -40,6 +40,10 @@ pub trait Backend: Send + 'static {
     /// A device it found.
     type Candidate: Candidate;
 
+    /// Whether its devices need the `now` that they are given to the microsecond, because they live
+    /// by it. To real ones it is for deadlines, and a few milliseconds late will do.
+    const EXACT_TIME: bool;
+
     /// Lists all devices present now, hubs and unusable ones included. *Blocks.*
     ///
     /// # Errors

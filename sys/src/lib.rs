@@ -7,6 +7,7 @@
 //! of USB/IP, and its errors are libusb's, one to one.
 //!
 //! - [`arena`]: buffer memory of a device, cut into blocks.
+//! - [`clock`]: a clock that is cheap to read.
 //! - [`context`]: finding devices.
 //! - [`handle`]: an open device with a libusb context of its own.
 //! - [`transfer`]: asynchronous transfers and their completions.
@@ -24,6 +25,7 @@
 #![warn(missing_docs)]
 
 pub mod arena;
+pub mod clock;
 pub mod context;
 pub mod error;
 pub mod handle;

@@ -54,6 +54,8 @@ impl SimBackend {
 }
 
 impl Backend for SimBackend {
+    const EXACT_TIME: bool = true;
+
     type Candidate = SimCandidate;
 
     fn scan(&mut self) -> Result<Vec<SimCandidate>, String> {

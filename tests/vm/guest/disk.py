@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
 """Times reads and writes of a disk, past every cache, and checks the data.
 
-  disk.py DEVICE IMAGE                  IMAGE is what is on it; it gets what is written here, too
+  disk.py DEVICE IMAGE [PID...]         IMAGE is what is on it; it gets what is written here, too
 
-Prints a line for each: what was done, seconds, bytes.
+Prints a line for each load: what was done, the seconds and bytes of one repetition (the median), and
+the seconds of processor time that the processes took for it, their threads included.
 """
 
+import glob
 import mmap
 import os
+import statistics
 import sys
 import time
 
 # Name, bytes of a block, how many of them.
-SIZES = (("4 KiB", 4096, 32), ("1 MiB", 1 << 20, 3))
+SIZES = (("4 KiB", 4096, 64), ("1 MiB", 1 << 20, 4))
+REPETITIONS = 5
 
 
 def buffer(size):
@@ -48,13 +52,25 @@ def write(fd, image, size, count):
     return elapsed
 
 
-def main(device, path):
+def processor_time(pids):
+    """Seconds that the threads of the processes have run."""
+    nanoseconds = 0
+    for path in (path for pid in pids for path in glob.glob(f"/proc/{pid}/task/*/schedstat")):
+        with open(path) as file:
+            nanoseconds += int(file.read().split()[0])
+    return nanoseconds / 1e9
+
+
+def main(device, path, *pids):
     with open(path, "rb") as file:
         image = bytearray(file.read())
     fd = os.open(device, os.O_RDWR | os.O_DIRECT)
     for name, size, count in SIZES:
         for what, run in (("read", read), ("write", write)):
-            print(f"{what} {name};{run(fd, image, size, count):.4f};{size * count}")
+            before = processor_time(pids)
+            seconds = statistics.median(run(fd, image, size, count) for _ in range(REPETITIONS))
+            cpu = (processor_time(pids) - before) / REPETITIONS
+            print(f"{what} {name};{seconds:.4f};{size * count};{cpu:.4f}")
         # What was written, in one piece.
         read(fd, image, size * count, 1)
     with open(path, "wb") as file:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Compares two servers: ratios.py SERVER OTHER ROUNDS < lines of "controller;server;load;seconds;bytes".
+"""Compares servers: ratios.py OTHER ROUNDS < lines of "controller;server;load;seconds;bytes;cpu".
 
-For each load the medians in MB/s, and the median of the ratios of the rounds.
+For each load and each server but OTHER: the medians of both in MB/s and in processor time for a
+megabyte, and the median of the ratios of the rounds' speeds.
 """
 
 import collections
@@ -9,21 +10,27 @@ import statistics
 import sys
 
 
-def main(server, other, rounds):
+def main(other, rounds):
     speeds = collections.defaultdict(list)
+    costs = collections.defaultdict(list)
     for line in sys.stdin:
-        controller, by, load, seconds, size = line.strip().split(";")
+        controller, by, load, seconds, size, cpu = line.strip().split(";")
         speeds[f"{controller} {load}", by].append(int(size) / float(seconds) / 1e6)
-    for load in dict.fromkeys(load for load, _ in speeds):
-        mine, others = speeds[load, server], speeds[load, other]
+        costs[f"{controller} {load}", by].append(float(cpu) * 1e3 / (int(size) / 1e6))
+    for (load, by), mine in speeds.items():
+        others = speeds[load, other]
         if len(mine) != rounds or len(others) != rounds:
             sys.exit(f"{load}: {len(mine)} and {len(others)} of {rounds} rounds")
+        if by == other:
+            continue
         ratio = statistics.median(a / b for a, b in zip(mine, others))
         print(
-            f"{load}: {server} {statistics.median(mine):.2f} MB/s, "
-            f"{other} {statistics.median(others):.2f} MB/s, ratio {ratio:.2f}"
+            f"{load}: {by} {statistics.median(mine):.2f} MB/s, "
+            f"{other} {statistics.median(others):.2f} MB/s, ratio {ratio:.2f}; "
+            f"CPU {statistics.median(costs[load, by]):.1f} "
+            f"and {statistics.median(costs[load, other]):.1f} ms a MB"
         )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))
