@@ -105,6 +105,9 @@ pub(crate) struct UrbTable {
     /// Seqnums that can be unlinked, in no order, and their records.
     seqnums: Vec<SeqNum>,
     owners: Vec<UrbIndex>,
+    /// No listed seqnum is a greater number than this: most clients count up, and a new number need
+    /// not be looked for among all that are pending.
+    highest: u32,
     used: usize,
     stripes: Vec<u8>,
 }
@@ -122,6 +125,7 @@ impl UrbTable {
             first_free: 0,
             seqnums: Vec::with_capacity(capacity),
             owners: Vec::with_capacity(capacity),
+            highest: 0,
             used: 0,
             stripes: vec![0; capacity * STRIPE_LEN],
         }
@@ -138,6 +142,9 @@ impl UrbTable {
 
     /// The URB with this seqnum, while it can be unlinked.
     pub(crate) fn find(&self, seqnum: SeqNum) -> Option<UrbIndex> {
+        if seqnum.0 > self.highest {
+            return None;
+        }
         let position = self.seqnums.iter().position(|&listed| listed == seqnum)?;
         Some(self.owners[position])
     }
@@ -152,6 +159,7 @@ impl UrbTable {
         self.used += 1;
         let position = u32::try_from(self.seqnums.len()).expect("as long as the table at most");
         self.seqnums.push(submit.seqnum);
+        self.highest = self.highest.max(submit.seqnum.0);
         self.owners.push(index);
         self.places[index as usize] = Place::Used(Urb {
             submit,
@@ -192,13 +200,11 @@ impl UrbTable {
     /// Frees a record. Its block, if it still has one, comes back.
     pub(crate) fn remove(&mut self, index: UrbIndex) -> Option<Block> {
         self.unlist(index);
-        let free = Place::Free { next: self.first_free };
-        let Place::Used(urb) = std::mem::replace(&mut self.places[index as usize], free) else {
-            unreachable!("a free record is not freed again")
-        };
+        let block = self.get_mut(index).block.take();
+        self.places[index as usize] = Place::Free { next: self.first_free };
         self.first_free = index;
         self.used -= 1;
-        urb.block
+        block
     }
 
     pub(crate) fn get(&self, index: UrbIndex) -> &Urb {
