@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use usbferry_sys::arena::BLOCK_LEN_MIN;
+
 /// URB slots of a device unless told otherwise: URBs that can be with the device at once. Linux
 /// clients keep up to a few dozen in flight (a webcam 5 of 32 packets, storage with UAS 30 or so).
 pub const URBS_DEFAULT: usize = 256;
@@ -57,6 +59,28 @@ pub const MEMORY_MAX: usize = 1 << 30;
 /// Bytes mapped from the device where the platform can (usbfs), beside the above and used first,
 /// unless told otherwise. usbfs allows 16 MiB for all processes together by default.
 pub const DEVICE_MEMORY_DEFAULT: usize = 2 << 20;
+
+/// Bytes that the server has at most beside its devices: the program and its libraries, a few pages
+/// of stack for each thread, the table of connections, what waits to be said to clients without a
+/// device.
+pub const SERVER_MEMORY: usize = 32 << 20;
+
+/// Bytes that an attached device takes at most beside its buffers and URBs: where its session
+/// receives and puts replies together, what libusb knows of it, its worker's stack.
+pub const SESSION_MEMORY: usize = 2 << 20;
+
+/// Bytes that a URB takes at most beside its buffer: the descriptors of
+/// [`PACKETS_MAX`](crate::wire::iso::PACKETS_MAX) isochronous packets, its record, its places in
+/// queues.
+pub const URB_MEMORY: usize = 17 << 10;
+
+/// Bytes that a slot takes at most: a transfer with as many packets in libusb, and the same again in
+/// what libusb makes of it for usbfs while it is in flight.
+pub const SLOT_MEMORY: usize = 32 << 10;
+
+/// Of the buffer memory, one in this many bytes comes on top, to keep account of it: nine for each of
+/// [`BLOCK_LEN_MIN`](usbferry_sys::arena::BLOCK_LEN_MIN).
+pub const ACCOUNT_SHARE: usize = 28;
 
 /// Bytes of the largest URB that is accepted, unless told otherwise.
 pub const URB_LEN_DEFAULT: usize = 16 << 20;
@@ -120,6 +144,7 @@ const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
 const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");
 const _: () = assert!(DRAIN_TIMEOUT.as_secs() < SHUTDOWN_TIMEOUT.as_secs());
+const _: () = assert!(BLOCK_LEN_MIN / ACCOUNT_SHARE >= 9);
 const _: () = assert!(CONTROL_LEN_MAX + 8 <= MEMORY_MIN / MEMORY_RESERVE_SHARE);
 
 /// What one attached device may use.
@@ -135,6 +160,22 @@ pub struct DeviceLimits {
     pub urb_len: usize,
     /// Reset the device when a client is done with it, as the kernel's own server does.
     pub reset_on_release: bool,
+}
+
+impl DeviceLimits {
+    /// Bytes of memory that one attached device takes at most. Together with [`SERVER_MEMORY`], and
+    /// this for each device, that is all that the server has, but for what the system keeps of the
+    /// sockets. It is committed as it is used: few clients ever reach a tenth.
+    #[must_use]
+    pub const fn memory_max(&self) -> usize {
+        let buffers = self.memory + self.device_memory;
+        let urbs = self.urbs + URBS_WAITING_MAX + URBS_REFUSED_MAX;
+        buffers
+            + buffers / ACCOUNT_SHARE
+            + SESSION_MEMORY
+            + urbs * URB_MEMORY
+            + self.urbs * SLOT_MEMORY
+    }
 }
 
 impl Default for DeviceLimits {

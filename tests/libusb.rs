@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use usbferry::limits::{DeviceLimits, SERVER_MEMORY, URBS_DEFAULT, URBS_WAITING_MAX};
 use usbferry_load::client::{AttachError, Client, PATIENCE, Reply};
 use usbferry_load::pdu::{self, Submit};
-use usbferry_load::preload;
+use usbferry_load::{preload, process};
 
 const EPIPE: i32 = -32;
 const ECONNRESET: i32 = -104;
@@ -377,6 +378,33 @@ fn memory_that_is_used_up_delays_and_does_not_fail() {
             number += 1;
         }
     }
+}
+
+#[test]
+fn memory_stays_within_what_limits_state() {
+    // Nothing ends while this runs.
+    let server = Server::start("quota=1024M:delay=600000ms");
+    let mut client = server.attach();
+    client.set_interface(1, 1).unwrap();
+    // Nearly all buffers with data in them, then all slots and all who may wait, with all packets.
+    let data = vec![1; 4 << 20];
+    for _ in 0..14 {
+        client.submit(urb(0x01, data.len()), &data).unwrap();
+    }
+    let descriptors = pdu::descriptors(1024, 8);
+    let pending = URBS_DEFAULT + URBS_WAITING_MAX - 14;
+    for _ in 0..pending {
+        client.submit(Submit { packets: 1024, ..urb(0x85, 1024 * 8) }, &descriptors).unwrap();
+    }
+    // Its answer says that all before it was taken in.
+    client.unlink(0).unwrap();
+    assert!(client.reply().unwrap().is_unlink, "nothing was refused");
+    let peak = process::peak_memory(server.process.id()).expect("this is Linux");
+    let stated = (SERVER_MEMORY + DeviceLimits::default().memory_max()) as u64;
+    assert!(peak <= stated, "{peak} bytes, and limits.rs states {stated}");
+    // Buffers and descriptors: else not all was in use, and this tests nothing.
+    let used = 14 * data.len() + pending * descriptors.len();
+    assert!(peak >= used as u64, "{peak} bytes, and {used} were sent");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Once a device is attached nothing allocates: not the reactor, not the device's worker, not the
-//! simulated device, whatever the client sends, claims or leaves unread.
+//! An attached device takes what `limits` states, and then nothing allocates: not the reactor, not
+//! the device's worker, not the simulated device, whatever the client sends, claims or leaves unread.
 //!
 //! Every allocation of the process counts, except those of the thread that plays the client. So
 //! there is one test in this file and no other: a second one would count as well.
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use support::Server;
 use support::client::{MiniClient, Reply};
 use support::submit::{Submit, setup};
+use usbferry::limits::DeviceLimits;
 use usbferry::usb::sim::loopback::request;
 
 const SOURCE: u8 = 0x81;
@@ -173,7 +174,13 @@ fn nothing_allocates_once_attached() {
         client.set_interface(1, 1);
         client
     };
-    let mut client = attach();
+    let mut client = None;
+    let (_, bytes) = count(|| client = Some(attach()));
+    let mut client = client.expect("it was attached");
+    let stated = DeviceLimits::default().memory_max();
+    assert!(bytes <= stated, "{bytes} bytes for a device, and limits.rs states {stated}");
+    // Else what is counted is not the device's memory.
+    assert!(bytes >= DeviceLimits::default().memory, "{bytes} bytes for a device");
     check_that_it_counts(&server);
     // A thread allocates when it waits for the first time, which on a busy machine may be late.
     support::wait_until("every thread of the server to wait", || {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use usbferry::limits::{DeviceLimits, SERVER_MEMORY};
 use usbferry_load::client::Client;
 use usbferry_load::flow::Flow;
 use usbferry_load::pdu::Submit;
@@ -127,6 +128,13 @@ impl Bench<'_> {
             usages[usize::from(moment == Moment::End)] = process::usage(server.pid());
         })?;
         let memory = process::peak_memory(server.pid());
+        let devices = load.sessions + usize::from(load.stalled);
+        let stated = SERVER_MEMORY + devices * DeviceLimits::default().memory_max();
+        if load.on != On::Ceiling && memory.is_some_and(|bytes| bytes > stated as u64) {
+            return Err(io::Error::other(format!(
+                "{memory:?} bytes, and limits.rs states {stated}"
+            )));
+        }
         drop(stalled);
         for flow in flows {
             self.finish(load, flow)?;
