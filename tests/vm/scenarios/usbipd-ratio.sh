@@ -1,8 +1,8 @@
-# Sticks on xHCI and EHCI through usbferry, through usbferry that looks for work before it sleeps, and
-# through the kernel's own exporter, in turns within one boot: small and large blocks, reads and writes.
-# The data is checked; of the times only the ratio says something, and it is told, not judged: under
-# emulation it is that of the processors' work.
-limit=600
+# Sticks on xHCI and EHCI through the kernel's own exporter and through usbferry: as it comes, looking
+# for work before it sleeps (polling), and without memory mapped from the device (copying). In turns
+# within one boot: small and large blocks, reads and writes. The data is checked; of the times only the
+# ratio says something, and it is told, not judged: under emulation it is that of the processors' work.
+limit=800
 measures=yes
 servers=usbferry
 
@@ -17,7 +17,7 @@ scenario() {
   : > "$state/times"
   for ((round = 1; round <= rounds; round++)); do
     # None is always the first.
-    if ((round % 2)); then which='usbferry usbipd polling'; else which='polling usbipd usbferry'; fi
+    if ((round % 2)); then which='usbferry usbipd polling copying'; else which='copying polling usbipd usbferry'; fi
     for which in $which; do
       measure "$which"
     done
@@ -30,10 +30,12 @@ scenario() {
 # Both sticks through that server, one after the other.
 measure() { # server
   # What lib.sh starts and stops.
-  local server=${1/polling/usbferry}
+  local server=usbferry
   case $1 in
+    usbipd) server=usbipd && serve "$xhci" "$ehci" ;;
+    usbferry) serve "$xhci" "$ehci" ;;
     polling) start_usbferry 3240 --device "$xhci" --device "$ehci" --busy-poll 200us ;;
-    *) serve "$xhci" "$ehci" ;;
+    copying) start_usbferry 3240 --device "$xhci" --device "$ehci" --device-memory 0 ;;
   esac
   attach_and_time "$1" "$xhci" xHCI "$state/xhci.img"
   attach_and_time "$1" "$ehci" EHCI "$state/ehci.img"
