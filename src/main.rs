@@ -28,6 +28,7 @@ const USAGE: u8 = 2;
 const INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
+    usbferry_sys::heap::return_large_blocks();
     let cli = Cli::parse();
     env_logger::Builder::new().parse_filters(&cli.log).format_target(false).init();
     match cli.command {

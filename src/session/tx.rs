@@ -118,11 +118,18 @@ impl TxQueue {
     /// Stages as many replies as there is room for, but stops after one whose URB needs its record
     /// no longer, and returns that.
     pub(crate) fn stage_next(&mut self, urbs: &UrbTable) -> Option<UrbIndex> {
+        // An empty queue starts at its beginning again: going round in all of its room, a few entries
+        // at a time, each would be a miss in the processor's cache.
         if self.segments.is_empty() {
             self.staging.clear();
+            self.segments.clear();
         }
         while self.has_room() {
-            match self.entries.pop_front()? {
+            let Some(entry) = self.entries.pop_front() else {
+                self.entries.clear();
+                return None;
+            };
+            match entry {
                 Entry::Submit(urb) => {
                     if self.stage_submit(urbs, urb) {
                         return Some(urb);

@@ -12,6 +12,7 @@
 //! - [`handle`]: an open device with a libusb context of its own.
 //! - [`transfer`]: asynchronous transfers and their completions.
 //! - [`error`]: libusb's error and status codes.
+//! - [`heap`]: what becomes of memory that is freed.
 //! - [`limit`]: the process's limit of open files.
 //! - [`tcp`]: whether a silent peer is still there.
 //!
@@ -29,6 +30,7 @@ pub mod clock;
 pub mod context;
 pub mod error;
 pub mod handle;
+pub mod heap;
 pub mod limit;
 pub mod tcp;
 pub mod transfer;

@@ -1,0 +1,20 @@
+//! A file of its own, hence a process of its own: nobody else allocates.
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
+
+use std::hint::black_box;
+
+/// Bytes of blocks that the system would have back at once.
+fn mapped() -> usize {
+    // SAFETY: only reads what the allocator counts.
+    unsafe { libc::mallinfo2() }.hblkhd
+}
+
+#[test]
+fn large_blocks_go_back_however_many_were_freed() {
+    usbferry_sys::heap::return_large_blocks();
+    let before = mapped();
+    drop(black_box(vec![1u8; 16 << 20]));
+    assert_eq!(mapped(), before, "it went back");
+    let table = black_box(vec![0u8; 1 << 20]);
+    assert!(mapped() >= before + table.len(), "it was kept and is cleared for the next one");
+}
