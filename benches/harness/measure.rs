@@ -5,7 +5,6 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use usbferry::limits::{DeviceLimits, SERVER_MEMORY};
 use usbferry_load::client::Client;
 use usbferry_load::flow::Flow;
 use usbferry_load::pdu::Submit;
@@ -13,7 +12,7 @@ use usbferry_load::process::{self, Usage};
 use usbferry_load::run::{self, Moment, Outcome};
 use usbferry_load::workload::{Check, Workload};
 
-use super::rows::{On, Row, Run, SESSIONS_MAX};
+use super::rows::{On, Row, Run};
 use super::server::Server;
 use super::settings::{Cores, Settings, pin};
 use super::syscalls::Counter;
@@ -128,9 +127,8 @@ impl Bench<'_> {
             usages[usize::from(moment == Moment::End)] = process::usage(server.pid());
         })?;
         let memory = process::peak_memory(server.pid());
-        // What sessions of other rows left is kept for the next ones.
-        let stated = SERVER_MEMORY + SESSIONS_MAX * DeviceLimits::default().memory_max();
-        if load.on != On::Ceiling && memory.is_some_and(|bytes| bytes > stated as u64) {
+        let stated = server.memory_stated(load.sessions + usize::from(load.stalled)) as u64;
+        if self.settings.serve.is_empty() && memory.is_some_and(|bytes| bytes > stated) {
             return Err(io::Error::other(format!(
                 "the server took {memory:?} bytes, and limits.rs states {stated}"
             )));

@@ -54,9 +54,6 @@ const PACKETS: [(usize, usize); 5] = [(8, 192), (8, 1024), (32, 1024), (32, 3072
 /// Isochronous URBs in flight: drivers keep a few, each of some packets.
 const PACKETS_DEPTH: usize = 8;
 
-/// Sessions at once, at most.
-pub(crate) const SESSIONS_MAX: usize = 64;
-
 /// All rows; `target` says what is asked of a load on one session.
 pub(crate) fn all(target: impl Fn(&Workload) -> Target) -> Vec<Row> {
     let mut rows = Vec::new();
@@ -112,7 +109,7 @@ fn busy_polling() -> Row {
 /// Many sessions against as many on the ceiling, and against one.
 fn many_sessions(workload: Workload) -> Vec<Row> {
     let mut rows = Vec::new();
-    for sessions in [1, 8, SESSIONS_MAX] {
+    for sessions in [1, 8, 64] {
         let many = |on| Run { on, workload, sessions, stalled: false };
         rows.push(Row {
             name: format!("{} d{}, {sessions} sessions", workload.kind, workload.depth),

@@ -1,9 +1,12 @@
 //! The servers that are measured: processes of their own.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+
+use usbferry::limits::{DeviceLimits, SERVER_MEMORY};
 
 /// The argument with which a bench is the ceiling's server instead.
 pub(crate) const CEILING: &str = "--serve-ceiling";
@@ -12,6 +15,8 @@ pub(crate) const CEILING: &str = "--serve-ceiling";
 pub(crate) struct Server {
     process: Child,
     pub(crate) address: String,
+    /// Devices that it had attached at once, at most.
+    devices: Cell<usize>,
 }
 
 impl Server {
@@ -52,11 +57,18 @@ impl Server {
                 eprintln!("{line}");
             }
         });
-        let server = Self { process, address: address.unwrap_or_default() };
+        let server = Self { process, address: address.unwrap_or_default(), devices: Cell::new(0) };
         if server.address.is_empty() {
             return Err(format!("the server does not listen:\n{}", said.join("\n")));
         }
         Ok(server)
+    }
+
+    /// Bytes that it may have taken after so many devices were attached at once, unless it was told
+    /// other limits: what devices had before may be kept for the next ones.
+    pub(crate) fn memory_stated(&self, devices: usize) -> usize {
+        self.devices.set(self.devices.get().max(devices));
+        SERVER_MEMORY + self.devices.get() * DeviceLimits::default().memory_max()
     }
 
     pub(crate) fn pid(&self) -> u32 {
