@@ -79,7 +79,7 @@ pub const URB_MEMORY: usize = 17 << 10;
 pub const SLOT_MEMORY: usize = 32 << 10;
 
 /// Of the buffer memory, one in this many bytes comes on top, to keep account of it: nine for each of
-/// [`BLOCK_LEN_MIN`](usbferry_sys::arena::BLOCK_LEN_MIN).
+/// [`BLOCK_LEN_MIN`].
 pub const ACCOUNT_SHARE: usize = 28;
 
 /// Bytes of the largest URB that is accepted, unless told otherwise.
