@@ -392,6 +392,8 @@ fn stop_finishes_the_pdu_being_written() {
     wait_until("the reply has begun", || client.has_input());
     server.begin_stop();
     wait_stopping(&server);
+    // What is sent by now is not taken up any more, and must not turn the end into a reset.
+    client.submit(&Submit::write(SINK, &[0; 50_000]));
     let ret = client.ret(seqnum);
     assert!(ret.data == pattern(0, LEN as usize));
     let (rest, ending) = client.read_to_end();

@@ -259,6 +259,7 @@ impl<C: Candidate> Connection<C> {
             looks -= 1;
         }
         if self.stopping && self.is_flushed() {
+            self.discard_unread(now);
             return Err(End::Stopping);
         }
         if self.is_device_gone() {
@@ -438,6 +439,17 @@ impl<C: Candidate> Connection<C> {
             }
         }
         Ok(self.readable)
+    }
+
+    /// Says that nothing more comes, and throws away what the client has sent by now, as far as a
+    /// few looks show it, for the reason above: a stop does not wait until a client closes.
+    fn discard_unread(&mut self, now: Instant) {
+        // Its event may be still to come.
+        self.readable = true;
+        let mut looks = LOOKS_PER_TURN;
+        while looks > 0 && matches!(self.serve_finishing(now), Ok(true)) {
+            looks -= 1;
+        }
     }
 
     /// The device is gone and all was said: the client is told so in good order, while the device
