@@ -112,11 +112,8 @@ impl Server {
 
     /// Waits until the log has a line.
     fn wait_for(&self, line: &str) {
-        let begun = Instant::now();
-        while !self.log().iter().any(|logged| logged == line) {
-            assert!(begun.elapsed() < PATIENCE, "no “{line}” in {:?}", self.log());
-            thread::sleep(Duration::from_millis(5));
-        }
+        let is_logged = || self.log().iter().any(|logged| logged == line);
+        wait_until(is_logged, || format!("no “{line}” in {:?}", self.log()));
     }
 
     /// Whether the kernel's driver has an interface.
@@ -150,6 +147,15 @@ impl Drop for Server {
             let status = status.expect("the server ends when it is told to");
             assert!(status.success(), "the server ended with {status}");
         }
+    }
+}
+
+/// Waits for something, and fails with an explanation if it does not come about.
+fn wait_until(condition: impl Fn() -> bool, explain: impl Fn() -> String) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "{}", explain());
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -355,11 +361,7 @@ fn memory_that_is_used_up_delays_and_does_not_fail() {
     // Interrupts, which nothing paces; they end when they are given up, so that memory is used up
     // whatever the speed of the machine.
     let silent: Vec<u32> = (0..24).map(|_| client.submit(urb(0x84, len), &[]).unwrap()).collect();
-    let begun = Instant::now();
-    while server.counted(NO_MEMORY) == 0 {
-        assert!(begun.elapsed() < PATIENCE, "there is still memory");
-        thread::sleep(Duration::from_millis(1));
-    }
+    wait_until(|| server.counted(NO_MEMORY) > 0, || "there is still memory".to_owned());
     for _ in 0..32 {
         client.submit(urb(0x81, len), &[]).unwrap();
     }
