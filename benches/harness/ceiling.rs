@@ -39,6 +39,8 @@ const LISTENER: Token = Token(usize::MAX);
 pub(crate) fn serve(send_buffer: Option<usize>) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    // Its clients inherit it.
+    prepare_socket(&listener, usbferry::limits::PEER_TIMEOUT_DEFAULT, SocketBuffer::System);
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     eprintln!("listening on {}", listener.local_addr()?);
     let mut events = Events::with_capacity(1024);
@@ -92,7 +94,6 @@ fn accept(
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
-        prepare_socket(&stream, usbferry::limits::PEER_TIMEOUT_DEFAULT, SocketBuffer::System);
         if let Some(bytes) = send_buffer {
             SockRef::from(&stream).set_send_buffer_size(bytes)?;
         }

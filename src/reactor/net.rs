@@ -60,12 +60,72 @@ const SEND_BUFFER_NEAR: usize = 256 * 1024;
 
 /// Prepares the socket of a client that has a device.
 pub(super) fn prepare_attached(stream: &TcpStream, buffer: SocketBuffer) {
-    let is_near = || tcp::round_trip(stream.as_fd()).is_some_and(|time| time < NEAR);
-    if buffer == SocketBuffer::ByDistance
-        && is_near()
-        && let Err(error) = SockRef::from(stream).set_send_buffer_size(SEND_BUFFER_NEAR)
-    {
-        log::debug!("a socket's send buffer stays as it is: {error}");
+    let socket = SockRef::from(stream);
+    let is_near = tcp::round_trip(stream.as_fd()).is_some_and(|time| time < NEAR);
+    let result = match buffer {
+        _ if !is_near => congestion::use_systems(&socket),
+        SocketBuffer::ByDistance => socket.set_send_buffer_size(SEND_BUFFER_NEAR),
+        SocketBuffer::System | SocketBuffer::Bytes(_) => Ok(()),
+    };
+    if let Err(error) = result {
+        log::debug!("a socket stays as it is: {error}");
+    }
+}
+
+/// How fast a socket sends. BBR, where an administrator made it the system's choice, releases what it
+/// sends by timers. That pays over a long line; over a short one the timers cost more than sending
+/// does, and whenever it probes the line throughput falls to a third (measured: docs/performance.md).
+/// A socket that once was paced stays so whatever it is set to later (`bbr_init` of
+/// `net/ipv4/tcp_bbr.c` marks it, nothing unmarks it), so listeners are set to what does not pace, and
+/// clients far away back to the system's choice.
+#[cfg(target_os = "linux")]
+mod congestion {
+    use std::io;
+
+    use socket2::{Domain, SockRef, Socket, Type};
+
+    /// What sends as soon as the window allows.
+    const UNPACED: [&[u8]; 2] = [b"cubic", b"reno"];
+
+    /// Of these the one that every Linux has and every user may choose.
+    const ALWAYS_THERE: &[u8] = b"reno";
+
+    /// Has a listener's clients send as soon as they may, if they would not anyway.
+    pub(super) fn use_unpaced(listener: &SockRef<'_>) -> io::Result<()> {
+        if UNPACED.contains(&name_of(listener)?.as_slice()) {
+            return Ok(());
+        }
+        listener.set_tcp_congestion(ALWAYS_THERE)
+    }
+
+    /// Has a client's socket send as the system's others do.
+    pub(super) fn use_systems(socket: &SockRef<'_>) -> io::Result<()> {
+        let other = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let systems = name_of(&SockRef::from(&other))?;
+        if name_of(socket)? == systems { Ok(()) } else { socket.set_tcp_congestion(&systems) }
+    }
+
+    /// The system gives it in a field of zeros.
+    pub(super) fn name_of(socket: &SockRef<'_>) -> io::Result<Vec<u8>> {
+        let mut name = socket.tcp_congestion()?;
+        name.retain(|&byte| byte != 0);
+        Ok(name)
+    }
+}
+
+/// macOS has no choice of it for a socket.
+#[cfg(not(target_os = "linux"))]
+mod congestion {
+    use std::io;
+
+    use socket2::SockRef;
+
+    pub(super) fn use_unpaced(_listener: &SockRef<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn use_systems(_socket: &SockRef<'_>) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -84,7 +144,11 @@ pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: SocketBuffer)
         .with_time(silence)
         .with_interval(interval)
         .with_retries(KEEPALIVE_PROBES);
-    let mut results = vec![socket.set_tcp_nodelay(true), socket.set_tcp_keepalive(&keepalive)];
+    let mut results = vec![
+        socket.set_tcp_nodelay(true),
+        socket.set_tcp_keepalive(&keepalive),
+        congestion::use_unpaced(&socket),
+    ];
     #[cfg(target_os = "linux")]
     results.push(socket.set_tcp_user_timeout(Some(peer_timeout)));
     if let SocketBuffer::Bytes(buffer) = buffer {
@@ -117,5 +181,20 @@ mod tests {
         // The kernel doubles what is asked for.
         assert_eq!(socket.send_buffer_size().unwrap(), 200_000);
         assert_eq!(socket.recv_buffer_size().unwrap(), 200_000);
+    }
+
+    #[test]
+    fn near_clients_are_not_paced_and_far_ones_have_the_systems_choice() {
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let systems = congestion::name_of(&SockRef::from(&listener)).unwrap();
+        prepare(&listener, Duration::from_secs(15), SocketBuffer::ByDistance);
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        prepare_attached(&accepted, SocketBuffer::ByDistance);
+        let socket = SockRef::from(&accepted);
+        let near = congestion::name_of(&socket).unwrap();
+        assert!(near == b"cubic" || near == b"reno", "{}", near.escape_ascii());
+        congestion::use_systems(&socket).unwrap();
+        assert_eq!(congestion::name_of(&socket).unwrap(), systems);
     }
 }

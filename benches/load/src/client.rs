@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::pdu::{self, DESCRIPTOR_LEN, HEADER_LEN, Submit};
 
@@ -80,7 +80,7 @@ impl Client {
     /// # Errors
     /// See [`AttachError`].
     pub fn attach(server: impl ToSocketAddrs, busid: &str) -> Result<Self, AttachError> {
-        let mut stream = TcpStream::connect(server)?;
+        let mut stream = connect(server)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -252,4 +252,26 @@ impl Client {
             _ => Err(io::Error::other(format!("no counters: status {}", reply.status))),
         }
     }
+}
+
+/// Connects to the first address of a server that answers.
+fn connect(server: impl ToSocketAddrs) -> io::Result<TcpStream> {
+    let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the server has no address"));
+    for address in server.to_socket_addrs()? {
+        result = connect_to(address);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Where the system's choice is BBR, what is sent waits for timers: they would be measured instead
+    // of the server.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_congestion(b"reno")?;
+    socket.connect(&address.into())?;
+    Ok(socket.into())
 }
