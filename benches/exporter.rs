@@ -29,7 +29,7 @@ fn bench(settings: &Settings) -> Result<(), String> {
         settings,
         usbferry: Server::usbferry(&arguments, &[])?,
         busy_polling: Server::usbferry(&busy, &[])?,
-        ceiling: Server::ceiling(settings.ceiling_buffer)?,
+        ceiling: Server::ceiling()?,
         check: Check::Counter,
         usbfs: None,
         scratch: settings::results()?,

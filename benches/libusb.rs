@@ -89,7 +89,7 @@ mod linux {
             settings,
             usbferry: Server::usbferry(&arguments, &tree.environment(&library))?,
             busy_polling: Server::usbferry(&busy, &busy_tree.environment(&library))?,
-            ceiling: Server::ceiling(settings.ceiling_buffer)?,
+            ceiling: Server::ceiling()?,
             check: Check::Counter,
             usbfs: Some(&tree),
             scratch: scratch.clone(),

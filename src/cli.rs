@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::limits::{self, DeviceLimits};
-use crate::reactor::{Listen, Settings, SocketBuffer, TakeOver};
+use crate::reactor::{Listen, Settings, TakeOver};
 use crate::rules::{Allowed, DeviceSpec, Selection};
 use crate::usb::sim::spec::Spec;
 
@@ -129,9 +129,9 @@ struct Tuning {
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
     urb_size: usize,
 
-    /// Bytes of each connection's send and receive buffer; 0 leaves them to the system, which
-    /// grows them to what the network needs. Without this, clients less than a millisecond away
-    /// have a small send buffer that stays in the processor's cache, others the system's choice
+    /// Bytes of each connection's send and receive buffer. Without this the system grows them to
+    /// what the network needs, and nothing is faster; a number bounds what a client that does not
+    /// read can hold of the system's memory
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     socket_buffer: Option<usize>,
 
@@ -187,11 +187,7 @@ impl Serve {
                 urb_len: tuning.urb_size,
                 reset_on_release: self.reset_on_release,
             },
-            socket_buffer: match tuning.socket_buffer {
-                None => SocketBuffer::ByDistance,
-                Some(0) => SocketBuffer::System,
-                Some(bytes) => SocketBuffer::Bytes(bytes),
-            },
+            socket_buffer: tuning.socket_buffer,
             busy_poll: tuning.busy_poll,
             peer_timeout: self.peer_timeout,
             takeover: self.takeover,

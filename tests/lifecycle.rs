@@ -11,7 +11,6 @@ use support::client::{
 };
 use support::submit::{Submit, setup};
 use support::{Server, pattern, wait_until};
-use usbferry::reactor::SocketBuffer;
 use usbferry::usb::sim::loopback::request;
 
 const SOURCE: u8 = 0x81;
@@ -382,9 +381,8 @@ fn stop_with_clients() {
 #[test]
 fn stop_finishes_the_pdu_being_written() {
     const LEN: u32 = 16 << 20;
-    let mut server = Server::start_with("loopback", |settings| {
-        settings.socket_buffer = SocketBuffer::Bytes(64 << 10)
-    });
+    let mut server =
+        Server::start_with("loopback", |settings| settings.socket_buffer = Some(64 << 10));
     let mut client = server.attach();
     let seqnum = client.submit(&Submit::read(SOURCE, LEN));
     // One more that has ended, and whose reply may be begun by then or not.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use support::client::{DEVLIST, ECONNRESET, MiniClient, import_bytes, word};
 use support::submit::Submit;
 use support::{Server, wait_until};
-use usbferry::reactor::{SocketBuffer, TakeOver};
+use usbferry::reactor::TakeOver;
 use usbferry::usb::sim::loopback::request;
 
 const SOURCE: u8 = 0x81;
@@ -49,7 +49,7 @@ fn takeover_ends_the_old_session_and_gives_the_device_on() {
 fn a_client_that_accepts_no_byte_is_dropped() {
     let server = Server::start_with("loopback:count=2", |settings| {
         settings.peer_timeout = Duration::from_millis(300);
-        settings.socket_buffer = SocketBuffer::Bytes(4096);
+        settings.socket_buffer = Some(4096);
     });
     let mut stalled = server.attach();
     for _ in 0..40 {
@@ -69,7 +69,7 @@ fn a_client_that_accepts_no_byte_is_dropped() {
 fn a_slow_reader_is_not_a_stalled_one() {
     let server = Server::start_with("loopback", |settings| {
         settings.peer_timeout = Duration::from_millis(200);
-        settings.socket_buffer = SocketBuffer::Bytes(4096);
+        settings.socket_buffer = Some(4096);
     });
     let mut client = server.attach();
     let len = 1 << 20;

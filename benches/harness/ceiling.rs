@@ -1,7 +1,7 @@
 //! The least USB/IP server there can be: the loop and the sockets of usbferry, and replies that
 //! were made beforehand. No devices, no state of URBs, no errors. What it receives goes over and
-//! over into the same memory, what it sends comes from it, and its send buffer is the best one for
-//! this machine: what it reaches is what sockets and this way of waiting allow.
+//! over into the same memory, what it sends comes from it: what it reaches is what sockets and this
+//! way of waiting allow.
 //!
 //! It believes what clients send, so it is for this bench's own client only.
 
@@ -11,8 +11,7 @@ use std::net::Ipv4Addr;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use socket2::SockRef;
-use usbferry::reactor::{SocketBuffer, prepare_socket};
+use usbferry::reactor::prepare_socket;
 use usbferry_load::pdu::{self, DESCRIPTOR_LEN, HEADER_LEN, SEQNUM};
 
 /// Bytes read at once: as many as stay in a processor's cache. Payloads go nowhere.
@@ -36,11 +35,11 @@ const PAYLOAD_MAX: usize = 2 << 20;
 const LISTENER: Token = Token(usize::MAX);
 
 /// Serves until the process is killed; says first where.
-pub(crate) fn serve(send_buffer: Option<usize>) -> io::Result<()> {
+pub(crate) fn serve() -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into())?;
     // Its clients inherit it.
-    prepare_socket(&listener, usbferry::limits::PEER_TIMEOUT_DEFAULT, SocketBuffer::System);
+    prepare_socket(&listener, usbferry::limits::PEER_TIMEOUT_DEFAULT, None);
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     eprintln!("listening on {}", listener.local_addr()?);
     let mut events = Events::with_capacity(1024);
@@ -55,7 +54,7 @@ pub(crate) fn serve(send_buffer: Option<usize>) -> io::Result<()> {
         }
         for event in &events {
             if event.token() == LISTENER {
-                accept(&listener, &poll, &mut links, send_buffer)?;
+                accept(&listener, &poll, &mut links)?;
                 continue;
             }
             let index = event.token().0;
@@ -82,21 +81,13 @@ pub(crate) fn serve(send_buffer: Option<usize>) -> io::Result<()> {
     }
 }
 
-fn accept(
-    listener: &TcpListener,
-    poll: &Poll,
-    links: &mut Vec<Option<Link>>,
-    send_buffer: Option<usize>,
-) -> io::Result<()> {
+fn accept(listener: &TcpListener, poll: &Poll, links: &mut Vec<Option<Link>>) -> io::Result<()> {
     loop {
         let mut stream = match listener.accept() {
             Ok((stream, _)) => stream,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
-        if let Some(bytes) = send_buffer {
-            SockRef::from(&stream).set_send_buffer_size(bytes)?;
-        }
         let index = links.iter().position(Option::is_none).unwrap_or(links.len());
         let interest = Interest::READABLE | Interest::WRITABLE;
         poll.registry().register(&mut stream, Token(index), interest)?;

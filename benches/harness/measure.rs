@@ -149,9 +149,6 @@ impl Bench<'_> {
             client.set_interface(1, 1)?;
         }
         client.clear_counters()?;
-        if let Some(bytes) = self.settings.client_buffer {
-            client.set_send_buffer(bytes)?;
-        }
         let check = if load.on == On::Ceiling { Check::Length } else { self.check };
         Flow::new(client, load.workload, check)
     }

@@ -26,9 +26,7 @@ use settings::Settings;
 pub(crate) fn main(bench: impl FnOnce(&Settings) -> Result<(), String>) -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let result = if arguments.next().is_some_and(|argument| argument == server::CEILING) {
-        let buffer = arguments.next().and_then(|bytes| bytes.parse().ok());
-        let buffer = buffer.filter(|&bytes: &usize| bytes > 0);
-        ceiling::serve(buffer).map_err(|error| error.to_string())
+        ceiling::serve().map_err(|error| error.to_string())
     } else {
         bench(&Settings::read())
     };
@@ -44,16 +42,11 @@ pub(crate) fn main(bench: impl FnOnce(&Settings) -> Result<(), String>) -> ExitC
 /// Measures all rows that are selected, prints them as they come, and writes them down.
 pub(crate) fn measure(name: &str, bench: &Bench<'_>, rows: &[Row]) -> Result<(), String> {
     let settings = bench.settings;
-    let buffer = |bytes: Option<usize>| {
-        bytes.map_or_else(|| "the system's".to_owned(), |bytes| bytes.to_string())
-    };
     let how = format!(
-        "{} pairs of {} ms, cores {:?}, the ceiling's {}, the client's {}",
+        "{} pairs of {} ms, cores {:?}",
         settings.pairs,
         settings.plan.time.as_millis(),
         settings.cores,
-        buffer(settings.ceiling_buffer),
-        buffer(settings.client_buffer),
     );
     println!("{name}: {how}\n{}", report::head());
     let mut all = Vec::new();

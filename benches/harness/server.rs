@@ -32,10 +32,10 @@ impl Server {
     }
 
     /// The least server there can be.
-    pub(crate) fn ceiling(send_buffer: Option<usize>) -> Result<Self, String> {
+    pub(crate) fn ceiling() -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
-        command.arg(CEILING).arg(send_buffer.unwrap_or(0).to_string());
+        command.arg(CEILING);
         Self::start(command)
     }
 

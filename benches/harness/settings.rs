@@ -28,17 +28,9 @@ pub(crate) struct Settings {
     pub(crate) pairs: usize,
     pub(crate) plan: Plan,
     pub(crate) cores: Cores,
-    /// The ceiling's send buffer. On loopback what is queued must stay in the cache: the system's
-    /// choice grows until it does not, and a ceiling with that would be none.
-    pub(crate) ceiling_buffer: Option<usize>,
-    /// The load generator's send buffer.
-    pub(crate) client_buffer: Option<usize>,
     /// More arguments for `usbferry serve`.
     pub(crate) serve: Vec<String>,
 }
-
-/// The best of those tried, for whatever length of URBs.
-const CEILING_BUFFER: usize = 512 << 10;
 
 const HELP: &str = "\
 options, behind `cargo bench --bench NAME --`:
@@ -47,8 +39,6 @@ options, behind `cargo bench --bench NAME --`:
   --pairs N              measurements of each row and of what it is compared with (5)
   --milliseconds N       length of one (250)
   --cores one|two|any    client and server on one processor, on two, or anywhere (one)
-  --ceiling-buffer BYTES the ceiling's send buffer; 0 leaves this and the next to the system (524288)
-  --client-buffer BYTES  the load generator's send buffer (0)
   --serve ARGUMENT       one more argument for usbferry serve; may be repeated";
 
 impl Settings {
@@ -60,8 +50,6 @@ impl Settings {
             pairs: 5,
             plan: Plan { warm_up: Duration::from_millis(60), time: Duration::from_millis(250) },
             cores: Cores::One,
-            ceiling_buffer: Some(CEILING_BUFFER),
-            client_buffer: None,
             serve: Vec::new(),
         };
         let mut arguments = std::env::args().skip(1);
@@ -89,8 +77,6 @@ impl Settings {
                 self.plan.time = Duration::from_millis(rest.next()?.parse().ok()?);
             }
             "--cores" => self.cores = parse_cores(&rest.next()?)?,
-            "--ceiling-buffer" => self.ceiling_buffer = parse_buffer(&rest.next()?)?,
-            "--client-buffer" => self.client_buffer = parse_buffer(&rest.next()?)?,
             "--serve" => self.serve.push(rest.next()?),
             filter if !filter.starts_with('-') => filter.clone_into(&mut self.filter),
             _ => return None,
@@ -111,12 +97,6 @@ fn parse_cores(text: &str) -> Option<Cores> {
         "any" => Some(Cores::Any),
         _ => None,
     }
-}
-
-/// Bytes, where zero stands for the system's choice.
-fn parse_buffer(text: &str) -> Option<Option<usize>> {
-    let bytes = text.parse().ok()?;
-    Some(Some(bytes).filter(|&bytes: &usize| bytes > 0))
 }
 
 /// Binds a process to a processor. False when that can't be done here; measuring goes on.

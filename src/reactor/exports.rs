@@ -202,7 +202,7 @@ impl<B: Backend> Reactor<B> {
         );
         connection.answer(|out| op::emit_import(Ok(&device), out));
         if let Some(stream) = &connection.stream {
-            net::prepare_attached(stream, self.settings.socket_buffer);
+            net::prepare_attached(stream);
         }
         connection.stage = Stage::Attached(Box::new(session));
         self.attached.push(key);

@@ -48,7 +48,7 @@ use crate::worker::{Done, Inbox, Owner, Scanner};
 use complaints::Complaints;
 use connection::{Connection, Stage};
 use exports::Scans;
-pub use net::{SocketBuffer, prepare as prepare_socket};
+pub use net::prepare as prepare_socket;
 pub use stop::StopHandle;
 use stop::StopSource;
 pub use takeover::TakeOver;
@@ -87,8 +87,8 @@ pub struct Settings {
     pub selection: Selection,
     /// What each attached device may use.
     pub limits: DeviceLimits,
-    /// How large the buffers of clients' sockets are.
-    pub socket_buffer: SocketBuffer,
+    /// Bytes of each buffer of a client's socket; the system's choice unless it is set.
+    pub socket_buffer: Option<usize>,
     /// How long to look again and again before sleeping.
     pub busy_poll: Duration,
     /// How long a client may show no sign of life, or accept no byte.
@@ -107,7 +107,7 @@ impl Default for Settings {
             allowed: Allowed::default(),
             selection: Selection::default(),
             limits: DeviceLimits::default(),
-            socket_buffer: SocketBuffer::default(),
+            socket_buffer: None,
             busy_poll: Duration::ZERO,
             peer_timeout: PEER_TIMEOUT_DEFAULT,
             takeover: TakeOver::default(),

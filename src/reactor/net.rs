@@ -37,38 +37,14 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
-/// How large the buffers of clients' sockets are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum SocketBuffer {
-    /// The system's choice for a client far away, which grows to what the network needs; for one
-    /// that is near, a send buffer small enough to stay in the processor's cache.
-    #[default]
-    ByDistance,
-    /// The system's choice.
-    System,
-    /// So many bytes, to send and to receive.
-    Bytes(usize),
-}
-
 /// A round trip that is shorter makes a client a near one.
 const NEAR: Duration = Duration::from_millis(1);
 
-/// Bytes of the send buffer for a client that is near. Linux doubles it, and then it fills ten
-/// gigabits a second over [`NEAR`] nearly half. What is queued beyond the cache costs several times
-/// as much to write and to read: the benchmark chose this size.
-const SEND_BUFFER_NEAR: usize = 256 * 1024;
-
 /// Prepares the socket of a client that has a device.
-pub(super) fn prepare_attached(stream: &TcpStream, buffer: SocketBuffer) {
-    let socket = SockRef::from(stream);
+pub(super) fn prepare_attached(stream: &TcpStream) {
     let is_near = tcp::round_trip(stream.as_fd()).is_some_and(|time| time < NEAR);
-    let result = match buffer {
-        _ if !is_near => congestion::use_systems(&socket),
-        SocketBuffer::ByDistance => socket.set_send_buffer_size(SEND_BUFFER_NEAR),
-        SocketBuffer::System | SocketBuffer::Bytes(_) => Ok(()),
-    };
-    if let Err(error) = result {
-        log::debug!("a socket stays as it is: {error}");
+    if !is_near && let Err(error) = congestion::use_systems(&SockRef::from(stream)) {
+        log::debug!("a socket is not paced as the system's others are: {error}");
     }
 }
 
@@ -134,9 +110,9 @@ mod congestion {
 pub(super) const INHERITS: bool = cfg!(target_os = "linux");
 
 /// Prepares a client's socket, or a listener whose clients inherit it: a client is gone when it shows
-/// no sign of life for `peer_timeout`, at least three seconds. One whose socket refuses an option is
-/// served all the same. Public for the benchmarks, whose least server must have the same sockets.
-pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: SocketBuffer) {
+/// no sign of life for `peer_timeout`, at least three seconds. Its buffers have `buffer` bytes each,
+/// or what the system chooses. One whose socket refuses an option is served all the same. Public for the benchmarks, whose least server must have the same sockets.
+pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: Option<usize>) {
     let socket = SockRef::from(socket);
     let silence = (peer_timeout / 3).max(SECOND);
     let interval = (peer_timeout.saturating_sub(silence) / KEEPALIVE_PROBES).max(SECOND);
@@ -151,7 +127,7 @@ pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: SocketBuffer)
     ];
     #[cfg(target_os = "linux")]
     results.push(socket.set_tcp_user_timeout(Some(peer_timeout)));
-    if let SocketBuffer::Bytes(buffer) = buffer {
+    if let Some(buffer) = buffer {
         results.push(socket.set_send_buffer_size(buffer));
         results.push(socket.set_recv_buffer_size(buffer));
     }
@@ -169,7 +145,7 @@ mod tests {
     fn clients_inherit_what_their_listener_is_set_to() {
         const { assert!(INHERITS) };
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        prepare(&listener, Duration::from_secs(15), SocketBuffer::Bytes(100_000));
+        prepare(&listener, Duration::from_secs(15), Some(100_000));
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         let socket = SockRef::from(&accepted);
@@ -187,10 +163,10 @@ mod tests {
     fn near_clients_are_not_paced_and_far_ones_have_the_systems_choice() {
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let systems = congestion::name_of(&SockRef::from(&listener)).unwrap();
-        prepare(&listener, Duration::from_secs(15), SocketBuffer::ByDistance);
+        prepare(&listener, Duration::from_secs(15), None);
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
-        prepare_attached(&accepted, SocketBuffer::ByDistance);
+        prepare_attached(&accepted);
         let socket = SockRef::from(&accepted);
         let near = congestion::name_of(&socket).unwrap();
         assert!(near == b"cubic" || near == b"reno", "{}", near.escape_ascii());

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use crate::pdu::{self, DESCRIPTOR_LEN, HEADER_LEN, Submit};
 
@@ -98,14 +98,6 @@ impl Client {
         let (bus, device) = (pdu::word(&reply, 2 + 72), pdu::word(&reply, 2 + 73));
         let devid = bus << 16 | device;
         Ok(Self { stream, devid, next_seqnum: 1, in_flight: HashMap::new() })
-    }
-
-    /// Sets the connection's send buffer, in bytes, where the system's choice is not wanted.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn set_send_buffer(&self, bytes: usize) -> io::Result<()> {
-        SockRef::from(&self.stream).set_send_buffer_size(bytes)
     }
 
     /// Attaches a device that may still be on its way back from the client before.
