@@ -35,8 +35,8 @@ const READ_AMONG_OTHERS: usize = 256 << 10;
 /// Reads of one turn where what comes is thrown away.
 const READS_PER_TURN: usize = 16;
 
-/// Looks at a device in one turn that asks for more as fast as it answers: some megabytes.
-const LOOKS_PER_TURN: usize = 16;
+/// Looks for what a client still sends when the server stops.
+const LOOKS_AT_STOP: usize = 16;
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -252,12 +252,6 @@ impl<C: Candidate> Connection<C> {
             read += len;
         }
         self.flush(now)?;
-        let mut looks = LOOKS_PER_TURN;
-        while looks > 0 && self.is_paced() {
-            self.reap(now);
-            self.flush(now)?;
-            looks -= 1;
-        }
         if self.stopping && self.is_flushed() {
             self.discard_unread(now);
             return Err(End::Stopping);
@@ -267,7 +261,7 @@ impl<C: Candidate> Connection<C> {
         } else if !self.stopping {
             self.watch_for_stall(self.written != unwritten, now + peer_timeout);
         }
-        Ok(read >= budget || looks == 0 || self.device_ready || self.may_read())
+        Ok(read >= budget || self.device_ready || self.may_read())
     }
 
     /// Whether there may be input that can be taken: writing replies has made room for it, and the
@@ -339,15 +333,11 @@ impl<C: Candidate> Connection<C> {
         matches!(&self.stage, Stage::Attached(session) if session.is_taking_long_payloads())
     }
 
-    fn is_paced(&self) -> bool {
-        matches!(&self.stage, Stage::Attached(session) if session.is_paced())
-    }
-
     /// Collects what has ended, if anything may have.
     fn reap(&mut self, now: Instant) {
         let Stage::Attached(session) = &mut self.stage else { return };
         let due = session.next_deadline().is_some_and(|at| at <= now);
-        if self.device_ready || session.is_paced() || due {
+        if self.device_ready || due {
             self.device_ready = session.reap(now);
         }
     }
@@ -446,7 +436,7 @@ impl<C: Candidate> Connection<C> {
     fn discard_unread(&mut self, now: Instant) {
         // Its event may be still to come.
         self.readable = true;
-        let mut looks = LOOKS_PER_TURN;
+        let mut looks = LOOKS_AT_STOP;
         while looks > 0 && matches!(self.serve_finishing(now), Ok(true)) {
             looks -= 1;
         }

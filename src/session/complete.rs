@@ -109,15 +109,10 @@ impl<P: Port> Session<P> {
     pub(super) fn queue_reply(&mut self, urb: UrbIndex) {
         let record = self.urbs.get_mut(urb);
         record.state = UrbState::Replying;
-        let payload = match record.direction {
-            Direction::In => record.actual_length as usize,
-            Direction::Out => 0,
-        };
-        if payload == 0
-            && let Some(block) = record.block.take()
-        {
+        let has_data = record.direction == Direction::In && record.actual_length > 0;
+        if !has_data && let Some(block) = record.block.take() {
             self.memory.free(block);
         }
-        self.tx.push_submit(urb, payload);
+        self.tx.push_submit(urb);
     }
 }

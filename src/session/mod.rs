@@ -184,10 +184,6 @@ pub(crate) struct Session<P: Port> {
     seqnums_grow: bool,
     /// UNLINKs that may have overtaken their SUBMITs.
     early_unlinks: Vec<EarlyUnlink>,
-    /// Bytes that were asked of the device since it was last looked at what has ended.
-    asked: usize,
-    /// URBs wait until it is looked again.
-    paced: bool,
     /// Slots that ended, while they are looked at.
     completed: Vec<u32>,
     /// A call said that the device is gone, which is acted on when the input at hand is done with.
@@ -234,8 +230,6 @@ impl<P: Port> Session<P> {
             newest_seqnum: None,
             seqnums_grow: true,
             early_unlinks: Vec::with_capacity(EARLY_UNLINKS_MAX),
-            asked: 0,
-            paced: false,
             completed: Vec::with_capacity(slots),
             lost: false,
             gone: false,
@@ -365,15 +359,8 @@ impl<P: Port> Session<P> {
         self.completed = completed;
         self.lost |= reaped.gone;
         self.settle(now);
-        (self.asked, self.paced) = (0, false);
         self.submit_waiting(now);
         reaped.more
-    }
-
-    /// Whether [`Self::reap`] is to be called, after what there is was written, because URBs wait
-    /// for it.
-    pub(crate) const fn is_paced(&self) -> bool {
-        self.paced && self.port.is_some()
     }
 
     /// A descriptor of the device says that it was hung up.

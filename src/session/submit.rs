@@ -24,15 +24,6 @@ use crate::wire::setup::{SETUP_LEN, Setup};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress, TransferType, flags};
 
-/// Bytes that are asked of a device before it is looked at what has ended: a quarter of a
-/// processor's second cache. The bench chose it: with less a write carries too little, with more
-/// buffers get cold.
-const ASKED_MAX: usize = 512 * 1024;
-
-/// Bytes of replies behind which the socket is, beyond what its own buffer holds, from which on bulk
-/// endpoints are asked for no more: the network is what is slow.
-const BACKLOG_MAX: usize = 128 * 1024;
-
 /// What became of an attempt to hand a URB to the device.
 enum Attempt {
     /// It is with the device, or has ended.
@@ -329,9 +320,6 @@ impl<P: Port> Session<P> {
         if self.port.is_none() || self.free_transfers.len() <= slots_kept {
             return Attempt::MustWait;
         }
-        if self.must_be_paced(urb) {
-            return Attempt::MustWait;
-        }
         let Some(length) = self.prepare(urb) else {
             self.finish(urb, Status::EINVAL, 0);
             return Attempt::Settled;
@@ -340,24 +328,6 @@ impl<P: Port> Session<P> {
             return self.wait_for_memory(urb);
         }
         self.submit(urb, length, now)
-    }
-
-    /// Whether a URB would only spread data over more memory than stays in the processor's cache:
-    /// buffers are used again as soon as they are written, the one freed last first, so that few
-    /// that are warm do where replies go out as fast as the device has data. Isochronous URBs never
-    /// wait for the socket: their time would pass.
-    fn must_be_paced(&mut self, urb: UrbIndex) -> bool {
-        let record = self.urbs.get(urb);
-        if record.direction == Direction::Out {
-            return false;
-        }
-        let length = record.submit.transfer_buffer_length as usize;
-        if self.asked > 0 && self.asked + length > ASKED_MAX {
-            self.paced = true;
-            return true;
-        }
-        let behind = self.tx.backlog() >= BACKLOG_MAX;
-        behind && record.transfer_type == TransferType::Bulk
     }
 
     /// The bytes of a URB's transfer, and its OUT packets joined; `None` when its packets do not
@@ -432,7 +402,6 @@ impl<P: Port> Session<P> {
         match port.submit(transfer, &submission, block, now) {
             Ok(()) => {
                 self.no_memory = None;
-                self.asked += if out { 0 } else { length };
                 let record = self.urbs.get_mut(urb);
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
                 self.owners[slot as usize] = urb;

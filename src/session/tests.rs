@@ -521,37 +521,6 @@ fn more_urbs_than_can_wait_are_refused_and_the_stream_goes_on() {
 }
 
 #[test]
-fn bulk_data_is_asked_for_as_fast_as_it_goes_out() {
-    const LEN: u32 = 64 << 10;
-    let mut rig = Rig::new();
-    for seqnum in 0..12 {
-        rig.submit(seqnum, 0x82, LEN);
-    }
-    assert_eq!(rig.port().submitted.len(), 8, "half a megabyte");
-    assert!(rig.session.is_paced());
-    // What was asked for is not there at once: nothing is waited for.
-    rig.session.reap(rig.now);
-    assert_eq!(rig.port().submitted.len(), 12);
-    assert!(!rig.session.is_paced());
-    // A client that reads too little of it: no more is asked for until it does.
-    for slot in 0..3 {
-        let slot = rig.port().submitted[slot].slot;
-        rig.end(slot, Status::OK, &vec![7; LEN as usize]);
-    }
-    rig.submit(12, 0x82, LEN);
-    assert_eq!(rig.port().submitted.len(), 12);
-    assert!(!rig.session.is_paced(), "looking at the device does not help");
-    rig.send(&Command::Submit(submit(13, 0x01, 1)), &[1]);
-    assert_eq!(rig.port().submitted.len(), 13, "what brings data is not kept waiting");
-    for seqnum in 0..3 {
-        rig.expect_submit(seqnum, Status::OK, LEN);
-        rig.take_bytes(LEN as usize);
-    }
-    assert_eq!(rig.port().submitted.len(), 14);
-    rig.finish();
-}
-
-#[test]
 fn memory_used_up_makes_urbs_wait_and_out_data_is_refused() {
     let mut rig = Rig::new();
     for seqnum in 0..4 {

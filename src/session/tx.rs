@@ -68,8 +68,6 @@ pub(crate) struct TxQueue {
     entries: VecDeque<Entry>,
     /// RET_UNLINKs among the entries.
     unlinks: usize,
-    /// Bytes of payload that are still in the buffers of their URBs.
-    backlog: usize,
     staging: Vec<u8>,
     segments: VecDeque<Segment>,
 }
@@ -82,7 +80,6 @@ impl TxQueue {
             // some that pass the bound below.
             entries: VecDeque::with_capacity(2 * urbs + 2 * UNLINK_REPLIES_MAX + URBS_REFUSED_MAX),
             unlinks: 0,
-            backlog: 0,
             staging: Vec::with_capacity(STAGING_LEN),
             segments: VecDeque::with_capacity(SEGMENTS_MAX),
         }
@@ -98,14 +95,8 @@ impl TxQueue {
         self.entries.is_empty() && self.segments.is_empty()
     }
 
-    /// Bytes of payload that keep the buffers of their URBs until the socket has them.
-    pub(crate) const fn backlog(&self) -> usize {
-        self.backlog
-    }
-
-    /// Queues the reply of a URB that has ended, with so many bytes of payload.
-    pub(crate) fn push_submit(&mut self, urb: UrbIndex, payload: usize) {
-        self.backlog += payload;
+    /// Queues the reply of a URB that has ended.
+    pub(crate) fn push_submit(&mut self, urb: UrbIndex) {
         self.entries.push_back(Entry::Submit(urb));
     }
 
@@ -198,7 +189,6 @@ impl TxQueue {
         let reserve = STAGED_REPLY_MAX - SMALL_PAYLOAD;
         if len <= SMALL_PAYLOAD && self.staging.len() + len + reserve <= STAGING_LEN {
             self.stage_bytes(&block[start..end]);
-            self.backlog -= len;
         } else {
             self.segments.push_back(Segment::Payload { urb, start, end, last: false });
         }
@@ -263,14 +253,9 @@ impl TxQueue {
             let Some(segment) = self.segments.front_mut() else {
                 unreachable!("no more is written than was given")
             };
-            let (start, end, is_payload) = match segment {
-                Segment::Staged { start, end } => (start, *end, false),
-                Segment::Payload { start, end, .. } => (start, *end, true),
-            };
+            let (Segment::Staged { start, end } | Segment::Payload { start, end, .. }) = segment;
+            let (start, end) = (start, *end);
             let step = written.min(end - *start);
-            if is_payload {
-                self.backlog -= step;
-            }
             *start += step;
             written -= step;
             if *start < end {
@@ -293,6 +278,6 @@ impl TxQueue {
         self.entries.clear();
         self.segments.clear();
         self.staging.clear();
-        (self.unlinks, self.backlog) = (0, 0);
+        self.unlinks = 0;
     }
 }

@@ -155,13 +155,6 @@ impl World {
     /// Checks, once the client has read all there is, that nothing is kept from it or from the
     /// device that could go.
     pub(super) fn check_idle(&mut self) {
-        // As whoever has the socket does when all is written.
-        while self.session.is_paced() && !self.session.has_output() {
-            let before = self.submitted;
-            self.reap(u8::MAX);
-            let moved = !self.session.is_paced() || self.submitted != before;
-            assert!(moved, "URBs are held back by nothing");
-        }
         if self.session.has_output() || self.over {
             return;
         }

@@ -161,7 +161,7 @@ impl World {
                 // Of one length they come as they are expected.
                 1 if kind & 4 != 0 => submit_of(0x01, 1 + u32::from(kind)),
                 1 => submit_of(0x01, 1 + u32::from(index % 50)),
-                // Long ones are more than is asked of a device at once.
+                // Long ones use up the device's memory.
                 endpoint if kind & 64 != 0 => {
                     submit_of(0x7f + endpoint, u32::try_from(self.scale.urb_len).expect("small"))
                 }
