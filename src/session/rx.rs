@@ -34,9 +34,9 @@ use super::urb::UrbIndex;
 use crate::wire::pdu::HEADER_LEN;
 use crate::wire::types::EndpointAddress;
 
-/// Bytes read into the scratch buffer at once: several hundred headers, or a good part of a socket's
-/// buffer of small payloads.
-const READ_LEN: usize = 64 * 1024;
+/// Bytes read into the scratch buffer at once: some thousand headers, or sixty-four small payloads
+/// that are not so small any more. Of what stays in a processor's cache, a part.
+pub(super) const READ_LEN: usize = 256 * 1024;
 
 /// Bytes read behind a large payload where nothing is expected: the next header, and payload that is
 /// small anyway.
@@ -46,7 +46,7 @@ const READ_BEHIND_PAYLOAD: usize = 4 * 1024;
 const LARGE_PAYLOAD: usize = 8 * 1024;
 
 /// Bytes of a payload from which on it is long, see [`Receiver::is_taking_long_payloads`].
-const LONG_PAYLOAD: usize = 32 * 1024;
+const LONG_PAYLOAD: usize = 16 * 1024;
 
 /// Bytes of payloads that one read takes in ahead of their headers: what stays in the processor's
 /// cache until the device has it.

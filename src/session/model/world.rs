@@ -11,6 +11,7 @@ use super::device::{Event, Flight, ModelPort, configurations, pattern};
 use super::operation::{Operation, Rng, Scale};
 use super::verdict;
 use crate::limits::UNLINK_REPLIES_MAX;
+use crate::session::rx::READ_LEN;
 use crate::session::{Job, SLICES_MAX, Session, Task, TaskResult, Violation};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Performed, RefusedReason};
@@ -194,7 +195,7 @@ impl World {
     /// Looks at what came of bytes that were delivered.
     fn received(&mut self, result: Result<(), Violation>) {
         self.observe();
-        let answers_max = UNLINK_REPLIES_MAX + 2 * (64 << 10) / HEADER_LEN + self.scale.slots;
+        let answers_max = UNLINK_REPLIES_MAX + 2 * READ_LEN / HEADER_LEN + self.scale.slots;
         assert!(self.client.unlinks_delivered() <= answers_max, "answers pile up");
         if let Err(violation) = result {
             assert_eq!(Some(violation), self.poison, "the client did nothing wrong");
