@@ -51,7 +51,8 @@ impl<P: Port> Session<P> {
                     self.endpoints.remove_waiting(&mut self.urbs, other);
                     self.finish(other, Status::ECONNRESET, 0);
                 }
-                UrbState::Receiving
+                UrbState::Free
+                | UrbState::Receiving
                 | UrbState::Held
                 | UrbState::Performing
                 | UrbState::Replying => {}

@@ -442,8 +442,8 @@ impl<P: Port> Session<P> {
             next = urb + 1;
             match self.urbs.get(urb).state {
                 UrbState::InFlight => self.cancel(urb),
-                // The worker has it; freed when it comes back.
-                UrbState::Performing => {}
+                // The worker has the latter; freed when it comes back.
+                UrbState::Free | UrbState::Performing => {}
                 UrbState::Waiting => {
                     self.endpoints.remove_waiting(&mut self.urbs, urb);
                     free_record(&mut self.urbs, &mut self.memory, urb);
@@ -494,7 +494,8 @@ impl<P: Port> Session<P> {
                     self.finish(urb, Status::ENODEV, 0);
                 }
                 UrbState::Held => self.finish(urb, Status::ENODEV, 0),
-                UrbState::Receiving
+                UrbState::Free
+                | UrbState::Receiving
                 | UrbState::InFlight
                 | UrbState::Performing
                 | UrbState::Replying => {}

@@ -10,8 +10,11 @@
 
 use std::time::Instant;
 
+use usbferry_sys::arena::{Arena, Block};
+
+use super::endpoints::EndpointState;
 use super::rx::{Shape, Stage};
-use super::urb::{UrbIndex, UrbState};
+use super::urb::{Urb, UrbIndex, UrbState};
 use super::{Session, Violation};
 use crate::limits::{
     CONTROL_LEN_MAX, ENDPOINT_RESERVE, NO_MEMORY_RETRY, NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX,
@@ -100,14 +103,13 @@ impl<P: Port> Session<P> {
         let refused = self.urbs.free() <= URBS_REFUSED_MAX || too_long;
         let behind_barrier = self.is_behind_barrier();
         let urb = self.urbs.insert(submit, packets);
-        let refusal = match (early_unlink, refused) {
+        let record = self.urbs.get_mut(urb);
+        (record.behind_barrier, record.unlink) = (behind_barrier, early_unlink);
+        record.refusal = match (early_unlink, refused) {
             (Some(_), _) => Some(Status::ECONNRESET),
             (None, true) => Some(Status::ENOMEM),
-            (None, false) => self.judge(urb, behind_barrier),
+            (None, false) => judge(record, self.endpoints.get(submit.endpoint), behind_barrier),
         };
-        let record = self.urbs.get_mut(urb);
-        (record.refusal, record.behind_barrier) = (refusal, behind_barrier);
-        record.unlink = early_unlink;
         self.begin_payload(urb, now);
         Ok(())
     }
@@ -129,49 +131,6 @@ impl<P: Port> Session<P> {
             Some(_) => Ok(0),
             None => Ok(submit.iso_packets().ok().filter(|&np| np <= PACKETS_MAX).unwrap_or(0)),
         }
-    }
-
-    /// Looks at a URB's endpoint and request as they are now; a status if it can't be carried out.
-    /// Behind a barrier the endpoint is not known yet and is looked at again when it is over.
-    fn judge(&mut self, urb: UrbIndex, behind_barrier: bool) -> Option<Status> {
-        let submit = self.urbs.get(urb).submit;
-        let packets = self.urbs.get(urb).packets;
-        let endpoint = self.endpoints.get(submit.endpoint);
-        let (known, refused) = (endpoint.transfer_type, endpoint.refused);
-        let transfer_type = match known {
-            Some(transfer_type) => transfer_type,
-            None if behind_barrier && packets > 0 => TransferType::Isochronous,
-            None if behind_barrier => TransferType::Bulk,
-            None => return Some(Status::ENOENT),
-        };
-        self.urbs.get_mut(urb).transfer_type = transfer_type;
-        if transfer_type == TransferType::Control {
-            return refused.or_else(|| self.judge_control(urb));
-        }
-        if behind_barrier {
-            return None;
-        }
-        // A URB with packets is isochronous and one without is not; a client that mixes that up
-        // looked at other descriptors than ours.
-        if (transfer_type == TransferType::Isochronous) != (packets > 0) {
-            return Some(Status::EINVAL);
-        }
-        refused
-    }
-
-    /// Looks at a control request.
-    fn judge_control(&mut self, urb: UrbIndex) -> Option<Status> {
-        let submit = self.urbs.get(urb).submit;
-        let setup = Setup::from_bytes(&submit.setup);
-        let direction = submit.endpoint.direction();
-        // Both directions of a control endpoint are one pipe.
-        self.urbs.get_mut(urb).submit.endpoint =
-            EndpointAddress::new(submit.endpoint.number(), Direction::Out);
-        let data_len = u32::from(setup.length);
-        let mismatch = data_len > 0 && setup.direction() != direction;
-        let too_long = usize::from(setup.length) > CONTROL_LEN_MAX;
-        let out_is_short = direction == Direction::Out && data_len > submit.transfer_buffer_length;
-        (mismatch || too_long || out_is_short).then_some(Status::EINVAL)
     }
 
     /// Prepares for a SUBMIT's OUT data, if any follows.
@@ -197,10 +156,10 @@ impl<P: Port> Session<P> {
         let endpoint = self.endpoints.get(record.submit.endpoint);
         let idle = endpoint.in_flight == 0 && endpoint.first_waiting().is_none();
         // The payload is coming whether there is room for it or not.
-        if record.refusal.is_none() && !self.has_block(urb, offset + len, idle) {
-            self.urbs.get_mut(urb).refusal = Some(Status::ENOMEM);
+        if record.refusal.is_none() {
+            record.block = take_block(&mut self.memory, self.memory_reserve, offset + len, idle);
+            record.refusal = record.block.is_none().then_some(Status::ENOMEM);
         }
-        let record = self.urbs.get(urb);
         self.rx.stage = if record.block.is_some() {
             Stage::Payload { urb, filled: offset, end: offset + len }
         } else {
@@ -266,9 +225,10 @@ impl<P: Port> Session<P> {
     pub(super) fn start_held(&mut self, urb: UrbIndex, now: Instant) {
         if self.urbs.get(urb).transfer_type != TransferType::Control {
             // Others may still be held, but for this one nothing is open any more.
-            let refusal = self.judge(urb, false);
+            let record = self.urbs.get_mut(urb);
+            let refusal = judge(record, self.endpoints.get(record.submit.endpoint), false);
             // Its data was received without room for a SETUP packet in front.
-            let became_control = self.urbs.get(urb).transfer_type == TransferType::Control;
+            let became_control = record.transfer_type == TransferType::Control;
             if let Some(status) = refusal.or_else(|| became_control.then_some(Status::EINVAL)) {
                 return self.finish(urb, status, 0);
             }
@@ -314,51 +274,40 @@ impl<P: Port> Session<P> {
 
     /// Tries to hand a URB to the device.
     fn attempt(&mut self, urb: UrbIndex, now: Instant) -> Attempt {
-        let endpoint = self.urbs.get(urb).submit.endpoint;
-        let idle = self.endpoints.get(endpoint).in_flight == 0;
+        let Some(port) = &mut self.port else { return Attempt::MustWait };
+        let (record, packets) = self.urbs.get_with_packets(urb);
+        let endpoint = self.endpoints.get_mut(record.submit.endpoint);
+        let idle = endpoint.in_flight == 0;
         let slots_kept = if idle { 0 } else { ENDPOINT_RESERVE };
-        if self.port.is_none() || self.free_transfers.len() <= slots_kept {
+        if self.free_transfers.len() <= slots_kept {
             return Attempt::MustWait;
         }
-        let Some(length) = self.prepare(urb) else {
+        let Some(length) = length_of(record, packets) else {
             self.finish(urb, Status::EINVAL, 0);
             return Attempt::Settled;
         };
-        if !self.has_block(urb, length, idle) {
+        let new = || take_block(&mut self.memory, self.memory_reserve, length, idle);
+        let Some(mut block) = record.block.take().or_else(new) else {
             return self.wait_for_memory(urb);
-        }
-        self.submit(urb, length, now)
-    }
-
-    /// The bytes of a URB's transfer, and its OUT packets joined; `None` when its packets do not
-    /// fit its buffer.
-    fn prepare(&mut self, urb: UrbIndex) -> Option<usize> {
-        let record = self.urbs.get(urb);
-        let length = record.submit.transfer_buffer_length;
-        match record.transfer_type {
-            TransferType::Bulk | TransferType::Interrupt => Some(length as usize),
-            TransferType::Control => {
-                Some(SETUP_LEN + usize::from(Setup::from_bytes(&record.submit.setup).length))
+        };
+        let Some(slot) = self.free_transfers.pop() else {
+            unreachable!("there are more than are kept")
+        };
+        let submission = submission(record, packets, length, &mut block);
+        match port.submit(&mut self.transfers[slot as usize], &submission, block, now) {
+            Ok(()) => {
+                self.no_memory = None;
+                (record.state, record.transfer) = (UrbState::InFlight, slot);
+                self.owners[slot as usize] = urb;
+                endpoint.in_flight += 1;
+                Attempt::Settled
             }
-            TransferType::Isochronous => {
-                let for_out = record.direction == Direction::Out;
-                self.urbs.packets(urb).check(length, for_out).ok().map(|sum| sum as usize)
+            Err(refused) => {
+                record.block = Some(refused.block);
+                self.free_transfers.push(slot);
+                self.submit_refused(urb, refused.reason, now)
             }
         }
-    }
-
-    /// Sees to it that a URB has a buffer of `length` bytes.
-    fn has_block(&mut self, urb: UrbIndex, length: usize, idle: bool) -> bool {
-        if self.urbs.get(urb).block.is_some() {
-            return true;
-        }
-        if !idle && self.memory.free_bytes() < self.memory_reserve + length {
-            return false;
-        }
-        let block = self.memory.alloc(length);
-        let record = self.urbs.get_mut(urb);
-        record.block = block;
-        record.block.is_some()
     }
 
     /// What to do with a URB for which there is no memory: wait for what others will give back, or
@@ -369,51 +318,6 @@ impl<P: Port> Session<P> {
         }
         self.finish(urb, Status::ENOMEM, 0);
         Attempt::Settled
-    }
-
-    /// Submits a URB that has all it needs.
-    fn submit(&mut self, urb: UrbIndex, length: usize, now: Instant) -> Attempt {
-        let (Some(port), Some(slot)) = (&mut self.port, self.free_transfers.pop()) else {
-            return Attempt::MustWait;
-        };
-        let record = self.urbs.get_mut(urb);
-        let (submit, transfer_type) = (record.submit, record.transfer_type);
-        let Some(mut block) = record.block.take() else {
-            unreachable!("the URB was given a buffer")
-        };
-        let out = record.direction == Direction::Out;
-        let joined = std::mem::replace(&mut record.joined, true);
-        let packets = match transfer_type {
-            TransferType::Isochronous => self.urbs.packets(urb),
-            _ => Packets::new(&[]),
-        };
-        match transfer_type {
-            TransferType::Control => block[..SETUP_LEN].copy_from_slice(&submit.setup),
-            // A second time, after a refusal, the data would be taken from where it no longer is.
-            TransferType::Isochronous if out && !joined => packets.join(&mut block),
-            _ => {}
-        }
-        let zero_packet = out
-            && transfer_type == TransferType::Bulk
-            && submit.transfer_flags & flags::ZERO_PACKET != 0;
-        let endpoint = submit.endpoint;
-        let submission = Submission { endpoint, transfer_type, length, zero_packet, packets };
-        let transfer = &mut self.transfers[slot as usize];
-        match port.submit(transfer, &submission, block, now) {
-            Ok(()) => {
-                self.no_memory = None;
-                let record = self.urbs.get_mut(urb);
-                (record.state, record.transfer) = (UrbState::InFlight, slot);
-                self.owners[slot as usize] = urb;
-                self.endpoints.get_mut(endpoint).in_flight += 1;
-                Attempt::Settled
-            }
-            Err(refused) => {
-                self.free_transfers.push(slot);
-                self.urbs.get_mut(urb).block = Some(refused.block);
-                self.submit_refused(urb, refused.reason, now)
-            }
-        }
     }
 
     /// What to do with a URB that the system refused.
@@ -457,4 +361,90 @@ impl<P: Port> Session<P> {
         self.no_memory = Some((since, now + NO_MEMORY_RETRY));
         true
     }
+}
+
+/// Looks at a URB's endpoint and request as they are now; a status if it can't be carried out.
+/// Behind a barrier the endpoint is not known yet and is looked at again when it is over.
+fn judge(record: &mut Urb, endpoint: &EndpointState, behind_barrier: bool) -> Option<Status> {
+    let has_packets = record.packets > 0;
+    record.transfer_type = match endpoint.transfer_type {
+        Some(transfer_type) => transfer_type,
+        None if behind_barrier && has_packets => TransferType::Isochronous,
+        None if behind_barrier => TransferType::Bulk,
+        None => return Some(Status::ENOENT),
+    };
+    if record.transfer_type == TransferType::Control {
+        return endpoint.refused.or_else(|| judge_control(record));
+    }
+    if behind_barrier {
+        return None;
+    }
+    // A URB with packets is isochronous and one without is not; a client that mixes that up
+    // looked at other descriptors than ours.
+    if (record.transfer_type == TransferType::Isochronous) != has_packets {
+        return Some(Status::EINVAL);
+    }
+    endpoint.refused
+}
+
+/// Looks at a control request.
+fn judge_control(record: &mut Urb) -> Option<Status> {
+    let submit = &mut record.submit;
+    let setup = Setup::from_bytes(&submit.setup);
+    let direction = submit.endpoint.direction();
+    // Both directions of a control endpoint are one pipe.
+    submit.endpoint = EndpointAddress::new(submit.endpoint.number(), Direction::Out);
+    let data_len = u32::from(setup.length);
+    let mismatch = data_len > 0 && setup.direction() != direction;
+    let too_long = usize::from(setup.length) > CONTROL_LEN_MAX;
+    let out_is_short = direction == Direction::Out && data_len > submit.transfer_buffer_length;
+    (mismatch || too_long || out_is_short).then_some(Status::EINVAL)
+}
+
+/// The bytes of a URB's transfer; `None` when its packets do not fit its buffer.
+fn length_of(record: &Urb, packets: Packets<'_>) -> Option<usize> {
+    let length = record.submit.transfer_buffer_length;
+    match record.transfer_type {
+        TransferType::Bulk | TransferType::Interrupt => Some(length as usize),
+        TransferType::Control => {
+            Some(SETUP_LEN + usize::from(Setup::from_bytes(&record.submit.setup).length))
+        }
+        TransferType::Isochronous => {
+            let for_out = record.direction == Direction::Out;
+            packets.check(length, for_out).ok().map(|sum| sum as usize)
+        }
+    }
+}
+
+/// A buffer of `length` bytes. The last part of the memory, `reserve` bytes, is for endpoints that
+/// are idle.
+fn take_block(memory: &mut Arena, reserve: usize, length: usize, idle: bool) -> Option<Block> {
+    let reserve = if idle { 0 } else { reserve + length };
+    if memory.free_bytes() < reserve { None } else { memory.alloc(length) }
+}
+
+/// What the port is told of a URB; its buffer is put in the order that a transfer has.
+fn submission<'a>(
+    record: &mut Urb,
+    packets: Packets<'a>,
+    length: usize,
+    block: &mut Block,
+) -> Submission<'a> {
+    let (submit, transfer_type) = (&record.submit, record.transfer_type);
+    let out = record.direction == Direction::Out;
+    let packets = match transfer_type {
+        TransferType::Isochronous => packets,
+        _ => Packets::new(&[]),
+    };
+    match transfer_type {
+        TransferType::Control => block[..SETUP_LEN].copy_from_slice(&submit.setup),
+        // A second time, after a refusal, the data would be taken from where it no longer is.
+        TransferType::Isochronous if out && !record.joined => packets.join(block),
+        _ => {}
+    }
+    let zero_packet = out
+        && transfer_type == TransferType::Bulk
+        && submit.transfer_flags & flags::ZERO_PACKET != 0;
+    record.joined = true;
+    Submission { endpoint: submit.endpoint, transfer_type, length, zero_packet, packets }
 }

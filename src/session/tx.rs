@@ -12,6 +12,9 @@
 //! segments  staged 0..48 | payload 7 | staged 48..114 | ...
 //! ```
 //!
+//! What is staged becomes a segment when a payload follows, or when nothing more can be staged:
+//! a row of small replies is one.
+//!
 //! Contract: no allocation after `new`; never blocks; knows no socket.
 
 use std::collections::VecDeque;
@@ -68,7 +71,10 @@ pub(crate) struct TxQueue {
     entries: VecDeque<Entry>,
     /// RET_UNLINKs among the entries.
     unlinks: usize,
-    staging: Vec<u8>,
+    staging: Box<[u8]>,
+    /// Bytes of it that are taken, and of these how many belong to a segment.
+    staged: usize,
+    segmented: usize,
     segments: VecDeque<Segment>,
 }
 
@@ -80,7 +86,9 @@ impl TxQueue {
             // some that pass the bound below.
             entries: VecDeque::with_capacity(2 * urbs + 2 * UNLINK_REPLIES_MAX + URBS_REFUSED_MAX),
             unlinks: 0,
-            staging: Vec::with_capacity(STAGING_LEN),
+            staging: vec![0; STAGING_LEN].into_boxed_slice(),
+            staged: 0,
+            segmented: 0,
             segments: VecDeque::with_capacity(SEGMENTS_MAX),
         }
     }
@@ -111,14 +119,14 @@ impl TxQueue {
     pub(crate) fn stage_next(&mut self, urbs: &UrbTable) -> Option<UrbIndex> {
         // An empty queue starts at its beginning again: going round in all of its room, a few entries
         // at a time, each would be a miss in the processor's cache.
-        if self.segments.is_empty() {
-            self.staging.clear();
+        if self.segments.is_empty() && self.segmented == self.staged {
             self.segments.clear();
+            (self.staged, self.segmented) = (0, 0);
         }
         while self.has_room() {
             let Some(entry) = self.entries.pop_front() else {
                 self.entries.clear();
-                return None;
+                break;
             };
             match entry {
                 Entry::Submit(urb) => {
@@ -132,11 +140,12 @@ impl TxQueue {
                 }
             }
         }
+        self.end_segment();
         None
     }
 
     fn has_room(&self) -> bool {
-        self.staging.len() + STAGED_REPLY_MAX <= STAGING_LEN
+        self.staged + STAGED_REPLY_MAX <= STAGING_LEN
             && self.segments.len() + SEGMENTS_REPLY_MAX <= SEGMENTS_MAX
     }
 
@@ -163,7 +172,9 @@ impl TxQueue {
             }
         }
         let payload_last = self.mark_last_payload(index, segments_before);
-        self.stage_bytes(urbs.descriptors(index));
+        if urb.packets > 0 {
+            self.stage_bytes(urbs.descriptors(index));
+        }
         !payload_last
     }
 
@@ -187,9 +198,10 @@ impl TxQueue {
         let len = end - start;
         // What this reply stages behind its payload must still fit.
         let reserve = STAGED_REPLY_MAX - SMALL_PAYLOAD;
-        if len <= SMALL_PAYLOAD && self.staging.len() + len + reserve <= STAGING_LEN {
+        if len <= SMALL_PAYLOAD && self.staged + len + reserve <= STAGING_LEN {
             self.stage_bytes(&block[start..end]);
         } else {
+            self.end_segment();
             self.segments.push_back(Segment::Payload { urb, start, end, last: false });
         }
     }
@@ -208,21 +220,25 @@ impl TxQueue {
         false
     }
 
-    /// Room for a header at the end of the staging buffer.
+    /// Room for a header at the end of what is staged; all of it is to be written.
     fn stage_header(&mut self) -> &mut [u8; HEADER_LEN] {
-        self.stage_bytes(&[0; HEADER_LEN]);
-        self.staging.last_chunk_mut().expect("a header was just added")
+        let room = self.staging[self.staged..].first_chunk_mut().expect("room was looked for");
+        self.staged += HEADER_LEN;
+        room
     }
 
     fn stage_bytes(&mut self, bytes: &[u8]) {
-        debug_assert!(self.staging.len() + bytes.len() <= STAGING_LEN, "room was looked for");
-        let start = self.staging.len();
-        self.staging.extend_from_slice(bytes);
-        let end = self.staging.len();
-        match self.segments.back_mut() {
-            Some(Segment::Staged { end: last, .. }) if *last == start => *last = end,
-            _ if bytes.is_empty() => {}
-            _ => self.segments.push_back(Segment::Staged { start, end }),
+        let end = self.staged + bytes.len();
+        self.staging[self.staged..end].copy_from_slice(bytes);
+        self.staged = end;
+    }
+
+    /// Makes a segment of what was staged since the last.
+    fn end_segment(&mut self) {
+        let (start, end) = (self.segmented, self.staged);
+        if start < end {
+            self.segments.push_back(Segment::Staged { start, end });
+            self.segmented = end;
         }
     }
 
@@ -270,14 +286,13 @@ impl TxQueue {
     /// What was allocated: it must never change.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn footprint(&self) -> usize {
-        self.entries.capacity() + self.staging.capacity() + self.segments.capacity()
+        self.entries.capacity() + self.segments.capacity()
     }
 
     /// Forgets everything that was not written.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.segments.clear();
-        self.staging.clear();
-        self.unlinks = 0;
+        (self.staged, self.segmented, self.unlinks) = (0, 0, 0);
     }
 }

@@ -80,7 +80,7 @@ impl<P: Port> Session<P> {
                 self.tx.push_unlink(unlink.seqnum, Status::ECONNRESET);
             }
             // A PDU is whole before the next one is looked at, so nothing is still arriving.
-            UrbState::InFlight | UrbState::Receiving | UrbState::Replying => {
+            UrbState::InFlight | UrbState::Receiving | UrbState::Replying | UrbState::Free => {
                 self.tx.push_unlink(unlink.seqnum, Status::OK);
             }
         }

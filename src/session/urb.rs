@@ -1,12 +1,11 @@
 //! The URBs of a session: one record each, from the first byte of its SUBMIT to the last of its
 //! reply.
 //!
-//! Records live in a fixed table. Beside it a dense list of the seqnums in use makes finding one a
-//! short scan: a session has few URBs at a time, and those of a client that has many lie close
-//! together. Isochronous descriptors have their own area, a stripe for each record; its memory is
+//! Records live in a fixed table, and the one freed last is used next. Beside it the seqnums lie
+//! close together, so that finding one is a short scan: a session has few URBs at a time. Isochronous descriptors have their own area, a stripe for each record; its memory is
 //! committed when it is first touched.
 //!
-//! Contract: no allocation after `new`; panics only on a record that is not in use.
+//! Contract: no allocation after `new`; that a record is in use is asserted in debug builds.
 
 use usbferry_sys::arena::Block;
 
@@ -14,7 +13,7 @@ use crate::wire::iso::{self, Packets, PacketsMut};
 use crate::wire::pdu::CmdSubmit;
 use crate::wire::setup::SETUP_LEN;
 use crate::wire::status::Status;
-use crate::wire::types::{Direction, SeqNum, TransferType};
+use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum, TransferType};
 
 /// Index of a record.
 pub(crate) type UrbIndex = u32;
@@ -28,6 +27,8 @@ const STRIPE_LEN: usize = iso::PACKETS_MAX as usize * iso::DESCRIPTOR_LEN;
 /// Where a URB is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum UrbState {
+    /// There is none: the record can be used.
+    Free,
     /// Its data or its packet descriptors are still arriving.
     Receiving,
     /// It came behind a special request and waits for that to end.
@@ -76,97 +77,30 @@ pub(crate) struct Urb {
     /// Bytes that were transferred, as the client is told.
     pub(crate) actual_length: u32,
     pub(crate) error_count: u32,
-    /// The next one in its endpoint's queue.
+    /// The next one in its endpoint's queue, or of the free records.
     pub(crate) next: UrbIndex,
-    /// Where its seqnum stands in the dense list.
-    position: u32,
+    /// It can be found by its seqnum.
+    is_listed: bool,
 }
 
 impl Urb {
-    /// Where the data starts in the URB's buffer: a control transfer's SETUP packet comes first.
-    pub(crate) const fn data_offset(&self) -> usize {
-        match self.transfer_type {
-            TransferType::Control => SETUP_LEN,
-            _ => 0,
-        }
-    }
-}
-
-/// A record's place, taken or free.
-enum Place {
-    Free { next: UrbIndex },
-    Used(Urb),
-}
-
-/// The records of a session.
-pub(crate) struct UrbTable {
-    places: Box<[Place]>,
-    first_free: UrbIndex,
-    /// Seqnums that can be unlinked, in no order, and their records.
-    seqnums: Vec<SeqNum>,
-    owners: Vec<UrbIndex>,
-    /// No listed seqnum is a greater number than this: most clients count up, and a new number need
-    /// not be looked for among all that are pending.
-    highest: u32,
-    used: usize,
-    stripes: Vec<u8>,
-}
-
-/// `Urb::position` of a URB whose seqnum is not in use any more.
-const UNLISTED: u32 = u32::MAX;
-
-impl UrbTable {
-    pub(crate) fn new(capacity: usize) -> Self {
-        let count = u32::try_from(capacity).expect("limits keep the table small");
-        let place =
-            |index| Place::Free { next: if index + 1 < count { index + 1 } else { NO_URB } };
+    /// A record that is not in use, and the one behind it.
+    const fn free(next: UrbIndex) -> Self {
         Self {
-            places: (0..count).map(place).collect(),
-            first_free: 0,
-            seqnums: Vec::with_capacity(capacity),
-            owners: Vec::with_capacity(capacity),
-            highest: 0,
-            used: 0,
-            stripes: vec![0; capacity * STRIPE_LEN],
-        }
-    }
-
-    /// Records not in use.
-    pub(crate) fn free(&self) -> usize {
-        self.places.len() - self.used
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.used == 0
-    }
-
-    /// The URB with this seqnum, while it can be unlinked.
-    pub(crate) fn find(&self, seqnum: SeqNum) -> Option<UrbIndex> {
-        if seqnum.0 > self.highest {
-            return None;
-        }
-        let position = self.seqnums.iter().position(|&listed| listed == seqnum)?;
-        Some(self.owners[position])
-    }
-
-    /// Takes a record. There must be a free one.
-    pub(crate) fn insert(&mut self, submit: CmdSubmit, packets: u32) -> UrbIndex {
-        let index = self.first_free;
-        let Place::Free { next } = self.places[index as usize] else {
-            unreachable!("the free list holds free records")
-        };
-        self.first_free = next;
-        self.used += 1;
-        let position = u32::try_from(self.seqnums.len()).expect("as long as the table at most");
-        self.seqnums.push(submit.seqnum);
-        self.highest = self.highest.max(submit.seqnum.0);
-        self.owners.push(index);
-        self.places[index as usize] = Place::Used(Urb {
-            submit,
-            direction: submit.endpoint.direction(),
-            state: UrbState::Receiving,
+            submit: CmdSubmit {
+                seqnum: SeqNum(0),
+                devid: DevId(0),
+                endpoint: EndpointAddress::from_byte(0),
+                transfer_flags: 0,
+                transfer_buffer_length: 0,
+                start_frame: 0,
+                number_of_packets: 0,
+                setup: [0; SETUP_LEN],
+            },
+            direction: Direction::Out,
+            state: UrbState::Free,
             transfer_type: TransferType::Control,
-            packets,
+            packets: 0,
             behind_barrier: false,
             refusal: None,
             unlink: None,
@@ -178,67 +112,155 @@ impl UrbTable {
             status: Status::OK,
             actual_length: 0,
             error_count: 0,
-            next: NO_URB,
-            position,
-        });
+            next,
+            is_listed: false,
+        }
+    }
+
+    /// Begins a URB in a free record, which has no block.
+    const fn begin(&mut self, submit: CmdSubmit, packets: u32) {
+        self.submit = submit;
+        self.direction = submit.endpoint.direction();
+        self.state = UrbState::Receiving;
+        self.transfer_type = TransferType::Control;
+        self.packets = packets;
+        (self.behind_barrier, self.cancelling, self.muted, self.joined) =
+            (false, false, false, false);
+        (self.refusal, self.unlink) = (None, None);
+        self.transfer = NO_URB;
+        (self.status, self.actual_length, self.error_count) = (Status::OK, 0, 0);
+        self.next = NO_URB;
+        self.is_listed = true;
+    }
+
+    /// Where the data starts in the URB's buffer: a control transfer's SETUP packet comes first.
+    pub(crate) const fn data_offset(&self) -> usize {
+        match self.transfer_type {
+            TransferType::Control => SETUP_LEN,
+            _ => 0,
+        }
+    }
+}
+
+/// The records of a session.
+pub(crate) struct UrbTable {
+    urbs: Box<[Urb]>,
+    /// The record that is used next; behind it, by [`Urb::next`], the others that are free.
+    first_free: UrbIndex,
+    /// The seqnum of each record, also of those that are free again.
+    seqnums: Box<[SeqNum]>,
+    /// No record from here on has been in use since the table was empty.
+    touched: usize,
+    /// No listed seqnum is a greater number than this: most clients count up, and a new number need
+    /// not be looked for among all that are pending.
+    highest: u32,
+    used: usize,
+    stripes: Vec<u8>,
+}
+
+impl UrbTable {
+    pub(crate) fn new(capacity: usize) -> Self {
+        let count = u32::try_from(capacity).expect("limits keep the table small");
+        let next = |index| if index + 1 < count { index + 1 } else { NO_URB };
+        Self {
+            urbs: (0..count).map(|index| Urb::free(next(index))).collect(),
+            first_free: 0,
+            seqnums: vec![SeqNum(0); capacity].into_boxed_slice(),
+            touched: 0,
+            highest: 0,
+            used: 0,
+            stripes: vec![0; capacity * STRIPE_LEN],
+        }
+    }
+
+    /// Records not in use.
+    pub(crate) fn free(&self) -> usize {
+        self.urbs.len() - self.used
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// The URB with this seqnum, while it can be unlinked.
+    pub(crate) fn find(&self, seqnum: SeqNum) -> Option<UrbIndex> {
+        if seqnum.0 > self.highest {
+            return None;
+        }
+        let seqnums = (0..).zip(&self.seqnums[..self.touched]);
+        let mut found = seqnums.filter(|(_, listed)| **listed == seqnum).map(|(index, _)| index);
+        found.find(|&index: &UrbIndex| self.urbs[index as usize].is_listed)
+    }
+
+    /// Takes a record. There must be a free one.
+    pub(crate) fn insert(&mut self, submit: CmdSubmit, packets: u32) -> UrbIndex {
+        let index = self.first_free;
+        let urb = &mut self.urbs[index as usize];
+        debug_assert_eq!(urb.state, UrbState::Free, "the free list holds free records");
+        self.first_free = urb.next;
+        self.used += 1;
+        self.seqnums[index as usize] = submit.seqnum;
+        self.touched = self.touched.max(index as usize + 1);
+        self.highest = self.highest.max(submit.seqnum.0);
+        urb.begin(submit, packets);
         index
     }
 
     /// Frees the seqnum of a URB that nobody asks for any more, though its record is still needed.
     pub(crate) fn unlist(&mut self, index: UrbIndex) {
-        let position = std::mem::replace(&mut self.get_mut(index).position, UNLISTED);
-        if position == UNLISTED {
-            return;
-        }
-        self.seqnums.swap_remove(position as usize);
-        self.owners.swap_remove(position as usize);
-        if let Some(&moved) = self.owners.get(position as usize) {
-            self.get_mut(moved).position = position;
-        }
+        self.get_mut(index).is_listed = false;
     }
 
     /// Frees a record. Its block, if it still has one, comes back.
     pub(crate) fn remove(&mut self, index: UrbIndex) -> Option<Block> {
-        self.unlist(index);
-        let block = self.get_mut(index).block.take();
-        self.places[index as usize] = Place::Free { next: self.first_free };
+        let first_free = self.first_free;
+        let urb = self.get_mut(index);
+        (urb.is_listed, urb.state, urb.next) = (false, UrbState::Free, first_free);
+        let block = urb.block.take();
         self.first_free = index;
         self.used -= 1;
+        if self.used == 0 {
+            (self.touched, self.highest) = (0, 0);
+        }
         block
     }
 
     pub(crate) fn get(&self, index: UrbIndex) -> &Urb {
-        match &self.places[index as usize] {
-            Place::Used(urb) => urb,
-            Place::Free { .. } => unreachable!("the record is in use"),
-        }
+        let urb = &self.urbs[index as usize];
+        debug_assert_ne!(urb.state, UrbState::Free, "the record is in use");
+        urb
     }
 
     pub(crate) fn get_mut(&mut self, index: UrbIndex) -> &mut Urb {
-        match &mut self.places[index as usize] {
-            Place::Used(urb) => urb,
-            Place::Free { .. } => unreachable!("the record is in use"),
-        }
+        let urb = &mut self.urbs[index as usize];
+        debug_assert_ne!(urb.state, UrbState::Free, "the record is in use");
+        urb
+    }
+
+    /// A URB, and its packets.
+    pub(crate) fn get_with_packets(&mut self, index: UrbIndex) -> (&mut Urb, Packets<'_>) {
+        let urb = &mut self.urbs[index as usize];
+        debug_assert_ne!(urb.state, UrbState::Free, "the record is in use");
+        let packets = Packets::new(&self.stripes[stripe(index, urb.packets)]);
+        (urb, packets)
     }
 
     /// The first URB in use from `from` on, for walks over all of them that change the table.
     pub(crate) fn next_used(&self, from: UrbIndex) -> Option<UrbIndex> {
-        let places = self.places.get(from as usize..)?;
-        let used = |(index, place): (u32, &Place)| matches!(place, Place::Used(_)).then_some(index);
-        (from..).zip(places).find_map(used)
+        let urbs = self.urbs.get(from as usize..self.touched)?;
+        let used = |(index, urb): (u32, &Urb)| (urb.state != UrbState::Free).then_some(index);
+        (from..).zip(urbs).find_map(used)
     }
 
     /// The bytes of a URB's descriptors.
     pub(crate) fn descriptors(&self, index: UrbIndex) -> &[u8] {
-        let start = index as usize * STRIPE_LEN;
-        &self.stripes[start..start + self.get(index).packets as usize * iso::DESCRIPTOR_LEN]
+        &self.stripes[stripe(index, self.get(index).packets)]
     }
 
     /// The bytes of a URB's descriptors, to receive into or fill in.
     pub(crate) fn descriptors_mut(&mut self, index: UrbIndex) -> &mut [u8] {
-        let start = index as usize * STRIPE_LEN;
-        let len = self.get(index).packets as usize * iso::DESCRIPTOR_LEN;
-        &mut self.stripes[start..start + len]
+        let stripe = stripe(index, self.get(index).packets);
+        &mut self.stripes[stripe]
     }
 
     /// A URB's packets.
@@ -252,10 +274,15 @@ impl UrbTable {
     }
 }
 
+/// Where the descriptors of a record's packets are.
+const fn stripe(index: UrbIndex, packets: u32) -> std::ops::Range<usize> {
+    let start = index as usize * STRIPE_LEN;
+    start..start + packets as usize * iso::DESCRIPTOR_LEN
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::types::{DevId, EndpointAddress};
 
     fn submit(seqnum: u32) -> CmdSubmit {
         CmdSubmit {

@@ -5,9 +5,9 @@
 //! reads and writes it without a copy) or plain zeroed heap, whose pages the system commits when
 //! they are first touched: a large heap region costs nothing until it is used.
 //!
-//! Regions are cut by the buddy rule into power-of-two blocks. Freed blocks go to the front of
-//! their list and are only merged when an allocation finds nothing, so that a steady load takes
-//! the same few cache-warm blocks over and over at the price of one push and one pop.
+//! Regions are cut by the buddy rule into power-of-two blocks. Freed blocks go to the front of a
+//! list of their own and are only merged when an allocation finds nothing, so that a steady load
+//! takes the same few cache-warm blocks over and over at the price of one push and one pop.
 //!
 //! A [`Block`] is the sole right to its bytes. Whoever owns it may read and write them; while a
 //! transfer is in flight the transfer owns it. Blocks can't be cloned and don't give themselves
@@ -266,7 +266,13 @@ const NOT_FREE: u8 = 0;
 /// The buddy rule over a region of 2^n units, with lists threaded through side tables so that the
 /// memory itself, which may be uncached on some machines, is never touched.
 struct Buddies {
-    /// First free block of each order.
+    /// Units that are free, in blocks of whatever order.
+    free_units: usize,
+    /// Of each order the block freed last, and behind it, by `next`, those freed before. They are
+    /// on no other list and `state` does not show them: a block that comes and goes costs no more
+    /// than this.
+    recent: Vec<u32>,
+    /// First of the other free blocks of each order.
     heads: Vec<u32>,
     next: Vec<u32>,
     previous: Vec<u32>,
@@ -278,8 +284,11 @@ impl Buddies {
     fn new(units: usize) -> Self {
         assert!(units.is_power_of_two(), "regions are powers of two");
         let order_max = u8::try_from(units.ilog2()).expect("fewer than 256 orders");
+        let orders = usize::from(order_max) + 1;
         let mut buddies = Self {
-            heads: vec![NONE; usize::from(order_max) + 1],
+            free_units: units,
+            recent: vec![NONE; orders],
+            heads: vec![NONE; orders],
             // Zeroed, hence committed page by page as blocks come into use.
             next: vec![0; units],
             previous: vec![0; units],
@@ -294,35 +303,63 @@ impl Buddies {
     }
 
     fn alloc(&mut self, order: u8) -> Option<u32> {
-        if usize::from(order) >= self.heads.len() {
+        let units = 1 << order;
+        if self.free_units < units {
             return None;
         }
-        self.take(order).or_else(|| {
-            self.merge();
-            self.take(order)
-        })
+        let unit = match self.recent[usize::from(order)] {
+            NONE => self.take(order).or_else(|| {
+                self.merge();
+                self.take(order)
+            })?,
+            unit => self.take_recent(unit, order),
+        };
+        self.free_units -= units;
+        Some(unit)
     }
 
     fn free(&mut self, unit: u32, order: u8) {
-        self.push(unit, order);
+        let recent = &mut self.recent[usize::from(order)];
+        self.next[unit as usize] = *recent;
+        *recent = unit;
+        self.free_units += 1 << order;
+    }
+
+    /// Takes `unit`, which is the block freed last of its order.
+    fn take_recent(&mut self, unit: u32, order: u8) -> u32 {
+        self.recent[usize::from(order)] = self.next[unit as usize];
+        unit
     }
 
     /// Takes a block of `order`, cutting a larger one where there is none.
     fn take(&mut self, order: u8) -> Option<u32> {
-        let found = (usize::from(order)..self.heads.len()).find(|&o| self.heads[o] != NONE)?;
-        let unit = self.heads[found];
-        self.unlink(unit);
+        let has_block = |&o: &usize| self.recent[o] != NONE || self.heads[o] != NONE;
+        let found = (usize::from(order)..self.heads.len()).find(has_block)?;
+        let unit = match self.recent[found] {
+            NONE => {
+                let unit = self.heads[found];
+                self.unlink(unit);
+                unit
+            }
+            unit => self.take_recent(unit, order_of(found)),
+        };
         for half in (usize::from(order)..found).rev() {
             // The lower half is used, the upper one stays free.
-            self.push(unit + (1 << half), u8::try_from(half).expect("fewer than 256 orders"));
+            self.push(unit + (1 << half), order_of(half));
         }
         Some(unit)
     }
 
     /// Joins every pair of free buddies, smallest first.
     fn merge(&mut self) {
+        for order in 0..self.recent.len() {
+            while self.recent[order] != NONE {
+                let unit = self.take_recent(self.recent[order], order_of(order));
+                self.push(unit, order_of(order));
+            }
+        }
         for order in 0..self.heads.len() - 1 {
-            let order_u8 = u8::try_from(order).expect("fewer than 256 orders");
+            let order_u8 = order_of(order);
             let mut unit = self.heads[order];
             while unit != NONE {
                 let buddy = unit ^ (1 << order);
@@ -364,6 +401,11 @@ impl Buddies {
         }
         self.state[unit as usize] = NOT_FREE;
     }
+}
+
+/// An index into the lists as an order.
+fn order_of(index: usize) -> u8 {
+    u8::try_from(index).expect("fewer than 256 orders")
 }
 
 #[cfg(test)]
