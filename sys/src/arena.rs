@@ -252,8 +252,9 @@ fn order_for(len: usize) -> Option<u8> {
     if len > i32::MAX as usize {
         return None;
     }
-    let units = len.div_ceil(BLOCK_LEN_MIN).max(1).next_power_of_two();
-    u8::try_from(units.ilog2()).ok()
+    // The bits that the last unit's number needs: units are rounded up to a power of two.
+    let last = len.saturating_sub(1) / BLOCK_LEN_MIN;
+    u8::try_from(usize::BITS - last.leading_zeros()).ok()
 }
 
 /// No block: end of a list.
