@@ -309,14 +309,21 @@ impl Buddies {
             return None;
         }
         let unit = match self.recent[usize::from(order)] {
-            NONE => self.take(order).or_else(|| {
-                self.merge();
-                self.take(order)
-            })?,
+            NONE => self.cut_or_merge(order)?,
             unit => self.take_recent(unit, order),
         };
         self.free_units -= units;
         Some(unit)
+    }
+
+    /// Takes a block of an order of which none was freed. Apart from the way above, which is the
+    /// usual one.
+    #[cold]
+    fn cut_or_merge(&mut self, order: u8) -> Option<u32> {
+        self.take(order).or_else(|| {
+            self.merge();
+            self.take(order)
+        })
     }
 
     fn free(&mut self, unit: u32, order: u8) {

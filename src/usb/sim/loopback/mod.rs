@@ -239,7 +239,11 @@ impl Stream {
 
     /// Sends the number of the URB, and behind it whatever was there.
     fn send_number(&self, room: &mut [u8]) -> usize {
-        put(room, &self.number.to_le_bytes());
+        let number = self.number.to_le_bytes();
+        match room.first_chunk_mut() {
+            Some(first) => *first = number,
+            None => _ = put(room, &number),
+        }
         room.len()
     }
 
