@@ -289,9 +289,13 @@ impl Receiver {
     /// Puts what came into the scratch buffer, in the order of the stream: it is not what the read was
     /// laid out for.
     fn join(&mut self) {
-        if self.ahead.is_empty() {
-            return;
+        if !self.ahead.is_empty() {
+            self.join_ahead();
         }
+    }
+
+    #[cold]
+    fn join_ahead(&mut self) {
         let tail = self.tail();
         let (mut from, mut to, mut at) = (self.start, self.boundary.min(self.end), 0);
         let mut put = |bytes: &[u8]| {

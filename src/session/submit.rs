@@ -191,6 +191,7 @@ impl<P: Port> Session<P> {
     }
 
     /// Acts on a SUBMIT that has arrived.
+    #[inline]
     fn pdu_received(&mut self, urb: UrbIndex, now: Instant) {
         self.rx.stage = Stage::Header;
         if let Some(status) = self.urbs.get(urb).refusal {
@@ -209,6 +210,7 @@ impl<P: Port> Session<P> {
     }
 
     /// Starts a URB that nothing stands before any more.
+    #[inline(always)]
     pub(super) fn start(&mut self, urb: UrbIndex, now: Instant) {
         let record = self.urbs.get(urb);
         if record.transfer_type != TransferType::Control {
@@ -237,6 +239,7 @@ impl<P: Port> Session<P> {
     }
 
     /// Hands a URB to the device, or queues it on its endpoint.
+    #[inline(always)]
     pub(super) fn enqueue(&mut self, urb: UrbIndex, now: Instant) {
         if self.gone {
             return self.finish(urb, Status::ENODEV, 0);
@@ -424,6 +427,7 @@ fn take_block(memory: &mut Arena, reserve: usize, length: usize, idle: bool) -> 
 }
 
 /// What the port is told of a URB; its buffer is put in the order that a transfer has.
+#[inline]
 fn submission<'a>(
     record: &mut Urb,
     packets: Packets<'a>,
