@@ -24,11 +24,9 @@ fn main() -> ExitCode {
 
 fn bench(settings: &Settings) -> Result<(), String> {
     let arguments = arguments(settings);
-    let busy = [&arguments[..], &["--busy-poll=1ms".to_owned()]].concat();
     let bench = Bench {
         settings,
         usbferry: Server::usbferry(&arguments, &[])?,
-        busy_polling: Server::usbferry(&busy, &[])?,
         ceiling: Server::ceiling()?,
         check: Check::Counter,
         usbfs: None,

@@ -43,8 +43,8 @@ mod linux {
     struct Tree(PathBuf);
 
     impl Tree {
-        fn new(scratch: &Path, name: &str) -> Result<Self, String> {
-            let root = scratch.join(format!("{name}-{}", std::process::id()));
+        fn new(scratch: &Path) -> Result<Self, String> {
+            let root = scratch.join(format!("usbfs-{}", std::process::id()));
             fs::create_dir_all(&root).map_err(|error| format!("{}: {error}", root.display()))?;
             Ok(Self(root))
         }
@@ -81,14 +81,12 @@ mod linux {
     pub(crate) fn bench(settings: &Settings) -> Result<(), String> {
         let scratch = settings::results()?;
         let library = preload::build(Path::new(env!("CARGO_MANIFEST_DIR")), &scratch)?;
-        let (tree, busy_tree) = (Tree::new(&scratch, "usbfs")?, Tree::new(&scratch, "usbfs-busy")?);
+        let tree = Tree::new(&scratch)?;
         let mut arguments = vec!["--all".to_owned()];
         arguments.extend(settings.serve.iter().cloned());
-        let busy = [&arguments[..], &["--busy-poll=1ms".to_owned()]].concat();
         let bench = Bench {
             settings,
             usbferry: Server::usbferry(&arguments, &tree.environment(&library))?,
-            busy_polling: Server::usbferry(&busy, &busy_tree.environment(&library))?,
             ceiling: Server::ceiling()?,
             check: Check::Counter,
             usbfs: Some(&tree),

@@ -135,8 +135,10 @@ struct Tuning {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     socket_buffer: Option<usize>,
 
-    /// Look for work so long before sleeping (us, ms): a shorter turnaround for a busy processor
-    #[arg(long, value_name = "TIME", default_value = "0us", value_parser = parse_busy_poll)]
+    /// Look for work up to so long before sleeping (us, ms), where that has paid so far: a much
+    /// shorter turnaround while a client sends one request after the other, for a processor that
+    /// is then busy. 0us sleeps at once, always
+    #[arg(long, value_name = "TIME", default_value = "200us", value_parser = parse_busy_poll)]
     busy_poll: Duration,
 }
 
@@ -308,6 +310,7 @@ mod tests {
     fn defaults_are_those_of_the_limits() {
         let (settings, source) = serve(&["--all"]).unwrap();
         assert_eq!(settings.limits, DeviceLimits::default());
+        assert_eq!(settings.busy_poll, limits::BUSY_POLL_DEFAULT);
         assert!(matches!(source, Source::Real));
         let addresses: Vec<String> =
             settings.listen.iter().map(|l| l.address.to_string()).collect();

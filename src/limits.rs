@@ -106,6 +106,11 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may show no sign of life, or accept no byte, unless told otherwise.
 pub const PEER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
+/// How long the reactor looks for work before it sleeps, where that pays, unless told otherwise: longer
+/// than a near client or a fast device takes to answer, and as long as the kernel lets virtual
+/// machines wait (`halt_poll_ns`).
+pub const BUSY_POLL_DEFAULT: Duration = Duration::from_micros(200);
+
 /// Shortest time after which a client may be taken for gone: TCP counts in seconds.
 pub const PEER_TIMEOUT_MIN: Duration = Duration::from_secs(3);
 

@@ -56,7 +56,6 @@ pub(crate) trait Usbfs {
 pub(crate) struct Bench<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) usbferry: Server,
-    pub(crate) busy_polling: Server,
     pub(crate) ceiling: Server,
     /// What usbferry's IN data is.
     pub(crate) check: Check,
@@ -68,7 +67,6 @@ impl Bench<'_> {
     fn server(&self, on: On) -> &Server {
         match on {
             On::Usbferry => &self.usbferry,
-            On::BusyPolling => &self.busy_polling,
             On::Ceiling => &self.ceiling,
         }
     }
@@ -95,9 +93,7 @@ impl Bench<'_> {
 
     /// Puts client and servers where they belong.
     fn place(&self, row: &Row) {
-        // A server that never sleeps would have the one processor for itself.
-        let busy = row.subject.on == On::BusyPolling;
-        let cores = if busy { Cores::Two } else { self.settings.cores };
+        let cores = if row.apart { Cores::Two } else { self.settings.cores };
         let (client, server) = match cores {
             Cores::Any => return,
             Cores::One => (0, 0),

@@ -7,8 +7,6 @@ use usbferry_load::workload::{Kind, Workload};
 pub(crate) enum On {
     /// usbferry as it comes.
     Usbferry,
-    /// usbferry that looks for work before it sleeps.
-    BusyPolling,
     /// The least server there can be.
     Ceiling,
 }
@@ -43,6 +41,8 @@ pub(crate) struct Row {
     pub(crate) subject: Run,
     pub(crate) baseline: Run,
     pub(crate) target: Target,
+    /// Client and server have a processor each, whatever the settings say.
+    pub(crate) apart: bool,
     /// Part of a run of a few seconds.
     pub(crate) smoke: bool,
 }
@@ -72,7 +72,7 @@ pub(crate) fn all(target: impl Fn(&Workload) -> Target) -> Vec<Row> {
     for depth in [1, 16] {
         rows.push(against_ceiling(Workload::new(Kind::ControlIn, depth), &target, depth == 1));
     }
-    rows.push(busy_polling());
+    rows.push(apart());
     for workload in [Workload::new(Kind::BulkIn(512), 16), Workload::new(Kind::BulkIn(16 << 10), 4)]
     {
         rows.extend(many_sessions(workload));
@@ -91,17 +91,20 @@ fn against_ceiling(workload: Workload, target: impl Fn(&Workload) -> Target, smo
         subject: one(On::Usbferry, workload),
         baseline: one(On::Ceiling, workload),
         target: target(&workload),
+        apart: false,
         smoke,
     }
 }
 
-fn busy_polling() -> Row {
+/// Where each side has a processor, a server that looks for work before it sleeps need not be woken.
+fn apart() -> Row {
     let workload = Workload::new(Kind::BulkIn(64), 1);
     Row {
-        name: format!("{} d1, busy polling", workload.kind),
-        subject: one(On::BusyPolling, workload),
+        name: format!("{} d1, two processors", workload.kind),
+        subject: one(On::Usbferry, workload),
         baseline: one(On::Ceiling, workload),
         target: Target::Turnaround(1.0, f64::INFINITY),
+        apart: true,
         smoke: false,
     }
 }
@@ -116,6 +119,7 @@ fn many_sessions(workload: Workload) -> Vec<Row> {
             subject: many(On::Usbferry),
             baseline: many(On::Ceiling),
             target: Target::None,
+            apart: false,
             smoke: sessions == 8,
         });
         if sessions > 1 {
@@ -124,6 +128,7 @@ fn many_sessions(workload: Workload) -> Vec<Row> {
                 subject: many(On::Usbferry),
                 baseline: one(On::Usbferry, workload),
                 target: Target::Fair(0.95, 0.8),
+                apart: false,
                 smoke: false,
             });
         }
@@ -140,6 +145,7 @@ fn stalled() -> Row {
         subject: run(true),
         baseline: run(false),
         target: Target::Rate(0.95),
+        apart: false,
         smoke: true,
     }
 }

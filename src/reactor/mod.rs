@@ -13,8 +13,8 @@
 //!
 //! - `connection`: one client's socket and its stage; - `exports`: what clients ask for in their
 //!   handshake; - `ending`: how connections end and devices come home;
-//! - `net`, `token`, `stop`, `takeover`, `complaints`: sockets, event names, the way to stop it, who
-//!   may take a held device, and the limit of log lines.
+//! - `spin`: whether to sleep; - `net`, `token`, `stop`, `takeover`, `complaints`: sockets, event
+//!   names, the way to stop it, who may take a held device, and the limit of log lines.
 //!
 //! Contract: nothing on this thread sleeps but the one wait. Whatever can, is a worker's.
 
@@ -23,6 +23,7 @@ mod connection;
 mod ending;
 mod exports;
 mod net;
+mod spin;
 mod stop;
 mod takeover;
 mod token;
@@ -40,7 +41,9 @@ use mio::{Events, Interest, Poll, Registry, Waker};
 use slab::Slab;
 use usbferry_sys::clock::CoarseClock;
 
-use crate::limits::{CONNECTIONS_MAX, DeviceLimits, PEER_TIMEOUT_DEFAULT, SHUTDOWN_TIMEOUT};
+use crate::limits::{
+    BUSY_POLL_DEFAULT, CONNECTIONS_MAX, DeviceLimits, PEER_TIMEOUT_DEFAULT, SHUTDOWN_TIMEOUT,
+};
 use crate::rules::{Allowed, Selection};
 use crate::session::TaskResult;
 use crate::usb::{Backend, Candidate, EventSource};
@@ -49,6 +52,7 @@ use complaints::Complaints;
 use connection::{Connection, Stage};
 use exports::Scans;
 pub use net::prepare as prepare_socket;
+use spin::Spin;
 pub use stop::StopHandle;
 use stop::StopSource;
 pub use takeover::TakeOver;
@@ -89,7 +93,7 @@ pub struct Settings {
     pub limits: DeviceLimits,
     /// Bytes of each buffer of a client's socket; the system's choice unless it is set.
     pub socket_buffer: Option<usize>,
-    /// How long to look again and again before sleeping.
+    /// How long to look again and again before sleeping, where that pays.
     pub busy_poll: Duration,
     /// How long a client may show no sign of life, or accept no byte.
     pub peer_timeout: Duration,
@@ -108,7 +112,7 @@ impl Default for Settings {
             selection: Selection::default(),
             limits: DeviceLimits::default(),
             socket_buffer: None,
-            busy_poll: Duration::ZERO,
+            busy_poll: BUSY_POLL_DEFAULT,
             peer_timeout: PEER_TIMEOUT_DEFAULT,
             takeover: TakeOver::default(),
             connections: CONNECTIONS_MAX,
@@ -143,6 +147,7 @@ pub struct Reactor<B: Backend> {
     next_deadline: Option<Instant>,
     stopping: Option<Instant>,
     complaints: Complaints,
+    spin: Spin,
     clock: CoarseClock,
     now: Instant,
 }
@@ -171,6 +176,7 @@ impl<B: Backend> Reactor<B> {
         let inbox = Inbox::new(waker);
         let scanner = Scanner::start(backend, &inbox).map_err(failed)?;
         let stop = StopSource::new(registry, Source::Stop.to_token()).map_err(failed)?;
+        let spin = Spin::new(settings.busy_poll);
         Ok(Self {
             poll,
             settings,
@@ -191,6 +197,7 @@ impl<B: Backend> Reactor<B> {
             next_deadline: None,
             stopping: None,
             complaints: Complaints::new(Instant::now()),
+            spin,
             clock: CoarseClock::new(),
             now: Instant::now(),
         })
@@ -216,11 +223,9 @@ impl<B: Backend> Reactor<B> {
     /// The system's, when waiting itself fails.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        let mut busy_since = Instant::now();
         while !self.is_done() {
             let mut timeout = self.timeout();
-            let idle_for = self.now.saturating_duration_since(busy_since);
-            if idle_for < self.settings.busy_poll {
+            if timeout != Some(Duration::ZERO) && self.looks_again() {
                 timeout = Some(Duration::ZERO);
             }
             match self.poll.poll(&mut events, timeout) {
@@ -229,7 +234,7 @@ impl<B: Backend> Reactor<B> {
             }
             self.now = self.time();
             if !events.is_empty() {
-                busy_since = self.now;
+                self.spin.found();
             }
             for event in &events {
                 self.mark(event);
@@ -241,11 +246,13 @@ impl<B: Backend> Reactor<B> {
 
     /// The time of a turn: to a few milliseconds, which is what deadlines need; exact for what is.
     fn time(&self) -> Instant {
-        if B::EXACT_TIME || !self.settings.busy_poll.is_zero() {
-            Instant::now()
-        } else {
-            self.clock.now()
-        }
+        if B::EXACT_TIME { Instant::now() } else { self.clock.now() }
+    }
+
+    /// There is nothing to do: whether to look again, rather than to sleep. Without a device nobody is
+    /// in a hurry.
+    fn looks_again(&mut self) -> bool {
+        !self.attached.is_empty() && self.spin.looks_again(Instant::now())
     }
 
     /// Stopped, and nothing is left, or what is left took too long.

@@ -1,5 +1,5 @@
-# Sticks on xHCI and EHCI through the kernel's own exporter and through usbferry: as it comes, looking
-# for work before it sleeps (polling), and without memory mapped from the device (copying). In turns
+# Sticks on xHCI and EHCI through the kernel's own exporter and through usbferry: as it comes, never
+# looking for work before it sleeps (sleeping), and without memory mapped from the device (copying). In turns
 # within one boot: small and large blocks, reads and writes. The data is checked; of the times only the
 # ratio says something, and it is told, not judged: under emulation it is that of the processors' work.
 limit=800
@@ -17,7 +17,7 @@ scenario() {
   : > "$state/times"
   for ((round = 1; round <= rounds; round++)); do
     # None is always the first.
-    if ((round % 2)); then which='usbferry usbipd polling copying'; else which='copying polling usbipd usbferry'; fi
+    if ((round % 2)); then which='usbferry usbipd sleeping copying'; else which='copying sleeping usbipd usbferry'; fi
     for which in $which; do
       measure "$which"
     done
@@ -34,7 +34,7 @@ measure() { # server
   case $1 in
     usbipd) server=usbipd && serve "$xhci" "$ehci" ;;
     usbferry) serve "$xhci" "$ehci" ;;
-    polling) start_usbferry 3240 --device "$xhci" --device "$ehci" --busy-poll 200us ;;
+    sleeping) start_usbferry 3240 --device "$xhci" --device "$ehci" --busy-poll 0us ;;
     copying) start_usbferry 3240 --device "$xhci" --device "$ehci" --device-memory 0 ;;
   esac
   attach_and_time "$1" "$xhci" xHCI "$state/xhci.img"

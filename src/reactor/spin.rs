@@ -1,0 +1,154 @@
+//! Whether to look for work once more instead of sleeping.
+//!
+//! To be woken takes longer than a turn of the reactor does. So where work comes in shortly after
+//! there was none, the reactor looks again and again for a while, and sleeps only then. Whether that
+//! pays is learned: each time work was found earns credit, each time it was not costs more of it.
+//! Without credit the reactor sleeps at once and tries again only now and then, ever less often. Where
+//! the client needs the same processor, and so can't send anything while it is looked for, that is
+//! next to never. The kernel lets virtual machines wait in much the same way (`halt_poll_ns`,
+//! Documentation/virt/kvm/halt-polling.rst).
+//!
+//! Contract: plain state; time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// Credit at most: what was learned long ago does not count.
+const CREDIT_MAX: u32 = 16;
+
+/// What it costs to have looked for nothing, in times that something was found: looking pays where
+/// four of five succeed.
+const LOSS: u32 = 4;
+
+/// Sleeps before it is tried again, after the first loss of all credit and at most. With the most,
+/// trying takes less than a hundredth of a processor that has URBs one after the other.
+const PAUSE_MIN: u32 = 16;
+const PAUSE_MAX: u32 = 8192;
+
+/// What was learned.
+pub(super) struct Spin {
+    /// How long to look.
+    limit: Duration,
+    credit: u32,
+    /// Sleeps before it is tried again.
+    skip: u32,
+    /// How many, the next time that all credit is lost.
+    pause: u32,
+    /// Since when it is looked.
+    since: Option<Instant>,
+    /// A look has brought nothing since then. What the first look finds was there already.
+    in_vain: bool,
+}
+
+impl Spin {
+    pub(super) const fn new(limit: Duration) -> Self {
+        Self { limit, credit: LOSS, skip: 0, pause: PAUSE_MIN, since: None, in_vain: false }
+    }
+
+    /// There is nothing to do at `now`: whether to look again, rather than to sleep.
+    pub(super) fn looks_again(&mut self, now: Instant) -> bool {
+        if let Some(since) = self.since {
+            if now.saturating_duration_since(since) < self.limit {
+                self.in_vain = true;
+                return true;
+            }
+            self.lose();
+            return false;
+        }
+        if self.limit.is_zero() || self.skip > 0 {
+            self.skip = self.skip.saturating_sub(1);
+            return false;
+        }
+        (self.since, self.in_vain) = (Some(now), false);
+        true
+    }
+
+    /// There is something to do.
+    pub(super) fn found(&mut self) {
+        if self.since.take().is_some() && self.in_vain {
+            self.credit = CREDIT_MAX.min(self.credit + 1);
+            self.pause = PAUSE_MIN;
+        }
+    }
+
+    fn lose(&mut self) {
+        self.since = None;
+        self.credit = self.credit.saturating_sub(LOSS);
+        if self.credit == 0 {
+            self.skip = self.pause;
+            self.pause = PAUSE_MAX.min(2 * self.pause);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_micros(100);
+
+    /// Waits that end after so many microseconds each, and how many of them were slept through.
+    fn sleeps(spin: &mut Spin, waits: impl IntoIterator<Item = u64>) -> usize {
+        let start = Instant::now();
+        let slept = |wait| {
+            let mut looks = (0..wait).map(|passed| start + Duration::from_micros(passed));
+            let sleeps = !looks.all(|now| spin.looks_again(now));
+            if !sleeps {
+                spin.found();
+            }
+            sleeps
+        };
+        waits.into_iter().map(slept).filter(|&slept| slept).count()
+    }
+
+    #[test]
+    fn short_waits_are_looked_through() {
+        assert_eq!(sleeps(&mut Spin::new(LIMIT), [50; 1000]), 0);
+    }
+
+    #[test]
+    fn a_long_wait_now_and_then_does_no_harm() {
+        let mut spin = Spin::new(LIMIT);
+        let waits = (0..1000).map(|number| if number % 10 == 9 { 500 } else { 50 });
+        assert_eq!(sleeps(&mut spin, waits), 100);
+    }
+
+    #[test]
+    fn where_nothing_is_ever_found_it_is_hardly_tried() {
+        let mut spin = Spin::new(LIMIT);
+        let mut tries = 0;
+        let start = Instant::now();
+        for wait in 0..100_000 {
+            let now = start + wait * Duration::from_millis(1);
+            if spin.looks_again(now) {
+                tries += 1;
+                assert!(spin.looks_again(now + LIMIT / 2));
+                assert!(!spin.looks_again(now + LIMIT));
+            }
+        }
+        assert!((2..30).contains(&tries), "{tries} tries");
+    }
+
+    #[test]
+    fn what_was_there_already_says_nothing() {
+        let mut spin = Spin::new(LIMIT);
+        for _ in 0..1000 {
+            assert!(spin.looks_again(Instant::now()));
+            spin.found();
+        }
+        assert_eq!(sleeps(&mut spin, [500, 500]), 2);
+        assert_eq!(spin.skip, PAUSE_MIN - 1, "all credit was lost at once");
+    }
+
+    #[test]
+    fn it_is_noticed_when_waits_become_short() {
+        let mut spin = Spin::new(LIMIT);
+        sleeps(&mut spin, [500; 20_000]);
+        sleeps(&mut spin, [50; PAUSE_MAX as usize]);
+        assert_eq!(sleeps(&mut spin, [50; 1000]), 0);
+    }
+
+    #[test]
+    fn without_a_limit_there_is_no_looking() {
+        assert_eq!(sleeps(&mut Spin::new(Duration::ZERO), [1; 100]), 100);
+    }
+}
