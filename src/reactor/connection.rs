@@ -32,6 +32,13 @@ const READ_ALONE: usize = 2 << 20;
 /// Bytes read in one turn where other sessions wait for theirs, and one read more.
 const READ_AMONG_OTHERS: usize = 256 << 10;
 
+/// Bytes written in one turn of the only session there is. Without a bound a single call goes on as
+/// long as the client reads: it takes whatever it is given, be it the memory of all URBs.
+const WRITE_ALONE: usize = 4 << 20;
+
+/// Bytes written in one turn where other sessions wait for theirs.
+const WRITE_AMONG_OTHERS: usize = 512 << 10;
+
 /// Reads of one turn where what comes is thrown away.
 const READS_PER_TURN: usize = 16;
 
@@ -239,7 +246,8 @@ impl<C: Candidate> Connection<C> {
         let unwritten = self.written;
         self.reap(now);
         let mut read = 0;
-        let budget = if alone { READ_ALONE } else { READ_AMONG_OTHERS };
+        let (budget, mut room) =
+            if alone { (READ_ALONE, WRITE_ALONE) } else { (READ_AMONG_OTHERS, WRITE_AMONG_OTHERS) };
         while read < budget {
             let len = self.read_commands(now)?;
             if len == 0 {
@@ -247,11 +255,11 @@ impl<C: Candidate> Connection<C> {
             }
             self.reap(now);
             if !self.is_taking_long_payloads() {
-                self.flush(now)?;
+                self.flush(now, &mut room)?;
             }
             read += len;
         }
-        self.flush(now)?;
+        self.flush(now, &mut room)?;
         if self.stopping && self.is_flushed() {
             self.discard_unread(now);
             return Err(End::Stopping);
@@ -261,7 +269,7 @@ impl<C: Candidate> Connection<C> {
         } else if !self.stopping {
             self.watch_for_stall(self.written != unwritten, now + peer_timeout);
         }
-        Ok(read >= budget || self.device_ready || self.may_read())
+        Ok(read >= budget || room == 0 || self.device_ready || self.may_read())
     }
 
     /// Whether there may be input that can be taken: writing replies has made room for it, and the
@@ -368,8 +376,9 @@ impl<C: Candidate> Connection<C> {
         Ok(len)
     }
 
-    /// Writes what there is, as far as the socket takes it.
-    pub(super) fn flush(&mut self, now: Instant) -> Result<(), End> {
+    /// Writes what there is, as far as the socket takes it, and of the session's replies no more than
+    /// there is `room` for.
+    pub(super) fn flush(&mut self, now: Instant, room: &mut usize) -> Result<(), End> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         while self.writable && self.reply_written < self.reply.len() {
             let rest = &self.reply[self.reply_written..];
@@ -378,18 +387,19 @@ impl<C: Candidate> Connection<C> {
             self.written = self.written.wrapping_add(written);
         }
         let Stage::Attached(session) = &mut self.stage else { return Ok(()) };
-        while self.writable {
+        while self.writable && *room > 0 {
             session.stage();
             if !session.has_output() {
                 break;
             }
             // Behind the check: making so many slices costs more than all else here.
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = session.tx_slices(&mut slices);
+            let count = session.tx_slices(*room, &mut slices);
             let slices = &slices[..count];
             let len = slices.iter().map(|slice| slice.len()).sum();
             let written = write(&mut self.writable, len, || stream.write_vectored(slices))?;
             session.tx_advance(written, now);
+            *room -= written;
             self.written = self.written.wrapping_add(written);
         }
         Ok(())
@@ -407,11 +417,12 @@ impl<C: Candidate> Connection<C> {
     /// Serves a connection on which nothing more is to come: writes the rest, says so, and waits
     /// for the client to close. Closing first, with bytes of the client unread, would make the
     /// system reset the connection and could destroy a reply that is still under way. True when
-    /// there is more to read at once.
+    /// there is more to do at once.
     pub(super) fn serve_finishing(&mut self, now: Instant) -> Result<bool, End> {
-        self.flush(now)?;
+        let mut room = WRITE_ALONE;
+        self.flush(now, &mut room)?;
         if !self.is_flushed() {
-            return Ok(false);
+            return Ok(room == 0);
         }
         let Some(stream) = &mut self.stream else { return Ok(false) };
         if !std::mem::replace(&mut self.write_closed, true) {

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 const CREDIT_MAX: u32 = 16;
 
 /// What it costs to have looked for nothing, in times that something was found: looking pays where
-/// four of five succeed.
-const LOSS: u32 = 4;
+/// two of three succeed.
+const LOSS: u32 = 2;
 
 /// Sleeps before it is tried again, after the first loss of all credit and at most. With the most,
 /// trying takes less than a hundredth of a processor that has URBs one after the other.

@@ -412,9 +412,13 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// The bytes to write next.
-    pub(crate) fn tx_slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
-        self.tx.slices(&self.urbs, slices)
+    /// The bytes to write next, `most` of them; returns the number of slices.
+    pub(crate) fn tx_slices<'a>(
+        &'a self,
+        most: usize,
+        slices: &mut [IoSlice<'a>; SLICES_MAX],
+    ) -> usize {
+        self.tx.slices(&self.urbs, most, slices)
     }
 
     /// Notes that `len` bytes were written.

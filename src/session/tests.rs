@@ -207,9 +207,8 @@ impl Rig {
         loop {
             self.session.stage();
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = self.session.tx_slices(&mut slices);
-            let bytes: Vec<u8> =
-                slices[..count].iter().flat_map(|s| s.iter().copied()).take(step).collect();
+            let count = self.session.tx_slices(step, &mut slices);
+            let bytes: Vec<u8> = slices[..count].iter().flat_map(|s| s.iter().copied()).collect();
             if bytes.is_empty() {
                 return;
             }
@@ -584,6 +583,28 @@ fn replies_written_byte_by_byte_are_the_same() {
         assert!(data.iter().all(|&byte| u32::from(byte) == seqnum));
     }
     rig.expect_silence();
+    rig.finish();
+}
+
+#[test]
+fn no_more_is_given_to_write_than_there_is_room_for() {
+    let mut rig = Rig::new();
+    for seqnum in 0..3 {
+        rig.submit(seqnum, 0x82, 4096);
+        let slot = rig.last_slot();
+        rig.end(slot, Status::OK, &[7; 4096]);
+    }
+    rig.session.stage();
+    let all = 3 * (HEADER_LEN + 4096);
+    for most in [0, 1, HEADER_LEN, 5000, all, usize::MAX] {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = rig.session.tx_slices(most, &mut slices);
+        let given: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+        assert_eq!(given, most.min(all), "room for {most}");
+    }
+    rig.collect(1000);
+    assert_eq!(rig.sent.len(), all);
+    rig.sent.clear();
     rig.finish();
 }
 

@@ -242,14 +242,26 @@ impl TxQueue {
         }
     }
 
-    /// The bytes to write next, as many slices as `slices` has room for; returns their number.
+    /// The bytes to write next, `most` of them and as many slices as there is room for; returns the
+    /// number of slices.
     pub(crate) fn slices<'a>(
         &'a self,
         urbs: &'a UrbTable,
+        mut most: usize,
         slices: &mut [IoSlice<'a>; SLICES_MAX],
     ) -> usize {
-        let filled = slices.iter_mut().zip(&self.segments);
-        filled.map(|(slice, segment)| *slice = IoSlice::new(self.bytes_of(urbs, segment))).count()
+        let mut used = 0;
+        for (slice, segment) in slices.iter_mut().zip(&self.segments) {
+            if most == 0 {
+                break;
+            }
+            let bytes = self.bytes_of(urbs, segment);
+            let bytes = &bytes[..bytes.len().min(most)];
+            most -= bytes.len();
+            *slice = IoSlice::new(bytes);
+            used += 1;
+        }
+        used
     }
 
     fn bytes_of<'a>(&'a self, urbs: &'a UrbTable, segment: &Segment) -> &'a [u8] {

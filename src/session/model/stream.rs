@@ -329,7 +329,7 @@ impl Rig {
         loop {
             self.session.stage();
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = self.session.tx_slices(&mut slices);
+            let count = self.session.tx_slices(usize::MAX, &mut slices);
             if count == 0 {
                 assert!(!self.session.has_output(), "output that can't be had");
                 return self.told.len() > before;
