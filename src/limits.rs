@@ -67,7 +67,7 @@ pub const SERVER_MEMORY: usize = 32 << 20;
 
 /// Bytes that an attached device takes at most beside its buffers and URBs: where its session
 /// receives and puts replies together, what libusb knows of it, its worker's stack.
-pub const SESSION_MEMORY: usize = 2 << 20;
+pub const SESSION_MEMORY: usize = 4 << 20;
 
 /// Bytes that a URB takes at most beside its buffer: the descriptors of
 /// [`PACKETS_MAX`](crate::wire::iso::PACKETS_MAX) isochronous packets, its record, its places in

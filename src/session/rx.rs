@@ -48,9 +48,8 @@ const LARGE_PAYLOAD: usize = 8 * 1024;
 /// Bytes of a payload from which on it is long, see [`Receiver::is_taking_long_payloads`].
 const LONG_PAYLOAD: usize = 16 * 1024;
 
-/// Bytes of payloads that one read takes in ahead of their headers: what stays in the processor's
-/// cache until the device has it.
-const AHEAD_LEN: usize = 256 * 1024;
+/// Bytes of payloads that one read takes in ahead of their headers: eight of 128 KiB.
+const AHEAD_LEN: usize = 1024 * 1024;
 
 /// Payloads that one read takes in ahead of their headers.
 const AHEAD_MAX: usize = 16;
