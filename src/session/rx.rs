@@ -385,7 +385,8 @@ mod tests {
     fn little_is_read_behind_payloads_too_large_to_be_expected() {
         let (mut receiver, mut memory) = (Receiver::new(), memory());
         let stream = [7; READ_LEN + 1];
-        for (len, expected) in [(0, READ_LEN), (1 << 20, READ_BEHIND_PAYLOAD), (64, READ_LEN)] {
+        for (len, expected) in [(0, READ_LEN), (AHEAD_LEN + 1, READ_BEHIND_PAYLOAD), (64, READ_LEN)]
+        {
             assert!(receiver.begin_payload(Shape { len, ..SHAPE }, true).is_none());
             let mut rest = &stream[..];
             read(&mut receiver, &mut memory, &mut rest);
