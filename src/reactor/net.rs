@@ -111,7 +111,8 @@ pub(super) const INHERITS: bool = cfg!(target_os = "linux");
 
 /// Prepares a client's socket, or a listener whose clients inherit it: a client is gone when it shows
 /// no sign of life for `peer_timeout`, at least three seconds. Its buffers have `buffer` bytes each,
-/// or what the system chooses. One whose socket refuses an option is served all the same. Public for the benchmarks, whose least server must have the same sockets.
+/// or what the system chooses. One whose socket refuses an option is served all the same. Public for
+/// the benchmarks, whose least server must have the same sockets.
 pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: Option<usize>) {
     let socket = SockRef::from(socket);
     let silence = (peer_timeout / 3).max(SECOND);
