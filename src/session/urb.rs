@@ -2,8 +2,9 @@
 //! reply.
 //!
 //! Records live in a fixed table, and the one freed last is used next. Beside it the seqnums lie
-//! close together, so that finding one is a short scan: a session has few URBs at a time. Isochronous descriptors have their own area, a stripe for each record; its memory is
-//! committed when it is first touched.
+//! close together, so that finding one is a short scan: a session has few URBs at a time.
+//! Isochronous descriptors have their own area, a stripe for each record; its memory is committed
+//! when it is first touched.
 //!
 //! Contract: no allocation after `new`; that a record is in use is asserted in debug builds.
 
