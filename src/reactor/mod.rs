@@ -233,9 +233,6 @@ impl<B: Backend> Reactor<B> {
                 _ => {}
             }
             self.now = self.time();
-            if !events.is_empty() {
-                self.spin.found();
-            }
             for event in &events {
                 self.mark(event);
             }
@@ -250,9 +247,10 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// There is nothing to do: whether to look again, rather than to sleep. Without a device nobody is
-    /// in a hurry.
+    /// in a hurry; and what one of several sessions gains, another's client may lose, if it needs this
+    /// processor.
     fn looks_again(&mut self) -> bool {
-        !self.attached.is_empty() && self.spin.looks_again(Instant::now())
+        self.attached.len() == 1 && self.spin.looks_again(Instant::now())
     }
 
     /// Stopped, and nothing is left, or what is left took too long.
@@ -288,7 +286,10 @@ impl<B: Backend> Reactor<B> {
     fn mark(&mut self, event: &mio::event::Event) {
         match Source::from_token(event.token()) {
             Some(Source::Listener(_)) => self.accept_ready = true,
-            Some(Source::Waker) => self.inbox_ready = true,
+            Some(Source::Waker) => {
+                self.inbox_ready = true;
+                self.spin.found();
+            }
             Some(Source::Stop) => self.begin_stop(),
             Some(Source::Client(key)) => {
                 let Some(connection) = find(&mut self.connections, key) else { return };
@@ -296,11 +297,16 @@ impl<B: Backend> Reactor<B> {
                 connection.read_closed |= event.is_read_closed() || broken;
                 connection.readable |= event.is_readable() || connection.read_closed;
                 connection.writable |= event.is_writable() || event.is_write_closed() || broken;
+                // Others are no reason to stay awake.
+                if connection.busid.is_some() {
+                    self.spin.found();
+                }
                 self.queue(key);
             }
             Some(Source::Device(key)) => {
                 let Some(connection) = find(&mut self.connections, key) else { return };
                 connection.device_ready = true;
+                self.spin.found();
                 let hung_up = event.is_error() || event.is_read_closed() || event.is_write_closed();
                 if hung_up {
                     let now = self.now;

@@ -174,7 +174,12 @@ impl Receiver {
         let (end, tail) = (self.end, self.tail());
         let scratch = &mut self.scratch[end..];
         if self.ahead.is_empty() {
-            let limit = if self.shape.is_some() { READ_BEHIND_PAYLOAD } else { READ_LEN };
+            let limit = match self.stage {
+                // What nobody wants is thrown away by large pieces.
+                Stage::Discard { .. } => READ_LEN,
+                _ if self.shape.is_some() => READ_BEHIND_PAYLOAD,
+                _ => READ_LEN,
+            };
             let room = limit.saturating_sub(end).max(HEADER_LEN).min(scratch.len());
             slices[0] = IoSliceMut::new(&mut scratch[..room]);
             return 1;
@@ -394,6 +399,17 @@ mod tests {
             assert_eq!(receiver.take_up_to(usize::MAX).len(), expected);
         }
         assert_eq!(memory.outstanding(), 0);
+    }
+
+    #[test]
+    fn what_nobody_wants_is_read_by_large_pieces() {
+        let (mut receiver, mut memory) = (Receiver::new(), memory());
+        assert!(receiver.begin_payload(SHAPE, false).is_none());
+        receiver.stage = Stage::Discard { urb: 0, remaining: SHAPE.len };
+        let stream = [7; READ_LEN + 1];
+        let mut rest = &stream[..];
+        read(&mut receiver, &mut memory, &mut rest);
+        assert_eq!(rest.len(), 1);
     }
 
     /// The receiver behind a payload of [`SHAPE`], more of which are expected.
