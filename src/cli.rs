@@ -135,9 +135,9 @@ struct Tuning {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     socket_buffer: Option<usize>,
 
-    /// Look for work up to so long before sleeping (us, ms), where that has paid so far: a much
-    /// shorter turnaround while a client sends one request after the other, for a processor that
-    /// is then busy. 0us sleeps at once, always
+    /// Look for work up to so long before sleeping (us, ms), while one device is attached and where
+    /// that has paid so far: a much shorter turnaround while a client sends one request after the
+    /// other, for a processor that is then busy. 0us sleeps at once, always
     #[arg(long, value_name = "TIME", default_value = "200us", value_parser = parse_busy_poll)]
     busy_poll: Duration,
 }
