@@ -8,6 +8,8 @@ servers=usbferry
 
 rounds=5
 
+source "$vm/guest/ratio.sh"
+
 scenario() {
   local xhci ehci round which
   xhci=$(local_device STICKXHCI)
@@ -24,7 +26,7 @@ scenario() {
   done
   cmp "$run/stick-xhci.img" "$state/xhci.img" || fail "the file behind $xhci lacks what was written"
   cmp "$run/stick-ehci.img" "$state/ehci.img" || fail "the file behind $ehci lacks what was written"
-  ratios
+  ratios "$rounds"
 }
 
 # Both sticks through that server, one after the other.
@@ -45,25 +47,13 @@ measure() { # server
 }
 
 attach_and_time() { # by, busid, controller, image
-  local pids
   attach "$2"
   wait_for 30 "the disk of $attached" block_device_of "$attached"
   step "round $round: $3 through $1"
-  # usbipd only shakes hands; these threads of the kernel do the rest.
-  if [[ $server == usbipd ]]; then pids=$(pgrep '^stub_[rt]x$'); else pids=$(server_pid); fi
-  # shellcheck disable=SC2086 # words are meant
-  python3 "$vm/guest/disk.py" "$(block_device_of "$attached")" "$4" $pids > "$state/timed" 2>&1 ||
+  # shellcheck disable=SC2046 # words are meant
+  python3 "$vm/guest/disk.py" "$(block_device_of "$attached")" "$4" $(server_pids) > "$state/timed" 2>&1 ||
     fail "$3 through $1: $(tail -n 1 "$state/timed")"
   sed "s/^/$3;$1;/" "$state/timed" >> "$state/times"
   detach "$attached"
   wait_for 15 "$2 to be released" released "$2" usb-storage
-}
-
-# A line for each kind of load: the medians, and that of the rounds' ratios.
-ratios() {
-  local line lines
-  cat "$state/times"
-  lines=$(python3 "$vm/guest/ratios.py" usbipd "$rounds" < "$state/times") ||
-    fail "not every round was timed"
-  while read -r line; do note "$line"; done <<< "$lines"
 }
