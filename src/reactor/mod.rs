@@ -250,7 +250,7 @@ impl<B: Backend> Reactor<B> {
     /// in a hurry; and what one of several sessions gains, another's client may lose, if it needs this
     /// processor.
     fn looks_again(&mut self) -> bool {
-        self.attached.len() == 1 && self.spin.looks_again(Instant::now())
+        self.attached.len() == 1 && self.spin.looks_again(Instant::now)
     }
 
     /// Stopped, and nothing is left, or what is left took too long.

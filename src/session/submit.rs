@@ -209,7 +209,8 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Starts a URB that nothing stands before any more.
+    /// Starts a URB that nothing stands before any more. Inlined, as is [`Self::enqueue`]: every URB
+    /// goes through both, and each would save and restore the same registers.
     #[inline(always)]
     pub(super) fn start(&mut self, urb: UrbIndex, now: Instant) {
         let record = self.urbs.get(urb);

@@ -1,7 +1,8 @@
 # Sticks on xHCI and EHCI through the kernel's own exporter and through usbferry: as it comes, never
-# looking for work before it sleeps (sleeping), and without memory mapped from the device (copying). In turns
-# within one boot: small and large blocks, reads and writes. The data is checked; of the times only the
-# ratio says something, and it is told, not judged: under emulation it is that of the processors' work.
+# looking for work before it sleeps (sleeping), and without memory mapped from the device (copying).
+# In turns within one boot: small and large blocks, reads and writes. The data is checked; of the
+# times only the ratio says something, and it is told, not judged: under emulation it is that of the
+# processors' work.
 limit=800
 measures=yes
 servers=usbferry
