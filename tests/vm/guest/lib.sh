@@ -347,6 +347,22 @@ start_load() { # command that runs it or '', argument of load.py...
 }
 load_running_or_dead() { grep -qx running "$state/load" || ! kill -0 "$load" 2> /dev/null; }
 
+# Runs reads.py, which reads a disk until that fails; its process is $reads.
+start_reads() { # disk
+  python3 "$vm/guest/reads.py" "$1" > "$state/reads" 2>&1 &
+  reads=$!
+  wait_for 30 "the first read" reading_or_dead
+  grep -qx reading "$state/reads" || fail "reads.py ended: $(tail -n 1 "$state/reads")"
+}
+reading_or_dead() { grep -qx reading "$state/reads" || process_gone "$reads"; }
+
+# The read that was under way has failed as on a disk that was pulled out.
+reads_failed() {
+  wait "$reads" 2> /dev/null || true
+  [[ $(tail -n 1 "$state/reads") == @(EIO|ENODEV|ENXIO) ]] ||
+    fail "the reader saw no error: $(< "$state/reads")"
+}
+
 # Starts to ask for the device again and again until it can be imported; `came_free` has the result.
 await_free() { # busid, seconds
   usbip_py 127.0.0.1 await "$1" $(($2 * patience)) > "$state/await" 2>&1 &

@@ -5,23 +5,19 @@ limit=120
 servers=usbferry
 
 scenario() {
-  local busid disk reader status=0 stuck
+  local busid disk stuck
   busid=$(local_device STICKXHCI)
   serve "$busid"
   attach "$busid"
   wait_for 30 "the disk of $attached" block_device_of "$attached"
   disk=$(block_device_of "$attached")
   step "read from $attached"
-  (while dd if="$disk" of=/dev/null bs=1M iflag=direct status=none; do echo "read"; done) \
-    > "$state/reads" 2>&1 &
-  reader=$!
-  wait_for 30 "the first read" grep -q read "$state/reads"
+  start_reads "$disk"
 
   kill_server
   step "the reader ends"
-  wait_for 20 "the reader to end" process_gone "$reader"
-  wait "$reader" || status=$?
-  tail -n 1 "$state/reads" | grep -q error || fail "the reader saw no error: $(< "$state/reads")"
+  wait_for 20 "the reader to end" process_gone "$reads"
+  reads_failed
   wait_for 10 "$attached to go" device_gone "$attached"
   [[ -z $(usbip_tool port 2> /dev/null | grep '^Port') ]] || fail "a port of vhci is still in use"
   step "look for stuck tasks"
