@@ -62,6 +62,24 @@ wait_for() { # seconds, what for, command...
 
 process_gone() { ! kill -0 "$1" 2> /dev/null; }
 
+# Runs a program in the background; what it says goes to a file in $state, where nothing of the time
+# before is found. Its process is $started.
+start() { # file, command...
+  local said=$state/$1
+  shift
+  # By this shell: the other one may begin late.
+  : > "$said"
+  "$@" > "$said" 2>&1 &
+  started=$!
+}
+
+# Until the program that was started says so.
+wait_until_said() { # seconds, file, line
+  wait_for "$1" "$2 to say $3" said_or_dead "$2" "$3" "$started"
+  grep -qx "$3" "$state/$2" || fail "$2 ended: $(tail -n 1 "$state/$2")"
+}
+said_or_dead() { grep -qx "$2" "$state/$1" || process_gone "$3"; }
+
 # ---- Devices: which is which -----------------------------------------------------------------------
 # Attached over loopback, a device exists twice in one guest. A device that came through vhci has
 # vhci in its real path. All names here are sysfs names: 2-1 for a device, 2-1:1.0 an interface.
@@ -339,22 +357,17 @@ start_load() { # command that runs it or '', argument of load.py...
   local within=$1
   shift
   step "load.py $*"
-  : > "$state/load"
-  $within python3 "$vm/guest/load.py" "$@" > "$state/load" 2>&1 &
-  load=$!
-  wait_for 30 "load.py to run" load_running_or_dead
-  grep -qx running "$state/load" || fail "load.py ended: $(tail -n 1 "$state/load")"
+  start load $within python3 "$vm/guest/load.py" "$@"
+  load=$started
+  wait_until_said 30 load running
 }
-load_running_or_dead() { grep -qx running "$state/load" || ! kill -0 "$load" 2> /dev/null; }
 
 # Runs reads.py, which reads a disk until that fails; its process is $reads.
 start_reads() { # disk
-  python3 "$vm/guest/reads.py" "$1" > "$state/reads" 2>&1 &
-  reads=$!
-  wait_for 30 "the first read" reading_or_dead
-  grep -qx reading "$state/reads" || fail "reads.py ended: $(tail -n 1 "$state/reads")"
+  start reads python3 "$vm/guest/reads.py" "$1"
+  reads=$started
+  wait_until_said 30 reads reading
 }
-reading_or_dead() { grep -qx reading "$state/reads" || process_gone "$reads"; }
 
 # The read that was under way has failed as on a disk that was pulled out.
 reads_failed() {
@@ -365,19 +378,20 @@ reads_failed() {
 
 # Starts to ask for the device again and again until it can be imported; `came_free` has the result.
 await_free() { # busid, seconds
-  usbip_py 127.0.0.1 await "$1" $(($2 * patience)) > "$state/await" 2>&1 &
-  await=$!
-  wait_for 20 "the device to be busy" grep -q busy "$state/await"
+  start await usbip_py 127.0.0.1 await "$1" $(($2 * patience))
+  await=$started
+  wait_until_said 20 await busy
 }
 
 # The seconds from a time (of EPOCHREALTIME) until the import; fails if they are more than a bound.
 came_free() { # since, bound
-  local free elapsed
+  local bound=$(($2 * patience)) free elapsed
   wait "$await" || fail "not free again: $(tail -n 1 "$state/await")"
   free=$(sed -n 's/^free //p' "$state/await")
   elapsed=$(seconds_between "$1" "$free")
   note "importable again after $elapsed s"
-  awk "BEGIN {exit !($elapsed <= $2)}" || fail "importable again only after $elapsed s, not $2"
+  awk "BEGIN {exit !($elapsed <= $bound)}" ||
+    fail "importable again only after $elapsed s, not $bound"
 }
 
 seconds_between() { awk "BEGIN {printf \"%.2f\", $2 - $1}"; }
@@ -398,6 +412,22 @@ server_holds() { # local device to ask usbfs by
 # MiB for later, now more and now less, and a leak does not show.
 keep_no_freed_memory() {
   export MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=0 MALLOC_MMAP_THRESHOLD_=65536
+}
+
+# Does something COUNT times, in two halves, and fails if in both of them the server's memory grew by
+# half of so many KiB: a leak does so in each, but a block that happens to lie behind what was freed,
+# and keeps its memory from the system, does it once.
+grow_less_than() { # KiB, count, command that takes a count
+  local half before after grown=()
+  for half in 1 2; do
+    before=$(server_memory Anonymous)
+    "$3" $(($2 / 2))
+    after=$(server_memory Anonymous)
+    grown+=($((after - before)))
+  done
+  note "the server's memory grew by ${grown[0]} and ${grown[1]} KiB"
+  ((grown[0] < $1 / 2 || grown[1] < $1 / 2)) ||
+    fail "the server's memory grew by ${grown[0]} and ${grown[1]} KiB"
 }
 
 # KiB: Anonymous (what the server itself has allocated), Rss (with files), counted page by page.

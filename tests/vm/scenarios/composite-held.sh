@@ -11,9 +11,9 @@ scenario() {
   plug_gadget high-speed SourceSink Loopback
   serve "$gadget_busid"
   step "hold interface 1"
-  python3 "$vm/guest/usbfs.py" claim "$gadget_busid" 1 > "$state/holder" &
-  holder=$!
-  wait_for 20 "the other program" grep -q holding "$state/holder"
+  start holder python3 "$vm/guest/usbfs.py" claim "$gadget_busid" 1
+  holder=$started
+  wait_until_said 20 holder holding
 
   step "import with interface 1 held"
   import_with_held 1

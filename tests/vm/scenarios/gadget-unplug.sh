@@ -45,9 +45,9 @@ unplug_under_vhci() {
   wait_for 30 "the disk of $attached" block_device_of "$attached"
   disk=$(block_device_of "$attached")
   step "load on $attached"
-  python3 "$vm/guest/usbfs.py" control "$attached" > "$state/control" 2>&1 &
-  control=$!
-  wait_for 30 "control transfers" grep -q holding "$state/control"
+  start control python3 "$vm/guest/usbfs.py" control "$attached"
+  control=$started
+  wait_until_said 30 control holding
   start_reads "$disk"
   unplug_under_load "$reads" "$control"
   reads_failed

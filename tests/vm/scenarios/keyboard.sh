@@ -17,8 +17,8 @@ scenario() {
 
   step "listen on $input"
   # Each key once, then shift held over one.
-  python3 "$vm/guest/keys.py" "$input" $((${#keys[@]} + 4)) > "$state/keys" &
-  wait_for 20 "keys.py" grep -q listening "$state/keys"
+  start keys python3 "$vm/guest/keys.py" "$input" $((${#keys[@]} + 4))
+  wait_until_said 20 keys listening
   # While nothing is pressed the URB stays where it is, and nothing may arrive.
   sleep 1
   for ((i = 0; i < ${#keys[@]}; i += 2)); do

@@ -19,9 +19,9 @@ scenario() {
   attach "$sound"
   wait_for 20 "the sound card of $attached" card_of "$attached"
   rm -f "$state/enough"
-  python3 "$vm/guest/resets.py" 127.0.0.1 "$stick" "$state/enough" > "$state/resets" 2>&1 &
-  resets=$!
-  wait_for 20 "the first reset" grep -q running "$state/resets"
+  start resets python3 "$vm/guest/resets.py" 127.0.0.1 "$stick" "$state/enough"
+  resets=$started
+  wait_until_said 20 resets running
   step "play while the stick is reset"
   play "$attached" vhci
   touch "$state/enough"

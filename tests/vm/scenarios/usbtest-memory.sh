@@ -21,9 +21,9 @@ scenario() {
   echo "$had" > $memory_limit
 
   note "another program has all but 256 KiB of usbfs's memory"
-  python3 "$vm/guest/usbfs.py" hog "$(local_device KEYBOARD)" $((256 << 10)) > "$state/hog" &
-  hog=$!
-  wait_for 20 "the other program" grep -q holding "$state/hog"
+  start hog python3 "$vm/guest/usbfs.py" hog "$(local_device KEYBOARD)" $((256 << 10))
+  hog=$started
+  wait_until_said 20 hog holding
   with_little_memory
   kill -KILL "$hog"
   wait "$hog" 2> /dev/null || true
