@@ -165,6 +165,14 @@ fn urb(address: u8, len: usize) -> Submit {
     Submit { seqnum: 0, devid: 0, is_in, endpoint, len, packets: 0, setup: [0; 8] }
 }
 
+/// SET_FEATURE(PORT_RESET), as it is meant for the hub.
+const PORT_RESET: [u8; 8] = [0x23, 3, 4, 0, 1, 0, 0, 0];
+
+/// A control request without data.
+fn request(setup: [u8; 8]) -> Submit {
+    Submit { is_in: false, setup, ..urb(0, 0) }
+}
+
 /// Submits a URB and waits for its reply.
 fn transfer(client: &mut Client, submit: Submit, data: &[u8]) -> Reply {
     let seqnum = client.submit(submit, data).expect("it is sent");
@@ -304,6 +312,32 @@ fn a_device_is_reset_before_it_is_given_back_if_that_is_wanted() {
 }
 
 #[test]
+fn a_device_that_was_unconfigured_is_given_back_configured() {
+    let server = Server::start("");
+    let mut client = server.attach();
+    // As usbip-win2 leaves a device.
+    assert_eq!(transfer(&mut client, request([0, 9, 0, 0, 0, 0, 0, 0]), &[]).status, 0);
+    drop(client);
+    server.wait_for("1-1 configuration 1");
+    wait_until(|| server.has_driver(0) && server.has_driver(1), || "drivers".to_owned());
+    assert_eq!(transfer(&mut server.attach(), urb(0x81, 512), &[]).status, 0);
+}
+
+#[test]
+fn what_a_client_has_set_interfaces_to_outlives_resets_and_refusals() {
+    let server = Server::start("");
+    let mut client = server.attach();
+    client.set_interface(1, 1).unwrap();
+    // For either the interface is let go of, which puts it back to setting 0.
+    for (setup, status) in [(PORT_RESET, 0), ([0, 9, 7, 0, 0, 0, 0, 0], EPIPE)] {
+        assert_eq!(transfer(&mut client, request(setup), &[]).status, status);
+        let isochronous = Submit { packets: 1, ..urb(0x85, 1024) };
+        let reply = transfer(&mut client, isochronous, &pdu::descriptors(1, 1024));
+        assert_eq!((reply.status, reply.actual_length), (0, 1024));
+    }
+}
+
+#[test]
 fn what_a_killed_server_took_from_drivers_the_next_gives_back() {
     let mut server = Server::start("");
     let mut client = server.attach();
@@ -428,10 +462,7 @@ fn a_slow_reset_holds_up_its_own_device_only() {
     let server = Server::start("count=2:slow=500ms");
     let mut slow = server.attach();
     let mut other = Client::attach(&*server.address, "1-2").unwrap();
-    // SET_FEATURE(PORT_RESET), as Linux clients send it.
-    let setup = [0x23, 3, 4, 0, 1, 0, 0, 0];
-    let reset = Submit { is_in: false, setup, ..urb(0, 0) };
-    let reset = slow.submit(reset, &[]).unwrap();
+    let reset = slow.submit(request(PORT_RESET), &[]).unwrap();
     let behind = slow.submit(urb(0x81, 512), &[]).unwrap();
     let begun = Instant::now();
     for _ in 0..100 {

@@ -82,9 +82,9 @@ impl<P: Port> Session<P> {
         match performed {
             _ if self.tearing_down => free_record(&mut self.urbs, &mut self.memory, urb),
             Performed::Done => self.finish(urb, Status::OK, 0),
-            Performed::Reconfigured(configuration) => {
+            Performed::Reconfigured { configuration, status } => {
                 self.reconfigure(configuration);
-                self.finish(urb, Status::OK, 0);
+                self.finish(urb, status, 0);
             }
             // Muted, nobody wants the device asked any more.
             Performed::Forward if self.urbs.get(urb).muted => self.finish(urb, Status::OK, 0),

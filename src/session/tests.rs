@@ -279,7 +279,7 @@ fn set_interface(seqnum: u32, alternate: u8) -> Command {
 fn in_setting(alternate: u8) -> Performed {
     let mut configuration = parse_configuration(DESCRIPTOR);
     configuration.interfaces[0].current = alternate;
-    Performed::Reconfigured(Some(configuration))
+    Performed::Reconfigured { configuration: Some(configuration), status: Status::OK }
 }
 
 #[test]
@@ -641,7 +641,8 @@ fn isochronous_data_is_joined_once_however_often_it_is_submitted() {
     let mut configuration = parse_configuration(DESCRIPTOR);
     configuration.interfaces[0].current = 1;
     configuration.interfaces[0].alternates[1].endpoints[1].address = EndpointAddress::from_byte(3);
-    rig.port().perform = Some(Performed::Reconfigured(Some(configuration)));
+    rig.port().perform =
+        Some(Performed::Reconfigured { configuration: Some(configuration), status: Status::OK });
     rig.send(&set_interface(1, 1), &[]);
     rig.work();
     rig.submit(2, 0x81, 64);

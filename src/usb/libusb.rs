@@ -227,6 +227,7 @@ impl Candidate for LibusbCandidate {
         port.pieces = vec![0; limits.urbs];
         port.reset_on_release = limits.reset_on_release;
         let configuration = port.claim_all();
+        port.found_in = configuration.as_ref().map_or(0, |configuration| configuration.value);
         if let Some(status) = port.all_refused() {
             let busid = self.info.device.busid;
             let message = format!("{busid}: no interface could be claimed ({status})");
@@ -277,6 +278,8 @@ pub struct LibusbPort {
     /// Isochronous packets that its transfers have room for.
     packets: u32,
     configuration: Option<Configuration>,
+    /// The configuration that it was in when it was opened; 0 for none.
+    found_in: u8,
     /// Interfaces that are claimed.
     claims: Vec<u8>,
     /// Interfaces that kernel drivers had, and get back.
@@ -303,6 +306,7 @@ impl LibusbPort {
             busid,
             packets: 0,
             configuration: None,
+            found_in: 0,
             claims: Vec::new(),
             driven: Vec::new(),
             entry: None,
@@ -388,6 +392,23 @@ impl LibusbPort {
         }
     }
 
+    /// Sets the configuration again that the device had before a client set another, or none.
+    fn give_back_configuration(&mut self) {
+        let value = self.configuration.as_ref().map_or(0, |configuration| configuration.value);
+        if value == self.found_in {
+            return;
+        }
+        match self.handle.set_configuration_blocking(self.found_in) {
+            // The kernel has looked for drivers of all its interfaces.
+            Ok(()) => self.driven.clear(),
+            Err(Error::NoDevice) => {}
+            Err(error) => warn!(
+                "{}: it does not go back to configuration {}: {error}",
+                self.busid, self.found_in
+            ),
+        }
+    }
+
     /// Gives interfaces back to the kernel drivers that had them. All are free by then, because a
     /// driver that wants several takes the others with the first.
     fn give_back_drivers(&mut self) {
@@ -409,45 +430,67 @@ impl LibusbPort {
         if value == current && all_ours.clone().any(|interface| interface.refused.is_some()) {
             return self.reset_settings();
         }
+        let before = self.configuration.clone();
         // usbfs refuses while anybody has an interface, even ourselves.
         self.release_all();
         let result = self.handle.set_configuration_blocking(value);
-        let configuration = self.claim_all();
-        match result {
-            Ok(()) => Performed::Reconfigured(configuration),
-            Err(error) => failed(error),
+        self.claim_all();
+        if result.is_err() {
+            self.restore_settings(before);
         }
+        self.performed(result)
     }
 
     /// What setting the current configuration again does to the device, as far as it is ours.
     fn reset_settings(&mut self) -> Performed {
-        for &interface in &self.claims {
-            if let Err(error) = self.handle.set_interface_blocking(interface, 0) {
-                return failed(error);
-            }
-        }
-        let claims = &self.claims;
-        for interface in self.configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
-            if claims.contains(&interface.number) {
-                interface.current = 0;
-            }
-        }
-        Performed::Reconfigured(self.configuration.clone())
+        let claims = self.claims.clone();
+        let result = claims.into_iter().try_for_each(|number| self.set_interface(number, 0));
+        self.performed(result)
     }
 
-    fn set_interface(&mut self, number: u8, setting: u8) -> Performed {
-        let interface = self.configuration.as_ref().and_then(|c| c.interface(number));
-        if let Some(status) = interface.and_then(|interface| interface.refused) {
-            return Performed::Failed(status);
-        }
-        if let Err(error) = self.handle.set_interface_blocking(number, setting) {
-            return failed(error);
-        }
+    fn set_interface(&mut self, number: u8, setting: u8) -> Result<(), Error> {
+        self.handle.set_interface_blocking(number, setting)?;
         let interfaces = self.configuration.iter_mut().flat_map(|c| &mut c.interfaces);
         for interface in interfaces.filter(|interface| interface.number == number) {
             interface.current = setting;
         }
-        Performed::Reconfigured(self.configuration.clone())
+        Ok(())
+    }
+
+    /// Resets the device. libusb lets go of every interface meanwhile, and the kernel puts one that
+    /// is released back to setting 0.
+    fn reset(&mut self) -> Performed {
+        let result = self.handle.reset_blocking();
+        // It came back as another device, or lost an interface to somebody else.
+        if result == Err(Error::NotFound) {
+            return Performed::Gone;
+        }
+        let before = self.configuration.clone();
+        for interface in self.configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
+            interface.current = 0;
+        }
+        self.restore_settings(before);
+        self.performed(result)
+    }
+
+    /// Puts interfaces that were set back to 0 to what a client has set them to.
+    fn restore_settings(&mut self, before: Option<Configuration>) {
+        let interfaces = before.into_iter().flat_map(|configuration| configuration.interfaces);
+        for Interface { number, current, .. } in interfaces.filter(|i| i.current != 0) {
+            if let Err(error) = self.set_interface(number, current) {
+                warn!("{}: interface {number} is not set to {current} again: {error}", self.busid);
+            }
+        }
+    }
+
+    /// What is in force after a request that may have changed it.
+    fn performed(&self, result: Result<(), Error>) -> Performed {
+        let status = match result.map_err(failed) {
+            Ok(()) => Status::OK,
+            Err(Performed::Failed(status)) => status,
+            Err(other) => return other,
+        };
+        Performed::Reconfigured { configuration: self.configuration.clone(), status }
     }
 
     /// Whether it is time to look again after a hang-up; true when enough is enough.
@@ -561,7 +604,12 @@ impl Port for LibusbPort {
         match request {
             SpecialRequest::SetConfiguration(value) => self.set_configuration(value),
             SpecialRequest::SetInterface { interface, alternate } => {
-                self.set_interface(interface, alternate)
+                let found = self.configuration.as_ref().and_then(|c| c.interface(interface));
+                if let Some(status) = found.and_then(|interface| interface.refused) {
+                    return Performed::Failed(status);
+                }
+                let result = self.set_interface(interface, alternate);
+                self.performed(result)
             }
             SpecialRequest::ClearHalt(endpoint) => {
                 match self.handle.clear_halt_blocking(endpoint.as_byte()) {
@@ -570,12 +618,7 @@ impl Port for LibusbPort {
                     Err(error) => failed(error),
                 }
             }
-            SpecialRequest::Reset => match self.handle.reset_blocking() {
-                Ok(()) => Performed::Done,
-                // It came back as another device, or lost an interface to somebody else.
-                Err(Error::NotFound) => Performed::Gone,
-                Err(error) => failed(error),
-            },
+            SpecialRequest::Reset => self.reset(),
         }
     }
 
@@ -587,6 +630,7 @@ impl Port for LibusbPort {
             }
         }
         self.release_all();
+        self.give_back_configuration();
         self.give_back_drivers();
         drop(transfers);
         // Mapped memory keeps the device open, so it goes before the handle.

@@ -232,7 +232,8 @@ pub trait Port: Send + Sized + 'static {
     /// concerns may be in flight. *Blocks.*
     fn perform(&mut self, request: SpecialRequest) -> Performed;
 
-    /// Gives the device back: kernel drivers too. No transfer may be in flight. *Blocks.*
+    /// Gives the device back as it was found: its configuration and kernel drivers, too. No transfer
+    /// may be in flight. *Blocks.*
     fn close(self, transfers: Vec<Self::Transfer>, memory: Arena);
 }
 
@@ -310,11 +311,16 @@ pub struct Reaped {
 pub enum Performed {
     /// As asked.
     Done,
-    /// As asked, and this is the configuration now in force.
-    Reconfigured(Option<Configuration>),
+    /// It was done, or failed and left something changed.
+    Reconfigured {
+        /// What is in force now.
+        configuration: Option<Configuration>,
+        /// What the client is told.
+        status: Status,
+    },
     /// The host has nothing to do for it: send it to the device as it stands.
     Forward,
-    /// The device or the host refused.
+    /// The device or the host refused, and all is as before.
     Failed(Status),
     /// The device is gone, or has become another.
     Gone,

@@ -245,7 +245,7 @@ impl World {
         if let Some(sent) = self.client.urbs.get_mut(&id) {
             sent.fate = Fate::Performed(performed.clone());
         }
-        if let Performed::Reconfigured(configuration) = performed {
+        if let Performed::Reconfigured { configuration, .. } = performed {
             self.client.configurations.push((id, configuration.clone()));
         }
     }

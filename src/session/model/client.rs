@@ -409,7 +409,8 @@ impl Client {
     fn check_refused(&self, sent: &Sent, status: Status) {
         let verdict = self.verdict(sent);
         let right = match (&sent.fate, verdict) {
-            (Fate::Performed(Performed::Done | Performed::Reconfigured(_)), _) => Status::OK,
+            (Fate::Performed(Performed::Done), _) => Status::OK,
+            (Fate::Performed(Performed::Reconfigured { status, .. }), _) => *status,
             (Fate::Performed(Performed::Failed(status)), _) => *status,
             (Fate::Performed(Performed::Gone), _) => Status::ENODEV,
             (_, Verdict::Refused(status)) => status,

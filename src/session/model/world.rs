@@ -314,7 +314,10 @@ impl World {
     /// What comes of a special request.
     fn choose_outcome(&mut self, request: SpecialRequest, outcome: u8, value: u16) -> Performed {
         self.failures += 1;
-        let failed = Performed::Failed(Status(-2_000_000 - self.failures));
+        let failure = Status(-2_000_000 - self.failures);
+        let failed = Performed::Failed(failure);
+        // One that fails half-way changes something all the same.
+        let status = if outcome % 16 == 4 { failure } else { Status::OK };
         match (outcome % 16, request) {
             (0, _) => failed,
             (1, _) => Performed::Forward,
@@ -328,12 +331,13 @@ impl World {
                 for found in interfaces.filter(|found| found.number == interface) {
                     found.current = alternate;
                 }
-                Performed::Reconfigured(now)
+                Performed::Reconfigured { configuration: now, status }
             }
             (_, SpecialRequest::SetConfiguration(_)) => {
                 let [full, other, none] = configurations(u8::try_from(value % 3).expect("small"));
                 let choices = [full.clone(), full, other, none];
-                Performed::Reconfigured(choices[usize::from(value / 3 % 4)].clone())
+                let configuration = choices[usize::from(value / 3 % 4)].clone();
+                Performed::Reconfigured { configuration, status }
             }
         }
     }

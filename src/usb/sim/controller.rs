@@ -27,6 +27,8 @@ pub(super) struct Controller {
     pub(super) descriptors: Arc<Descriptors>,
     pub(super) configuration: Option<Configuration>,
     pub(super) plug: Arc<Plug>,
+    /// The configuration that it was in when it was opened.
+    found_in: u8,
     pub(super) delays: Delays,
     /// Special requests that are still to fail.
     pub(super) refusals: u16,
@@ -63,6 +65,7 @@ impl Controller {
             descriptors: Arc::clone(&loan.descriptors),
             configuration: None,
             plug: Arc::clone(&loan.plug),
+            found_in: loan.plug.configuration(),
             delays: Delays { urb: loan.spec.delay, special, ..Delays::default() },
             refusals: 0,
             performed: [0; 4],
@@ -72,6 +75,11 @@ impl Controller {
         controller.configure((loan.plug.configuration() == whole.value).then_some(whole));
         controller.reset(loan.lent.model());
         controller
+    }
+
+    /// Sets the configuration again that the device was found in.
+    pub(super) fn give_back(&self) {
+        self.plug.set_configuration(self.found_in);
     }
 
     /// Counts a URB, and says what the device's fault setting has in store for it.
@@ -129,7 +137,7 @@ impl Controller {
         self.plug.set_configuration(value);
         self.configure((value != 0).then_some(whole));
         self.reset(model);
-        Performed::Reconfigured(self.configuration.clone())
+        Performed::Reconfigured { configuration: self.configuration.clone(), status: Status::OK }
     }
 
     fn set_interface(&mut self, model: &mut Model, number: u8, setting: u8) -> Performed {
@@ -140,7 +148,7 @@ impl Controller {
             return Performed::Failed(Status::EPIPE);
         }
         self.performed[1] += 1;
-        Performed::Reconfigured(self.configuration.clone())
+        Performed::Reconfigured { configuration: self.configuration.clone(), status: Status::OK }
     }
 
     /// Selects an alternate setting and starts its endpoints anew; `None` when there is no such.

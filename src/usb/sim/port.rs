@@ -226,6 +226,7 @@ impl Port for SimPort {
     fn close(self, transfers: Vec<SimTransfer>, memory: Arena) {
         debug_assert_eq!(memory.outstanding(), 0, "a transfer is in flight");
         drop((transfers, memory));
+        self.device.controller.give_back();
     }
 }
 

@@ -242,7 +242,10 @@ impl Host {
 
     pub(super) fn set_interface(&mut self, interface: u8, alternate: u8) {
         let request = SpecialRequest::SetInterface { interface, alternate };
-        assert!(matches!(self.perform(request), Performed::Reconfigured(Some(_))));
+        assert!(matches!(
+            self.perform(request),
+            Performed::Reconfigured { configuration: Some(_), status: Status::OK }
+        ));
     }
 
     pub(super) fn cancel(&mut self, slot: u32) {

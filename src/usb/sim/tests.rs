@@ -146,7 +146,7 @@ fn a_configuration_can_be_left_and_taken_up_again() {
     let mut host = Host::open("loopback");
     host.set_interface(1, 1);
     let none = host.perform(SpecialRequest::SetConfiguration(0));
-    assert_eq!(none, Performed::Reconfigured(None));
+    assert_eq!(none, Performed::Reconfigured { configuration: None, status: Status::OK });
     assert_eq!(host.control_in(setup(0x80, 8, 0, 0, 1)).1, [0]);
     assert_eq!(host.control_in(setup(0x81, 10, 0, 1, 1)).0, Status::EPIPE);
     assert_eq!(
@@ -156,14 +156,23 @@ fn a_configuration_can_be_left_and_taken_up_again() {
     );
     let two = host.perform(SpecialRequest::SetConfiguration(2));
     assert_eq!(two, Performed::Failed(Status::EPIPE));
-    let bus = host.close();
-    let info = SimBackend::new(bus.clone()).scan().unwrap();
-    let device = &info[0].info().device;
-    assert_eq!((device.configuration_value, device.interfaces.len()), (0, 0));
+    // It is given back as it was found.
+    let (bus, busid) = (host.bus.clone(), host.busid);
+    host.close();
+    let listed = || {
+        let device = SimBackend::new(bus.clone()).scan().unwrap()[0].info().device.clone();
+        (device.configuration_value, device.interfaces.len())
+    };
+    assert_eq!(listed(), (1, 2));
+    bus.set_configuration(busid, 0);
+    assert_eq!(listed(), (0, 0));
     let mut host = Host::open_on(&bus);
     assert!(host.port.configuration().is_none());
     let one = host.perform(SpecialRequest::SetConfiguration(1));
-    assert!(matches!(one, Performed::Reconfigured(Some(c)) if c.interfaces[1].current == 0));
+    let Performed::Reconfigured { configuration: Some(configuration), .. } = one else {
+        panic!("{one:?}")
+    };
+    assert_eq!(configuration.interfaces[1].current, 0);
     assert_eq!(host.read(0x81, 8).0, Status::OK);
 }
 
