@@ -31,7 +31,9 @@ impl<P: Port> Session<P> {
             SpecialRequest::SetInterface { interface, .. } => {
                 endpoints::endpoints_of(self.configuration.as_ref(), interface)
             }
-            SpecialRequest::SetConfiguration(_) | SpecialRequest::Reset => u32::MAX,
+            // The kernel leaves control transfers alone (usb_disable_device with skip_ep0).
+            SpecialRequest::SetConfiguration(_) => !endpoints::DEFAULT_CONTROL,
+            SpecialRequest::Reset => u32::MAX,
             // The kernel does not mind transfers on an endpoint whose halt it clears, and a
             // client that cares has unlinked them.
             SpecialRequest::ClearHalt(_) => 0,

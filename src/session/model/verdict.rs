@@ -107,8 +107,13 @@ fn judge_packets(sent: &Sent) -> Option<Status> {
 
 /// Endpoints whose transfers must have ended before `request` is performed, a bit each.
 pub(super) fn concerned(request: SpecialRequest, configuration: Option<&Configuration>) -> u32 {
-    let SpecialRequest::SetInterface { interface: number, .. } = request else {
-        return if matches!(request, SpecialRequest::ClearHalt(_)) { 0 } else { u32::MAX };
+    let number = match request {
+        SpecialRequest::SetInterface { interface, .. } => interface,
+        SpecialRequest::SetConfiguration(_) => {
+            return !EndpointAddress::new(0, Direction::Out).bit();
+        }
+        SpecialRequest::Reset => return u32::MAX,
+        SpecialRequest::ClearHalt(_) => return 0,
     };
     let interfaces = configuration.iter().flat_map(|c| &c.interfaces);
     interfaces
