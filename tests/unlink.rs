@@ -8,7 +8,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::client::{ECONNRESET, EPIPE, MiniClient, Reply};
+use support::client::{ECONNRESET, ENOENT, EPIPE, MiniClient, Reply};
 use support::hex::hex;
 use support::random::Random;
 use support::submit::{Submit, setup, unlink_bytes};
@@ -407,17 +407,20 @@ fn unlink_during_barrier() {
     assert_eq!(client.performed(), [0, 1, 0, 0]);
 }
 
-/// The request itself is unlinked: it is answered at once, what comes of it is dropped, and what
-/// stands behind it goes on afterwards.
+/// The request itself is unlinked while it is performed: it is answered at once, what comes of it is
+/// dropped, and what stands behind it goes on afterwards.
 #[test]
 fn unlink_the_barrier() {
     let (_server, mut client) = start();
+    let answered = client.submit(&Submit::read(SOURCE, 8));
+    assert_eq!(client.ret(answered).status, 0);
     client.command(request::SPECIAL_DELAY, 100, 0);
-    let (special, mut bytes) = client.prepare(&Submit::set_interface(1, 1));
-    let (behind, behind_bytes) = client.prepare(&Submit::iso_read(ISO_SOURCE, &[192; 4]));
-    let (unlink, unlink_bytes) = client.prepare_unlink(special);
-    bytes.extend([behind_bytes, unlink_bytes].concat());
-    client.send(&bytes);
+    let special = client.submit(&Submit::set_interface(1, 1));
+    let behind = client.submit(&Submit::iso_read(ISO_SOURCE, &[192; 4]));
+    // When this is answered, the request is being performed.
+    let nothing = client.unlink(answered);
+    assert_eq!(client.ret_unlink(nothing), 0);
+    let unlink = client.unlink(special);
     assert_eq!(client.ret_unlink(unlink), ECONNRESET);
     let again = client.unlink(special);
     assert_eq!(client.ret_unlink(again), 0);
@@ -429,12 +432,27 @@ fn unlink_the_barrier() {
     // The same with requests that fail, and that the device must be asked for after all.
     client.command(request::SPECIAL_DELAY, 50, 0);
     for submit in [Submit::set_interface(1, 9), Submit::clear_halt(0x8e), Submit::port_reset()] {
-        let (special, bytes) = client.prepare(&submit);
-        let (unlink, unlink_bytes) = client.prepare_unlink(special);
-        client.send(&[bytes, unlink_bytes].concat());
+        let special = client.submit(&submit);
+        let nothing = client.unlink(answered);
+        assert_eq!(client.ret_unlink(nothing), 0);
+        let unlink = client.unlink(special);
         assert_eq!(client.ret_unlink(unlink), ECONNRESET);
         client.assert_in_sync();
     }
+}
+
+/// The request is unlinked before its turn: it is not performed.
+#[test]
+fn unlink_a_barrier_to_come() {
+    let (_server, mut client) = start();
+    let (special, bytes) = client.prepare(&Submit::set_interface(1, 1));
+    let (behind, behind_bytes) = client.prepare(&Submit::iso_read(ISO_SOURCE, &[192; 4]));
+    let (unlink, unlink_bytes) = client.prepare_unlink(special);
+    client.send(&[bytes, behind_bytes, unlink_bytes].concat());
+    assert_eq!(client.ret_unlink(unlink), ECONNRESET);
+    let ret = client.ret(behind);
+    assert_eq!((ret.status, ret.actual_length), (ENOENT, 0), "setting 0 has no such endpoint");
+    client.assert_in_sync();
 }
 
 /// A URB that the barrier itself takes back is unlinked meanwhile.

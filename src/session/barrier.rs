@@ -104,7 +104,8 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Forgets a barrier whose request the worker does not have, and returns its URB.
+    /// Forgets a barrier whose request the worker does not have, and returns its URB. What is held
+    /// behind it stays so.
     pub(super) fn drop_barrier(&mut self) -> Option<UrbIndex> {
         let barrier = self.barrier.take_if(|barrier| !barrier.performing)?;
         self.urbs.get_mut(barrier.urb).state = UrbState::Held;
@@ -117,7 +118,7 @@ impl<P: Port> Session<P> {
     }
 
     /// Lets go on what came behind the barrier, up to the next one.
-    fn release_held(&mut self, now: Instant) {
+    pub(super) fn release_held(&mut self, now: Instant) {
         while self.barrier.is_none() {
             let Some(urb) = self.held.pop_front() else { break };
             self.start_held(urb, now);

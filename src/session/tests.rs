@@ -474,6 +474,59 @@ fn a_barrier_does_not_overtake_a_control_transfer_that_waits() {
 }
 
 #[test]
+fn setting_the_configuration_leaves_control_transfers_alone() {
+    let mut rig = Rig::new();
+    rig.send(&control(1, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0]), &[]);
+    let of_control = rig.last_slot();
+    rig.submit(2, 0x82, 64);
+    let of_interface = rig.last_slot();
+    rig.send(&control(3, Direction::Out, [0, 9, 1, 0, 0, 0, 0, 0]), &[]);
+    rig.work();
+    assert_eq!(rig.port().cancelled, [of_interface]);
+    rig.end(of_interface, Status::ECONNRESET, &[]);
+    rig.expect_submit(2, Status::ECONNRESET, 0);
+    rig.work();
+    assert_eq!(rig.port().performed.len(), 1);
+    rig.expect_submit(3, Status::OK, 0);
+    rig.end(of_control, Status::OK, &[0; 18]);
+    rig.expect_submit(1, Status::OK, 18);
+    rig.take_bytes(18);
+    rig.finish();
+}
+
+#[test]
+fn a_request_that_is_given_up_before_its_turn_is_not_performed() {
+    let mut rig = Rig::new();
+    rig.submit(1, 0x82, 64);
+    let slot = rig.last_slot();
+    rig.send(&set_interface(2, 1), &[]);
+    rig.submit(3, 0x81, 64);
+    rig.work();
+    rig.unlink(4, 2);
+    rig.expect_unlink(4, Status::ECONNRESET);
+    assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0x81, "nothing stands before it");
+    rig.end(slot, Status::ECONNRESET, &[]);
+    rig.expect_submit(1, Status::ECONNRESET, 0);
+    rig.work();
+    assert_eq!(rig.port().performed, []);
+    rig.finish();
+}
+
+#[test]
+fn what_a_request_leaves_behind_counts_even_if_it_failed() {
+    let mut rig = Rig::new();
+    rig.send(&set_interface(1, 1), &[]);
+    let Performed::Reconfigured { configuration, .. } = in_setting(1) else { unreachable!() };
+    rig.port().perform = Some(Performed::Reconfigured { configuration, status: Status::EPIPE });
+    rig.work();
+    rig.expect_submit(1, Status::EPIPE, 0);
+    // Only the other setting has it.
+    rig.submit(2, 0x82, 64);
+    rig.expect_submit(2, Status::ENOENT, 0);
+    rig.finish();
+}
+
+#[test]
 fn a_silent_endpoint_can_not_keep_the_others_out() {
     let mut rig = Rig::new();
     for seqnum in 0..200 {

@@ -10,6 +10,7 @@
 //! | yet to come (see below)          | RET_UNLINK(-ECONNRESET) when it is here; RET_UNLINK(0) if it does not come |
 //! | ended, its reply not yet written | RET_UNLINK(0), behind that reply                     |
 //! | waiting, or behind a barrier     | RET_UNLINK(-ECONNRESET), no RET_SUBMIT               |
+//! | to be performed by the host      | the same, and it is not performed                    |
 //! | being performed by the host      | the same; what comes of it is dropped                |
 //! | with the device, ends cancelled  | the same                                             |
 //! | with the device, ends otherwise  | RET_SUBMIT, then RET_UNLINK(0): no data is lost      |
@@ -75,9 +76,14 @@ impl<P: Port> Session<P> {
                 self.drop_unlinked(urb, unlink.seqnum);
             }
             UrbState::Performing => {
-                self.urbs.get_mut(urb).muted = true;
-                self.urbs.unlist(urb);
-                self.tx.push_unlink(unlink.seqnum, Status::ECONNRESET);
+                if let Some(urb) = self.drop_barrier() {
+                    self.drop_unlinked(urb, unlink.seqnum);
+                    self.release_held(now);
+                } else {
+                    self.urbs.get_mut(urb).muted = true;
+                    self.urbs.unlist(urb);
+                    self.tx.push_unlink(unlink.seqnum, Status::ECONNRESET);
+                }
             }
             // A PDU is whole before the next one is looked at, so nothing is still arriving.
             UrbState::InFlight | UrbState::Receiving | UrbState::Replying | UrbState::Free => {

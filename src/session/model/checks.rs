@@ -122,13 +122,22 @@ impl World {
 
     /// Notes a special request that was begun: what it concerns may now be cut short.
     fn note_barrier(&mut self) {
+        // One that was given up may have begun in the same call.
+        for id in self.client.specials_given_up() {
+            self.note_concerned(id);
+        }
         let Some(id) = self.barrier_id().filter(|&id| id > self.begun) else { return };
         self.begun = id;
-        // A request that was answered in the same call concerns nothing.
+        self.note_concerned(id);
+    }
+
+    /// Notes the endpoints that a special request concerns, unless it was answered already.
+    fn note_concerned(&mut self, id: u32) {
         let Some(&(_, request)) = self.client.specials.get(&id) else { return };
         let set = verdict::concerned(request, self.client.configuration_of(id));
         for index in (0..EndpointAddress::COUNT).filter(|index| set & 1 << index != 0) {
-            self.client.barriers[index] = id;
+            let last = &mut self.client.barriers[index];
+            *last = id.max(*last);
         }
     }
 
@@ -222,6 +231,8 @@ impl World {
         self.performed = id;
         let (_, sent) = self.client.specials[&id];
         assert_eq!(sent, request, "another request than was sent");
+        let given_up = self.client.urbs.get(&id).is_none_or(|sent| self.client.is_given_up(sent));
+        assert!(!given_up || self.session.is_held_up(), "{request:?}, which was given up");
         let set = verdict::concerned(request, self.client.configuration_of(id));
         for flight in port.slots.iter().flatten() {
             let concerned = set & flight.endpoint.bit() != 0;

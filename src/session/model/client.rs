@@ -310,6 +310,12 @@ impl Client {
         unlink.is_some_and(|unlink| unlink.end <= self.delivered)
     }
 
+    /// Special requests that the session got, and the UNLINK of each.
+    pub(super) fn specials_given_up(&self) -> Vec<u32> {
+        let given_up = |id: &&u32| self.urbs.get(id).is_some_and(|sent| self.is_given_up(sent));
+        self.specials.keys().filter(given_up).copied().collect()
+    }
+
     /// Checks that everything was answered.
     pub(super) fn check_nothing_is_left(&self) {
         assert!(self.urbs.is_empty(), "never answered: {:?}", self.urbs);

@@ -178,7 +178,7 @@ impl World {
         if self.over || bytes.is_empty() || !self.session.wants_input() {
             return;
         }
-        let (begun, free) = (self.begun, self.session.memory.free_bytes());
+        let (barriers, free) = (self.client.barriers, self.session.memory.free_bytes());
         let mut rest = bytes;
         let result = self.session.rx_read(&mut rest, self.now);
         let taken = bytes.len() - rest.len();
@@ -187,7 +187,7 @@ impl World {
         self.received(result);
         // What the first of these bytes filled was perhaps free again behind the last: a barrier
         // and the end of a device give URBs up.
-        if self.begun > begun || self.session.gone {
+        if self.client.barriers != barriers || self.session.gone {
             self.client.excuses.memory |= free < self.scale.memory / 4 + memory_needed(taken);
         }
     }
