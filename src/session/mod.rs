@@ -133,6 +133,15 @@ impl<P: Port> Job<P> {
     }
 }
 
+/// URBs that wait because the system had no memory for the first of them.
+#[derive(Clone, Copy, Debug)]
+struct NoMemory {
+    /// Since when, with nothing of the device's own in flight.
+    since: Instant,
+    /// When to try again: others, too, give memory back.
+    retry: Instant,
+}
+
 /// What is left of a session: to be closed on the worker.
 pub(crate) struct Remains<P: Port> {
     port: P,
@@ -192,9 +201,8 @@ pub(crate) struct Session<P: Port> {
     gone: bool,
     /// The log was told that the system's memory is used up.
     memory_warned: bool,
-    /// Since when the system has had no memory for a URB while the device has none in flight, and
-    /// when to try again.
-    no_memory: Option<(Instant, Instant)>,
+    /// The system had no memory for a URB, which waits.
+    no_memory: Option<NoMemory>,
     /// Parsing has stopped at a PDU because replies must be read first.
     held_up: bool,
     /// Nothing more is taken from the client.
@@ -251,7 +259,7 @@ impl<P: Port> Session<P> {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let early = self.early_unlinks.iter().map(|early| early.until).min();
         let Some(port) = &self.port else { return early };
-        let retry = self.no_memory.map(|(_, retry)| retry);
+        let retry = self.no_memory.map(|no_memory| no_memory.retry);
         [port.next_deadline(), retry, early].into_iter().flatten().min()
     }
 
@@ -354,6 +362,9 @@ impl<P: Port> Session<P> {
         let reaped = port.reap(now, &mut completed);
         for &slot in &completed {
             self.handle_completion(slot, now);
+        }
+        if let Some(no_memory) = self.no_memory.as_mut().filter(|_| !completed.is_empty()) {
+            no_memory.retry = now;
         }
         completed.clear();
         self.completed = completed;

@@ -15,7 +15,7 @@ use usbferry_sys::arena::{Arena, Block};
 use super::endpoints::EndpointState;
 use super::rx::{Shape, Stage};
 use super::urb::{Urb, UrbIndex, UrbState};
-use super::{Session, Violation};
+use super::{NoMemory, Session, Violation};
 use crate::limits::{
     CONTROL_LEN_MAX, ENDPOINT_RESERVE, NO_MEMORY_RETRY, NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX,
 };
@@ -255,7 +255,7 @@ impl<P: Port> Session<P> {
 
     /// Hands to the device what waited, as far as it now can.
     pub(super) fn submit_waiting(&mut self, now: Instant) {
-        if self.no_memory.is_some_and(|(_, retry)| now < retry) {
+        if self.no_memory.is_some_and(|no_memory| now < no_memory.retry) {
             return;
         }
         let mut set = self.endpoints.waiting();
@@ -271,7 +271,7 @@ impl<P: Port> Session<P> {
         }
         // It was time to try again and the system refused nothing: what it had no memory for was
         // given up meanwhile, or waits for something else.
-        if self.no_memory.is_some_and(|(_, retry)| retry <= now) {
+        if self.no_memory.is_some_and(|no_memory| no_memory.retry <= now) {
             self.no_memory = None;
         }
     }
@@ -300,7 +300,6 @@ impl<P: Port> Session<P> {
         let submission = submission(record, packets, length, &mut block);
         match port.submit(&mut self.transfers[slot as usize], &submission, block, now) {
             Ok(()) => {
-                self.no_memory = None;
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
                 self.owners[slot as usize] = urb;
                 endpoint.in_flight += 1;
@@ -350,19 +349,18 @@ impl<P: Port> Session<P> {
         Attempt::Settled
     }
 
-    /// Whether a URB that the system has no memory for should wait: always for what the device
-    /// itself has in flight, and for a while for what other devices have.
+    /// Whether a URB that the system has no memory for should wait: always while the device itself
+    /// has something in flight, and for a while for what other devices have.
     fn may_wait_for_system(&mut self, now: Instant) -> bool {
-        if self.endpoints.any_in_flight(u32::MAX) {
-            self.no_memory = None;
-            return true;
-        }
-        let since = self.no_memory.map_or(now, |(since, _)| since);
+        let since = match self.no_memory {
+            Some(no_memory) if !self.endpoints.any_in_flight(u32::MAX) => no_memory.since,
+            _ => now,
+        };
         if now >= since + NO_MEMORY_TIMEOUT {
             self.no_memory = None;
             return false;
         }
-        self.no_memory = Some((since, now + NO_MEMORY_RETRY));
+        self.no_memory = Some(NoMemory { since, retry: now + NO_MEMORY_RETRY });
         true
     }
 }

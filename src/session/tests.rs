@@ -827,6 +827,21 @@ fn memory_of_the_system_that_is_used_up_delays_urbs() {
     rig.session.reap(rig.now);
     assert_eq!(rig.port().submitted.len(), 1, "others gave memory back");
     rig.finish();
+    // Nor only what the device itself has in flight: that may be silent for ever.
+    let mut rig = Rig::new();
+    rig.submit(1, 0x82, 64);
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    rig.submit(2, 0x81, 64);
+    rig.now = rig.session.next_deadline().expect("it is tried again");
+    rig.session.reap(rig.now);
+    // That another goes through calls nothing off.
+    rig.port().refuse = None;
+    rig.send(&control(3, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0]), &[]);
+    rig.now = rig.session.next_deadline().expect("it is tried again");
+    rig.session.reap(rig.now);
+    assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0x81);
+    assert_eq!(rig.session.next_deadline(), None);
+    rig.finish();
     // The client gives it up: there is nothing to try again, then or ever.
     let mut rig = Rig::new();
     rig.port().refuse = Some(RefusedReason::NoMemory);

@@ -91,7 +91,6 @@ impl World {
     /// Notes the end of a URB that the session collected.
     fn note_collected(&mut self, flight: Flight) {
         self.collected += 1;
-        self.retries_later = false;
         let order = self.collected;
         let outcome = flight.outcome.expect("only what has ended is collected");
         if let Some(sent) = self.client.urbs.get_mut(&flight.id) {
@@ -106,7 +105,6 @@ impl World {
                 self.client.refusals.insert(status.0, Refusal { endpoint, after });
             }
             RefusedReason::NoMemory => {
-                self.retries_later = true;
                 let since = *self.starved.get_or_insert(self.now);
                 self.client.excuses.memory |= self.now >= since + NO_MEMORY_TIMEOUT;
             }
@@ -171,7 +169,8 @@ impl World {
             let early = self.session.early_unlinks.iter().map(|early| early.seqnum);
             self.client.check_unlinks_are_answered(&early.collect::<Vec<_>>());
         }
-        if self.session.port.is_some() && !self.retries_later {
+        // What the system has no memory for is tried again later, if it is noted that it is.
+        if self.session.port.is_some() && self.session.no_memory.is_none() {
             self.session.submit_waiting(self.now);
             let events = &self.port().events;
             assert!(events.is_empty(), "it could have gone before: {events:?}");

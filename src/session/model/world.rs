@@ -59,8 +59,6 @@ pub(super) struct World {
     failures: i32,
     /// Since when the system has refused every URB for want of memory.
     pub(super) starved: Option<Instant>,
-    /// It has refused one since a transfer was last collected, and that waits for the next end.
-    pub(super) retries_later: bool,
     /// What the session has allocated.
     pub(super) footprint: [usize; 5],
 }
@@ -90,7 +88,6 @@ impl World {
             jobs: 0,
             failures: 0,
             starved: None,
-            retries_later: false,
             footprint: [0; 5],
         };
         world.footprint = world.session.footprint();
