@@ -32,9 +32,10 @@ pub const UNLINK_REPLIES_MAX: usize = 1024;
 /// sends so few between two of its own SUBMITs.
 pub const EARLY_UNLINKS_MAX: usize = 64;
 
-/// How long one waits. A Linux client that overtook a SUBMIT sends that next; a client that never
-/// sends it has numbers of its own making, and waits so long for its answer.
-pub const EARLY_UNLINK_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long one waits after the last byte that came. A Linux client that overtook a SUBMIT sends that
+/// next, and TCP sends what was lost again within a second, mostly; a client that never sends it has
+/// numbers of its own making, and waits so long for its answer.
+pub const EARLY_UNLINK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Slots, and buffer memory in the same spirit, that only endpoints with nothing in flight may
 /// take, so that a silent endpoint that has taken all others can't keep control transfers out.

@@ -329,6 +329,9 @@ impl<P: Port> Session<P> {
             _ => 0,
         };
         self.rx.received(len - in_payload, &mut self.memory);
+        if len > 0 && !self.early_unlinks.is_empty() {
+            self.prolong_early_unlinks(now);
+        }
         if let Stage::Payload { urb, filled, end } = self.rx.stage {
             self.payload_received(urb, filled + in_payload, end, now);
         }

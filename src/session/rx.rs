@@ -285,6 +285,11 @@ impl Receiver {
         self.shape.is_some_and(|shape| shape.len >= LONG_PAYLOAD)
     }
 
+    /// Whether the stream stands between two PDUs, as far as it came.
+    pub(crate) fn is_between_pdus(&self) -> bool {
+        self.stage == Stage::Header && !self.has_unparsed()
+    }
+
     /// Whether bytes are there that were not taken.
     pub(crate) fn has_unparsed(&self) -> bool {
         self.start < self.end || self.ahead.front().is_some_and(|ahead| ahead.filled > 0)

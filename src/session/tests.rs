@@ -1,5 +1,7 @@
 //! The session against a port that does only what a test tells it.
 
+use std::time::Duration;
+
 use super::model::{DEVID, submit_of};
 use super::*;
 use crate::usb::descriptor::parse_configuration;
@@ -361,14 +363,43 @@ fn an_unlink_that_overtakes_its_submit_waits_for_it() {
     rig.now = deadline;
     rig.session.reap(rig.now);
     rig.expect_unlink(14, Status::OK);
+    // Nor does one that another, with a higher number, has come before.
+    rig.unlink(17, 16);
+    rig.expect_silence();
+    rig.submit(18, 0x81, 64);
+    rig.expect_unlink(17, Status::OK);
     // What came long ago was answered.
     rig.unlink(15, 9);
     rig.expect_unlink(15, Status::OK);
     // A device that goes answers for SUBMITs that can't come any more.
-    rig.unlink(17, 16);
+    rig.unlink(20, 19);
     rig.port().gone = true;
     rig.session.reap(rig.now);
-    rig.expect_unlink(17, Status::OK);
+    rig.expect_unlink(20, Status::OK);
+    rig.finish();
+}
+
+#[test]
+fn an_early_unlink_waits_as_long_as_what_comes_before_its_submit_is_on_its_way() {
+    let mut rig = Rig::new();
+    rig.submit(10, 0x81, 64);
+    rig.unlink(13, 12);
+    // Its data takes longer than a SUBMIT that does not come is waited for: once byte by byte, once
+    // with a pause.
+    rig.send(&Command::Submit(submit(11, 0x01, 5)), &[1]);
+    for byte in 2..=4 {
+        rig.now += limits::EARLY_UNLINK_TIMEOUT - Duration::from_millis(1);
+        rig.session.reap(rig.now);
+        rig.feed(&[byte], usize::MAX).unwrap();
+    }
+    rig.now += 3 * limits::EARLY_UNLINK_TIMEOUT;
+    rig.session.reap(rig.now);
+    assert!(rig.session.next_deadline().is_some_and(|at| at > rig.now), "it is not asked in vain");
+    rig.feed(&[5], usize::MAX).unwrap();
+    rig.expect_silence();
+    rig.submit(12, 0x82, 64);
+    rig.expect_unlink(13, Status::ECONNRESET);
+    assert_eq!(rig.port().submitted.len(), 2, "the device never gets it");
     rig.finish();
 }
 

@@ -19,8 +19,8 @@
 //! An UNLINK can overtake its SUBMIT: Linux's sending thread looks for SUBMITs, finds none, and then
 //! for UNLINKs (`vhci_tx_loop`), and meanwhile another thread may have queued one of each. Answered
 //! at once, the client would give the URB back, then send it, and take our RET_SUBMIT for an error.
-//! Its numbers only grow, so the UNLINK of one above all that came is kept until that comes. A
-//! client whose numbers do not grow is answered at once.
+//! Its numbers only grow, so the UNLINK of one above all that came is kept until that comes, or a
+//! higher one, or nothing for a while. A client whose numbers do not grow is answered at once.
 
 use std::time::Instant;
 
@@ -117,19 +117,41 @@ impl<P: Port> Session<P> {
     pub(super) fn note_submit(&mut self, seqnum: SeqNum) -> Option<SeqNum> {
         self.seqnums_grow &= self.newest_seqnum.is_none_or(|newest| is_above(seqnum, newest));
         self.newest_seqnum = Some(seqnum);
-        let index = self.early_unlinks.iter().position(|early| early.target == seqnum)?;
-        Some(self.early_unlinks.swap_remove(index).seqnum)
+        if self.early_unlinks.is_empty() {
+            return None;
+        }
+        let index = self.early_unlinks.iter().position(|early| early.target == seqnum);
+        let unlink = index.map(|index| self.early_unlinks.swap_remove(index).seqnum);
+        self.answer_early_unlinks(|early| !is_above(early.target, seqnum));
+        unlink
     }
 
-    /// Answers UNLINKs whose SUBMITs did not come by `now`, or will not come any more.
+    /// Bytes have come: what is waited for may be behind them.
+    pub(super) fn prolong_early_unlinks(&mut self, now: Instant) {
+        for early in &mut self.early_unlinks {
+            early.until = now + EARLY_UNLINK_TIMEOUT;
+        }
+    }
+
+    /// Answers UNLINKs whose SUBMITs did not come by `now`, or will not come any more. In the middle
+    /// of a PDU they may yet, however slow it is.
     pub(super) fn expire_early_unlinks(&mut self, now: Instant) {
-        let (tx, none_comes) = (&mut self.tx, self.gone);
+        let (none_comes, is_whole) = (self.gone, self.rx.is_between_pdus());
+        if !none_comes && !is_whole && self.early_unlinks.iter().any(|early| early.until <= now) {
+            return self.prolong_early_unlinks(now);
+        }
+        self.answer_early_unlinks(|early| none_comes || early.until <= now);
+    }
+
+    /// Answers those UNLINKs whose SUBMITs do not come.
+    fn answer_early_unlinks(&mut self, comes_not: impl Fn(&EarlyUnlink) -> bool) {
+        let tx = &mut self.tx;
         self.early_unlinks.retain(|early| {
-            let waits = now < early.until && !none_comes;
-            if !waits {
+            let answered = comes_not(early);
+            if answered {
                 tx.push_unlink(early.seqnum, Status::OK);
             }
-            waits
+            !answered
         });
     }
 

@@ -68,8 +68,10 @@ struct Asked {
 /// How the reading of a stream ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
-    /// Between two PDUs, or within one: then in the middle of this SUBMIT, if its header is whole.
-    Open(Option<SeqNum>),
+    /// Between two PDUs.
+    Whole,
+    /// Within one.
+    Open,
     /// With what no client sends.
     Violation(Violation),
     /// Nobody can say.
@@ -86,8 +88,8 @@ struct Reading {
 
 impl Reading {
     fn new(stream: &[u8], scale: &Scale) -> Self {
-        let end = End::Open(None);
-        let mut reading = Self { submits: HashMap::new(), unlinks: HashMap::new(), end };
+        let (submits, unlinks) = (HashMap::new(), HashMap::new());
+        let mut reading = Self { submits, unlinks, end: End::Whole };
         reading.read(stream, scale);
         reading
     }
@@ -127,11 +129,14 @@ impl Reading {
             };
             let len = submit.payload_len() as usize + packets * DESCRIPTOR_LEN;
             let Some(behind) = behind.get(len..) else {
-                return self.end = End::Open(Some(submit.seqnum));
+                return self.end = End::Open;
             };
             special |= matches!(classify(&Setup::from_bytes(&submit.setup)), Class::Special(_));
             self.submits.insert(submit.seqnum, Asked { submit, packets });
             rest = behind;
+        }
+        if !rest.is_empty() {
+            self.end = End::Open;
         }
     }
 
@@ -140,7 +145,7 @@ impl Reading {
         match (self.end, result) {
             (End::Unclear, _) => return,
             (End::Violation(expected), _) => assert_eq!(*result, Err(expected)),
-            (End::Open(_), _) => assert_eq!(*result, Ok(())),
+            (End::Whole | End::Open, _) => assert_eq!(*result, Ok(())),
         }
         let mut submits = self.submits.clone();
         let mut unlinks = self.unlinks.clone();
@@ -163,10 +168,12 @@ impl Reading {
             };
         }
         assert!(told.is_empty(), "half a reply");
-        if let End::Open(arriving) = self.end {
+        if self.end == End::Open {
+            // Those may wait whose SUBMITs can be what comes, or behind it.
+            unlinks.retain(|_, target| self.submits.contains_key(target));
+        }
+        if matches!(self.end, End::Whole | End::Open) {
             assert!(submits.is_empty(), "never answered: {submits:?}");
-            // One that waited for a SUBMIT is answered with it.
-            unlinks.retain(|_, target| Some(*target) != arriving);
             assert!(unlinks.is_empty(), "never answered: {unlinks:?}");
         }
     }
