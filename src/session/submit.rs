@@ -154,7 +154,9 @@ impl<P: Port> Session<P> {
         }
         self.rx.free_unused(&mut self.memory);
         let endpoint = self.endpoints.get(record.submit.endpoint);
-        let idle = endpoint.in_flight == 0 && endpoint.first_waiting().is_none();
+        // What is held is counted nowhere yet.
+        let idle =
+            endpoint.in_flight == 0 && endpoint.first_waiting().is_none() && !record.behind_barrier;
         // The payload is coming whether there is room for it or not.
         if record.refusal.is_none() {
             record.block = take_block(&mut self.memory, self.memory_reserve, offset + len, idle);

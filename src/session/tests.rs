@@ -624,6 +624,24 @@ fn memory_used_up_makes_urbs_wait_and_out_data_is_refused() {
 }
 
 #[test]
+fn what_is_held_leaves_the_last_part_of_the_memory_to_others() {
+    let mut rig = Rig::new();
+    rig.send(&set_interface(1, 0), &[]);
+    let job = rig.session.take_job().expect("the request");
+    let payload = vec![7; 1 << 15];
+    for seqnum in 2..40 {
+        rig.send(&Command::Submit(submit(seqnum, 0x01, 1 << 15)), &payload);
+    }
+    let (port, result) = job.run();
+    rig.session.finish_job(port, result, rig.now);
+    let held = rig.port().submitted.len();
+    assert!((20..32).contains(&held), "{held} went to the device");
+    rig.send(&control(50, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0]), &[]);
+    assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0);
+    rig.finish();
+}
+
+#[test]
 fn any_cut_of_the_stream_gives_the_same_result() {
     let mut stream = Vec::new();
     let mut header = [0; HEADER_LEN];
