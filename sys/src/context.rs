@@ -13,9 +13,19 @@ use crate::raw;
 /// A libusb context. Dropped after everything that was made with it.
 pub(crate) struct RawContext {
     context: *mut raw::libusb_context,
-    /// Set by libusb's notifier when it gives up a descriptor; alive until `libusb_exit`, which
-    /// notifies too, has returned.
-    gave_up_descriptor: Box<AtomicBool>,
+    /// Written by what libusb calls back; alive until `libusb_exit`, which calls back too, has
+    /// returned.
+    signs: Box<Signs>,
+}
+
+/// What libusb has said of a context.
+#[derive(Default)]
+struct Signs {
+    /// The device that is open in it, where that is watched.
+    #[cfg(not(any(test, target_os = "linux")))]
+    device: std::sync::atomic::AtomicPtr<raw::libusb_device>,
+    /// Its device was unplugged.
+    gone: AtomicBool,
 }
 
 // SAFETY: libusb contexts may be used from any thread (libusb, "Multi-threaded applications").
@@ -46,34 +56,80 @@ impl RawContext {
         let count = i32::try_from(options.len()).expect("a handful of options");
         // SAFETY: `context` is valid to write to, `options` holds `count` options.
         check(unsafe { raw::libusb_init_context(&raw mut context, options.as_ptr(), count) })?;
-        let context = Self { context, gave_up_descriptor: Box::default() };
+        let context = Self { context, signs: Box::default() };
         context.watch_descriptors();
         Ok(context)
     }
 
-    /// Has libusb say when it gives up a descriptor, which it does when a device is unplugged.
+    /// Has libusb say when it gives up a descriptor, which on Linux it does when a device is
+    /// unplugged.
     fn watch_descriptors(&self) {
-        let flag = (&raw const *self.gave_up_descriptor).cast_mut().cast();
-        // SAFETY: the context is alive, and the flag stays where it is until the context is gone.
+        let signs = self.signs();
+        // SAFETY: the context is alive, and the signs stay where they are until the context is gone.
         unsafe {
-            raw::libusb_set_pollfd_notifiers(self.context, None, Some(on_pollfd_removed), flag);
+            raw::libusb_set_pollfd_notifiers(self.context, None, Some(on_pollfd_removed), signs);
         }
+    }
+
+    /// Has libusb say when the device that is open in this context is unplugged: elsewhere devices
+    /// have no descriptor that could be given up (libusb's `darwin_usb.c`). It is said by the
+    /// context's own events.
+    ///
+    /// # Errors
+    /// libusb's.
+    #[cfg(not(any(test, target_os = "linux")))]
+    pub(crate) fn watch_device(&self, device: *mut raw::libusb_device) -> Result<(), Error> {
+        self.signs.device.store(device, Ordering::Relaxed);
+        // SAFETY: the context is alive, and the signs stay where they are until the context is gone.
+        check(unsafe {
+            raw::libusb_hotplug_register_callback(
+                self.context,
+                raw::LIBUSB_HOTPLUG_EVENT_DEVICE_LEFT,
+                0,
+                raw::LIBUSB_HOTPLUG_MATCH_ANY,
+                raw::LIBUSB_HOTPLUG_MATCH_ANY,
+                raw::LIBUSB_HOTPLUG_MATCH_ANY,
+                on_device_left,
+                self.signs(),
+                ptr::null_mut(),
+            )
+        })
+    }
+
+    /// What is handed to the functions that libusb calls back.
+    fn signs(&self) -> *mut c_void {
+        (&raw const *self.signs).cast_mut().cast()
     }
 
     pub(crate) const fn as_ptr(&self) -> *mut raw::libusb_context {
         self.context
     }
 
-    /// Whether libusb has given up a descriptor of this context.
-    pub(crate) fn gave_up_descriptor(&self) -> bool {
-        self.gave_up_descriptor.load(Ordering::Relaxed)
+    /// Whether the device that is open in this context was unplugged.
+    pub(crate) fn is_device_gone(&self) -> bool {
+        self.signs.gone.load(Ordering::Relaxed)
     }
 }
 
-extern "system" fn on_pollfd_removed(_fd: libc::c_int, flag: *mut c_void) {
-    // SAFETY: `watch_descriptors` registered a pointer to an AtomicBool that outlives the context.
-    let gave_up = unsafe { &*flag.cast::<AtomicBool>() };
-    gave_up.store(true, Ordering::Relaxed);
+extern "system" fn on_pollfd_removed(_fd: libc::c_int, signs: *mut c_void) {
+    // SAFETY: `watch_descriptors` registered a pointer to signs that outlive the context.
+    let signs = unsafe { &*signs.cast::<Signs>() };
+    signs.gone.store(true, Ordering::Relaxed);
+}
+
+#[cfg(not(any(test, target_os = "linux")))]
+extern "system" fn on_device_left(
+    _context: *mut raw::libusb_context,
+    device: *mut raw::libusb_device,
+    _event: libc::c_int,
+    signs: *mut c_void,
+) -> libc::c_int {
+    // SAFETY: `watch_device` registered a pointer to signs that outlive the context.
+    let signs = unsafe { &*signs.cast::<Signs>() };
+    if device == signs.device.load(Ordering::Relaxed) {
+        signs.gone.store(true, Ordering::Relaxed);
+    }
+    0
 }
 
 impl Drop for RawContext {

@@ -159,7 +159,7 @@ impl DeviceHandle {
     /// Whether libusb has seen the device go. Everything that was in flight has then ended.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.device.context.gave_up_descriptor()
+        self.device.context.is_device_gone()
     }
 
     /// Whether `transfer` was made for this device.
@@ -367,5 +367,8 @@ fn open(context: RawContext, found: &FoundDevice) -> Result<OpenDevice, Error> {
     // SAFETY: the list holds a reference to the device; `handle` is valid to write to.
     check(unsafe { raw::libusb_open(device, &raw mut handle) })?;
     drop(list);
-    Ok(OpenDevice { handle, context })
+    let open = OpenDevice { handle, context };
+    // SAFETY: the handle is open; the device lives as long as it.
+    open.context.watch_device(unsafe { raw::libusb_get_device(handle) })?;
+    Ok(open)
 }

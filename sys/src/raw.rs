@@ -11,6 +11,11 @@ pub(crate) use libusb1_sys::{
 pub(crate) use self::declared::{libusb_dev_mem_alloc, libusb_dev_mem_free, libusb_init_context};
 #[cfg(all(not(test), target_os = "linux"))]
 pub(crate) use libusb1_sys::libusb_wrap_sys_device;
+#[cfg(all(not(test), not(target_os = "linux")))]
+pub(crate) use libusb1_sys::{
+    constants::{LIBUSB_HOTPLUG_EVENT_DEVICE_LEFT, LIBUSB_HOTPLUG_MATCH_ANY},
+    libusb_get_string_descriptor_ascii, libusb_hotplug_register_callback, libusb_open,
+};
 #[cfg(not(test))]
 pub(crate) use libusb1_sys::{
     libusb_alloc_transfer, libusb_attach_kernel_driver, libusb_cancel_transfer,
@@ -24,8 +29,6 @@ pub(crate) use libusb1_sys::{
     libusb_set_auto_detach_kernel_driver, libusb_set_configuration,
     libusb_set_interface_alt_setting, libusb_set_pollfd_notifiers, libusb_submit_transfer,
 };
-#[cfg(all(not(test), not(target_os = "linux")))]
-pub(crate) use libusb1_sys::{libusb_get_string_descriptor_ascii, libusb_open};
 
 #[cfg(test)]
 pub(crate) use crate::fake::*;
