@@ -47,8 +47,8 @@ const REAP_BUDGET: usize = 256;
 /// (`op_handle_events`): fewer in flight, and one pass finds all that have ended.
 const PIECES_PER_PASS: usize = 26;
 
-/// Bytes of bulk data, and isochronous packets, that libusb puts into one request to usbfs in any
-/// case (`os/linux_usbfs.h`). The kernels of today take more; other systems do not split.
+/// Bytes of bulk data where libusb splits them at all, and isochronous packets, that it puts into one
+/// request to usbfs in any case (`os/linux_usbfs.h`).
 const PIECE_LEN: usize = 16 * 1024;
 const PIECE_PACKETS: usize = 128;
 
@@ -224,6 +224,7 @@ impl Candidate for LibusbCandidate {
         debug!("{}: {} bytes of device memory", self.info.device.busid, memory.device_bytes());
         let mut port = LibusbPort::new(handle, self.found.clone(), self.info.device.busid);
         port.packets = packets;
+        port.bulk_is_whole = port.handle.sends_bulk_whole();
         port.pieces = vec![0; limits.urbs];
         port.reset_on_release = limits.reset_on_release;
         let configuration = port.claim_all();
@@ -287,6 +288,8 @@ pub struct LibusbPort {
     /// The note of it that outlives this process.
     entry: Option<ledger::Entry>,
     reset_on_release: bool,
+    /// libusb does not split bulk transfers.
+    bulk_is_whole: bool,
     /// Most requests to the system that each slot's transfer consists of, and all together.
     pieces: Vec<usize>,
     pieces_in_flight: usize,
@@ -311,6 +314,7 @@ impl LibusbPort {
             driven: Vec::new(),
             entry: None,
             reset_on_release: false,
+            bulk_is_whole: false,
             pieces: Vec::new(),
             pieces_in_flight: 0,
             recheck: None,
@@ -504,9 +508,10 @@ impl LibusbPort {
 }
 
 /// The most requests to the system that libusb makes of one transfer.
-fn pieces_of(submission: &Submission<'_>) -> usize {
+fn pieces_of(submission: &Submission<'_>, bulk_is_whole: bool) -> usize {
     let pieces = match submission.transfer_type {
         TransferType::Control => 1,
+        TransferType::Bulk | TransferType::Interrupt if bulk_is_whole => 1,
         TransferType::Isochronous => submission.packets.len().div_ceil(PIECE_PACKETS),
         TransferType::Bulk | TransferType::Interrupt => submission.length.div_ceil(PIECE_LEN),
     };
@@ -553,7 +558,7 @@ impl Port for LibusbPort {
             .0
             .submit(&mut self.handle, request, packets, block)
             .map_err(|(error, block)| Refused { block, reason: refused_reason(error, kind) })?;
-        let pieces = pieces_of(submission);
+        let pieces = pieces_of(submission, self.bulk_is_whole);
         self.pieces[transfer.1 as usize] = pieces;
         self.pieces_in_flight += pieces;
         Ok(())

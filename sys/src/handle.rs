@@ -25,7 +25,7 @@ pub(crate) struct OpenDevice {
     context: RawContext,
     /// Kept open: libusb does not own a descriptor it was given.
     #[cfg(target_os = "linux")]
-    _node: std::fs::File,
+    node: std::fs::File,
 }
 
 // SAFETY: libusb handles may be used from any thread; exclusive use, where it is needed, is by
@@ -160,6 +160,27 @@ impl DeviceHandle {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.device.context.is_device_gone()
+    }
+
+    /// Whether libusb makes one request to the system of a bulk or interrupt transfer, however long:
+    /// it does where the host controller takes scattered buffers, as most do
+    /// (`submit_bulk_transfer`, USBDEVFS_CAP_BULK_SCATTER_GATHER), and where there is no usbfs.
+    #[must_use]
+    pub fn sends_bulk_whole(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            /// `USBDEVFS_GET_CAPABILITIES` of `linux/usbdevice_fs.h`.
+            const GET_CAPABILITIES: libc::Ioctl = libc::_IOR::<u32>(b'U' as u32, 26);
+            const BULK_SCATTER_GATHER: u32 = 0x08;
+            let mut capabilities = 0_u32;
+            let node = self.device.node.as_raw_fd();
+            // SAFETY: the descriptor is open, and the request writes 32 bits.
+            let code = unsafe { libc::ioctl(node, GET_CAPABILITIES, &raw mut capabilities) };
+            code == 0 && capabilities & BULK_SCATTER_GATHER != 0
+        }
+        #[cfg(not(target_os = "linux"))]
+        true
     }
 
     /// Whether `transfer` was made for this device.
@@ -330,7 +351,7 @@ fn open(context: RawContext, found: &FoundDevice) -> Result<OpenDevice, Error> {
         )
     };
     check(code)?;
-    Ok(OpenDevice { handle, context, _node: node })
+    Ok(OpenDevice { handle, context, node })
 }
 
 #[cfg(all(target_os = "linux", not(test)))]
