@@ -10,7 +10,7 @@ use support::client::{
     DEVLIST, ENODEV, EPIPE, ESHUTDOWN, Ending, MiniClient, Reply, import_bytes, word,
 };
 use support::submit::{Submit, setup};
-use support::{Server, pattern, wait_until};
+use support::{Server, log, pattern, wait_until};
 use usbferry::usb::sim::loopback::request;
 
 const SOURCE: u8 = 0x81;
@@ -375,6 +375,21 @@ fn stop_with_clients() {
     // Its answer may or may not come first.
     opening.read_to_end();
     server.stop();
+}
+
+/// A client's session ends once: while its device's worker is still busy, the server waits for that and
+/// for nothing else.
+#[test]
+fn stop_with_a_device_in_a_slow_request() {
+    log::keep();
+    let server = Server::start("loopback");
+    let mut client = server.attach();
+    let line = format!("{}: {}: the server stops", client.address(), server.busid(0));
+    client.command(request::SPECIAL_DELAY, 200, 0);
+    let submits = [Submit::read(SILENT, 512), Submit::set_interface(1, 1)];
+    submit_and_wait_until_read(&mut client, &submits);
+    server.stop();
+    assert_eq!(log::lines_with(&line).len(), 1, "{line}");
 }
 
 /// What a client was being told when the server was stopped, it is told to the end.

@@ -232,13 +232,17 @@ impl<C: Candidate> Connection<C> {
 
     /// Moves bytes and completions for the session, as far as one turn goes. True when there is
     /// more to do at once. A client that takes no byte for `peer_timeout` gets a deadline. A session
-    /// that is `alone` takes in more before it answers.
+    /// that is `alone` takes in more before it answers. Without its client it only collects what ends.
     pub(super) fn serve_session(
         &mut self,
         now: Instant,
         peer_timeout: Duration,
         alone: bool,
     ) -> Result<bool, End> {
+        if self.stream.is_none() {
+            self.reap(now);
+            return Ok(self.device_ready);
+        }
         if self.farewell {
             self.reap(now);
             return Ok(self.serve_finishing(now)? || self.device_ready);

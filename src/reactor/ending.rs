@@ -77,8 +77,11 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Ends a connection: at once without a device, else when the device has let go of everything.
+    /// One that has ended already is left to that.
     pub(super) fn end(&mut self, key: Key, end: &End) {
         let Some(connection) = find(&mut self.connections, key) else { return };
+        let Some(mut stream) = connection.stream.take() else { return };
+        let _ = self.poll.registry().deregister(&mut stream);
         let busid = connection.busid.map(|busid| busid.to_string()).unwrap_or_default();
         match end {
             End::Handshake(_) | End::Violation(_) | End::TimedOut | End::Displaced => {
@@ -90,10 +93,9 @@ impl<B: Backend> Reactor<B> {
             _ => debug!("{}: {end}", connection.peer),
         }
         connection.deadline = None;
-        if let Some(mut stream) = connection.stream.take() {
-            let _ = self.poll.registry().deregister(&mut stream);
-        }
         if let Some(session) = connection.session() {
+            // One whose device is gone is due to have it closed, and would stay so.
+            session.close_input();
             session.begin_teardown();
             self.queue(key);
         }

@@ -26,6 +26,8 @@ mod net;
 mod spin;
 mod stop;
 mod takeover;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::collections::VecDeque;
