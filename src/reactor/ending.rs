@@ -146,6 +146,8 @@ impl<B: Backend> Reactor<B> {
         }
         info!("stopping: giving back every device");
         self.stopping = Some(self.now);
+        // Nothing else would end the pause, and when its time has come each wait would be none.
+        self.accept_paused_until = None;
         for mut listener in self.listeners.drain(..) {
             let _ = self.poll.registry().deregister(&mut listener);
         }

@@ -81,3 +81,15 @@ fn a_session_without_its_client_has_no_deadline() {
     let ended = only(&held.reactor);
     assert_eq!((ended.device_deadline(), ended.deadline), (None, None));
 }
+
+#[test]
+fn a_pause_in_accepting_ends_with_a_stop() {
+    let mut reactor = Held::new().reactor;
+    // After that it has nothing to do.
+    reactor.turn();
+    reactor.accept_ready = true;
+    reactor.accept_paused_until = Some(reactor.now);
+    reactor.stop_handle().unwrap().stop();
+    reactor.begin_stop();
+    assert_eq!(reactor.timeout(), Some(SHUTDOWN_TIMEOUT));
+}
