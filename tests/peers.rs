@@ -45,6 +45,26 @@ fn takeover_ends_the_old_session_and_gives_the_device_on() {
     }
 }
 
+/// Whoever waits for a device that cannot be opened for its holder asks for it again.
+#[test]
+fn takeover_of_a_device_that_could_not_be_opened() {
+    let server = Server::start_with("loopback:fault=slow=300ms", |settings| {
+        settings.takeover = TakeOver::Any;
+    });
+    let busid = server.busid(0);
+    server.bus.refuse_opens(busid, 1);
+    let mut holder = server.connect();
+    holder.send(&import_bytes(busid.as_wire()));
+    wait_until("it is being opened, or was on a busy machine", || {
+        let mut client = server.connect();
+        client.send(&DEVLIST);
+        word(&client.read(12), 8) == 0 || holder.has_input()
+    });
+    let mut taker = server.connect();
+    assert_eq!(taker.import(busid), 0);
+    taker.assert_in_sync();
+}
+
 #[test]
 fn a_client_that_accepts_no_byte_is_dropped() {
     let server = Server::start_with("loopback:count=2", |settings| {

@@ -132,10 +132,7 @@ impl<B: Backend> Reactor<B> {
         connection.worker = None;
         connection.stage = Stage::Finishing;
         self.remove_if_over(key);
-        // They look at the bus again: the device may have become another meanwhile.
-        for taker in std::mem::take(&mut self.scans.takers) {
-            self.request_scan(taker);
-        }
+        self.wake_takers();
     }
 
     /// Stops: no new clients; those that are there get what was already said to them, then every

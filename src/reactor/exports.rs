@@ -144,6 +144,14 @@ impl<B: Backend> Reactor<B> {
         self.scans.takers.push(key);
     }
 
+    /// Nobody has a device any more: has those who wait for one look at the bus again, where it may
+    /// have become another meanwhile.
+    pub(super) fn wake_takers(&mut self) {
+        for taker in std::mem::take(&mut self.scans.takers) {
+            self.request_scan(taker);
+        }
+    }
+
     pub(super) fn refuse_import(&mut self, key: Key, status: OpStatus) {
         let now = self.now;
         let Some(connection) = find(&mut self.connections, key) else { return };
@@ -209,9 +217,11 @@ impl<B: Backend> Reactor<B> {
         self.queue(key);
     }
 
-    /// Answers an import whose device could not be opened, if anybody still waits for it.
+    /// Answers an import whose device could not be opened, if anybody still waits for it. Others may
+    /// wait for the device.
     pub(super) fn refuse_opening(&mut self, key: Key, status: OpStatus) {
         self.refuse_import(key, status);
         self.remove_if_over(key);
+        self.wake_takers();
     }
 }
