@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use usbferry_sys::tcp::PeerSigns;
 
-use crate::limits::STALE_AFTER;
+use crate::limits::{STALE_AFTER, STALE_PROBES};
 
 /// When an import of a device that somebody has ends the other session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
@@ -47,7 +47,8 @@ impl TakeOver {
 
 /// Whether a connection looks dead: probes unanswered, or data without an acknowledgement.
 fn is_stale(signs: PeerSigns) -> bool {
-    signs.unanswered_probes > 0 || signs.unacknowledged > 0 && signs.silent_for > STALE_AFTER
+    signs.unanswered_probes >= STALE_PROBES
+        || signs.unacknowledged > 0 && signs.silent_for > STALE_AFTER
 }
 
 #[cfg(test)]
@@ -65,13 +66,18 @@ mod tests {
 
     #[test]
     fn stale_needs_the_same_host_and_a_dead_connection() {
-        let probed = PeerSigns { unanswered_probes: 1, ..ALIVE };
+        let being_probed = PeerSigns { unanswered_probes: 1, ..ALIVE };
+        let probed = PeerSigns { unanswered_probes: 2, ..ALIVE };
         let unacknowledged = PeerSigns { unacknowledged: 3, ..ALIVE };
         let on_its_way =
             PeerSigns { unacknowledged: 3, silent_for: Duration::from_millis(900), ..ALIVE };
-        for (signs, expected) in
-            [(ALIVE, false), (probed, true), (unacknowledged, true), (on_its_way, false)]
-        {
+        for (signs, expected) in [
+            (ALIVE, false),
+            (being_probed, false),
+            (probed, true),
+            (unacknowledged, true),
+            (on_its_way, false),
+        ] {
             assert_eq!(permits(TakeOver::Stale, "192.168.1.5", signs), expected, "{signs:?}");
             assert_eq!(permits(TakeOver::Stale, "::ffff:192.168.1.5", signs), expected);
             assert!(!permits(TakeOver::Stale, "192.168.1.6", signs));
