@@ -39,11 +39,16 @@ const WRITE_ALONE: usize = 4 << 20;
 /// Bytes written in one turn where other sessions wait for theirs.
 const WRITE_AMONG_OTHERS: usize = 512 << 10;
 
-/// Reads of one turn where what comes is thrown away.
-const READS_PER_TURN: usize = 16;
+/// Bytes read at once where what comes is thrown away: a small read costs little less than a large one.
+pub(super) const DISCARD_LEN: usize = 64 << 10;
 
-/// Looks for what a client still sends when the server stops.
-const LOOKS_AT_STOP: usize = 16;
+/// How long a client that sends behind its answer is left alone after each such read. Long beside a turn,
+/// so that sessions keep most of a processor while hundreds of clients send as fast as they can; short
+/// beside what anybody waits for the end of a connection.
+pub(super) const DISCARD_PAUSE: Duration = Duration::from_millis(10);
+
+/// Reads of what a client still sends when the server stops.
+const READS_AT_STOP: usize = 16;
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -125,6 +130,8 @@ pub(super) struct Connection<C: Candidate> {
     pub(super) device_ready: bool,
     /// It stands in the list of those to serve.
     pub(super) queued: bool,
+    /// It has had its answer and sends all the same: it is left alone for [`DISCARD_PAUSE`].
+    pub(super) paused: bool,
     /// The server stops: what is on its way is written, nothing more is taken.
     pub(super) stopping: bool,
     /// When it was noticed that the device is gone.
@@ -156,6 +163,7 @@ impl<C: Candidate> Connection<C> {
             writable: true,
             device_ready: false,
             queued: false,
+            paused: false,
             stopping: false,
             gone_since: None,
             farewell: false,
@@ -233,11 +241,13 @@ impl<C: Candidate> Connection<C> {
     /// Moves bytes and completions for the session, as far as one turn goes. True when there is
     /// more to do at once. A client that takes no byte for `peer_timeout` gets a deadline. A session
     /// that is `alone` takes in more before it answers. Without its client it only collects what ends.
+    /// What nobody wants is read into `waste`.
     pub(super) fn serve_session(
         &mut self,
         now: Instant,
         peer_timeout: Duration,
         alone: bool,
+        waste: &mut [u8],
     ) -> Result<bool, End> {
         if self.stream.is_none() {
             self.reap(now);
@@ -245,7 +255,7 @@ impl<C: Candidate> Connection<C> {
         }
         if self.farewell {
             self.reap(now);
-            return Ok(self.serve_finishing(now)? || self.device_ready);
+            return Ok(self.serve_finishing(now, waste)? || self.device_ready);
         }
         let unwritten = self.written;
         self.reap(now);
@@ -265,7 +275,7 @@ impl<C: Candidate> Connection<C> {
         }
         self.flush(now, &mut room)?;
         if self.stopping && self.is_flushed() {
-            self.discard_unread(now);
+            self.discard_unread(waste);
             return Err(End::Stopping);
         }
         if self.is_device_gone() {
@@ -421,39 +431,52 @@ impl<C: Candidate> Connection<C> {
     /// Serves a connection on which nothing more is to come: writes the rest, says so, and waits
     /// for the client to close. Closing first, with bytes of the client unread, would make the
     /// system reset the connection and could destroy a reply that is still under way. True when
-    /// there is more to do at once.
-    pub(super) fn serve_finishing(&mut self, now: Instant) -> Result<bool, End> {
+    /// there is more to do at once. A client that goes on sending is paused: nobody waits for that to
+    /// be read, unless its device has just gone.
+    pub(super) fn serve_finishing(&mut self, now: Instant, waste: &mut [u8]) -> Result<bool, End> {
         let mut room = WRITE_ALONE;
         self.flush(now, &mut room)?;
         if !self.is_flushed() {
             return Ok(room == 0);
         }
-        let Some(stream) = &mut self.stream else { return Ok(false) };
-        if !std::mem::replace(&mut self.write_closed, true) {
+        self.close_output();
+        let len = self.discard(waste)?;
+        let only_end_is_left = self.read_closed && len < waste.len();
+        self.paused = len > 0 && !only_end_is_left && !self.farewell;
+        Ok(self.readable && !self.paused)
+    }
+
+    /// Tells the client that nothing more comes.
+    fn close_output(&mut self) {
+        if let Some(stream) = &self.stream
+            && !std::mem::replace(&mut self.write_closed, true)
+        {
             let _ = stream.shutdown(Shutdown::Write);
         }
-        let mut buffer = [0; 4096];
-        for _ in 0..READS_PER_TURN {
-            if !self.readable {
-                break;
-            }
-            match read(&mut self.readable, || stream.read(&mut buffer)) {
-                Ok(_) => {}
-                Err(End::Closed) => return Err(End::Finished),
-                Err(end) => return Err(end),
-            }
-        }
-        Ok(self.readable)
+    }
+
+    /// Reads once, throws away what comes, and returns how many bytes.
+    fn discard(&mut self, waste: &mut [u8]) -> Result<usize, End> {
+        let Some(stream) = self.stream.as_mut().filter(|_| self.readable) else { return Ok(0) };
+        let read = read(&mut self.readable, || stream.read(waste)).map_err(|end| match end {
+            End::Closed => End::Finished,
+            end => end,
+        })?;
+        let Some(len) = read else { return Ok(0) };
+        // As for commands: the socket is empty but for its end.
+        self.readable &= len == waste.len() || self.read_closed;
+        Ok(len)
     }
 
     /// Says that nothing more comes, and throws away what the client has sent by now, as far as a
-    /// few looks show it, for the reason above: a stop does not wait until a client closes.
-    fn discard_unread(&mut self, now: Instant) {
+    /// few reads show it, for the reason above: a stop does not wait until a client closes.
+    pub(super) fn discard_unread(&mut self, waste: &mut [u8]) {
+        self.close_output();
         // Its event may be still to come.
         self.readable = true;
-        let mut looks = LOOKS_AT_STOP;
-        while looks > 0 && matches!(self.serve_finishing(now), Ok(true)) {
-            looks -= 1;
+        let mut reads = READS_AT_STOP;
+        while reads > 0 && self.readable && self.discard(waste).is_ok() {
+            reads -= 1;
         }
     }
 

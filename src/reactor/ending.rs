@@ -156,6 +156,10 @@ impl<B: Backend> Reactor<B> {
                 note_deadline(&mut self.next_deadline, connection.deadline);
                 self.queue(key);
             } else {
+                // Else what it sent meanwhile would make its end a reset.
+                if connection.paused {
+                    connection.discard_unread(&mut self.waste);
+                }
                 self.end(key, &End::Stopping);
             }
         }

@@ -51,7 +51,7 @@ use crate::session::TaskResult;
 use crate::usb::{Backend, Candidate, EventSource};
 use crate::worker::{Done, Inbox, Owner, Scanner};
 use complaints::Complaints;
-use connection::{Connection, Stage};
+use connection::{Connection, DISCARD_LEN, DISCARD_PAUSE, Stage};
 use exports::Scans;
 pub use net::prepare as prepare_socket;
 use spin::Spin;
@@ -142,6 +142,10 @@ pub struct Reactor<B: Backend> {
     ready: Vec<Key>,
     /// Connections whose turn it is, kept for its memory.
     serving: Vec<Key>,
+    /// Connections that are paused, or were until they ended, and until when: the earliest first.
+    paused: VecDeque<(Instant, Key)>,
+    /// Where bytes go that nobody wants.
+    waste: Box<[u8]>,
     accept_ready: bool,
     accept_paused_until: Option<Instant>,
     inbox_ready: bool,
@@ -193,6 +197,8 @@ impl<B: Backend> Reactor<B> {
             attached: Vec::new(),
             ready: Vec::new(),
             serving: Vec::new(),
+            paused: VecDeque::new(),
+            waste: vec![0; DISCARD_LEN].into_boxed_slice(),
             accept_ready: true,
             accept_paused_until: None,
             inbox_ready: true,
@@ -279,7 +285,8 @@ impl<B: Backend> Reactor<B> {
         let stop = self.stopping.map(|since| since + SHUTDOWN_TIMEOUT);
         let deadline = |key: &Key| self.connections.get(key.index as usize)?.device_deadline();
         let devices = self.attached.iter().filter_map(deadline).min();
-        let deadlines = [self.next_deadline, self.accept_paused_until, stop, devices];
+        let paused = self.paused.front().map(|&(until, _)| until);
+        let deadlines = [self.next_deadline, self.accept_paused_until, stop, devices, paused];
         let earliest = deadlines.into_iter().flatten().min()?;
         Some(earliest.saturating_duration_since(self.now))
     }
@@ -322,8 +329,10 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
+    /// Has a connection served, unless it is paused: then its bits wait.
     fn queue(&mut self, key: Key) {
         if let Some(connection) = find(&mut self.connections, key)
+            && !connection.paused
             && !std::mem::replace(&mut connection.queued, true)
         {
             self.ready.push(key);
@@ -335,6 +344,7 @@ impl<B: Backend> Reactor<B> {
         self.drain_inbox();
         self.expire();
         self.queue_due_devices();
+        self.end_pauses();
         let mut serving = std::mem::replace(&mut self.ready, std::mem::take(&mut self.serving));
         let all = serving.len();
         serving.retain(|&key| {
@@ -465,6 +475,19 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
+    /// Queues connections that were left alone for long enough.
+    fn end_pauses(&mut self) {
+        while let Some(&(until, key)) = self.paused.front()
+            && until <= self.now
+        {
+            self.paused.pop_front();
+            if let Some(connection) = find(&mut self.connections, key) {
+                connection.paused = false;
+                self.queue(key);
+            }
+        }
+    }
+
     /// Does what a connection has to do, as far as one turn goes.
     fn serve(&mut self, key: Key) {
         let now = self.now;
@@ -482,11 +505,18 @@ impl<B: Backend> Reactor<B> {
                     now,
                     self.settings.peer_timeout,
                     self.attached.len() == 1,
+                    &mut self.waste,
                 );
                 note_deadline(&mut self.next_deadline, connection.deadline);
                 result
             }
-            Stage::Finishing | Stage::Returning => connection.serve_finishing(now),
+            Stage::Finishing | Stage::Returning => {
+                let result = connection.serve_finishing(now, &mut self.waste);
+                if connection.paused {
+                    self.paused.push_back((now + DISCARD_PAUSE, key));
+                }
+                result
+            }
             Stage::Asked(_) | Stage::Opening(_) => Ok(false),
         };
         match result {

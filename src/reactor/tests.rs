@@ -1,17 +1,25 @@
 //! The reactor in a test's hands: it makes turns when it is told to, and its time stands still unless
 //! the test moves it.
 
-use std::io::Write;
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::thread::{self, JoinHandle};
 
-use super::connection::End;
+use super::connection::{DISCARD_LEN, DISCARD_PAUSE, End};
 use super::*;
+use crate::limits::{GONE_INPUT_TIMEOUT, HANDSHAKE_TIMEOUT};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
 use crate::usb::sim::spec::Spec;
 
 /// How long anything may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// OP_REQ_DEVLIST.
+const DEVLIST: [u8; 8] = [1, 0x11, 0x80, 5, 0, 0, 0, 0];
+
+/// More than some reads take.
+const MUCH: usize = 3 * DISCARD_LEN + 1;
 
 /// A reactor with one simulated device.
 struct Held {
@@ -49,9 +57,13 @@ impl Held {
     }
 
     /// Makes turns until something is so.
-    fn turn_until(&mut self, what: &str, condition: impl Fn(&Reactor<SimBackend>) -> bool) {
+    fn turn_until(
+        &mut self,
+        what: &str,
+        mut condition: impl FnMut(&mut Reactor<SimBackend>) -> bool,
+    ) {
         let deadline = Instant::now() + PATIENCE;
-        while !condition(&self.reactor) {
+        while !condition(&mut self.reactor) {
             assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
             self.reactor.poll.poll(&mut self.events, Some(Duration::from_millis(1))).unwrap();
             for event in &self.events {
@@ -66,6 +78,92 @@ impl Held {
 fn only(reactor: &Reactor<SimBackend>) -> &Connection<<SimBackend as Backend>::Candidate> {
     assert_eq!(reactor.connections.len(), 1);
     reactor.connections.iter().next().unwrap().1
+}
+
+/// Sends all of it, which may take until it is read, and says that nothing more comes.
+fn send_and_shut_down(mut client: TcpStream, bytes: Vec<u8>) -> JoinHandle<TcpStream> {
+    thread::spawn(move || {
+        client.write_all(&bytes).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        client
+    })
+}
+
+/// What was sent to a client, whose connection has ended in good order.
+fn read_to_end(mut client: TcpStream) -> Vec<u8> {
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).unwrap();
+    assert!(client.take_error().unwrap().is_none(), "it was not reset");
+    bytes
+}
+
+/// A client that has had its answer and is paused, with something behind that which was not read.
+fn paused_client(held: &mut Held) -> TcpStream {
+    let mut client = held.connect();
+    client.write_all(&[&DEVLIST[..], &[0]].concat()).unwrap();
+    held.turn_until("what is behind its request is read", |reactor| {
+        let mut finishing = reactor.connections.iter().map(|(_, c)| &c.stage);
+        finishing.any(|stage| matches!(stage, Stage::Finishing)) && !only(reactor).readable
+    });
+    client.write_all(&[0]).unwrap();
+    held.turn_until("the system tells of more", |reactor| only(reactor).readable);
+    client
+}
+
+#[test]
+fn a_client_that_sends_behind_its_answer_is_left_alone_for_a_while() {
+    let mut held = Held::new();
+    let _client = paused_client(&mut held);
+    let reactor = &mut held.reactor;
+    assert_eq!(reactor.timeout(), Some(DISCARD_PAUSE), "nothing is to be done at once");
+    reactor.now += DISCARD_PAUSE;
+    reactor.turn();
+    assert!(!only(reactor).readable, "it was looked at again");
+    reactor.now += HANDSHAKE_TIMEOUT;
+    reactor.turn();
+    assert!(reactor.connections.is_empty(), "it was waited for long enough");
+}
+
+#[test]
+fn a_client_that_is_paused_when_the_server_stops_is_not_reset() {
+    let mut held = Held::new();
+    let client = paused_client(&mut held);
+    held.reactor.stop_handle().unwrap().stop();
+    held.reactor.begin_stop();
+    assert!(held.reactor.is_done());
+    read_to_end(client);
+}
+
+#[test]
+fn a_client_that_sends_much_behind_its_request_and_leaves_is_not_reset() {
+    let mut held = Held::new();
+    let sending = send_and_shut_down(held.connect(), [&DEVLIST[..], &[0; MUCH]].concat());
+    held.turn_until("it is there", |reactor| !reactor.connections.is_empty());
+    held.turn_until("its end is read", |reactor| {
+        let is_over = reactor.connections.is_empty();
+        if !is_over && only(reactor).paused {
+            reactor.now += DISCARD_PAUSE;
+        }
+        is_over
+    });
+    assert_eq!(read_to_end(sending.join().unwrap())[..8], [1, 0x11, 0, 5, 0, 0, 0, 0]);
+}
+
+/// What was under way to it when it went is thrown away while time stands still.
+#[test]
+fn a_client_whose_device_is_gone_does_not_wait() {
+    let mut held = Held::new();
+    let client = held.attach();
+    held.bus.unplug(held.bus.busids()[0]);
+    held.turn_until("its input is closed", |reactor| {
+        reactor.now += GONE_INPUT_TIMEOUT;
+        let mut connections = reactor.connections.iter_mut();
+        connections.any(|(_, c)| c.session().is_none_or(|session| session.is_input_closed()))
+    });
+    let sending = send_and_shut_down(client, vec![0; MUCH]);
+    held.turn_until("its end is read", |reactor| reactor.connections.is_empty());
+    read_to_end(sending.join().unwrap());
 }
 
 #[test]
