@@ -66,8 +66,8 @@ const EVENTS_PER_TURN: usize = 1024;
 /// Clients accepted in one turn, so that a flood of them leaves room for those that are there.
 const ACCEPTS_PER_TURN: usize = 16;
 
-/// Time of a turn for all connections without a device together, while sessions have something to
-/// do: ten thousand of them weigh about as much as one session.
+/// Time of a turn for all connections without a device together, while there are sessions: ten thousand
+/// of them weigh about as much as one session, whose next bytes may have come meanwhile.
 const STRANGERS_TIME: Duration = Duration::from_micros(20);
 
 /// How long to accept nobody when the process has no descriptor left.
@@ -346,7 +346,6 @@ impl<B: Backend> Reactor<B> {
         self.queue_due_devices();
         self.end_pauses();
         let mut serving = std::mem::replace(&mut self.ready, std::mem::take(&mut self.serving));
-        let all = serving.len();
         serving.retain(|&key| {
             let is_session = self.has_device(key);
             if is_session {
@@ -355,7 +354,7 @@ impl<B: Backend> Reactor<B> {
             !is_session
         });
         if self.accept_ready || !serving.is_empty() {
-            let until = (serving.len() < all).then(|| Instant::now() + STRANGERS_TIME);
+            let until = (!self.attached.is_empty()).then(|| Instant::now() + STRANGERS_TIME);
             self.serve_strangers(&mut serving, until);
         }
         self.serving = serving;
