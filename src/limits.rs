@@ -122,11 +122,11 @@ pub const PEER_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// the same place wants its device. TCP sends again after 200 ms, and several times in a second.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
 
-/// Probes unanswered that count as such a sign. One counts from when it is sent, so a client that is
-/// there has one for a round trip, whenever it has been silent for a while. The second is sent when the
-/// first has had no answer for much longer: keepalive's after a second at least, that of a closed window
-/// by the timer that sends again.
-pub const STALE_PROBES: u8 = 2;
+/// Probes unanswered, and times that data was sent again, that count as such a sign. A probe counts from
+/// when it is sent, so a client that is there has one for a round trip, whenever it has been silent for
+/// a while; and data is lost once in a while. The second is sent when the first has had no answer for
+/// much longer: keepalive's after a second at least, others by the timer that sends again.
+pub const STALE_REPEATS: u8 = 2;
 
 /// How long a URB that the system has no memory for is tried again while nothing of its own device
 /// could give any back: other devices' URBs use the same memory.

@@ -139,7 +139,8 @@ impl<B: Backend> Reactor<B> {
             self.end(holder, &End::TakenOver(asker));
         }
         let Some(connection) = find(&mut self.connections, key) else { return };
-        connection.deadline = Some(self.now + HANDSHAKE_TIMEOUT);
+        // From when it asked first: others that come home meanwhile have it look again.
+        connection.deadline.get_or_insert(self.now + HANDSHAKE_TIMEOUT);
         note_deadline(&mut self.next_deadline, connection.deadline);
         self.scans.takers.push(key);
     }

@@ -9,7 +9,7 @@ use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use usbferry_sys::tcp;
 
-use crate::limits::STALE_PROBES;
+use crate::limits::STALE_REPEATS;
 
 /// Connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 1024;
@@ -18,7 +18,8 @@ const BACKLOG: i32 = 1024;
 /// is gone, the silence before them one. The protocol has no heartbeat of its own.
 const KEEPALIVE_PROBES: u32 = 4;
 
-const _: () = assert!((STALE_PROBES as u32) < KEEPALIVE_PROBES, "a take-over comes before the end");
+const _: () =
+    assert!((STALE_REPEATS as u32) < KEEPALIVE_PROBES, "a take-over comes before the end");
 
 /// TCP counts keepalive times in seconds.
 const SECOND: Duration = Duration::from_secs(1);

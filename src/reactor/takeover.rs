@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use usbferry_sys::tcp::PeerSigns;
 
-use crate::limits::{STALE_AFTER, STALE_PROBES};
+use crate::limits::{STALE_AFTER, STALE_REPEATS};
 
 /// When an import of a device that somebody has ends the other session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
@@ -45,10 +45,11 @@ impl TakeOver {
     }
 }
 
-/// Whether a connection looks dead: probes unanswered, or data without an acknowledgement.
+/// Whether a connection looks dead: probes unanswered, or data without an acknowledgement though it was
+/// sent again. Silence alone says nothing, since a client may have been idle before.
 fn is_stale(signs: PeerSigns) -> bool {
-    signs.unanswered_probes >= STALE_PROBES
-        || signs.unacknowledged > 0 && signs.silent_for > STALE_AFTER
+    signs.unanswered_probes >= STALE_REPEATS
+        || signs.retransmitted >= STALE_REPEATS && signs.silent_for > STALE_AFTER
 }
 
 #[cfg(test)]
@@ -62,20 +63,22 @@ mod tests {
     }
 
     const ALIVE: PeerSigns =
-        PeerSigns { unanswered_probes: 0, unacknowledged: 0, silent_for: Duration::from_secs(600) };
+        PeerSigns { unanswered_probes: 0, retransmitted: 0, silent_for: Duration::from_secs(600) };
 
     #[test]
     fn stale_needs_the_same_host_and_a_dead_connection() {
         let being_probed = PeerSigns { unanswered_probes: 1, ..ALIVE };
         let probed = PeerSigns { unanswered_probes: 2, ..ALIVE };
-        let unacknowledged = PeerSigns { unacknowledged: 3, ..ALIVE };
+        let unacknowledged = PeerSigns { retransmitted: 2, ..ALIVE };
+        let lost_once = PeerSigns { retransmitted: 1, ..ALIVE };
         let on_its_way =
-            PeerSigns { unacknowledged: 3, silent_for: Duration::from_millis(900), ..ALIVE };
+            PeerSigns { retransmitted: 2, silent_for: Duration::from_millis(900), ..ALIVE };
         for (signs, expected) in [
             (ALIVE, false),
             (being_probed, false),
             (probed, true),
             (unacknowledged, true),
+            (lost_once, false),
             (on_its_way, false),
         ] {
             assert_eq!(permits(TakeOver::Stale, "192.168.1.5", signs), expected, "{signs:?}");

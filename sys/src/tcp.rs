@@ -8,8 +8,9 @@ use std::time::Duration;
 pub struct PeerSigns {
     /// Keepalive or window probes that were not answered.
     pub unanswered_probes: u8,
-    /// Segments that were sent and not acknowledged.
-    pub unacknowledged: u32,
+    /// How often the system has waited in vain for what was sent to be acknowledged, and sent it again
+    /// (`icsk_retransmits`).
+    pub retransmitted: u8,
     /// Time since anything was acknowledged.
     pub silent_for: Duration,
 }
@@ -21,7 +22,7 @@ pub fn peer_signs(socket: BorrowedFd<'_>) -> Option<PeerSigns> {
     let info = info(socket)?;
     Some(PeerSigns {
         unanswered_probes: info.tcpi_probes,
-        unacknowledged: info.tcpi_unacked,
+        retransmitted: info.tcpi_retransmits,
         silent_for: Duration::from_millis(info.tcpi_last_ack_recv.into()),
     })
 }
@@ -80,7 +81,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let signs = peer_signs(stream.as_fd()).unwrap();
-        assert_eq!((signs.unanswered_probes, signs.unacknowledged), (0, 0));
+        assert_eq!((signs.unanswered_probes, signs.retransmitted), (0, 0));
         let round_trip = round_trip(stream.as_fd()).unwrap();
         assert!(round_trip > Duration::ZERO && round_trip < Duration::from_secs(60));
     }
