@@ -126,7 +126,7 @@ struct Tuning {
     device_memory: usize,
 
     /// Bytes of the largest URB that is accepted; at most half of --memory, so that two fit
-    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_urb_size)]
     urb_size: usize,
 
     /// Bytes of each connection's send and receive buffer. Without this the system grows them to
@@ -248,6 +248,16 @@ fn parse_memory(text: &str) -> Result<usize, String> {
     Err("give a power of two from 1M to 1G, such as 64M".to_owned())
 }
 
+/// Descriptors are read by control transfers, and without them a client can use nothing.
+fn parse_urb_size(text: &str) -> Result<usize, String> {
+    let bytes = parse_size(text)?;
+    if bytes < limits::CONTROL_LEN_MAX {
+        let least = limits::CONTROL_LEN_MAX;
+        return Err(format!("give a number of bytes from {least} to 1G, such as 128K or 16M"));
+    }
+    Ok(bytes)
+}
+
 fn parse_size(text: &str) -> Result<usize, String> {
     let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
         Some(b'K') => (&text[..text.len() - 1], 10),
@@ -355,6 +365,8 @@ mod tests {
             (["--memory", "512K"], "power of two"),
             (["--urb-size", "-1"], "unexpected argument"),
             (["--urb-size", "1T"], "number of bytes"),
+            (["--urb-size", "0"], "from 4096 to 1G"),
+            (["--urb-size", "4095"], "from 4096 to 1G"),
             (["--urb-size", "64M"], "Raise --memory"),
             (["--busy-poll", "5"], "such as 50us"),
             (["--busy-poll", "2000ms"], "such as 50us"),
