@@ -111,7 +111,7 @@ pub struct Serve {
 #[command(next_help_heading = "Tuning")]
 struct Tuning {
     /// URBs of a device that are with it at once; more wait. Each costs about a kilobyte, with
-    /// isochronous endpoints 13
+    /// isochronous endpoints 49 at most
     #[arg(long, value_name = "N", default_value_t = limits::URBS_DEFAULT, value_parser = parse_urbs)]
     urbs: usize,
 
@@ -314,6 +314,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_states_what_a_urb_costs_as_the_limits_do() {
+        let mut command = <Cli as clap::CommandFactory>::command();
+        let serve = command.find_subcommand_mut("serve").expect("it is one");
+        let urbs = serve.get_arguments().find(|argument| argument.get_id() == "urbs");
+        let help = urbs.and_then(|urbs| urbs.get_help()).expect("it is explained").to_string();
+        let most = (limits::URB_MEMORY + limits::SLOT_MEMORY) >> 10;
+        assert!(help.contains(&format!("{most} at most")), "{help}");
     }
 
     #[test]
