@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::CommandFactory;
 use support::client::{DEVLIST, MiniClient};
 use support::submit::Submit;
 use support::{DEADLINE, wait_until};
+use usbferry::cli::Cli;
 use usbferry::wire::types::BusId;
 
 fn usbferry(arguments: &[&str]) -> Command {
@@ -153,23 +155,16 @@ fn help_and_version_exit_0() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(stdout(&help).contains("serve") && stdout(&help).contains("list"));
-    let help = run(&["serve", "--help"]);
-    assert_eq!(help.status.code(), Some(0));
-    for flag in [
-        "--listen",
-        "--allow",
-        "--all",
-        "--device",
-        "--exclude",
-        "--simulate",
-        "--urbs",
-        "--memory",
-        "--urb-size",
-        "--socket-buffer",
-        "--busy-poll",
-        "--log",
-    ] {
-        assert!(stdout(&help).contains(flag), "{flag} is not explained");
+    for command in Cli::command().get_subcommands() {
+        let name = command.get_name();
+        let help = run(&[name, "--help"]);
+        assert_eq!(help.status.code(), Some(0), "{name}");
+        let global = Cli::command();
+        for argument in command.get_arguments().chain(global.get_arguments()) {
+            let flag = format!("--{}", argument.get_long().expect("there are no others"));
+            assert!(argument.get_help().is_some(), "{name} {flag} is not explained");
+            assert!(stdout(&help).contains(&flag), "{name} {flag} is hidden");
+        }
     }
     let version = run(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
