@@ -12,13 +12,11 @@ use ipnet::IpNet;
 use crate::limits::{self, DeviceLimits};
 use crate::reactor::{Listen, Settings, TakeOver};
 use crate::rules::{Allowed, DeviceSpec, Selection};
-use crate::usb::sim::spec::Spec;
+use crate::units;
+use crate::usb::sim::spec::{self, Spec};
 
 /// The port that the IANA gave to USB/IP.
 pub const PORT: u16 = 3240;
-
-/// What `--simulate` stands for without a value: one of each.
-const SIMULATE_ALL: &str = "disk,microphone,loopback";
 
 /// A fast USB/IP server: exports USB devices to other computers, with no kernel module.
 #[derive(Parser, Debug)]
@@ -84,7 +82,7 @@ pub struct Serve {
         value_name = "DEVICES",
         num_args = 0..=1,
         require_equals = true,
-        default_missing_value = SIMULATE_ALL,
+        default_missing_value = spec::ONE_OF_EACH,
         conflicts_with_all = ["all", "device", "exclude"]
     )]
     simulate: Option<String>,
@@ -259,14 +257,7 @@ fn parse_urb_size(text: &str) -> Result<usize, String> {
 }
 
 fn parse_size(text: &str) -> Result<usize, String> {
-    let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
-        Some(b'K') => (&text[..text.len() - 1], 10),
-        Some(b'M') => (&text[..text.len() - 1], 20),
-        Some(b'G') => (&text[..text.len() - 1], 30),
-        _ => (text, 0),
-    };
-    let bytes = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
-    bytes
+    units::parse_size(text)
         .filter(|&bytes| bytes <= limits::MEMORY_MAX)
         .ok_or_else(|| "give a number of bytes up to 1G, such as 4096, 128K or 16M".to_owned())
 }
@@ -275,28 +266,16 @@ fn parse_size(text: &str) -> Result<usize, String> {
 const BUSY_POLL_MAX: Duration = Duration::from_millis(100);
 
 fn parse_busy_poll(text: &str) -> Result<Duration, String> {
-    parse_time(text)
+    units::parse_time(text)
         .filter(|&time| time <= BUSY_POLL_MAX)
         .ok_or_else(|| "give a time up to 100ms, such as 50us or 1ms".to_owned())
 }
 
 fn parse_peer_timeout(text: &str) -> Result<Duration, String> {
     let range = limits::PEER_TIMEOUT_MIN..=limits::PEER_TIMEOUT_MAX;
-    parse_time(text)
+    units::parse_time(text)
         .filter(|time| range.contains(time))
         .ok_or_else(|| "give a time from 3s to 3600s, such as 15s".to_owned())
-}
-
-/// A number with a unit behind it.
-fn parse_time(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number = digits.parse().ok()?;
-    match &text[digits.len()..] {
-        "us" => Some(Duration::from_micros(number)),
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => Some(Duration::from_secs(number)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -375,6 +354,7 @@ mod tests {
             (["--memory", "512K"], "power of two"),
             (["--urb-size", "-1"], "unexpected argument"),
             (["--urb-size", "1T"], "number of bytes"),
+            (["--urb-size", "2G"], "number of bytes"),
             (["--urb-size", "0"], "from 4096 to 1G"),
             (["--urb-size", "4095"], "from 4096 to 1G"),
             (["--urb-size", "64M"], "Raise --memory"),
@@ -387,17 +367,6 @@ mod tests {
         ] {
             let error = serve(&arguments).unwrap_err();
             assert!(error.contains(says), "{arguments:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert_eq!(parse_size("128K"), Ok(128 << 10));
-        assert_eq!(parse_size("16m"), Ok(16 << 20));
-        assert_eq!(parse_size("1G"), Ok(1 << 30));
-        for wrong in ["", "K", "2G", "1.5M", "99999999999999999999K", "1 M"] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
         }
     }
 }

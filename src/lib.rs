@@ -4,9 +4,9 @@
 //! This page is the map. From the outside in:
 //!
 //! # The program
-//! `main.rs` reads the command line ([`cli`]), chooses a USB stack, and either prints devices
-//! ([`list`]) or runs the server. [`limits`] has every bound of the server with its reason, and
-//! [`rules`] who may connect and what is exported.
+//! `main.rs` reads the command line ([`cli`], and `units` for sizes and times), chooses a USB stack,
+//! and either prints devices ([`list`]) or runs the server. [`limits`] has every bound of the server
+//! with its reason, and [`rules`] who may connect and what is exported.
 //!
 //! # The reactor
 //! [`reactor`] is the one thread that waits: for sockets, for the descriptors of devices, for
@@ -59,6 +59,7 @@ pub mod list;
 pub mod reactor;
 pub mod rules;
 mod session;
+mod units;
 pub mod usb;
 pub mod wire;
 mod worker;

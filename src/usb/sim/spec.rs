@@ -23,6 +23,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::disk::{SIZE_DEFAULT, SIZE_MAX, SIZE_MIN};
+use crate::units;
 
 /// Most simulated devices: each has an address of its own on bus 1, whose root hub has the first.
 pub const DEVICES_MAX: usize = 254;
@@ -31,8 +32,8 @@ pub const DEVICES_MAX: usize = 254;
 /// grant them all at once.
 const DISKS_LEN_MAX: usize = 16 << 30;
 
-/// One of each, for whoever does not say.
-pub const DEFAULT: &str = "disk,microphone,loopback";
+/// One of each, for whoever does not say which.
+pub const ONE_OF_EACH: &str = "disk,microphone,loopback";
 
 /// How long opening takes with `fault=slow`, unless it says.
 const SLOW_DEFAULT: Duration = Duration::from_secs(1);
@@ -146,7 +147,7 @@ impl Spec {
             ("pace", Kind::Loopback | Kind::Microphone) => self.paced = parse_switch(value)?,
             ("data", Kind::Loopback) => self.counted = parse_data(value)?,
             ("count", _) => self.count = parse_count(value)?,
-            ("delay", _) => self.delay = parse_duration(value)?,
+            ("delay", _) => self.delay = parse_time(value)?,
             ("fault", _) => self.fault = Some(Fault::parse(value)?),
             _ => return Err(self.unknown_option(option)),
         }
@@ -165,7 +166,7 @@ impl Spec {
 
 impl Fault {
     fn parse(text: &str) -> Result<Self, SpecError> {
-        let slow = |value: &str| parse_duration(value).map(Self::Slow);
+        let slow = |value: &str| parse_time(value).map(Self::Slow);
         match (text.split_once('@'), text.split_once('=')) {
             (Some(("stall", n)), _) => parse_number(n).map(Self::Stall),
             (Some(("short", n)), _) => parse_number(n).map(Self::Short),
@@ -194,39 +195,18 @@ fn parse_number(text: &str) -> Result<u64, SpecError> {
 }
 
 fn parse_size(text: &str) -> Result<usize, SpecError> {
-    let digits = text.trim_end_matches(['K', 'M', 'G']);
-    let shift = match &text[digits.len()..] {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        _ => return Err(not_a_size(text)),
-    };
-    let number: usize = digits.parse().map_err(|_| not_a_size(text))?;
-    let size = number.checked_mul(1 << shift);
-    size.filter(|size| (SIZE_MIN..=SIZE_MAX).contains(size)).ok_or_else(|| not_a_size(text))
+    let size = units::parse_size(text);
+    size.filter(|size| (SIZE_MIN..=SIZE_MAX).contains(size)).ok_or_else(|| {
+        SpecError(format!(
+            "a disk's size is a number of bytes, or one with K, M or G, from 1M to 2G, not “{text}”"
+        ))
+    })
 }
 
-fn not_a_size(text: &str) -> SpecError {
-    SpecError(format!(
-        "a disk's size is a number of bytes, or one with K, M or G, from 1M to 2G, not “{text}”"
-    ))
-}
-
-fn parse_duration(text: &str) -> Result<Duration, SpecError> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
-    let unit: fn(u64) -> Duration = match &text[digits.len()..] {
-        "us" => Duration::from_micros,
-        "ms" => Duration::from_millis,
-        "s" => Duration::from_secs,
-        _ => return Err(not_a_duration(text)),
-    };
-    let amount: u32 = digits.parse().map_err(|_| not_a_duration(text))?;
-    Ok(unit(amount.into()))
-}
-
-fn not_a_duration(text: &str) -> SpecError {
-    SpecError(format!("a time is a number with us, ms or s, such as 2ms, not “{text}”"))
+fn parse_time(text: &str) -> Result<Duration, SpecError> {
+    units::parse_time(text).ok_or_else(|| {
+        SpecError(format!("a time is a number with us, ms or s, such as 2ms, not “{text}”"))
+    })
 }
 
 fn parse_switch(text: &str) -> Result<bool, SpecError> {
@@ -267,9 +247,10 @@ mod tests {
             Spec::parse_list("loopback,loopback:count=64:delay=2ms:fault=vanish@100:data=counter")
                 .unwrap();
         assert_eq!(specs[0], Spec::new(Kind::Loopback));
-        let disk = Spec::parse_list("disk:size=64M,disk").unwrap();
+        let disk = Spec::parse_list("disk:size=64M,disk,disk:size=64m").unwrap();
         assert_eq!(disk[0].kind, Kind::Disk { size: 64 << 20 });
         assert_eq!(disk[1].kind, Kind::Disk { size: 16 << 20 });
+        assert_eq!(disk[2], disk[0]);
         let second = Spec {
             count: 64,
             delay: Duration::from_millis(2),
@@ -281,8 +262,8 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_one_of_each() {
-        let specs = Spec::parse_list(DEFAULT).unwrap();
+    fn one_of_each_is_there() {
+        let specs = Spec::parse_list(ONE_OF_EACH).unwrap();
         let kinds: Vec<Kind> = specs.iter().map(|spec| spec.kind).collect();
         let disk = Kind::Disk { size: SIZE_DEFAULT };
         assert_eq!(kinds, [disk, Kind::Microphone, Kind::Loopback]);

@@ -1,0 +1,55 @@
+//! Numbers with a unit behind them, as they are typed: sizes and times.
+//!
+//! Contract: pure. What is wrong with a text is for the caller to say, who knows what it is for.
+
+use std::time::Duration;
+
+/// Bytes: a number, alone or with `K`, `M` or `G`, small letters too.
+pub(crate) fn parse_size(text: &str) -> Option<usize> {
+    let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
+        Some(b'K') => (&text[..text.len() - 1], 10),
+        Some(b'M') => (&text[..text.len() - 1], 20),
+        Some(b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    digits.parse::<usize>().ok()?.checked_mul(1 << shift)
+}
+
+/// A time: a number with `us`, `ms` or `s`. The number has 32 bits, which is an hour of microseconds,
+/// and no clock overflows by as many seconds.
+pub(crate) fn parse_time(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u32 = digits.parse().ok()?;
+    match &text[digits.len()..] {
+        "us" => Some(Duration::from_micros(number.into())),
+        "ms" => Some(Duration::from_millis(number.into())),
+        "s" => Some(Duration::from_secs(number.into())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("4096"), Some(4096));
+        assert_eq!(parse_size("128K"), Some(128 << 10));
+        assert_eq!(parse_size("16m"), Some(16 << 20));
+        assert_eq!(parse_size("1G"), Some(1 << 30));
+        for wrong in ["", "K", "1MM", "-1M", "1.5M", "99999999999999999999K", "1 M"] {
+            assert_eq!(parse_size(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_time("50us"), Some(Duration::from_micros(50)));
+        assert_eq!(parse_time("2ms"), Some(Duration::from_millis(2)));
+        assert_eq!(parse_time("3600s"), Some(Duration::from_secs(3600)));
+        for wrong in ["", "5", "ms", "5min", "5 s", "-1s", "1.5s", "99999999999s"] {
+            assert_eq!(parse_time(wrong), None, "{wrong}");
+        }
+    }
+}
