@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use log::{error, info, warn};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use usbferry::cli::{Cli, Command, List, Serve, Source};
 use usbferry::limits::CONNECTIONS_SHARE;
 use usbferry::list::{self, Row};
@@ -128,7 +128,7 @@ fn run<B: Backend>(backend: B, settings: Settings) -> ExitCode {
 fn stop_on_signals(stop: StopHandle) -> std::io::Result<()> {
     let stream = stop.into_stream();
     let stopping = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGQUIT, SIGTERM] {
         // In this order: the first signal finds the flag still down, and raises it.
         signal_hook::flag::register_conditional_shutdown(
             signal,
@@ -138,7 +138,19 @@ fn stop_on_signals(stop: StopHandle) -> std::io::Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&stopping))?;
         signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;
     }
+    // A terminal that goes is told by its shell and by the kernel, so two of these mean no more.
+    if !is_ignored(SIGHUP) {
+        signal_hook::low_level::pipe::register(SIGHUP, stream)?;
+    }
     Ok(())
+}
+
+/// Whether a signal is ignored, as `nohup` has it, where the system says so: Linux does.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 fn fail(message: &str) -> ExitCode {

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
-use support::client::{DEVLIST, MiniClient};
+use support::client::{DEVLIST, MiniClient, import_bytes};
 use support::submit::Submit;
 use support::{DEADLINE, wait_until};
 use usbferry::cli::Cli;
@@ -109,6 +109,16 @@ impl Running {
             is_attached
         });
         attached.expect("it is")
+    }
+
+    /// A client whose device is being opened.
+    fn begin_attach(&self, busid: &str) -> MiniClient {
+        let busid = BusId::new(busid).expect("a busid");
+        let mut client = MiniClient::connect(self.address);
+        client.send(&import_bytes(busid.as_wire()));
+        // Another client is told then that it is taken.
+        wait_until("it is being opened", || MiniClient::connect(self.address).import(busid) == 2);
+        client
     }
 
     /// Whether its reactor, which is its first thread, waits for something.
@@ -287,10 +297,10 @@ fn list_remote_of_no_server_exits_1() {
     }
 }
 
-/// SIGTERM and SIGINT, with clients: they see the end, the devices are given back.
+/// Signals that ask for its end, with clients: they see the end, the devices are given back.
 #[test]
 fn signals_exit_0() {
-    for name in ["-TERM", "-INT"] {
+    for name in ["-TERM", "-INT", "-HUP", "-QUIT"] {
         let mut running = Running::start(&["--simulate"]);
         let idle = MiniClient::connect(running.address);
         let mut client = running.attach("1-3");
@@ -305,15 +315,43 @@ fn signals_exit_0() {
     }
 }
 
+/// `nohup` asks it to stay when its terminal goes.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_that_was_ignored_stays_so() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_usbferry")]);
+    shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut server = Running::start_as(shell, &["--simulate=loopback"]);
+    let mut client = server.attach("1-1");
+    // Were it heeded, the second would end it at once.
+    server.signal("-HUP");
+    client.assert_in_sync();
+    server.signal("-HUP");
+    client.assert_in_sync();
+    server.signal("-TERM");
+    client.expect_fin();
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// When a terminal goes, the shell says so and then the kernel: a hangup is not the second signal.
+#[test]
+fn two_hangups_do_not_end_it_at_once() {
+    let mut running = Running::start(&["--simulate=loopback:fault=slow=1s"]);
+    let _client = running.begin_attach("1-1");
+    running.signal("-HUP");
+    running.wait_for("stopping");
+    running.signal("-HUP");
+    assert_eq!(running.wait().code(), Some(0));
+    running.wait_for("1-1: released");
+    running.wait_for("stopped");
+}
+
 /// A second signal does not wait for a device that takes its time.
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let mut running = Running::start(&["--simulate=loopback:fault=slow=9s"]);
-    let mut client = MiniClient::connect(running.address);
-    let busid = BusId::new("1-1").expect("a busid");
-    client.send(&support::client::import_bytes(busid.as_wire()));
-    // It is being opened when another client is told that it is taken.
-    wait_until("it is being opened", || MiniClient::connect(running.address).import(busid) == 2);
+    let _client = running.begin_attach("1-1");
     running.signal("-TERM");
     running.wait_for("stopping");
     running.signal("-TERM");
