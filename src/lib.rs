@@ -5,8 +5,9 @@
 //!
 //! # The program
 //! `main.rs` reads the command line ([`cli`], and `units` for sizes and times), chooses a USB stack,
-//! and either prints devices ([`list`]) or runs the server. [`limits`] has every bound of the server
-//! with its reason, and [`rules`] who may connect and what is exported.
+//! and either prints devices ([`list`]) or runs the server. What it logs, a thread of [`logging`]
+//! writes. [`limits`] has every bound of the server with its reason, and [`rules`] who may connect
+//! and what is exported.
 //!
 //! # The reactor
 //! [`reactor`] is the one thread that waits: for sockets, for the descriptors of devices, for
@@ -56,6 +57,7 @@ pub mod fuzzing;
 mod handshake;
 pub mod limits;
 pub mod list;
+pub mod logging;
 pub mod reactor;
 pub mod rules;
 mod session;

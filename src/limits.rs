@@ -148,6 +148,14 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 /// Lines a second in the log about clients that misbehave; the rest is counted.
 pub const COMPLAINTS_PER_SECOND: u32 = 100;
 
+/// Lines of the log that wait for whoever reads it; more are dropped and counted. The longest burst
+/// that means something is that of all devices at once, each with a few lines from its import to its
+/// release. Complaints about clients need ten seconds for as many.
+pub const LOG_LINES_MAX: usize = 4 * ATTACHED_MAX;
+
+/// How long the end of the program waits for whoever reads the log.
+pub const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long shutdown waits for devices to be given back before the process ends anyway; the kernel
 /// then closes what is left.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);

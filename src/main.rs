@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use usbferry::cli::{Cli, Command, List, Serve, Source};
 use usbferry::limits::CONNECTIONS_SHARE;
 use usbferry::list::{self, Row};
+use usbferry::logging::Log;
 use usbferry::reactor::{Reactor, Settings, StopHandle};
 use usbferry::usb::libusb::{self, LibusbBackend};
 use usbferry::usb::sim::SimBackend;
@@ -30,7 +31,13 @@ const INTERRUPTED: i32 = 130;
 fn main() -> ExitCode {
     usbferry_sys::heap::return_large_blocks();
     let cli = Cli::parse();
-    env_logger::Builder::new().parse_filters(&cli.log).format_target(false).init();
+    let _log = match Log::start(&cli.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("error: the system has no thread for the log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     match cli.command {
         Command::List(list) => show(&list),
         Command::Serve(serve) => serve_chosen(&serve),

@@ -4,6 +4,8 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,6 +16,7 @@ use support::client::{DEVLIST, MiniClient, import_bytes};
 use support::submit::Submit;
 use support::{DEADLINE, wait_until};
 use usbferry::cli::Cli;
+use usbferry::limits::LOG_LINES_MAX;
 use usbferry::wire::types::BusId;
 
 fn usbferry(arguments: &[&str]) -> Command {
@@ -445,6 +448,45 @@ fn the_log_has_no_line_for_a_urb() {
     running.stop();
 }
 
+/// A log that nobody reads, as of a terminal stopped with Ctrl-S, holds up neither clients nor the
+/// end. Its stderr is a socket, as the journal's is, because that can be small.
+#[test]
+fn a_log_that_nobody_reads_holds_up_nobody() {
+    let (log, stderr) = UnixStream::pair().expect("sockets");
+    socket2::SockRef::from(&stderr).set_send_buffer_size(1).expect("the least there is");
+    let mut command = usbferry(&["serve", "--simulate=loopback", "--listen", "127.0.0.1:0"]);
+    command.args(["--log", "debug"]).stderr(OwnedFd::from(stderr));
+    let child = command.spawn().expect("it starts");
+    // Only the server has the other end now.
+    drop(command);
+    let mut lines = BufReader::new(log).lines().map_while(Result::ok);
+    let address = lines.find_map(|line| line.split_once("listening on ")?.1.parse().ok());
+    let address = address.expect("it says where it listens");
+    let mut running = Running { child, lines: Arc::default(), address };
+    // Each is a line.
+    for client in 0..LOG_LINES_MAX + 100 {
+        let mut list = MiniClient::connect(address);
+        list.send(&DEVLIST);
+        assert_ne!(list.read_to_end().0, [], "client {client}");
+    }
+    running.signal("-TERM");
+    assert_eq!(running.wait().code(), Some(0));
+    drop(lines);
+}
+
+/// The log has colours where stderr is to have them.
+#[test]
+fn the_log_has_the_colours_of_stderr() {
+    for (variable, coloured) in [("CLICOLOR_FORCE", true), ("NO_COLOR", false)] {
+        let mut command = usbferry(&["serve"]);
+        command.env_remove("NO_COLOR").env(variable, "1");
+        let running = Running::start_as(command, &["--simulate=loopback"]);
+        let line = running.lines_with("listening on ").remove(0);
+        assert_eq!(line.contains('\x1b'), coloured, "{variable}: {line}");
+        running.stop();
+    }
+}
+
 /// Clients that came and went leave no descriptor and no thread behind.
 #[cfg(target_os = "linux")]
 #[test]
@@ -457,7 +499,7 @@ fn two_hundred_clients_leave_nothing_behind() {
     // The first clients bring what stays.
     running.attach("1-1").assert_in_sync();
     running.attach("1-2").assert_in_sync();
-    wait_until("the first ones are given back", || count("task") == 2);
+    wait_until("the first ones are given back", || count("task") == 3);
     let (fds, threads) = (count("fd"), count("task"));
     for round in 0..100 {
         let mut client = running.attach("1-1");
