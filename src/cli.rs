@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
+use log::LevelFilter;
 
 use crate::limits::{self, DeviceLimits};
 use crate::reactor::{Listen, Settings, TakeOver};
@@ -27,9 +28,18 @@ pub struct Cli {
     pub command: Command,
 
     /// What to log on stderr: error, warn, info, debug or trace, or a filter such as
-    /// "info,usbferry::session=trace"
-    #[arg(long, global = true, env = "RUST_LOG", default_value = "info", value_name = "LEVEL")]
-    pub log: String,
+    /// "info,usbferry::session=trace". If this is not given, RUST_LOG says, or else it is info
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = parse_log)]
+    log: Option<String>,
+}
+
+impl Cli {
+    /// What to log: as was typed, or else as `RUST_LOG` has it. That is for all programs, and may
+    /// name others only.
+    #[must_use]
+    pub fn log_filter(&self, environment: Option<String>) -> String {
+        self.log.clone().or(environment).unwrap_or_else(|| "info".to_owned())
+    }
 }
 
 /// The commands.
@@ -216,6 +226,25 @@ impl Serve {
     }
 }
 
+/// A filter must have a part for this program: a word that is no level would be taken for the name of
+/// another's module, and then nothing is logged at all.
+fn parse_log(text: &str) -> Result<String, String> {
+    let is_level = |text: &str| text.trim().parse::<LevelFilter>().is_ok();
+    let is_ours = |text: &str| text.trim().starts_with("usbferry");
+    let concerns_us = |part: &str| match part.split_once('=') {
+        Some((target, level)) => is_ours(target) && is_level(level),
+        None => is_level(part) || is_ours(part),
+    };
+    // Behind a slash is what lines must have in them.
+    let parts = text.split('/').next().unwrap_or_default();
+    if parts.split(',').any(concerns_us) {
+        return Ok(text.to_owned());
+    }
+    Err("give error, warn, info, debug or trace, or a filter for usbferry such as \
+         info,usbferry::session=trace"
+        .to_owned())
+}
+
 fn parse_network(text: &str) -> Result<IpNet, String> {
     let address =
         || text.parse().ok().map(|address| IpNet::new_assert(address, host_bits(address)));
@@ -333,6 +362,24 @@ mod tests {
         }
         assert!(serve(&["--simulate=printer"]).is_err());
         assert!(serve(&["--simulate", "--all"]).is_err());
+    }
+
+    #[test]
+    fn the_log_is_what_was_typed_or_what_the_environment_says() {
+        let filter = |arguments: &[&str], environment: Option<&str>| {
+            let line = ["usbferry", "list"].iter().chain(arguments);
+            let cli = Cli::try_parse_from(line).map_err(|error| error.to_string())?;
+            Ok::<_, String>(cli.log_filter(environment.map(str::to_owned)))
+        };
+        assert_eq!(filter(&[], None).unwrap(), "info");
+        assert_eq!(filter(&[], Some("othercrate=debug")).unwrap(), "othercrate=debug");
+        for typed in ["trace", "OFF", "warn,usbferry::session=trace", "usbferry", "mio,debug/x"] {
+            assert_eq!(filter(&["--log", typed], Some("warn")).unwrap(), typed);
+        }
+        for wrong in ["", "verbose", "verbose/info", "othercrate=debug", "usbferry=loud", "info=4"]
+        {
+            assert!(filter(&["--log", wrong], None).unwrap_err().contains("give error"), "{wrong}");
+        }
     }
 
     #[test]

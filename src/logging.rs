@@ -35,6 +35,8 @@ struct State {
     lines: Option<SyncSender<Line>>,
     /// Lines that were dropped since the last one that was not.
     dropped: u64,
+    /// What is written when the log ends.
+    last: String,
 }
 
 /// What is to be written.
@@ -65,16 +67,27 @@ impl Log {
         Ok(log)
     }
 
+    /// Ends the log with why the program ends, which no filter holds back.
+    pub fn end_with(self, error: &str) {
+        self.entry.lock().last = format!("error: {error}\n");
+    }
+
     fn to(target: impl Write + Send + 'static) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(LOG_LINES_MAX);
         let (ended, written) = channel::<()>();
-        let entry = Entry(Arc::new(Mutex::new(State { lines: Some(sender), dropped: 0 })));
+        let entry = Entry(Arc::new(Mutex::new(State::new(sender))));
         let of_writer = entry.clone();
         thread::Builder::new().name("log".to_owned()).spawn(move || {
             of_writer.write_lines(&receiver, BufWriter::new(target));
             drop(ended);
         })?;
         Ok(Self { entry, written })
+    }
+}
+
+impl State {
+    const fn new(lines: SyncSender<Line>) -> Self {
+        Self { lines: Some(lines), dropped: 0, last: String::new() }
     }
 }
 
@@ -91,7 +104,7 @@ impl Entry {
         self.0.lock().expect("nothing panics while it is locked")
     }
 
-    /// Writes lines until the log ends. What can't be written is lost: there is nobody to be told.
+    /// Writes lines until the log ends, and the last one. What can't be written is lost: there is nobody to be told.
     fn write_lines(&self, lines: &Receiver<Line>, mut target: BufWriter<impl Write>) {
         loop {
             let line = lines.try_recv().or_else(|_| {
@@ -101,17 +114,19 @@ impl Entry {
                 let _ = target.flush();
                 lines.recv()
             });
-            let Ok(line) = line else { return };
+            let Ok(line) = line else { break };
             say_dropped(&mut target, line.dropped);
             let _ = target.write_all(&line.text);
         }
+        let _ = target.write_all(self.lock().last.as_bytes());
+        let _ = target.flush();
     }
 }
 
 /// Takes whole lines, as `env_logger` writes them.
 impl Write for Entry {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        let State { lines, dropped } = &mut *self.lock();
+        let State { lines, dropped, .. } = &mut *self.lock();
         if let Some(lines) = lines {
             match lines.try_send(Line { dropped: *dropped, text: text.to_vec() }) {
                 Ok(()) => *dropped = 0,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
-use log::{error, info, warn};
+use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use usbferry::cli::{Cli, Command, List, Serve, Source};
 use usbferry::limits::CONNECTIONS_SHARE;
@@ -28,33 +28,46 @@ const USAGE: u8 = 2;
 /// Exit code when a second signal ends the program at once.
 const INTERRUPTED: i32 = 130;
 
+/// Why it did not do what was asked.
+enum Failure {
+    /// That failed.
+    Failed(String),
+    /// It makes no sense.
+    WrongUsage(String),
+}
+
 fn main() -> ExitCode {
     usbferry_sys::heap::return_large_blocks();
     let cli = Cli::parse();
-    let _log = match Log::start(&cli.log) {
+    let log = match Log::start(&cli.log_filter(std::env::var("RUST_LOG").ok())) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("error: the system has no thread for the log: {error}");
             return ExitCode::FAILURE;
         }
     };
-    match cli.command {
+    let result = match cli.command {
         Command::List(list) => show(&list),
         Command::Serve(serve) => serve_chosen(&serve),
-    }
+    };
+    let (message, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(message)) => (message, ExitCode::FAILURE),
+        Err(Failure::WrongUsage(message)) => (message, ExitCode::from(USAGE)),
+    };
+    log.end_with(&message);
+    code
 }
 
 /// `usbferry list`.
-fn show(list: &List) -> ExitCode {
+fn show(list: &List) -> Result<(), Failure> {
     let (rows, nothing) = match &list.remote {
         Some(host) => (list::ask(host), format!("{host} exports nothing that is free now")),
         None => (local_rows(), "there are no USB devices".to_owned()),
     };
-    match rows {
-        // An output that is closed early, as by `| head`, is no failure.
-        Ok(rows) => list::print(&rows, &nothing).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
-        Err(error) => fail(&error),
-    }
+    let rows = rows.map_err(Failure::Failed)?;
+    list::print(&rows, &nothing)
+        .map_err(|error| Failure::Failed(format!("the list can't be printed: {error}")))
 }
 
 fn local_rows() -> Result<Vec<Row>, String> {
@@ -69,11 +82,8 @@ fn local_rows() -> Result<Vec<Row>, String> {
 }
 
 /// `usbferry serve`.
-fn serve_chosen(arguments: &Serve) -> ExitCode {
-    let (mut settings, source) = match arguments.settings() {
-        Ok(checked) => checked,
-        Err(error) => return wrong_usage(&error),
-    };
+fn serve_chosen(arguments: &Serve) -> Result<(), Failure> {
+    let (mut settings, source) = arguments.settings().map_err(Failure::WrongUsage)?;
     match usbferry_sys::limit::raise_open_files() {
         Ok(limit) => {
             log::debug!("up to {limit} open files");
@@ -83,52 +93,43 @@ fn serve_chosen(arguments: &Serve) -> ExitCode {
         Err(error) => warn!("the limit of open files can't be raised: {error}"),
     }
     match source {
-        Source::Nothing => nothing_chosen(),
+        Source::Nothing => Err(nothing_chosen()),
         Source::Simulated(specs) => run(SimBackend::new(SimBus::with(&specs)), settings),
-        Source::Real => match LibusbBackend::new() {
-            Ok(backend) => {
-                libusb::repair();
-                run(backend, settings)
-            }
-            Err(error) => fail(&error),
-        },
+        Source::Real => {
+            let backend = LibusbBackend::new().map_err(Failure::Failed)?;
+            libusb::repair();
+            run(backend, settings)
+        }
     }
 }
 
 /// Says what there is and what to type.
-fn nothing_chosen() -> ExitCode {
+fn nothing_chosen() -> Failure {
     match local_rows() {
         Ok(rows) => drop(list::print(&rows, "there are no USB devices on this machine")),
         Err(error) => warn!("{error}"),
     }
-    wrong_usage(
+    Failure::WrongUsage(
         "nothing to export was chosen: name devices with --device BUSID or --device VID:PID, take \
-         all with --all, or try it out with --simulate",
+         all with --all, or try it out with --simulate"
+            .to_owned(),
     )
 }
 
-fn run<B: Backend>(backend: B, settings: Settings) -> ExitCode {
-    let reactor = match Reactor::new(backend, settings) {
-        Ok(reactor) => reactor,
-        Err(error) => return fail(&error),
-    };
-    let stop = match reactor.stop_handle().and_then(stop_on_signals) {
-        Ok(()) => Ok(()),
-        Err(error) => Err(format!("can't handle signals: {error}")),
-    };
-    if let Err(error) = stop {
-        return fail(&error);
-    }
+fn run<B: Backend>(backend: B, settings: Settings) -> Result<(), Failure> {
+    let reactor = Reactor::new(backend, settings).map_err(Failure::Failed)?;
+    reactor
+        .stop_handle()
+        .and_then(stop_on_signals)
+        .map_err(|error| Failure::Failed(format!("can't handle signals: {error}")))?;
     for address in reactor.addresses() {
         info!("listening on {address}");
     }
-    match reactor.run() {
-        Ok(()) => {
-            info!("stopped");
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(&format!("the system can't wait for events: {error}")),
-    }
+    reactor
+        .run()
+        .map_err(|error| Failure::Failed(format!("the system can't wait for events: {error}")))?;
+    info!("stopped");
+    Ok(())
 }
 
 /// The first signal stops the server in good order, the second ends it at once.
@@ -158,14 +159,4 @@ fn is_ignored(signal: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
-fn fail(message: &str) -> ExitCode {
-    error!("{message}");
-    ExitCode::FAILURE
-}
-
-fn wrong_usage(message: &str) -> ExitCode {
-    error!("{message}");
-    ExitCode::from(USAGE)
 }

@@ -28,7 +28,11 @@ fn usbferry(arguments: &[&str]) -> Command {
 
 /// Runs it to its end.
 fn run(arguments: &[&str]) -> Output {
-    let child = usbferry(arguments).spawn().expect("it starts");
+    output_of(usbferry(arguments))
+}
+
+fn output_of(mut command: Command) -> Output {
+    let child = command.spawn().expect("it starts");
     let id = child.id().to_string();
     // A program that does not end is ended, and then fails its test by its status.
     let (sender, receiver) = std::sync::mpsc::channel::<()>();
@@ -203,6 +207,8 @@ fn wrong_usage_exits_2() {
         (&["serve", "--simulate=loopback:count=0"], "from 1 to"),
         (&["serve", "--simulate", "--all"], "cannot be used with"),
         (&["list", "--everything"], "unexpected argument"),
+        (&["list", "--log", "verbose"], "give error, warn, info, debug or trace"),
+        (&["list", "--log", "othercrate=debug"], "give error, warn, info, debug or trace"),
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -218,6 +224,28 @@ fn nothing_chosen_exits_2() {
     assert_eq!(output.status.code(), Some(2));
     for choice in ["--device", "--all", "--simulate"] {
         assert!(stderr(&output).contains(choice), "{}", stderr(&output));
+    }
+}
+
+/// Why it ends is said whatever the log leaves out. RUST_LOG is for all programs, and need not name
+/// this one.
+#[test]
+fn why_it_ends_passes_every_filter() {
+    for filter in ["off", "othercrate=debug", "info/nothing has this in it"] {
+        for (arguments, code, says) in [
+            (&["serve"][..], 2, "--simulate"),
+            (&["serve", "--all", "--urb-size", "64M"], 2, "Raise --memory"),
+            (&["serve", "--simulate", "--listen", "192.0.2.1:0", "--allow", "::1"], 1, "listen"),
+            (&["list", "--remote", "127.0.0.1:port"], 1, "is no host"),
+        ] {
+            let mut command = usbferry(arguments);
+            command.env("RUST_LOG", filter);
+            let output = output_of(command);
+            assert_eq!(output.status.code(), Some(code), "{filter} {arguments:?}");
+            let last = stderr(&output).lines().last().unwrap_or_default().to_owned();
+            assert!(last.starts_with("error: "), "{filter} {arguments:?}: {last}");
+            assert!(last.contains(says), "{filter} {arguments:?}: {last}");
+        }
     }
 }
 
