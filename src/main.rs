@@ -66,8 +66,13 @@ fn show(list: &List) -> Result<(), Failure> {
         None => (local_rows(), "there are no USB devices".to_owned()),
     };
     let rows = rows.map_err(Failure::Failed)?;
-    list::print(&rows, &nothing)
-        .map_err(|error| Failure::Failed(format!("the list can't be printed: {error}")))
+    match list::print(&rows, &nothing) {
+        // An output that is closed early, as by `| head`, is no failure.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("the list can't be printed: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn local_rows() -> Result<Vec<Row>, String> {

@@ -295,6 +295,27 @@ fn list_remote_prints_the_simulated_devices() {
     running.stop();
 }
 
+/// A reader that has seen enough, as `head` has, is no failure; a full disk is one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_list_that_can_not_be_printed_exits_1() {
+    let running = Running::start(&["--simulate"]);
+    let list = |stdout: Stdio| {
+        let mut command = usbferry(&["list", "--remote", &running.address.to_string()]);
+        command.stdout(stdout);
+        output_of(command)
+    };
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = list(writer.into());
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let output = list(full.into());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("can't be printed"), "{}", stderr(&output));
+    running.stop();
+}
+
 /// A server that can't be reached, or is none, is a failure with a sentence.
 #[test]
 fn list_remote_of_no_server_exits_1() {
