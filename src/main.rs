@@ -130,11 +130,16 @@ fn run<B: Backend>(backend: B, settings: Settings) -> Result<(), Failure> {
     for address in reactor.addresses() {
         info!("listening on {address}");
     }
-    reactor
-        .run()
-        .map_err(|error| Failure::Failed(format!("the system can't wait for events: {error}")))?;
-    info!("stopped");
-    Ok(())
+    match reactor.run() {
+        Ok(0) => {
+            info!("stopped");
+            Ok(())
+        }
+        Ok(kept) => Err(Failure::Failed(format!(
+            "{kept} device(s) could not be given back in time; the kernel takes them"
+        ))),
+        Err(error) => Err(Failure::Failed(format!("the system can't wait for events: {error}"))),
+    }
 }
 
 /// The first signal stops the server in good order, the second ends it at once.

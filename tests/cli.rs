@@ -411,6 +411,17 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(running.lines_with("stopped").len(), 0, "it did not wait");
 }
 
+/// A device that does not come back in time is left to the kernel, and that is a failure. It takes
+/// as long as the server waits for it.
+#[test]
+fn a_device_that_is_not_given_back_exits_1() {
+    let mut running = Running::start(&["--simulate=loopback:fault=slow=1000s"]);
+    let _client = running.begin_attach("1-1");
+    running.signal("-TERM");
+    assert_eq!(running.wait().code(), Some(1));
+    running.wait_for("error: 1 device(s) could not be given back in time");
+}
+
 #[test]
 fn a_port_in_use_exits_1() {
     let running = Running::start(&["--simulate=loopback"]);

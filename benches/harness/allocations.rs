@@ -92,7 +92,7 @@ pub(crate) fn print(plan: Plan) -> Result<(), String> {
     }
     stop.stop();
     match server.join() {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(0)) => Ok(()),
         _ => Err("the server did not end well".to_owned()),
     }
 }

@@ -36,7 +36,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Waker};
@@ -225,11 +225,12 @@ impl<B: Backend> Reactor<B> {
         self.stop.handle()
     }
 
-    /// Serves until it is stopped and every device is given back.
+    /// Serves until it is stopped and every device is given back. Returns how many could not be in
+    /// time.
     ///
     /// # Errors
     /// The system's, when waiting itself fails.
-    pub fn run(mut self) -> io::Result<()> {
+    pub fn run(mut self) -> io::Result<usize> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !self.is_done() {
             let mut timeout = self.timeout();
@@ -246,7 +247,8 @@ impl<B: Backend> Reactor<B> {
             }
             self.turn();
         }
-        Ok(())
+        // Clients without a device were gone as soon as it was told to stop.
+        Ok(self.connections.len())
     }
 
     /// The time of a turn: to a few milliseconds, which is what deadlines need; exact for what is.
@@ -264,15 +266,8 @@ impl<B: Backend> Reactor<B> {
     /// Stopped, and nothing is left, or what is left took too long.
     fn is_done(&self) -> bool {
         match self.stopping {
-            Some(_) if self.connections.is_empty() => true,
-            Some(since) if self.now >= since + SHUTDOWN_TIMEOUT => {
-                error!(
-                    "{} device(s) could not be given back in time; the kernel takes them",
-                    self.connections.len()
-                );
-                true
-            }
-            _ => false,
+            Some(since) => self.connections.is_empty() || self.now >= since + SHUTDOWN_TIMEOUT,
+            None => false,
         }
     }
 

@@ -78,7 +78,7 @@ pub(crate) struct Server {
     pub(crate) bus: SimBus,
     pub(crate) address: SocketAddr,
     stop: StopHandle,
-    ended: Receiver<io::Result<()>>,
+    ended: Receiver<io::Result<usize>>,
     stopped: bool,
 }
 
@@ -167,7 +167,9 @@ impl Server {
         self.stopped = true;
         self.begin_stop();
         match self.ended.recv_timeout(STOP_DEADLINE) {
-            Ok(result) => result.expect("the server can wait for events"),
+            Ok(result) => {
+                assert_eq!(result.expect("it can wait for events"), 0, "all are given back");
+            }
             Err(RecvTimeoutError::Disconnected) => panic!("the server panicked"),
             Err(RecvTimeoutError::Timeout) => panic!("the server does not stop"),
         }
