@@ -260,6 +260,11 @@ impl Device {
         Ok(interface.driver)
     }
 
+    /// The kernel's driver has an interface, or not, since before this process began.
+    pub(crate) fn find_driver(&self, number: usize, is_there: bool) {
+        self.state().interfaces[number].driver = is_there;
+    }
+
     /// The name of the driver that has an interface.
     pub(crate) fn driver(&self, number: usize) -> Result<&'static str, c_int> {
         let mut state = self.state();

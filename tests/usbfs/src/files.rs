@@ -9,7 +9,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use libc::{mode_t, off_t, off64_t, size_t, ssize_t};
 
 use crate::real::real;
-use crate::{control, device, fail, memory, node, paths};
+use crate::{control, device, fail, memory, node, paths, tree};
 
 /// Defines functions whose path is redirected: `NAME{before}(after) -> result`, where the path
 /// stands between the two.
@@ -89,6 +89,9 @@ redirecting! {
 fn open_node(path: *const c_char, flags: c_int) -> Option<c_int> {
     let number = paths::device_number(path)?;
     let device = device::numbered(number).filter(|device| !device.is_gone())?;
+    if tree::is_read_only(device) {
+        return Some(fail(libc::EACCES));
+    }
     Some(node::open(device, flags).unwrap_or_else(fail))
 }
 

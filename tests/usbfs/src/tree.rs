@@ -17,13 +17,20 @@ pub(crate) fn root() -> &'static Path {
     static ROOT: OnceLock<()> = OnceLock::new();
     let root = &options::get().root;
     ROOT.get_or_init(|| {
-        if !root.join("dev").exists()
-            && let Err(error) = make(root)
-        {
+        if root.join("dev").exists() {
+            device::all().iter().for_each(|device| find_drivers(root, device));
+        } else if let Err(error) = make(root) {
             refuse(&format!("{}: {error}", root.display()));
         }
     });
     root
+}
+
+/// Takes over which interfaces the kernel's driver has.
+fn find_drivers(root: &Path, device: &Device) {
+    for number in 0..INTERFACES {
+        device.find_driver(number, driver_link(root, device, number).is_symlink());
+    }
 }
 
 fn make(root: &Path) -> io::Result<()> {
@@ -65,6 +72,15 @@ fn make_device(root: &Path, device: &Device) -> io::Result<()> {
     link_device(root, &busid, &format!("usb1/{busid}"))
 }
 
+fn node(device: &Device) -> PathBuf {
+    root().join(format!("dev/bus/usb/001/{:03}", device.number()))
+}
+
+/// Whether nobody may write to a device's node, be it root. libusb never opens one only to read.
+pub(crate) fn is_read_only(device: &Device) -> bool {
+    fs::metadata(node(device)).is_ok_and(|node| node.permissions().readonly())
+}
+
 fn attributes(own: &Path, number: usize, descriptors: &[u8]) -> io::Result<()> {
     fs::write(own.join("busnum"), "1\n")?;
     fs::write(own.join("devnum"), format!("{number}\n"))?;
@@ -79,9 +95,12 @@ fn link_device(root: &Path, name: &str, target: &str) -> io::Result<()> {
     symlink(target, root.join("sys/bus/usb/devices").join(name))
 }
 
+fn driver_link(root: &Path, device: &Device, interface: usize) -> PathBuf {
+    directory(root, Some(device)).join(format!("{}:1.{interface}/driver", device.busid()))
+}
+
 fn link_driver(root: &Path, device: &Device, interface: usize, bound: bool) -> io::Result<()> {
-    let own = directory(root, Some(device));
-    let link = own.join(format!("{}:1.{interface}/driver", device.busid()));
+    let link = driver_link(root, device, interface);
     let driver = &options::get().driver;
     match fs::remove_file(&link) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -112,10 +131,9 @@ pub(crate) fn set_configuration(device: &Device, value: u8) {
 /// Takes a device out of the tree.
 pub(crate) fn remove_device(device: &Device) {
     let root = root();
-    let node = root.join(format!("dev/bus/usb/001/{:03}", device.number()));
     let link = root.join("sys/bus/usb/devices").join(device.busid());
     // Another process that was told the same may have been first.
-    let _ = fs::remove_file(node);
+    let _ = fs::remove_file(node(device));
     let _ = fs::remove_file(link);
     let _ = fs::remove_dir_all(directory(root, Some(device)));
 }
