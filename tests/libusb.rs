@@ -2,8 +2,9 @@
 //! ours is replaced, and what usbfs was asked for is in its log.
 #![cfg(target_os = "linux")]
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -120,6 +121,19 @@ impl Server {
     fn has_driver(&self, interface: u8) -> bool {
         let devices = self.root.join("sys/bus/usb/devices");
         devices.join(format!("1-1/1-1:1.{interface}/driver")).exists()
+    }
+
+    /// How many devices it has to give back to drivers.
+    fn notes(&self) -> usize {
+        let files = fs::read_dir(self.root.join("run")).expect("it was made");
+        files.filter(|file| file.as_ref().is_ok_and(|file| file.file_name() != ".writable")).count()
+    }
+
+    /// Lets servers open the first device, or not.
+    fn permit(&self, may_open: bool) {
+        let mode = if may_open { 0o600 } else { 0o400 };
+        let node = self.root.join("dev/bus/usb/001/002");
+        fs::set_permissions(node, Permissions::from_mode(mode)).expect("it is ours");
     }
 
     /// Asks it to end, and returns how it did; `None` if it does not.
@@ -350,6 +364,44 @@ fn what_a_killed_server_took_from_drivers_the_next_gives_back() {
     let expected = ["1-1 connect 0", "1-1 connect 1"];
     assert!(connected.zip(expected).filter(|(line, start)| line.starts_with(start)).count() == 2);
     assert_eq!(transfer(&mut next.attach(), urb(0x81, 512), &[]).status, 0);
+    std::mem::forget(server);
+}
+
+/// A start that may not open the device leaves it to the next.
+#[test]
+fn what_a_killed_server_took_from_drivers_the_next_gives_back_that_can() {
+    let mut server = Server::start("");
+    drop(server.attach());
+    wait_until(|| server.notes() == 0, || "a note of what was given back".to_owned());
+    let mut client = server.attach();
+    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+    assert_eq!(server.notes(), 1);
+    server.process.kill().expect("it runs");
+    server.process.wait().expect("it ends");
+    server.permit(false);
+    let mut next = Server::start_in(server.root.clone(), "", &[]);
+    assert_eq!(next.end().expect("it ends when it is told to").code(), Some(0));
+    assert_eq!(([server.has_driver(0), server.has_driver(1)], server.notes()), ([false; 2], 1));
+    server.permit(true);
+    let last = Server::start_in(server.root.clone(), "", &[]);
+    assert_eq!(([last.has_driver(0), last.has_driver(1)], last.notes()), ([true; 2], 0));
+    std::mem::forget((server, next));
+}
+
+/// Nor has a start that could not open the device forgotten it when a client imports it.
+#[test]
+fn what_a_killed_server_took_from_drivers_the_next_gives_back_with_its_own() {
+    let mut server = Server::start("");
+    let mut client = server.attach();
+    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+    server.process.kill().expect("it runs");
+    server.process.wait().expect("it ends");
+    server.permit(false);
+    let next = Server::start_in(server.root.clone(), "", &[]);
+    server.permit(true);
+    drop(next.attach());
+    next.wait_for("1-1 connect 1");
+    assert_eq!([next.has_driver(0), next.has_driver(1)], [true; 2]);
     std::mem::forget(server);
 }
 

@@ -2,13 +2,14 @@
 //!
 //! When usbferry is killed, the kernel frees its devices but gives no driver back. So while a
 //! device is open there is a file that names it and the interfaces to give back, locked as long as
-//! the process lives; a start that finds one unlocked does what was left undone.
+//! the process lives; a start that finds one unlocked does what was left undone. Only what was done
+//! removes the file: however else the process, or a session of it, may end, the file stays.
 //!
 //! Contract: reads and writes files, so it is for workers. Nothing here fails: without a place for
 //! the files, devices are exported all the same, and a kill leaves drivers detached.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use log::debug;
@@ -24,7 +25,8 @@ pub(super) struct Debt {
     pub(super) interfaces: Vec<u8>,
 }
 
-/// A file that stands for an open device, until it is dropped.
+/// A file that stands for a device whose drivers are to be given back, locked. One that is dropped,
+/// and not settled, is left for the next start.
 #[derive(Debug)]
 pub(super) struct Entry {
     file: File,
@@ -32,6 +34,12 @@ pub(super) struct Entry {
 }
 
 impl Debt {
+    /// Whether this is owed to the same device.
+    fn is_of_same_device(&self, other: &Self) -> bool {
+        let device = |debt: &Self| (debt.bus, debt.address, debt.id_vendor, debt.id_product);
+        device(self) == device(other)
+    }
+
     /// A line such as `3 17 0781:5567 0,1`.
     fn to_line(&self) -> String {
         let interfaces: Vec<String> = self.interfaces.iter().map(ToString::to_string).collect();
@@ -80,69 +88,78 @@ fn is_private(directory: &Path) -> bool {
         && File::create(directory.join(".writable")).is_ok()
 }
 
-/// Notes a debt; it is settled when the entry is dropped.
-pub(super) fn note(busid: &str, debt: &Debt) -> Option<Entry> {
+/// Notes a debt, and adds to it what is still owed to the same device.
+pub(super) fn note(busid: &str, debt: &mut Debt) -> Option<Entry> {
     note_in(&directory()?, busid, debt)
 }
 
-fn note_in(directory: &Path, busid: &str, debt: &Debt) -> Option<Entry> {
-    let path = directory.join(busid);
-    let open = || -> std::io::Result<File> {
-        let mut file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path)?;
-        file.try_lock()?;
-        file.set_len(0)?;
-        file.write_all(debt.to_line().as_bytes())?;
-        Ok(file)
-    };
-    match open() {
-        Ok(file) => Some(Entry { file, path }),
-        Err(error) => {
-            debug!("{busid}: no note of its drivers can be kept: {error}");
-            None
+fn note_in(directory: &Path, busid: &str, debt: &mut Debt) -> Option<Entry> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true);
+    let noted = Entry::open(&options, directory.join(busid)).and_then(|mut entry| {
+        let left = entry.read()?.filter(|left| left.is_of_same_device(debt));
+        for interface in left.iter().flat_map(|left| &left.interfaces) {
+            if !debt.interfaces.contains(interface) {
+                debt.interfaces.push(*interface);
+            }
         }
-    }
+        entry.write(debt)?;
+        Ok(entry)
+    });
+    noted.inspect_err(|error| debug!("{busid}: no note of its drivers can be kept: {error}")).ok()
 }
 
 impl Entry {
+    /// Opens and locks a file; fails while another process has it locked.
+    fn open(options: &OpenOptions, path: PathBuf) -> io::Result<Self> {
+        let file = options.open(&path)?;
+        file.try_lock()?;
+        Ok(Self { file, path })
+    }
+
+    fn read(&mut self) -> io::Result<Option<Debt>> {
+        let mut line = String::new();
+        self.file.read_to_string(&mut line)?;
+        Ok(Debt::from_line(&line))
+    }
+
+    fn write(&mut self, debt: &Debt) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(debt.to_line().as_bytes())
+    }
+
     /// Notes other interfaces.
     pub(super) fn update(&mut self, debt: &Debt) {
-        use std::io::Seek;
-        let rewound = self.file.set_len(0).and_then(|()| self.file.rewind());
-        let _ = rewound.and_then(|()| self.file.write_all(debt.to_line().as_bytes()));
+        let _ = self.write(debt);
     }
-}
 
-impl Drop for Entry {
-    fn drop(&mut self) {
+    /// There is nothing to give back any more.
+    pub(super) fn settle(self) {
         // While it is still locked, so that nobody reads a debt that is settled.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// What processes that are gone have left, each once: its file is removed.
-pub(super) fn take_debts() -> Vec<Debt> {
-    directory().map(|directory| take_debts_in(&directory)).unwrap_or_default()
+/// What processes that are gone have left.
+pub(super) fn debts() -> Vec<(Debt, Entry)> {
+    directory().map(|directory| debts_in(&directory)).unwrap_or_default()
 }
 
-fn take_debts_in(directory: &Path) -> Vec<Debt> {
+fn debts_in(directory: &Path) -> Vec<(Debt, Entry)> {
     let Ok(files) = fs::read_dir(directory) else { return Vec::new() };
-    files.filter_map(|file| take_debt(&file.ok()?.path())).collect()
+    files.filter_map(|file| debt_in(file.ok()?.path())).collect()
 }
 
-fn take_debt(path: &Path) -> Option<Debt> {
+fn debt_in(path: PathBuf) -> Option<(Debt, Entry)> {
     if path.file_name()?.to_string_lossy().starts_with('.') {
         return None;
     }
-    let mut file = File::open(path).ok()?;
-    // Its process lives, and so does its session.
-    file.try_lock().ok()?;
-    let mut line = String::new();
-    file.read_to_string(&mut line).ok()?;
+    // It fails while its process lives, and so does its session.
+    let mut entry = Entry::open(OpenOptions::new().read(true), path).ok()?;
     // What is none stays: the directory may not be ours alone.
-    let debt = Debt::from_line(&line)?;
-    fs::remove_file(path).ok()?;
-    Some(debt)
+    let debt = entry.read().ok()??;
+    Some((debt, entry))
 }
 
 #[cfg(test)]
@@ -170,32 +187,64 @@ mod tests {
         }
     }
 
+    /// What is noted there and not locked.
+    fn found_in(directory: &Path) -> Vec<Debt> {
+        debts_in(directory).into_iter().map(|(debt, _)| debt).collect()
+    }
+
     #[test]
     fn a_debt_is_found_only_when_its_process_is_gone() {
         let directory = scratch("debts");
-        let entry = note_in(&directory, "3-1", &debt()).unwrap();
-        assert_eq!(take_debts_in(&directory), []);
-        // As if it had been killed: the lock goes, the file stays.
-        let path = entry.path.clone();
-        let killed = std::mem::ManuallyDrop::new(entry);
-        killed.file.unlock().unwrap();
-        assert_eq!(take_debts_in(&directory), [debt()]);
-        assert!(!path.exists(), "it is settled once");
+        let entry = note_in(&directory, "3-1", &mut debt()).unwrap();
+        assert_eq!(found_in(&directory), []);
+        // As when it is killed, or panics: the lock goes, the file stays.
+        drop(entry);
+        assert_eq!(found_in(&directory), [debt()]);
         fs::write(directory.join("notes"), "somebody else's").unwrap();
-        assert_eq!(take_debts_in(&directory), []);
+        assert_eq!(found_in(&directory), [debt()]);
         assert!(directory.join("notes").exists());
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_debt_that_is_found_stays_until_it_is_settled() {
+        let directory = scratch("found");
+        drop(note_in(&directory, "3-1", &mut debt()).unwrap());
+        let found = debts_in(&directory);
+        assert_eq!(found_in(&directory), [], "somebody sees to it");
+        assert!(directory.join("3-1").exists(), "who may be killed");
+        drop(found);
+        let (_, entry) = debts_in(&directory).remove(0);
+        entry.settle();
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
         fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
     fn a_settled_debt_leaves_nothing() {
         let directory = scratch("settled");
-        let mut entry = note_in(&directory, "3-1", &debt()).unwrap();
+        let mut entry = note_in(&directory, "3-1", &mut debt()).unwrap();
         entry.update(&Debt { interfaces: vec![5], ..debt() });
         let line = fs::read_to_string(&entry.path).unwrap();
         assert_eq!(Debt::from_line(&line).unwrap().interfaces, [5]);
-        drop(entry);
+        entry.settle();
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_still_owed_to_a_device_is_added_to_its_next_debt() {
+        let directory = scratch("added");
+        drop(note_in(&directory, "3-1", &mut debt()).unwrap());
+        let mut next = Debt { interfaces: vec![2, 1], ..debt() };
+        drop(note_in(&directory, "3-1", &mut next).unwrap());
+        assert_eq!(next.interfaces, [2, 1, 0]);
+        assert_eq!(found_in(&directory), [next]);
+        // Plugged in again since, or another.
+        let mut other = Debt { address: 18, interfaces: vec![1], ..debt() };
+        drop(note_in(&directory, "3-1", &mut other).unwrap());
+        assert_eq!(other.interfaces, [1]);
+        assert_eq!(found_in(&directory), [other]);
         fs::remove_dir_all(directory).unwrap();
     }
 }

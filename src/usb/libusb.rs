@@ -85,36 +85,59 @@ impl Backend for LibusbBackend {
 }
 
 /// Gives interfaces back to kernel drivers that an earlier usbferry took them from and, because it
-/// was killed, did not give back. *Blocks.*
+/// was killed, did not give back. What can't be done now is left for the next start. *Blocks.*
 pub fn repair() {
-    let debts = ledger::take_debts();
+    let debts = ledger::debts();
     if debts.is_empty() {
         return;
     }
-    let found = Discovery::new().and_then(|mut discovery| discovery.devices()).unwrap_or_default();
-    for debt in debts {
+    let found = match Discovery::new().and_then(|mut discovery| discovery.devices()) {
+        Ok(found) => found,
+        Err(error) => return warn!("drivers can't be given back: no list of devices: {error}"),
+    };
+    for (debt, entry) in debts {
         let is_it = |found: &&FoundDevice| {
             (found.bus, found.address) == (debt.bus, debt.address)
                 && (found.id_vendor, found.id_product) == (debt.id_vendor, debt.id_product)
         };
         // A device that was plugged in again since has its drivers.
-        let Some(found) = found.iter().find(is_it) else { continue };
-        repair_device(found, &debt);
+        if found.iter().find(is_it).is_none_or(|found| repair_device(found, &debt)) {
+            entry.settle();
+        }
     }
 }
 
-fn repair_device(found: &FoundDevice, debt: &Debt) {
+/// Whether nothing is left to do for it.
+fn repair_device(found: &FoundDevice, debt: &Debt) -> bool {
     let busid = busid_of(found);
-    let Ok(mut handle) = DeviceHandle::open_blocking(found, 0) else { return };
+    let mut handle = match DeviceHandle::open_blocking(found, 0) {
+        Ok(handle) => handle,
+        Err(Error::NoDevice) => return true,
+        Err(error) => {
+            warn!("{busid}: its kernel drivers can't be given back yet: {error}");
+            return false;
+        }
+    };
+    let mut is_settled = true;
     for &interface in &debt.interfaces {
-        match handle.attach_kernel_driver_blocking(interface) {
+        let attached = handle.attach_kernel_driver_blocking(interface);
+        match attached {
             Ok(()) => info!(
                 "{busid}: interface {interface} has its kernel driver again, which a usbferry \
                  that was killed had taken"
             ),
             Err(error) => debug!("{busid}: interface {interface}: {error}"),
         }
+        is_settled &= is_given_back(attached);
     }
+    is_settled
+}
+
+/// Whether an interface needs nothing more: a driver has it, or none can.
+const fn is_given_back(attached: Result<(), Error>) -> bool {
+    use Error::{Busy, InvalidParam, NoDevice, NotFound};
+    // The parameter is an interface that the device has no more.
+    matches!(attached, Ok(()) | Err(Busy | InvalidParam | NoDevice | NotFound))
 }
 
 /// A real device that was found.
@@ -365,7 +388,7 @@ impl LibusbPort {
 
     /// Writes down what is owed to the kernel's drivers before it is taken from them.
     fn note_debt(&mut self) {
-        let debt = Debt {
+        let mut debt = Debt {
             bus: self.found.bus,
             address: self.found.address,
             id_vendor: self.found.id_vendor,
@@ -374,7 +397,10 @@ impl LibusbPort {
         };
         match &mut self.entry {
             Some(entry) => entry.update(&debt),
-            None => self.entry = ledger::note(&self.busid.to_string(), &debt),
+            None => {
+                self.entry = ledger::note(&self.busid.to_string(), &mut debt);
+                self.driven = debt.interfaces;
+            }
         }
     }
 
@@ -416,8 +442,11 @@ impl LibusbPort {
     /// Gives interfaces back to the kernel drivers that had them. All are free by then, because a
     /// driver that wants several takes the others with the first.
     fn give_back_drivers(&mut self) {
+        let mut is_settled = true;
         for interface in self.driven.drain(..) {
-            match self.handle.attach_kernel_driver_blocking(interface) {
+            let attached = self.handle.attach_kernel_driver_blocking(interface);
+            is_settled &= is_given_back(attached);
+            match attached {
                 // Busy: the driver took it along with another.
                 Ok(()) | Err(Error::Busy | Error::NoDevice) => {}
                 Err(error) => warn!(
@@ -425,6 +454,9 @@ impl LibusbPort {
                     self.busid
                 ),
             }
+        }
+        if let Some(entry) = self.entry.take_if(|_| is_settled) {
+            entry.settle();
         }
     }
 
