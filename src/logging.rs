@@ -104,7 +104,8 @@ impl Entry {
         self.0.lock().expect("nothing panics while it is locked")
     }
 
-    /// Writes lines until the log ends, and the last one. What can't be written is lost: there is nobody to be told.
+    /// Writes lines until the log ends, and the last one. What can't be written is lost: there is
+    /// nobody to be told.
     fn write_lines(&self, lines: &Receiver<Line>, mut target: BufWriter<impl Write>) {
         loop {
             let line = lines.try_recv().or_else(|_| {

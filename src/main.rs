@@ -157,16 +157,8 @@ fn stop_on_signals(stop: StopHandle) -> std::io::Result<()> {
         signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;
     }
     // A terminal that goes is told by its shell and by the kernel, so two of these mean no more.
-    if !is_ignored(SIGHUP) {
+    if !usbferry_sys::signal::is_ignored(SIGHUP) {
         signal_hook::low_level::pipe::register(SIGHUP, stream)?;
     }
     Ok(())
-}
-
-/// Whether a signal is ignored, as `nohup` has it, where the system says so: Linux does.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

@@ -368,7 +368,6 @@ fn signals_exit_0() {
 }
 
 /// `nohup` asks it to stay when its terminal goes.
-#[cfg(target_os = "linux")]
 #[test]
 fn a_hangup_that_was_ignored_stays_so() {
     let mut shell = Command::new("sh");

@@ -14,6 +14,7 @@
 //! - [`error`]: libusb's error and status codes.
 //! - [`heap`]: what becomes of memory that is freed.
 //! - [`limit`]: the process's limit of open files.
+//! - [`signal`]: signals that are ignored.
 //! - [`tcp`]: whether a silent peer is still there.
 //!
 //! Which calls block: everything in [`context`], opening and dropping a
@@ -32,6 +33,7 @@ pub mod error;
 pub mod handle;
 pub mod heap;
 pub mod limit;
+pub mod signal;
 pub mod tcp;
 pub mod transfer;
 

@@ -1,0 +1,26 @@
+//! What the process was started with for a signal.
+
+use std::ptr;
+
+/// Whether a signal is ignored, as `nohup` has it for SIGHUP. One that is no signal is not.
+#[must_use]
+pub fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: asks only, and `action` is valid to write to.
+    let code = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: integers only, all zeroed, and filled in where the system knew the signal.
+    code == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ignored_is_told_from_what_is_not() {
+        // Rust's runtime has it so (`std::io`, SIGPIPE).
+        assert!(is_ignored(libc::SIGPIPE));
+        assert!(!is_ignored(libc::SIGTERM));
+        assert!(!is_ignored(-1));
+    }
+}
