@@ -49,11 +49,11 @@ fn draw_panel(svg: &mut String, panel: &Panel) {
     let _ = writeln!(svg, "<text x=\"{MARGIN}\" y=\"20\" font-size=\"13\">{}</text>", panel.title);
     for part in 0..=4 {
         let value = most * float(part) / 4.0;
-        let (at, end) = (y(value), WIDTH - MARGIN);
+        let (at, end, label) = (y(value), WIDTH - MARGIN, rounded(value));
         let _ = writeln!(
             svg,
             "<line x1=\"{MARGIN}\" x2=\"{end}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{value}</text>",
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
             MARGIN - 4.0,
             at + 4.0
         );
@@ -92,6 +92,11 @@ fn ceiling(value: f64) -> f64 {
     let unit = 10f64.powf(value.log10().floor());
     let steps = [1.0, 1.2, 1.6, 2.0, 4.0, 6.0, 8.0, 10.0];
     steps.into_iter().map(|step| step * unit).find(|&round| round >= value).unwrap_or(value)
+}
+
+/// Without the dust of binary fractions: quarters of a round number have few digits.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a handful")]
