@@ -190,6 +190,7 @@ fn bench(settings: &Settings) -> Result<(), String> {
             }
         }
     }
+    settings.expect_some(&rows)?;
     println!("{LEGEND}");
     harness::write(&settings::results()?.join("abuse.json"), &json(&how, &rows))?;
     println!("written to target/bench/abuse.json");

@@ -52,6 +52,7 @@ fn bench(settings: &Settings) -> Result<(), String> {
     for count in PACKETS {
         packets(&mut table, count);
     }
+    settings.expect_some(&table.cases)?;
     let rows = table.cases.iter().map(|case| {
         let Case { name, bytes, nanoseconds } = case;
         format!("{{\"pdu\":\"{name}\",\"bytes\":{bytes},\"ns\":{nanoseconds:.3}}}")

@@ -48,9 +48,12 @@ pub(crate) fn measure(name: &str, bench: &Bench<'_>, rows: &[Row]) -> Result<(),
         settings.plan.time.as_millis(),
         settings.cores,
     );
+    let selected = rows.iter().filter(|row| settings.selects(&row.name, row.smoke));
+    let selected: Vec<&Row> = selected.collect();
+    settings.expect_some(&selected)?;
     println!("{name}: {how}\n{}", report::head());
     let mut all = Vec::new();
-    for row in rows.iter().filter(|row| settings.selects(&row.name, row.smoke)) {
+    for row in selected {
         let figures = Figures::of(&bench.row(row)?);
         println!("{}", report::line(&figures));
         all.push(figures);

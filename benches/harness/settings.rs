@@ -34,15 +34,16 @@ pub(crate) struct Settings {
 
 const HELP: &str = "\
 options, behind `cargo bench --bench NAME --`:
-  FILTER                 only rows whose name contains this
+  FILTER                 only rows whose name, as the table has it, contains this
   --smoke                a few rows, shortly; also USBFERRY_BENCH=smoke
   --pairs N              measurements of each row and of what it is compared with (5)
   --milliseconds N       length of one (250)
   --cores one|two|any    client and server on one processor, on two, or anywhere (one)
-  --serve ARGUMENT       one more argument for usbferry serve; may be repeated";
+  --serve ARGUMENT       one more argument for usbferry serve; may be repeated
+  --help                 this";
 
 impl Settings {
-    /// Reads the command line. Ends the process where it makes no sense.
+    /// Reads the command line. Ends the process where it makes no sense, or asks for help only.
     pub(crate) fn read() -> Self {
         let mut settings = Self {
             smoke: std::env::var("USBFERRY_BENCH").is_ok_and(|value| value == "smoke"),
@@ -54,6 +55,10 @@ impl Settings {
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
+            if argument == "--help" {
+                println!("{HELP}");
+                std::process::exit(0);
+            }
             if settings.set(&argument, &mut arguments).is_none() {
                 eprintln!("{argument}: not understood\n{HELP}");
                 std::process::exit(2);
@@ -87,6 +92,16 @@ impl Settings {
     /// Whether a row is to be measured.
     pub(crate) fn selects(&self, name: &str, smoke: bool) -> bool {
         name.contains(&self.filter) && (smoke || !self.smoke)
+    }
+
+    /// Refuses to go on with no rows: an empty table would look like a bench that passed, and be
+    /// written over the results of one.
+    pub(crate) fn expect_some<T>(&self, rows: &[T]) -> Result<(), String> {
+        if !rows.is_empty() {
+            return Ok(());
+        }
+        let run = if self.smoke { " of a short run" } else { "" };
+        Err(format!("no row{run} has “{}” in its name", self.filter))
     }
 }
 
