@@ -1,12 +1,13 @@
-//! The wire code by itself: nanoseconds and bytes of each PDU, parsed and emitted.
+//! The wire code by itself: nanoseconds and bytes of each PDU, parsed and emitted. That what is timed
+//! works is looked at once, before.
 
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use usbferry::wire::iso::{Packets, PacketsMut};
-use usbferry::wire::op::{self, Request, UsbDevice, UsbInterface};
-use usbferry::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, RetSubmit, RetUnlink};
+use usbferry::wire::iso::{DESCRIPTOR_LEN, Packets, PacketsMut};
+use usbferry::wire::op::{self, Request, UsbDevice, UsbInterface, client};
+use usbferry::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, Reply, RetSubmit, RetUnlink};
 use usbferry::wire::status::Status;
 use usbferry::wire::types::{BusId, DevId, Direction, EndpointAddress, SeqNum, Speed};
 
@@ -18,7 +19,11 @@ use harness::report::spread;
 use harness::settings::{self, Settings};
 
 /// Packets of isochronous URBs.
-const PACKETS: [usize; 5] = [1, 8, 32, 128, 1024];
+const PACKETS: [u16; 5] = [1, 8, 32, 128, 1024];
+
+/// Bytes of a packet, and of the gap before it, which joining closes.
+const PACKET_LEN: usize = 1024;
+const GAP_LEN: usize = 512;
 
 /// How often each case is timed, and how long at a time.
 const TIMES: usize = 9;
@@ -130,7 +135,7 @@ fn headers(table: &mut Table) {
     {
         let mut header = [0; HEADER_LEN];
         command.emit(&mut header);
-        assert_eq!(Command::parse(&header), Ok(command), "what is timed works");
+        assert_eq!(Command::parse(&header), Ok(command));
         table.add(&format!("{name} parse"), HEADER_LEN, || {
             let _ = black_box(Command::parse(black_box(&header)));
         });
@@ -144,11 +149,15 @@ fn headers(table: &mut Table) {
         number_of_packets: 0,
         error_count: 0,
     };
+    ret.emit(&mut header);
+    assert_eq!(Reply::parse(&header), Ok(Reply::Submit(ret)));
     table.add("RET_SUBMIT emit", HEADER_LEN, || {
         black_box(&ret).emit(&mut header);
         black_box(&header);
     });
     let ret = RetUnlink { seqnum: SeqNum(8), status: Status::ECONNRESET };
+    ret.emit(&mut header);
+    assert_eq!(Reply::parse(&header), Ok(Reply::Unlink(ret)));
     table.add("RET_UNLINK emit", HEADER_LEN, || {
         black_box(&ret).emit(&mut header);
         black_box(&header);
@@ -174,12 +183,15 @@ fn handshake(table: &mut Table) {
     };
     let request = Request::Import.to_bytes();
     assert_eq!(Request::parse(&request), Ok(Request::Import));
+    assert_eq!(BusId::from_wire(device.busid.as_wire()), device.busid);
     table.add("OP_REQ_IMPORT parse", request.len() + op::IMPORT_BODY_LEN, || {
         let _ = black_box(Request::parse(black_box(&request)));
         black_box(BusId::from_wire(black_box(device.busid.as_wire())));
     });
     let mut out = Vec::new();
     op::emit_import(Ok(&device), &mut out);
+    let (_, record) = out.split_at(op::OP_COMMON_LEN);
+    assert_record(record, &device);
     table.add("OP_REP_IMPORT emit", out.len(), || {
         out.clear();
         op::emit_import(Ok(black_box(&device)), &mut out);
@@ -187,6 +199,15 @@ fn handshake(table: &mut Table) {
     });
     out.clear();
     op::emit_devlist(std::iter::repeat_n(&device, 8), &mut out);
+    let (common, rest) = out.split_first_chunk().expect("it begins with op_common");
+    assert_eq!(client::parse_devlist_common(common), Ok(()));
+    let (count, records) = rest.split_first_chunk().expect("their number follows");
+    assert_eq!(u32::from_be_bytes(*count), 8);
+    let record_len = op::USB_DEVICE_LEN + device.interfaces.len() * op::USB_INTERFACE_LEN;
+    assert_eq!(records.len(), 8 * record_len);
+    for record in records.chunks(record_len) {
+        assert_record(&record[..op::USB_DEVICE_LEN], &device);
+    }
     table.add("OP_REP_DEVLIST of 8 emit", out.len(), || {
         out.clear();
         op::emit_devlist(std::iter::repeat_n(black_box(&device), 8), &mut out);
@@ -194,26 +215,50 @@ fn handshake(table: &mut Table) {
     });
 }
 
-fn packets(table: &mut Table, count: usize) {
-    let mut bytes = usbferry_load::pdu::descriptors(count, 1024);
-    let len = u32::try_from(count * 1024).expect("a megabyte at most");
-    assert_eq!(Packets::new(&bytes).check(len, true), Ok(len), "what is timed works");
+/// Looks whether a `usb_device` record is the device's.
+fn assert_record(record: &[u8], device: &UsbDevice) {
+    let read = client::parse_device(record.try_into().expect("the bytes of a record"));
+    assert_eq!((&read.path, read.busid), (&device.path, device.busid));
+    assert_eq!((read.id_vendor, read.id_product), (device.id_vendor, device.id_product));
+    assert_eq!(usize::from(read.num_interfaces), device.interfaces.len());
+}
+
+fn packets(table: &mut Table, count: u16) {
+    let step = GAP_LEN + PACKET_LEN;
+    let (len, buffer_len) = (usize::from(count) * PACKET_LEN, usize::from(count) * step);
+    let [len_word, buffer_len_word] =
+        [len, buffer_len].map(|len| u32::try_from(len).expect("two megabytes at most"));
+    let mut bytes = usbferry_load::pdu::descriptors(count.into(), PACKET_LEN);
+    for (index, descriptor) in bytes.as_chunks_mut::<DESCRIPTOR_LEN>().0.iter_mut().enumerate() {
+        let offset = u32::try_from(index * step + GAP_LEN).expect("below the above");
+        descriptor[..4].copy_from_slice(&offset.to_be_bytes());
+    }
+    assert_eq!(Packets::new(&bytes).check(buffer_len_word, true), Ok(len_word));
     table.add(&format!("packets check {count}"), bytes.len(), || {
-        let _ = black_box(Packets::new(black_box(&bytes)).check(black_box(len), true));
+        let _ = black_box(Packets::new(black_box(&bytes)).check(black_box(buffer_len_word), true));
     });
-    let mut data = vec![0; count * 1024];
-    table.add(&format!("packets join {count}"), bytes.len(), || {
+    // A packet is its number over and over, and the gap before it is not.
+    let packet = |index: u16| [index.to_le_bytes()[0]; PACKET_LEN];
+    let gap = |index: u16| [!index.to_le_bytes()[0]; GAP_LEN];
+    let mut data: Vec<u8> =
+        (0..count).flat_map(|index| gap(index).into_iter().chain(packet(index))).collect();
+    Packets::new(&bytes).join(&mut data);
+    assert!(data[..len].iter().copied().eq((0..count).flat_map(packet)), "{count} packets joined");
+    // Joining again moves as much.
+    table.add(&format!("packets join {count}"), bytes.len() + len, || {
         Packets::new(black_box(&bytes)).join(&mut data);
     });
+    let fill = |bytes: &mut [u8]| PacketsMut::new(bytes).fill(|_, length| (length, Status::OK));
+    assert_eq!(fill(&mut bytes), (len_word, 0));
+    assert!(Packets::new(&bytes).iter().all(|packet| packet.actual_length == packet.length));
     table.add(&format!("packets fill {count}"), bytes.len(), || {
-        let filled = PacketsMut::new(&mut bytes).fill(|_, length| (length, Status::OK));
-        assert_eq!(black_box(filled), (len, 0));
+        black_box(fill(black_box(&mut bytes)));
     });
 }
 
 /// Packet descriptors by their number.
 fn panel(cases: &[Case]) -> Panel {
-    let value = |what: &str, count: usize| {
+    let value = |what: &str, count: u16| {
         let name = format!("packets {what} {count}");
         cases.iter().find(|case| case.name == name).map(|case| case.nanoseconds)
     };
