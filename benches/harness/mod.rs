@@ -59,6 +59,9 @@ pub(crate) fn measure(name: &str, bench: &Bench<'_>, rows: &[Row]) -> Result<(),
         all.push(figures);
     }
     println!("{}", report::LEGEND);
+    if all.iter().any(|row| row.syscalls.is_none()) {
+        println!("{}", syscalls::MISSING);
+    }
     let directory = settings::results()?;
     write(&directory.join(format!("{name}.json")), &report::json(name, &how, &all))?;
     write(&directory.join(format!("{name}.svg")), &plot::draw(&panels(&all)))?;

@@ -1,5 +1,5 @@
 //! System calls of a process, counted by `perf stat`: from outside, at next to no cost. Where perf
-//! is not allowed or not there, there is no count.
+//! is not allowed or not there, there is no count, and the table says why.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -11,6 +11,11 @@ use std::time::Duration;
 
 /// How long perf may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What to say where there are rows without a count.
+pub(crate) const MISSING: &str = "\
+sys is “-” where perf could not count: it is not installed (on Debian: linux-perf), or may not trace
+system calls, which mostly takes root.";
 
 /// Counts the calls of one process between [`Counter::enable`] and [`Counter::disable`].
 pub(crate) struct Counter {
