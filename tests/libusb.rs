@@ -509,21 +509,20 @@ fn stalls_are_told_and_the_next_urb_goes_on() {
     server.wait_for("1-1 clear_halt 81");
 }
 
+/// What is done on the other device is done long before the reset is.
 #[test]
 fn a_slow_reset_holds_up_its_own_device_only() {
-    let server = Server::start("count=2:slow=500ms");
+    let server = Server::start("count=2:slow=5000ms");
     let mut slow = server.attach();
     let mut other = Client::attach(&*server.address, "1-2").unwrap();
     let reset = slow.submit(request(PORT_RESET), &[]).unwrap();
     let behind = slow.submit(urb(0x81, 512), &[]).unwrap();
-    let begun = Instant::now();
     for _ in 0..100 {
         assert_eq!(transfer(&mut other, urb(0x81, 512), &[]).status, 0);
     }
-    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    assert!(!slow.has_input().unwrap(), "the other device waited for this one's reset");
     for seqnum in [reset, behind] {
         let reply = slow.reply().unwrap();
         assert_eq!((reply.seqnum, reply.status), (seqnum, 0));
     }
-    assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
 }

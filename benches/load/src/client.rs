@@ -197,6 +197,21 @@ impl Client {
         Ok(reply)
     }
 
+    /// Whether the server has sent something, as far as can be seen now.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn has_input(&self) -> io::Result<bool> {
+        self.stream.set_nonblocking(true)?;
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false)?;
+        match peeked {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A whole control transfer: its reply.
     ///
     /// # Errors
