@@ -5,21 +5,24 @@
 //!   is dropped it must stop, in good order and in time, with every device given back.
 //! - [`client::MiniClient`] speaks the protocol over a blocking socket. It judges every reply as a
 //!   Linux client would, whatever the test at hand looks for.
-//! - [`hex::hex`] reads byte vectors as the table of cases writes them.
+//! - [`hex::hex`] reads byte vectors as tests write them.
 //!
-//! # Where each of the 76 cases is
+//! # Conformance cases
 //!
-//! | cases | where |
-//! | --- | --- |
-//! | 1 to 4, 6 to 17, 19 | `handshake.rs` |
-//! | 5 `devlist_iface_order`, 6 `devlist_unconfigured`, 18 `speed_map` | `src/usb/libusb.rs`: the simulated bus has no device that stores its interfaces out of order, and none of such speeds |
-//! | 20 to 25, 76 | `control.rs` |
-//! | 26 to 40 | `submit.rs` |
-//! | 41 to 49 | `isochronous.rs` |
-//! | 50 to 56 | `special.rs` |
-//! | 57 to 63 | `unlink.rs` |
-//! | 64 to 69, 72, 73 | `hostile.rs` |
-//! | 70, 71, 74, 75 | `lifecycle.rs` |
+//! What a right server does is divided into 76 cases. Each is a test, or a few, with its number above
+//! it; what it asks for is in its name and its asserts, and nowhere else.
+//!
+//! | cases | about | where |
+//! | --- | --- | --- |
+//! | 1 to 4, 6 to 17, 19 | DEVLIST and IMPORT | `handshake.rs` |
+//! | 5, 6, 18 | what they say of a device | `src/usb/libusb.rs`: the simulated bus has no device that stores its interfaces out of order, and none of such speeds |
+//! | 20 to 25, 76 | control transfers | `control.rs` |
+//! | 26 to 40 | bulk and interrupt URBs | `submit.rs` |
+//! | 41 to 49 | isochronous URBs | `isochronous.rs` |
+//! | 50 to 56 | requests that the host must perform | `special.rs` |
+//! | 57 to 63 | UNLINK | `unlink.rs` |
+//! | 64 to 69, 72, 73 | clients that break the rules, vanish or do not read | `hostile.rs` |
+//! | 70, 71, 74, 75 | clients and devices that go | `lifecycle.rs` |
 //!
 //! Memory that stays bounded (46, 67, 73) is shown by `no_alloc.rs`: once a device is attached
 //! nothing allocates, whatever the client claims or leaves unread. What no single case names,
@@ -29,8 +32,9 @@
 //! Of these, some have a part that needs more than simulated devices:
 //! - 34 `big_bulk`, usbfs out of memory: the simulated bus has no quota. `libusb.rs` has one
 //!   (`memory_that_is_used_up_delays_and_does_not_fail`).
-//! - 51 `set_interface_inflight`, status 0 with 0 bytes: what usbfs does to URBs that it kills; the
-//!   kernel test has it. Here it is shown that they have ended before the request is performed.
+//! - 51 `set_interface_inflight`, URBs that usbfs would kill: the server cancels them before it comes
+//!   to that. That the request waits until they have ended is shown in `src/session/tests.rs`
+//!   (`a_barrier_cancels_what_it_concerns_and_holds_what_follows`).
 //! - 54 `clear_halt`, the host controller's data toggle: there is none in a simulation; the source's
 //!   stream starts anew instead.
 //! - 71 `client_rst_busy`, usbfs quota and `dev_mem_free`: as 34. Here all URBs come home, which
@@ -70,7 +74,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// How long stopping may take: a server that needs [`SHUTDOWN_TIMEOUT`] has given a device up.
 const STOP_DEADLINE: Duration = Duration::from_secs(SHUTDOWN_TIMEOUT.as_secs() - 1);
 
-/// The devid of the first simulated device, `D` in the table of cases.
+/// The devid of the first simulated device, `D` in byte vectors.
 pub(crate) const D: u32 = 0x0001_0002;
 
 /// A server with simulated devices, on a thread of its own.
