@@ -489,6 +489,7 @@ mod tests {
         let mut arena = arena(256 * 1024);
         let mut state = 0x9e37_79b9_u32;
         let mut live: Vec<(Block, u8)> = Vec::new();
+        // Miri takes about a second for each.
         let rounds = if cfg!(miri) { 300 } else { 20_000 };
         for round in 0..rounds {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -514,8 +515,9 @@ mod tests {
         pages * 4096
     }
 
-    #[cfg(all(target_os = "linux", not(miri)))]
+    #[cfg(target_os = "linux")]
     #[test]
+    #[cfg_attr(miri, ignore = "needs /proc")]
     fn heap_is_committed_as_it_is_used() {
         let before = resident_bytes();
         let mut arena = arena(512 << 20);
