@@ -5,6 +5,7 @@
 
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, check};
@@ -14,8 +15,8 @@ use crate::raw;
 pub(crate) struct RawContext {
     context: *mut raw::libusb_context,
     /// Written by what libusb calls back; alive until `libusb_exit`, which calls back too, has
-    /// returned.
-    signs: Box<Signs>,
+    /// returned. Not a `Box`: moving one says that no other pointer to its contents is used any more.
+    signs: Arc<Signs>,
 }
 
 /// What libusb has said of a context.
@@ -56,7 +57,7 @@ impl RawContext {
         let count = i32::try_from(options.len()).expect("a handful of options");
         // SAFETY: `context` is valid to write to, `options` holds `count` options.
         check(unsafe { raw::libusb_init_context(&raw mut context, options.as_ptr(), count) })?;
-        let context = Self { context, signs: Box::default() };
+        let context = Self { context, signs: Arc::default() };
         context.watch_descriptors();
         Ok(context)
     }
@@ -98,7 +99,7 @@ impl RawContext {
 
     /// What is handed to the functions that libusb calls back.
     fn signs(&self) -> *mut c_void {
-        (&raw const *self.signs).cast_mut().cast()
+        Arc::as_ptr(&self.signs).cast_mut().cast()
     }
 
     pub(crate) const fn as_ptr(&self) -> *mut raw::libusb_context {

@@ -17,6 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "asks the system")]
     fn what_is_ignored_is_told_from_what_is_not() {
         // Rust's runtime has it so (`std::io`, SIGPIPE).
         assert!(is_ignored(libc::SIGPIPE));
