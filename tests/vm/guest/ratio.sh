@@ -16,11 +16,10 @@ processor_time() { # pid...
 timed() { # by, device, load, bytes, command...
   local by=$1 device=$2 load=$3 bytes=$4 pids since before
   pids=$(server_pids)
-  # shellcheck disable=SC2086 # words are meant
+  # The pids are words of their own.
   before=$(processor_time $pids)
   since=$(date +%s.%N)
   "${@:5}"
-  # shellcheck disable=SC2086 # words are meant
   awk -v since="$since" -v now="$(date +%s.%N)" -v before="$before" -v after="$(processor_time $pids)" \
     -v head="$device;$by;$load" -v bytes="$bytes" \
     'BEGIN { printf "%s;%.4f;%d;%.4f\n", head, now - since, bytes, (after - before) / 1e9 }' \

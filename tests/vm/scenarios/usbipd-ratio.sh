@@ -51,7 +51,7 @@ attach_and_time() { # by, busid, controller, image
   attach "$2"
   wait_for 30 "the disk of $attached" block_device_of "$attached"
   step "round $round: $3 through $1"
-  # shellcheck disable=SC2046 # words are meant
+  # The pids are words of their own.
   python3 "$vm/guest/disk.py" "$(block_device_of "$attached")" "$4" $(server_pids) > "$state/timed" 2>&1 ||
     fail "$3 through $1: $(tail -n 1 "$state/timed")"
   sed "s/^/$3;$1;/" "$state/timed" >> "$state/times"
