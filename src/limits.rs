@@ -104,6 +104,10 @@ pub const ATTACHED_MAX: usize = 256;
 /// How long a client may take for its handshake, and to take the last bytes of a reply.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long nobody can import a device whose last client broke the protocol. To open and close it costs
+/// more than all else that a client can ask for, and one that means no good comes again at once.
+pub const VIOLATION_REST: Duration = Duration::from_millis(20);
+
 /// How long a client may show no sign of life, or accept no byte, unless told otherwise.
 pub const PEER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 

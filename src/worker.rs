@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use mio::Waker;
 
@@ -109,7 +110,7 @@ impl Scanner {
 /// What a device's worker can be asked to do.
 enum Task<C: Candidate> {
     Work(Job<C::Port>),
-    Close(Remains<C::Port>),
+    Close(Remains<C::Port>, Duration),
 }
 
 /// The thread of one device, from before it is opened until it is given back.
@@ -139,8 +140,9 @@ impl<C: Candidate> Worker<C> {
                         let (port, result) = job.run();
                         Done::Worked(owner, port, result)
                     }
-                    Task::Close(remains) => {
+                    Task::Close(remains, rest) => {
                         remains.close();
+                        thread::sleep(rest);
                         Done::Closed(owner)
                     }
                 });
@@ -154,9 +156,9 @@ impl<C: Candidate> Worker<C> {
         self.give(Task::Work(job));
     }
 
-    /// Has the device given back.
-    pub(crate) fn close(&self, remains: Remains<C::Port>) {
-        self.give(Task::Close(remains));
+    /// Has the device given back, and says so only so much later.
+    pub(crate) fn close(&self, remains: Remains<C::Port>, rest: Duration) {
+        self.give(Task::Close(remains, rest));
     }
 
     fn give(&self, task: Task<C>) {

@@ -6,12 +6,14 @@ mod support;
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::thread;
+use std::time::Instant;
 
 use support::client::{ENOENT, ENOMEM, Ending, MiniClient, Reply, import_bytes, word};
 use support::hex::hex;
 use support::random::Random;
 use support::submit::{IN, OUT, Submit, setup, unlink_bytes};
 use support::{D, Server, log, pattern};
+use usbferry::limits::VIOLATION_REST;
 use usbferry::reactor::Settings;
 
 const SOURCE: u8 = 0x81;
@@ -603,7 +605,7 @@ fn the_log_stays_short() {
     const TIMES: u32 = 600;
     log::keep();
     let server = Server::start("loopback");
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let busid = usbferry::wire::types::BusId::new("7-7.7").expect("a busid");
     for _ in 0..TIMES {
         assert_eq!(server.connect().import(busid), 4, "there is none");
@@ -613,4 +615,18 @@ fn the_log_stays_short() {
     assert!(lines > 0, "the first are told");
     let most = usbferry::limits::COMPLAINTS_PER_SECOND * (seconds + 2);
     assert!(lines <= most, "{lines} lines in {seconds} s and a bit");
+}
+
+/// A client that breaks the protocol does not get its device back at once: to open one costs the server
+/// more than all else.
+#[test]
+fn a_device_rests_after_a_violation() {
+    let server = Server::start("loopback");
+    let mut client = server.attach();
+    let begun = Instant::now();
+    client.send(&[0xff; 48]);
+    client.read_to_end();
+    let mut other = server.attach();
+    assert!(begun.elapsed() >= VIOLATION_REST, "{:?}", begun.elapsed());
+    other.assert_in_sync();
 }

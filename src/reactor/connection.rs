@@ -135,6 +135,8 @@ pub(super) struct Connection<C: Candidate> {
     pub(super) paused: bool,
     /// The server stops: what is on its way is written, nothing more is taken.
     pub(super) stopping: bool,
+    /// It ended by what is not the protocol.
+    pub(super) broke_protocol: bool,
     /// When it was noticed that the device is gone.
     gone_since: Option<Instant>,
     /// The device is gone: what the client still sends is thrown away until it closes.
@@ -166,6 +168,7 @@ impl<C: Candidate> Connection<C> {
             queued: false,
             paused: false,
             stopping: false,
+            broke_protocol: false,
             gone_since: None,
             farewell: false,
             write_closed: false,

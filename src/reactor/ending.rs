@@ -7,6 +7,8 @@
 //!
 //! Contract: part of the reactor, so nothing here sleeps.
 
+use std::time::Duration;
+
 use log::{debug, info, warn};
 use mio::unix::SourceFd;
 
@@ -14,7 +16,7 @@ use super::connection::{End, Stage};
 use super::token::Key;
 use super::{Reactor, find, note_deadline};
 use crate::handshake::Wish;
-use crate::limits::DRAIN_TIMEOUT;
+use crate::limits::{DRAIN_TIMEOUT, VIOLATION_REST};
 use crate::usb::Backend;
 use crate::wire::op::OpStatus;
 use crate::worker::Owner;
@@ -93,6 +95,7 @@ impl<B: Backend> Reactor<B> {
             _ => debug!("{}: {end}", connection.peer),
         }
         connection.deadline = None;
+        connection.broke_protocol = matches!(end, End::Violation(_));
         if let Some(session) = connection.session() {
             // One whose device is gone is due to have it closed, and would stay so.
             session.close_input();
@@ -117,8 +120,9 @@ impl<B: Backend> Reactor<B> {
         self.attached.retain(|&attached| attached != key);
         let stage = std::mem::replace(&mut connection.stage, Stage::Returning);
         let (Stage::Attached(session), Some(worker)) = (stage, &connection.worker) else { return };
+        let rest = if connection.broke_protocol { VIOLATION_REST } else { Duration::ZERO };
         if let Some(remains) = session.into_remains() {
-            worker.close(remains);
+            worker.close(remains, rest);
         }
     }
 

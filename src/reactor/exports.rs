@@ -6,7 +6,7 @@
 //!
 //! Contract: part of the reactor, so nothing here sleeps; what can is asked of a worker.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 
@@ -192,7 +192,7 @@ impl<B: Backend> Reactor<B> {
         // Nobody waits for it any more.
         if connection.stream.is_none() || self.stopping.is_some() {
             if let Some(worker) = &connection.worker {
-                worker.close(Remains::from(opened));
+                worker.close(Remains::from(opened), Duration::ZERO);
             }
             return;
         }
