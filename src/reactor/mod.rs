@@ -66,9 +66,14 @@ const EVENTS_PER_TURN: usize = 1024;
 /// Clients accepted in one turn, so that a flood of them leaves room for those that are there.
 const ACCEPTS_PER_TURN: usize = 16;
 
-/// Time of a turn for all connections without a device together, while there are sessions: ten thousand
-/// of them weigh about as much as one session, whose next bytes may have come meanwhile.
+/// Time of a turn for all connections without a device together, where sessions have something to do in
+/// it, and where they are only there: their next bytes may come meanwhile.
 const STRANGERS_TIME: Duration = Duration::from_micros(20);
+const STRANGERS_TIME_ALONE: Duration = Duration::from_micros(250);
+
+/// How long they then wait, in times of what they took: while there are sessions, a flood of them has a
+/// quarter of a processor, and waking up for one that means it is no wait to speak of.
+const STRANGERS_REST: u32 = 3;
 
 /// How long to accept nobody when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -142,6 +147,9 @@ pub struct Reactor<B: Backend> {
     ready: Vec<Key>,
     /// Connections whose turn it is, kept for its memory.
     serving: Vec<Key>,
+    /// Connections without a device whose turn it is, and until when they wait for it.
+    held: VecDeque<Key>,
+    held_until: Option<Instant>,
     /// Connections that are paused, or were until they ended, and until when: the earliest first.
     paused: VecDeque<(Instant, Key)>,
     /// Where bytes go that nobody wants.
@@ -197,6 +205,8 @@ impl<B: Backend> Reactor<B> {
             attached: Vec::new(),
             ready: Vec::new(),
             serving: Vec::new(),
+            held: VecDeque::new(),
+            held_until: None,
             paused: VecDeque::new(),
             waste: vec![0; DISCARD_LEN].into_boxed_slice(),
             accept_ready: true,
@@ -274,7 +284,8 @@ impl<B: Backend> Reactor<B> {
     /// How long to wait for events.
     fn timeout(&self) -> Option<Duration> {
         let accept = self.accept_ready && self.accept_paused_until.is_none();
-        if accept && self.stopping.is_none() || self.inbox_ready || !self.ready.is_empty() {
+        let strangers = accept && self.stopping.is_none() || !self.held.is_empty();
+        if strangers && self.held_until.is_none() || self.inbox_ready || !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
         let stop = self.stopping.map(|since| since + SHUTDOWN_TIMEOUT);
@@ -282,8 +293,12 @@ impl<B: Backend> Reactor<B> {
         let devices = self.attached.iter().filter_map(deadline).min();
         let paused = self.paused.front().map(|&(until, _)| until);
         let deadlines = [self.next_deadline, self.accept_paused_until, stop, devices, paused];
-        let earliest = deadlines.into_iter().flatten().min()?;
-        Some(earliest.saturating_duration_since(self.now))
+        let earliest = deadlines.into_iter().flatten().min();
+        let earliest = earliest.map(|at| at.saturating_duration_since(self.now));
+        // To the microsecond, unlike the others.
+        let held = self.held_until.filter(|_| strangers);
+        let held = held.map(|at| at.saturating_duration_since(Instant::now()));
+        [earliest, held].into_iter().flatten().min()
     }
 
     /// Notes what an event says, and does nothing yet.
@@ -341,6 +356,7 @@ impl<B: Backend> Reactor<B> {
         self.queue_due_devices();
         self.end_pauses();
         let mut serving = std::mem::replace(&mut self.ready, std::mem::take(&mut self.serving));
+        let all = serving.len();
         serving.retain(|&key| {
             let is_session = self.has_device(key);
             if is_session {
@@ -348,11 +364,12 @@ impl<B: Backend> Reactor<B> {
             }
             !is_session
         });
-        if self.accept_ready || !serving.is_empty() {
-            let until = (!self.attached.is_empty()).then(|| Instant::now() + STRANGERS_TIME);
-            self.serve_strangers(&mut serving, until);
-        }
+        let among_sessions = serving.len() < all;
+        self.held.extend(serving.drain(..));
         self.serving = serving;
+        if self.accept_ready || !self.held.is_empty() {
+            self.serve_strangers(among_sessions);
+        }
     }
 
     fn has_device(&self, key: Key) -> bool {
@@ -360,15 +377,30 @@ impl<B: Backend> Reactor<B> {
         connection.is_some_and(|connection| connection.key == key && connection.busid.is_some())
     }
 
-    /// Serves connections without a device and accepts more of them, until a time if there is one,
-    /// but always one of each. The others keep their places in the queue.
-    fn serve_strangers(&mut self, serving: &mut Vec<Key>, until: Option<Instant>) {
-        let mut is_first = true;
-        for key in serving.drain(..) {
-            if std::mem::take(&mut is_first) || !is_past(until) {
-                self.serve(key);
-            } else {
-                self.ready.push(key);
+    /// Serves connections without a device and accepts more of them. While there are sessions, these
+    /// have their share of the time: when it is used up the others keep their places in the queue, but
+    /// one of each is always served.
+    fn serve_strangers(&mut self, among_sessions: bool) {
+        if self.attached.is_empty() {
+            self.held_until = None;
+            return self.serve_held(None);
+        }
+        let begun = Instant::now();
+        if self.held_until.is_some_and(|until| begun < until) {
+            return;
+        }
+        let time = if among_sessions { STRANGERS_TIME } else { STRANGERS_TIME_ALONE };
+        self.serve_held(Some(begun + time));
+        let ended = Instant::now();
+        self.held_until = Some(ended + (ended - begun) * STRANGERS_REST);
+    }
+
+    fn serve_held(&mut self, until: Option<Instant>) {
+        for _ in 0..self.held.len() {
+            let Some(key) = self.held.pop_front() else { break };
+            self.serve(key);
+            if is_past(until) {
+                break;
             }
         }
         self.accept(until);

@@ -191,3 +191,26 @@ fn a_pause_in_accepting_ends_with_a_stop() {
     reactor.begin_stop();
     assert_eq!(reactor.timeout(), Some(SHUTDOWN_TIMEOUT));
 }
+
+/// While there is a session, clients without a device have their share of the time, and then wait.
+#[test]
+fn clients_without_a_device_wait_for_their_share() {
+    let mut held = Held::new();
+    let _client = held.attach();
+    let waits = |reactor: &mut Reactor<SimBackend>| {
+        let strangers = reactor.connections.iter().filter(|(_, c)| c.busid.is_none());
+        strangers.clone().any(|(_, c)| c.readable) && reactor.timeout() > Some(Duration::ZERO)
+    };
+    let mut stranger = held.connect();
+    held.turn_until("it is accepted", |reactor| reactor.connections.len() == 2);
+    assert!(held.reactor.held_until.is_some(), "that took time");
+    held.reactor.held_until = Some(Instant::now() + PATIENCE);
+    stranger.write_all(&DEVLIST).unwrap();
+    held.turn_until("its turn has not come", waits);
+    // When it has come, and when there is no session any more.
+    held.reactor.held_until = Some(Instant::now());
+    held.turn_until("it was served", |reactor| {
+        reactor.connections.iter().all(|(_, c)| !c.readable)
+    });
+    assert_eq!(read_to_end(stranger)[..8], [1, 0x11, 0, 5, 0, 0, 0, 0]);
+}
