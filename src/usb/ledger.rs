@@ -35,7 +35,7 @@ pub(super) struct Entry {
 
 impl Debt {
     /// Whether this is owed to the same device.
-    fn is_of_same_device(&self, other: &Self) -> bool {
+    pub(super) fn is_of_same_device(&self, other: &Self) -> bool {
         let device = |debt: &Self| (debt.bus, debt.address, debt.id_vendor, debt.id_product);
         device(self) == device(other)
     }

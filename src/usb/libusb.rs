@@ -96,15 +96,18 @@ pub fn repair() {
         Err(error) => return warn!("drivers can't be given back: no list of devices: {error}"),
     };
     for (debt, entry) in debts {
-        let is_it = |found: &&FoundDevice| {
-            (found.bus, found.address) == (debt.bus, debt.address)
-                && (found.id_vendor, found.id_product) == (debt.id_vendor, debt.id_product)
-        };
+        let is_it = |found: &&FoundDevice| debt.is_of_same_device(&debt_of(found, Vec::new()));
         // A device that was plugged in again since has its drivers.
         if found.iter().find(is_it).is_none_or(|found| repair_device(found, &debt)) {
             entry.settle();
         }
     }
+}
+
+/// What is owed for a device.
+const fn debt_of(found: &FoundDevice, interfaces: Vec<u8>) -> Debt {
+    let FoundDevice { bus, address, id_vendor, id_product, .. } = *found;
+    Debt { bus, address, id_vendor, id_product, interfaces }
 }
 
 /// Whether nothing is left to do for it.
@@ -388,13 +391,7 @@ impl LibusbPort {
 
     /// Writes down what is owed to the kernel's drivers before it is taken from them.
     fn note_debt(&mut self) {
-        let mut debt = Debt {
-            bus: self.found.bus,
-            address: self.found.address,
-            id_vendor: self.found.id_vendor,
-            id_product: self.found.id_product,
-            interfaces: self.driven.clone(),
-        };
+        let mut debt = debt_of(&self.found, self.driven.clone());
         match &mut self.entry {
             Some(entry) => entry.update(&debt),
             None => {
