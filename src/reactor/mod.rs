@@ -148,8 +148,8 @@ pub struct Reactor<B: Backend> {
     /// Connections whose turn it is, kept for its memory.
     serving: Vec<Key>,
     /// Connections without a device whose turn it is, and until when they wait for it.
-    held: VecDeque<Key>,
-    held_until: Option<Instant>,
+    due_strangers: VecDeque<Key>,
+    strangers_rest_until: Option<Instant>,
     /// Connections that are paused, or were until they ended, and until when: the earliest first.
     paused: VecDeque<(Instant, Key)>,
     /// Where bytes go that nobody wants.
@@ -205,8 +205,8 @@ impl<B: Backend> Reactor<B> {
             attached: Vec::new(),
             ready: Vec::new(),
             serving: Vec::new(),
-            held: VecDeque::new(),
-            held_until: None,
+            due_strangers: VecDeque::new(),
+            strangers_rest_until: None,
             paused: VecDeque::new(),
             waste: vec![0; DISCARD_LEN].into_boxed_slice(),
             accept_ready: true,
@@ -284,8 +284,11 @@ impl<B: Backend> Reactor<B> {
     /// How long to wait for events.
     fn timeout(&self) -> Option<Duration> {
         let accept = self.accept_ready && self.accept_paused_until.is_none();
-        let strangers = accept && self.stopping.is_none() || !self.held.is_empty();
-        if strangers && self.held_until.is_none() || self.inbox_ready || !self.ready.is_empty() {
+        let strangers = accept && self.stopping.is_none() || !self.due_strangers.is_empty();
+        if strangers && self.strangers_rest_until.is_none()
+            || self.inbox_ready
+            || !self.ready.is_empty()
+        {
             return Some(Duration::ZERO);
         }
         let stop = self.stopping.map(|since| since + SHUTDOWN_TIMEOUT);
@@ -296,9 +299,9 @@ impl<B: Backend> Reactor<B> {
         let earliest = deadlines.into_iter().flatten().min();
         let earliest = earliest.map(|at| at.saturating_duration_since(self.now));
         // To the microsecond, unlike the others.
-        let held = self.held_until.filter(|_| strangers);
-        let held = held.map(|at| at.saturating_duration_since(Instant::now()));
-        [earliest, held].into_iter().flatten().min()
+        let rest = self.strangers_rest_until.filter(|_| strangers);
+        let rest = rest.map(|at| at.saturating_duration_since(Instant::now()));
+        [earliest, rest].into_iter().flatten().min()
     }
 
     /// Notes what an event says, and does nothing yet.
@@ -365,9 +368,9 @@ impl<B: Backend> Reactor<B> {
             !is_session
         });
         let among_sessions = serving.len() < all;
-        self.held.extend(serving.drain(..));
+        self.due_strangers.extend(serving.drain(..));
         self.serving = serving;
-        if self.accept_ready || !self.held.is_empty() {
+        if self.accept_ready || !self.due_strangers.is_empty() {
             self.serve_strangers(among_sessions);
         }
     }
@@ -382,22 +385,22 @@ impl<B: Backend> Reactor<B> {
     /// one of each is always served.
     fn serve_strangers(&mut self, among_sessions: bool) {
         if self.attached.is_empty() {
-            self.held_until = None;
-            return self.serve_held(None);
+            self.strangers_rest_until = None;
+            return self.serve_due_strangers(None);
         }
         let begun = Instant::now();
-        if self.held_until.is_some_and(|until| begun < until) {
+        if self.strangers_rest_until.is_some_and(|until| begun < until) {
             return;
         }
         let time = if among_sessions { STRANGERS_TIME } else { STRANGERS_TIME_ALONE };
-        self.serve_held(Some(begun + time));
+        self.serve_due_strangers(Some(begun + time));
         let ended = Instant::now();
-        self.held_until = Some(ended + (ended - begun) * STRANGERS_REST);
+        self.strangers_rest_until = Some(ended + (ended - begun) * STRANGERS_REST);
     }
 
-    fn serve_held(&mut self, until: Option<Instant>) {
-        for _ in 0..self.held.len() {
-            let Some(key) = self.held.pop_front() else { break };
+    fn serve_due_strangers(&mut self, until: Option<Instant>) {
+        for _ in 0..self.due_strangers.len() {
+            let Some(key) = self.due_strangers.pop_front() else { break };
             self.serve(key);
             if is_past(until) {
                 break;

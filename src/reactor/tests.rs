@@ -203,12 +203,12 @@ fn clients_without_a_device_wait_for_their_share() {
     };
     let mut stranger = held.connect();
     held.turn_until("it is accepted", |reactor| reactor.connections.len() == 2);
-    assert!(held.reactor.held_until.is_some(), "that took time");
-    held.reactor.held_until = Some(Instant::now() + PATIENCE);
+    assert!(held.reactor.strangers_rest_until.is_some(), "that took time");
+    held.reactor.strangers_rest_until = Some(Instant::now() + PATIENCE);
     stranger.write_all(&DEVLIST).unwrap();
     held.turn_until("its turn has not come", waits);
     // When it has come, and when there is no session any more.
-    held.reactor.held_until = Some(Instant::now());
+    held.reactor.strangers_rest_until = Some(Instant::now());
     held.turn_until("it was served", |reactor| {
         reactor.connections.iter().all(|(_, c)| !c.readable)
     });
