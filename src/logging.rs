@@ -75,19 +75,14 @@ impl Log {
     fn to(target: impl Write + Send + 'static) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(LOG_LINES_MAX);
         let (ended, written) = channel::<()>();
-        let entry = Entry(Arc::new(Mutex::new(State::new(sender))));
+        let state = State { lines: Some(sender), dropped: 0, last: String::new() };
+        let entry = Entry(Arc::new(Mutex::new(state)));
         let of_writer = entry.clone();
         thread::Builder::new().name("log".to_owned()).spawn(move || {
             of_writer.write_lines(&receiver, BufWriter::new(target));
             drop(ended);
         })?;
         Ok(Self { entry, written })
-    }
-}
-
-impl State {
-    const fn new(lines: SyncSender<Line>) -> Self {
-        Self { lines: Some(lines), dropped: 0, last: String::new() }
     }
 }
 
