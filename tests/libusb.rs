@@ -179,6 +179,14 @@ fn urb(address: u8, len: usize) -> Submit {
     Submit { seqnum: 0, devid: 0, is_in, endpoint, len, packets: 0, setup: [0; 8] }
 }
 
+/// Kills a server whose device a client has.
+fn kill_attached(server: &mut Server) {
+    let mut client = server.attach();
+    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+    server.process.kill().expect("it runs");
+    server.process.wait().expect("it ends");
+}
+
 /// SET_FEATURE(PORT_RESET), as it is meant for the hub.
 const PORT_RESET: [u8; 8] = [0x23, 3, 4, 0, 1, 0, 0, 0];
 
@@ -354,10 +362,7 @@ fn what_a_client_has_set_interfaces_to_outlives_resets_and_refusals() {
 #[test]
 fn what_a_killed_server_took_from_drivers_the_next_gives_back() {
     let mut server = Server::start("");
-    let mut client = server.attach();
-    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
-    server.process.kill().expect("it runs");
-    server.process.wait().expect("it ends");
+    kill_attached(&mut server);
     let next = Server::start_in(server.root.clone(), "", &[]);
     // Before it listens, so that no client comes in between.
     let connected = next.log().into_iter().filter(|line| line.contains("connect"));
@@ -373,11 +378,8 @@ fn what_a_killed_server_took_from_drivers_the_next_gives_back_that_can() {
     let mut server = Server::start("");
     drop(server.attach());
     wait_until(|| server.notes() == 0, || "a note of what was given back".to_owned());
-    let mut client = server.attach();
-    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+    kill_attached(&mut server);
     assert_eq!(server.notes(), 1);
-    server.process.kill().expect("it runs");
-    server.process.wait().expect("it ends");
     server.permit(false);
     let mut next = Server::start_in(server.root.clone(), "", &[]);
     assert_eq!(next.end().expect("it ends when it is told to").code(), Some(0));
@@ -392,10 +394,7 @@ fn what_a_killed_server_took_from_drivers_the_next_gives_back_that_can() {
 #[test]
 fn what_a_killed_server_took_from_drivers_the_next_gives_back_with_its_own() {
     let mut server = Server::start("");
-    let mut client = server.attach();
-    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
-    server.process.kill().expect("it runs");
-    server.process.wait().expect("it ends");
+    kill_attached(&mut server);
     server.permit(false);
     let next = Server::start_in(server.root.clone(), "", &[]);
     server.permit(true);

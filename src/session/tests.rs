@@ -199,9 +199,14 @@ impl Rig {
     /// Has the worker do what there is to do.
     fn work(&mut self) {
         while let Some(job) = self.session.take_job() {
-            let (port, result) = job.run();
-            self.session.finish_job(port, result, self.now);
+            self.finish_job(job);
         }
+    }
+
+    /// Does a job, and gives the port back.
+    fn finish_job(&mut self, job: Job<TestPort>) {
+        let (port, result) = job.run();
+        self.session.finish_job(port, result, self.now);
     }
 
     /// Collects what the session has to say, `step` bytes a write.
@@ -272,6 +277,10 @@ fn control(seqnum: u32, direction: Direction, setup: [u8; 8]) -> Command {
     let length = u16::from_le_bytes([setup[6], setup[7]]).into();
     let endpoint = EndpointAddress::new(0, direction);
     Command::Submit(CmdSubmit { endpoint, setup, ..submit(seqnum, 0, length) })
+}
+
+fn get_device_descriptor(seqnum: u32) -> Command {
+    control(seqnum, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0])
 }
 
 fn set_interface(seqnum: u32, alternate: u8) -> Command {
@@ -415,8 +424,7 @@ fn unlinks_are_answered_while_the_port_is_away() {
     rig.unlink(4, 1);
     rig.expect_unlink(4, Status::ECONNRESET);
     rig.submit(1, 0x81, 64);
-    let (port, result) = job.run();
-    rig.session.finish_job(port, result, rig.now);
+    rig.finish_job(job);
     let slot = rig.last_slot();
     rig.end(slot, Status::OK, &[5]);
     rig.expect_submit(1, Status::OK, 1);
@@ -444,8 +452,7 @@ fn a_barrier_cancels_what_it_concerns_and_holds_what_follows() {
     rig.end(slot, Status::ECONNRESET, &[]);
     rig.expect_submit(1, Status::ECONNRESET, 0);
     let job = rig.session.take_job().expect("the first request");
-    let (port, result) = job.run();
-    rig.session.finish_job(port, result, rig.now);
+    rig.finish_job(job);
     rig.expect_submit(2, Status::OK, 0);
     assert_eq!(rig.port().submitted.last().unwrap().packets, [100, 50]);
     rig.expect_silence();
@@ -476,8 +483,7 @@ fn a_urb_that_is_arriving_when_a_barrier_ends_is_judged_by_what_it_left() {
     let job = rig.session.take_job().expect("the request");
     // Endpoint 0x01 is there when its header comes, and not any more when its data is.
     rig.send(&Command::Submit(submit(2, 0x01, 100)), &[7; 60]);
-    let (port, result) = job.run();
-    rig.session.finish_job(port, result, rig.now);
+    rig.finish_job(job);
     rig.feed(&[7; 40], usize::MAX).unwrap();
     assert!(rig.port().submitted.is_empty(), "the device has no such endpoint");
     rig.expect_submit(1, Status::OK, 0);
@@ -491,7 +497,7 @@ fn a_barrier_does_not_overtake_a_control_transfer_that_waits() {
     rig.submit(1, 0x82, 64);
     let slot = rig.last_slot();
     rig.port().refuse = Some(RefusedReason::NoMemory);
-    rig.send(&control(2, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0]), &[]);
+    rig.send(&get_device_descriptor(2), &[]);
     rig.port().refuse = None;
     // CLEAR_FEATURE(ENDPOINT_HALT), which itself waits for no transfer.
     rig.send(&control(3, Direction::Out, [2, 1, 0, 0, 0x81, 0, 0, 0]), &[]);
@@ -507,7 +513,7 @@ fn a_barrier_does_not_overtake_a_control_transfer_that_waits() {
 #[test]
 fn setting_the_configuration_leaves_control_transfers_alone() {
     let mut rig = Rig::new();
-    rig.send(&control(1, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0]), &[]);
+    rig.send(&get_device_descriptor(1), &[]);
     let of_control = rig.last_slot();
     rig.submit(2, 0x82, 64);
     let of_interface = rig.last_slot();
@@ -567,7 +573,7 @@ fn a_silent_endpoint_can_not_keep_the_others_out() {
     assert!(with_device < SLOTS as usize, "slots are left for other endpoints");
     rig.submit(500, 0x81, 64);
     assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0x81);
-    rig.send(&control(501, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0]), &[]);
+    rig.send(&get_device_descriptor(501), &[]);
     assert_eq!(rig.port().submitted.last().unwrap().length, 26);
     // What waits goes on as slots come home, in order.
     for seqnum in 0..3 {
@@ -632,11 +638,10 @@ fn what_is_held_leaves_the_last_part_of_the_memory_to_others() {
     for seqnum in 2..40 {
         rig.send(&Command::Submit(submit(seqnum, 0x01, 1 << 15)), &payload);
     }
-    let (port, result) = job.run();
-    rig.session.finish_job(port, result, rig.now);
+    rig.finish_job(job);
     let held = rig.port().submitted.len();
     assert!((20..32).contains(&held), "{held} went to the device");
-    rig.send(&control(50, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0]), &[]);
+    rig.send(&get_device_descriptor(50), &[]);
     assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0);
     rig.finish();
 }
@@ -885,7 +890,7 @@ fn memory_of_the_system_that_is_used_up_delays_urbs() {
     rig.session.reap(rig.now);
     // That another goes through calls nothing off.
     rig.port().refuse = None;
-    rig.send(&control(3, Direction::In, [0x80, 6, 0, 1, 0, 0, 18, 0]), &[]);
+    rig.send(&get_device_descriptor(3), &[]);
     rig.now = rig.session.next_deadline().expect("it is tried again");
     rig.session.reap(rig.now);
     assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0x81);
