@@ -87,7 +87,7 @@ fn devlist_hides_busy() {
     support::wait_until("both are listed again", || count(&devlist(&server)) == 2);
 }
 
-/// Case 6, over the wire: the record that `src/usb/libusb.rs` makes is tested there.
+/// Case 6, over the wire: the record that `src/usb/libusb/found.rs` makes is tested there.
 #[test]
 fn devlist_unconfigured() {
     let server = Server::start("loopback");

@@ -19,9 +19,6 @@ pub mod libusb;
 pub mod sim;
 pub mod special;
 
-mod ledger;
-mod sysfs;
-
 use std::fmt;
 use std::os::fd::RawFd;
 use std::time::Instant;

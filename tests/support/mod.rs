@@ -15,7 +15,7 @@
 //! | cases | about | where |
 //! | --- | --- | --- |
 //! | 1 to 4, 6 to 17, 19 | DEVLIST and IMPORT | `handshake.rs` |
-//! | 5, 6, 18 | what they say of a device | `src/usb/libusb.rs`: the simulated bus has no device that stores its interfaces out of order, and none of such speeds |
+//! | 5, 6, 18 | what they say of a device | `src/usb/libusb/found.rs`: the simulated bus has no device that stores its interfaces out of order, and none of such speeds |
 //! | 20 to 25, 76 | control transfers | `control.rs` |
 //! | 26 to 40 | bulk and interrupt URBs | `submit.rs` |
 //! | 41 to 49 | isochronous URBs | `isochronous.rs` |

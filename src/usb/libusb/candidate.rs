@@ -1,0 +1,128 @@
+//! A device that a scan found, and how it is opened for a client.
+//!
+//! Contract: opening and [`LibusbCandidate::obstacle`] block.
+
+use log::debug;
+use usbferry_sys::arena::Arena;
+use usbferry_sys::context::FoundDevice;
+use usbferry_sys::error::Error;
+use usbferry_sys::handle::DeviceHandle;
+
+use super::found::{busid_of, record_of};
+use super::port::{LibusbPort, LibusbTransfer};
+use super::sysfs;
+use crate::limits::DeviceLimits;
+use crate::usb::{Candidate, DeviceInfo, OpenError, Opened, Port};
+use crate::wire::iso::PACKETS_MAX;
+use crate::wire::op::OpStatus;
+use crate::wire::types::BusId;
+
+/// Smallest mapping of device memory worth having, in bytes.
+const DEVICE_MEMORY_MIN: usize = 64 << 10;
+
+/// A real device that was found.
+#[derive(Clone, Debug)]
+pub struct LibusbCandidate {
+    found: FoundDevice,
+    info: DeviceInfo,
+}
+
+impl LibusbCandidate {
+    /// `None` for what has no name a client could use.
+    pub(super) fn new(found: FoundDevice) -> Option<Self> {
+        let busid = BusId::new(&busid_of(&found))?;
+        let attributes = sysfs::read(&busid);
+        let [manufacturer, product, serial] = found.strings.clone();
+        let info = DeviceInfo {
+            device: record_of(&found, busid, attributes.path),
+            manufacturer: manufacturer.or(attributes.manufacturer),
+            product: product.or(attributes.product),
+            serial: serial.or(attributes.serial),
+            drivers: attributes.drivers,
+            imported: attributes.imported,
+        };
+        Some(Self { found, info })
+    }
+
+    /// Why this process can't open the device, with what to do about it. *Blocks.*
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        match DeviceHandle::open_blocking(&self.found, 0) {
+            Ok(_) => None,
+            Err(error) => Some(explain_open(error, &self.info)),
+        }
+    }
+}
+
+impl Candidate for LibusbCandidate {
+    type Port = LibusbPort;
+
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn open(&self, limits: &DeviceLimits) -> Result<Opened<LibusbPort>, OpenError> {
+        let fail = |error| OpenError {
+            status: match error {
+                Error::NoDevice => OpStatus::NoDevice,
+                _ => OpStatus::NotAvailable,
+            },
+            message: explain_open(error, &self.info),
+        };
+        let handle = DeviceHandle::open_blocking(&self.found, limits.urbs).map_err(fail)?;
+        let packets = if self.found.isochronous { PACKETS_MAX } else { 0 };
+        let slots = u32::try_from(limits.urbs).expect("limits keep slots few");
+        let transfers: Result<Vec<LibusbTransfer>, Error> = (0..slots)
+            .map(|index| Ok(LibusbTransfer(handle.new_transfer(index, packets)?, index)))
+            .collect();
+        let transfers = transfers.map_err(fail)?;
+        let memory = allocate(&handle, limits);
+        debug!("{}: {} bytes of device memory", self.info.device.busid, memory.device_bytes());
+        let mut port = LibusbPort::new(handle, self.found.clone(), self.info.device.busid);
+        port.packets = packets;
+        port.bulk_is_whole = port.handle.sends_bulk_whole();
+        port.pieces = vec![0; limits.urbs];
+        port.reset_on_release = limits.reset_on_release;
+        let configuration = port.claim_all();
+        port.found_in = configuration.as_ref().map_or(0, |configuration| configuration.value);
+        if let Some(status) = port.all_refused() {
+            let busid = self.info.device.busid;
+            let message = format!("{busid}: no interface could be claimed ({status})");
+            port.close(transfers, memory);
+            return Err(OpenError { status: OpStatus::NotAvailable, message });
+        }
+        Ok(Opened { port, transfers, memory, configuration })
+    }
+}
+
+/// Buffer memory: as much from the device as it gives, the rest from the heap.
+fn allocate(handle: &DeviceHandle, limits: &DeviceLimits) -> Arena {
+    let mut memory = Arena::new();
+    let mut len = limits.device_memory;
+    while len >= DEVICE_MEMORY_MIN {
+        if let Some(mapped) = handle.map_memory_blocking(len) {
+            memory.add_device_memory(mapped);
+            break;
+        }
+        len /= 2;
+    }
+    memory.add_heap(limits.memory);
+    memory
+}
+
+/// What went wrong when opening, and what to do about it.
+fn explain_open(error: Error, info: &DeviceInfo) -> String {
+    let device = &info.device;
+    let busid = device.busid;
+    match error {
+        Error::Access if cfg!(target_os = "linux") => format!(
+            "{busid}: no permission. Run usbferry as root, or allow the device with a udev rule: \
+             SUBSYSTEM==\"usb\", ATTR{{idVendor}}==\"{:04x}\", ATTR{{idProduct}}==\"{:04x}\", \
+             MODE=\"0660\", GROUP=\"plugdev\"",
+            device.id_vendor, device.id_product
+        ),
+        Error::Access => format!("{busid}: no permission, or macOS keeps it. Try with sudo"),
+        Error::NoDevice => format!("{busid}: it is not there any more"),
+        other => format!("{busid}: can't be opened: {other}"),
+    }
+}

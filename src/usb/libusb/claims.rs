@@ -1,0 +1,198 @@
+//! Which interfaces are ours, and whose they were: claiming them from kernel drivers, giving them
+//! back, and the requests that change which there are.
+//!
+//! Kernel drivers are detached when a device is opened and given back when it is closed, but only
+//! where there was one.
+//!
+//! Contract: everything here blocks.
+
+use log::warn;
+use usbferry_sys::error::Error;
+
+use super::found::configuration_of;
+use super::ledger;
+use super::port::LibusbPort;
+use super::repair::{debt_of, is_given_back};
+use super::status::{failed, refusal_of};
+use crate::usb::{Configuration, Interface, Performed};
+use crate::wire::status::Status;
+
+impl LibusbPort {
+    /// Claims every interface of the active configuration, none of which is ours now; what can't
+    /// be claimed is marked.
+    pub(super) fn claim_all(&mut self) -> Option<Configuration> {
+        let old_value = self.configuration.as_ref().map(|configuration| configuration.value);
+        let mut configuration = self.handle.configuration_blocking().as_ref().map(configuration_of);
+        // Another configuration has other interfaces, which the kernel has just probed.
+        if old_value != configuration.as_ref().map(|configuration| configuration.value) {
+            self.driven.clear();
+        }
+        self.note_drivers(configuration.as_ref());
+        // Platforms that have no kernel drivers to detach refuse; claiming then tells.
+        let _ = self.handle.set_auto_detach(true);
+        for interface in configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
+            match self.handle.claim_blocking(interface.number) {
+                Ok(()) => self.claims.push(interface.number),
+                Err(error) => {
+                    warn!(
+                        "{}: interface {} can't be claimed ({error}): its endpoints are refused, \
+                         the rest works",
+                        self.busid, interface.number
+                    );
+                    interface.refused = Some(refusal_of(error));
+                }
+            }
+        }
+        self.configuration.clone_from(&configuration);
+        configuration
+    }
+
+    /// Notes which interfaces kernel drivers have. Before the first is claimed, because one driver
+    /// can have several interfaces and lets go of all when it loses one.
+    fn note_drivers(&mut self, configuration: Option<&Configuration>) {
+        for interface in configuration.iter().flat_map(|c| &c.interfaces) {
+            let number = interface.number;
+            if self.handle.has_kernel_driver_blocking(number) && !self.driven.contains(&number) {
+                self.driven.push(number);
+            }
+        }
+        self.note_debt();
+    }
+
+    /// Writes down what is owed to the kernel's drivers before it is taken from them.
+    fn note_debt(&mut self) {
+        let mut debt = debt_of(&self.found, self.driven.clone());
+        match &mut self.entry {
+            Some(entry) => entry.update(&debt),
+            None => {
+                self.entry = ledger::note(&self.busid.to_string(), &mut debt);
+                self.driven = debt.interfaces;
+            }
+        }
+    }
+
+    /// Why no interface at all could be claimed, where there are any.
+    pub(super) fn all_refused(&self) -> Option<Status> {
+        let first = self.configuration.as_ref()?.interfaces.first()?.refused?;
+        self.claims.is_empty().then_some(first)
+    }
+
+    /// Releases every interface, without giving it to a kernel driver yet.
+    pub(super) fn release_all(&mut self) {
+        let _ = self.handle.set_auto_detach(false);
+        for interface in self.claims.drain(..) {
+            match self.handle.release_blocking(interface) {
+                // Gone with the device, or already released by a reset.
+                Ok(()) | Err(Error::NoDevice | Error::NotFound) => {}
+                Err(error) => warn!("{}: releasing interface {interface}: {error}", self.busid),
+            }
+        }
+    }
+
+    /// Sets the configuration again that the device had before a client set another, or none.
+    pub(super) fn give_back_configuration(&mut self) {
+        let value = self.configuration.as_ref().map_or(0, |configuration| configuration.value);
+        if value == self.found_in {
+            return;
+        }
+        match self.handle.set_configuration_blocking(self.found_in) {
+            // The kernel has looked for drivers of all its interfaces.
+            Ok(()) => self.driven.clear(),
+            Err(Error::NoDevice) => {}
+            Err(error) => warn!(
+                "{}: it does not go back to configuration {}: {error}",
+                self.busid, self.found_in
+            ),
+        }
+    }
+
+    /// Gives interfaces back to the kernel drivers that had them. All are free by then, because a
+    /// driver that wants several takes the others with the first.
+    pub(super) fn give_back_drivers(&mut self) {
+        let mut is_settled = true;
+        for interface in self.driven.drain(..) {
+            let attached = self.handle.attach_kernel_driver_blocking(interface);
+            is_settled &= is_given_back(attached);
+            match attached {
+                // Busy: the driver took it along with another.
+                Ok(()) | Err(Error::Busy | Error::NoDevice) => {}
+                Err(error) => warn!(
+                    "{}: no kernel driver took interface {interface} back: {error}",
+                    self.busid
+                ),
+            }
+        }
+        if let Some(entry) = self.entry.take_if(|_| is_settled) {
+            entry.settle();
+        }
+    }
+
+    pub(super) fn set_configuration(&mut self, value: u8) -> Performed {
+        let current = self.configuration.as_ref().map_or(0, |c| c.value);
+        let all_ours = self.configuration.iter().flat_map(|c| &c.interfaces);
+        if value == current && all_ours.clone().any(|interface| interface.refused.is_some()) {
+            return self.reset_settings();
+        }
+        let before = self.configuration.clone();
+        // usbfs refuses while anybody has an interface, even ourselves.
+        self.release_all();
+        let result = self.handle.set_configuration_blocking(value);
+        self.claim_all();
+        if result.is_err() {
+            self.restore_settings(before);
+        }
+        self.performed(result)
+    }
+
+    /// What setting the current configuration again does to the device, as far as it is ours.
+    fn reset_settings(&mut self) -> Performed {
+        let claims = self.claims.clone();
+        let result = claims.into_iter().try_for_each(|number| self.set_interface(number, 0));
+        self.performed(result)
+    }
+
+    pub(super) fn set_interface(&mut self, number: u8, setting: u8) -> Result<(), Error> {
+        self.handle.set_interface_blocking(number, setting)?;
+        let interfaces = self.configuration.iter_mut().flat_map(|c| &mut c.interfaces);
+        for interface in interfaces.filter(|interface| interface.number == number) {
+            interface.current = setting;
+        }
+        Ok(())
+    }
+
+    /// Resets the device. libusb lets go of every interface meanwhile, and the kernel puts one that
+    /// is released back to setting 0.
+    pub(super) fn reset(&mut self) -> Performed {
+        let result = self.handle.reset_blocking();
+        // It came back as another device, or lost an interface to somebody else.
+        if result == Err(Error::NotFound) {
+            return Performed::Gone;
+        }
+        let before = self.configuration.clone();
+        for interface in self.configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
+            interface.current = 0;
+        }
+        self.restore_settings(before);
+        self.performed(result)
+    }
+
+    /// Puts interfaces that were set back to 0 to what a client has set them to.
+    fn restore_settings(&mut self, before: Option<Configuration>) {
+        let interfaces = before.into_iter().flat_map(|configuration| configuration.interfaces);
+        for Interface { number, current, .. } in interfaces.filter(|i| i.current != 0) {
+            if let Err(error) = self.set_interface(number, current) {
+                warn!("{}: interface {number} is not set to {current} again: {error}", self.busid);
+            }
+        }
+    }
+
+    /// What is in force after a request that may have changed it.
+    pub(super) fn performed(&self, result: Result<(), Error>) -> Performed {
+        let status = match result.map_err(failed) {
+            Ok(()) => Status::OK,
+            Err(Performed::Failed(status)) => status,
+            Err(other) => return other,
+        };
+        Performed::Reconfigured { configuration: self.configuration.clone(), status }
+    }
+}

@@ -1,0 +1,259 @@
+//! An open real device: its transfers, and how it is closed.
+//!
+//! Contract: [`Port`]'s. What does not block there is for the reactor, all else is for workers.
+
+use std::time::{Duration, Instant};
+
+use log::{debug, warn};
+use usbferry_sys::arena::{Arena, Block};
+use usbferry_sys::context::FoundDevice;
+use usbferry_sys::error::{Error, TransferStatus};
+use usbferry_sys::handle::DeviceHandle;
+use usbferry_sys::transfer::{self, CancelToken, Kind, Request};
+
+use super::ledger;
+use super::status::{failed, refused_reason, status_of};
+use crate::usb::special::SpecialRequest;
+use crate::usb::{
+    Completion, Configuration, EventSource, Performed, Port, Reaped, Refused, RefusedReason,
+    Submission, Transfer,
+};
+use crate::wire::status::Status;
+use crate::wire::types::{BusId, TransferType};
+
+/// How often to look again after a hang-up: the kernel reports it before libusb can act on it
+/// (`usbdev_remove` and `usbdev_poll` of `drivers/usb/core/devio.c`).
+const HANGUP_RECHECK: Duration = Duration::from_millis(2);
+
+/// Looks before a hung-up device is taken for gone whatever libusb says: a second.
+const HANGUP_RECHECKS_MAX: u32 = 500;
+
+/// Transfers reaped in one call of [`Port::reap`], so that one busy device leaves room for others.
+const REAP_BUDGET: usize = 256;
+
+/// Requests that libusb collects from usbfs in one pass over a device's events
+/// (`op_handle_events`): fewer in flight, and one pass finds all that have ended.
+const PIECES_PER_PASS: usize = 26;
+
+/// Bytes of bulk data where libusb splits them at all, and isochronous packets, that it puts into one
+/// request to usbfs in any case (`os/linux_usbfs.h`).
+const PIECE_LEN: usize = 16 * 1024;
+const PIECE_PACKETS: usize = 128;
+
+/// An open real device.
+pub struct LibusbPort {
+    pub(super) handle: DeviceHandle,
+    pub(super) found: FoundDevice,
+    pub(super) busid: BusId,
+    /// Isochronous packets that its transfers have room for.
+    pub(super) packets: u32,
+    pub(super) configuration: Option<Configuration>,
+    /// The configuration that it was in when it was opened; 0 for none.
+    pub(super) found_in: u8,
+    /// Interfaces that are claimed.
+    pub(super) claims: Vec<u8>,
+    /// Interfaces that kernel drivers had, and get back.
+    pub(super) driven: Vec<u8>,
+    /// The note of it that outlives this process.
+    pub(super) entry: Option<ledger::Entry>,
+    pub(super) reset_on_release: bool,
+    /// libusb does not split bulk transfers.
+    pub(super) bulk_is_whole: bool,
+    /// Most requests to the system that each slot's transfer consists of, and all together.
+    pub(super) pieces: Vec<usize>,
+    pub(super) pieces_in_flight: usize,
+    /// When to look again after a hang-up, and how often that was done.
+    pub(super) recheck: Option<Instant>,
+    pub(super) rechecks: u32,
+}
+
+/// A URB slot of a real device, and its number.
+pub struct LibusbTransfer(pub(super) transfer::Transfer, pub(super) u32);
+
+impl LibusbPort {
+    pub(super) const fn new(handle: DeviceHandle, found: FoundDevice, busid: BusId) -> Self {
+        Self {
+            handle,
+            found,
+            busid,
+            packets: 0,
+            configuration: None,
+            found_in: 0,
+            claims: Vec::new(),
+            driven: Vec::new(),
+            entry: None,
+            reset_on_release: false,
+            bulk_is_whole: false,
+            pieces: Vec::new(),
+            pieces_in_flight: 0,
+            recheck: None,
+            rechecks: 0,
+        }
+    }
+
+    /// Whether it is time to look again after a hang-up; true when enough is enough.
+    fn recheck_hangup(&mut self, now: Instant) -> bool {
+        if self.recheck.is_some_and(|at| at <= now) {
+            self.rechecks += 1;
+            self.recheck = Some(now + HANGUP_RECHECK);
+        }
+        self.rechecks > HANGUP_RECHECKS_MAX
+    }
+}
+
+/// The most requests to the system that libusb makes of one transfer.
+fn pieces_of(submission: &Submission<'_>, bulk_is_whole: bool) -> usize {
+    let pieces = match submission.transfer_type {
+        TransferType::Control => 1,
+        TransferType::Bulk | TransferType::Interrupt if bulk_is_whole => 1,
+        TransferType::Isochronous => submission.packets.len().div_ceil(PIECE_PACKETS),
+        TransferType::Bulk | TransferType::Interrupt => submission.length.div_ceil(PIECE_LEN),
+    };
+    pieces.max(1)
+}
+
+impl Port for LibusbPort {
+    type Transfer = LibusbTransfer;
+    type CancelToken = CancelToken;
+
+    fn event_sources(&self) -> Vec<EventSource> {
+        let source = |pollfd: &usbferry_sys::handle::PollFd| EventSource {
+            fd: pollfd.fd,
+            readable: pollfd.wants_input(),
+            writable: pollfd.wants_output(),
+        };
+        self.handle.pollfds().iter().map(source).collect()
+    }
+
+    fn submit(
+        &mut self,
+        transfer: &mut LibusbTransfer,
+        submission: &Submission<'_>,
+        block: Block,
+        _now: Instant,
+    ) -> Result<(), Refused> {
+        if submission.packets.len() > self.packets as usize {
+            return Err(Refused { block, reason: RefusedReason::Failed(Status::EINVAL) });
+        }
+        let kind = match submission.transfer_type {
+            TransferType::Control => Kind::Control,
+            TransferType::Isochronous => Kind::Isochronous,
+            TransferType::Bulk => Kind::Bulk,
+            TransferType::Interrupt => Kind::Interrupt,
+        };
+        let request = Request {
+            kind,
+            endpoint: submission.endpoint.as_byte(),
+            length: submission.length,
+            zero_packet: submission.zero_packet,
+        };
+        let packets = submission.packets.iter().map(|packet| packet.length);
+        transfer
+            .0
+            .submit(&mut self.handle, request, packets, block)
+            .map_err(|(error, block)| Refused { block, reason: refused_reason(error, kind) })?;
+        let pieces = pieces_of(submission, self.bulk_is_whole);
+        self.pieces[transfer.1 as usize] = pieces;
+        self.pieces_in_flight += pieces;
+        Ok(())
+    }
+
+    fn reap(&mut self, now: Instant, completed: &mut Vec<u32>) -> Reaped {
+        let mut gone = self.recheck_hangup(now);
+        let mut more = true;
+        while more && completed.len() < REAP_BUDGET {
+            let (before, all) = (completed.len(), self.pieces_in_flight < PIECES_PER_PASS);
+            if let Err(error) = self.handle.handle_events(completed) {
+                warn!("{}: libusb can't handle its events: {error}", self.busid);
+                gone = true;
+            }
+            for &slot in &completed[before..] {
+                self.pieces_in_flight -= self.pieces[slot as usize];
+            }
+            // Where it may not have reached all, only a pass that brings nothing is the end.
+            more = !all && completed.len() > before && !gone;
+        }
+        Reaped { more, gone: gone || self.handle.is_gone() }
+    }
+
+    fn hung_up(&mut self, now: Instant) {
+        if self.recheck.is_none() {
+            self.recheck = Some(now + HANGUP_RECHECK);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.recheck
+    }
+
+    fn cancel_token(transfer: &LibusbTransfer) -> CancelToken {
+        transfer.0.cancel_token()
+    }
+
+    fn cancel(&mut self, token: &CancelToken) {
+        match self.handle.cancel_blocking(token) {
+            // Either way it is reaped.
+            Ok(()) | Err(Error::NotFound | Error::NoDevice) => {}
+            Err(error) => warn!("{}: cancelling a transfer: {error}", self.busid),
+        }
+    }
+
+    fn perform(&mut self, request: SpecialRequest) -> Performed {
+        debug!("{}: {request:?}", self.busid);
+        match request {
+            SpecialRequest::SetConfiguration(value) => self.set_configuration(value),
+            SpecialRequest::SetInterface { interface, alternate } => {
+                let found = self.configuration.as_ref().and_then(|c| c.interface(interface));
+                if let Some(status) = found.and_then(|interface| interface.refused) {
+                    return Performed::Failed(status);
+                }
+                let result = self.set_interface(interface, alternate);
+                self.performed(result)
+            }
+            SpecialRequest::ClearHalt(endpoint) => {
+                match self.handle.clear_halt_blocking(endpoint.as_byte()) {
+                    Ok(()) => Performed::Done,
+                    Err(Error::NotFound) => Performed::Forward,
+                    Err(error) => failed(error),
+                }
+            }
+            SpecialRequest::Reset => self.reset(),
+        }
+    }
+
+    fn close(mut self, transfers: Vec<LibusbTransfer>, memory: Arena) {
+        if self.reset_on_release {
+            match self.handle.reset_blocking() {
+                Ok(()) | Err(Error::NoDevice | Error::NotFound) => {}
+                Err(error) => warn!("{}: resetting it: {error}", self.busid),
+            }
+        }
+        self.release_all();
+        self.give_back_configuration();
+        self.give_back_drivers();
+        drop(transfers);
+        // Mapped memory keeps the device open, so it goes before the handle.
+        drop(memory);
+    }
+}
+
+impl Transfer for LibusbTransfer {
+    fn take(&mut self) -> Completion {
+        let completed = self.0.take();
+        Completion {
+            status: status_of(completed.status),
+            actual_length: completed.actual_length,
+            block: completed.block,
+        }
+    }
+
+    fn packet(&self, index: usize) -> (u32, Status) {
+        let (actual_length, status) = self.0.packet(u32::try_from(index).unwrap_or(u32::MAX));
+        // libusb has one error for a packet that failed and one that never was on the bus.
+        let status = match (status, actual_length) {
+            (TransferStatus::Error, 0) => Status::EXDEV,
+            (status, _) => status_of(status),
+        };
+        (actual_length, status)
+    }
+}
