@@ -2,20 +2,13 @@
 //! ours is replaced, and what usbfs was asked for is in its log.
 #![cfg(target_os = "linux")]
 
-use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+mod support;
 
+use support::hardware::{PORT_RESET, Server, kill_attached, request, transfer, urb, wait_until};
 use usbferry::limits::{DeviceLimits, SERVER_MEMORY, URBS_DEFAULT, URBS_WAITING_MAX};
-use usbferry_load::client::{AttachError, Client, PATIENCE, Reply};
+use usbferry_load::client::{AttachError, Client};
 use usbferry_load::pdu::{self, Submit};
-use usbferry_load::{preload, process};
+use usbferry_load::process;
 
 const EPIPE: i32 = -32;
 const ECONNRESET: i32 = -104;
@@ -27,181 +20,6 @@ const NO_DEVICE: u32 = 4;
 
 /// Of `Counter` in tests/usbfs/src/record.rs: URBs refused because memory is used up.
 const NO_MEMORY: usize = 6;
-
-/// The preloaded library, built once for all tests.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
-        preload::build(workspace, Path::new(env!("CARGO_TARGET_TMPDIR")))
-            .expect("the simulated usbfs is part of this repository")
-    })
-}
-
-/// A server on simulated hardware. Ended and cleaned up behind each test.
-///
-/// `USBFERRY_RUNNER` is a command that the server is started with: `tests/memory-check` has a
-/// memory checker there.
-struct Server {
-    process: Child,
-    address: String,
-    root: PathBuf,
-}
-
-impl Server {
-    /// Starts one; `options` are those of the simulated usbfs.
-    fn start(options: &str) -> Self {
-        Self::start_with(options, &[])
-    }
-
-    /// The same with more arguments.
-    fn start_with(options: &str, arguments: &[&str]) -> Self {
-        static SERVERS: AtomicU32 = AtomicU32::new(0);
-        let number = SERVERS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("usbfs-{}-{number}", std::process::id());
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(root.join("run")).expect("a directory for the tree");
-        Self::start_in(root, options, arguments)
-    }
-
-    /// The same on hardware that is there already.
-    fn start_in(root: PathBuf, options: &str, arguments: &[&str]) -> Self {
-        let runner = std::env::var("USBFERRY_RUNNER").unwrap_or_default();
-        let mut words = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_usbferry")]);
-        let mut process = Command::new(words.next().expect("the server at least"))
-            .args(words)
-            .args(["serve", "--all", "--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .env("LD_PRELOAD", library())
-            .env("USBFERRY_USBFS_ROOT", &root)
-            .env("USBFERRY_USBFS", options)
-            // A server of another test that was killed is none of its business, nor is a real one.
-            .env("RUNTIME_DIRECTORY", root.join("run"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
-        let mut lines = BufReader::new(process.stderr.take().expect("it was piped")).lines();
-        let address = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.split_once("listening on ")?.1.to_owned()));
-        // What it says then is shown when the test fails.
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                eprintln!("{line}");
-            }
-        });
-        Self { process, address: address.expect("it says where it listens"), root }
-    }
-
-    fn attach(&self) -> Client {
-        Client::attach_when_free(&*self.address, "1-1").expect("the device is there")
-    }
-
-    /// What usbfs was asked for.
-    fn log(&self) -> Vec<String> {
-        let log = fs::read_to_string(self.root.join("log")).unwrap_or_default();
-        log.lines().map(str::to_owned).collect()
-    }
-
-    /// How often usbfs did something, of all its devices.
-    fn counted(&self, counter: usize) -> u64 {
-        let counters = fs::read(self.root.join("counters")).expect("they are there");
-        let words = counters.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
-        words.skip(counter).step_by(8).sum()
-    }
-
-    /// Waits until the log has a line.
-    fn wait_for(&self, line: &str) {
-        let is_logged = || self.log().iter().any(|logged| logged == line);
-        wait_until(is_logged, || format!("no “{line}” in {:?}", self.log()));
-    }
-
-    /// Whether the kernel's driver has an interface.
-    fn has_driver(&self, interface: u8) -> bool {
-        let devices = self.root.join("sys/bus/usb/devices");
-        devices.join(format!("1-1/1-1:1.{interface}/driver")).exists()
-    }
-
-    /// How many devices it has to give back to drivers.
-    fn notes(&self) -> usize {
-        let files = fs::read_dir(self.root.join("run")).expect("it was made");
-        files.filter(|file| file.as_ref().is_ok_and(|file| file.file_name() != ".writable")).count()
-    }
-
-    /// Lets servers open the first device, or not.
-    fn permit(&self, may_open: bool) {
-        let mode = if may_open { 0o600 } else { 0o400 };
-        let node = self.root.join("dev/bus/usb/001/002");
-        fs::set_permissions(node, Permissions::from_mode(mode)).expect("it is ours");
-    }
-
-    /// Asks it to end, and returns how it did; `None` if it does not.
-    fn end(&mut self) -> Option<ExitStatus> {
-        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            if let Ok(Some(status)) = self.process.try_wait() {
-                return Some(status);
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        None
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let status = self.end();
-        let _ = fs::remove_dir_all(&self.root);
-        // A test that has failed says more than this.
-        if !thread::panicking() {
-            let status = status.expect("the server ends when it is told to");
-            assert!(status.success(), "the server ended with {status}");
-        }
-    }
-}
-
-/// Waits for something, and fails with an explanation if it does not come about.
-fn wait_until(condition: impl Fn() -> bool, explain: impl Fn() -> String) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "{}", explain());
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// A URB to an endpoint by its address.
-fn urb(address: u8, len: usize) -> Submit {
-    let (is_in, endpoint) = (address & 0x80 != 0, address & 0x0f);
-    Submit { seqnum: 0, devid: 0, is_in, endpoint, len, packets: 0, setup: [0; 8] }
-}
-
-/// Kills a server whose device a client has.
-fn kill_attached(server: &mut Server) {
-    let mut client = server.attach();
-    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
-    server.process.kill().expect("it runs");
-    server.process.wait().expect("it ends");
-}
-
-/// SET_FEATURE(PORT_RESET), as it is meant for the hub.
-const PORT_RESET: [u8; 8] = [0x23, 3, 4, 0, 1, 0, 0, 0];
-
-/// A control request without data.
-fn request(setup: [u8; 8]) -> Submit {
-    Submit { is_in: false, setup, ..urb(0, 0) }
-}
-
-/// Submits a URB and waits for its reply.
-fn transfer(client: &mut Client, submit: Submit, data: &[u8]) -> Reply {
-    let seqnum = client.submit(submit, data).expect("it is sent");
-    let reply = client.reply().expect("it is answered");
-    assert_eq!((reply.seqnum, reply.is_unlink), (seqnum, false));
-    reply
-}
 
 #[test]
 fn control_requests_reach_the_device_and_come_back() {

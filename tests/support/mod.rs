@@ -5,6 +5,7 @@
 //!   is dropped it must stop, in good order and in time, with every device given back.
 //! - [`client::MiniClient`] speaks the protocol over a blocking socket. It judges every reply as a
 //!   Linux client would, whatever the test at hand looks for.
+//! - [`hardware::Server`] is the whole program on the real libusb and a simulated usbfs.
 //! - [`hex::hex`] reads byte vectors as tests write them.
 //!
 //! # Conformance cases
@@ -47,6 +48,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod client;
+#[cfg(target_os = "linux")]
+pub(crate) mod hardware;
 pub(crate) mod hex;
 pub(crate) mod log;
 pub(crate) mod random;
