@@ -15,22 +15,20 @@ use std::time::Duration;
 use mio::Waker;
 
 use crate::limits::{ATTACHED_MAX, DeviceLimits};
+use crate::reactor::Key;
 use crate::session::{Job, Remains, TaskResult};
 use crate::usb::{Backend, Candidate, OpenError, Opened};
 
-/// Identifies the connection a task belongs to.
-pub(crate) type Owner = usize;
-
-/// What a worker has done.
+/// What a worker has done, and for which connection.
 pub(crate) enum Done<C: Candidate> {
     /// The devices that are present.
     Scanned(Result<Vec<C>, String>),
     /// A device was opened, or could not be.
-    Opened(Owner, Result<Opened<C::Port>, OpenError>),
+    Opened(Key, Result<Opened<C::Port>, OpenError>),
     /// A port comes back.
-    Worked(Owner, C::Port, TaskResult<C::Port>),
+    Worked(Key, C::Port, TaskResult<C::Port>),
     /// A device was given back.
-    Closed(Owner),
+    Closed(Key),
 }
 
 /// Results under way at most: one of each device's worker, and one scan.
@@ -124,7 +122,7 @@ impl<C: Candidate> Worker<C> {
     /// # Errors
     /// The system has no thread for it.
     pub(crate) fn open(
-        owner: Owner,
+        owner: Key,
         candidate: C,
         limits: DeviceLimits,
         inbox: &Inbox<C>,

@@ -19,7 +19,6 @@ use crate::handshake::Wish;
 use crate::limits::{DRAIN_TIMEOUT, VIOLATION_REST};
 use crate::usb::Backend;
 use crate::wire::op::OpStatus;
-use crate::worker::Owner;
 
 impl<B: Backend> Reactor<B> {
     /// Ends connections that did not get further in time.
@@ -127,8 +126,7 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// A device was given back: it can be imported again.
-    pub(super) fn handle_closed(&mut self, owner: Owner) {
-        let key = Key::from_owner(owner);
+    pub(super) fn handle_closed(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         if let Some(busid) = connection.busid.take() {
             info!("{busid}: released");

@@ -19,7 +19,7 @@ use crate::session::{Remains, Session};
 use crate::usb::{Backend, Candidate, OpenError, Opened};
 use crate::wire::op::{self, OpStatus, UsbDevice};
 use crate::wire::types::DevId;
-use crate::worker::{Owner, Worker};
+use crate::worker::Worker;
 
 /// Requests that wait for a scan.
 #[derive(Default)]
@@ -106,7 +106,7 @@ impl<B: Backend> Reactor<B> {
             return self.refuse_import(key, OpStatus::NotAvailable);
         }
         let limits = self.settings.limits;
-        match Worker::open(key.to_owner(), candidate.clone(), limits, &self.inbox) {
+        match Worker::open(key, candidate.clone(), limits, &self.inbox) {
             Ok(worker) => {
                 let Some(connection) = find(&mut self.connections, key) else { return };
                 connection.deadline = None;
@@ -171,10 +171,9 @@ impl<B: Backend> Reactor<B> {
     /// A device was opened for a client, or could not be.
     pub(super) fn handle_opened(
         &mut self,
-        owner: Owner,
+        key: Key,
         result: Result<Opened<<B::Candidate as Candidate>::Port>, OpenError>,
     ) {
-        let key = Key::from_owner(owner);
         let Some(connection) = find(&mut self.connections, key) else { return };
         let opened = match result {
             Ok(opened) => opened,
@@ -200,7 +199,7 @@ impl<B: Backend> Reactor<B> {
         let session = Session::new(devid, self.settings.limits, opened);
         let registry = self.poll.registry();
         for source in session.event_sources() {
-            match register(registry, source, Source::Device(key)) {
+            match register(registry, source, Source::Device(key.label())) {
                 Ok(()) => connection.device_fds.push(source.fd),
                 Err(error) => error!("{}: can't watch the device: {error}", device.busid),
             }

@@ -49,7 +49,7 @@ use crate::limits::{
 use crate::rules::{Allowed, Selection};
 use crate::session::TaskResult;
 use crate::usb::{Backend, Candidate, EventSource};
-use crate::worker::{Done, Inbox, Owner, Scanner};
+use crate::worker::{Done, Inbox, Scanner};
 use complaints::Complaints;
 use connection::{Connection, DISCARD_LEN, DISCARD_PAUSE, Stage};
 use exports::Scans;
@@ -58,7 +58,8 @@ use spin::Spin;
 pub use stop::StopHandle;
 use stop::StopSource;
 pub use takeover::TakeOver;
-use token::{Key, Source};
+pub(crate) use token::Key;
+use token::{Label, Source};
 
 /// Events taken in one wait. More wait for the next turn.
 const EVENTS_PER_TURN: usize = 1024;
@@ -313,8 +314,9 @@ impl<B: Backend> Reactor<B> {
                 self.spin.found();
             }
             Some(Source::Stop) => self.begin_stop(),
-            Some(Source::Client(key)) => {
-                let Some(connection) = find(&mut self.connections, key) else { return };
+            Some(Source::Client(label)) => {
+                let Some(connection) = labelled(&mut self.connections, label) else { return };
+                let key = connection.key;
                 let broken = event.is_error();
                 connection.read_closed |= event.is_read_closed() || broken;
                 connection.readable |= event.is_readable() || connection.read_closed;
@@ -325,8 +327,9 @@ impl<B: Backend> Reactor<B> {
                 }
                 self.queue(key);
             }
-            Some(Source::Device(key)) => {
-                let Some(connection) = find(&mut self.connections, key) else { return };
+            Some(Source::Device(label)) => {
+                let Some(connection) = labelled(&mut self.connections, label) else { return };
+                let key = connection.key;
                 connection.device_ready = true;
                 self.spin.found();
                 let hung_up = event.is_error() || event.is_read_closed() || event.is_write_closed();
@@ -414,9 +417,9 @@ impl<B: Backend> Reactor<B> {
         while let Some(done) = self.inbox.take() {
             match done {
                 Done::Scanned(result) => self.handle_scanned(result),
-                Done::Opened(owner, result) => self.handle_opened(owner, result),
-                Done::Worked(owner, port, result) => self.handle_worked(owner, port, result),
-                Done::Closed(owner) => self.handle_closed(owner),
+                Done::Opened(key, result) => self.handle_opened(key, result),
+                Done::Worked(key, port, result) => self.handle_worked(key, port, result),
+                Done::Closed(key) => self.handle_closed(key),
             }
         }
     }
@@ -478,8 +481,8 @@ impl<B: Backend> Reactor<B> {
         }
         let entry = self.connections.vacant_entry();
         let index = u32::try_from(entry.key()).expect("CONNECTIONS_MAX is small");
-        let key = Key::new(index, self.connections_made);
-        let token = Source::Client(key).to_token();
+        let key = Key { index, generation: self.connections_made };
+        let token = Source::Client(key.label()).to_token();
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
             warn!("{peer}: refused: {error}");
@@ -577,11 +580,11 @@ impl<B: Backend> Reactor<B> {
     /// A worker has done a job.
     fn handle_worked(
         &mut self,
-        owner: Owner,
+        key: Key,
         port: <B::Candidate as Candidate>::Port,
         result: TaskResult<<B::Candidate as Candidate>::Port>,
     ) {
-        let (key, now) = (Key::from_owner(owner), self.now);
+        let now = self.now;
         if let Some(session) = find(&mut self.connections, key).and_then(Connection::session) {
             session.finish_job(port, result, now);
         }
@@ -601,6 +604,14 @@ fn find<C: Candidate>(
     key: Key,
 ) -> Option<&mut Connection<C>> {
     connections.get_mut(key.index as usize).filter(|connection| connection.key == key)
+}
+
+/// The connection that an event is about, unless it is over and another has its place.
+fn labelled<C: Candidate>(
+    connections: &mut Slab<Connection<C>>,
+    label: Label,
+) -> Option<&mut Connection<C>> {
+    connections.get_mut(label.index as usize).filter(|connection| connection.key.label() == label)
 }
 
 fn is_past(until: Option<Instant>) -> bool {

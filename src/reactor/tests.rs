@@ -214,3 +214,18 @@ fn clients_without_a_device_wait_for_their_share() {
     });
     assert_eq!(read_to_end(stranger)[..8], [1, 0x11, 0, 5, 0, 0, 0, 0]);
 }
+
+#[test]
+fn labels_that_wrap_are_of_whoever_has_the_place_now() {
+    let mut held = Held::new();
+    held.reactor.connections_made = u64::from(token::GENERATIONS) - 2;
+    for _ in 0..4 {
+        let mut client = held.connect();
+        client.write_all(&DEVLIST).unwrap();
+        let client = thread::spawn(|| read_to_end(client));
+        held.turn_until("the client has its list", |_| client.is_finished());
+        assert_eq!(client.join().unwrap()[..8], [1, 0x11, 0, 5, 0, 0, 0, 0]);
+        held.turn_until("its place is free", |reactor| reactor.connections.is_empty());
+    }
+    assert_eq!(held.reactor.connections_made, u64::from(token::GENERATIONS) + 2);
+}

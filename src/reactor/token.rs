@@ -1,15 +1,32 @@
 //! What an event is about, as one number.
 //!
-//! A token names a connection by its place and the generation of that place, so that an event that
-//! was under way when a connection ended is not taken for one of its successor.
+//! A place in the slab of connections is used again and again, so a connection is named by its place
+//! *and* its number among all connections ever made ([`Key`]). Keys are what the reactor keeps in its
+//! lists and workers hand back; their numbers never wrap.
+//!
+//! A token has no room for all of that: mio's is a `usize`, 32 bits on many machines. It carries the
+//! place and the last bits of the number ([`Label`]), the same on every machine. That a label wraps
+//! after [`GENERATIONS`] connections does no harm: the system stops telling of a descriptor when the
+//! reactor removes it, before the place is used again, and the events that one wait has brought are
+//! all marked before any connection is made. Between the two a place is used again no time at all;
+//! the label's bits are for a system that would break its word.
 
 use mio::Token;
 
-/// Names a connection: its place in the slab, and how often that place was used before.
+use crate::limits::CONNECTIONS_MAX;
+
+/// Names a connection: its place in the slab, and how many connections were made before.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Key {
+pub(crate) struct Key {
     pub(super) index: u32,
-    pub(super) generation: u32,
+    pub(super) generation: u64,
+}
+
+/// What a token carries of a [`Key`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Label {
+    pub(super) index: u32,
+    generation: u32,
 }
 
 /// What became ready.
@@ -22,96 +39,104 @@ pub(super) enum Source {
     /// Somebody wants the server to stop.
     Stop,
     /// A client's socket.
-    Client(Key),
+    Client(Label),
     /// A client's device.
-    Device(Key),
+    Device(Label),
 }
 
 const KIND_BITS: u32 = 3;
-/// A place would have to be used so often while one event is delivered.
-const GENERATION_BITS: u32 = 64 - 32 - KIND_BITS;
+const INDEX_BITS: u32 = 12;
+const GENERATION_BITS: u32 = 32 - INDEX_BITS - KIND_BITS;
+
+/// After so many connections a label comes again.
+pub(super) const GENERATIONS: u32 = 1 << GENERATION_BITS;
+
+const _: () = assert!(CONNECTIONS_MAX <= 1 << INDEX_BITS, "each place has a label of its own");
+const _: () = assert!(usize::BITS >= 32, "a token has 32 bits");
 
 impl Key {
-    /// The key of a place used the next time.
-    pub(super) const fn new(index: u32, uses: u64) -> Self {
-        let mask = (1 << GENERATION_BITS) - 1;
-        #[expect(clippy::cast_possible_truncation, reason = "masked to fewer bits than that")]
-        let generation = (uses & mask) as u32;
-        Self { index, generation }
+    /// What a token carries of it.
+    pub(super) const fn label(self) -> Label {
+        #[expect(clippy::cast_possible_truncation, reason = "only the last bits are meant")]
+        let generation = self.generation as u32 % GENERATIONS;
+        Label { index: self.index, generation }
     }
+}
 
-    const fn encode(self, kind: usize) -> Token {
-        Token(
-            (self.generation as usize) << (32 + KIND_BITS)
-                | (self.index as usize) << KIND_BITS
-                | kind,
-        )
-    }
-
-    /// The key as one number, for workers.
-    pub(super) const fn to_owner(self) -> usize {
-        self.encode(0).0
-    }
-
-    /// The key that became this number.
-    pub(super) const fn from_owner(owner: usize) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "an index has 32 bits")]
-        let index = (owner >> KIND_BITS) as u32;
-        #[expect(clippy::cast_possible_truncation, reason = "the rest has fewer bits than that")]
-        let generation = (owner >> (32 + KIND_BITS)) as u32;
-        Self { index, generation }
+impl Label {
+    const fn encode(self, kind: u32) -> Token {
+        let high = self.generation << INDEX_BITS | self.index;
+        Token((high << KIND_BITS | kind) as usize)
     }
 }
 
 impl Source {
     pub(super) const fn to_token(self) -> Token {
         match self {
-            Self::Listener(index) => Key { index, generation: 0 }.encode(0),
-            Self::Waker => Key { index: 0, generation: 0 }.encode(1),
-            Self::Stop => Key { index: 0, generation: 0 }.encode(2),
-            Self::Client(key) => key.encode(3),
-            Self::Device(key) => key.encode(4),
+            Self::Listener(index) => Label { index, generation: 0 }.encode(0),
+            Self::Waker => Label { index: 0, generation: 0 }.encode(1),
+            Self::Stop => Label { index: 0, generation: 0 }.encode(2),
+            Self::Client(label) => label.encode(3),
+            Self::Device(label) => label.encode(4),
         }
     }
 
     /// `None` for a token that none of ours has.
-    pub(super) const fn from_token(token: Token) -> Option<Self> {
-        let key = Key::from_owner(token.0);
-        match token.0 & ((1 << KIND_BITS) - 1) {
-            0 => Some(Self::Listener(key.index)),
+    pub(super) fn from_token(token: Token) -> Option<Self> {
+        let bits = u32::try_from(token.0).ok()?;
+        let high = bits >> KIND_BITS;
+        let index = high % (1 << INDEX_BITS);
+        let label = Label { index, generation: high >> INDEX_BITS };
+        match bits % (1 << KIND_BITS) {
+            0 => Some(Self::Listener(index)),
             1 => Some(Self::Waker),
             2 => Some(Self::Stop),
-            3 => Some(Self::Client(key)),
-            4 => Some(Self::Device(key)),
+            3 => Some(Self::Client(label)),
+            4 => Some(Self::Device(label)),
             _ => None,
         }
     }
 }
 
-const _: () = assert!(usize::BITS == 64, "tokens need 64 bits");
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const LAST_PLACE: u32 = (1 << INDEX_BITS) - 1;
+
     #[test]
     fn every_source_survives_its_token() {
-        let key = Key::new(u32::MAX, u64::MAX);
-        assert_eq!(Key::from_owner(key.to_owner()), key);
-        for source in [
-            Source::Listener(3),
-            Source::Waker,
-            Source::Stop,
-            Source::Client(key),
-            Source::Device(Key::new(0, 1)),
-        ] {
-            assert_eq!(Source::from_token(source.to_token()), Some(source));
+        for generation in [0, 1, u64::from(GENERATIONS) - 1, u64::MAX] {
+            for index in [0, 1, LAST_PLACE] {
+                let label = Key { index, generation }.label();
+                for source in [
+                    Source::Listener(3),
+                    Source::Waker,
+                    Source::Stop,
+                    Source::Client(label),
+                    Source::Device(label),
+                ] {
+                    let token = source.to_token();
+                    assert!(u32::try_from(token.0).is_ok(), "{token:?} fits into any usize");
+                    assert_eq!(Source::from_token(token), Some(source));
+                }
+            }
         }
-        assert_eq!(Source::from_token(Token(7)), None);
     }
 
     #[test]
-    fn a_place_used_again_has_another_key() {
-        assert_ne!(Key::new(1, 0), Key::new(1, 1));
+    fn a_token_that_is_nobody_s_means_nothing() {
+        assert_eq!(Source::from_token(Token(7)), None);
+        assert_eq!(Source::from_token(Token(usize::MAX)), None);
+    }
+
+    #[test]
+    fn a_place_used_again_has_another_label_until_they_wrap() {
+        let label = |generation| Key { index: LAST_PLACE, generation }.label();
+        let wrap = u64::from(GENERATIONS);
+        for later in [1, 2, 4096, wrap - 1, wrap + 1] {
+            assert_ne!(label(5), label(5 + later), "{later} connections later");
+        }
+        assert_eq!(label(5), label(5 + wrap));
     }
 }
