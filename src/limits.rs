@@ -96,7 +96,7 @@ pub const CONNECTIONS_MAX: usize = 4096;
 
 /// Clients have one in this many of the descriptors that the process may have: devices need theirs,
 /// and a server that has none left accepts nobody.
-pub const CONNECTIONS_SHARE: u64 = 2;
+pub const CONNECTIONS_SHARE: usize = 2;
 
 /// Devices attached at once: each has a thread and its buffer memory.
 pub const ATTACHED_MAX: usize = 256;

@@ -92,8 +92,7 @@ fn serve_chosen(arguments: &Serve) -> Result<(), Failure> {
     match usbferry_sys::limit::raise_open_files() {
         Ok(limit) => {
             log::debug!("up to {limit} open files");
-            let share = usize::try_from(limit / CONNECTIONS_SHARE).unwrap_or(usize::MAX);
-            settings.connections = settings.connections.min(share);
+            settings.connections = settings.connections.min(limit / CONNECTIONS_SHARE);
         }
         Err(error) => warn!("the limit of open files can't be raised: {error}"),
     }

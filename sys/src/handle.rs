@@ -143,12 +143,15 @@ impl DeviceHandle {
     /// # Errors
     /// libusb's; whatever had ended by then was appended.
     pub fn handle_events(&mut self, completed: &mut Vec<u32>) -> Result<(), Error> {
-        let now = libc::timeval { tv_sec: 0, tv_usec: 0 };
+        // A `timeval` of no time, of either size: where addresses have 32 bits, the C library and the
+        // libusb that is linked may have been built for another time_t than the `libc` crate.
+        let now = [0_u64; 2];
+        const { assert!(size_of::<libc::timeval>() <= 16 && align_of::<libc::timeval>() <= 8) };
         // SAFETY: the context is alive, `now` is a valid time, and no completion flag is used.
         let code = unsafe {
             raw::libusb_handle_events_timeout_completed(
                 self.device.context.as_ptr(),
-                &raw const now,
+                (&raw const now).cast(),
                 ptr::null_mut(),
             )
         };

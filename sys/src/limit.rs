@@ -3,11 +3,12 @@
 use std::io;
 
 /// Raises the soft limit of open files to the hard one and returns it. Each client and each device
-/// takes a few; many systems start programs with 1024.
+/// takes a few; many systems start programs with 1024. One that no `usize` can say, "infinity" among
+/// them, is `usize::MAX`.
 ///
 /// # Errors
 /// The system's, when it refuses; the limit is then as before.
-pub fn raise_open_files() -> io::Result<u64> {
+pub fn raise_open_files() -> io::Result<usize> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit to write to.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
@@ -23,5 +24,6 @@ pub fn raise_open_files() -> io::Result<u64> {
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(limit.rlim_cur)
+    // An `rlim_t` has 32 bits on some systems with 32-bit addresses, 64 on others.
+    Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }
