@@ -15,7 +15,10 @@ run=$cache/run
 state=/run/state
 source "$run/settings"
 
-kernel_trouble_pattern='BUG:|WARNING: CPU|Oops|general protection|blocked for more than'
+# In the words of kernels from 6.1 on: of a WARN, newer ones name the line before the processor; of a
+# task that hangs, what it waits in before how long.
+kernel_trouble_pattern='BUG:|WARNING: (CPU|[^ ]+:[0-9]+ at )|Oops|general protection'
+kernel_trouble_pattern+='|blocked( in I/O wait)? for more than'
 kernel_trouble_pattern+='|self-detected stall|detected stalls|soft lockup|refcount_t|UBSAN'
 kernel_trouble_pattern+='|list_add corruption|list_del corruption|Bad page|scheduling while atomic'
 
@@ -206,7 +209,7 @@ serve() { # busid...
         echo "$busid" >> "$state/bound"
       done
       listening 3240 && fail "something listens on port 3240 already"
-      (usbip_library_path && exec "$cache/root/usr/sbin/usbipd") >> "$log/$name.server.log" 2>&1 &
+      "${packaged[@]}" "$cache/root/usr/sbin/usbipd" >> "$log/$name.server.log" 2>&1 &
       echo "$! 3240" >> "$state/servers"
       wait_for 20 "usbipd" listening 3240
       ;;
@@ -283,9 +286,11 @@ must_not_have() { # busid, local driver
 
 # ---- The stock client -----------------------------------------------------------------------------
 
-# The usbip tools come from the unpacked packages, with their libraries.
-usbip_library_path() { export LD_LIBRARY_PATH=$cache/root/usr/lib/x86_64-linux-gnu; }
-usbip_tool() { (usbip_library_path && exec "$cache/root/usr/sbin/usbip" "$@"); }
+# The usbip tools come from the unpacked packages, with their libraries and the loader of those: where
+# the kernel is newer than this machine's system, so are they.
+libraries=$cache/root/lib/x86_64-linux-gnu
+packaged=("$libraries/ld-linux-x86-64.so.2" --library-path "$libraries")
+usbip_tool() { "${packaged[@]}" "$cache/root/usr/sbin/usbip" "$@"; }
 
 # The busids that `usbip list -r` shows.
 remote_busids() { # [port]

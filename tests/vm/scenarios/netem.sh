@@ -49,7 +49,7 @@ lost() {
 attach_from_network() { # busid
   step "usbip attach -b $1 from the other network"
   vhci_before=$(echo $(vhci_devices))
-  (usbip_library_path && in_network "$cache/root/usr/sbin/usbip" attach -r "$server_address" -b "$1")
+  in_network "${packaged[@]}" "$cache/root/usr/sbin/usbip" attach -r "$server_address" -b "$1"
   wait_for 60 "the device of $1 on vhci" new_vhci_device
   attached=$(new_vhci_device_name)
 }
