@@ -32,8 +32,11 @@ pub(crate) const IOCTL_TYPE: u8 = b'U';
 /// MMAP and CONNINFO_EX: what a kernel of today says of xHCI.
 pub(crate) const CAPABILITIES: u32 = 0x01 | 0x02 | 0x04 | 0x08 | 0x10 | 0x20 | 0x80;
 
-/// `USB_SPEED_HIGH`.
-pub(crate) const SPEED_HIGH: c_int = 3;
+/// Bytes of a SETUP packet.
+pub(crate) const SETUP_LEN: usize = 8;
+
+/// `struct usb_iso_packet_descriptor`, the kernel's own.
+pub(crate) const PACKET_LEN: usize = 16;
 
 /// `struct usbdevfs_urb` up to its packets.
 #[repr(C)]

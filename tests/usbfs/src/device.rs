@@ -1,134 +1,60 @@
-//! The simulated devices: what they are, and who has which interface.
+//! The simulated devices, and the host's view of each: its configuration, who has which interface,
+//! which endpoints can be used. What the calls do is `drivers/usb/core/devio.c`, `message.c` and
+//! `driver.c` of Linux 6.1.
 //!
-//! | endpoint | interface | what it does |
-//! | --- | --- | --- |
-//! | 0x81 bulk IN | 0 | source |
-//! | 0x01 bulk OUT | 0 | sink |
-//! | 0x83 interrupt IN | 0 | a counter, eight bytes little-endian, every 8 ms |
-//! | 0x84 interrupt IN | 0 | silent: never has data |
-//! | 0x86 bulk IN | 0 | silent likewise |
-//! | 0x85 isochronous IN | 1, setting 1 | source of up to 3072 bytes a packet |
-//! | 0x05 isochronous OUT | 1, setting 1 | sink |
-//!
-//! The addresses are those of usbferry's own simulated loopback, so that one client suits both.
+//! Contract: [`Locked`] is the device's lock, as the kernel has it; whoever has it takes no other
+//! device's, and a node's only after it.
 
 use std::ffi::c_int;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 
-use crate::abi;
-use crate::{node, options, record, tree};
+use crate::descriptors::{self, Configuration, Endpoint, Host, Setting};
+use crate::options::{self, DeviceOptions};
+use crate::{locks, node, record, tree};
 
-/// idVendor and idProduct: one of those that pid.codes keeps for tests.
-const ID_VENDOR: [u8; 2] = 0x1209_u16.to_le_bytes();
-const ID_PRODUCT: [u8; 2] = 0x0010_u16.to_le_bytes();
-
-/// Interfaces of a device.
-pub(crate) const INTERFACES: usize = 2;
-
-/// What an endpoint does with its URBs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Behaviour {
-    Flows,
-    Ticks,
-    Silent,
-}
-
-/// An endpoint.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Endpoint {
-    pub(crate) address: u8,
-    /// `type` of the URBs it takes.
-    pub(crate) kind: u8,
-    pub(crate) interface: usize,
-    pub(crate) setting: u8,
-    pub(crate) behaviour: Behaviour,
-}
-
-const fn endpoint(address: u8, kind: u8, at: (usize, u8), behaviour: Behaviour) -> Endpoint {
-    Endpoint { address, kind, interface: at.0, setting: at.1, behaviour }
-}
-
-pub(crate) const ENDPOINTS: [Endpoint; 7] = [
-    endpoint(0x81, abi::KIND_BULK, (0, 0), Behaviour::Flows),
-    endpoint(0x01, abi::KIND_BULK, (0, 0), Behaviour::Flows),
-    endpoint(0x83, abi::KIND_INTERRUPT, (0, 0), Behaviour::Ticks),
-    endpoint(0x84, abi::KIND_INTERRUPT, (0, 0), Behaviour::Silent),
-    endpoint(0x86, abi::KIND_BULK, (0, 0), Behaviour::Silent),
-    endpoint(0x85, abi::KIND_ISOCHRONOUS, (1, 1), Behaviour::Flows),
-    endpoint(0x05, abi::KIND_ISOCHRONOUS, (1, 1), Behaviour::Flows),
-];
-
-/// The device descriptor.
-#[rustfmt::skip]
-pub(crate) const DEVICE_DESCRIPTOR: [u8; 18] = [
-    18, 1, 0, 2, 0, 0, 0, 64,
-    ID_VENDOR[0], ID_VENDOR[1], ID_PRODUCT[0], ID_PRODUCT[1], 0, 1,
-    1, 2, 3, 1,
-];
-
-/// The configuration descriptor and all that belongs to it.
-#[rustfmt::skip]
-pub(crate) const CONFIGURATION: [u8; 85] = [
-    9, 2, 85, 0, 2, 1, 0, 0x80, 50,
-    9, 4, 0, 0, 5, 0xff, 0, 0, 0,
-    7, 5, 0x81, 2, 0, 2, 0,
-    7, 5, 0x01, 2, 0, 2, 0,
-    7, 5, 0x83, 3, 64, 0, 7,
-    7, 5, 0x84, 3, 64, 0, 7,
-    7, 5, 0x86, 2, 0, 2, 0,
-    9, 4, 1, 0, 0, 0xff, 0, 0, 0,
-    9, 4, 1, 1, 2, 0xff, 0, 0, 0,
-    7, 5, 0x85, 1, 0, 0x14, 1,
-    7, 5, 0x05, 1, 0, 0x14, 1,
-];
-
-/// Device and configuration descriptor of the root hub.
-#[rustfmt::skip]
-pub(crate) const ROOT_HUB: [u8; 43] = [
-    18, 1, 0, 2, 9, 0, 1, 64, 0x6b, 0x1d, 2, 0, 0, 6, 0, 0, 0, 1,
-    9, 2, 25, 0, 1, 1, 0, 0xe0, 0,
-    9, 4, 0, 0, 1, 9, 0, 0, 0,
-    7, 5, 0x81, 3, 4, 0, 12,
-];
-
-/// Manufacturer, product and, without the device's number, serial number.
-pub(crate) const STRINGS: [&str; 3] = ["usbferry", "Simulated usbfs device", "usbfs-"];
-
-/// All that can be read from a device node or its `descriptors` in sysfs. The kernel has the
-/// device descriptor's words in host order in the former; both are little-endian here.
-pub(crate) fn descriptors() -> Vec<u8> {
-    [&DEVICE_DESCRIPTOR[..], &CONFIGURATION].concat()
-}
+/// Interfaces that usbfs can claim: a bit each in `ifclaimed`, an unsigned long.
+const CLAIMABLE: u32 = usize::BITS;
 
 /// A device.
 pub(crate) struct Device {
     /// From 0 on.
     pub(crate) index: usize,
+    pub(crate) options: &'static DeviceOptions,
+    pub(crate) host: Host,
     gone: AtomicBool,
     urbs: AtomicU64,
     state: Mutex<State>,
 }
 
 /// What calls on any of its open nodes change.
-struct State {
-    configuration: u8,
-    interfaces: [Interface; INTERFACES],
+pub(crate) struct State {
+    /// Index of the configuration that the host has set.
+    configuration: Option<usize>,
+    /// The number of the one that the device was told last.
+    told: u8,
+    /// Those of the configuration, in its order.
+    interfaces: Vec<Interface>,
+    /// What can be used of the settings that are set, by [`node::index`].
+    endpoints: [Option<Endpoint>; 32],
 }
 
-#[derive(Clone, Copy, Default)]
 struct Interface {
+    number: u8,
     /// The kernel driver has it.
     driver: bool,
     /// The node that claimed it.
     owner: Option<usize>,
-    setting: u8,
+    /// Index of its setting.
+    setting: usize,
 }
 
 /// All devices.
 pub(crate) fn all() -> &'static [Device] {
     static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
-    DEVICES.get_or_init(|| (0..options::get().count).map(Device::new).collect())
+    DEVICES.get_or_init(|| options::get().devices.iter().enumerate().map(Device::new).collect())
 }
 
 /// The device with this number on the bus.
@@ -137,20 +63,31 @@ pub(crate) fn numbered(number: u8) -> Option<&'static Device> {
 }
 
 impl Device {
-    fn new(index: usize) -> Self {
-        let driver = !options::get().driver.is_empty();
-        let interface = Interface { driver, ..Interface::default() };
-        let state = State { configuration: 1, interfaces: [interface; INTERFACES] };
-        Self {
-            index,
-            gone: AtomicBool::new(false),
-            urbs: AtomicU64::new(0),
-            state: Mutex::new(state),
+    fn new((index, options): (usize, &'static DeviceOptions)) -> Self {
+        let host = options.host();
+        let configuration = options.first_configuration(&host);
+        let mut state =
+            State { configuration, told: 0, interfaces: Vec::new(), endpoints: [None; 32] };
+        state.begin(&host, !options.driver.is_empty());
+        let (gone, urbs, state) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::new(state));
+        Self { index, options, host, gone, urbs, state }
+    }
+
+    /// Takes the device's lock, and waits for it if somebody else has it.
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        loop {
+            locks::wait(self.index + 1);
+            let locked = self.lock_alone();
+            if !locks::is_held(self.index + 1) {
+                return locked;
+            }
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The same without regard to anybody else: to set the device up.
+    pub(crate) fn lock_alone(&self) -> Locked<'_> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { device: self, state }
     }
 
     /// Its number on the bus.
@@ -179,139 +116,393 @@ impl Device {
         }
     }
 
-    /// The endpoints that `node` may use, a bit each.
-    pub(crate) fn active(&self, node: usize) -> u32 {
-        let state = self.state();
-        let is_active = |endpoint: &&Endpoint| {
-            let interface = &state.interfaces[endpoint.interface];
-            interface.owner == Some(node) && interface.setting == endpoint.setting
-        };
-        let active = ENDPOINTS.iter().filter(is_active);
-        active.fold(0, |set, endpoint| set | node::bit(endpoint.address))
-    }
-
-    pub(crate) fn configuration(&self) -> u8 {
-        self.state().configuration
-    }
-
-    pub(crate) fn setting(&self, interface: usize) -> u8 {
-        self.state().interfaces.get(interface).map_or(0, |interface| interface.setting)
-    }
-
-    /// Claims an interface that nobody has, with `detach` also one that the kernel's driver has.
-    pub(crate) fn claim(&self, node: usize, number: usize, detach: bool) -> Result<(), c_int> {
-        let mut state = self.state();
-        let interface = state.interface(number, libc::ENOENT)?;
-        match interface.owner {
-            Some(owner) if owner == node => return Ok(()),
-            Some(_) => return Err(libc::EBUSY),
-            None if interface.driver && !detach => return Err(libc::EBUSY),
-            None => {}
-        }
-        interface.owner = Some(node);
-        if std::mem::take(&mut interface.driver) {
-            tree::set_driver(self, number, false);
-        }
-        Ok(())
-    }
-
-    /// Releases an interface; its setting is the first one again.
-    pub(crate) fn release(&self, node: usize, number: usize) -> Result<(), c_int> {
-        let mut state = self.state();
-        let interface = state.interface(number, libc::EINVAL)?;
-        if interface.owner != Some(node) {
-            return Err(libc::EINVAL);
-        }
-        (interface.owner, interface.setting) = (None, 0);
-        Ok(())
-    }
-
-    /// Releases all that a node that is closed has.
-    pub(crate) fn release_all(&self, node: usize) {
-        for number in 0..INTERFACES {
-            // What it does not have it can't release.
-            let _ = self.release(node, number);
-        }
-    }
-
-    /// Takes an interface from whoever has it.
-    pub(crate) fn disconnect(&self, number: usize) -> Result<(), c_int> {
-        let mut state = self.state();
-        let interface = state.interface(number, libc::EINVAL)?;
-        let driver = std::mem::take(&mut interface.driver);
-        if driver {
-            tree::set_driver(self, number, false);
-        }
-        let owner = interface.owner.take();
-        if driver || owner.is_some() { Ok(()) } else { Err(libc::ENODATA) }
-    }
-
-    /// Gives an interface that nobody has to the kernel's driver. Whether there is one.
-    pub(crate) fn connect(&self, number: usize) -> Result<bool, c_int> {
-        let mut state = self.state();
-        let interface = state.interface(number, libc::EINVAL)?;
-        if interface.driver || interface.owner.is_some() {
-            return Err(libc::EBUSY);
-        }
-        interface.driver = !options::get().driver.is_empty();
-        if interface.driver {
-            tree::set_driver(self, number, true);
-        }
-        Ok(interface.driver)
-    }
-
-    /// The kernel's driver has an interface, or not, since before this process began.
-    pub(crate) fn find_driver(&self, number: usize, is_there: bool) {
-        self.state().interfaces[number].driver = is_there;
-    }
-
-    /// The name of the driver that has an interface.
-    pub(crate) fn driver(&self, number: usize) -> Result<&'static str, c_int> {
-        let mut state = self.state();
-        match state.interface(number, libc::EINVAL)? {
-            Interface { owner: Some(_), .. } => Ok("usbfs"),
-            Interface { driver: true, .. } => Ok(&options::get().driver),
-            _ => Err(libc::ENODATA),
-        }
-    }
-
-    pub(crate) fn set_interface(&self, node: usize, number: usize, to: u8) -> Result<(), c_int> {
-        let mut state = self.state();
-        let interface = state.interface(number, libc::EINVAL)?;
-        let settings = if number == 1 { 2 } else { 1 };
-        if interface.owner != Some(node) || to >= settings {
-            return Err(libc::EINVAL);
-        }
-        interface.setting = to;
-        Ok(())
-    }
-
-    /// Sets the configuration; the kernel's driver takes the interfaces of a new one.
-    pub(crate) fn set_configuration(&self, value: i32) -> Result<(), c_int> {
-        let mut state = self.state();
-        let busy = state.interfaces.iter().any(|interface| interface.owner.is_some());
-        let to = match value {
-            -1 | 0 => 0,
-            1 => 1,
-            _ => return Err(libc::EINVAL),
-        };
-        if busy {
-            return Err(libc::EBUSY);
-        }
-        state.configuration = to;
-        let driver = to == 1 && !options::get().driver.is_empty();
-        state.interfaces = [Interface { driver, ..Interface::default() }; INTERFACES];
-        tree::set_configuration(self, to);
-        for number in 0..INTERFACES {
-            tree::set_driver(self, number, driver);
-        }
-        Ok(())
+    fn has_driver(&self) -> bool {
+        !self.options.driver.is_empty()
     }
 }
 
 impl State {
-    fn interface(&mut self, number: usize, errno: c_int) -> Result<&mut Interface, c_int> {
-        let configured = self.configuration != 0;
-        self.interfaces.get_mut(number).filter(|_| configured).ok_or(errno)
+    /// The endpoint that is in use at an address.
+    pub(crate) const fn endpoint(&self, address: u8) -> Option<Endpoint> {
+        self.endpoints[node::index(address)]
     }
+
+    /// Sets all interfaces of the configuration up.
+    fn begin(&mut self, host: &Host, driver: bool) {
+        let configuration = self.configuration.map(|index| &host.configurations[index]);
+        self.told = configuration.map_or(0, |configuration| configuration.value);
+        let interfaces = configuration.map_or(&[][..], |configuration| &configuration.interfaces);
+        let set_up = |interface: &descriptors::Interface| Interface {
+            number: interface.number,
+            driver,
+            owner: None,
+            setting: first_setting(interface),
+        };
+        self.interfaces = interfaces.iter().map(set_up).collect();
+        self.enable(host);
+    }
+
+    /// Finds out which endpoints can be used.
+    fn enable(&mut self, host: &Host) {
+        self.endpoints = [None; 32];
+        let Some(index) = self.configuration else { return };
+        let interfaces = &host.configurations[index].interfaces;
+        for (interface, state) in interfaces.iter().zip(&self.interfaces) {
+            for endpoint in &interface.settings[state.setting].endpoints {
+                self.endpoints[node::index(endpoint.address)] = Some(*endpoint);
+                if endpoint.kind == descriptors::CONTROL {
+                    self.endpoints[node::index(endpoint.address ^ 0x80)] = Some(*endpoint);
+                }
+            }
+        }
+    }
+}
+
+/// Setting 0, or the first where there is none.
+fn first_setting(interface: &descriptors::Interface) -> usize {
+    interface.settings.iter().position(|setting| setting.number == 0).unwrap_or(0)
+}
+
+/// A device whose lock is held.
+pub(crate) struct Locked<'a> {
+    pub(crate) device: &'a Device,
+    state: MutexGuard<'a, State>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Locked<'_> {
+    /// The configuration that the host has set.
+    pub(crate) fn configuration(&self) -> Option<&Configuration> {
+        self.configuration.map(|index| &self.device.host.configurations[index])
+    }
+
+    /// Interface numbers, and whether the kernel's driver has them.
+    pub(crate) fn drivers(&self) -> impl Iterator<Item = (u8, bool)> {
+        self.interfaces.iter().map(|interface| (interface.number, interface.driver))
+    }
+
+    /// Takes over what an earlier program left.
+    pub(crate) fn take_over(&mut self, configuration: Option<u8>, has_driver: &dyn Fn(u8) -> bool) {
+        let configurations = &self.device.host.configurations;
+        self.configuration = configuration
+            .and_then(|value| configurations.iter().position(|one| one.value == value));
+        let host = &self.device.host;
+        self.begin(host, false);
+        for interface in &mut self.interfaces {
+            interface.driver = has_driver(interface.number);
+        }
+    }
+
+    /// What the device answers to GET_CONFIGURATION.
+    pub(crate) fn told(&self) -> u8 {
+        self.device.options.answer_configuration.unwrap_or(self.told)
+    }
+
+    /// The device gets a request whose answer nobody looks at.
+    pub(crate) fn tell(&mut self, setup: [u8; 8]) -> Result<(), c_int> {
+        record::request(&self.device.busid(), setup);
+        let stalls = &self.device.options.stall_requests;
+        if stalls.iter().any(|request| setup.starts_with(request)) {
+            return Err(libc::EPIPE);
+        }
+        if setup[..2] == [0x00, 9] {
+            self.told = setup[2];
+        }
+        Ok(())
+    }
+
+    /// Index of an interface (`usb_ifnum_to_if`).
+    fn find(&self, number: u32) -> Option<usize> {
+        self.interfaces.iter().position(|interface| u32::from(interface.number) == number)
+    }
+
+    fn settings(&self, index: usize) -> &[Setting] {
+        self.configuration().map_or(&[], |configuration| &configuration.interfaces[index].settings)
+    }
+
+    fn current(&self, index: usize) -> &Setting {
+        &self.settings(index)[self.interfaces[index].setting]
+    }
+
+    /// The number of an interface's setting.
+    pub(crate) fn setting(&self, number: u8) -> Option<u8> {
+        self.find(number.into()).map(|index| self.current(index).number)
+    }
+
+    /// `findintfep`: the interface that has an endpoint in any of its settings.
+    pub(crate) fn interface_of(&self, endpoint: u8) -> Result<u32, c_int> {
+        if endpoint & 0x70 != 0 {
+            return Err(libc::EINVAL);
+        }
+        let configuration = self.configuration().ok_or(libc::ESRCH)?;
+        let has = |setting: &Setting| setting.endpoints.iter().any(|one| one.address == endpoint);
+        let interfaces = &configuration.interfaces;
+        let interface = interfaces.iter().find(|interface| interface.settings.iter().any(has));
+        interface.map(|interface| interface.number.into()).ok_or(libc::ENOENT)
+    }
+
+    /// `checkintf`: claims what was not claimed before it is used.
+    pub(crate) fn check(&mut self, node: usize, number: u32) -> Result<(), c_int> {
+        self.configuration().ok_or(libc::EHOSTUNREACH)?;
+        let index = self.find(number);
+        if index.is_some_and(|index| self.interfaces[index].owner == Some(node)) {
+            return Ok(());
+        }
+        let result = self.claim(node, number);
+        let busid = self.device.busid();
+        record::log(&format!("{busid} used {number} unclaimed{}", outcome(&result)));
+        result
+    }
+
+    /// `check_ctrlrecip`: whether a control request may be sent.
+    pub(crate) fn check_recipient(&mut self, node: usize, setup: [u8; 8]) -> Result<(), c_int> {
+        let [kind, request, _, _, index, index_high, ..] = setup;
+        if kind & 0x60 == 0x40 || kind == 0xa1 && request == 0 && self.prints(index, index_high) {
+            return Ok(());
+        }
+        match kind & 0x1f {
+            1 => self.check(node, index.into()),
+            2 if index & 0x7f != 0 => {
+                let interface = self.interface_of(index);
+                let interface = interface.or_else(|_| self.interface_of(index ^ 0x80))?;
+                self.check(node, interface)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a setting is a printer's, whose GET_DEVICE_ID anybody may send: the interface is in
+    /// wIndex's high byte, for this request alone.
+    fn prints(&self, setting: u8, interface: u8) -> bool {
+        let Some(index) = self.find(interface.into()) else { return false };
+        let mut settings = self.settings(index).iter();
+        settings.any(|one| one.number == setting && one.class[0] == 7)
+    }
+
+    /// All endpoints of all settings of an interface, a bit each.
+    pub(crate) fn endpoints_of(&self, number: u32) -> u32 {
+        let Some(index) = self.find(number) else { return 0 };
+        let endpoints = self.settings(index).iter().flat_map(|setting| &setting.endpoints);
+        endpoints.fold(0, |set, endpoint| set | node::bit(endpoint.address))
+    }
+
+    /// `claimintf`.
+    pub(crate) fn claim(&mut self, node: usize, number: u32) -> Result<(), c_int> {
+        if number >= CLAIMABLE {
+            return Err(libc::EINVAL);
+        }
+        let interface = self.find(number).ok_or(libc::ENOENT)?;
+        let interface = &mut self.interfaces[interface];
+        match interface.owner {
+            Some(owner) if owner == node => Ok(()),
+            Some(_) => Err(libc::EBUSY),
+            None if interface.driver => Err(libc::EBUSY),
+            None => {
+                interface.owner = Some(node);
+                Ok(())
+            }
+        }
+    }
+
+    /// `proc_disconnect_claim`; `may_take` says whether from the driver of that name.
+    pub(crate) fn take(
+        &mut self,
+        node: usize,
+        number: u32,
+        may_take: &dyn Fn(&str) -> bool,
+    ) -> Result<(), c_int> {
+        let index = self.find(number).ok_or(libc::EINVAL)?;
+        if let Some(driver) = self.driver_at(index) {
+            if !may_take(driver) {
+                return Err(libc::EBUSY);
+            }
+            self.unbind(index);
+        }
+        self.claim(node, number)
+    }
+
+    /// `releaseintf`.
+    pub(crate) fn release(&mut self, node: usize, number: u32) -> Result<(), c_int> {
+        if number >= CLAIMABLE {
+            return Err(libc::EINVAL);
+        }
+        let index = self.find(number).ok_or(libc::ENOENT)?;
+        if self.interfaces[index].owner != Some(node) {
+            return Err(libc::EINVAL);
+        }
+        self.unbind(index);
+        Ok(())
+    }
+
+    /// Releases all that a node that is closed has.
+    pub(crate) fn release_all(&mut self, node: usize) {
+        for index in 0..self.interfaces.len() {
+            if self.interfaces[index].owner == Some(node) {
+                self.unbind(index);
+            }
+        }
+    }
+
+    /// Takes an interface from whoever has it (`usb_unbind_interface`): its setting is 0 again.
+    fn unbind(&mut self, index: usize) {
+        let interface = &mut self.interfaces[index];
+        let driver = std::mem::take(&mut interface.driver);
+        interface.owner = None;
+        let number = interface.number;
+        if driver {
+            tree::set_driver(self.device, self.value(), number, false);
+        }
+        if self.current(index).number != 0 {
+            // That it fails changes nothing more.
+            let _ = self.change_setting(index, 0);
+        }
+    }
+
+    /// USBDEVFS_DISCONNECT.
+    pub(crate) fn disconnect(&mut self, number: u32) -> Result<(), c_int> {
+        self.configuration().ok_or(libc::EHOSTUNREACH)?;
+        let index = self.find(number).ok_or(libc::EINVAL)?;
+        self.driver_at(index).ok_or(libc::ENODATA)?;
+        self.unbind(index);
+        Ok(())
+    }
+
+    /// USBDEVFS_CONNECT: whether there is a driver.
+    pub(crate) fn connect(&mut self, number: u32) -> Result<bool, c_int> {
+        self.configuration().ok_or(libc::EHOSTUNREACH)?;
+        let index = self.find(number).ok_or(libc::EINVAL)?;
+        if self.driver_at(index).is_some() {
+            return Err(libc::EBUSY);
+        }
+        self.bind(index);
+        Ok(self.device.has_driver())
+    }
+
+    /// Gives an interface that nobody has to the kernel's driver, if there is one.
+    fn bind(&mut self, index: usize) {
+        if self.device.has_driver() {
+            self.interfaces[index].driver = true;
+            tree::set_driver(self.device, self.value(), self.interfaces[index].number, true);
+        }
+    }
+
+    /// The name of the driver that has an interface.
+    pub(crate) fn driver(&self, number: u32) -> Result<&'static str, c_int> {
+        self.find(number).and_then(|index| self.driver_at(index)).ok_or(libc::ENODATA)
+    }
+
+    fn driver_at(&self, index: usize) -> Option<&'static str> {
+        match self.interfaces[index] {
+            Interface { owner: Some(_), .. } => Some("usbfs"),
+            Interface { driver: true, .. } => Some(&self.device.options.driver),
+            _ => None,
+        }
+    }
+
+    /// SET_INTERFACE (`usb_set_interface`).
+    pub(crate) fn set_interface(&mut self, number: u32, to: u32) -> Result<(), c_int> {
+        let index = self.find(number).ok_or(libc::EINVAL)?;
+        self.change_setting(index, to)
+    }
+
+    fn change_setting(&mut self, index: usize, to: u32) -> Result<(), c_int> {
+        let settings = self.settings(index);
+        let setting = settings.iter().position(|setting| u32::from(setting.number) == to);
+        let setting = setting.ok_or(libc::EINVAL)?;
+        let is_only = settings.len() == 1;
+        let (alternate, number) = (settings[setting].number, self.interfaces[index].number);
+        thread::sleep(self.device.options.slow);
+        match self.tell([0x01, 11, alternate, 0, number, 0, 0, 0]) {
+            // It need not be understood where there is no choice.
+            Err(libc::EPIPE) if is_only => {}
+            result => result?,
+        }
+        self.interfaces[index].setting = setting;
+        let host = &self.device.host;
+        self.enable(host);
+        Ok(())
+    }
+
+    /// SETCONFIGURATION (`proc_setconfig`).
+    pub(crate) fn set_configuration(&mut self, value: i32) -> Result<(), c_int> {
+        if (0..self.interfaces.len()).any(|index| self.driver_at(index).is_some()) {
+            return Err(libc::EBUSY);
+        }
+        if self.configuration().is_some_and(|current| i32::from(current.value) == value) {
+            return self.reset_configuration();
+        }
+        let configurations = &self.device.host.configurations;
+        let found = configurations.iter().position(|one| i32::from(one.value) == value);
+        if found.is_none() && value > 0 || value < -1 {
+            return Err(libc::EINVAL);
+        }
+        let number = found.map_or(0, |index| configurations[index].value);
+        thread::sleep(self.device.options.slow);
+        let told = self.tell([0x00, 9, number, 0, 0, 0, 0, 0]);
+        // The old one is gone, whatever the device says.
+        self.configuration = found.filter(|_| told.is_ok());
+        let (host, driver) = (&self.device.host, self.device.has_driver());
+        self.begin(host, driver);
+        tree::set_configuration(self);
+        told
+    }
+
+    /// `usb_reset_configuration`: all settings are the first ones again; drivers stay.
+    fn reset_configuration(&mut self) -> Result<(), c_int> {
+        let Some(configuration) = self.configuration else { return Ok(()) };
+        let host = &self.device.host;
+        let configuration = &host.configurations[configuration];
+        thread::sleep(self.device.options.slow);
+        self.tell([0x00, 9, configuration.value, 0, 0, 0, 0, 0])?;
+        for (state, interface) in self.interfaces.iter_mut().zip(&configuration.interfaces) {
+            state.setting = first_setting(interface);
+        }
+        self.enable(host);
+        Ok(())
+    }
+
+    /// RESET (`usb_reset_device`): what usbfs has goes to the kernel's driver; the configuration
+    /// and the settings are set again.
+    pub(crate) fn reset(&mut self) -> Result<(), c_int> {
+        for index in 0..self.interfaces.len() {
+            if self.interfaces[index].owner.is_some() {
+                self.unbind(index);
+                self.bind(index);
+            }
+        }
+        thread::sleep(self.device.options.slow);
+        let Some(configuration) = self.configuration() else { return Ok(()) };
+        let value = configuration.value;
+        self.tell([0x00, 9, value, 0, 0, 0, 0, 0])?;
+        for index in 0..self.interfaces.len() {
+            let (setting, number) = (self.current(index).number, self.interfaces[index].number);
+            if setting != 0 {
+                self.tell([0x01, 11, setting, 0, number, 0, 0, 0])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of the configuration that is set, for names of interfaces.
+    fn value(&self) -> u8 {
+        self.configuration().map_or(0, |configuration| configuration.value)
+    }
+}
+
+/// How a call ended, for the log.
+pub(crate) fn outcome<T>(result: &Result<T, c_int>) -> String {
+    result.as_ref().map_or_else(|errno| format!(": errno {errno}"), |_| String::new())
 }

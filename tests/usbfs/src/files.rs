@@ -9,7 +9,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use libc::{mode_t, off_t, off64_t, size_t, ssize_t};
 
 use crate::real::real;
-use crate::{control, device, fail, memory, node, paths, tree};
+use crate::{attributes, control, device, fail, interrupts, memory, node, paths, tree};
 
 /// Defines functions whose path is redirected: `NAME{before}(after) -> result`, where the path
 /// stands between the two.
@@ -49,7 +49,9 @@ macro_rules! opening {
                 let path = inner.as_deref().map_or(path, CStr::as_ptr);
                 let next = real!($name($($kind,)* *const c_char, c_int $(, $type)*) -> c_int);
                 // SAFETY: the caller's promise, and a path of the same kind.
-                unsafe { next($($before,)* path, flags $(, $after)*) }
+                let fd = unsafe { next($($before,)* path, flags $(, $after)*) };
+                attributes::opened(fd, inner.as_deref());
+                fd
             }
         )*
     };
@@ -92,6 +94,9 @@ fn open_node(path: *const c_char, flags: c_int) -> Option<c_int> {
     if tree::is_read_only(device) {
         return Some(fail(libc::EACCES));
     }
+    if let Err(errno) = device.options.refuses("open") {
+        return Some(fail(errno));
+    }
     Some(node::open(device, flags).unwrap_or_else(fail))
 }
 
@@ -100,6 +105,7 @@ fn open_node(path: *const c_char, flags: c_int) -> Option<c_int> {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn close(fd: c_int) -> c_int {
     node::close(fd);
+    attributes::closed(fd);
     let next = real!(close(c_int) -> c_int);
     // SAFETY: the caller's promise.
     unsafe { next(fd) }
@@ -124,8 +130,9 @@ unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_
     if let Some(node) = node::of(fd) {
         // SAFETY: the caller's promise.
         let room = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), len) };
-        return read_node(node, room);
+        return read_node(node, room).unwrap_or_else(|errno| fail(errno) as ssize_t);
     }
+    attributes::wait(fd);
     let next = real!(read(c_int, *mut c_void, size_t) -> ssize_t);
     // SAFETY: the caller's promise.
     unsafe { next(fd, buffer, len) }
@@ -141,14 +148,42 @@ unsafe extern "C" fn __read_chk(fd: c_int, buffer: *mut c_void, len: size_t, _: 
 }
 
 /// Reads descriptors.
-fn read_node(node: &node::Node, room: &mut [u8]) -> ssize_t {
+fn read_node(node: &node::Node, room: &mut [u8]) -> Result<ssize_t, c_int> {
+    let device = node.lock().device.ok_or(libc::EBADF)?;
+    let host = device.lock();
+    if device.is_gone() {
+        return Err(libc::ENODEV);
+    }
     let mut state = node.lock();
-    let descriptors = device::descriptors();
-    let rest = descriptors.get(state.position..).unwrap_or_default();
-    let len = rest.len().min(room.len());
-    room[..len].copy_from_slice(&rest[..len]);
+    let len = host.device.host.read_node(state.position, room);
     state.position += len;
-    len.cast_signed()
+    Ok(len.cast_signed())
+}
+
+/// Defines functions that wait for events: `NAME(after)`, behind the descriptors.
+macro_rules! polling {
+    ($($name:ident($($after:ident: $type:ty),*);)*) => {
+        $(
+            /// # Safety
+            /// As the C library's function of this name.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name(
+                fds: *mut libc::pollfd, count: libc::nfds_t, $($after: $type),*
+            ) -> c_int {
+                if interrupts::is_due(fds, count) {
+                    return fail(libc::EINTR);
+                }
+                let next = real!($name(*mut libc::pollfd, libc::nfds_t $(, $type)*) -> c_int);
+                // SAFETY: the caller's promise.
+                unsafe { next(fds, count $(, $after)*) }
+            }
+        )*
+    };
+}
+
+polling! {
+    poll(timeout: c_int);
+    ppoll(timeout: *const libc::timespec, mask: *const libc::sigset_t);
 }
 
 /// # Safety
@@ -218,12 +253,19 @@ mapping! {
 }
 
 fn map_node(node: &node::Node, len: usize) -> *mut c_void {
-    let Some(base) = memory::map(node.id, len) else {
-        fail(libc::ENOMEM);
-        return libc::MAP_FAILED;
-    };
-    node.lock().mappings.push((base.addr(), base.addr() + len));
-    base
+    let device = node.lock().device;
+    let refused = device.map_or(Err(libc::EBADF), |device| device.options.refuses("mmap"));
+    match refused.and_then(|()| memory::map(node.id, len)) {
+        Ok(base) => {
+            let end = base.addr() + len.next_multiple_of(memory::PAGE);
+            node.lock().mappings.push((base.addr(), end));
+            base
+        }
+        Err(errno) => {
+            fail(errno);
+            libc::MAP_FAILED
+        }
+    }
 }
 
 /// # Safety

@@ -10,28 +10,36 @@
 //!   there is nothing to reap, so that it polls writable when there is, as usbfs has it; it never
 //!   polls readable. The read end stays here, and closing it gives the POLLERR of an unplug
 //!   (`node`).
-//! - `ioctl` on such a descriptor is answered here (`control`, `node`), `mmap` gives zeroed
-//!   memory that is there from the start (`memory`).
+//! - `ioctl` on such a descriptor is answered here (`control`, `device`, `node`), `mmap` gives
+//!   zeroed memory that is there from the start (`memory`).
+//! - What a device returns and what the host makes of that are two things: the latter is worked out
+//!   as the kernel does (`descriptors`), and calls, sysfs and reads of the node follow it.
 //!
 //! Each device is a vendor specific one of high speed whose endpoints are sources, sinks and
-//! silence (`device`). A URB ends as soon as it is submitted unless `options` say otherwise,
-//! and IN data is not written but for a counter in its first eight bytes: what is measured is the
-//! program.
+//! silence (`standard`), unless `options` describe another. A URB ends as soon as it is submitted
+//! unless they say otherwise, and IN data is not written but for a counter in its first eight bytes:
+//! what is measured is the program.
 //!
 //! `USBFERRY_USBFS_ROOT` names an empty directory for the tree; it also gets a `log` of all calls
-//! that are not transfers, and `counters` of those that are (`record`). Whoever made the
-//! directory removes it. `USBFERRY_USBFS` has the `options`.
+//! that are not transfers, `counters` of those that are, and the control `requests` that reach
+//! devices (`record`); who holds `locks` can be said in it. Whoever made the directory removes it.
+//! `USBFERRY_USBFS` has the `options`.
 //!
-//! Contract: one mutex for each open node, never contended by a program that hands its devices
-//! over; no allocation for a URB. What a program gets wrong gets the errno that the kernel has for
+//! Contract: Linux 6.1 is right where this differs from it. One mutex for each device, which is
+//! the kernel's lock of it, and one for each open node, neither contended by a program that hands its
+//! devices over; no allocation for a URB. What a program gets wrong gets the errno that the kernel has for
 //! it. Wrong options end the process with a message: a test on the wrong device proves nothing.
 
 #![cfg(target_os = "linux")]
 
 mod abi;
+mod attributes;
 mod control;
+mod descriptors;
 mod device;
 mod files;
+mod interrupts;
+mod locks;
 mod memory;
 mod node;
 mod options;
@@ -39,6 +47,7 @@ mod paths;
 mod real;
 mod record;
 mod requests;
+mod standard;
 mod transfers;
 mod tree;
 mod udev;

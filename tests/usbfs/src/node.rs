@@ -9,7 +9,8 @@
 //! The pipe is full exactly when nothing was done at the last look: it is filled by a reap that
 //! finds nothing, and drained by the first URB that is done after that.
 //!
-//! Contract: a node is never freed, only used again, so that a call that is under way while
+//! Contract: a node's lock is taken after its device's, and after that of the list of nodes. A node is
+//! never freed, only used again, so that a call that is under way while
 //! another thread closes it meets a closed node and not freed memory.
 
 use std::collections::VecDeque;
@@ -20,10 +21,11 @@ use std::thread;
 use std::time::Instant;
 
 use crate::abi::Urb;
-use crate::device::{Behaviour, Device};
+use crate::device::{Device, Locked};
 use crate::record::{Counter, Counters};
+use crate::standard::Behaviour;
 use crate::transfers::{self, Streams, UrbPtr};
-use crate::{memory, options};
+use crate::{abi, memory};
 
 /// Descriptors that can be device nodes: those below this number.
 const FDS_MAX: usize = 65_536;
@@ -55,8 +57,6 @@ pub(crate) struct State {
     full: bool,
     /// Where `read` goes on.
     pub(crate) position: usize,
-    /// Endpoints that may be used, a bit each.
-    pub(crate) active: u32,
     pub(crate) streams: Streams,
     /// Its mappings, from and to.
     pub(crate) mappings: Vec<(usize, usize)>,
@@ -93,33 +93,38 @@ pub(crate) fn of(fd: c_int) -> Option<&'static Node> {
 
 /// Opens a device; its descriptor.
 pub(crate) fn open(device: &'static Device, flags: c_int) -> Result<c_int, c_int> {
+    let host = device.lock();
+    if device.is_gone() {
+        return Err(libc::ENODEV);
+    }
     let [read_end, write_end] = pipe(flags)?;
     let Some(place) = usize::try_from(write_end).ok().and_then(|fd| OPEN.get(fd)) else {
         close_descriptor(read_end);
         close_descriptor(write_end);
         return Err(libc::EMFILE);
     };
-    let node = closed_node();
-    let mut state = node.lock();
-    state.device = Some(device);
-    (state.write_end, state.read_end, state.full) = (write_end, read_end, false);
-    (state.position, state.active) = (0, 0);
-    state.streams = Streams::default();
-    state.mappings.clear();
-    node.fill(&mut state);
-    drop(state);
+    let node = begin(device, read_end, write_end);
     place.store(std::ptr::from_ref(node).cast_mut(), Ordering::Release);
+    drop(host);
     Ok(write_end)
 }
 
-/// A node that is not in use.
-fn closed_node() -> &'static Node {
+/// A node that is not in use, made the device's before another thread can find it unused too.
+fn begin(device: &'static Device, read_end: c_int, write_end: c_int) -> &'static Node {
     let mut nodes = NODES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(node) = nodes.iter().find(|node| node.lock().device.is_none()) {
-        return node;
-    }
-    let node: &'static Node = Box::leak(Box::new(Node::new(nodes.len())));
-    nodes.push(node);
+    let unused = nodes.iter().copied().find(|node| node.lock().device.is_none());
+    let node = unused.unwrap_or_else(|| {
+        let node: &'static Node = Box::leak(Box::new(Node::new(nodes.len())));
+        nodes.push(node);
+        node
+    });
+    let mut state = node.lock();
+    state.device = Some(device);
+    (state.write_end, state.read_end, state.full) = (write_end, read_end, false);
+    state.position = 0;
+    state.streams = Streams::default();
+    state.mappings.clear();
+    node.fill(&mut state);
     node
 }
 
@@ -179,7 +184,6 @@ impl Node {
             read_end: -1,
             full: false,
             position: 0,
-            active: 0,
             streams: Streams::default(),
             mappings: Vec::new(),
             done: VecDeque::with_capacity(URBS),
@@ -202,23 +206,33 @@ impl Node {
     }
 
     /// SUBMITURB.
-    pub(crate) fn submit(&'static self, urb: *mut Urb) -> Result<(), c_int> {
+    pub(crate) fn submit(
+        &'static self,
+        host: &mut Locked<'static>,
+        urb: *mut Urb,
+    ) -> Result<(), c_int> {
         let mut state = self.lock();
         self.counters.add(Counter::Submits);
-        let device = state.device.filter(|device| !device.is_gone()).ok_or(libc::ENODEV)?;
+        let device = host.device;
         let urb = UrbPtr::new(urb).ok_or(libc::EFAULT)?;
-        let behaviour = transfers::check(urb, state.active)?;
-        let cost = state.take_memory(urb).inspect_err(|_| self.counters.add(Counter::NoMemory))?;
+        device.options.refuses_at("submit", &format_args!("{:02x}", urb.endpoint()))?;
+        let endpoint = transfers::check(urb, host, self.id)?;
+        let cost = state.take_memory(urb).inspect_err(|&errno| {
+            if errno == libc::ENOMEM {
+                self.counters.add(Counter::NoMemory);
+            }
+        })?;
+        transfers::check_lengths(urb, endpoint).inspect_err(|_| memory::give_back(cost))?;
         let pending = Pending { urb, cost };
         let number = if urb.is_control() { 0 } else { device.count_urb() };
-        if number > 0 && options::get().unplug == Some(number) {
+        if number > 0 && device.options.unplug == Some(number) {
             state.silent.push_back(pending);
             drop(state);
             device.unplug();
             hang_up(device);
             return Ok(());
         }
-        self.begin(&mut state, device, pending, behaviour, number);
+        self.begin(&mut state, host, pending, number);
         drop(state);
         if device.is_gone() {
             // The request was the one that unplugs it.
@@ -231,27 +245,23 @@ impl Node {
     fn begin(
         &'static self,
         state: &mut State,
-        device: &'static Device,
+        host: &mut Locked<'_>,
         pending: Pending,
-        behaviour: Behaviour,
         number: u64,
     ) {
-        let delay = options::get().delay;
+        let behaviour = transfers::behaviour(pending.urb, host.device);
+        if behaviour == Behaviour::Silent {
+            return state.silent.push_back(pending);
+        }
+        transfers::complete(pending.urb, &mut state.streams, host, number);
+        let delay = host.device.options.delay;
         match behaviour {
-            Behaviour::Silent => state.silent.push_back(pending),
-            Behaviour::Flows if delay.is_zero() => {
-                transfers::complete(pending.urb, &mut state.streams, device, number);
-                self.push_done(state, pending);
-            }
-            Behaviour::Flows => {
-                transfers::complete(pending.urb, &mut state.streams, device, number);
-                self.wait(state, pending, Instant::now() + delay);
-            }
             Behaviour::Ticks => {
-                transfers::complete(pending.urb, &mut state.streams, device, number);
                 let due = state.streams.next_tick(Instant::now());
                 self.wait(state, pending, due);
             }
+            _ if delay.is_zero() => self.push_done(state, pending),
+            _ => self.wait(state, pending, Instant::now() + delay),
         }
     }
 
@@ -367,8 +377,9 @@ impl Node {
     }
 
     fn close(&self) {
+        let Some(device) = self.lock().device else { return };
+        let mut host = device.lock();
         let mut state = self.lock();
-        let Some(device) = state.device.take() else { return };
         while let Some(pending) = state.take_pending() {
             memory::give_back(pending.cost);
         }
@@ -379,8 +390,9 @@ impl Node {
         if read_end >= 0 {
             close_descriptor(read_end);
         }
-        drop(state);
-        device.release_all(self.id);
+        // Nobody else's it is before it has given up what it claimed.
+        state.device = None;
+        host.release_all(self.id);
         self.timer.notify_one();
     }
 }
@@ -392,11 +404,19 @@ impl State {
         waiting.or_else(|| self.silent.pop_front())
     }
 
-    /// Memory for a URB: its buffer costs nothing where it lies in a mapping.
+    /// Memory for a URB: its buffer costs nothing where it lies in a mapping, to whose end it must
+    /// fit then.
     fn take_memory(&self, urb: UrbPtr) -> Result<usize, c_int> {
-        let (start, len) = urb.buffer();
-        let mapped = self.mappings.iter().any(|&(from, to)| from <= start && start < to);
-        memory::take_urb(if mapped { 0 } else { len }).ok_or(libc::ENOMEM)
+        let (mut start, mut len) = urb.buffer();
+        let overhead = urb.overhead();
+        if urb.is_control() {
+            (start, len) = (start + abi::SETUP_LEN, len - abi::SETUP_LEN);
+        }
+        match self.mappings.iter().find(|&&(from, to)| from <= start && start < to) {
+            Some((_, to)) if to - start < len => Err(libc::EINVAL),
+            Some(_) => memory::take_urb(overhead, 0, urb.is_scattered()),
+            None => memory::take_urb(overhead, len, urb.is_scattered()),
+        }
     }
 }
 

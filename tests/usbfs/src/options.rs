@@ -1,28 +1,49 @@
 //! What to simulate, from the environment: options behind colons, as in
 //! `USBFERRY_USBFS=count=8:delay=200us:stall=100`.
 //!
+//! Of the whole:
+//!
 //! | option | meaning | default |
 //! | --- | --- | --- |
 //! | `count=K` | so many devices, 1-1 to 1-K | 1 |
+//! | `quota=SIZE` | `usbfs_memory_mb`: what URBs and mappings of this process may take, beyond which is ENOMEM | 16M |
+//! | `eintr=N` | every Nth `poll` or `ppoll` that has a device node among its descriptors is interrupted by a signal | never |
+//!
+//! Of devices, where `N.` before the name is for the Nth alone:
+//!
+//! | option | meaning | default |
+//! | --- | --- | --- |
 //! | `delay=TIME` | URBs end so long after they were submitted | at once |
 //! | `data=counter`, `pattern`, `none` | what IN data is: a counter in the first eight bytes, or the byte at stream position `p` is `p % 251`, and OUT data is checked for that | `counter` |
 //! | `stall=N` | every Nth URB stalls | never |
 //! | `unplug=N` | the Nth URB of a device unplugs it | never |
-//! | `quota=SIZE` | `usbfs_memory_mb`: bytes of URBs and mappings, beyond which is ENOMEM | 16M |
-//! | `slow=TIME` | RESET, SET_INTERFACE and SET_CONFIGURATION take so long | at once |
+//! | `slow=TIME` | RESET, SET_INTERFACE and SET_CONFIGURATION take so long, and the device's lock is held meanwhile | at once |
 //! | `driver=NAME` | kernel driver that has all interfaces at first; empty for none | `simulated` |
+//! | `device=HEX` | the device descriptor | see [`standard`](crate::standard) |
+//! | `config=HEX`, `config=@FILE` | what the device answers to GET_DESCRIPTOR(configuration), one for each configuration: the host makes of that what the kernel does | see [`standard`](crate::standard) |
+//! | `speed=TEXT` | `speed` in sysfs | 480 |
+//! | `active=N`, `active=none` | number of the configuration that the host has set at first | that of the first |
+//! | `answer-configuration=N` | what the device answers to GET_CONFIGURATION | what it was told |
+//! | `stall-request=HEX` | control requests that begin with these bytes stall; may come again | none |
+//! | `refuse=WHAT,ERRNO` | the host fails WHAT: `open`, `mmap`, `submit`, `claim`, `release`, `disconnect`, `connect`, `set-interface`, `set-configuration`, `clear-halt`, `reset`, `control`, `get-driver`; with `@N` behind it only for interface N, or the endpoint of that address in hexadecimal; may come again | nothing |
 //!
 //! URBs of the default endpoint neither stall nor unplug. A TIME is a number with `us` or `ms`, a
-//! SIZE one with `K` or `M`.
+//! SIZE one with `K` or `M`. An ERRNO is its name. With `device=` or `config=` every endpoint is a
+//! source or a sink.
+//!
+//! While a program runs, `locks` in the tree's root says whose lock somebody else holds: see
+//! [`locks`](crate::locks).
 
+use std::ffi::c_int;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::refuse;
+use crate::descriptors::{self, Host, Speed};
+use crate::{refuse, standard};
 
 /// Most devices: numbers 2 to 255 of one bus.
-const DEVICES_MAX: usize = 254;
+pub(crate) const DEVICES_MAX: usize = 254;
 
 /// Where the tree goes.
 const ROOT: &str = "USBFERRY_USBFS_ROOT";
@@ -40,18 +61,40 @@ pub(crate) enum Data {
     Pattern,
 }
 
+/// Which configuration the host has set at first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Active {
+    First,
+    None,
+    Number(u8),
+}
+
 /// What to simulate.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) root: PathBuf,
-    pub(crate) count: usize,
+    pub(crate) quota: usize,
+    pub(crate) eintr: Option<u64>,
+    pub(crate) devices: Vec<DeviceOptions>,
+}
+
+/// What a device is like.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceOptions {
     pub(crate) delay: Duration,
     pub(crate) data: Data,
     pub(crate) stall: Option<u64>,
     pub(crate) unplug: Option<u64>,
-    pub(crate) quota: usize,
     pub(crate) slow: Duration,
     pub(crate) driver: String,
+    pub(crate) speed: String,
+    pub(crate) answer_configuration: Option<u8>,
+    pub(crate) stall_requests: Vec<Vec<u8>>,
+    device: Option<[u8; descriptors::DEVICE_LEN]>,
+    /// What the device answers; empty for the standard one.
+    configurations: Vec<Vec<u8>>,
+    active: Active,
+    refusals: Vec<(String, c_int)>,
 }
 
 /// The options of this process.
@@ -65,19 +108,18 @@ impl Options {
         let root = std::env::var_os(ROOT).ok_or_else(|| format!("{ROOT} is not set"))?;
         let root = std::fs::canonicalize(&root)
             .map_err(|error| format!("{ROOT} {}: {error}", root.display()))?;
-        let mut options = Self {
-            root,
-            count: 1,
-            delay: Duration::ZERO,
-            data: Data::Counter,
-            stall: None,
-            unplug: None,
-            quota: 16 << 20,
-            slow: Duration::ZERO,
-            driver: "simulated".to_owned(),
-        };
+        let mut options =
+            Self { root, quota: 16 << 20, eintr: None, devices: vec![DeviceOptions::default()] };
         let text = std::env::var(OPTIONS).unwrap_or_default();
-        for option in text.split(':').filter(|option| !option.is_empty()) {
+        let given = || text.split(':').filter(|option| !option.is_empty());
+        // How many there are is known before what they are like.
+        if let Some(count) = given().filter_map(|option| option.strip_prefix("count=")).next_back()
+        {
+            let count = count.parse().ok().filter(|count| (1..=DEVICES_MAX).contains(count));
+            let count = count.ok_or_else(|| format!("{OPTIONS}: 1 to {DEVICES_MAX} devices"))?;
+            options.devices.resize(count, DeviceOptions::default());
+        }
+        for option in given().filter(|option| !option.starts_with("count=")) {
             options.set(option).ok_or_else(|| format!("{OPTIONS}: “{option}” is no option"))?;
         }
         Ok(options)
@@ -85,11 +127,46 @@ impl Options {
 
     fn set(&mut self, option: &str) -> Option<()> {
         let (name, value) = option.split_once('=')?;
-        match name {
-            "count" => {
-                let count = value.parse().ok();
-                self.count = count.filter(|count| (1..=DEVICES_MAX).contains(count))?;
+        match (name, name.split_once('.')) {
+            ("quota", _) => self.quota = parse_size(value)?,
+            ("eintr", _) => self.eintr = Some(parse_number(value)?),
+            (_, Some((number, name))) => {
+                let index = number.parse::<usize>().ok()?.checked_sub(1)?;
+                self.devices.get_mut(index)?.set(name, value)?;
             }
+            _ => {
+                for device in &mut self.devices {
+                    device.set(name, value)?;
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+impl Default for DeviceOptions {
+    fn default() -> Self {
+        Self {
+            delay: Duration::ZERO,
+            data: Data::Counter,
+            stall: None,
+            unplug: None,
+            slow: Duration::ZERO,
+            driver: "simulated".to_owned(),
+            speed: "480".to_owned(),
+            answer_configuration: None,
+            stall_requests: Vec::new(),
+            device: None,
+            configurations: Vec::new(),
+            active: Active::First,
+            refusals: Vec::new(),
+        }
+    }
+}
+
+impl DeviceOptions {
+    fn set(&mut self, name: &str, value: &str) -> Option<()> {
+        match name {
             "delay" => self.delay = parse_time(value)?,
             "data" => {
                 self.data = match value {
@@ -101,12 +178,90 @@ impl Options {
             }
             "stall" => self.stall = Some(parse_number(value)?),
             "unplug" => self.unplug = Some(parse_number(value)?),
-            "quota" => self.quota = parse_size(value)?,
             "slow" => self.slow = parse_time(value)?,
             "driver" => value.clone_into(&mut self.driver),
+            "device" => self.device = Some(parse_hex(value)?.try_into().ok()?),
+            "config" => self.configurations.push(match value.strip_prefix('@') {
+                Some(path) => std::fs::read(path).ok()?,
+                None => parse_hex(value)?,
+            }),
+            "speed" => value.clone_into(&mut self.speed),
+            "active" if value == "none" => self.active = Active::None,
+            "active" => self.active = Active::Number(value.parse().ok()?),
+            "answer-configuration" => self.answer_configuration = Some(value.parse().ok()?),
+            "stall-request" => self.stall_requests.push(parse_hex(value)?),
+            "refuse" => {
+                let (what, errno) = value.split_once(',')?;
+                self.refusals.push((what.to_owned(), parse_errno(errno)?));
+            }
             _ => return None,
         }
         Some(())
+    }
+
+    /// Whether it is the device that this library describes itself.
+    pub(crate) const fn is_standard(&self) -> bool {
+        self.device.is_none() && self.configurations.is_empty()
+    }
+
+    /// What it answers to GET_DESCRIPTOR(configuration).
+    pub(crate) fn configuration(&self, index: usize) -> Option<&[u8]> {
+        match self.configurations.get(index) {
+            None if index == 0 && self.configurations.is_empty() => Some(&standard::CONFIGURATION),
+            configuration => configuration.map(Vec::as_slice),
+        }
+    }
+
+    /// What it answers to GET_DESCRIPTOR(device).
+    pub(crate) fn device(&self) -> [u8; descriptors::DEVICE_LEN] {
+        self.device.unwrap_or_else(|| {
+            let mut device = standard::DEVICE_DESCRIPTOR;
+            let count = self.configurations.len().max(1);
+            device[17] = u8::try_from(count).unwrap_or(u8::MAX);
+            device
+        })
+    }
+
+    pub(crate) fn speed(&self) -> Speed {
+        match self.speed.as_str() {
+            "1.5" => Speed::Low,
+            "12" => Speed::Full,
+            "5000" => Speed::Super,
+            // A later kernel may have more of them.
+            text if text.len() > 4 && text.parse::<u32>().is_ok() => Speed::SuperPlus,
+            _ => Speed::High,
+        }
+    }
+
+    /// What the host makes of it. A device that the host would give up can't be simulated.
+    pub(crate) fn host(&self) -> Host {
+        let answers: Vec<Vec<u8>> =
+            (0..).map_while(|index| self.configuration(index)).map(<[u8]>::to_vec).collect();
+        let host = descriptors::read(self.device(), &answers, self.speed());
+        host.unwrap_or_else(|error| refuse(&format!("the kernel would give this up: {error}")))
+    }
+
+    /// Index of the configuration that is set at first.
+    pub(crate) fn first_configuration(&self, host: &Host) -> Option<usize> {
+        let Active::Number(number) = self.active else {
+            return (self.active == Active::First).then_some(0);
+        };
+        let index = host.configurations.iter().position(|one| one.value == number);
+        Some(index.unwrap_or_else(|| refuse("active= names no configuration")))
+    }
+
+    /// Whether the host is to fail something, with what.
+    pub(crate) fn refuses(&self, what: &str) -> Result<(), c_int> {
+        let refusal = self.refusals.iter().find(|(named, _)| named == what);
+        refusal.map_or(Ok(()), |&(_, errno)| Err(errno))
+    }
+
+    /// The same of something that concerns an interface or an endpoint.
+    pub(crate) fn refuses_at(&self, what: &str, at: &dyn std::fmt::Display) -> Result<(), c_int> {
+        if self.refusals.is_empty() {
+            return Ok(());
+        }
+        self.refuses(what).and_then(|()| self.refuses(&format!("{what}@{at}")))
     }
 }
 
@@ -129,4 +284,39 @@ fn parse_size(text: &str) -> Option<usize> {
         _ => (text, 0),
     };
     number.parse::<usize>().ok()?.checked_mul(1 << shift)
+}
+
+fn parse_hex(text: &str) -> Option<Vec<u8>> {
+    let byte = |at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+    (0..text.len()).step_by(2).map(byte).collect()
+}
+
+fn parse_errno(name: &str) -> Option<c_int> {
+    let errnos = [
+        ("EPERM", libc::EPERM),
+        ("ENOENT", libc::ENOENT),
+        ("EINTR", libc::EINTR),
+        ("EIO", libc::EIO),
+        ("EAGAIN", libc::EAGAIN),
+        ("ENOMEM", libc::ENOMEM),
+        ("EACCES", libc::EACCES),
+        ("EFAULT", libc::EFAULT),
+        ("EBUSY", libc::EBUSY),
+        ("ENODEV", libc::ENODEV),
+        ("EINVAL", libc::EINVAL),
+        ("EMFILE", libc::EMFILE),
+        ("ENOTTY", libc::ENOTTY),
+        ("ENOSPC", libc::ENOSPC),
+        ("EPIPE", libc::EPIPE),
+        ("ENODATA", libc::ENODATA),
+        ("EPROTO", libc::EPROTO),
+        ("EOVERFLOW", libc::EOVERFLOW),
+        ("EILSEQ", libc::EILSEQ),
+        ("EMSGSIZE", libc::EMSGSIZE),
+        ("ESHUTDOWN", libc::ESHUTDOWN),
+        ("ETIMEDOUT", libc::ETIMEDOUT),
+        ("EHOSTUNREACH", libc::EHOSTUNREACH),
+        ("EREMOTEIO", libc::EREMOTEIO),
+    ];
+    errnos.iter().find(|(known, _)| *known == name).map(|&(_, errno)| errno)
 }

@@ -1,5 +1,9 @@
-//! What was called, for whoever runs the program: a log of all calls but transfers, and counters of
-//! those, both in the tree's root.
+//! What was called, for whoever runs the program: a `log` of all calls but transfers, `counters` of
+//! those, and the control `requests` that reach devices, all in the tree's root.
+//!
+//! `requests` has a line for each: the device and the SETUP packet in hexadecimal. The host's own
+//! are among them where a call has the host send them, but not those with which it got to know the
+//! device.
 //!
 //! `counters` is an array of little-endian words of 64 bits, [`COUNTERS`] for each node that is
 //! open, in the order of [`Counter`]; a node that was closed keeps its sums. It is mapped, so that
@@ -9,7 +13,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::{options, refuse};
 
@@ -57,12 +61,19 @@ impl Counters {
 
 fn mapped() -> &'static [AtomicU64] {
     static MAPPED: OnceLock<&'static [AtomicU64]> = OnceLock::new();
-    MAPPED.get_or_init(map)
+    MAPPED.get_or_init(map_counters)
 }
 
-fn map() -> &'static [AtomicU64] {
-    let path = options::get().root.join("counters");
-    let len = NODES * COUNTERS * size_of::<u64>();
+fn map_counters() -> &'static [AtomicU64] {
+    let bytes = map("counters", NODES * COUNTERS * size_of::<u64>());
+    // SAFETY: the mapping is aligned to a page, as long as this, stays for ever, and atomics may
+    // be shared with whoever else maps the file.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<AtomicU64>(), NODES * COUNTERS) }
+}
+
+/// Maps a file of the root that is as long as that, and made if it is not there.
+pub(crate) fn map(name: &str, len: usize) -> &'static [AtomicU8] {
+    let path = options::get().root.join(name);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let file = file.and_then(|file| file.set_len(len as u64).map(|()| file));
     let file = file.unwrap_or_else(|error| refuse(&format!("{}: {error}", path.display())));
@@ -72,16 +83,26 @@ fn map() -> &'static [AtomicU64] {
     let base =
         unsafe { libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, fd, 0) };
     if base == libc::MAP_FAILED {
-        refuse("the counters can't be mapped");
+        refuse(&format!("{} can't be mapped", path.display()));
     }
-    // SAFETY: the mapping is aligned to a page, as long as this, stays for ever, and atomics may
-    // be shared with whoever else maps the file.
-    unsafe { std::slice::from_raw_parts(base.cast::<AtomicU64>(), NODES * COUNTERS) }
+    // SAFETY: the mapping is as long as this, stays for ever, and atomics may be shared with whoever
+    // else maps the file.
+    unsafe { std::slice::from_raw_parts(base.cast::<AtomicU8>(), len) }
 }
 
 /// Adds a line to the log.
 pub(crate) fn log(line: &str) {
-    let path = options::get().root.join("log");
+    append("log", line);
+}
+
+/// Notes a control request that reaches a device, whoever sends it.
+pub(crate) fn request(busid: &str, setup: [u8; 8]) {
+    let hex: String = setup.iter().map(|byte| format!("{byte:02x}")).collect();
+    append("requests", &format!("{busid} {hex}"));
+}
+
+fn append(name: &str, line: &str) {
+    let path = options::get().root.join(name);
     let file = OpenOptions::new().append(true).create(true).open(&path);
     let written = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
     if let Err(error) = written {

@@ -2,7 +2,8 @@
 //! requests of usbferry's simulated loopback (`usb::sim::loopback::request`), by the same numbers:
 //! COUNTERS, CLEAR_COUNTERS, WRITE, READ and VANISH.
 
-use crate::device::{self, Device};
+use crate::device::Locked;
+use crate::standard;
 use crate::transfers::Streams;
 
 /// Bytes that WRITE keeps.
@@ -13,18 +14,21 @@ pub(crate) fn answer(
     setup: [u8; 8],
     data: &mut [u8],
     streams: &mut Streams,
-    device: &Device,
+    host: &mut Locked<'_>,
 ) -> Option<usize> {
+    host.tell(setup).ok()?;
     let [kind, request, value_low, value_high, index_low, ..] = setup;
     match (kind, request) {
         // GET_STATUS of device, interface or endpoint.
         (0x80..=0x82, 0) => Some(put(data, &[0, 0])),
+        // CLEAR_FEATURE and SET_FEATURE likewise, SET_CONFIGURATION, SET_INTERFACE.
+        (0x00..=0x02, 1 | 3) | (0x00, 9) | (0x01, 11) => Some(0),
         // GET_DESCRIPTOR.
-        (0x80, 6) => Some(put(data, &descriptor(value_high, value_low, device)?)),
+        (0x80, 6) => Some(put(data, &descriptor(value_high, value_low, host)?)),
         // GET_CONFIGURATION.
-        (0x80, 8) => Some(put(data, &[device.configuration()])),
+        (0x80, 8) => Some(put(data, &[host.told()])),
         // GET_INTERFACE.
-        (0x81, 10) => Some(put(data, &[device.setting(index_low.into())])),
+        (0x81, 10) => Some(put(data, &[host.setting(index_low)?])),
         (0xc0, 0x01) => Some(put(data, &counters(index_low, streams))),
         (0x40, 0x02) => {
             streams.clear_counters();
@@ -38,20 +42,21 @@ pub(crate) fn answer(
         }
         (0xc0, 0x04) => Some(put(data, &streams.buffer)),
         (0x40, 0x24) => {
-            device.unplug();
+            host.device.unplug();
             Some(0)
         }
         _ => None,
     }
 }
 
-fn descriptor(kind: u8, index: u8, device: &Device) -> Option<Vec<u8>> {
+fn descriptor(kind: u8, index: u8, host: &Locked<'_>) -> Option<Vec<u8>> {
+    let device = host.device;
     match (kind, index) {
-        (1, 0) => Some(device::DEVICE_DESCRIPTOR.to_vec()),
-        (2, 0) => Some(device::CONFIGURATION.to_vec()),
+        (1, 0) => Some(device.options.device().to_vec()),
+        (2, index) => Some(device.options.configuration(index.into())?.to_vec()),
         (3, 0) => Some(vec![4, 3, 0x09, 0x04]),
-        (3, 1..=2) => Some(string(device::STRINGS[usize::from(index) - 1])),
-        (3, 3) => Some(string(&format!("{}{}", device::STRINGS[2], device.number()))),
+        (3, 1..=2) => Some(string(standard::STRINGS[usize::from(index) - 1])),
+        (3, 3) => Some(string(&format!("{}{}", standard::STRINGS[2], device.number()))),
         _ => None,
     }
 }

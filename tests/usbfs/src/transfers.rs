@@ -4,8 +4,10 @@ use std::ffi::c_int;
 use std::time::{Duration, Instant};
 
 use crate::abi::{self, IsoPacket, Urb};
-use crate::device::{Behaviour, Device, ENDPOINTS};
-use crate::options::{self, Data};
+use crate::descriptors::{self, Endpoint};
+use crate::device::{Device, Locked};
+use crate::options::Data;
+use crate::standard::{self, Behaviour};
 use crate::{node, requests};
 
 /// How often 0x83 has news.
@@ -49,6 +51,20 @@ impl UrbPtr {
     pub(crate) fn buffer(self) -> (usize, usize) {
         let urb = self.get();
         (urb.buffer.addr(), usize::try_from(urb.buffer_length).unwrap_or(0))
+    }
+
+    /// What the kernel keeps of it beside what it keeps of all.
+    pub(crate) fn overhead(self) -> usize {
+        match self.get().kind {
+            abi::KIND_CONTROL => abi::SETUP_LEN,
+            abi::KIND_ISOCHRONOUS => self.packets().len() * abi::PACKET_LEN,
+            _ => 0,
+        }
+    }
+
+    /// Its buffer may be in parts.
+    pub(crate) fn is_scattered(self) -> bool {
+        self.get().kind == abi::KIND_BULK
     }
 
     /// The first `len` bytes of its buffer.
@@ -102,9 +118,13 @@ impl Streams {
         }
     }
 
-    /// Starts an endpoint's data again.
-    pub(crate) const fn restart(&mut self, endpoint: u8) {
-        self.streams[node::index(endpoint)].position = 0;
+    /// Starts the data of endpoints again, a bit each.
+    pub(crate) fn restart(&mut self, endpoints: u32) {
+        for (index, stream) in self.streams.iter_mut().enumerate() {
+            if endpoints & 1 << index != 0 {
+                stream.position = 0;
+            }
+        }
     }
 
     pub(crate) fn next_tick(&mut self, now: Instant) -> Instant {
@@ -114,43 +134,77 @@ impl Streams {
     }
 }
 
-/// Whether the kernel would take this URB, and what will become of it.
-pub(crate) fn check(urb: UrbPtr, active: u32) -> Result<Behaviour, c_int> {
+/// Whether usbfs takes this URB (`proc_do_submiturb`), and of which endpoint; `None` for the
+/// default one.
+pub(crate) fn check(
+    urb: UrbPtr,
+    host: &mut Locked<'_>,
+    node: usize,
+) -> Result<Option<Endpoint>, c_int> {
     let fields = urb.get();
     if fields.buffer_length < 0 || fields.buffer_length > 0 && fields.buffer.is_null() {
         return Err(libc::EINVAL);
     }
-    if fields.kind == abi::KIND_CONTROL {
-        let is_default = fields.endpoint & 0x0f == 0;
-        let has_setup = fields.buffer_length >= 8;
-        return if is_default && has_setup { Ok(Behaviour::Flows) } else { Err(libc::EINVAL) };
+    if fields.kind == abi::KIND_CONTROL && fields.endpoint & 0x7f == 0 {
+        return check_control(urb, host, node).map(|()| None);
     }
-    if active & node::bit(fields.endpoint) == 0 {
-        return Err(libc::ENOENT);
+    let interface = host.interface_of(fields.endpoint)?;
+    host.check(node, interface)?;
+    let endpoint = host.endpoint(fields.endpoint).ok_or(libc::ENOENT)?;
+    match (fields.kind, endpoint.kind) {
+        (abi::KIND_CONTROL, descriptors::CONTROL) => check_control(urb, host, node)?,
+        (abi::KIND_ISOCHRONOUS, descriptors::ISOCHRONOUS) => check_packets(urb)?,
+        (abi::KIND_INTERRUPT | abi::KIND_BULK, descriptors::INTERRUPT)
+        | (abi::KIND_BULK, descriptors::BULK) => {}
+        _ => return Err(libc::EINVAL),
     }
-    let endpoint = ENDPOINTS.iter().find(|endpoint| endpoint.address == fields.endpoint);
-    let endpoint = endpoint.ok_or(libc::ENOENT)?;
-    if endpoint.kind != fields.kind {
-        return Err(libc::EINVAL);
-    }
-    if fields.kind == abi::KIND_ISOCHRONOUS {
-        check_packets(urb)?;
-    }
-    Ok(endpoint.behaviour)
+    Ok(Some(endpoint))
 }
 
-/// usbfs takes 1 to 128 packets, whose lengths add up to the buffer's (`proc_do_submiturb`).
+fn check_control(urb: UrbPtr, host: &mut Locked<'_>, node: usize) -> Result<(), c_int> {
+    let (_, len) = urb.buffer();
+    let setup = urb.bytes(len).first_chunk::<{ abi::SETUP_LEN }>().ok_or(libc::EINVAL)?;
+    if len < abi::SETUP_LEN + usize::from(u16::from_le_bytes([setup[6], setup[7]])) {
+        return Err(libc::EINVAL);
+    }
+    host.check_recipient(node, *setup)
+}
+
+/// usbfs takes 1 to 128 packets, whose lengths add up to the buffer's.
 fn check_packets(urb: UrbPtr) -> Result<(), c_int> {
     let fields = urb.get();
     if !(1..=128).contains(&fields.number_of_packets) {
+        return Err(libc::EINVAL);
+    }
+    if urb.packets().iter().any(|packet| packet.length > 98_304) {
         return Err(libc::EINVAL);
     }
     let len: u64 = urb.packets().iter().map(|packet| u64::from(packet.length)).sum();
     if u64::try_from(fields.buffer_length).is_ok_and(|buffer| len <= buffer) {
         Ok(())
     } else {
-        Err(libc::EINVAL)
+        // Here the kernel would read or write behind the buffer.
+        Err(libc::EFAULT)
     }
+}
+
+/// What `usb_submit_urb` then says to the lengths.
+pub(crate) fn check_lengths(urb: UrbPtr, endpoint: Option<Endpoint>) -> Result<(), c_int> {
+    let Some(endpoint) = endpoint else { return Ok(()) };
+    let is_too_long = |packet: &IsoPacket| packet.length > endpoint.packet_max;
+    let isochronous = endpoint.kind == descriptors::ISOCHRONOUS;
+    if endpoint.max_packet & 0x7ff == 0 || isochronous && urb.packets().iter().any(is_too_long) {
+        return Err(libc::EMSGSIZE);
+    }
+    Ok(())
+}
+
+/// What the device does with a URB.
+pub(crate) fn behaviour(urb: UrbPtr, device: &Device) -> Behaviour {
+    if urb.is_control() || !device.options.is_standard() {
+        return Behaviour::Flows;
+    }
+    standard::behaviour(urb.endpoint())
 }
 
 /// Ends a URB without the device.
@@ -166,22 +220,24 @@ pub(crate) fn abandon(urb: UrbPtr, status: c_int) {
 }
 
 /// Moves a URB's data and writes its result. `number` counts from 1, control requests are 0.
-pub(crate) fn complete(urb: UrbPtr, streams: &mut Streams, device: &Device, number: u64) {
+pub(crate) fn complete(urb: UrbPtr, streams: &mut Streams, host: &mut Locked<'_>, number: u64) {
+    let options = host.device.options;
     let fields = urb.get();
     (fields.status, fields.error_count) = (0, 0);
     if fields.kind == abi::KIND_CONTROL {
-        return complete_control(urb, streams, device);
+        return complete_control(urb, streams, host);
     }
-    let stalls = options::get().stall.is_some_and(|every| number.is_multiple_of(every));
+    let stalls = options.stall.is_some_and(|every| number.is_multiple_of(every));
     if stalls && fields.kind != abi::KIND_ISOCHRONOUS {
         (fields.status, fields.actual_length) = (-libc::EPIPE, 0);
         return;
     }
     let stream = &mut streams.streams[node::index(fields.endpoint)];
     let (_, requested) = urb.buffer();
-    let ticks = fields.kind == abi::KIND_INTERRUPT;
+    let ticks =
+        behaviour(urb, host.device) != Behaviour::Flows && fields.kind == abi::KIND_INTERRUPT;
     let len = if ticks { requested.min(8) } else { requested };
-    match (options::get().data, fields.endpoint & 0x80 != 0) {
+    match (options.data, fields.endpoint & 0x80 != 0) {
         (Data::None, _) | (Data::Counter, false) => {}
         (Data::Counter, true) => write_counter(urb.bytes(len.min(8)), stream.urbs),
         (Data::Pattern, true) if ticks => write_counter(urb.bytes(len), stream.urbs),
@@ -208,13 +264,14 @@ fn complete_packets(packets: &mut [IsoPacket], stalls: bool) -> c_int {
     c_int::from(stalls)
 }
 
-fn complete_control(urb: UrbPtr, streams: &mut Streams, device: &Device) {
+fn complete_control(urb: UrbPtr, streams: &mut Streams, host: &mut Locked<'_>) {
     let fields = urb.get();
     let (_, len) = urb.buffer();
-    let (setup, data) = urb.bytes(len).split_at_mut(8);
-    let mut request = [0; 8];
+    let (setup, data) = urb.bytes(len).split_at_mut(abi::SETUP_LEN);
+    let mut request = [0; abi::SETUP_LEN];
     request.copy_from_slice(setup);
-    match requests::answer(request, data, streams, device) {
+    let wanted = usize::from(u16::from_le_bytes([request[6], request[7]]));
+    match requests::answer(request, &mut data[..wanted], streams, host) {
         Some(moved) => fields.actual_length = c_int::try_from(moved).unwrap_or(c_int::MAX),
         None => (fields.status, fields.actual_length) = (-libc::EPIPE, 0),
     }

@@ -9,8 +9,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::device::{self, Device, INTERFACES};
-use crate::{options, paths, refuse};
+use crate::device::{self, Device, Locked};
+use crate::{locks, options, paths, refuse, standard};
 
 /// The tree's root, with the tree in it.
 pub(crate) fn root() -> &'static Path {
@@ -18,7 +18,7 @@ pub(crate) fn root() -> &'static Path {
     let root = &options::get().root;
     ROOT.get_or_init(|| {
         if root.join("dev").exists() {
-            device::all().iter().for_each(|device| find_drivers(root, device));
+            device::all().iter().for_each(|device| take_over(root, device));
         } else if let Err(error) = make(root) {
             refuse(&format!("{}: {error}", root.display()));
         }
@@ -26,19 +26,24 @@ pub(crate) fn root() -> &'static Path {
     root
 }
 
-/// Takes over which interfaces the kernel's driver has.
-fn find_drivers(root: &Path, device: &Device) {
-    for number in 0..INTERFACES {
-        device.find_driver(number, driver_link(root, device, number).is_symlink());
-    }
+/// Takes over which configuration is set, and which interfaces the kernel's driver has.
+fn take_over(root: &Path, device: &Device) {
+    let own = directory(root, Some(device));
+    let value = fs::read_to_string(own.join("bConfigurationValue")).unwrap_or_default();
+    let value = value.trim().parse().ok();
+    let has_driver = |number| driver_link(root, device, value.unwrap_or(0), number).is_symlink();
+    device.lock_alone().take_over(value, &has_driver);
 }
 
 fn make(root: &Path) -> io::Result<()> {
     fs::create_dir_all(root.join("sys/bus/usb/devices"))?;
-    fs::create_dir_all(root.join("sys/bus/usb/drivers").join(&options::get().driver))?;
+    for device in device::all() {
+        fs::create_dir_all(root.join("sys/bus/usb/drivers").join(&device.options.driver))?;
+    }
     let hub = directory(root, None);
     fs::create_dir_all(&hub)?;
-    attributes(&hub, 1, &device::ROOT_HUB)?;
+    attributes(&hub, 1, "480", &standard::ROOT_HUB)?;
+    fs::write(hub.join("bConfigurationValue"), "1\n")?;
     link_device(root, "usb1", "usb1")?;
     // The sign that the tree is whole comes last.
     let nodes = root.join("dev.new/bus/usb/001");
@@ -60,12 +65,11 @@ fn directory(root: &Path, device: Option<&Device>) -> PathBuf {
 fn make_device(root: &Path, device: &Device) -> io::Result<()> {
     let own = directory(root, Some(device));
     let busid = device.busid();
-    for number in 0..INTERFACES {
-        fs::create_dir_all(own.join(format!("{busid}:1.{number}")))?;
-        link_driver(root, device, number, true)?;
-    }
-    attributes(&own, device.number(), &device::descriptors())?;
-    let [manufacturer, product, serial] = device::STRINGS;
+    fs::create_dir_all(&own)?;
+    attributes(&own, device.number(), &device.options.speed, &device.host.sysfs())?;
+    let locked = device.lock_alone();
+    show_configuration(root, &locked)?;
+    let [manufacturer, product, serial] = standard::STRINGS;
     fs::write(own.join("manufacturer"), format!("{manufacturer}\n"))?;
     fs::write(own.join("product"), format!("{product}\n"))?;
     fs::write(own.join("serial"), format!("{serial}{}\n", device.number()))?;
@@ -81,11 +85,26 @@ pub(crate) fn is_read_only(device: &Device) -> bool {
     fs::metadata(node(device)).is_ok_and(|node| node.permissions().readonly())
 }
 
-fn attributes(own: &Path, number: usize, descriptors: &[u8]) -> io::Result<()> {
-    fs::write(own.join("busnum"), "1\n")?;
-    fs::write(own.join("devnum"), format!("{number}\n"))?;
-    fs::write(own.join("speed"), "480\n")?;
-    fs::write(own.join("bConfigurationValue"), "1\n")?;
+/// The attributes that never change.
+fn attributes(own: &Path, number: usize, speed: &str, descriptors: &[u8]) -> io::Result<()> {
+    let word = |at: usize| u16::from_le_bytes([descriptors[at], descriptors[at + 1]]);
+    let texts = [
+        ("busnum", "1".to_owned()),
+        ("devnum", number.to_string()),
+        ("speed", speed.to_owned()),
+        ("version", format!("{:2x}.{:02x}", descriptors[3], descriptors[2])),
+        ("idVendor", format!("{:04x}", word(8))),
+        ("idProduct", format!("{:04x}", word(10))),
+        ("bcdDevice", format!("{:04x}", word(12))),
+        ("bDeviceClass", format!("{:02x}", descriptors[4])),
+        ("bDeviceSubClass", format!("{:02x}", descriptors[5])),
+        ("bDeviceProtocol", format!("{:02x}", descriptors[6])),
+        ("bMaxPacketSize0", descriptors[7].to_string()),
+        ("bNumConfigurations", descriptors[17].to_string()),
+    ];
+    for (name, text) in texts {
+        fs::write(own.join(name), format!("{text}\n"))?;
+    }
     fs::write(own.join("descriptors"), descriptors)
 }
 
@@ -95,36 +114,83 @@ fn link_device(root: &Path, name: &str, target: &str) -> io::Result<()> {
     symlink(target, root.join("sys/bus/usb/devices").join(name))
 }
 
-fn driver_link(root: &Path, device: &Device, interface: usize) -> PathBuf {
-    directory(root, Some(device)).join(format!("{}:1.{interface}/driver", device.busid()))
+fn interface(root: &Path, device: &Device, configuration: u8, number: u8) -> PathBuf {
+    directory(root, Some(device)).join(format!("{}:{configuration}.{number}", device.busid()))
 }
 
-fn link_driver(root: &Path, device: &Device, interface: usize, bound: bool) -> io::Result<()> {
-    let link = driver_link(root, device, interface);
-    let driver = &options::get().driver;
-    match fs::remove_file(&link) {
+fn driver_link(root: &Path, device: &Device, configuration: u8, number: u8) -> PathBuf {
+    interface(root, device, configuration, number).join("driver")
+}
+
+fn link_driver(link: &Path, driver: &str) -> io::Result<()> {
+    match fs::remove_file(link) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    if !bound || driver.is_empty() {
+    if driver.is_empty() {
         return Ok(());
     }
     symlink(format!("../../../../../../bus/usb/drivers/{driver}"), link)
 }
 
 /// Shows whether the kernel's driver has an interface.
-pub(crate) fn set_driver(device: &Device, interface: usize, bound: bool) {
-    if let Err(error) = link_driver(root(), device, interface, bound) {
+pub(crate) fn set_driver(device: &Device, configuration: u8, number: u8, bound: bool) {
+    let link = driver_link(root(), device, configuration, number);
+    if let Err(error) = link_driver(&link, if bound { &device.options.driver } else { "" }) {
         refuse(&format!("the driver of {}: {error}", device.busid()));
     }
 }
 
-/// Shows a device's configuration; none is an empty attribute.
-pub(crate) fn set_configuration(device: &Device, value: u8) {
-    let text = if value == 0 { String::new() } else { format!("{value}\n") };
-    let attribute = directory(root(), Some(device)).join("bConfigurationValue");
-    if let Err(error) = fs::write(&attribute, text) {
-        refuse(&format!("{}: {error}", attribute.display()));
+/// Shows a device's configuration and its interfaces.
+pub(crate) fn set_configuration(locked: &Locked<'_>) {
+    if let Err(error) = show_configuration(root(), locked) {
+        refuse(&format!("the configuration of {}: {error}", locked.device.busid()));
+    }
+}
+
+/// Attributes of a device that is not configured are empty.
+fn show_configuration(root: &Path, locked: &Locked<'_>) -> io::Result<()> {
+    let device = locked.device;
+    let own = directory(root, Some(device));
+    for entry in fs::read_dir(&own)?.flatten() {
+        if entry.file_name().to_string_lossy().contains(':') {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    let value = locked.configuration().map_or(0, |configuration| configuration.value);
+    for (number, bound) in locked.drivers() {
+        fs::create_dir_all(interface(root, device, value, number))?;
+        let driver = if bound { &device.options.driver } else { "" };
+        link_driver(&driver_link(root, device, value, number), driver)?;
+    }
+    let texts = locked.configuration().map(|configuration| {
+        [
+            ("bConfigurationValue", format!("{}\n", configuration.value)),
+            ("bNumInterfaces", format!("{:2}\n", configuration.interfaces.len())),
+            ("bmAttributes", format!("{:2x}\n", configuration.raw[7])),
+            ("bMaxPower", format!("{}mA\n", 2 * u32::from(configuration.raw[8]))),
+        ]
+    });
+    let names = ["bConfigurationValue", "bNumInterfaces", "bmAttributes", "bMaxPower"];
+    let texts = texts.unwrap_or_else(|| names.map(|name| (name, String::new())));
+    for (name, text) in texts {
+        // No reader may see half of it.
+        let new = root.join(format!("{}.new", device.busid()));
+        fs::write(&new, text)?;
+        fs::rename(new, own.join(name))?;
+    }
+    Ok(())
+}
+
+/// The place in [`locks`] of whose lock a reader of this path takes, if it takes any.
+pub(crate) fn lock_of(path: &Path) -> Option<usize> {
+    let name = path.file_name()?.to_str()?;
+    if !locks::TAKEN_BY.contains(&name) {
+        return None;
+    }
+    match path.parent()?.file_name()?.to_str()? {
+        "usb1" => Some(0),
+        busid => busid.strip_prefix("1-")?.parse().ok(),
     }
 }
 

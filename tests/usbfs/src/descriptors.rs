@@ -1,0 +1,362 @@
+//! What the kernel makes of the descriptors that a device returns: `usb_get_configuration()` and
+//! what it calls, in `drivers/usb/core/config.c` of Linux 6.1, quirks of single devices left out.
+//!
+//! Written from that source for this program alone, so that a mistake in usbferry's own reading of
+//! descriptors can't hide behind the same one here.
+//!
+//! Contract: any bytes in, no panic; a device that the kernel gives up is an error.
+
+/// `struct usb_device_descriptor`.
+pub(crate) const DEVICE_LEN: usize = 18;
+
+const CONFIGURATION_LEN: usize = 9;
+const INTERFACE_LEN: usize = 9;
+const ENDPOINT_LEN: usize = 7;
+const SS_COMPANION_LEN: usize = 6;
+const SSP_COMPANION_LEN: usize = 8;
+
+/// `USB_DT_*`.
+const CONFIGURATION: u8 = 2;
+const INTERFACE: u8 = 4;
+const ENDPOINT: u8 = 5;
+const SS_COMPANION: u8 = 0x30;
+const SSP_COMPANION: u8 = 0x31;
+
+/// `USB_MAXCONFIG`, `USB_MAXINTERFACES`, `USB_MAXALTSETTING`, `USB_MAXENDPOINTS`.
+const CONFIGURATIONS_MAX: usize = 8;
+const INTERFACES_MAX: usize = 32;
+const SETTINGS_MAX: usize = 128;
+const ENDPOINTS_MAX: usize = 30;
+
+/// `bmAttributes` of an endpoint, its type.
+pub(crate) const CONTROL: u8 = 0;
+pub(crate) const ISOCHRONOUS: u8 = 1;
+pub(crate) const BULK: u8 = 2;
+pub(crate) const INTERRUPT: u8 = 3;
+
+/// `enum usb_device_speed`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Speed {
+    Low = 1,
+    Full = 2,
+    High = 3,
+    Super = 5,
+    SuperPlus = 6,
+}
+
+/// A device as the host sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Host {
+    /// The device descriptor, whose number of configurations is that of those below.
+    pub(crate) device: [u8; DEVICE_LEN],
+    pub(crate) configurations: Vec<Configuration>,
+}
+
+/// A configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Configuration {
+    /// `bConfigurationValue`.
+    pub(crate) value: u8,
+    /// As the device returned it.
+    pub(crate) raw: Vec<u8>,
+    /// Bytes of it that the kernel looks at: its own `wTotalLength`.
+    pub(crate) kept: usize,
+    /// In the order in which their first setting comes.
+    pub(crate) interfaces: Vec<Interface>,
+}
+
+/// An interface with its settings, in the order in which they come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Interface {
+    pub(crate) number: u8,
+    pub(crate) settings: Vec<Setting>,
+}
+
+/// An alternate setting.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Setting {
+    /// `bAlternateSetting`.
+    pub(crate) number: u8,
+    /// Class, subclass and protocol.
+    pub(crate) class: [u8; 3],
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// An endpoint, repaired.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) address: u8,
+    /// [`CONTROL`] and so on.
+    pub(crate) kind: u8,
+    /// `wMaxPacketSize`, the transactions of a microframe included.
+    pub(crate) max_packet: u16,
+    /// The most that an isochronous packet has.
+    pub(crate) packet_max: u32,
+}
+
+/// A descriptor's length and type.
+fn head(bytes: &[u8]) -> (usize, u8) {
+    (bytes[0].into(), bytes[1])
+}
+
+fn word(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// Reads a device whose configurations answer these bytes (`usb_get_configuration`). One that is
+/// not there stalls.
+pub(crate) fn read(
+    device: [u8; DEVICE_LEN],
+    answers: &[Vec<u8>],
+    speed: Speed,
+) -> Result<Host, String> {
+    let mut host = Host { device, configurations: Vec::new() };
+    let said = usize::from(device[17]).min(CONFIGURATIONS_MAX);
+    if said == 0 {
+        return Err("no configurations".to_owned());
+    }
+    for answer in answers.iter().take(said) {
+        host.configurations.push(Configuration::read(answer, speed)?);
+    }
+    host.device[17] = u8::try_from(host.configurations.len()).unwrap_or(u8::MAX);
+    Ok(host)
+}
+
+impl Host {
+    /// `descriptors` in sysfs (`read_descriptors`).
+    pub(crate) fn sysfs(&self) -> Vec<u8> {
+        let kept = self.configurations.iter().flat_map(|one| &one.raw[..one.kept]);
+        self.device.iter().chain(kept).copied().collect()
+    }
+
+    /// Reads a device node from `position` on (`usbdev_read`), and returns how far: each
+    /// configuration has the length that it claims, and what the kernel has not of that is left
+    /// as it is in `room`. Words of the device descriptor are in the host's order.
+    pub(crate) fn read_node(&self, position: usize, room: &mut [u8]) -> usize {
+        let mut device = self.device;
+        for at in [2, 8, 10, 12] {
+            let native = word(&device, at).to_ne_bytes();
+            device[at..at + 2].copy_from_slice(&native);
+        }
+        let parts = std::iter::once((DEVICE_LEN, device.as_slice())).chain(
+            self.configurations.iter().map(|one| (word(&one.raw, 2).into(), &one.raw[..one.kept])),
+        );
+        let (mut start, mut done) = (0, 0);
+        for (len, bytes) in parts {
+            let from = (position + done).saturating_sub(start);
+            if from < len && done < room.len() {
+                let len = (len - from).min(room.len() - done);
+                let there = bytes.get(from..).unwrap_or_default();
+                let there = &there[..there.len().min(len)];
+                room[done..done + there.len()].copy_from_slice(there);
+                done += len;
+            }
+            start += len;
+        }
+        done
+    }
+}
+
+impl Configuration {
+    fn read(answer: &[u8], speed: Speed) -> Result<Self, String> {
+        // First its head is asked for, then as much as that says; what does not come is zero.
+        if answer.len() < 4 {
+            return Err(format!("a configuration descriptor of {} bytes", answer.len()));
+        }
+        let len = usize::from(word(answer, 2)).max(CONFIGURATION_LEN).min(answer.len());
+        let mut raw = answer[..len].to_vec();
+        raw.resize(len.max(CONFIGURATION_LEN), 0);
+        let (own_len, kind) = head(&raw);
+        if kind != CONFIGURATION || own_len < CONFIGURATION_LEN || own_len > len {
+            return Err(format!("a configuration of type {kind:#x}, length {own_len}"));
+        }
+        let kept = own_len + whole_descriptors(&raw[own_len..len]);
+        let mut configuration = Self { value: raw[5], raw, kept, interfaces: Vec::new() };
+        configuration.parse(own_len, speed);
+        Ok(configuration)
+    }
+
+    fn parse(&mut self, start: usize, speed: Speed) {
+        let bytes = std::mem::take(&mut self.raw);
+        let mut rest = &bytes[start..self.kept];
+        let mut room = count_settings(rest);
+        rest = skip_to(rest, &[INTERFACE]);
+        while !rest.is_empty() {
+            let (own, behind) = rest.split_at(head(rest).0);
+            let end = behind.len() - skip_to(behind, &[INTERFACE]).len();
+            let (inside, next) = behind.split_at(end);
+            self.parse_interface(own, inside, &mut room, speed);
+            rest = next;
+        }
+        // An interface whose settings are all skipped is there all the same in the kernel, with none.
+        // That can't be: the first one that is counted is never a duplicate.
+        self.raw = bytes;
+    }
+
+    /// `usb_parse_interface`: its descriptor, and what there is up to the next one.
+    fn parse_interface(
+        &mut self,
+        own: &[u8],
+        inside: &[u8],
+        room: &mut [(u8, usize)],
+        speed: Speed,
+    ) {
+        if own.len() < INTERFACE_LEN {
+            return;
+        }
+        let (number, alternate) = (own[2], own[3]);
+        let Some(index) = room.iter().position(|&(of, _)| of == number) else { return };
+        let interface = match self.interfaces.iter().position(|one| one.number == number) {
+            Some(index) => index,
+            None => {
+                self.interfaces.push(Interface { number, settings: Vec::new() });
+                self.interfaces.len() - 1
+            }
+        };
+        let settings = &self.interfaces[interface].settings;
+        if settings.len() >= room[index].1 || settings.iter().any(|one| one.number == alternate) {
+            return;
+        }
+        let setting =
+            Setting { number: alternate, class: [own[5], own[6], own[7]], endpoints: Vec::new() };
+        self.interfaces[interface].settings.push(setting);
+        let endpoints_max = usize::from(own[4]).min(ENDPOINTS_MAX);
+        let mut rest = skip_to(inside, &[ENDPOINT]);
+        while !rest.is_empty() {
+            let (own, behind) = rest.split_at(head(rest).0);
+            if let Some(endpoint) = Endpoint::read(own, behind, speed) {
+                self.add_endpoint((interface, alternate), endpoint, endpoints_max);
+            }
+            rest = skip_to(behind, &[ENDPOINT]);
+        }
+    }
+
+    fn add_endpoint(&mut self, (interface, alternate): (usize, u8), new: Endpoint, max: usize) {
+        let of = self.interfaces[interface].number;
+        let is_elsewhere = |one: &Interface, setting: &Setting| {
+            (one.number != of || setting.number == alternate)
+                && setting.endpoints.iter().any(|other| other.is_duplicate(new))
+        };
+        let is_duplicate = self
+            .interfaces
+            .iter()
+            .any(|one| one.settings.iter().any(|setting| is_elsewhere(one, setting)));
+        let setting = self.interfaces[interface].settings.last_mut();
+        if let Some(setting) = setting.filter(|setting| setting.endpoints.len() < max)
+            && !is_duplicate
+        {
+            setting.endpoints.push(new);
+        }
+    }
+}
+
+/// Bytes of the descriptors that can be told apart; with the first that can't the rest is left.
+fn whole_descriptors(bytes: &[u8]) -> usize {
+    let mut len = 0;
+    while let [own, _, ..] = bytes[len..] {
+        if own < 2 || usize::from(own) > bytes.len() - len {
+            break;
+        }
+        len += usize::from(own);
+    }
+    len
+}
+
+/// Interface numbers in the order in which they come, and how many settings each may have.
+fn count_settings(mut bytes: &[u8]) -> Vec<(u8, usize)> {
+    let mut counts: Vec<(u8, usize)> = Vec::new();
+    while !bytes.is_empty() {
+        let (len, kind) = head(bytes);
+        if kind == INTERFACE && len >= INTERFACE_LEN {
+            if let Some((_, count)) = counts.iter_mut().find(|(number, _)| *number == bytes[2]) {
+                *count = (*count + 1).min(SETTINGS_MAX);
+            } else if counts.len() < INTERFACES_MAX {
+                counts.push((bytes[2], 1));
+            }
+        }
+        bytes = &bytes[len..];
+    }
+    counts
+}
+
+/// From the next descriptor of one of these types on (`find_next_descriptor`).
+fn skip_to<'a>(mut bytes: &'a [u8], kinds: &[u8]) -> &'a [u8] {
+    while !bytes.is_empty() && !kinds.contains(&head(bytes).1) {
+        bytes = &bytes[head(bytes).0..];
+    }
+    bytes
+}
+
+impl Endpoint {
+    /// `usb_parse_endpoint`: its descriptor, and what follows it.
+    fn read(own: &[u8], behind: &[u8], speed: Speed) -> Option<Self> {
+        let number = own.get(2)? & 0x7f;
+        if own.len() < ENDPOINT_LEN || number == 0 || number >= 16 {
+            return None;
+        }
+        let mut kind = own[3] & 3;
+        let mut max_packet = word(own, 4);
+        if speed == Speed::Low && kind == BULK {
+            kind = INTERRUPT;
+            if max_packet & 0x7ff > 8 {
+                max_packet = 8;
+            }
+        }
+        max_packet = repair(max_packet, kind, speed);
+        let packet_max = u32::from(max_packet & 0x7ff) * packets(max_packet, kind, speed, behind);
+        let packet_max = ssp_interval(kind, speed, behind).unwrap_or(packet_max);
+        Some(Self { address: own[2] & 0x8f, kind, max_packet, packet_max })
+    }
+
+    /// `endpoint_is_duplicate`.
+    const fn is_duplicate(self, other: Self) -> bool {
+        let has_control = self.kind == CONTROL || other.kind == CONTROL;
+        self.address == other.address || has_control && (self.address ^ other.address) & 0x0f == 0
+    }
+}
+
+/// Cuts a `wMaxPacketSize` to what its type may have.
+fn repair(max_packet: u16, kind: u8, speed: Speed) -> u16 {
+    let periodic = kind == ISOCHRONOUS || kind == INTERRUPT;
+    let transactions = if speed == Speed::High && periodic { max_packet & 0x1800 } else { 0 };
+    let max = match (speed, kind) {
+        (Speed::Low, CONTROL | INTERRUPT) => 8,
+        (Speed::Low, _) => 0,
+        (Speed::Full, ISOCHRONOUS) => 1023,
+        (Speed::Full, _) | (Speed::High, CONTROL) => 64,
+        (Speed::Super | Speed::SuperPlus, CONTROL) => 512,
+        _ => 1024,
+    };
+    if max_packet & !transactions > max { transactions | max } else { max_packet }
+}
+
+/// How many packets of the largest size make up an isochronous one (`usb_submit_urb`).
+fn packets(max_packet: u16, kind: u8, speed: Speed, behind: &[u8]) -> u32 {
+    if kind != ISOCHRONOUS {
+        return 1;
+    }
+    match (speed, behind.first_chunk::<SS_COMPANION_LEN>()) {
+        (Speed::High, _) => u32::from(max_packet >> 11 & 3) + 1,
+        (Speed::Super | Speed::SuperPlus, Some([_, SS_COMPANION, burst, attributes, ..])) => {
+            let is_ssp = attributes & 0x80 != 0;
+            let mult = if !is_ssp && attributes & 3 == 3 { 3 } else { (attributes & 3) + 1 };
+            (u32::from(*burst.min(&15)) + 1) * u32::from(mult)
+        }
+        _ => 1,
+    }
+}
+
+/// `dwBytesPerInterval`, where a companion says so (`usb_parse_ssp_isoc_endpoint_companion`).
+fn ssp_interval(kind: u8, speed: Speed, behind: &[u8]) -> Option<u32> {
+    let [len, SS_COMPANION, _, attributes, ..] = *behind.first_chunk::<SS_COMPANION_LEN>()? else {
+        return None;
+    };
+    if kind != ISOCHRONOUS || speed != Speed::SuperPlus || attributes & 0x80 == 0 {
+        return None;
+    }
+    match behind.get(len.into()..)?.first_chunk::<SSP_COMPANION_LEN>() {
+        Some([_, SSP_COMPANION, _, _, low @ ..]) => Some(u32::from_le_bytes(*low)),
+        // The kernel keeps zeroes, and takes no packet with data.
+        _ => Some(0),
+    }
+}
