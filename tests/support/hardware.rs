@@ -4,9 +4,9 @@
 //! [`Server`] is the whole program as a process of its own, on hardware whose
 //! options stand in `tests/usbfs/src/options.rs`; what it logs is kept and, if a test fails, shown.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,6 +29,16 @@ fn library() -> &'static Path {
     })
 }
 
+/// A directory for hardware.
+pub(crate) fn new_root() -> PathBuf {
+    static ROOTS: AtomicU32 = AtomicU32::new(0);
+    let number = ROOTS.fetch_add(1, Ordering::Relaxed);
+    let name = format!("usbfs-{}-{number}", std::process::id());
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(root.join("run")).expect("a directory for the tree");
+    root
+}
+
 /// A server on simulated hardware. Ended and cleaned up behind each test.
 ///
 /// `USBFERRY_RUNNER` is a command that the server is started with: `tests/memory-check` has a
@@ -48,12 +58,7 @@ impl Server {
 
     /// The same with more arguments.
     pub(crate) fn start_with(options: &str, arguments: &[&str]) -> Self {
-        static SERVERS: AtomicU32 = AtomicU32::new(0);
-        let number = SERVERS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("usbfs-{}-{number}", std::process::id());
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(root.join("run")).expect("a directory for the tree");
-        Self::start_in(root, options, arguments)
+        Self::start_in(new_root(), options, arguments)
     }
 
     /// The same on hardware that is there already.
@@ -105,6 +110,25 @@ impl Server {
     pub(crate) fn log(&self) -> Vec<String> {
         let log = fs::read_to_string(self.root.join("log")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
+    }
+
+    /// The SETUP packets, in hexadecimal, of control requests that reached the first device,
+    /// whoever sent them.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        let requests = fs::read_to_string(self.root.join("requests")).unwrap_or_default();
+        requests.lines().filter_map(|line| line.strip_prefix("1-1 ")).map(str::to_owned).collect()
+    }
+
+    /// Has somebody else hold the lock of device 1-`number`, or of the root hub if that is 0, or let
+    /// go of it.
+    pub(crate) fn hold(&self, number: u8, held: bool) {
+        hold(&self.root, number, held);
+    }
+
+    /// A text of the device in sysfs, without the end of its line.
+    pub(crate) fn attribute(&self, name: &str) -> String {
+        let attribute = self.root.join("sys/bus/usb/devices/1-1").join(name);
+        fs::read_to_string(attribute).expect("it is there").trim_end().to_owned()
     }
 
     /// How often usbfs did something, of all its devices.
@@ -165,6 +189,14 @@ impl Drop for Server {
             assert!(status.success(), "the server ended with {status}");
         }
     }
+}
+
+/// The same as [`Server::hold`] for hardware that no server has seen yet.
+pub(crate) fn hold(root: &Path, number: u8, held: bool) {
+    let locks =
+        OpenOptions::new().write(true).create(true).truncate(false).open(root.join("locks"));
+    let locks = locks.expect("it can be made");
+    locks.write_all_at(&[held.into()], number.into()).expect("there is room");
 }
 
 /// Waits for something, and fails with an explanation if it does not come about.
