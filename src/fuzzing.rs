@@ -2,6 +2,7 @@
 //! it.
 //!
 //! - [`handshake()`]: the start of a connection;
+//! - [`descriptors`]: what a device says of itself (`usb::descriptor`);
 //! - [`pdu`]: what comes behind it, whatever it is (`session::model::stream`);
 //! - [`operations`]: a client, a device and a worker that do what the bytes say
 //!   (`session::model`).
@@ -25,10 +26,16 @@
 //!
 //! Without either, `cargo test fuzzing` runs the corpus, and variations of it that never change.
 
+use std::collections::HashSet;
+
 use crate::handshake::{Handshake, Wish};
 use crate::session::model;
+use crate::usb::descriptor::{
+    self, CONFIGURATIONS_MAX, Descriptors, ENDPOINTS_MAX, Host, INTERFACES_MAX, SETTINGS_MAX,
+};
+use crate::usb::{Configuration, Interface};
 use crate::wire::Error;
-use crate::wire::types::BusId;
+use crate::wire::types::{BusId, EndpointAddress, Speed, TransferType};
 
 /// Four bytes that say how a request is cut into reads, then the request.
 pub fn handshake(data: &[u8]) {
@@ -77,6 +84,63 @@ fn read_request(request: &[u8]) -> Result<Option<Wish>, Error> {
         [0x80, 3] => Ok(body.first_chunk().map(|busid| Wish::Import(BusId::from_wire(busid)))),
         code => Err(Error::Operation(u16::from_be_bytes(code))),
     }
+}
+
+/// A byte that says what the host knows beside them, then a device's descriptors as sysfs has them.
+pub fn descriptors(data: &[u8]) {
+    let Some((&host, bytes)) = data.split_first() else { return };
+    let speed = [Speed::Low, Speed::Full, Speed::High, Speed::Super][usize::from(host & 3)];
+    let host = Host { speed, honors_interface_count: host & 4 != 0 };
+    let Some(found) = Descriptors::split(bytes) else { return };
+    assert!(found.configurations.len() <= CONFIGURATIONS_MAX);
+    let whole = found.configurations.concat();
+    assert!(
+        whole.is_empty() || bytes[descriptor::DEVICE_LEN..].ends_with(&whole[..]) || {
+            // More of them than count.
+            bytes[descriptor::DEVICE_LEN..].windows(whole.len()).any(|window| window == whole)
+        }
+    );
+    for bytes in &found.configurations {
+        if let Some(configuration) = descriptor::parse_configuration(bytes, host) {
+            check_configuration(&configuration);
+        }
+    }
+}
+
+/// What is true of a configuration whatever its bytes were.
+fn check_configuration(configuration: &Configuration) {
+    assert!(configuration.interfaces.len() <= INTERFACES_MAX);
+    assert!(configuration.interfaces.is_sorted_by(|one, other| one.number < other.number));
+    let mut elsewhere = HashSet::new();
+    for interface in &configuration.interfaces {
+        assert!((1..=SETTINGS_MAX).contains(&interface.alternates.len()));
+        assert!(interface.alternate().is_some(), "the setting in force is one");
+        let own = check_settings(interface);
+        for address in &own {
+            assert!(!elsewhere.contains(address), "{address} is another interface's");
+        }
+        elsewhere.extend(own);
+    }
+}
+
+/// The endpoints of an interface in any setting.
+fn check_settings(interface: &Interface) -> HashSet<EndpointAddress> {
+    let (mut settings, mut all) = (HashSet::new(), HashSet::new());
+    for alternate in &interface.alternates {
+        assert!(settings.insert(alternate.setting), "one setting twice");
+        assert!(alternate.endpoints.len() <= ENDPOINTS_MAX);
+        let mut own = HashSet::new();
+        for endpoint in &alternate.endpoints {
+            let address = endpoint.address;
+            assert!((1..=15).contains(&address.number()));
+            assert!(own.insert(address), "{address} twice in a setting");
+            if endpoint.transfer_type == TransferType::Control {
+                own.insert(EndpointAddress::from_byte(address.as_byte() ^ 0x80));
+            }
+        }
+        all.extend(own);
+    }
+    all
 }
 
 /// PDUs, or what is none, to a session ([`model::stream`]).
@@ -162,6 +226,11 @@ mod tests {
     #[test]
     fn the_handshakes_corpus_and_variations_hold() {
         replay("handshake", handshake, 20_000);
+    }
+
+    #[test]
+    fn the_descriptors_corpus_and_variations_hold() {
+        replay("descriptors", descriptors, 20_000);
     }
 
     #[test]

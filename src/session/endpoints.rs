@@ -161,8 +161,9 @@ pub(crate) fn endpoints_of(configuration: Option<&Configuration>, number: u8) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::usb::descriptor::{Host, parse_configuration};
     use crate::wire::pdu::CmdSubmit;
-    use crate::wire::types::{DevId, SeqNum};
+    use crate::wire::types::{DevId, SeqNum, Speed};
 
     const BULK_IN: EndpointAddress = EndpointAddress::new(1, Direction::In);
 
@@ -216,10 +217,11 @@ mod tests {
 
     #[test]
     fn the_default_endpoint_is_always_there_and_others_follow_the_setting() {
-        let mut configuration = crate::usb::descriptor::parse_configuration(&[
+        let bytes = [
             9, 2, 34, 0, 1, 1, 0, 0x80, 50, 9, 4, 0, 0, 0, 255, 0, 0, 0, 9, 4, 0, 1, 1, 255, 0, 0,
             0, 7, 5, 0x81, 2, 0, 2, 0,
-        ]);
+        ];
+        let mut configuration = parse_configuration(&bytes, Host::at(Speed::High)).unwrap();
         let mut endpoints = Endpoints::new(Some(&configuration));
         let default = EndpointAddress::new(0, Direction::Out);
         assert_eq!(endpoints.get(default).transfer_type, Some(TransferType::Control));

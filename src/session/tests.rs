@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use super::model::{DEVID, submit_of};
 use super::*;
-use crate::usb::descriptor::parse_configuration;
+use crate::usb::descriptor::{Host, parse_configuration};
 use crate::usb::{Completion, Reaped, Refused, RefusedReason, Submission};
 use crate::wire::iso::Packets;
 use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, Reply, RetSubmit, RetUnlink};
-use crate::wire::types::{Direction, EndpointAddress, flags};
+use crate::wire::types::{Direction, EndpointAddress, Speed, flags};
 use usbferry_sys::arena::Block;
 
 /// Interface 0 with bulk 0x81, 0x01 and 0x82; in setting 1 also isochronous 0x83.
 const DESCRIPTOR: &[u8] = &[
-    9, 2, 0, 0, 1, 1, 0, 0x80, 50, // configuration 1
+    9, 2, 62, 0, 1, 1, 0, 0x80, 50, // configuration 1
     9, 4, 0, 0, 3, 255, 0, 0, 0, // interface 0, setting 0
     7, 5, 0x81, 2, 0, 2, 0, 7, 5, 0x01, 2, 0, 2, 0, 7, 5, 0x82, 2, 0, 2, 0, //
     9, 4, 0, 1, 2, 255, 0, 0, 0, // setting 1
@@ -144,7 +144,7 @@ impl Rig {
                 .map(|index| TestTransfer { index, ..Default::default() })
                 .collect(),
             memory,
-            configuration: Some(parse_configuration(DESCRIPTOR)),
+            configuration: Some(configuration()),
         };
         let limits = DeviceLimits { urb_len: 1 << 19, ..DeviceLimits::default() };
         let session = Session::new(DEVID, limits, opened);
@@ -287,8 +287,12 @@ fn set_interface(seqnum: u32, alternate: u8) -> Command {
     control(seqnum, Direction::Out, [1, 11, alternate, 0, 0, 0, 0, 0])
 }
 
+fn configuration() -> Configuration {
+    parse_configuration(DESCRIPTOR, Host::at(Speed::High)).expect("it is one")
+}
+
 fn in_setting(alternate: u8) -> Performed {
-    let mut configuration = parse_configuration(DESCRIPTOR);
+    let mut configuration = configuration();
     configuration.interfaces[0].current = alternate;
     Performed::Reconfigured { configuration: Some(configuration), status: Status::OK }
 }
@@ -745,7 +749,7 @@ fn isochronous_padding_is_left_out_by_runs() {
 #[test]
 fn isochronous_data_is_joined_once_however_often_it_is_submitted() {
     let mut rig = Rig::new();
-    let mut configuration = parse_configuration(DESCRIPTOR);
+    let mut configuration = configuration();
     configuration.interfaces[0].current = 1;
     configuration.interfaces[0].alternates[1].endpoints[1].address = EndpointAddress::from_byte(3);
     rig.port().perform =

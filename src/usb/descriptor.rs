@@ -1,108 +1,359 @@
-//! Reads raw configuration descriptors (USB 2.0, section 9.6) into [`Configuration`]s.
+//! Reads a device's raw descriptors (USB 2.0, section 9.6) as Linux does, whatever they look like.
 //!
-//! Only simulated devices need it: libusb parses those of real ones. Contract: nothing in here
-//! panics on any input; whatever is malformed is left out.
+//! What a server exports is what its host has made of the device, and `drivers/usb/core/config.c`
+//! accepts with a notice much that a strict reader refuses. So this is its reading: of 6.1, whose
+//! rules stand beside each constant. `docs/descriptors.md` has them as a table. Simulated devices
+//! are read by the same rules, and so are systems whose own reading nobody can ask for.
+//!
+//! Contract: pure functions. Nothing in here panics, or takes long, on any bytes.
 
 use super::{Alternate, Configuration, Endpoint, Interface};
-use crate::wire::types::{EndpointAddress, TransferType};
+use crate::wire::types::{Direction, EndpointAddress, Speed, TransferType};
 
-/// bDescriptorType of a configuration.
-const CONFIGURATION: u8 = 2;
-/// bDescriptorType of an interface.
+/// bDescriptorType of a configuration, an interface, an endpoint.
+pub const CONFIGURATION: u8 = 2;
 const INTERFACE: u8 = 4;
-/// bDescriptorType of an endpoint.
 const ENDPOINT: u8 = 5;
 
-/// Parses a whole configuration descriptor, all its interfaces in alternate setting 0.
+/// Bytes of a device descriptor.
+pub const DEVICE_LEN: usize = 18;
+/// Bytes of a configuration descriptor at least; more of them count as part of it.
+const CONFIGURATION_LEN: usize = 9;
+/// Bytes of an interface descriptor at least.
+const INTERFACE_LEN: usize = 9;
+/// Bytes of an endpoint descriptor at least.
+const ENDPOINT_LEN: usize = 7;
+
+/// Configurations of a device at most (`USB_MAXCONFIG`).
+pub const CONFIGURATIONS_MAX: usize = 8;
+/// Interfaces of a configuration at most: the first that it names (`USB_MAXINTERFACES`).
+pub const INTERFACES_MAX: usize = 32;
+/// Settings of an interface at most (`USB_MAXALTSETTING`).
+pub const SETTINGS_MAX: usize = 128;
+/// Endpoints of a setting at most (`USB_MAXENDPOINTS`).
+pub const ENDPOINTS_MAX: usize = 30;
+
+/// The bits of wMaxPacketSize that say how often a microframe has a packet (`USB_EP_MAXP_MULT_MASK`).
+const PACKETS_PER_MICROFRAME: u16 = 0x1800;
+
+/// What the host knows of a device beside its descriptors, and what its reading depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Host {
+    /// The speed of the device.
+    pub speed: Speed,
+    /// Interface descriptors beyond bNumInterfaces do not count
+    /// (`USB_QUIRK_HONOR_BNUMINTERFACES`).
+    pub honors_interface_count: bool,
+}
+
+impl Host {
+    /// A host without quirks for the device.
+    #[must_use]
+    pub const fn at(speed: Speed) -> Self {
+        Self { speed, honors_interface_count: false }
+    }
+}
+
+/// A device descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the field names are those of USB 2.0, table 9-8")]
+pub struct Device {
+    pub bcd_usb: u16,
+    pub class: u8,
+    pub sub_class: u8,
+    pub protocol: u8,
+    pub max_packet_size_0: u8,
+    pub id_vendor: u16,
+    pub id_product: u16,
+    pub bcd_device: u16,
+    pub num_configurations: u8,
+}
+
+impl Device {
+    /// Reads one.
+    #[must_use]
+    pub const fn parse(bytes: &[u8; DEVICE_LEN]) -> Self {
+        Self {
+            bcd_usb: u16::from_le_bytes([bytes[2], bytes[3]]),
+            class: bytes[4],
+            sub_class: bytes[5],
+            protocol: bytes[6],
+            max_packet_size_0: bytes[7],
+            id_vendor: u16::from_le_bytes([bytes[8], bytes[9]]),
+            id_product: u16::from_le_bytes([bytes[10], bytes[11]]),
+            bcd_device: u16::from_le_bytes([bytes[12], bytes[13]]),
+            num_configurations: bytes[17],
+        }
+    }
+
+    /// The speed of a device whose host has no word for it that is known here. A device of high
+    /// speed has a default endpoint of 64 bytes, one of super speed one of 2 to the 9th (USB 3.2,
+    /// table 9-11), and no device that follows a standard before 2.0 has either. Full rather than
+    /// low, which forbids bulk endpoints.
+    #[must_use]
+    pub const fn speed(&self) -> Speed {
+        match (self.bcd_usb, self.max_packet_size_0) {
+            (0x0300.., 9) => Speed::Super,
+            (0x0200.., 64) => Speed::High,
+            _ => Speed::Full,
+        }
+    }
+}
+
+/// All descriptors of a device that its host has read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Descriptors {
+    /// The device descriptor.
+    pub device: Device,
+    /// The configurations by index, each with all that belongs to it. A host cuts them where they
+    /// end, whatever wTotalLength says.
+    pub configurations: Vec<Vec<u8>>,
+}
+
+impl Descriptors {
+    /// Takes apart what sysfs has as `descriptors` (`read_descriptors` of
+    /// `drivers/usb/core/sysfs.c`): the device descriptor, and behind it the configurations, each cut
+    /// to the descriptors that are whole. `None` without a device descriptor.
+    #[must_use]
+    pub fn split(bytes: &[u8]) -> Option<Self> {
+        let (device, rest) = bytes.split_first_chunk()?;
+        let device = Device::parse(device);
+        let count = usize::from(device.num_configurations).min(CONFIGURATIONS_MAX);
+        Some(Self { device, configurations: split_configurations(rest, count) })
+    }
+
+    /// Whether a configuration has the number `value`.
+    #[must_use]
+    pub fn has_configuration(&self, value: u8) -> bool {
+        self.configurations.iter().any(|bytes| bytes.get(5) == Some(&value))
+    }
+
+    /// The configuration numbered `value`: the first, as for `usb_set_configuration`.
+    #[must_use]
+    pub fn configuration(&self, value: u8, host: Host) -> Option<Configuration> {
+        let mut configurations = self.configurations.iter();
+        let bytes = configurations.find(|bytes| bytes.get(5) == Some(&value))?;
+        parse_configuration(bytes, host)
+    }
+
+    /// Whether any setting of any configuration has an isochronous endpoint.
+    #[must_use]
+    pub fn has_isochronous(&self, host: Host) -> bool {
+        let configurations = self.configurations.iter();
+        let configurations = configurations.filter_map(|bytes| parse_configuration(bytes, host));
+        let mut interfaces = configurations.flat_map(|configuration| configuration.interfaces);
+        interfaces.any(|interface| {
+            let mut endpoints = interface.alternates.iter().flat_map(|a| &a.endpoints);
+            endpoints.any(|endpoint| endpoint.transfer_type == TransferType::Isochronous)
+        })
+    }
+}
+
+/// The descriptors that stand one behind the other, up to the first that is not whole.
+struct Chain<'a>(&'a [u8]);
+
+impl<'a> Iterator for Chain<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let len = usize::from(*self.0.first()?);
+        let (descriptor, rest) = self.0.split_at_checked(len).filter(|_| len >= 2)?;
+        self.0 = rest;
+        Some(descriptor)
+    }
+}
+
+/// Takes apart `count` configurations. What they say of their length is true for those that the
+/// host did not cut; where one was cut, the next begins earlier, with a configuration descriptor.
+fn split_configurations(bytes: &[u8], count: usize) -> Vec<Vec<u8>> {
+    let mut position = 0;
+    let mut starts = Vec::new();
+    for descriptor in Chain(bytes) {
+        if descriptor[1] == CONFIGURATION && descriptor.len() >= CONFIGURATION_LEN {
+            starts.push(position);
+        }
+        position += descriptor.len();
+    }
+    let mut configurations = Vec::new();
+    let mut starts = starts.as_slice();
+    while let Some((&start, later)) = starts.split_first()
+        && configurations.len() < count
+    {
+        let end = start + total_length(&bytes[start..]);
+        starts = match count - configurations.len() - 1 {
+            0 => &[],
+            missing => &later[next_start(later, end, missing)..],
+        };
+        let end = starts.first().map_or(bytes.len(), |&next| next);
+        configurations.push(bytes[start..end].to_vec());
+    }
+    configurations
+}
+
+/// Which of the configuration descriptors that come later begins the next configuration, while
+/// `missing` configurations are. There can be more of them: one inside a configuration is no error.
+fn next_start(later: &[usize], end: usize, missing: usize) -> usize {
+    let told = later.iter().position(|&start| start == end);
+    told.filter(|told| later.len() > missing && later.len() - told >= missing).unwrap_or(0)
+}
+
+/// wTotalLength, as far as it can be: the host reads no fewer bytes than the descriptor itself has.
+fn total_length(bytes: &[u8]) -> usize {
+    let told = bytes.get(2..4).map_or(0, |told| u16::from_le_bytes([told[0], told[1]]));
+    usize::from(told).max(CONFIGURATION_LEN)
+}
+
+/// Reads a configuration with all that belongs to it, its interfaces in the setting that they have
+/// after SET_CONFIGURATION. `None` for what makes a host refuse the whole device.
 #[must_use]
-pub fn parse_configuration(bytes: &[u8]) -> Configuration {
-    let mut configuration = Configuration::default();
-    // The interface that endpoints belong to: the one whose descriptor came last.
+pub fn parse_configuration(bytes: &[u8], host: Host) -> Option<Configuration> {
+    let bytes = &bytes[..bytes.len().min(total_length(bytes))];
+    let header = Chain(bytes).next().filter(|header| header.len() >= CONFIGURATION_LEN)?;
+    let &[_, CONFIGURATION, _, _, count, value, ..] = header else { return None };
+    let body = &bytes[header.len()..];
+    let mut interfaces = count_settings(body, count, host);
     let mut current = None;
-    let mut rest = bytes;
-    while let Some((descriptor, tail)) = split_descriptor(rest) {
-        rest = tail;
-        match *descriptor {
-            [_, CONFIGURATION, _, _, _, value, ..] => configuration.value = value,
-            [_, INTERFACE, number, setting, _, class, sub_class, protocol, ..] => {
-                let index = index_of(&mut configuration.interfaces, number);
-                let endpoints = Vec::new();
-                let alternate = Alternate { setting, class, sub_class, protocol, endpoints };
-                configuration.interfaces[index].alternates.push(alternate);
-                current = Some(index);
-            }
-            [_, ENDPOINT, address, attributes, size_low, size_high, ..] => {
-                let interface = current.map(|index: usize| &mut configuration.interfaces[index]);
-                if let Some(alternate) = interface.and_then(|i| i.alternates.last_mut()) {
-                    alternate.endpoints.push(Endpoint {
-                        address: EndpointAddress::from_byte(address),
-                        transfer_type: TransferType::from_attributes(attributes),
-                        max_packet_size: u16::from_le_bytes([size_low, size_high]),
-                    });
+    for descriptor in Chain(body) {
+        match descriptor[1] {
+            INTERFACE => current = begin_setting(&mut interfaces, descriptor),
+            ENDPOINT => {
+                if let Some(current) = &mut current {
+                    add_endpoint(&mut interfaces, current, descriptor, host.speed);
                 }
             }
             _ => {}
         }
     }
-    configuration.interfaces.sort_by_key(|interface| interface.number);
-    configuration
+    let mut interfaces: Vec<Interface> = interfaces.into_iter().map(Parsed::finish).collect();
+    interfaces.sort_by_key(|interface| interface.number);
+    Some(Configuration { value, interfaces })
 }
 
-/// Where interface `number` is, which is added if it is new.
-fn index_of(interfaces: &mut Vec<Interface>, number: u8) -> usize {
-    interfaces.iter().position(|interface| interface.number == number).unwrap_or_else(|| {
-        interfaces.push(Interface { number, current: 0, alternates: Vec::new(), refused: None });
-        interfaces.len() - 1
-    })
+/// An interface while it is read.
+struct Parsed {
+    number: u8,
+    /// Its settings that count at most.
+    settings: usize,
+    alternates: Vec<Alternate>,
+    /// Endpoints of any setting, a bit each.
+    endpoints: u32,
 }
 
-/// The first descriptor and what follows it; `None` at the end or where the length is wrong.
-fn split_descriptor(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let len = usize::from(*bytes.first()?);
-    (len >= 2).then(|| bytes.split_at_checked(len))?
+/// The setting that endpoints belong to: the one whose descriptor came last.
+struct Current {
+    /// Its interface's index.
+    interface: usize,
+    /// bNumEndpoints, as far as it counts.
+    room: usize,
+    /// Its endpoints, a bit each.
+    endpoints: u32,
+}
+
+impl Parsed {
+    fn finish(self) -> Interface {
+        let Self { number, alternates, .. } = self;
+        let interface = Interface { number, current: 0, alternates, refused: None };
+        Interface { current: interface.first_setting(), ..interface }
+    }
+}
+
+/// Which interfaces there are, and how many settings of each, without these.
+fn count_settings(body: &[u8], count: u8, host: Host) -> Vec<Parsed> {
+    let mut interfaces: Vec<Parsed> = Vec::new();
+    for descriptor in Chain(body) {
+        let &[_, INTERFACE, number, ..] = descriptor else { continue };
+        let is_surplus = host.honors_interface_count && interfaces.len() >= count.into();
+        if descriptor.len() < INTERFACE_LEN || is_surplus {
+            continue;
+        }
+        let known = interfaces.iter().position(|interface| interface.number == number);
+        if let Some(interface) = known.map(|index| &mut interfaces[index]) {
+            interface.settings = (interface.settings + 1).min(SETTINGS_MAX);
+        } else if interfaces.len() < INTERFACES_MAX {
+            let alternates = Vec::new();
+            interfaces.push(Parsed { number, settings: 1, alternates, endpoints: 0 });
+        }
+    }
+    interfaces
+}
+
+/// Takes up an interface descriptor; `None` where it does not count, and with it the endpoints that
+/// follow.
+fn begin_setting(interfaces: &mut [Parsed], descriptor: &[u8]) -> Option<Current> {
+    let &[_, _, number, setting, count, class, sub_class, protocol, _, ..] = descriptor else {
+        return None;
+    };
+    let index = interfaces.iter().position(|interface| interface.number == number)?;
+    let alternates = &mut interfaces[index].alternates;
+    let is_known = alternates.iter().any(|alternate| alternate.setting == setting);
+    if is_known || alternates.len() >= interfaces[index].settings {
+        return None;
+    }
+    let endpoints = Vec::new();
+    let alternate = Alternate { setting, class, sub_class, protocol, endpoints };
+    interfaces[index].alternates.push(alternate);
+    let room = usize::from(count).min(ENDPOINTS_MAX);
+    Some(Current { interface: index, room, endpoints: 0 })
+}
+
+/// Takes up an endpoint descriptor, if it counts.
+fn add_endpoint(interfaces: &mut [Parsed], current: &mut Current, descriptor: &[u8], speed: Speed) {
+    let &[_, _, address, attributes, size_low, size_high, _, ..] = descriptor else { return };
+    // Bits 4 to 6 are reserved; with one of them set the number is too large.
+    if descriptor.len() < ENDPOINT_LEN || !matches!(address & 0x7f, 1..=15) {
+        return;
+    }
+    let address = EndpointAddress::from_byte(address);
+    let told = TransferType::from_attributes(attributes);
+    let claims = places_of(address, told);
+    // Another setting of the same interface may have the same endpoint, another interface not.
+    let others = interfaces.iter().enumerate().filter(|&(index, _)| index != current.interface);
+    let taken = others.fold(current.endpoints, |taken, (_, other)| taken | other.endpoints);
+    let parsed = &mut interfaces[current.interface];
+    let Some(alternate) = parsed.alternates.last_mut() else { return };
+    if alternate.endpoints.len() >= current.room || taken & claims != 0 {
+        return;
+    }
+    current.endpoints |= claims;
+    parsed.endpoints |= claims;
+    let size = u16::from_le_bytes([size_low, size_high]);
+    let (transfer_type, max_packet_size) = correct(speed, told, size);
+    alternate.endpoints.push(Endpoint { address, transfer_type, max_packet_size });
+}
+
+/// The addresses that an endpoint takes, a bit each: a control endpoint has both directions.
+const fn places_of(address: EndpointAddress, transfer_type: TransferType) -> u32 {
+    let number = address.number();
+    match transfer_type {
+        TransferType::Control => {
+            EndpointAddress::new(number, Direction::Out).bit()
+                | EndpointAddress::new(number, Direction::In).bit()
+        }
+        _ => address.bit(),
+    }
+}
+
+/// Type and wMaxPacketSize of an endpoint as the host corrects them.
+fn correct(speed: Speed, told: TransferType, size: u16) -> (TransferType, u16) {
+    use TransferType::{Bulk, Control, Interrupt, Isochronous};
+    // Low speed has no bulk endpoints: the host polls them.
+    let transfer_type = if (speed, told) == (Speed::Low, Bulk) { Interrupt } else { told };
+    let most = match (speed, transfer_type) {
+        (Speed::Low, Control | Interrupt) => 8,
+        (Speed::Low, Bulk | Isochronous) => 0,
+        (Speed::Full, Control | Bulk | Interrupt) => 64,
+        (Speed::Full, Isochronous) => 1023,
+        (Speed::High, Control) => 64,
+        (Speed::Super, Control) => 512,
+        // Bulk endpoints of high speed should have 512, and some have 1024.
+        (Speed::High | Speed::Super, _) => 1024,
+    };
+    let repeats = match (speed, transfer_type) {
+        (Speed::High, Isochronous | Interrupt) => size & PACKETS_PER_MICROFRAME,
+        _ => 0,
+    };
+    (transfer_type, (size & !repeats).min(most) | repeats)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Interface 2, then interface 0 with two settings, the second with an isochronous endpoint.
-    const BYTES: &[u8] = &[
-        9, 2, 48, 0, 2, 7, 0, 0x80, 50, // configuration 7
-        9, 4, 2, 0, 1, 3, 1, 1, 0, // interface 2
-        7, 5, 0x81, 3, 8, 0, 10, // interrupt IN
-        9, 4, 0, 0, 0, 1, 2, 0, 0, // interface 0
-        5, 0x24, 1, 2, 3, // a class descriptor, left out
-        9, 4, 0, 1, 1, 1, 2, 0, 0, // its alternate setting 1
-        9, 5, 0x02, 1, 0xc0, 0x08, 1, 0, 0, // isochronous OUT, high bandwidth
-    ];
-
-    #[test]
-    fn interfaces_come_by_number_with_their_settings_and_endpoints() {
-        let configuration = parse_configuration(BYTES);
-        assert_eq!(configuration.value, 7);
-        let numbers: Vec<u8> = configuration.interfaces.iter().map(|i| i.number).collect();
-        assert_eq!(numbers, [0, 2]);
-        let audio = configuration.interface(0).unwrap();
-        assert_eq!(audio.alternate().unwrap().endpoints, []);
-        let endpoint = audio.alternates[1].endpoints[0];
-        assert_eq!(endpoint.address.as_byte(), 0x02);
-        assert_eq!(endpoint.transfer_type, TransferType::Isochronous);
-        assert_eq!(endpoint.max_packet_size, 0x08c0);
-        assert_eq!(configuration.interface(2).unwrap().alternates[0].endpoints.len(), 1);
-    }
-
-    #[test]
-    fn any_cut_or_length_is_survived() {
-        for end in 0..BYTES.len() {
-            let _ = parse_configuration(&BYTES[..end]);
-        }
-        for position in 0..BYTES.len() {
-            for value in [0, 1, 2, 255] {
-                let mut bytes = BYTES.to_vec();
-                bytes[position] = value;
-                let _ = parse_configuration(&bytes);
-            }
-        }
-    }
-}
+mod tests;

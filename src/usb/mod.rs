@@ -91,7 +91,7 @@ pub struct Bound {
 }
 
 /// bDeviceClass of a hub.
-const CLASS_HUB: u8 = 9;
+pub(crate) const CLASS_HUB: u8 = 9;
 
 impl DeviceInfo {
     /// Whether it is a hub, which can't be exported.
@@ -185,6 +185,10 @@ pub trait Port: Send + Sized + 'static {
 
     /// Names a transfer in flight for [`Port::cancel`], on any thread.
     type CancelToken: Send + 'static;
+
+    /// A client has the device from now on. One that nobody got is closed as if it had never been
+    /// opened.
+    fn attached(&mut self) {}
 
     /// The descriptors to watch while the device is open.
     fn event_sources(&self) -> Vec<EventSource>;
@@ -332,6 +336,14 @@ impl Configuration {
 }
 
 impl Interface {
+    /// The setting that SET_CONFIGURATION and a reset leave in force: 0, or the first where there is
+    /// none (`usb_set_configuration`).
+    #[must_use]
+    pub fn first_setting(&self) -> u8 {
+        let has_zero = self.alternates.iter().any(|alternate| alternate.setting == 0);
+        if has_zero { 0 } else { self.alternates.first().map_or(0, |first| first.setting) }
+    }
+
     /// The setting in force.
     #[must_use]
     pub fn alternate(&self) -> Option<&Alternate> {

@@ -16,7 +16,6 @@ use std::time::Duration;
 use super::descriptors::{CONFIGURATION_VALUE, Descriptors, MANUFACTURER};
 use super::model::Model;
 use super::spec::{DEVICES_MAX, Fault, Spec};
-use crate::usb::descriptor::parse_configuration;
 use crate::usb::{DeviceInfo, OpenError};
 use crate::wire::op::{OpStatus, UsbDevice, UsbInterface};
 use crate::wire::types::{BusId, TransferType};
@@ -64,7 +63,7 @@ pub(super) struct Loan {
 impl Loan {
     /// Whether some setting of the device has an isochronous endpoint.
     pub(super) fn has_isochronous(&self) -> bool {
-        let configuration = parse_configuration(&self.descriptors.configuration);
+        let configuration = self.descriptors.parsed();
         let mut alternates = configuration.interfaces.iter().flat_map(|i| &i.alternates);
         alternates.any(|alternate| {
             let mut endpoints = alternate.endpoints.iter();
@@ -232,7 +231,7 @@ impl Entry {
         if value == 0 {
             return Vec::new();
         }
-        let configuration = parse_configuration(&self.descriptors.configuration);
+        let configuration = self.descriptors.parsed();
         let alternates = configuration.interfaces.iter().filter_map(|i| i.alternate());
         alternates
             .map(|alternate| UsbInterface {

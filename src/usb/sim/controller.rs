@@ -13,7 +13,6 @@ use super::descriptors::Descriptors;
 use super::endpoint::{Endpoints, Plan};
 use super::model::Model;
 use super::spec::Fault;
-use crate::usb::descriptor::parse_configuration;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Configuration, Performed};
 use crate::wire::status::Status;
@@ -55,7 +54,7 @@ pub(super) struct Delays {
 impl Controller {
     /// The host's side of a device that is opened, with queues for `urbs` URBs.
     pub(super) fn new(loan: &mut Loan, urbs: usize) -> Self {
-        let whole = parse_configuration(&loan.descriptors.configuration);
+        let whole = loan.descriptors.parsed();
         let special = match loan.spec.fault {
             Some(Fault::Slow(delay)) => delay,
             _ => Duration::ZERO,
@@ -129,7 +128,7 @@ impl Controller {
     }
 
     fn set_configuration(&mut self, model: &mut Model, value: u8) -> Performed {
-        let whole = parse_configuration(&self.descriptors.configuration);
+        let whole = self.descriptors.parsed();
         if value != 0 && value != whole.value {
             return Performed::Failed(Status::EPIPE);
         }

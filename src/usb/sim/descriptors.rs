@@ -3,6 +3,8 @@
 //! Contract: building allocates; answering a request does not. Nothing here panics on what a
 //! client sends, or blocks.
 
+use crate::usb::Configuration as Parsed;
+use crate::usb::descriptor::{Host, parse_configuration};
 use crate::wire::types::Speed;
 
 const DEVICE: u8 = 1;
@@ -65,6 +67,12 @@ impl Descriptors {
             1, // bNumConfigurations
         ];
         Self { speed, device, configuration: configuration(parts), product, serial }
+    }
+
+    /// The configuration as a host reads it.
+    pub(super) fn parsed(&self) -> Parsed {
+        parse_configuration(&self.configuration, Host::at(self.speed))
+            .expect("simulated devices have a configuration that can be read")
     }
 
     /// Answers GET_DESCRIPTOR with as many bytes as there are and `data` has room for; `None` is a

@@ -198,7 +198,7 @@ mod tests {
     use super::super::testing::{Host, setup};
     use super::*;
     use crate::usb::Port;
-    use crate::usb::descriptor::parse_configuration;
+    use crate::usb::descriptor::{self, parse_configuration};
     use crate::wire::status::Status;
     use crate::wire::types::TransferType;
 
@@ -218,7 +218,7 @@ mod tests {
         let mut host = Host::open("microphone");
         let (_, whole) = host.descriptor(2, 0, 4096);
         assert_eq!(usize::from(whole[2]), whole.len());
-        let configuration = parse_configuration(&whole);
+        let configuration = parse_configuration(&whole, descriptor::Host::at(Speed::Full)).unwrap();
         assert_eq!(configuration.interfaces.len(), 2);
         let streaming = &configuration.interfaces[1];
         assert_eq!((streaming.number, streaming.alternates.len()), (1, 2));

@@ -47,7 +47,8 @@ fn its_descriptors_are_those_of_its_endpoints() {
     let total = u16::from_le_bytes([head[2], head[3]]);
     let (_, whole) = host.descriptor(2, 0, 4096);
     assert_eq!(whole.len(), usize::from(total));
-    let configuration = crate::usb::descriptor::parse_configuration(&whole);
+    let at = crate::usb::descriptor::Host::at(crate::wire::types::Speed::High);
+    let configuration = crate::usb::descriptor::parse_configuration(&whole, at).unwrap();
     assert_eq!(&configuration, host.configuration());
     let types: Vec<(u8, TransferType)> = configuration.interfaces[0].alternates[0]
         .endpoints
