@@ -101,6 +101,10 @@ pub const CONNECTIONS_SHARE: usize = 2;
 /// Devices attached at once: each has a thread and its buffer memory.
 pub const ATTACHED_MAX: usize = 256;
 
+/// Threads that wait for devices which do not answer a scan, one each, until they do. Beyond that,
+/// further ones are not waited for.
+pub const READERS_MAX: usize = 64;
+
 /// How long a client may take for its handshake, and to take the last bytes of a reply.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -213,7 +213,8 @@ pub(crate) struct Session<P: Port> {
 
 impl<P: Port> Session<P> {
     /// A session with an opened device. All its memory is allocated here.
-    pub(crate) fn new(devid: DevId, limits: DeviceLimits, opened: Opened<P>) -> Self {
+    pub(crate) fn new(devid: DevId, limits: DeviceLimits, mut opened: Opened<P>) -> Self {
+        opened.port.attached();
         let slots = opened.transfers.len();
         let records = slots + URBS_WAITING_MAX + URBS_REFUSED_MAX;
         let slot_count = u32::try_from(slots).expect("limits keep slots few");

@@ -14,8 +14,8 @@ use std::ptr;
 use libc::{c_int, c_uchar, c_void, size_t, ssize_t, timeval};
 use libusb1_sys::constants as c;
 pub(crate) use libusb1_sys::{
-    libusb_config_descriptor, libusb_context, libusb_device, libusb_device_descriptor,
-    libusb_device_handle, libusb_iso_packet_descriptor, libusb_pollfd, libusb_transfer,
+    libusb_context, libusb_device, libusb_device_descriptor, libusb_device_handle,
+    libusb_iso_packet_descriptor, libusb_pollfd, libusb_transfer,
 };
 
 use crate::raw::InitOption;
@@ -39,6 +39,10 @@ struct Fake {
     handles: usize,
     contexts: usize,
     transfers: usize,
+    /// The list of devices leaves out the only one.
+    unlisted: bool,
+    /// Devices that were opened by a descriptor.
+    wrapped: usize,
     notifier: Option<(libusb1_sys::libusb_pollfd_removed_cb, *mut c_void)>,
 }
 
@@ -58,6 +62,16 @@ pub(crate) fn alive() -> [usize; 4] {
 /// The next submit fails with `code`.
 pub(crate) fn refuse_submit(code: c_int) {
     with(|fake| fake.refuse_submit = Some(code));
+}
+
+/// libusb does not list the device from now on.
+pub(crate) fn leave_out() {
+    with(|fake| fake.unlisted = true);
+}
+
+/// Devices that were opened by a descriptor.
+pub(crate) fn wrapped() -> usize {
+    with(|fake| fake.wrapped)
 }
 
 /// What the oldest transfer in flight was submitted with: type, endpoint, length, flags, packet
@@ -216,13 +230,12 @@ pub(crate) unsafe fn libusb_wrap_sys_device(
     _fd: *mut c_int,
     handle: *mut *mut libusb_device_handle,
 ) -> c_int {
-    with(|fake| fake.handles += 1);
+    with(|fake| (fake.handles, fake.wrapped) = (fake.handles + 1, fake.wrapped + 1));
     // SAFETY: the caller's out parameter. The value is never dereferenced.
     unsafe { *handle = ptr::without_provenance_mut(16) };
     0
 }
 
-#[cfg(not(target_os = "linux"))]
 pub(crate) unsafe fn libusb_open(
     _device: *mut libusb_device,
     handle: *mut *mut libusb_device_handle,
@@ -281,46 +294,21 @@ pub(crate) unsafe fn libusb_get_device_address(_device: *const libusb_device) ->
     2
 }
 
-pub(crate) unsafe fn libusb_get_device_speed(_device: *const libusb_device) -> c_int {
-    3
-}
-
-pub(crate) unsafe fn libusb_get_port_numbers(
-    _device: *mut libusb_device,
-    _ports: *mut u8,
-    _len: c_int,
-) -> c_int {
-    0
-}
-
-/// An empty list, which is all that this crate's tests look at.
+/// A list of the only device, or of none.
 pub(crate) unsafe fn libusb_get_device_list(
     _context: *mut libusb_context,
     list: *mut *const *mut libusb_device,
 ) -> ssize_t {
+    let device = Box::new(ptr::without_provenance_mut::<libusb_device>(24));
     // SAFETY: the caller's out parameter.
-    unsafe { *list = ptr::NonNull::dangling().as_ptr() };
-    0
+    unsafe { *list = Box::into_raw(device) };
+    with(|fake| ssize_t::from(!fake.unlisted))
 }
 
-pub(crate) unsafe fn libusb_free_device_list(_list: *const *mut libusb_device, _unref: c_int) {}
-
-pub(crate) unsafe fn libusb_get_active_config_descriptor(
-    _device: *const libusb_device,
-    _config: *mut *const libusb_config_descriptor,
-) -> c_int {
-    c::LIBUSB_ERROR_NOT_FOUND
+pub(crate) unsafe fn libusb_free_device_list(list: *const *mut libusb_device, _unref: c_int) {
+    // SAFETY: made by `libusb_get_device_list`, of this type.
+    drop(unsafe { Box::from_raw(list.cast_mut()) });
 }
-
-pub(crate) unsafe fn libusb_get_config_descriptor(
-    _device: *const libusb_device,
-    _index: u8,
-    _config: *mut *const libusb_config_descriptor,
-) -> c_int {
-    c::LIBUSB_ERROR_NOT_FOUND
-}
-
-pub(crate) unsafe fn libusb_free_config_descriptor(_config: *const libusb_config_descriptor) {}
 
 pub(crate) unsafe fn libusb_get_pollfds(
     _context: *mut libusb_context,

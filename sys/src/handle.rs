@@ -14,7 +14,7 @@ use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use crate::context::{self, FoundConfiguration, FoundDevice, RawContext};
+use crate::context::{self, RawContext};
 use crate::error::{Error, check};
 use crate::raw;
 use crate::transfer::{CancelToken, CompletionQueue, Transfer};
@@ -23,9 +23,9 @@ use crate::transfer::{CancelToken, CompletionQueue, Transfer};
 pub(crate) struct OpenDevice {
     handle: *mut raw::libusb_device_handle,
     context: RawContext,
-    /// Kept open: libusb does not own a descriptor it was given.
+    /// Kept open where libusb was given a descriptor, which is then not its own.
     #[cfg(target_os = "linux")]
-    node: std::fs::File,
+    _node: Option<std::fs::File>,
 }
 
 // SAFETY: libusb handles may be used from any thread; exclusive use, where it is needed, is by
@@ -46,6 +46,18 @@ impl Drop for OpenDevice {
         // is left, since both own a share.
         unsafe { raw::libusb_close(self.handle) }
     }
+}
+
+/// Which device to open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "two are those of USB 2.0, table 9-8")]
+pub struct DeviceId {
+    /// The number of its bus.
+    pub bus: u8,
+    /// Its number on the bus.
+    pub address: u8,
+    pub id_vendor: u16,
+    pub id_product: u16,
 }
 
 /// A descriptor that libusb wants to be watched.
@@ -78,17 +90,16 @@ pub struct DeviceHandle {
 }
 
 impl DeviceHandle {
-    /// Opens the device that was found as `found`, for `transfers` transfers. *Blocks.*
+    /// Opens a device for `transfers` transfers. *Blocks.*
     ///
     /// # Errors
     /// `NoDevice` when it is gone or another has taken its place, `Access` without the right to
     /// open it, else libusb's.
-    pub fn open_blocking(found: &FoundDevice, transfers: usize) -> Result<Self, Error> {
-        let context = RawContext::without_discovery()?;
-        let device = Arc::new(open(context, found)?);
+    pub fn open_blocking(id: DeviceId, transfers: usize) -> Result<Self, Error> {
+        let device = Arc::new(open(id)?);
         let handle = Self { device, completions: Arc::new(CompletionQueue::new(transfers)) };
         let descriptor = context::device_descriptor(handle.raw_device()).ok_or(Error::NoDevice)?;
-        if (descriptor.idVendor, descriptor.idProduct) != (found.id_vendor, found.id_product) {
+        if (descriptor.idVendor, descriptor.idProduct) != (id.id_vendor, id.id_product) {
             return Err(Error::NoDevice);
         }
         Ok(handle)
@@ -172,14 +183,16 @@ impl DeviceHandle {
     pub fn sends_bulk_whole(&self) -> bool {
         #[cfg(target_os = "linux")]
         {
-            use std::os::fd::AsRawFd;
             /// `USBDEVFS_GET_CAPABILITIES` of `linux/usbdevice_fs.h`.
             const GET_CAPABILITIES: libc::Ioctl = libc::_IOR::<u32>(b'U' as u32, 26);
             const BULK_SCATTER_GATHER: u32 = 0x08;
             let mut capabilities = 0_u32;
-            let node = self.device.node.as_raw_fd();
-            // SAFETY: the descriptor is open, and the request writes 32 bits.
-            let code = unsafe { libc::ioctl(node, GET_CAPABILITIES, &raw mut capabilities) };
+            // usbfs says "something to reap" by "writable", and nothing else here does.
+            let Some(node) = self.pollfds().into_iter().find(PollFd::wants_output) else {
+                return false;
+            };
+            // SAFETY: libusb has the descriptor open, and the request writes 32 bits.
+            let code = unsafe { libc::ioctl(node.fd, GET_CAPABILITIES, &raw mut capabilities) };
             code == 0 && capabilities & BULK_SCATTER_GATHER != 0
         }
         #[cfg(not(target_os = "linux"))]
@@ -210,10 +223,14 @@ impl DeviceHandle {
         Some(DeviceMemory { base, len, device: Arc::clone(&self.device) })
     }
 
-    /// The active configuration, or `None` when there is none. *Blocks.*
-    #[must_use]
-    pub fn configuration_blocking(&self) -> Option<FoundConfiguration> {
-        context::active_configuration(self.raw_device())
+    /// bConfigurationValue as the system has it, or `None` when the device is not configured.
+    /// *Blocks.* On Linux sysfs has it, and libusb might ask the device.
+    ///
+    /// # Errors
+    /// libusb's.
+    #[cfg(not(any(test, target_os = "linux")))]
+    pub fn configuration_blocking(&self) -> Result<Option<u8>, Error> {
+        crate::discovery::active_configuration(self.device.as_ptr())
     }
 
     /// Chooses whether claiming detaches a kernel driver first, in one step with the claim where
@@ -264,12 +281,13 @@ impl DeviceHandle {
         check(unsafe { raw::libusb_release_interface(self.device.as_ptr(), interface.into()) })
     }
 
-    /// Sets the configuration; 0 unconfigures. No interface may be claimed. *Blocks.*
+    /// Sets the configuration; `None` unconfigures, which 0 does not where a configuration has that
+    /// number. No interface may be claimed. *Blocks.*
     ///
     /// # Errors
     /// libusb's; `Busy` while anybody has an interface.
-    pub fn set_configuration_blocking(&mut self, value: u8) -> Result<(), Error> {
-        let value = if value == 0 { -1 } else { value.into() };
+    pub fn set_configuration_blocking(&mut self, value: Option<u8>) -> Result<(), Error> {
+        let value = value.map_or(-1, libc::c_int::from);
         // SAFETY: the handle is open.
         check(unsafe { raw::libusb_set_configuration(self.device.as_ptr(), value) })
     }
@@ -336,12 +354,59 @@ impl Drop for DeviceMemory {
     }
 }
 
-/// Opens the device by its node, which needs neither a scan nor a hotplug thread.
+/// Opens a device in a context of its own, by the list of devices that the context makes.
+///
+/// On Linux a device from such a list has a name in sysfs, which is what libusb then asks for its
+/// configuration. A handle that wraps a descriptor has none, and libusb asks the device, by a
+/// GET_CONFIGURATION that some answer wrongly and others never (`usbfs_get_active_config`).
+fn open(id: DeviceId) -> Result<OpenDevice, Error> {
+    let opened = RawContext::with_discovery().and_then(|context| open_listed(context, id));
+    match opened {
+        // What libusb can't list may be there all the same.
+        #[cfg(target_os = "linux")]
+        Err(Error::NotFound | Error::Io | Error::Other) => open_node(id),
+        #[cfg(not(target_os = "linux"))]
+        Err(Error::NotFound) => Err(Error::NoDevice),
+        other => other,
+    }
+}
+
+/// Opens the device with this bus and address; `NotFound` when libusb does not list it.
+fn open_listed(context: RawContext, id: DeviceId) -> Result<OpenDevice, Error> {
+    let list = context::RawList::new(&context)?;
+    let is_it = |device: &*mut raw::libusb_device| {
+        // SAFETY: the list holds a reference to the device.
+        let bus = unsafe { raw::libusb_get_bus_number(*device) };
+        // SAFETY: as above.
+        let address = unsafe { raw::libusb_get_device_address(*device) };
+        (bus, address) == (id.bus, id.address)
+    };
+    let device = list.iter().find(is_it).ok_or(Error::NotFound)?;
+    let mut handle = ptr::null_mut();
+    // SAFETY: the list holds a reference to the device; `handle` is valid to write to.
+    check(unsafe { raw::libusb_open(device, &raw mut handle) })?;
+    drop(list);
+    let open = OpenDevice {
+        handle,
+        context,
+        #[cfg(target_os = "linux")]
+        _node: None,
+    };
+    #[cfg(not(any(test, target_os = "linux")))]
+    // SAFETY: the handle is open; the device lives as long as it.
+    open.context.watch_device(unsafe { raw::libusb_get_device(handle) })?;
+    Ok(open)
+}
+
+/// Opens a device by its node, which needs no list: for devices that libusb leaves out, because it
+/// can't tell their configurations apart (`seek_to_next_config`), and for systems where it can't look
+/// for devices at all.
 #[cfg(target_os = "linux")]
-fn open(context: RawContext, found: &FoundDevice) -> Result<OpenDevice, Error> {
+fn open_node(id: DeviceId) -> Result<OpenDevice, Error> {
     use std::os::fd::AsRawFd;
 
-    let node = open_node(found)?;
+    let context = RawContext::without_discovery()?;
+    let node = node(id)?;
     let mut handle = ptr::null_mut();
     let fd = node.as_raw_fd();
     // SAFETY: the context is alive and `handle` valid to write to. The second argument is an
@@ -354,12 +419,12 @@ fn open(context: RawContext, found: &FoundDevice) -> Result<OpenDevice, Error> {
         )
     };
     check(code)?;
-    Ok(OpenDevice { handle, context, node })
+    Ok(OpenDevice { handle, context, _node: Some(node) })
 }
 
 #[cfg(all(target_os = "linux", not(test)))]
-fn open_node(found: &FoundDevice) -> Result<std::fs::File, Error> {
-    let path = format!("/dev/bus/usb/{:03}/{:03}", found.bus, found.address);
+fn node(id: DeviceId) -> Result<std::fs::File, Error> {
+    let path = format!("/dev/bus/usb/{:03}/{:03}", id.bus, id.address);
     let node = std::fs::OpenOptions::new().read(true).write(true).open(path);
     node.map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => Error::Access,
@@ -371,28 +436,6 @@ fn open_node(found: &FoundDevice) -> Result<std::fs::File, Error> {
 
 /// The fake libusb needs a descriptor of anything.
 #[cfg(all(target_os = "linux", test))]
-fn open_node(_found: &FoundDevice) -> Result<std::fs::File, Error> {
+fn node(_id: DeviceId) -> Result<std::fs::File, Error> {
     std::fs::File::open("/dev/null").map_err(|_| Error::Io)
-}
-
-/// Opens the device by bus and address, in a second context of the same process.
-#[cfg(not(target_os = "linux"))]
-fn open(context: RawContext, found: &FoundDevice) -> Result<OpenDevice, Error> {
-    let list = context::RawList::new(&context)?;
-    let is_it = |device: &*mut raw::libusb_device| {
-        // SAFETY: the list holds a reference to the device.
-        let bus = unsafe { raw::libusb_get_bus_number(*device) };
-        // SAFETY: as above.
-        let address = unsafe { raw::libusb_get_device_address(*device) };
-        (bus, address) == (found.bus, found.address)
-    };
-    let device = list.iter().find(is_it).ok_or(Error::NoDevice)?;
-    let mut handle = ptr::null_mut();
-    // SAFETY: the list holds a reference to the device; `handle` is valid to write to.
-    check(unsafe { raw::libusb_open(device, &raw mut handle) })?;
-    drop(list);
-    let open = OpenDevice { handle, context };
-    // SAFETY: the handle is open; the device lives as long as it.
-    open.context.watch_device(unsafe { raw::libusb_get_device(handle) })?;
-    Ok(open)
 }

@@ -8,7 +8,7 @@
 //!
 //! - [`arena`]: buffer memory of a device, cut into blocks.
 //! - [`clock`]: a clock that is cheap to read.
-//! - [`context`]: finding devices.
+//! - `context`: libusb's contexts; `discovery`: finding devices where there is no sysfs.
 //! - [`handle`]: an open device with a libusb context of its own.
 //! - [`transfer`]: asynchronous transfers and their completions.
 //! - [`error`]: libusb's error and status codes.
@@ -17,7 +17,7 @@
 //! - [`signal`]: signals that are ignored.
 //! - [`tcp`]: whether a silent peer is still there.
 //!
-//! Which calls block: everything in [`context`], opening and dropping a
+//! Which calls block: everything in `context` and `discovery`, opening and dropping a
 //! [`handle::DeviceHandle`], and its methods whose names end in `_blocking`. All else returns at
 //! once, though usbfs takes the device's mutex in each call: see `docs` of the handle.
 //!
@@ -28,7 +28,8 @@
 
 pub mod arena;
 pub mod clock;
-pub mod context;
+#[cfg(not(any(test, target_os = "linux")))]
+pub mod discovery;
 pub mod error;
 pub mod handle;
 pub mod heap;
@@ -37,6 +38,7 @@ pub mod signal;
 pub mod tcp;
 pub mod transfer;
 
+mod context;
 mod raw;
 
 #[cfg(test)]

@@ -27,3 +27,10 @@ pub fn raise_open_files() -> io::Result<usize> {
     // An `rlim_t` has 32 bits on some systems with 32-bit addresses, 64 on others.
     Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }
+
+/// Whether a call failed because the process or the system has no open files or no memory left, and
+/// not because of what it was asked for.
+#[must_use]
+pub fn is_reached(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}

@@ -2,9 +2,8 @@
 //! In tests the functions come from `fake`; the types are always the real ones.
 
 pub(crate) use libusb1_sys::{
-    libusb_config_descriptor, libusb_context, libusb_device, libusb_device_descriptor,
-    libusb_device_handle, libusb_interface_descriptor, libusb_iso_packet_descriptor, libusb_pollfd,
-    libusb_transfer,
+    libusb_context, libusb_device, libusb_device_descriptor, libusb_device_handle,
+    libusb_iso_packet_descriptor, libusb_pollfd, libusb_transfer,
 };
 
 #[cfg(not(test))]
@@ -14,18 +13,17 @@ pub(crate) use libusb1_sys::libusb_wrap_sys_device;
 #[cfg(all(not(test), not(target_os = "linux")))]
 pub(crate) use libusb1_sys::{
     constants::{LIBUSB_HOTPLUG_EVENT_DEVICE_LEFT, LIBUSB_HOTPLUG_MATCH_ANY},
-    libusb_get_string_descriptor_ascii, libusb_hotplug_register_callback, libusb_open,
+    libusb_control_transfer, libusb_get_configuration, libusb_get_device_speed,
+    libusb_get_port_numbers, libusb_get_string_descriptor_ascii, libusb_hotplug_register_callback,
 };
 #[cfg(not(test))]
 pub(crate) use libusb1_sys::{
     libusb_alloc_transfer, libusb_attach_kernel_driver, libusb_cancel_transfer,
-    libusb_claim_interface, libusb_clear_halt, libusb_close, libusb_exit,
-    libusb_free_config_descriptor, libusb_free_device_list, libusb_free_pollfds,
-    libusb_free_transfer, libusb_get_active_config_descriptor, libusb_get_bus_number,
-    libusb_get_config_descriptor, libusb_get_device, libusb_get_device_address,
-    libusb_get_device_descriptor, libusb_get_device_list, libusb_get_device_speed,
-    libusb_get_pollfds, libusb_get_port_numbers, libusb_handle_events_timeout_completed,
-    libusb_kernel_driver_active, libusb_release_interface, libusb_reset_device,
+    libusb_claim_interface, libusb_clear_halt, libusb_close, libusb_exit, libusb_free_device_list,
+    libusb_free_pollfds, libusb_free_transfer, libusb_get_bus_number, libusb_get_device,
+    libusb_get_device_address, libusb_get_device_descriptor, libusb_get_device_list,
+    libusb_get_pollfds, libusb_handle_events_timeout_completed, libusb_kernel_driver_active,
+    libusb_open, libusb_release_interface, libusb_reset_device,
     libusb_set_auto_detach_kernel_driver, libusb_set_configuration,
     libusb_set_interface_alt_setting, libusb_set_pollfd_notifiers, libusb_submit_transfer,
 };

@@ -349,30 +349,13 @@ fn check_control(buffer: &[u8]) {
 mod tests {
     use super::*;
     use crate::arena::Arena;
-    use crate::context::{DeviceSpeed, FoundDevice};
     use crate::fake::{self, End};
+    use crate::handle::DeviceId;
 
-    fn found() -> FoundDevice {
-        FoundDevice {
-            bus: 1,
-            address: 2,
-            ports: vec![1],
-            speed: DeviceSpeed::High,
-            id_vendor: 0x1209,
-            id_product: 1,
-            bcd_device: 0,
-            device_class: 0,
-            device_sub_class: 0,
-            device_protocol: 0,
-            num_configurations: 1,
-            configuration: None,
-            isochronous: false,
-            strings: [const { None }; 3],
-        }
-    }
+    const ID: DeviceId = DeviceId { bus: 1, address: 2, id_vendor: 0x1209, id_product: 1 };
 
     fn open() -> (DeviceHandle, Transfer, Arena) {
-        let handle = DeviceHandle::open_blocking(&found(), 4).unwrap();
+        let handle = DeviceHandle::open_blocking(ID, 4).unwrap();
         let transfer = handle.new_transfer(3, 8).unwrap();
         let mut arena = Arena::new();
         arena.add_device_memory(handle.map_memory_blocking(4096).unwrap());
@@ -535,8 +518,23 @@ mod tests {
 
     #[test]
     fn another_device_at_the_same_address_is_not_opened() {
-        let found = FoundDevice { id_product: 2, ..found() };
-        assert!(matches!(DeviceHandle::open_blocking(&found, 1), Err(Error::NoDevice)));
+        let other = DeviceId { id_product: 2, ..ID };
+        assert!(matches!(DeviceHandle::open_blocking(other, 1), Err(Error::NoDevice)));
+        assert_eq!(fake::alive(), [0; 4]);
+    }
+
+    /// libusb asks a device that is opened by a descriptor for its configuration.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_device_is_opened_by_its_descriptor_only_where_libusb_does_not_list_it() {
+        drop(DeviceHandle::open_blocking(ID, 1).unwrap());
+        assert_eq!(fake::wrapped(), 0);
+        let unlisted = DeviceId { address: 3, ..ID };
+        drop(DeviceHandle::open_blocking(unlisted, 1).unwrap());
+        assert_eq!(fake::wrapped(), 1);
+        fake::leave_out();
+        drop(DeviceHandle::open_blocking(ID, 1).unwrap());
+        assert_eq!(fake::wrapped(), 2);
         assert_eq!(fake::alive(), [0; 4]);
     }
 

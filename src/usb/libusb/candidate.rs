@@ -4,18 +4,16 @@
 
 use log::debug;
 use usbferry_sys::arena::Arena;
-use usbferry_sys::context::FoundDevice;
 use usbferry_sys::error::Error;
 use usbferry_sys::handle::DeviceHandle;
 
-use super::found::{busid_of, record_of};
+use super::found::Found;
+use super::patience;
 use super::port::{LibusbPort, LibusbTransfer};
-use super::sysfs;
 use crate::limits::DeviceLimits;
 use crate::usb::{Candidate, DeviceInfo, OpenError, Opened, Port};
 use crate::wire::iso::PACKETS_MAX;
 use crate::wire::op::OpStatus;
-use crate::wire::types::BusId;
 
 /// Smallest mapping of device memory worth having, in bytes.
 const DEVICE_MEMORY_MIN: usize = 64 << 10;
@@ -23,33 +21,27 @@ const DEVICE_MEMORY_MIN: usize = 64 << 10;
 /// A real device that was found.
 #[derive(Clone, Debug)]
 pub struct LibusbCandidate {
-    found: FoundDevice,
+    pub(super) found: Found,
     info: DeviceInfo,
 }
 
 impl LibusbCandidate {
-    /// `None` for what has no name a client could use.
-    pub(super) fn new(found: FoundDevice) -> Option<Self> {
-        let busid = BusId::new(&busid_of(&found))?;
-        let attributes = sysfs::read(&busid);
-        let [manufacturer, product, serial] = found.strings.clone();
-        let info = DeviceInfo {
-            device: record_of(&found, busid, attributes.path),
-            manufacturer: manufacturer.or(attributes.manufacturer),
-            product: product.or(attributes.product),
-            serial: serial.or(attributes.serial),
-            drivers: attributes.drivers,
-            imported: attributes.imported,
-        };
-        Some(Self { found, info })
+    pub(super) const fn new(found: Found, info: DeviceInfo) -> Self {
+        Self { found, info }
     }
 
-    /// Why this process can't open the device, with what to do about it. *Blocks.*
+    /// Why this process can't open the device, with what to do about it. *Blocks*, not for long.
     #[must_use]
     pub fn obstacle(&self) -> Option<String> {
-        match DeviceHandle::open_blocking(&self.found, 0) {
-            Ok(_) => None,
-            Err(error) => Some(explain_open(error, &self.info)),
+        let id = self.found.id;
+        match patience::answer(move || DeviceHandle::open_blocking(id, 0).map(drop)) {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(explain_open(error, &self.info)),
+            None => Some(format!(
+                "{}: it does not answer. Something else is busy with it, or the device hangs; plug \
+                 it in again",
+                self.info.device.busid
+            )),
         }
     }
 }
@@ -69,8 +61,9 @@ impl Candidate for LibusbCandidate {
             },
             message: explain_open(error, &self.info),
         };
-        let handle = DeviceHandle::open_blocking(&self.found, limits.urbs).map_err(fail)?;
-        let packets = if self.found.isochronous { PACKETS_MAX } else { 0 };
+        let handle = DeviceHandle::open_blocking(self.found.id, limits.urbs).map_err(fail)?;
+        let is_isochronous = self.found.descriptors.has_isochronous(self.found.host);
+        let packets = if is_isochronous { PACKETS_MAX } else { 0 };
         let slots = u32::try_from(limits.urbs).expect("limits keep slots few");
         let transfers: Result<Vec<LibusbTransfer>, Error> = (0..slots)
             .map(|index| Ok(LibusbTransfer(handle.new_transfer(index, packets)?, index)))
@@ -78,13 +71,20 @@ impl Candidate for LibusbCandidate {
         let transfers = transfers.map_err(fail)?;
         let memory = allocate(&handle, limits);
         debug!("{}: {} bytes of device memory", self.info.device.busid, memory.device_bytes());
-        let mut port = LibusbPort::new(handle, self.found.clone(), self.info.device.busid);
+        let mut port = LibusbPort::new(handle, self.found.clone());
         port.packets = packets;
         port.bulk_is_whole = port.handle.sends_bulk_whole();
         port.pieces = vec![0; limits.urbs];
         port.reset_on_release = limits.reset_on_release;
-        let configuration = port.claim_all();
-        port.found_in = configuration.as_ref().map_or(0, |configuration| configuration.value);
+        let claimed = port.claim_all();
+        let configuration = match claimed {
+            Ok(configuration) => configuration,
+            Err(error) => {
+                port.close(transfers, memory);
+                return Err(fail(error));
+            }
+        };
+        port.found_in = configuration.as_ref().map(|configuration| configuration.value);
         if let Some(status) = port.all_refused() {
             let busid = self.info.device.busid;
             let message = format!("{busid}: no interface could be claimed ({status})");

@@ -1,7 +1,7 @@
 //! Which interfaces are ours, and whose they were: claiming them from kernel drivers, giving them
 //! back, and the requests that change which there are.
 //!
-//! Kernel drivers are detached when a device is opened and given back when it is closed, but only
+//! Interfaces go by the numbers that the host has given them. Kernel drivers are detached when a device is opened and given back when it is closed, but only
 //! where there was one.
 //!
 //! Contract: everything here blocks.
@@ -9,7 +9,6 @@
 use log::warn;
 use usbferry_sys::error::Error;
 
-use super::found::configuration_of;
 use super::ledger;
 use super::port::LibusbPort;
 use super::repair::{debt_of, is_given_back};
@@ -20,9 +19,13 @@ use crate::wire::status::Status;
 impl LibusbPort {
     /// Claims every interface of the active configuration, none of which is ours now; what can't
     /// be claimed is marked.
-    pub(super) fn claim_all(&mut self) -> Option<Configuration> {
-        let old_value = self.configuration.as_ref().map(|configuration| configuration.value);
-        let mut configuration = self.handle.configuration_blocking().as_ref().map(configuration_of);
+    ///
+    /// # Errors
+    /// The host does not say which configuration that is; then none is known, and nothing claimed.
+    pub(super) fn claim_all(&mut self) -> Result<Option<Configuration>, Error> {
+        let old_value = self.configuration.take().map(|configuration| configuration.value);
+        let value = self.found.configuration_now(&self.handle)?;
+        let mut configuration = value.map(|value| self.found.configuration(value));
         // Another configuration has other interfaces, which the kernel has just probed.
         if old_value != configuration.as_ref().map(|configuration| configuration.value) {
             self.driven.clear();
@@ -44,7 +47,7 @@ impl LibusbPort {
             }
         }
         self.configuration.clone_from(&configuration);
-        configuration
+        Ok(configuration)
     }
 
     /// Notes which interfaces kernel drivers have. Before the first is claimed, because one driver
@@ -61,7 +64,7 @@ impl LibusbPort {
 
     /// Writes down what is owed to the kernel's drivers before it is taken from them.
     fn note_debt(&mut self) {
-        let mut debt = debt_of(&self.found, self.driven.clone());
+        let mut debt = debt_of(self.found.id, self.driven.clone());
         match &mut self.entry {
             Some(entry) => entry.update(&debt),
             None => {
@@ -91,7 +94,7 @@ impl LibusbPort {
 
     /// Sets the configuration again that the device had before a client set another, or none.
     pub(super) fn give_back_configuration(&mut self) {
-        let value = self.configuration.as_ref().map_or(0, |configuration| configuration.value);
+        let value = self.configuration.as_ref().map(|configuration| configuration.value);
         if value == self.found_in {
             return;
         }
@@ -99,10 +102,12 @@ impl LibusbPort {
             // The kernel has looked for drivers of all its interfaces.
             Ok(()) => self.driven.clear(),
             Err(Error::NoDevice) => {}
-            Err(error) => warn!(
-                "{}: it does not go back to configuration {}: {error}",
-                self.busid, self.found_in
-            ),
+            Err(error) => match self.found_in {
+                Some(value) => {
+                    warn!("{}: it does not go back to configuration {value}: {error}", self.busid);
+                }
+                None => warn!("{}: it can't be unconfigured again: {error}", self.busid),
+            },
         }
     }
 
@@ -128,7 +133,10 @@ impl LibusbPort {
     }
 
     pub(super) fn set_configuration(&mut self, value: u8) -> Performed {
-        let current = self.configuration.as_ref().map_or(0, |c| c.value);
+        let current = self.configuration.as_ref().map(|configuration| configuration.value);
+        // Zero is a number where a configuration has it (usb_set_configuration).
+        let is_number = value != 0 || self.found.descriptors.has_configuration(0);
+        let value = is_number.then_some(value);
         let all_ours = self.configuration.iter().flat_map(|c| &c.interfaces);
         if value == current && all_ours.clone().any(|interface| interface.refused.is_some()) {
             return self.reset_settings();
@@ -137,7 +145,10 @@ impl LibusbPort {
         // usbfs refuses while anybody has an interface, even ourselves.
         self.release_all();
         let result = self.handle.set_configuration_blocking(value);
-        self.claim_all();
+        if let Err(error) = self.claim_all() {
+            warn!("{}: the system does not say what it is set to: {error}", self.busid);
+            return Performed::Gone;
+        }
         if result.is_err() {
             self.restore_settings(before);
         }
@@ -146,8 +157,11 @@ impl LibusbPort {
 
     /// What setting the current configuration again does to the device, as far as it is ours.
     fn reset_settings(&mut self) -> Performed {
-        let claims = self.claims.clone();
-        let result = claims.into_iter().try_for_each(|number| self.set_interface(number, 0));
+        let interfaces = self.configuration.iter().flat_map(|c| &c.interfaces);
+        let ours = interfaces.filter(|interface| interface.refused.is_none());
+        let first: Vec<_> = ours.map(|ours| (ours.number, ours.first_setting())).collect();
+        let mut first = first.into_iter();
+        let result = first.try_for_each(|(number, setting)| self.set_interface(number, setting));
         self.performed(result)
     }
 
@@ -161,7 +175,7 @@ impl LibusbPort {
     }
 
     /// Resets the device. libusb lets go of every interface meanwhile, and the kernel puts one that
-    /// is released back to setting 0.
+    /// is released back to its first setting.
     pub(super) fn reset(&mut self) -> Performed {
         let result = self.handle.reset_blocking();
         // It came back as another device, or lost an interface to somebody else.
@@ -170,16 +184,18 @@ impl LibusbPort {
         }
         let before = self.configuration.clone();
         for interface in self.configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
-            interface.current = 0;
+            interface.current = interface.first_setting();
         }
         self.restore_settings(before);
         self.performed(result)
     }
 
-    /// Puts interfaces that were set back to 0 to what a client has set them to.
+    /// Puts interfaces that were set back to their first setting to what a client has set them to.
     fn restore_settings(&mut self, before: Option<Configuration>) {
         let interfaces = before.into_iter().flat_map(|configuration| configuration.interfaces);
-        for Interface { number, current, .. } in interfaces.filter(|i| i.current != 0) {
+        let were_set =
+            interfaces.filter(|interface| interface.current != interface.first_setting());
+        for Interface { number, current, .. } in were_set {
             if let Err(error) = self.set_interface(number, current) {
                 warn!("{}: interface {number} is not set to {current} again: {error}", self.busid);
             }

@@ -1,35 +1,56 @@
 //! Real devices, through libusb: `usbferry-sys` as the traits of [`crate::usb`].
 //!
-//! - `candidate` is a device that a scan found, and how it is opened; `found` is what the scan says
-//!   of it, as the wire has it, and `sysfs` what Linux adds to that.
+//! What a device is, its host says: on Linux that is sysfs, read by our own parser. Neither libusb's
+//! reading of the descriptors nor the device's own word counts, because the host goes by neither.
+//!
+//! - `scan` looks for devices on Linux, by what `sysfs` reads; `elsewhere` asks libusb and the
+//!   devices, where nobody else can be asked.
+//! - `found` is what a scan found, and what clients are told of that; `candidate` is how it is
+//!   opened.
 //! - `port` is an open device: submitting, reaping, cancelling.
 //! - `claims` takes interfaces from their kernel drivers and gives them back, and performs the
 //!   requests that change which interfaces there are.
 //! - `ledger` remembers outside the process what was taken, and `repair` gives it back after a kill.
 //! - `status` is the only place where libusb's statuses and errors become those of the wire.
+//! - `patience` bounds how long a device is waited for that may not answer.
 //!
 //! Contract: calls of [`Port`](super::Port) that do not block are for the reactor, all else is for
 //! workers.
 
 mod candidate;
 mod claims;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
 mod found;
 mod ledger;
+mod patience;
 mod port;
 mod repair;
+#[cfg(target_os = "linux")]
+mod scan;
 mod status;
+#[cfg(target_os = "linux")]
 mod sysfs;
-
-use usbferry_sys::context::Discovery;
 
 use super::Backend;
 pub use candidate::LibusbCandidate;
+#[cfg(not(target_os = "linux"))]
+use elsewhere::Scanner;
 pub use port::{LibusbPort, LibusbTransfer};
 pub use repair::repair;
+#[cfg(target_os = "linux")]
+use scan::Scanner;
 
-/// Finds real devices. Each scan looks anew, with a context of its own: what hotplug events would
-/// keep up to date can be wrong where they do not arrive, as in containers without a udev daemon.
-pub struct LibusbBackend(());
+/// Finds real devices. Each scan looks anew: what hotplug events would keep up to date can be wrong
+/// where they do not arrive, as in containers without a udev daemon.
+pub struct LibusbBackend(Scanner);
+
+/// What a scan found.
+struct Scan {
+    candidates: Vec<LibusbCandidate>,
+    /// Bus and address of devices that are there and of which nothing is known.
+    left_out: Vec<(u8, u8)>,
+}
 
 impl LibusbBackend {
     /// Starts looking for devices. *Blocks.*
@@ -37,13 +58,7 @@ impl LibusbBackend {
     /// # Errors
     /// There is no USB here, or looking is forbidden; a sentence that says so.
     pub fn new() -> Result<Self, String> {
-        Discovery::new().map_err(|error| {
-            format!(
-                "libusb can't look for devices: {error}. Does this machine have USB, and may this \
-                 user see it? On Linux that is /dev/bus/usb"
-            )
-        })?;
-        Ok(Self(()))
+        Scanner::new().map(Self)
     }
 }
 
@@ -53,8 +68,6 @@ impl Backend for LibusbBackend {
     type Candidate = LibusbCandidate;
 
     fn scan(&mut self) -> Result<Vec<LibusbCandidate>, String> {
-        let found = Discovery::new().and_then(|mut discovery| discovery.devices());
-        let found = found.map_err(|error| format!("libusb can't list the devices: {error}"))?;
-        Ok(found.into_iter().filter_map(LibusbCandidate::new).collect())
+        self.0.scan().map(|scan| scan.candidates)
     }
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use usbferry_sys::arena::{Arena, Block};
-use usbferry_sys::context::FoundDevice;
 use usbferry_sys::error::{Error, TransferStatus};
 use usbferry_sys::handle::DeviceHandle;
 use usbferry_sys::transfer::{self, CancelToken, Kind, Request};
 
+use super::found::Found;
 use super::ledger;
 use super::status::{failed, refused_reason, status_of};
 use crate::usb::special::SpecialRequest;
@@ -43,13 +43,13 @@ const PIECE_PACKETS: usize = 128;
 /// An open real device.
 pub struct LibusbPort {
     pub(super) handle: DeviceHandle,
-    pub(super) found: FoundDevice,
+    pub(super) found: Found,
     pub(super) busid: BusId,
     /// Isochronous packets that its transfers have room for.
     pub(super) packets: u32,
     pub(super) configuration: Option<Configuration>,
-    /// The configuration that it was in when it was opened; 0 for none.
-    pub(super) found_in: u8,
+    /// The number of the configuration that it was in when it was opened; `None` for none.
+    pub(super) found_in: Option<u8>,
     /// Interfaces that are claimed.
     pub(super) claims: Vec<u8>,
     /// Interfaces that kernel drivers had, and get back.
@@ -57,6 +57,8 @@ pub struct LibusbPort {
     /// The note of it that outlives this process.
     pub(super) entry: Option<ledger::Entry>,
     pub(super) reset_on_release: bool,
+    /// A client has had it.
+    pub(super) is_attached: bool,
     /// libusb does not split bulk transfers.
     pub(super) bulk_is_whole: bool,
     /// Most requests to the system that each slot's transfer consists of, and all together.
@@ -71,18 +73,19 @@ pub struct LibusbPort {
 pub struct LibusbTransfer(pub(super) transfer::Transfer, pub(super) u32);
 
 impl LibusbPort {
-    pub(super) const fn new(handle: DeviceHandle, found: FoundDevice, busid: BusId) -> Self {
+    pub(super) const fn new(handle: DeviceHandle, found: Found) -> Self {
         Self {
             handle,
+            busid: found.busid,
             found,
-            busid,
             packets: 0,
             configuration: None,
-            found_in: 0,
+            found_in: None,
             claims: Vec::new(),
             driven: Vec::new(),
             entry: None,
             reset_on_release: false,
+            is_attached: false,
             bulk_is_whole: false,
             pieces: Vec::new(),
             pieces_in_flight: 0,
@@ -115,6 +118,10 @@ fn pieces_of(submission: &Submission<'_>, bulk_is_whole: bool) -> usize {
 impl Port for LibusbPort {
     type Transfer = LibusbTransfer;
     type CancelToken = CancelToken;
+
+    fn attached(&mut self) {
+        self.is_attached = true;
+    }
 
     fn event_sources(&self) -> Vec<EventSource> {
         let source = |pollfd: &usbferry_sys::handle::PollFd| EventSource {
@@ -222,7 +229,7 @@ impl Port for LibusbPort {
     }
 
     fn close(mut self, transfers: Vec<LibusbTransfer>, memory: Arena) {
-        if self.reset_on_release {
+        if self.reset_on_release && self.is_attached {
             match self.handle.reset_blocking() {
                 Ok(()) | Err(Error::NoDevice | Error::NotFound) => {}
                 Err(error) => warn!("{}: resetting it: {error}", self.busid),

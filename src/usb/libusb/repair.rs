@@ -4,12 +4,12 @@
 //! closes a device, too.
 
 use log::{debug, info, warn};
-use usbferry_sys::context::{Discovery, FoundDevice};
 use usbferry_sys::error::Error;
-use usbferry_sys::handle::DeviceHandle;
+use usbferry_sys::handle::{DeviceHandle, DeviceId};
 
-use super::found::busid_of;
 use super::ledger::{self, Debt};
+use super::{LibusbBackend, patience};
+use crate::usb::libusb::found::Found;
 
 /// Gives interfaces back to kernel drivers that an earlier usbferry took them from and, because it
 /// was killed, did not give back. What can't be done now is left for the next start. *Blocks.*
@@ -18,29 +18,34 @@ pub fn repair() {
     if debts.is_empty() {
         return;
     }
-    let found = match Discovery::new().and_then(|mut discovery| discovery.devices()) {
-        Ok(found) => found,
+    let scan = match LibusbBackend::new().and_then(|mut backend| backend.0.scan()) {
+        Ok(scan) => scan,
         Err(error) => return warn!("drivers can't be given back: no list of devices: {error}"),
     };
     for (debt, entry) in debts {
-        let is_it = |found: &&FoundDevice| debt.is_of_same_device(&debt_of(found, Vec::new()));
+        if scan.left_out.contains(&(debt.bus, debt.address)) {
+            continue;
+        }
+        let mut found = scan.candidates.iter().map(|candidate| &candidate.found);
+        let found = found.find(|found| debt.is_of_same_device(&debt_of(found.id, Vec::new())));
         // A device that was plugged in again since has its drivers.
-        if found.iter().find(is_it).is_none_or(|found| repair_device(found, &debt)) {
+        if found.is_none_or(|found| repair_device(found, &debt)) {
             entry.settle();
         }
     }
 }
 
 /// What is owed for a device.
-pub(super) const fn debt_of(found: &FoundDevice, interfaces: Vec<u8>) -> Debt {
-    let FoundDevice { bus, address, id_vendor, id_product, .. } = *found;
+pub(super) const fn debt_of(id: DeviceId, interfaces: Vec<u8>) -> Debt {
+    let DeviceId { bus, address, id_vendor, id_product } = id;
     Debt { bus, address, id_vendor, id_product, interfaces }
 }
 
 /// Whether nothing is left to do for it.
-fn repair_device(found: &FoundDevice, debt: &Debt) -> bool {
-    let busid = busid_of(found);
-    let mut handle = match DeviceHandle::open_blocking(found, 0) {
+fn repair_device(found: &Found, debt: &Debt) -> bool {
+    let (id, busid) = (found.id, found.busid);
+    let opened = patience::answer(move || DeviceHandle::open_blocking(id, 0));
+    let mut handle = match opened.unwrap_or(Err(Error::Timeout)) {
         Ok(handle) => handle,
         Err(Error::NoDevice) => return true,
         Err(error) => {

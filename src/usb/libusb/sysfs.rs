@@ -1,66 +1,244 @@
-//! What Linux's sysfs says of a device beside its descriptors. Elsewhere there is none, and every
-//! field is empty.
+//! What Linux's sysfs says of devices.
 //!
-//! Contract: reads files, so it is for workers; nothing in here fails, a file that can't be read is
-//! a field without a value.
+//! Some attributes take the lock of the device to be read (`usb_lock_device_interruptible` in
+//! `drivers/usb/core/sysfs.c`), and a reader then waits as long as somebody else has it: while the
+//! device ignores a request, or is being plugged in. [`present`] and [`links`] read none of these.
+//! [`told`] and [`configuration`] do, and `scan` bounds how long that is waited for.
+//!
+//! Contract: reads files, so it is for workers.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
-use crate::usb::Bound;
-use crate::wire::types::BusId;
+use usbferry_sys::handle::DeviceId;
+use usbferry_sys::limit;
+
+use crate::usb::descriptor::{Descriptors, Device};
+use crate::usb::{Bound, CLASS_HUB};
+use crate::wire::types::{BusId, Speed};
 
 /// Where devices are, by busid.
-const DEVICES: &str = "/sys/bus/usb/devices";
+pub(super) const DEVICES: &str = "/sys/bus/usb/devices";
 
-/// What sysfs says of a device.
+/// `USB_QUIRK_HONOR_BNUMINTERFACES` of `linux/usb/quirks.h`.
+const HONOR_INTERFACE_COUNT: u32 = 1 << 5;
+
+/// Which device: another that takes its place has another number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Identity {
+    pub(super) busid: BusId,
+    pub(super) bus: u8,
+    pub(super) address: u8,
+}
+
+/// A device, as far as nobody's lock stands before it.
+#[derive(Clone, Debug)]
+pub(super) struct Present {
+    pub(super) identity: Identity,
+    /// `None` where the kernel has a word for it that is unknown here.
+    pub(super) speed: Option<Speed>,
+    pub(super) honors_interface_count: bool,
+    /// The device descriptor of a hub: all that is read of one, since a hub has its lock while
+    /// whatever is plugged into it is looked at.
+    pub(super) hub: Option<Device>,
+}
+
+/// What is read with the lock: strings, and bConfigurationValue, which is empty, and so `None`, for a
+/// device that is not configured.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Attributes {
+pub(super) struct Told {
+    pub(super) configuration: Option<u8>,
+    /// Manufacturer, product and serial number.
+    pub(super) strings: [Option<String>; 3],
+}
+
+/// What the place of a device and its interfaces say, which is read without a lock.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Links {
     /// Its place in `/sys/devices`.
     pub(super) path: Option<String>,
-    pub(super) manufacturer: Option<String>,
-    pub(super) product: Option<String>,
-    pub(super) serial: Option<String>,
+    /// The configuration that its interfaces are of.
+    pub(super) configuration: Option<u8>,
     /// Drivers of its interfaces, in the order of the interfaces.
     pub(super) drivers: Vec<Bound>,
     /// It hangs off the virtual controller of a USB/IP client.
     pub(super) imported: bool,
 }
 
-/// Reads what there is of device `busid`.
-pub(super) fn read(busid: &BusId) -> Attributes {
+/// All devices that are there.
+///
+/// # Errors
+/// The system can't tell. A single device that can't be read is left out.
+pub(super) fn present(devices: &Path) -> io::Result<Vec<Present>> {
+    let mut present = Vec::new();
+    for entry in fs::read_dir(devices)? {
+        let name = entry?.file_name();
+        // The others are interfaces.
+        let name = name.to_str().filter(|name| !name.contains(':'));
+        let Some(busid) = name.and_then(BusId::new) else { continue };
+        match Present::read(&devices.join(busid.to_string()), busid) {
+            Ok(found) => present.push(found),
+            Err(error) if limit::is_reached(&error) => return Err(error),
+            // It went meanwhile, or is not for us to read.
+            Err(_) => {}
+        }
+    }
+    present.sort_unstable_by_key(|device| device.identity.busid);
+    Ok(present)
+}
+
+impl Present {
+    fn read(directory: &Path, busid: BusId) -> io::Result<Self> {
+        let bus = number(directory, "busnum", 10)?;
+        let address = number(directory, "devnum", 10)?;
+        let quirks = text(directory, "quirks").unwrap_or_default();
+        let quirks = u32::from_str_radix(quirks.trim_start_matches("0x"), 16).unwrap_or(0);
+        let is_hub =
+            number(directory, "bDeviceClass", 16).is_ok_and(|class: u8| class == CLASS_HUB);
+        Ok(Self {
+            identity: Identity { busid, bus, address },
+            speed: speed_of(&text(directory, "speed")?),
+            honors_interface_count: quirks & HONOR_INTERFACE_COUNT != 0,
+            hub: if is_hub { Some(device_of(directory)?) } else { None },
+        })
+    }
+}
+
+/// The attributes that are those of a device descriptor.
+fn device_of(directory: &Path) -> io::Result<Device> {
+    let version = text(directory, "version").unwrap_or_default();
+    let version: String = version.chars().filter(char::is_ascii_digit).collect();
+    Ok(Device {
+        bcd_usb: u16::from_str_radix(&version, 16).unwrap_or(0),
+        class: number(directory, "bDeviceClass", 16)?,
+        sub_class: number(directory, "bDeviceSubClass", 16)?,
+        protocol: number(directory, "bDeviceProtocol", 16)?,
+        max_packet_size_0: number(directory, "bMaxPacketSize0", 10)?,
+        id_vendor: number(directory, "idVendor", 16)?,
+        id_product: number(directory, "idProduct", 16)?,
+        bcd_device: number(directory, "bcdDevice", 16)?,
+        num_configurations: number(directory, "bNumConfigurations", 10)?,
+    })
+}
+
+/// The wire's speed for what `speed_show` says: megabits a second.
+fn speed_of(text: &str) -> Option<Speed> {
+    match text.split('.').next()?.parse().ok()? {
+        1 => Some(Speed::Low),
+        12 => Some(Speed::Full),
+        480 => Some(Speed::High),
+        5000_u32.. => Some(Speed::Super),
+        _ => None,
+    }
+}
+
+/// An attribute's text without the newline at its end.
+fn text(directory: &Path, attribute: &str) -> io::Result<String> {
+    let text = fs::read_to_string(directory.join(attribute))?;
+    Ok(text.trim().to_owned())
+}
+
+/// An attribute that is a number.
+fn number<T: TryFrom<u32>>(directory: &Path, attribute: &str, radix: u32) -> io::Result<T> {
+    let number = u32::from_str_radix(&text(directory, attribute)?, radix).ok();
+    number.and_then(|number| T::try_from(number).ok()).ok_or(io::ErrorKind::InvalidData.into())
+}
+
+/// The descriptors of a device. *Waits* for the device's lock before Linux 6.3 and its stable
+/// siblings, whatever sysfs is asked for later.
+///
+/// # Errors
+/// The device is gone, or the system can't tell.
+pub(super) fn descriptors(directory: &Path) -> io::Result<Descriptors> {
+    let bytes = fs::read(directory.join("descriptors"))?;
+    Descriptors::split(&bytes).ok_or(io::ErrorKind::InvalidData.into())
+}
+
+/// bConfigurationValue, `None` for a device that is not configured. *Waits* for the device's lock.
+///
+/// # Errors
+/// The device is gone, or the system can't tell.
+pub(super) fn configuration(directory: &Path) -> io::Result<Option<u8>> {
+    let text = text(directory, "bConfigurationValue")?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// The rest of what is read with the lock. *Waits* for it.
+///
+/// # Errors
+/// As [`configuration`].
+pub(super) fn told(directory: &Path) -> io::Result<Told> {
+    let configuration = configuration(directory)?;
+    // The kernel shows no attribute for a string that the device does not have.
+    let strings = ["manufacturer", "product", "serial"].map(|name| text(directory, name).ok());
+    Ok(Told { configuration, strings })
+}
+
+/// What there is without a lock beside the attributes.
+pub(super) fn links(devices: &Path, busid: BusId) -> Links {
     let name = busid.to_string();
-    let directory = Path::new(DEVICES).join(&name);
-    let Ok(real) = fs::canonicalize(&directory) else { return Attributes::default() };
-    let text = |attribute: &str| {
-        let text = fs::read_to_string(directory.join(attribute)).ok()?;
-        Some(text.trim_end().to_owned())
-    };
-    Attributes {
-        manufacturer: text("manufacturer"),
-        product: text("product"),
-        serial: text("serial"),
-        drivers: drivers(&real, &name),
+    let Ok(real) = fs::canonicalize(devices.join(&name)) else { return Links::default() };
+    let mut links = Links {
         imported: real
             .components()
             .any(|part| part.as_os_str().to_str().is_some_and(|part| part.starts_with("vhci_hcd"))),
         path: real.to_str().map(str::to_owned),
+        ..Links::default()
+    };
+    let prefix = format!("{name}:");
+    // The directories of interfaces lie in the device's own and are named
+    // `busid:configuration.interface`.
+    for entry in fs::read_dir(&real).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let numbers = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.split_once('.'));
+        let Some((configuration, interface)) = numbers else { continue };
+        links.configuration = links.configuration.or_else(|| configuration.parse().ok());
+        let driver = fs::canonicalize(entry.path().join("driver")).ok();
+        let driver = driver.as_deref().and_then(|path| path.file_name()?.to_str());
+        if let (Some(driver), Ok(interface)) = (driver, interface.parse()) {
+            links.drivers.push(Bound { interface, driver: driver.to_owned() });
+        }
+    }
+    links.drivers.sort_unstable_by_key(|bound| bound.interface);
+    links
+}
+
+impl Identity {
+    /// What to open, once its descriptor is known.
+    pub(super) const fn id(&self, device: &Device) -> DeviceId {
+        DeviceId {
+            bus: self.bus,
+            address: self.address,
+            id_vendor: device.id_vendor,
+            id_product: device.id_product,
+        }
     }
 }
 
-/// The drivers of a device's interfaces, whose directories lie in the device's own and are named
-/// `busid:configuration.interface`.
-fn drivers(directory: &Path, busid: &str) -> Vec<Bound> {
-    let prefix = format!("{busid}:");
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let bound = |entry: fs::DirEntry| {
-        let name = entry.file_name();
-        let (_, interface) = name.to_str()?.strip_prefix(&prefix)?.split_once('.')?;
-        let driver = fs::canonicalize(entry.path().join("driver")).ok()?;
-        let driver = driver.file_name()?.to_str()?.to_owned();
-        Some(Bound { interface: interface.parse().ok()?, driver })
-    };
-    let mut drivers: Vec<_> = entries.filter_map(|entry| bound(entry.ok()?)).collect();
-    drivers.sort_unstable_by_key(|bound| bound.interface);
-    drivers
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speeds_are_the_kernels_words() {
+        let all = [
+            ("1.5", Some(Speed::Low)),
+            ("12", Some(Speed::Full)),
+            ("480", Some(Speed::High)),
+            ("5000", Some(Speed::Super)),
+            ("10000", Some(Speed::Super)),
+            ("20000", Some(Speed::Super)),
+            ("80000", Some(Speed::Super)),
+            ("unknown", None),
+            ("53", None),
+            ("", None),
+        ];
+        for (text, speed) in all {
+            assert_eq!(speed_of(text), speed, "{text}");
+        }
+    }
 }

@@ -1,0 +1,57 @@
+//! Looks for devices where there is no sysfs: by libusb's list, and by asking the devices.
+//!
+//! Contract: blocks, for the answers of devices too.
+
+use usbferry_sys::discovery::{DeviceSpeed, Discovery, FoundDevice};
+
+use super::Scan;
+use super::candidate::LibusbCandidate;
+use super::found::Found;
+use crate::usb::descriptor::{CONFIGURATIONS_MAX, Descriptors, Device, Host};
+use crate::wire::types::{BusId, Speed};
+
+/// Looks for devices, each time with a context of its own.
+pub(super) struct Scanner(());
+
+impl Scanner {
+    pub(super) fn new() -> Result<Self, String> {
+        Discovery::new().map_err(|error| {
+            format!(
+                "libusb can't look for devices: {error}. Does this machine have USB, and may this \
+                 user see it?"
+            )
+        })?;
+        Ok(Self(()))
+    }
+
+    pub(super) fn scan(&mut self) -> Result<Scan, String> {
+        let found = Discovery::new().and_then(|mut discovery| discovery.devices());
+        let found = found.map_err(|error| format!("libusb can't list the devices: {error}"))?;
+        let candidates = found.into_iter().filter_map(candidate).collect();
+        Ok(Scan { candidates, left_out: Vec::new() })
+    }
+}
+
+/// `None` for what has no name a client could use.
+fn candidate(found: FoundDevice) -> Option<LibusbCandidate> {
+    let device = Device::parse(&found.device);
+    let mut configurations = found.configurations;
+    configurations.truncate(CONFIGURATIONS_MAX);
+    let host = Host::at(match found.speed {
+        DeviceSpeed::Low => Speed::Low,
+        DeviceSpeed::Full => Speed::Full,
+        DeviceSpeed::High => Speed::High,
+        DeviceSpeed::Super => Speed::Super,
+        DeviceSpeed::Unknown => device.speed(),
+    });
+    let ports: Vec<String> = found.ports.iter().map(ToString::to_string).collect();
+    let name = match ports.as_slice() {
+        [] => format!("usb{}", found.id.bus),
+        ports => format!("{}-{}", found.id.bus, ports.join(".")),
+    };
+    let descriptors = Descriptors { device, configurations };
+    let device = Found { id: found.id, busid: BusId::new(&name)?, host, descriptors };
+    let mut info = device.info(found.configuration, None);
+    [info.manufacturer, info.product, info.serial] = found.strings;
+    Some(LibusbCandidate::new(device, info))
+}
