@@ -139,7 +139,7 @@ impl Scanner {
         looked.map_err(|error| {
             format!(
                 "there are no devices to look for in {}: {error}. Does this machine have USB, and \
-                 may this user see it?",
+                 may this user see it, there and in /dev/bus/usb?",
                 sysfs::DEVICES
             )
         })?;
