@@ -1,19 +1,27 @@
-//! Open files of sysfs whose readers wait for a device's lock ([`locks`](crate::locks)).
+//! Open files of sysfs: some of their readers wait for a device's lock ([`locks`](crate::locks)), and
+//! none gets more than a page at once.
 
 use std::ffi::{CStr, OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::{device, locks, tree};
+use crate::{device, locks, paths, tree};
 
 /// Descriptors that can be such files: those below this number.
 const FDS_MAX: usize = 65_536;
 
-/// One more than the place in [`locks`], 0 for all other files.
-static OPEN: [AtomicU8; FDS_MAX] = [const { AtomicU8::new(0) }; FDS_MAX];
+/// What one read gets at most (`kernfs_file_read_iter`).
+const READ_MAX: usize = 4096;
 
-fn at(fd: c_int) -> Option<&'static AtomicU8> {
+/// What is kept of a descriptor that is no such file, and of one whose readers wait for nothing;
+/// else it is the place in [`locks`].
+const OTHER: u16 = u16::MAX;
+const FREE: u16 = u16::MAX - 1;
+
+static OPEN: [AtomicU16; FDS_MAX] = [const { AtomicU16::new(OTHER) }; FDS_MAX];
+
+fn at(fd: c_int) -> Option<&'static AtomicU16> {
     OPEN.get(usize::try_from(fd).ok()?)
 }
 
@@ -21,23 +29,26 @@ fn at(fd: c_int) -> Option<&'static AtomicU8> {
 pub(crate) fn opened(fd: c_int, path: Option<&CStr>) {
     let Some(place) = at(fd) else { return };
     let path = path.map(|path| Path::new(OsStr::from_bytes(path.to_bytes())));
-    let lock = path.and_then(tree::lock_of).map_or(0, |lock| lock + 1);
-    place.store(u8::try_from(lock).unwrap_or(0), Ordering::Relaxed);
+    let kept = path.filter(|path| paths::is_attribute(path)).map_or(OTHER, |path| {
+        tree::lock_of(path).and_then(|lock| u16::try_from(lock).ok()).unwrap_or(FREE)
+    });
+    place.store(kept, Ordering::Relaxed);
 }
 
 /// A file is closed.
 pub(crate) fn closed(fd: c_int) {
     if let Some(place) = at(fd) {
-        place.store(0, Ordering::Relaxed);
+        place.store(OTHER, Ordering::Relaxed);
     }
 }
 
-/// Waits for the lock that a reader of this file takes.
-pub(crate) fn wait(fd: c_int) {
-    let lock = at(fd).map_or(0, |place| usize::from(place.load(Ordering::Relaxed)));
-    match lock.checked_sub(2) {
-        Some(index) => drop(device::all().get(index).map(|device| device.lock())),
-        None if lock == 1 => locks::wait(0),
-        None => {}
+/// Waits for the lock that a reader of this file takes; how much of `len` bytes it gets then.
+pub(crate) fn wait(fd: c_int, len: usize) -> usize {
+    match at(fd).map_or(OTHER, |place| place.load(Ordering::Relaxed)) {
+        OTHER => return len,
+        FREE => {}
+        0 => locks::wait(0),
+        lock => drop(device::all().get(usize::from(lock) - 1).map(|device| device.lock())),
     }
+    len.min(READ_MAX)
 }

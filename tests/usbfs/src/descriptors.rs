@@ -9,6 +9,9 @@
 /// `struct usb_device_descriptor`.
 pub(crate) const DEVICE_LEN: usize = 18;
 
+/// Size of `descriptors` in sysfs.
+const SYSFS_MAX: usize = DEVICE_LEN + 65_535;
+
 const CONFIGURATION_LEN: usize = 9;
 const INTERFACE_LEN: usize = 9;
 const ENDPOINT_LEN: usize = 7;
@@ -123,10 +126,11 @@ pub(crate) fn read(
 }
 
 impl Host {
-    /// `descriptors` in sysfs (`read_descriptors`).
+    /// `descriptors` in sysfs (`read_descriptors`), which is never longer than one configuration can
+    /// be (`dev_bin_attr_descriptors`).
     pub(crate) fn sysfs(&self) -> Vec<u8> {
         let kept = self.configurations.iter().flat_map(|one| &one.raw[..one.kept]);
-        self.device.iter().chain(kept).copied().collect()
+        self.device.iter().chain(kept).copied().take(SYSFS_MAX).collect()
     }
 
     /// Reads a device node from `position` on (`usbdev_read`), and returns how far: each

@@ -132,7 +132,7 @@ unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_
         let room = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), len) };
         return read_node(node, room).unwrap_or_else(|errno| fail(errno) as ssize_t);
     }
-    attributes::wait(fd);
+    let len = attributes::wait(fd, len);
     let next = real!(read(c_int, *mut c_void, size_t) -> ssize_t);
     // SAFETY: the caller's promise.
     unsafe { next(fd, buffer, len) }

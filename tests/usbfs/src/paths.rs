@@ -35,6 +35,11 @@ fn is_simulated(path: &[u8]) -> bool {
     })
 }
 
+/// Whether a path in the tree is one of sysfs.
+pub(crate) fn is_attribute(path: &Path) -> bool {
+    path.strip_prefix(tree::root()).is_ok_and(|rest| rest.starts_with("sys"))
+}
+
 /// Bus and device number of a device node's path.
 pub(crate) fn device_number(path: *const c_char) -> Option<u8> {
     if path.is_null() {
