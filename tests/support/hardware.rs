@@ -5,7 +5,8 @@
 //! options stand in `tests/usbfs/src/options.rs`; what it logs is kept and, if a test fails, shown.
 
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use usbferry_load::client::{Client, PATIENCE, Reply};
-use usbferry_load::pdu::Submit;
+use usbferry_load::pdu::{self, Submit};
 use usbferry_load::preload;
 
 /// The preloaded library, built once for all tests.
@@ -103,7 +104,25 @@ impl Server {
 
     /// A client with the first device.
     pub(crate) fn attach(&self) -> Client {
-        Client::attach_when_free(&*self.address, "1-1").expect("the device is there")
+        self.attach_to(1)
+    }
+
+    /// A client with device 1-`number`.
+    pub(crate) fn attach_to(&self, number: usize) -> Client {
+        let busid = format!("1-{number}");
+        Client::attach_when_free(&*self.address, &busid).expect("the device is there")
+    }
+
+    /// All devices on offer, as OP_REP_DEVLIST has them.
+    pub(crate) fn devices(&self) -> Vec<Listed> {
+        let mut stream = TcpStream::connect(&self.address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        stream.write_all(&[0x01, 0x11, 0x80, 0x05, 0, 0, 0, 0]).expect("it is sent");
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).expect("it is answered");
+        assert_eq!(pdu::word(&reply, 1), 0, "DEVLIST is answered with a list");
+        let mut rest = &reply[12..];
+        (0..pdu::word(&reply, 2)).map(|_| Listed::read(&mut rest)).collect()
     }
 
     /// What usbfs was asked for.
@@ -115,8 +134,14 @@ impl Server {
     /// The SETUP packets, in hexadecimal, of control requests that reached the first device,
     /// whoever sent them.
     pub(crate) fn requests(&self) -> Vec<String> {
+        self.requests_of(1)
+    }
+
+    /// The same of device 1-`number`.
+    pub(crate) fn requests_of(&self, number: usize) -> Vec<String> {
         let requests = fs::read_to_string(self.root.join("requests")).unwrap_or_default();
-        requests.lines().filter_map(|line| line.strip_prefix("1-1 ")).map(str::to_owned).collect()
+        let busid = format!("1-{number} ");
+        requests.lines().filter_map(|line| line.strip_prefix(&busid)).map(str::to_owned).collect()
     }
 
     /// Has somebody else hold the lock of device 1-`number`, or of the root hub if that is 0, or let
@@ -125,9 +150,9 @@ impl Server {
         hold(&self.root, number, held);
     }
 
-    /// A text of the device in sysfs, without the end of its line.
-    pub(crate) fn attribute(&self, name: &str) -> String {
-        let attribute = self.root.join("sys/bus/usb/devices/1-1").join(name);
+    /// A text of device 1-`number` in sysfs, without the end of its line.
+    pub(crate) fn attribute(&self, number: usize, name: &str) -> String {
+        let attribute = self.root.join(format!("sys/bus/usb/devices/1-{number}")).join(name);
         fs::read_to_string(attribute).expect("it is there").trim_end().to_owned()
     }
 
@@ -144,10 +169,16 @@ impl Server {
         wait_until(is_logged, || format!("no “{line}” in {:?}", self.log()));
     }
 
-    /// Whether the kernel's driver has an interface.
+    /// Whether the kernel's driver has an interface of the first device's configuration 1.
     pub(crate) fn has_driver(&self, interface: u8) -> bool {
+        self.has_driver_in(1, 1, interface)
+    }
+
+    /// The same of device 1-`number` and a configuration by its number.
+    pub(crate) fn has_driver_in(&self, number: usize, configuration: u8, interface: u8) -> bool {
         let devices = self.root.join("sys/bus/usb/devices");
-        devices.join(format!("1-1/1-1:1.{interface}/driver")).exists()
+        let interface = format!("1-{number}/1-{number}:{configuration}.{interface}");
+        devices.join(interface).join("driver").is_symlink()
     }
 
     /// How many devices it has to give back to drivers.
@@ -187,6 +218,37 @@ impl Drop for Server {
         if !thread::panicking() {
             let status = status.expect("the server ends when it is told to");
             assert!(status.success(), "the server ended with {status}");
+        }
+    }
+}
+
+/// A device as OP_REP_DEVLIST has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Listed {
+    pub(crate) busid: String,
+    pub(crate) speed: u32,
+    pub(crate) configuration: u8,
+    pub(crate) configurations: u8,
+    /// Class, subclass and protocol of each.
+    pub(crate) interfaces: Vec<[u8; 3]>,
+}
+
+impl Listed {
+    /// Bytes of a device, and of an interface behind it.
+    const LEN: usize = 312;
+    const INTERFACE_LEN: usize = 4;
+
+    fn read(bytes: &mut &[u8]) -> Self {
+        let (device, behind) = bytes.split_at(Self::LEN);
+        let busid = device[256..288].split(|byte| *byte == 0).next().expect("there is a first");
+        let (interfaces, behind) = behind.split_at(usize::from(device[311]) * Self::INTERFACE_LEN);
+        *bytes = behind;
+        Self {
+            busid: String::from_utf8_lossy(busid).into_owned(),
+            speed: pdu::word(device, 74),
+            configuration: device[309],
+            configurations: device[310],
+            interfaces: interfaces.chunks(4).map(|one| [one[0], one[1], one[2]]).collect(),
         }
     }
 }

@@ -1,0 +1,640 @@
+//! Devices whose descriptors are not as they should be, on the real libusb and the simulated usbfs:
+//! what is served is what the host's kernel made of them (`drivers/usb/core/config.c` and
+//! `message.c` of Linux 6.1), not what libusb or the device says.
+//!
+//! In each [`Case`] the device is imported, its configuration set by the number that the host has,
+//! and then URBs of the endpoints named must do; kernel drivers that were bound before are back at
+//! the end, and the host has the same configuration set. [`run`] does that with a driver and without.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use support::hardware::{Listed, Server, request, transfer, urb, wait_until};
+use usbferry_load::client::{Client, Reply};
+use usbferry_load::pdu::{self, Submit};
+
+const EPIPE: i32 = -32;
+
+/// Device descriptors: of high speed, and of super speed, with so many configurations.
+const fn high_speed(configurations: u8) -> [u8; 18] {
+    [18, 1, 0, 2, 0, 0, 0, 64, 9, 0x12, 0x10, 0, 0, 1, 0, 0, 0, configurations]
+}
+
+const fn super_speed(configurations: u8) -> [u8; 18] {
+    [18, 1, 0x20, 3, 0, 0, 0, 9, 9, 0x12, 0x10, 0, 0, 1, 0, 0, 0, configurations]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A configuration descriptor with that number, these interfaces said, and this behind it.
+fn configuration(number: u8, interfaces: u8, rest: &[&[u8]]) -> Vec<u8> {
+    let rest = rest.concat();
+    let len = u16::try_from(9 + rest.len()).expect("it is short enough").to_le_bytes();
+    [&[9, 2, len[0], len[1], interfaces, number, 0, 0x80, 50], &rest[..]].concat()
+}
+
+const fn interface(number: u8, setting: u8, endpoints: u8) -> [u8; 9] {
+    [9, 4, number, setting, endpoints, 0xff, 0, 0, 0]
+}
+
+const ISOCHRONOUS: u8 = 1;
+const BULK: u8 = 2;
+const INTERRUPT: u8 = 3;
+
+const fn endpoint(address: u8, kind: u8, max_packet: u16) -> [u8; 7] {
+    let [low, high] = max_packet.to_le_bytes();
+    [7, 5, address, kind, low, high, 4]
+}
+
+/// A device and what must work with it.
+struct Case {
+    name: &'static str,
+    /// Options of the simulated usbfs that describe it.
+    options: String,
+    /// Numbers of its interfaces, in the configuration that the host has.
+    interfaces: Vec<u8>,
+    /// What the host has set, and what is set by the client.
+    number: u8,
+    /// Interfaces and settings, set by the client.
+    settings: Vec<(u8, u8)>,
+    /// Addresses of endpoints, with the length of a packet where they are isochronous.
+    endpoints: Vec<(u8, usize)>,
+}
+
+impl Case {
+    /// A device with one configuration.
+    fn of(name: &'static str, bytes: &[u8]) -> Self {
+        Self::hex(name, &hex(bytes))
+    }
+
+    /// The same as its bytes in hexadecimal.
+    fn hex(name: &'static str, text: &str) -> Self {
+        Self::with(name, format!("config={text}"))
+    }
+
+    /// A device that is described otherwise.
+    fn with(name: &'static str, options: String) -> Self {
+        let (interfaces, settings, endpoints) = (vec![0], Vec::new(), vec![(0x81, 0)]);
+        Self { name, options, interfaces, number: 1, settings, endpoints }
+    }
+
+    /// Its options as those of device 1-`number` alone.
+    fn options_of(&self, number: usize, driver: &str) -> String {
+        let options = self.options.split(':').chain([driver]).filter(|option| !option.is_empty());
+        options.map(|option| format!(":{number}.{option}")).collect()
+    }
+
+    fn run_on(&self, server: &Server, device: usize, has_driver: bool) {
+        let is_bound = |interface| server.has_driver_in(device, self.number, interface);
+        let mut client = server.attach_to(device);
+        for &interface in &self.interfaces {
+            assert!(!is_bound(interface), "{}: interface {interface} has no driver", self.name);
+        }
+        self.use_device(&mut client);
+        drop(client);
+        // It has been given back when it can be had again.
+        drop(server.attach_to(device));
+        wait_until(
+            || self.interfaces.iter().all(|&interface| is_bound(interface) == has_driver),
+            || format!("{}: drivers are not back: {:?}", self.name, server.log()),
+        );
+        let configuration = server.attribute(device, "bConfigurationValue");
+        assert_eq!(configuration, self.number.to_string(), "{}", self.name);
+        self.check_requests(&server.requests_of(device));
+    }
+
+    /// What is said of it, and which drivers it has, before anybody imports it.
+    fn check_listed(&self, server: &Server, device: usize, listed: &Listed, has_driver: bool) {
+        assert_eq!(listed.configuration, self.number, "{}", self.name);
+        assert_eq!(listed.interfaces.len(), self.interfaces.len(), "{}", self.name);
+        for &interface in &self.interfaces {
+            let is_bound = server.has_driver_in(device, self.number, interface);
+            assert_eq!(is_bound, has_driver, "{}: interface {interface}", self.name);
+        }
+    }
+
+    fn use_device(&self, client: &mut Client) {
+        let descriptor = client.control([0x80, 6, 0, 1, 0, 0, 18, 0], &[]).expect("an answer");
+        assert_eq!((descriptor.status, descriptor.actual_length), (0, 18), "{}", self.name);
+        let set = transfer(client, request([0, 9, self.number, 0, 0, 0, 0, 0]), &[]);
+        assert_eq!(set.status, 0, "{}: SET_CONFIGURATION", self.name);
+        for &(interface, setting) in &self.settings {
+            let set = request([1, 11, setting, 0, interface, 0, 0, 0]);
+            assert_eq!(transfer(client, set, &[]).status, 0, "{}: SET_INTERFACE", self.name);
+        }
+        for &(address, packet) in &self.endpoints {
+            let reply = move_data(client, address, packet);
+            assert_eq!(reply.status, 0, "{}: endpoint {address:02x}", self.name);
+        }
+    }
+
+    /// Nobody asked the device what it is for GET_CONFIGURATION to answer, or unconfigured it.
+    fn check_requests(&self, asked: &[String]) {
+        let is_wrong = |setup: &&String| {
+            setup.starts_with("8008") || self.number != 0 && setup.starts_with("00090000")
+        };
+        assert_eq!(asked.iter().find(is_wrong), None, "{}: {asked:?}", self.name);
+    }
+}
+
+/// Runs cases, each on a device with a kernel driver and on one without, of one server.
+fn run(cases: &[Case]) {
+    let runs: Vec<(&Case, bool)> =
+        cases.iter().flat_map(|case| [(case, true), (case, false)]).collect();
+    let mut options = format!("count={}", runs.len());
+    for (index, (case, has_driver)) in runs.iter().enumerate() {
+        let driver = if *has_driver { "" } else { "driver=" };
+        options.push_str(&case.options_of(index + 1, driver));
+    }
+    let server = Server::start(&options);
+    let listed = server.devices();
+    assert_eq!(listed.len(), runs.len(), "{listed:?}");
+    for (device, (case, has_driver)) in (1..).zip(&runs) {
+        let busid = format!("1-{device}");
+        let listed = listed.iter().find(|listed| listed.busid == busid).expect(case.name);
+        case.check_listed(&server, device, listed, *has_driver);
+    }
+    for (device, (case, has_driver)) in (1..).zip(runs) {
+        case.run_on(&server, device, has_driver);
+    }
+}
+
+/// Moves some bytes through an endpoint, in two packets if it is isochronous.
+fn move_data(client: &mut Client, address: u8, packet: usize) -> Reply {
+    let len = if packet == 0 { 16 } else { 2 * packet };
+    let data = if address & 0x80 == 0 { vec![0; len] } else { Vec::new() };
+    let packets = if packet == 0 { 0 } else { 2 };
+    let descriptors = pdu::descriptors(packets, packet);
+    let reply =
+        transfer(client, Submit { packets, ..urb(address, len) }, &[data, descriptors].concat());
+    assert!(reply.packets.iter().all(|&(_, status)| status == 0), "{:?}", reply.packets);
+    if reply.status == 0 {
+        assert_eq!(reply.actual_length as usize, len, "endpoint {address:02x}");
+    }
+    reply
+}
+
+/// What the device answers to GET_CONFIGURATION is not the host's word: a Bluetooth radio says 0.
+#[test]
+fn the_device_is_not_asked_which_configuration_is_set() {
+    run(&[0, 7, 255].map(|answer| Case {
+        interfaces: vec![0, 1],
+        endpoints: vec![(0x81, 0), (0x01, 0)],
+        ..Case::with("GET_CONFIGURATION", format!("answer-configuration={answer}"))
+    }));
+}
+
+#[test]
+fn a_client_may_ask_the_device() {
+    let server = Server::start("answer-configuration=0");
+    let mut client = server.attach();
+    let reply = client.control([0x80, 8, 0, 0, 0, 0, 1, 0], &[]).unwrap();
+    assert_eq!((reply.status, reply.data.as_slice()), (0, &[0][..]));
+    assert_eq!(move_data(&mut client, 0x81, 0).status, 0);
+}
+
+#[test]
+fn zero_is_the_number_of_a_configuration() {
+    let text = concat!(
+        "09022700010000803209040000030b0000000705810240000007050102400000070582030800",
+        "0a"
+    );
+    run(&[Case {
+        number: 0,
+        endpoints: vec![(0x81, 0), (0x01, 0), (0x82, 0)],
+        ..Case::hex("configuration 0", text)
+    }]);
+}
+
+/// Another number than any that there is changes nothing.
+#[test]
+fn a_configuration_that_is_not_there_is_refused() {
+    let bytes = configuration(0, 1, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 512)]);
+    let server = Server::start(&format!("config={}", hex(&bytes)));
+    let mut client = server.attach();
+    let refused = transfer(&mut client, request([0, 9, 1, 0, 0, 0, 0, 0]), &[]);
+    assert_eq!(refused.status, EPIPE);
+    assert_eq!(move_data(&mut client, 0x81, 0).status, 0);
+}
+
+#[test]
+fn the_total_length_is_that_of_what_is_there() {
+    let text = "09023c0001010080320904000002ff0000000705810200020007050102000200";
+    let both = vec![(0x81, 0), (0x01, 0)];
+    run(&[
+        Case { endpoints: both.clone(), ..Case::hex("60 said, 32 there", text) },
+        Case::hex("60 said, 30 there", &text[..60]),
+        Case { endpoints: both, ..Case::hex("65,535 said", &text.replacen("3c00", "ffff", 1)) },
+        // Less is said than there is: what is behind that nobody asks for.
+        Case::hex("25 said", &text.replacen("3c00", "1900", 1)),
+        Case::hex("27 said", &text.replacen("3c00", "1b00", 1)),
+    ]);
+}
+
+#[test]
+fn what_has_no_length_and_what_is_behind_is_skipped() {
+    let text = "0902230001010080320904000002ff0000000705810200020007050102000200010203";
+    let both = vec![(0x81, 0), (0x01, 0)];
+    let bulk = endpoint(0x81, BULK, 512);
+    let parts = [&interface(0, 0, 1)[..], &bulk, &[0, 0], &interface(1, 0, 0)];
+    let mut cases = vec![
+        Case { endpoints: both, ..Case::hex("junk behind", text) },
+        Case::of("an interface behind junk", &configuration(1, 2, &parts)),
+    ];
+    for junk in [&[0, 5][..], &[1, 4], &[200, 5, 0x82, 2, 0, 2, 0], &[7]] {
+        let bytes = configuration(1, 1, &[&interface(0, 0, 2), &bulk, junk]);
+        cases.push(Case::of("junk", &bytes));
+    }
+    run(&cases);
+}
+
+#[test]
+fn endpoints_that_are_counted_need_not_be_there() {
+    let text = "09022200020100803209040000010e0100000705810310000809040100010e020000";
+    let bytes = configuration(
+        1,
+        1,
+        &[&interface(0, 0, 255), &endpoint(0x81, BULK, 512), &endpoint(0x01, BULK, 512)],
+    );
+    run(&[
+        Case { interfaces: vec![0, 1], ..Case::hex("one is missing", text) },
+        Case { endpoints: vec![(0x81, 0), (0x01, 0)], ..Case::of("255 are said", &bytes) },
+    ]);
+}
+
+#[test]
+fn endpoints_too_many_are_skipped() {
+    let text = concat!(
+        "09024000030100803209040000010300000007058103400004090401000103000000070582034000",
+        "040705840340000409040200010300000007058303400004"
+    );
+    let bytes = configuration(
+        1,
+        2,
+        &[
+            &interface(0, 0, 0),
+            &endpoint(0x81, BULK, 512),
+            &interface(1, 0, 1),
+            &endpoint(0x81, INTERRUPT, 8),
+        ],
+    );
+    run(&[
+        Case {
+            interfaces: vec![0, 1, 2],
+            endpoints: vec![(0x81, 0), (0x82, 0), (0x83, 0)],
+            ..Case::hex("one too many", text)
+        },
+        Case { interfaces: vec![0, 1], ..Case::of("none is said", &bytes) },
+    ]);
+}
+
+#[test]
+fn settings_are_sorted_by_interface() {
+    let text = concat!(
+        "09024400030100803209040000000100000009040100000100000009040200000100000009040101",
+        "010100000007050101c0000109040201010100000007058201c00001"
+    );
+    run(&[Case {
+        interfaces: vec![0, 1, 2],
+        settings: vec![(1, 1), (2, 1)],
+        endpoints: vec![(0x01, 192), (0x82, 100)],
+        ..Case::hex("settings apart", text)
+    }]);
+}
+
+/// Of a setting that comes twice the first counts; numbers of settings need not begin with 0.
+#[test]
+fn settings_have_the_numbers_that_they_have() {
+    let [first, second, third] = [0x81, 0x82, 0x83].map(|address| endpoint(address, BULK, 512));
+    let repeated = [interface(0, 0, 1), interface(0, 0, 1), interface(0, 7, 1)];
+    let twice =
+        configuration(1, 1, &[&repeated[0], &first, &repeated[1], &second, &repeated[2], &third]);
+    let without_0 =
+        configuration(1, 1, &[&interface(0, 3, 1), &first, &interface(0, 1, 1), &second]);
+    run(&[
+        Case::of("a setting twice", &twice),
+        Case {
+            settings: vec![(0, 7)],
+            endpoints: vec![(0x83, 0)],
+            ..Case::of("a setting after one that comes twice", &twice)
+        },
+        Case::of("no setting 0: the first is set", &without_0),
+        Case {
+            settings: vec![(0, 1)],
+            endpoints: vec![(0x82, 0)],
+            ..Case::of("no setting 0: another is set", &without_0)
+        },
+    ]);
+}
+
+#[test]
+fn interfaces_have_the_numbers_that_they_have() {
+    let bytes = configuration(
+        1,
+        5,
+        &[
+            &interface(6, 0, 1),
+            &endpoint(0x81, BULK, 512),
+            &interface(4, 0, 0),
+            &interface(4, 1, 1),
+            &endpoint(0x82, BULK, 512),
+            &interface(31, 0, 1),
+            &endpoint(0x03, BULK, 512),
+        ],
+    );
+    let none = configuration(1, 0, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 512)]);
+    run(&[
+        Case {
+            interfaces: vec![6, 4, 31],
+            settings: vec![(4, 1)],
+            endpoints: vec![(0x81, 0), (0x82, 0), (0x03, 0)],
+            ..Case::of("interfaces 6, 4 and 31, five said", &bytes)
+        },
+        Case::of("no interface said", &none),
+    ]);
+}
+
+/// libusb claims interfaces 0 to 31. Of a device that has others too, those do.
+#[test]
+fn an_interface_that_can_not_be_claimed_is_left_alone() {
+    for number in [32, 63, 64, 255] {
+        let bytes = configuration(
+            1,
+            2,
+            &[
+                &interface(number, 0, 1),
+                &endpoint(0x82, BULK, 512),
+                &interface(0, 0, 1),
+                &endpoint(0x81, BULK, 512),
+            ],
+        );
+        let server = Server::start(&format!("config={}", hex(&bytes)));
+        let mut client = server.attach();
+        assert_eq!(move_data(&mut client, 0x81, 0).status, 0, "beside interface {number}");
+        drop(client);
+        server.wait_for("1-1 connect 0");
+        assert_eq!([server.has_driver(0), server.has_driver(number)], [true; 2]);
+    }
+}
+
+#[test]
+fn of_interfaces_the_first_32_are_there() {
+    let endpoints: Vec<[u8; 7]> =
+        (1..=15).map(|number| endpoint(0x80 | number, BULK, 512)).collect();
+    let mut parts = Vec::new();
+    let interfaces: Vec<[u8; 9]> = (0..33).map(|number| interface(number, 0, 1)).collect();
+    for (index, interface) in interfaces.iter().enumerate() {
+        parts.push(interface.as_slice());
+        parts.extend(endpoints.get(index).map(<[u8; 7]>::as_slice));
+    }
+    run(&[Case {
+        interfaces: (0..32).collect(),
+        endpoints: vec![(0x81, 0), (0x8f, 0)],
+        ..Case::of("33 interfaces", &configuration(1, 33, &parts))
+    }]);
+}
+
+#[test]
+fn of_settings_the_first_128_are_there() {
+    let settings: Vec<[u8; 9]> = (0..200).map(|setting| interface(0, setting, 1)).collect();
+    let endpoint = endpoint(0x81, BULK, 512);
+    let parts: Vec<&[u8]> =
+        settings.iter().flat_map(|setting| [setting.as_slice(), &endpoint]).collect();
+    let bytes = configuration(1, 1, &parts);
+    run(&[Case { settings: vec![(0, 127)], ..Case::of("200 settings", &bytes) }]);
+    let server = Server::start(&format!("config={}", hex(&bytes)));
+    let mut client = server.attach();
+    assert!(client.set_interface(0, 128).is_err());
+    assert_eq!(move_data(&mut client, 0x81, 0).status, 0);
+}
+
+#[test]
+fn endpoints_with_impossible_addresses_are_skipped() {
+    let case = |(address, at)| {
+        let mut parts = vec![
+            interface(0, 0, 3).to_vec(),
+            endpoint(0x81, BULK, 512).to_vec(),
+            endpoint(0x01, BULK, 512).to_vec(),
+        ];
+        parts.insert(at, endpoint(address, INTERRUPT, 8).to_vec());
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        Case {
+            endpoints: vec![(0x81, 0), (0x01, 0)],
+            ..Case::of("an impossible address", &configuration(1, 1, &parts))
+        }
+    };
+    let cases = [0x00, 0x80, 0x10, 0x90, 0x71].into_iter();
+    let cases: Vec<Case> =
+        cases.flat_map(|address| [(address, 1), (address, 2)]).map(case).collect();
+    run(&cases);
+}
+
+/// Of one address in one interface or two, whatever the types.
+#[test]
+fn of_an_address_the_first_endpoint_counts() {
+    let types = [(BULK, 512), (INTERRUPT, 64), (ISOCHRONOUS, 64)];
+    let mut cases = Vec::new();
+    for (first, max_packet) in types {
+        for (second, other) in types.into_iter().filter(|&(kind, _)| kind != first) {
+            let twice = [endpoint(0x81, first, max_packet), endpoint(0x81, second, other)];
+            let endpoints = vec![(0x81, if first == ISOCHRONOUS { 64 } else { 0 })];
+            let one = configuration(1, 1, &[&interface(0, 0, 2), &twice[0], &twice[1]]);
+            cases.push(Case { endpoints: endpoints.clone(), ..Case::of("twice", &one) });
+            let interfaces = [interface(0, 0, 1), interface(1, 0, 1)];
+            let two = [&interfaces[0][..], &twice[0], &interfaces[1], &twice[1]];
+            let two = configuration(1, 2, &two);
+            let interfaces = vec![0, 1];
+            cases.push(Case { interfaces, endpoints, ..Case::of("in two interfaces", &two) });
+        }
+    }
+    run(&cases);
+}
+
+/// Descriptors may be longer than their structures, those of classes may stand between, and one that
+/// is too short is skipped.
+#[test]
+fn lengths_of_descriptors_are_those_that_they_say() {
+    let long = configuration(
+        1,
+        1,
+        &[
+            &[11, 4, 0, 0, 2, 0xff, 0, 0, 0, 0xaa, 0xbb],
+            &[5, 0x24, 1, 2, 3],
+            &[9, 5, 0x81, ISOCHRONOUS, 64, 0, 4, 0, 0],
+            &[7, 0x25, 1, 0, 0, 0, 0],
+            &[2, 0xff],
+            &endpoint(0x02, BULK, 512),
+        ],
+    );
+    let mut longer = long.clone();
+    longer[0] = 11;
+    longer[2] += 2;
+    longer.splice(9..9, [0xaa, 0xbb]);
+    let short = configuration(
+        1,
+        2,
+        &[
+            &interface(0, 0, 3),
+            &[6, 5, 0x82, BULK, 0, 2],
+            &endpoint(0x81, BULK, 512),
+            &[8, 4, 1, 0, 1, 0xff, 0, 0],
+            &endpoint(0x83, BULK, 512),
+        ],
+    );
+    let between = configuration(
+        1,
+        1,
+        &[
+            &[18, 1, 0, 2, 0, 0, 0, 64, 9, 18, 16, 0, 0, 1, 0, 0, 0, 1],
+            &interface(0, 0, 1),
+            &[9, 2, 32, 0, 1, 2, 0, 0x80, 50],
+            &endpoint(0x81, BULK, 512),
+        ],
+    );
+    let endpoints = vec![(0x81, 64), (0x02, 0)];
+    run(&[
+        Case { endpoints: endpoints.clone(), ..Case::of("long ones, and of classes", &long) },
+        Case { endpoints, ..Case::of("11 bytes of configuration", &longer) },
+        Case::of("short ones", &short),
+        Case::of("descriptors of devices and configurations in between", &between),
+    ]);
+}
+
+/// What comes first in `descriptors` may be shorter than it says, and the next is found all the same.
+#[test]
+fn the_next_configuration_begins_where_the_data_of_the_one_before_ends() {
+    let first = "09023c0001010080320904000002ff0000000705810200020007050102000200";
+    let second = configuration(2, 1, &[&interface(0, 0, 1), &endpoint(0x83, BULK, 512)]);
+    let options = |junk| format!("config={first}{junk}:config={}", hex(&second));
+    let mut cases = Vec::new();
+    for junk in ["", "010203", "07"] {
+        let endpoints = vec![(0x81, 0), (0x01, 0)];
+        cases.push(Case { endpoints, ..Case::with("the first of two", options(junk)) });
+        let active = format!("{}:active=2", options(junk));
+        let endpoints = vec![(0x83, 0)];
+        cases.push(Case { number: 2, endpoints, ..Case::with("the second of two", active) });
+    }
+    run(&cases);
+    let server = Server::start(&options("010203"));
+    assert_eq!(server.devices()[0].configurations, 2);
+    let mut client = server.attach();
+    let set = request([0, 9, 2, 0, 0, 0, 0, 0]);
+    assert_eq!(transfer(&mut client, set, &[]).status, 0);
+    assert_eq!(move_data(&mut client, 0x83, 0).status, 0);
+    assert_ne!(move_data(&mut client, 0x81, 0).status, 0);
+}
+
+#[test]
+fn configurations_that_the_device_does_not_return_are_not_there() {
+    let one = configuration(1, 1, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 512)]);
+    let options = format!("device={}:config={}", hex(&high_speed(3)), hex(&one));
+    assert_eq!(Server::start(&options).devices()[0].configurations, 1);
+    run(&[Case::with("one of three", options)]);
+}
+
+/// The number of a configuration may be that of another before it, which then counts.
+#[test]
+fn of_configurations_with_one_number_the_first_counts() {
+    let [first, second] = [0x81, 0x82].map(|address| {
+        hex(&configuration(1, 1, &[&interface(0, 0, 1), &endpoint(address, BULK, 512)]))
+    });
+    run(&[Case::with("two of one number", format!("config={first}:config={second}"))]);
+}
+
+/// A device that the host has not configured is one that the client may configure.
+#[test]
+fn a_device_without_a_configuration_is_offered_and_gets_one() {
+    for answer in ["", ":answer-configuration=1"] {
+        let server = Server::start(&format!("active=none{answer}"));
+        let listed = server.devices();
+        assert_eq!((listed[0].configuration, listed[0].interfaces.len()), (0, 0));
+        let mut client = server.attach();
+        let set = request([0, 9, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(transfer(&mut client, set, &[]).status, 0, "{answer}");
+        assert_eq!(move_data(&mut client, 0x81, 0).status, 0, "{answer}");
+    }
+}
+
+/// The kernel turns what can't be into interrupt endpoints at low speed, and cuts packets that are too
+/// long for the speed.
+#[test]
+fn endpoints_are_repaired_as_the_kernel_does() {
+    let low = hex(&configuration(1, 1, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 64)]));
+    let long = configuration(
+        1,
+        1,
+        &[&interface(0, 0, 2), &endpoint(0x81, BULK, 4096), &endpoint(0x82, INTERRUPT, 2047)],
+    );
+    run(&[
+        Case::with("bulk at low speed", format!("speed=1.5:config={low}")),
+        Case {
+            endpoints: vec![(0x81, 0), (0x82, 0)],
+            ..Case::of("packets that are too long", &long)
+        },
+    ]);
+}
+
+/// A packet of a super speed device is a burst.
+#[test]
+fn bursts_of_super_speed_are_one_packet() {
+    let bytes = configuration(
+        1,
+        1,
+        &[
+            &interface(0, 0, 0),
+            &interface(0, 1, 1),
+            &endpoint(0x81, ISOCHRONOUS, 1024),
+            &[6, 0x30, 3, 1, 0, 0x20],
+        ],
+    );
+    let device = hex(&super_speed(1));
+    run(&[Case {
+        settings: vec![(0, 1)],
+        endpoints: vec![(0x81, 8 * 1024)],
+        ..Case::with("a burst", format!("speed=5000:device={device}:config={}", hex(&bytes)))
+    }]);
+}
+
+#[test]
+fn speeds_are_those_that_clients_know() {
+    let speeds = [
+        (high_speed(1), "1.5", 1),
+        (high_speed(1), "12", 2),
+        (high_speed(1), "480", 3),
+        (super_speed(1), "5000", 5),
+        (super_speed(1), "10000", 5),
+        (super_speed(1), "20000", 5),
+        // Those that the server has no word for are judged by the device descriptor.
+        (super_speed(1), "40000", 5),
+        (super_speed(1), "unknown", 5),
+        (high_speed(1), "unknown", 3),
+    ];
+    let bytes = configuration(1, 1, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 64)]);
+    let case = |(device, speed, _): &([u8; 18], &str, u32)| {
+        let device = format!("speed={speed}:device={}:config={}", hex(device), hex(&bytes));
+        Case::with("a speed", device)
+    };
+    run(&speeds.iter().map(case).collect::<Vec<Case>>());
+    for described in speeds {
+        let server = Server::start(&case(&described).options);
+        let (_, speed, expected) = described;
+        assert_eq!(server.devices()[0].speed, expected, "{speed}");
+    }
+}
+
+/// The list and the import say the same of a device.
+#[test]
+fn a_list_has_what_the_host_has() {
+    let text = "09022200020100803209040000010e0100000705810310000809040100010e020000";
+    let server = Server::start(&format!("config={text}"));
+    let listed = Listed {
+        busid: "1-1".to_owned(),
+        speed: 3,
+        configuration: 1,
+        configurations: 1,
+        interfaces: vec![[14, 1, 0], [14, 2, 0]],
+    };
+    assert_eq!(server.devices(), [listed]);
+}
