@@ -13,22 +13,29 @@ use std::thread;
 use std::time::Duration;
 
 use mio::Waker;
+use usbferry_sys::heap;
 
-use crate::limits::{ATTACHED_MAX, DeviceLimits};
+use crate::limits::{ATTACHED_MAX, DeviceLimits, SLOT_MEMORY};
 use crate::reactor::Key;
-use crate::session::{Job, Remains, TaskResult};
-use crate::usb::{Backend, Candidate, OpenError, Opened};
+use crate::session::{Job, Remains, Tables, TaskResult};
+use crate::usb::{Backend, Candidate, OpenError, Opened, Port};
 
 /// What a worker has done, and for which connection.
 pub(crate) enum Done<C: Candidate> {
     /// The devices that are present.
     Scanned(Result<Vec<C>, String>),
     /// A device was opened, or could not be.
-    Opened(Key, Result<Opened<C::Port>, OpenError>),
+    Opened(Key, Result<Ready<C::Port>, OpenError>),
     /// A port comes back.
     Worked(Key, C::Port, TaskResult<C::Port>),
     /// A device was given back.
     Closed(Key),
+}
+
+/// A device that was opened, and what its session needs beside it.
+pub(crate) struct Ready<P: Port> {
+    pub(crate) opened: Opened<P>,
+    pub(crate) tables: Tables,
 }
 
 /// Results under way at most: one of each device's worker, and one scan.
@@ -120,18 +127,21 @@ impl<C: Candidate> Worker<C> {
     /// Starts the thread, which opens the device first.
     ///
     /// # Errors
-    /// The system has no thread for it.
+    /// The system has no thread for it, or hardly memory for more.
     pub(crate) fn open(
         owner: Key,
         candidate: C,
         limits: DeviceLimits,
         inbox: &Inbox<C>,
     ) -> io::Result<Self> {
+        if !heap::has_room(heap::RESERVE) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         let (tasks, receiver) = sync_channel(1);
         let outbox = inbox.sender.clone();
         let name = format!("usb {}", candidate.info().device.busid);
         thread::Builder::new().name(name).spawn(move || {
-            outbox.put(Done::Opened(owner, candidate.open(&limits)));
+            outbox.put(Done::Opened(owner, open(&candidate, &limits)));
             while let Ok(task) = receiver.recv() {
                 outbox.put(match task {
                     Task::Work(job) => {
@@ -163,4 +173,16 @@ impl<C: Candidate> Worker<C> {
         let sent = self.tasks.try_send(task);
         debug_assert!(sent.is_ok(), "a worker has one task at a time and outlives its handle");
     }
+}
+
+/// Opens a device for a session. What the session needs comes first: a device that it can't have is
+/// left alone.
+fn open<C: Candidate>(candidate: &C, limits: &DeviceLimits) -> Result<Ready<C::Port>, OpenError> {
+    let no_memory = || OpenError::no_memory(candidate.info().device.busid);
+    let tables = Tables::new(limits.urbs).ok_or_else(no_memory)?;
+    // Transfers are small, each by itself, and many.
+    if !heap::has_room(heap::RESERVE + limits.urbs * SLOT_MEMORY) {
+        return Err(no_memory());
+    }
+    Ok(Ready { opened: candidate.open(limits)?, tables })
 }

@@ -16,10 +16,10 @@ use super::{Reactor, find, net, note_deadline, register};
 use crate::handshake::Wish;
 use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT};
 use crate::session::{Remains, Session};
-use crate::usb::{Backend, Candidate, OpenError, Opened};
+use crate::usb::{Backend, Candidate, OpenError};
 use crate::wire::op::{self, OpStatus, UsbDevice};
 use crate::wire::types::DevId;
-use crate::worker::Worker;
+use crate::worker::{Ready, Worker};
 
 /// Requests that wait for a scan.
 #[derive(Default)]
@@ -172,11 +172,11 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn handle_opened(
         &mut self,
         key: Key,
-        result: Result<Opened<<B::Candidate as Candidate>::Port>, OpenError>,
+        result: Result<Ready<<B::Candidate as Candidate>::Port>, OpenError>,
     ) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        let opened = match result {
-            Ok(opened) => opened,
+        let Ready { opened, tables } = match result {
+            Ok(ready) => ready,
             Err(error) => {
                 warn!("{}: {error}", connection.peer);
                 connection.worker = None;
@@ -196,7 +196,7 @@ impl<B: Backend> Reactor<B> {
             return;
         }
         let devid = DevId::new(device.busnum, device.devnum);
-        let session = Session::new(devid, self.settings.limits, opened);
+        let session = Session::new(devid, self.settings.limits, opened, tables);
         let registry = self.poll.registry();
         for source in session.event_sources() {
             match register(registry, source, Source::Device(key.label())) {

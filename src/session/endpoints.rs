@@ -168,7 +168,7 @@ mod tests {
     const BULK_IN: EndpointAddress = EndpointAddress::new(1, Direction::In);
 
     fn waiting(count: u32) -> (Endpoints, UrbTable, Vec<UrbIndex>) {
-        let (mut endpoints, mut urbs) = (Endpoints::new(None), UrbTable::new(8));
+        let (mut endpoints, mut urbs) = (Endpoints::new(None), UrbTable::new(8).unwrap());
         let submit = |seqnum| CmdSubmit {
             seqnum: SeqNum(seqnum),
             devid: DevId(0),

@@ -162,6 +162,24 @@ impl<P: Port> Remains<P> {
     }
 }
 
+/// What is large of a session's own memory.
+pub(crate) struct Tables {
+    urbs: UrbTable,
+    rx: Receiver,
+}
+
+impl Tables {
+    /// For a device with so many URB slots; `None` when the system has no memory for them.
+    pub(crate) fn new(slots: usize) -> Option<Self> {
+        Some(Self { urbs: UrbTable::new(records_for(slots))?, rx: Receiver::new()? })
+    }
+}
+
+/// URBs that a session with so many slots keeps account of.
+const fn records_for(slots: usize) -> usize {
+    slots + URBS_WAITING_MAX + URBS_REFUSED_MAX
+}
+
 /// One client with one device.
 pub(crate) struct Session<P: Port> {
     devid: DevId,
@@ -212,11 +230,16 @@ pub(crate) struct Session<P: Port> {
 }
 
 impl<P: Port> Session<P> {
-    /// A session with an opened device. All its memory is allocated here.
-    pub(crate) fn new(devid: DevId, limits: DeviceLimits, mut opened: Opened<P>) -> Self {
+    /// A session with an opened device. The rest of its memory is allocated here.
+    pub(crate) fn new(
+        devid: DevId,
+        limits: DeviceLimits,
+        mut opened: Opened<P>,
+        tables: Tables,
+    ) -> Self {
         opened.port.attached();
         let slots = opened.transfers.len();
-        let records = slots + URBS_WAITING_MAX + URBS_REFUSED_MAX;
+        let records = records_for(slots);
         let slot_count = u32::try_from(slots).expect("limits keep slots few");
         Self {
             devid,
@@ -229,8 +252,8 @@ impl<P: Port> Session<P> {
             memory: opened.memory,
             endpoints: Endpoints::new(opened.configuration.as_ref()),
             configuration: opened.configuration,
-            urbs: UrbTable::new(records),
-            rx: Receiver::new(),
+            urbs: tables.urbs,
+            rx: tables.rx,
             tx: TxQueue::new(records),
             barrier: None,
             held: VecDeque::with_capacity(records),

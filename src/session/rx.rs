@@ -29,6 +29,7 @@ use std::collections::VecDeque;
 use std::io::IoSliceMut;
 
 use usbferry_sys::arena::{Arena, Block};
+use usbferry_sys::heap;
 
 use super::urb::UrbIndex;
 use crate::wire::pdu::HEADER_LEN;
@@ -115,10 +116,11 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    pub(crate) fn new() -> Self {
-        Self {
-            scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
-            other: vec![0; SCRATCH_LEN].into_boxed_slice(),
+    /// `None` when the system has no memory for it.
+    pub(crate) fn new() -> Option<Self> {
+        Some(Self {
+            scratch: heap::zeroed(SCRATCH_LEN)?,
+            other: heap::zeroed(SCRATCH_LEN)?,
             start: 0,
             end: 0,
             shape: None,
@@ -129,7 +131,7 @@ impl Receiver {
             unused: Vec::with_capacity(AHEAD_MAX),
             large: LARGE_PAYLOAD,
             stage: Stage::Header,
-        }
+        })
     }
 
     /// Makes payloads large that are not, to test with few bytes what large ones meet.
@@ -352,7 +354,7 @@ mod tests {
 
     fn memory() -> Arena {
         let mut memory = Arena::new();
-        memory.add_heap(1 << 20);
+        memory.add_heap(1 << 20).unwrap();
         memory
     }
 
@@ -372,7 +374,7 @@ mod tests {
 
     #[test]
     fn an_incomplete_array_stays_until_it_is_whole() {
-        let (mut receiver, mut memory) = (Receiver::new(), memory());
+        let (mut receiver, mut memory) = (Receiver::new().unwrap(), memory());
         read(&mut receiver, &mut memory, &mut &[1, 2, 3][..]);
         assert_eq!(receiver.take_array::<4>(), None);
         read(&mut receiver, &mut memory, &mut &[4, 5][..]);
@@ -384,7 +386,7 @@ mod tests {
 
     #[test]
     fn there_is_always_room_for_a_header() {
-        let (mut receiver, mut memory) = (Receiver::new(), memory());
+        let (mut receiver, mut memory) = (Receiver::new().unwrap(), memory());
         for _ in 0..10_000 {
             read(&mut receiver, &mut memory, &mut &[7; 48][..]);
             assert_eq!(receiver.take_up_to(48).len(), 48);
@@ -393,7 +395,7 @@ mod tests {
 
     #[test]
     fn little_is_read_behind_payloads_too_large_to_be_expected() {
-        let (mut receiver, mut memory) = (Receiver::new(), memory());
+        let (mut receiver, mut memory) = (Receiver::new().unwrap(), memory());
         let stream = [7; READ_LEN + 1];
         for (len, expected) in [(0, READ_LEN), (AHEAD_LEN + 1, READ_BEHIND_PAYLOAD), (64, READ_LEN)]
         {
@@ -408,7 +410,7 @@ mod tests {
 
     #[test]
     fn what_nobody_wants_is_read_by_large_pieces() {
-        let (mut receiver, mut memory) = (Receiver::new(), memory());
+        let (mut receiver, mut memory) = (Receiver::new().unwrap(), memory());
         assert!(receiver.begin_payload(SHAPE, false).is_none());
         receiver.stage = Stage::Discard { urb: 0, remaining: SHAPE.len };
         let stream = [7; READ_LEN + 1];
@@ -419,7 +421,7 @@ mod tests {
 
     /// The receiver behind a payload of [`SHAPE`], more of which are expected.
     fn expecting(payloads: usize) -> Receiver {
-        let mut receiver = Receiver::new();
+        let mut receiver = Receiver::new().unwrap();
         assert!(receiver.begin_payload(SHAPE, true).is_none());
         receiver.wanted = payloads;
         receiver

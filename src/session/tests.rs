@@ -137,7 +137,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let mut memory = Arena::new();
-        memory.add_heap(1 << 20);
+        memory.add_heap(1 << 20).unwrap();
         let opened = Opened {
             port: TestPort::default(),
             transfers: (0..SLOTS)
@@ -147,7 +147,7 @@ impl Rig {
             configuration: Some(configuration()),
         };
         let limits = DeviceLimits { urb_len: 1 << 19, ..DeviceLimits::default() };
-        let session = Session::new(DEVID, limits, opened);
+        let session = Session::new(DEVID, limits, opened, Tables::new(SLOTS as usize).unwrap());
         Self { session, now: Instant::now(), sent: Vec::new() }
     }
 

@@ -9,6 +9,7 @@
 //! Contract: no allocation after `new`; that a record is in use is asserted in debug builds.
 
 use usbferry_sys::arena::Block;
+use usbferry_sys::heap;
 
 use crate::wire::iso::{self, Packets, PacketsMut};
 use crate::wire::pdu::CmdSubmit;
@@ -156,22 +157,24 @@ pub(crate) struct UrbTable {
     /// not be looked for among all that are pending.
     highest: u32,
     used: usize,
-    stripes: Vec<u8>,
+    stripes: Box<[u8]>,
 }
 
 impl UrbTable {
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// `None` when the system has no memory for it.
+    pub(crate) fn new(capacity: usize) -> Option<Self> {
+        let stripes = heap::zeroed(capacity * STRIPE_LEN)?;
         let count = u32::try_from(capacity).expect("limits keep the table small");
         let next = |index| if index + 1 < count { index + 1 } else { NO_URB };
-        Self {
+        Some(Self {
             urbs: (0..count).map(|index| Urb::free(next(index))).collect(),
             first_free: 0,
             seqnums: vec![SeqNum(0); capacity].into_boxed_slice(),
             touched: 0,
             highest: 0,
             used: 0,
-            stripes: vec![0; capacity * STRIPE_LEN],
-        }
+            stripes,
+        })
     }
 
     /// Records not in use.
@@ -300,7 +303,7 @@ mod tests {
 
     #[test]
     fn seqnums_are_found_until_they_are_unlisted() {
-        let mut table = UrbTable::new(4);
+        let mut table = UrbTable::new(4).unwrap();
         let urbs: Vec<UrbIndex> = [7, 0, u32::MAX].map(|n| table.insert(submit(n), 0)).to_vec();
         assert_eq!(table.find(SeqNum(u32::MAX)), Some(urbs[2]));
         table.unlist(urbs[0]);
@@ -316,7 +319,7 @@ mod tests {
 
     #[test]
     fn records_are_used_again_and_the_table_has_an_end() {
-        let mut table = UrbTable::new(2);
+        let mut table = UrbTable::new(2).unwrap();
         for round in 0..10 {
             let one = table.insert(submit(round), 0);
             let other = table.insert(submit(round + 100), 3);
@@ -331,7 +334,7 @@ mod tests {
 
     #[test]
     fn descriptors_of_two_urbs_do_not_overlap() {
-        let mut table = UrbTable::new(2);
+        let mut table = UrbTable::new(2).unwrap();
         let one = table.insert(submit(1), 1024);
         let other = table.insert(submit(2), 1024);
         table.descriptors_mut(one).fill(1);

@@ -29,7 +29,7 @@ use crate::limits::DeviceLimits;
 use crate::wire::iso::Packets;
 use crate::wire::op::{OpStatus, UsbDevice};
 use crate::wire::status::Status;
-use crate::wire::types::{EndpointAddress, TransferType};
+use crate::wire::types::{BusId, EndpointAddress, TransferType};
 use special::SpecialRequest;
 
 /// A USB stack: finds the devices that are present.
@@ -120,6 +120,17 @@ pub struct OpenError {
     pub status: OpStatus,
     /// What happened and what to do about it, for the log.
     pub message: String,
+}
+
+impl OpenError {
+    /// The system has no memory for what a device's session needs.
+    pub(crate) fn no_memory(busid: BusId) -> Self {
+        let message = format!(
+            "{busid}: the system has no memory or address space for it. Is there a limit (ulimit -v, \
+             MemoryMax=)? Smaller --memory or --urbs need less"
+        );
+        Self { status: OpStatus::NotAvailable, message }
+    }
 }
 
 /// A configuration as it stands: which endpoints there are, and which of them may be used.

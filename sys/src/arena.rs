@@ -14,15 +14,17 @@
 //! back: [`Arena::free`] takes them home. An arena that is dropped while blocks are out leaks its
 //! regions instead of freeing them, because the kernel may still write into one.
 //!
-//! Contract: single-threaded use, movable between threads; allocation only in `new` and `add_*`;
-//! `free` panics on a block of another arena; nothing here blocks.
+//! Contract: single-threaded use, movable between threads; allocation only in `new` and `add_*`,
+//! which say when there is no memory; `free` panics on a block of another arena; nothing here blocks.
 
 use std::alloc::{self, Layout};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use crate::error::Error;
 use crate::handle::DeviceMemory;
+use crate::heap;
 
 /// Bytes of the smallest block. Four cache lines: no two blocks in flight share one.
 pub const BLOCK_LEN_MIN: usize = 256;
@@ -114,39 +116,44 @@ impl Arena {
     /// Adds `len` bytes of zeroed heap, rounded down to a power of two. Regions added first are
     /// used first. Adding nothing is allowed.
     ///
+    /// # Errors
+    /// `NoMem` when the system refuses the address space, or has hardly more ([`heap::RESERVE`]).
+    ///
     /// # Panics
-    /// When a third region is added, or when the system refuses the address space.
-    pub fn add_heap(&mut self, len: usize) {
-        let Some(len) = usable_len(len) else { return };
+    /// When a third region is added.
+    pub fn add_heap(&mut self, len: usize) -> Result<(), Error> {
+        let Some(len) = usable_len(len) else { return Ok(()) };
+        let buddies = Buddies::new(len / BLOCK_LEN_MIN).ok_or(Error::NoMem)?;
         // Zeroed memory comes untouched from the system only without an alignment: with one, the
         // standard library writes the zeroes itself, and so commits all of it.
-        let layout = Layout::from_size_align(len + REGION_ALIGN, 1).expect("limits bound the size");
-        // SAFETY: `layout` has a size of at least `BLOCK_LEN_MIN` bytes.
-        let Some(start) = NonNull::new(unsafe { alloc::alloc_zeroed(layout) }) else {
-            alloc::handle_alloc_error(layout);
-        };
+        let layout = Layout::from_size_align(len + REGION_ALIGN, 1).map_err(|_| Error::NoMem)?;
+        let start = heap::zeroed_bytes(layout).ok_or(Error::NoMem)?;
         let padding = start.addr().get().next_multiple_of(REGION_ALIGN) - start.addr().get();
         // SAFETY: the padding is less than `REGION_ALIGN`, by which the allocation is longer.
         let base = unsafe { start.add(padding) };
-        self.add(base, len, Source::Heap(start, layout));
+        self.add(base, Source::Heap(start, layout), buddies);
+        Ok(())
     }
 
     /// Adds a mapping of the device's own memory; `len` of it is used, rounded down to a power of
     /// two.
     ///
+    /// # Errors
+    /// `NoMem` when there is no memory to keep account of it; the mapping is given back.
+    ///
     /// # Panics
     /// When a third region is added.
-    pub fn add_device_memory(&mut self, memory: DeviceMemory) {
-        let Some(len) = usable_len(memory.len()) else {
-            return;
-        };
-        self.add(memory.base(), len, Source::Device(memory));
+    pub fn add_device_memory(&mut self, memory: DeviceMemory) -> Result<(), Error> {
+        let Some(len) = usable_len(memory.len()) else { return Ok(()) };
+        let buddies = Buddies::new(len / BLOCK_LEN_MIN).ok_or(Error::NoMem)?;
+        self.add(memory.base(), Source::Device(memory), buddies);
+        Ok(())
     }
 
-    fn add(&mut self, base: NonNull<u8>, len: usize, source: Source) {
+    fn add(&mut self, base: NonNull<u8>, source: Source, buddies: Buddies) {
         assert!(self.regions.len() < REGIONS_MAX, "an arena has two regions at most");
-        self.free_bytes += len;
-        self.regions.push(Region { base, source, buddies: Buddies::new(len / BLOCK_LEN_MIN) });
+        self.free_bytes += buddies.units() * BLOCK_LEN_MIN;
+        self.regions.push(Region { base, source, buddies });
     }
 
     /// Takes a block of `len` bytes, or `None` when no region has room. The bytes hold whatever
@@ -275,14 +282,16 @@ struct Buddies {
     recent: Vec<u32>,
     /// First of the other free blocks of each order.
     heads: Vec<u32>,
-    next: Vec<u32>,
-    previous: Vec<u32>,
+    next: Box<[u32]>,
+    previous: Box<[u32]>,
     /// One more than the order of the free block that starts here, or [`NOT_FREE`].
-    state: Vec<u8>,
+    state: Box<[u8]>,
 }
 
 impl Buddies {
-    fn new(units: usize) -> Self {
+    /// A region that is free; `None` when the system has no memory for the tables.
+    fn new(units: usize) -> Option<Self> {
+        const { assert!(NOT_FREE == 0, "tables of zeroes") };
         assert!(units.is_power_of_two(), "regions are powers of two");
         let order_max = u8::try_from(units.ilog2()).expect("fewer than 256 orders");
         let orders = usize::from(order_max) + 1;
@@ -291,12 +300,12 @@ impl Buddies {
             recent: vec![NONE; orders],
             heads: vec![NONE; orders],
             // Zeroed, hence committed page by page as blocks come into use.
-            next: vec![0; units],
-            previous: vec![0; units],
-            state: vec![NOT_FREE; units],
+            next: heap::zeroed(units)?,
+            previous: heap::zeroed(units)?,
+            state: heap::zeroed(units)?,
         };
         buddies.push(0, order_max);
-        buddies
+        Some(buddies)
     }
 
     const fn units(&self) -> usize {
@@ -422,7 +431,7 @@ mod tests {
 
     fn arena(len: usize) -> Arena {
         let mut arena = Arena::new();
-        arena.add_heap(len);
+        arena.add_heap(len).unwrap();
         arena
     }
 
@@ -469,7 +478,7 @@ mod tests {
     #[test]
     fn a_second_region_is_used_when_the_first_is_full() {
         let mut arena = arena(4096);
-        arena.add_heap(8192);
+        arena.add_heap(8192).unwrap();
         let blocks = [arena.alloc(4096), arena.alloc(4096), arena.alloc(4096)];
         assert!(blocks.iter().all(Option::is_some));
         assert!(arena.alloc(256).is_none());
@@ -526,6 +535,14 @@ mod tests {
         let grown = resident_bytes().saturating_sub(before);
         assert!(grown < 64 << 20, "{grown} bytes for a region that nobody has used");
         arena.free(block);
+    }
+
+    #[test]
+    fn what_no_machine_has_is_an_error_and_leaves_the_arena_as_it_was() {
+        let mut arena = arena(4096);
+        assert_eq!(arena.add_heap(1 << (usize::BITS - 1)), Err(Error::NoMem));
+        assert_eq!(arena.free_bytes(), 4096);
+        arena.add_heap(4096).unwrap();
     }
 
     #[test]

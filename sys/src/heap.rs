@@ -1,4 +1,70 @@
-//! What becomes of memory that is freed.
+//! Memory that may be refused, and what becomes of memory that is freed.
+//!
+//! The language ends the process when an allocation fails. So what is large, and asked for while there
+//! are sessions, is asked for here, where the system may say no, and leaves [`RESERVE`] to all the
+//! small allocations that can't fail: those of the sessions there are go on.
+//!
+//! Contract: nothing here blocks, and memory is committed as it is used.
+
+use std::alloc::{self, Layout};
+use std::hint::black_box;
+use std::ptr::NonNull;
+
+/// Bytes of address space that large allocations leave to small ones. Several devices can be opened
+/// at once, each by a thread with a stack of 2 MiB, and with a few hundred kilobytes of transfers.
+pub const RESERVE: usize = 16 << 20;
+
+/// Types whose values may have any bytes, zeroes for one.
+///
+/// # Safety
+/// All bytes of the type are zero in one of its values, and it is not empty.
+pub unsafe trait Zero: Copy {}
+
+// SAFETY: an integer of no bits set.
+unsafe impl Zero for u8 {}
+// SAFETY: as above.
+unsafe impl Zero for u32 {}
+
+/// Whether the system would give `len` bytes now.
+#[must_use]
+pub fn has_room(len: usize) -> bool {
+    let Ok(layout) = Layout::from_size_align(len.max(1), 1) else { return false };
+    // SAFETY: the layout has a size.
+    let Some(start) = NonNull::new(black_box(unsafe { alloc::alloc(layout) })) else {
+        return false;
+    };
+    // SAFETY: allocated above with this layout.
+    unsafe { alloc::dealloc(start.as_ptr(), layout) };
+    true
+}
+
+/// So many zeroes, which commit no memory before they are written; `None` when the system has no
+/// memory or address space, or has no more than [`RESERVE`] beside it.
+#[must_use]
+pub fn zeroed<T: Zero>(len: usize) -> Option<Box<[T]>> {
+    if len == 0 {
+        return Some(Box::default());
+    }
+    let layout = Layout::array::<T>(len).ok()?;
+    let start = zeroed_bytes(layout)?.cast::<T>();
+    let slice = std::ptr::slice_from_raw_parts_mut(start.as_ptr(), len);
+    // SAFETY: allocated by the global allocator with the layout of this slice; zeroes are values of
+    // its type.
+    Some(unsafe { Box::from_raw(slice) })
+}
+
+/// The same as bytes with a layout, whose size is not zero.
+pub(crate) fn zeroed_bytes(layout: Layout) -> Option<NonNull<u8>> {
+    assert!(layout.size() > 0, "an allocation of nothing");
+    // SAFETY: the layout has a size.
+    let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
+    if !has_room(RESERVE) {
+        // SAFETY: allocated above with this layout.
+        unsafe { alloc::dealloc(start.as_ptr(), layout) };
+        return None;
+    }
+    Some(start)
+}
 
 /// Has the allocator give large blocks back to the system when they are freed. To be called once,
 /// before there are threads.
@@ -12,5 +78,26 @@ pub fn return_large_blocks() {
     // stays. Where that is refused, all is as it was.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeroes_are_as_many_as_were_asked_for() {
+        for len in [0, 1, 1000, 1 << 20] {
+            let zeroes = zeroed::<u32>(len).expect("a few megabytes");
+            assert!(zeroes.len() == len && zeroes.iter().all(|&number| number == 0));
+        }
+    }
+
+    #[test]
+    fn what_no_machine_has_is_refused() {
+        assert!(!has_room(usize::MAX / 4));
+        assert!(!has_room(usize::MAX));
+        assert!(zeroed::<u8>(usize::MAX / 4).is_none());
+        assert!(zeroed::<u32>(usize::MAX).is_none());
     }
 }

@@ -12,7 +12,7 @@
 //! - [`handle`]: an open device with a libusb context of its own.
 //! - [`transfer`]: asynchronous transfers and their completions.
 //! - [`error`]: libusb's error and status codes.
-//! - [`heap`]: what becomes of memory that is freed.
+//! - [`heap`]: memory that may be refused, and what becomes of memory that is freed.
 //! - [`limit`]: the process's limit of open files.
 //! - [`signal`]: signals that are ignored.
 //! - [`tcp`]: whether a silent peer is still there.

@@ -358,8 +358,8 @@ mod tests {
         let handle = DeviceHandle::open_blocking(ID, 4).unwrap();
         let transfer = handle.new_transfer(3, 8).unwrap();
         let mut arena = Arena::new();
-        arena.add_device_memory(handle.map_memory_blocking(4096).unwrap());
-        arena.add_heap(8192);
+        arena.add_device_memory(handle.map_memory_blocking(4096).unwrap()).unwrap();
+        arena.add_heap(8192).unwrap();
         (handle, transfer, arena)
     }
 

@@ -9,7 +9,7 @@ use usbferry_sys::arena::Arena;
 use super::client::DEVID;
 use super::device::ModelPort;
 use crate::limits::DeviceLimits;
-use crate::session::Session;
+use crate::session::{Session, Tables};
 use crate::usb::{Configuration, Opened};
 
 /// One thing that happens. Fields choose; what from is said by who carries it out.
@@ -111,7 +111,7 @@ impl Scale {
     /// A session of this scale with a model's device.
     pub(super) fn session(&self, configuration: Option<Configuration>) -> Session<ModelPort> {
         let mut memory = Arena::new();
-        memory.add_heap(self.memory);
+        memory.add_heap(self.memory).expect("there is memory");
         let opened = Opened {
             port: ModelPort::new(self.slots),
             transfers: ModelPort::transfers(self.slots),
@@ -119,7 +119,8 @@ impl Scale {
             configuration,
         };
         let limits = DeviceLimits { urb_len: self.urb_len, ..DeviceLimits::default() };
-        let mut session = Session::new(DEVID, limits, opened);
+        let tables = Tables::new(self.slots).expect("there is memory");
+        let mut session = Session::new(DEVID, limits, opened, tables);
         session.rx.set_large(LARGE);
         session
     }

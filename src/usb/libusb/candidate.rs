@@ -69,7 +69,7 @@ impl Candidate for LibusbCandidate {
             .map(|index| Ok(LibusbTransfer(handle.new_transfer(index, packets)?, index)))
             .collect();
         let transfers = transfers.map_err(fail)?;
-        let memory = allocate(&handle, limits);
+        let memory = allocate(&handle, limits).map_err(fail)?;
         debug!("{}: {} bytes of device memory", self.info.device.busid, memory.device_bytes());
         let mut port = LibusbPort::new(handle, self.found.clone());
         port.packets = packets;
@@ -96,18 +96,21 @@ impl Candidate for LibusbCandidate {
 }
 
 /// Buffer memory: as much from the device as it gives, the rest from the heap.
-fn allocate(handle: &DeviceHandle, limits: &DeviceLimits) -> Arena {
+///
+/// # Errors
+/// `NoMem` when the system has none for the latter.
+fn allocate(handle: &DeviceHandle, limits: &DeviceLimits) -> Result<Arena, Error> {
     let mut memory = Arena::new();
     let mut len = limits.device_memory;
     while len >= DEVICE_MEMORY_MIN {
         if let Some(mapped) = handle.map_memory_blocking(len) {
-            memory.add_device_memory(mapped);
+            memory.add_device_memory(mapped)?;
             break;
         }
         len /= 2;
     }
-    memory.add_heap(limits.memory);
-    memory
+    memory.add_heap(limits.memory)?;
+    Ok(memory)
 }
 
 /// What went wrong when opening, and what to do about it.
@@ -123,6 +126,7 @@ fn explain_open(error: Error, info: &DeviceInfo) -> String {
         ),
         Error::Access => format!("{busid}: no permission, or macOS keeps it. Try with sudo"),
         Error::NoDevice => format!("{busid}: it is not there any more"),
+        Error::NoMem => OpenError::no_memory(busid).message,
         other => format!("{busid}: can't be opened: {other}"),
     }
 }

@@ -85,18 +85,18 @@ impl Candidate for SimCandidate {
             status: OpStatus::NotAvailable,
             message: format!("no sockets for the simulated device {busid}: {error}"),
         })?;
+        let mut memory = Arena::new();
+        memory.add_heap(limits.memory).map_err(|_| OpenError::no_memory(busid))?;
         let loan = self.bus.lend(busid)?;
         loan.plug.set_waker(waker);
-        Ok(opened(loan, wake, limits))
+        Ok(opened(loan, wake, limits, memory))
     }
 }
 
-fn opened(loan: Loan, wake: UnixStream, limits: &DeviceLimits) -> Opened<SimPort> {
+fn opened(loan: Loan, wake: UnixStream, limits: &DeviceLimits, memory: Arena) -> Opened<SimPort> {
     let now = Instant::now();
     let packets = loan.has_isochronous();
     let (transfers, mailboxes) = SimTransfer::slots(limits.urbs, packets, now);
-    let mut memory = Arena::new();
-    memory.add_heap(limits.memory);
     let port = SimPort::new(loan, mailboxes, wake, now);
     Opened { configuration: port.configuration().cloned(), port, transfers, memory }
 }
