@@ -1,18 +1,19 @@
 //! Prints devices, local or remote, one way for both.
 //!
-//! Contract: for the command line only; asking a server blocks, within a time limit.
+//! Contract: for the command line only; asking a server blocks, within one time limit for all of it
+//! but the look-up of its name, which is the system's.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cli::PORT;
 use crate::usb::{Bound, DeviceInfo};
 use crate::wire::op::client::{self, RemoteDevice};
 use crate::wire::op::{OP_COMMON_LEN, Request, USB_DEVICE_LEN, USB_INTERFACE_LEN};
 
-/// How long a server may take to be reached, and for each part of its answer.
+/// How long a server may take to be reached and to answer, all together.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Devices that are believed of a server; more are no machine's.
@@ -192,8 +193,17 @@ pub fn print(rows: &[Row], nothing: &str) -> io::Result<()> {
 /// # Errors
 /// A sentence: it can't be reached, or does not speak USB/IP.
 pub fn ask(host: &str) -> Result<Vec<Row>, String> {
-    let mut stream = connect(host)?;
-    let said = |error: io::Error| format!("{host} does not answer as a USB/IP server: {error}");
+    ask_within(host, TIMEOUT)
+}
+
+fn ask_within(host: &str, timeout: Duration) -> Result<Vec<Row>, String> {
+    let mut stream = connect(host, timeout)?;
+    let said = |error: io::Error| match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            format!("{host} has not answered completely within {timeout:?}")
+        }
+        _ => format!("{host} does not answer as a USB/IP server: {error}"),
+    };
     stream.write_all(&Request::Devlist.to_bytes()).map_err(said)?;
     let mut common = [0; OP_COMMON_LEN];
     stream.read_exact(&mut common).map_err(said)?;
@@ -208,7 +218,7 @@ pub fn ask(host: &str) -> Result<Vec<Row>, String> {
     (0..count).map(|_| read_device(&mut stream).map_err(said)).collect()
 }
 
-fn read_device(stream: &mut TcpStream) -> io::Result<Row> {
+fn read_device(stream: &mut impl Read) -> io::Result<Row> {
     let mut record = [0; USB_DEVICE_LEN];
     stream.read_exact(&mut record)?;
     let device = client::parse_device(&record);
@@ -221,17 +231,48 @@ fn read_device(stream: &mut TcpStream) -> io::Result<Row> {
     Ok(Row::remote(&device, classes))
 }
 
-fn connect(host: &str) -> Result<TcpStream, String> {
+/// A connection that is of use until a certain time, however often something comes.
+struct Limited {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+/// The time until `deadline`.
+///
+/// # Errors
+/// There is none left.
+fn left_until(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+impl Read for Limited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(left_until(self.deadline)?))?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(left_until(self.deadline)?))?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn connect(host: &str, timeout: Duration) -> Result<Limited, String> {
     let addresses = resolve(host)?;
+    let deadline = Instant::now() + timeout;
     let mut last = None;
     for address in addresses {
-        match TcpStream::connect_timeout(&address, TIMEOUT) {
-            Ok(stream) => {
-                let limited = stream
-                    .set_read_timeout(Some(TIMEOUT))
-                    .and_then(|()| stream.set_write_timeout(Some(TIMEOUT)));
-                return limited.map(|()| stream).map_err(|error| error.to_string());
-            }
+        let connected =
+            left_until(deadline).and_then(|left| TcpStream::connect_timeout(&address, left));
+        match connected {
+            Ok(stream) => return Ok(Limited { stream, deadline }),
             Err(error) => last = Some(error),
         }
     }
@@ -297,6 +338,29 @@ mod tests {
         assert_eq!(row(0xef, &[1, 1, 3]).class_name(), "audio+input");
         assert_eq!(row(9, &[9]).class_name(), "hub");
         assert_eq!(row(0, &[]).class_name(), "-");
+    }
+
+    /// However often a server sends something, it has so much time and no more.
+    #[test]
+    fn a_server_that_drips_is_not_waited_for() {
+        const TIMEOUT: Duration = Duration::from_millis(100);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let dripping = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // A list of many devices, whose bytes would take minutes.
+            stream.write_all(&[1, 0x11, 0, 5, 0, 0, 0, 0, 0, 0, 0x0f, 0xff]).unwrap();
+            let mut bytes = 0;
+            while stream.write_all(&[0]).is_ok() {
+                bytes += 1;
+                std::thread::sleep(TIMEOUT / 10);
+            }
+            bytes
+        });
+        let refused = ask_within(&address, TIMEOUT).unwrap_err();
+        assert!(refused.contains("has not answered completely"), "{refused}");
+        let bytes = dripping.join().unwrap();
+        assert!(bytes < USB_DEVICE_LEN, "{bytes} bytes were waited for");
     }
 
     #[test]
