@@ -6,7 +6,7 @@
 //! # The program
 //! `main.rs` reads the command line ([`cli`], and `units` for sizes and times), chooses a USB stack,
 //! and either prints devices ([`list`]) or runs the server. What it logs, a thread of [`logging`]
-//! writes. [`limits`] has every bound of the server with its reason, and [`rules`] who may connect
+//! writes; what clients can bring the server to say has a budget, in `complaints`. [`limits`] has every bound of the server with its reason, and [`rules`] who may connect
 //! and what is exported.
 //!
 //! # The reactor
@@ -18,7 +18,7 @@
 //! # Workers
 //! Nothing that can sleep runs on the reactor. `worker` has a thread that looks for devices, and
 //! one for each attached device that opens it, cancels its transfers, performs its special requests
-//! and closes it. The device itself, a [`usb::Port`], moves to that thread and back: whoever owns
+//! and closes it; what panics there (`caught`) costs that device its session. The device itself, a [`usb::Port`], moves to that thread and back: whoever owns
 //! it may use it, so nobody submits to a device that is inside a blocking call.
 //!
 //! # Sessions
@@ -50,7 +50,9 @@
 
 #![forbid(unsafe_code)]
 
+mod caught;
 pub mod cli;
+mod complaints;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

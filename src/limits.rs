@@ -108,6 +108,15 @@ pub const READERS_MAX: usize = 64;
 /// How long a client may take for its handshake, and to take the last bytes of a reply.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a request waits for a scan of the devices, which takes some milliseconds. One that takes
+/// longer waits for the system, and requests are answered from what the scan before has found.
+pub const SCAN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a client waits for its device to be opened: longer than a kernel driver takes that lets go
+/// of it, and than one request that a device does not answer (5 s,
+/// `USB_CTRL_SET_TIMEOUT`), which holds the device's lock.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long nobody can import a device whose last client broke the protocol. To open and close it costs
 /// more than all else that a client can ask for, and one that means no good comes again at once.
 pub const VIOLATION_REST: Duration = Duration::from_millis(20);
@@ -153,7 +162,8 @@ pub const GONE_INPUT_TIMEOUT: Duration = Duration::from_millis(20);
 /// How long a client may take, when the server stops, for what was already said to it.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Lines a second in the log about clients that misbehave; the rest is counted.
+/// Lines a second in the log about clients and their devices; the rest is counted. Nobody reads more,
+/// and it is an attach and a detach of thirty devices in a second.
 pub const COMPLAINTS_PER_SECOND: u32 = 100;
 
 /// Lines of the log that wait for whoever reads it; more are dropped and counted. The longest burst

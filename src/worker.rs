@@ -5,6 +5,7 @@
 //! [`Inbox`], which wakes it.
 //!
 //! Contract: the reactor never waits here: channels have room for every task that can be under way.
+//! Every task has a result, also one that panics: then the device was given up.
 
 use std::io;
 use std::sync::Arc;
@@ -15,17 +16,20 @@ use std::time::Duration;
 use mio::Waker;
 use usbferry_sys::heap;
 
+use crate::caught::caught;
+use crate::complaints::Complaints;
 use crate::limits::{ATTACHED_MAX, DeviceLimits, SLOT_MEMORY};
 use crate::reactor::Key;
 use crate::session::{Job, Remains, Tables, TaskResult};
 use crate::usb::{Backend, Candidate, OpenError, Opened, Port};
+use crate::wire::op::OpStatus;
 
 /// What a worker has done, and for which connection.
 pub(crate) enum Done<C: Candidate> {
     /// The devices that are present.
     Scanned(Result<Vec<C>, String>),
     /// A device was opened, or could not be.
-    Opened(Key, Result<Ready<C::Port>, OpenError>),
+    Opened(Key, Result<Box<Ready<C::Port>>, OpenError>),
     /// A port comes back.
     Worked(Key, C::Port, TaskResult<C::Port>),
     /// A device was given back.
@@ -45,6 +49,8 @@ const RESULTS_MAX: usize = ATTACHED_MAX + 1;
 pub(crate) struct Inbox<C: Candidate> {
     receiver: Receiver<Done<C>>,
     sender: Outbox<C>,
+    /// What workers say counts as what the reactor says.
+    complaints: Complaints,
 }
 
 /// A worker's end of the inbox.
@@ -70,9 +76,9 @@ impl<C: Candidate> Outbox<C> {
 }
 
 impl<C: Candidate> Inbox<C> {
-    pub(crate) fn new(waker: Arc<Waker>) -> Self {
+    pub(crate) fn new(waker: Arc<Waker>, complaints: Complaints) -> Self {
         let (sender, receiver) = sync_channel(RESULTS_MAX);
-        Self { receiver, sender: Outbox { sender, waker } }
+        Self { receiver, sender: Outbox { sender, waker }, complaints }
     }
 
     /// The next result, if there is one.
@@ -96,10 +102,13 @@ impl Scanner {
         inbox: &Inbox<B::Candidate>,
     ) -> io::Result<Self> {
         let (requests, receiver) = sync_channel(1);
-        let outbox = inbox.sender.clone();
+        let (outbox, complaints) = (inbox.sender.clone(), inbox.complaints.clone());
         thread::Builder::new().name("discovery".to_owned()).spawn(move || {
+            complaints.take_thread();
             while receiver.recv().is_ok() {
-                outbox.put(Done::Scanned(backend.scan()));
+                let scanned = caught("looking for devices", || backend.scan());
+                let failed = || Err("devices can't be looked for, see above".to_owned());
+                outbox.put(Done::Scanned(scanned.unwrap_or_else(failed)));
             }
         })?;
         Ok(Self { requests })
@@ -138,10 +147,11 @@ impl<C: Candidate> Worker<C> {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let (tasks, receiver) = sync_channel(1);
-        let outbox = inbox.sender.clone();
+        let (outbox, complaints) = (inbox.sender.clone(), inbox.complaints.clone());
         let name = format!("usb {}", candidate.info().device.busid);
         thread::Builder::new().name(name).spawn(move || {
-            outbox.put(Done::Opened(owner, open(&candidate, &limits)));
+            complaints.take_thread();
+            outbox.put(Done::Opened(owner, open_or_recover(&candidate, &limits)));
             while let Ok(task) = receiver.recv() {
                 outbox.put(match task {
                     Task::Work(job) => {
@@ -149,7 +159,9 @@ impl<C: Candidate> Worker<C> {
                         Done::Worked(owner, port, result)
                     }
                     Task::Close(remains, rest) => {
-                        remains.close();
+                        if caught("giving it back", || remains.close()).is_none() {
+                            recover(&candidate);
+                        }
                         thread::sleep(rest);
                         Done::Closed(owner)
                     }
@@ -175,14 +187,35 @@ impl<C: Candidate> Worker<C> {
     }
 }
 
+/// Opens a device for a session, and leaves nothing behind when that panics.
+fn open_or_recover<C: Candidate>(
+    candidate: &C,
+    limits: &DeviceLimits,
+) -> Result<Box<Ready<C::Port>>, OpenError> {
+    caught("opening it", || open(candidate, limits)).unwrap_or_else(|| {
+        recover(candidate);
+        let busid = candidate.info().device.busid;
+        let message = format!("{busid}: opening it failed, see above");
+        Err(OpenError { status: OpStatus::NotAvailable, message })
+    })
+}
+
+/// A panic has dropped the open device, which closes it. Gives back what that does not.
+fn recover<C: Candidate>(candidate: &C) {
+    let _ = caught("giving its drivers back", || candidate.recover());
+}
+
 /// Opens a device for a session. What the session needs comes first: a device that it can't have is
 /// left alone.
-fn open<C: Candidate>(candidate: &C, limits: &DeviceLimits) -> Result<Ready<C::Port>, OpenError> {
+fn open<C: Candidate>(
+    candidate: &C,
+    limits: &DeviceLimits,
+) -> Result<Box<Ready<C::Port>>, OpenError> {
     let no_memory = || OpenError::no_memory(candidate.info().device.busid);
     let tables = Tables::new(limits.urbs).ok_or_else(no_memory)?;
     // Transfers are small, each by itself, and many.
     if !heap::has_room(heap::RESERVE + limits.urbs * SLOT_MEMORY) {
         return Err(no_memory());
     }
-    Ok(Ready { opened: candidate.open(limits)?, tables })
+    Ok(Box::new(Ready { opened: candidate.open(limits)?, tables }))
 }

@@ -93,14 +93,35 @@ impl fmt::Display for End {
     }
 }
 
-/// How far a connection is.
+/// A request that is known and can't be answered yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Asked {
+    pub(super) wish: Wish,
+    /// When the request was complete.
+    pub(super) since: Instant,
+    pub(super) awaits: Awaited,
+}
+
+/// What an answer waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Awaited {
+    /// A scan that begins after the request came.
+    Scan,
+    /// The device, which another client has and is about to lose.
+    Holder,
+}
+
+/// How far a connection is. In the stages from `Opening` to `Returning` it has a device.
 pub(super) enum Stage<P: Port> {
     /// Its request is arriving.
     Handshake(Handshake),
-    /// Its request is known and waits for a scan.
-    Asked(Wish),
+    /// Its request is known and can't be answered yet.
+    Asked(Asked),
     /// Its device is being opened; this is what the client will be told.
     Opening(Box<UsbDevice>),
+    /// Its device is still being opened, and is given back as soon as that is done: the client has
+    /// left, or was told that it does not get the device.
+    Abandoned,
     /// It has its device.
     Attached(Box<Session<P>>),
     /// Its device is being given back.
@@ -209,6 +230,29 @@ impl<C: Candidate> Connection<C> {
             && matches!(self.stage, Stage::Handshake(_) | Stage::Asked(_) | Stage::Finishing)
     }
 
+    /// Whether the client has left while it waited for a device: it sends nothing more, so it has no
+    /// use for one. A client that waits for the list may have said all that it has to say.
+    pub(super) const fn has_left(&self) -> bool {
+        let waits_for_device = match &self.stage {
+            Stage::Asked(asked) => matches!(asked.wish, Wish::Import(_)),
+            Stage::Opening(_) => true,
+            _ => false,
+        };
+        waits_for_device && self.read_closed
+    }
+
+    /// Takes the client away: nothing is read from it or written to it any more.
+    pub(super) fn take_client(&mut self) -> Option<TcpStream> {
+        let stream = self.stream.take()?;
+        // Nothing would ever clear them, and each turn would look again.
+        (self.readable, self.read_closed, self.writable) = (false, false, false);
+        (self.paused, self.deadline) = (false, None);
+        if matches!(self.stage, Stage::Opening(_)) {
+            self.stage = Stage::Abandoned;
+        }
+        Some(stream)
+    }
+
     /// Answers the handshake with what `emit` writes.
     pub(super) fn answer(&mut self, emit: impl FnOnce(&mut Vec<u8>)) {
         self.reply.clear();
@@ -223,7 +267,7 @@ impl<C: Candidate> Connection<C> {
     }
 
     /// Reads the request.
-    pub(super) fn read_request(&mut self) -> Result<Option<Wish>, End> {
+    pub(super) fn read_request(&mut self, now: Instant) -> Result<Option<Wish>, End> {
         let (Stage::Handshake(handshake), Some(stream)) = (&mut self.stage, &mut self.stream)
         else {
             return Ok(None);
@@ -234,7 +278,7 @@ impl<C: Candidate> Connection<C> {
             let Some(len) = read(&mut self.readable, || stream.read(room))? else { break };
             let wish = handshake.receive(&buffer[..len]).map_err(End::Handshake)?;
             if let Some(wish) = wish {
-                self.stage = Stage::Asked(wish);
+                self.stage = Stage::Asked(Asked { wish, since: now, awaits: Awaited::Scan });
                 self.deadline = None;
                 return Ok(Some(wish));
             }
@@ -438,6 +482,9 @@ impl<C: Candidate> Connection<C> {
     /// there is more to do at once. A client that goes on sending is paused: nobody waits for that to
     /// be read, unless its device has just gone.
     pub(super) fn serve_finishing(&mut self, now: Instant, waste: &mut [u8]) -> Result<bool, End> {
+        if self.stream.is_none() {
+            return Ok(false);
+        }
         let mut room = WRITE_ALONE;
         self.flush(now, &mut room)?;
         if !self.is_flushed() {

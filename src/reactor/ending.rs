@@ -9,16 +9,16 @@
 
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::debug;
 use mio::unix::SourceFd;
 
-use super::connection::{End, Stage};
+use super::connection::{Awaited, End, Stage};
 use super::token::Key;
 use super::{Reactor, find, note_deadline};
-use crate::handshake::Wish;
-use crate::limits::{DRAIN_TIMEOUT, VIOLATION_REST};
+use crate::complaints::{info, warn};
+use crate::limits::{DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, VIOLATION_REST};
 use crate::usb::Backend;
-use crate::wire::op::OpStatus;
+use crate::wire::op::{self, OpStatus};
 
 impl<B: Backend> Reactor<B> {
     /// Ends connections that did not get further in time.
@@ -36,22 +36,47 @@ impl<B: Backend> Reactor<B> {
         }
         for key in expired {
             let Some(connection) = find(&mut self.connections, key) else { continue };
-            if matches!(connection.stage, Stage::Asked(Wish::Import(_))) {
-                // Its device is being taken from another client, and does not come back.
-                self.refuse_import(key, OpStatus::DeviceBusy);
-                continue;
+            connection.deadline = None;
+            match &connection.stage {
+                Stage::Asked(asked) => match asked.awaits {
+                    Awaited::Scan => self.answer_without_scan(key),
+                    // It does not come back.
+                    Awaited::Holder => self.refuse(key, OpStatus::DeviceBusy),
+                },
+                Stage::Opening(_) => self.abandon_opening(key),
+                _ => {
+                    let end = connection.expiry();
+                    self.end(key, &end);
+                }
             }
-            let end = connection.expiry();
-            self.end(key, &end);
         }
+    }
+
+    /// Tells a client that its device can't be opened in time. The device stays busy until whoever
+    /// opens it comes back.
+    fn abandon_opening(&mut self, key: Key) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        let busid = connection.busid.map(|busid| busid.to_string()).unwrap_or_default();
+        warn!(
+            "{}: {busid}: can't be opened within {OPEN_TIMEOUT:?}: the system holds it, perhaps for a \
+             request that the device does not answer. It is busy until the system lets go",
+            connection.peer
+        );
+        connection.stage = Stage::Abandoned;
+        connection.answer(|out| op::emit_import(Err(OpStatus::NotAvailable), out));
+        connection.deadline = Some(self.now + HANDSHAKE_TIMEOUT);
+        note_deadline(&mut self.next_deadline, connection.deadline);
+        self.queue(key);
     }
 
     /// Ends the oldest connection that has no device and is not about to get one, so that another can
     /// be made: nobody keeps clients out by coming often and asking for nothing. One that means it
     /// sends its request with its first bytes, and is done before all others have come after it.
-    /// There is no share for each address: over `ssh -R` all have the same. False when there is no
-    /// such connection.
+    /// Where all have asked for something and wait, the oldest of these is told that it does not get
+    /// it. There is no share for each address: over `ssh -R` all have the same. False when there is
+    /// no such connection.
     pub(super) fn make_place(&mut self) -> bool {
+        let mut waiting = None;
         for _ in 0..self.strangers.len() {
             let Some(key) = self.strangers.pop_front() else { break };
             let Some(connection) = find(&mut self.connections, key) else { continue };
@@ -60,12 +85,20 @@ impl<B: Backend> Reactor<B> {
                     self.end(key, &End::Displaced);
                     return true;
                 }
-                // It may have to be told that it gets none.
-                Stage::Asked(_) => self.strangers.push_back(key),
-                Stage::Opening(_) | Stage::Attached(_) | Stage::Returning => {}
+                Stage::Asked(_) => {
+                    waiting = waiting.or(Some(key));
+                    self.strangers.push_back(key);
+                }
+                Stage::Opening(_) | Stage::Abandoned | Stage::Attached(_) | Stage::Returning => {}
             }
         }
-        false
+        let Some(key) = waiting else { return false };
+        self.refuse(key, OpStatus::NotAvailable);
+        if let Some(connection) = find(&mut self.connections, key) {
+            let _ = connection.flush(self.now, &mut 0);
+        }
+        self.end(key, &End::Displaced);
+        true
     }
 
     /// Forgets strangers that are none any more, when they have become many.
@@ -81,19 +114,17 @@ impl<B: Backend> Reactor<B> {
     /// One that has ended already is left to that.
     pub(super) fn end(&mut self, key: Key, end: &End) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        let Some(mut stream) = connection.stream.take() else { return };
+        let Some(mut stream) = connection.take_client() else { return };
+        self.clients -= 1;
         let _ = self.poll.registry().deregister(&mut stream);
         let busid = connection.busid.map(|busid| busid.to_string()).unwrap_or_default();
         match end {
             End::Handshake(_) | End::Violation(_) | End::TimedOut | End::Displaced => {
-                if self.complaints.may_complain(self.now) {
-                    warn!("{}: {end}", connection.peer);
-                }
+                warn!("{}: {end}", connection.peer);
             }
             _ if connection.busid.is_some() => info!("{}: {busid}: {end}", connection.peer),
             _ => debug!("{}: {end}", connection.peer),
         }
-        connection.deadline = None;
         connection.broke_protocol = matches!(end, End::Violation(_));
         if let Some(session) = connection.session() {
             // One whose device is gone is due to have it closed, and would stay so.
@@ -101,6 +132,7 @@ impl<B: Backend> Reactor<B> {
             session.begin_teardown();
             self.queue(key);
         }
+        self.scans.forget(key);
         self.remove_if_over(key);
     }
 
@@ -143,7 +175,7 @@ impl<B: Backend> Reactor<B> {
         if self.stopping.is_some() || !self.stop.is_requested() {
             return;
         }
-        info!("stopping: giving back every device");
+        log::info!("stopping: giving back every device");
         self.stopping = Some(self.now);
         // Nothing else would end the pause, and when its time has come each wait would be none.
         self.accept_paused_until = None;

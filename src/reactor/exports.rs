@@ -4,84 +4,191 @@
 //! serves all that wait. An import then opens the device on a worker of its own, or contends with
 //! the client that has it.
 //!
+//! | what a client waits for | how long | then it is told |
+//! | --- | --- | --- |
+//! | a scan | `SCAN_TIMEOUT`; not at all beside one that is overdue | what the scan before has found; where it has not found the device, or there was none, ST_NA |
+//! | its device to be opened | `OPEN_TIMEOUT` | ST_NA; the device is busy until it is open, and is then given back |
+//! | a device that another client is about to lose | `HANDSHAKE_TIMEOUT` | ST_DEV_BUSY |
+//!
+//! Who leaves meanwhile is noticed (`Connection::has_left`), and waits for nothing any more.
+//!
 //! Contract: part of the reactor, so nothing here sleeps; what can is asked of a worker.
 
 use std::time::{Duration, Instant};
 
-use log::{error, info, warn};
-
-use super::connection::{Connection, End, Stage};
+use super::connection::{Asked, Awaited, Connection, End, Stage};
 use super::token::{Key, Source};
 use super::{Reactor, find, net, note_deadline, register};
+use crate::complaints::{error, info, warn};
 use crate::handshake::Wish;
-use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT};
+use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT};
 use crate::session::{Remains, Session};
 use crate::usb::{Backend, Candidate, OpenError};
 use crate::wire::op::{self, OpStatus, UsbDevice};
-use crate::wire::types::DevId;
+use crate::wire::types::{BusId, DevId};
 use crate::worker::{Ready, Worker};
 
-/// Requests that wait for a scan.
-#[derive(Default)]
-pub(super) struct Scans {
-    pub(super) running: bool,
+/// Requests that wait, and what the last scan has found.
+pub(super) struct Scans<C> {
+    /// Since when a scan is running.
+    pub(super) running: Option<Instant>,
     /// Served by the scan that is running.
     pub(super) waiting: Vec<Key>,
     /// Came after it began, so they need another.
     pub(super) late: Vec<Key>,
     /// Wait for a device that is being taken from another client.
     pub(super) takers: Vec<Key>,
+    /// What the last scan that was none in vain has found.
+    known: Option<Vec<C>>,
+    /// The log was told that the last scan failed, or that the one that is running takes too long.
+    pub(super) is_trouble_told: bool,
+}
+
+impl<C> Default for Scans<C> {
+    fn default() -> Self {
+        Self {
+            running: None,
+            waiting: Vec::new(),
+            late: Vec::new(),
+            takers: Vec::new(),
+            known: None,
+            is_trouble_told: false,
+        }
+    }
+}
+
+impl<C> Scans<C> {
+    /// A connection is over, and waits for nothing any more.
+    pub(super) fn forget(&mut self, key: Key) {
+        for waiting in [&mut self.waiting, &mut self.late, &mut self.takers] {
+            waiting.retain(|&other| other != key);
+        }
+    }
+
+    /// Whether a scan is running that nobody should wait for any more.
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.running.is_some_and(|since| now >= since + SCAN_TIMEOUT)
+    }
 }
 
 impl<B: Backend> Reactor<B> {
-    /// Asks for a scan on behalf of a connection.
+    /// Has a scan made on behalf of a connection, which waits for it for [`SCAN_TIMEOUT`].
     pub(super) fn request_scan(&mut self, key: Key) {
-        if self.scans.running {
+        let now = self.now;
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        let Stage::Asked(asked) = &mut connection.stage else { return };
+        asked.awaits = Awaited::Scan;
+        if self.scans.is_overdue(now) {
+            return self.answer_without_scan(key);
+        }
+        connection.deadline = Some(now + SCAN_TIMEOUT);
+        note_deadline(&mut self.next_deadline, connection.deadline);
+        if self.scans.running.is_some() {
             self.scans.late.push(key);
         } else {
-            self.scans.running = true;
+            self.scans.running = Some(now);
             self.scans.waiting.push(key);
             self.scanner.request();
         }
     }
 
-    /// Answers the requests that waited for a scan.
+    /// Answers the requests that waited for a scan. A scan that failed has found nothing out, neither
+    /// that there is no device nor that a client's is missing.
     pub(super) fn handle_scanned(&mut self, result: Result<Vec<B::Candidate>, String>) {
-        let candidates = result.unwrap_or_else(|error| {
-            error!("{error}");
-            Vec::new()
-        });
-        self.scans.running = false;
-        let mut list = Vec::new();
-        op::emit_devlist(self.on_offer(&candidates).into_iter(), &mut list);
-        for key in std::mem::take(&mut self.scans.waiting) {
-            let Some(connection) = find(&mut self.connections, key) else { continue };
-            match connection.stage {
-                Stage::Asked(Wish::Devlist) => {
-                    connection.answer(|out| out.extend_from_slice(&list));
-                    self.finish(key, self.now);
+        let waiting = std::mem::take(&mut self.scans.waiting);
+        self.scans.running = None;
+        match result {
+            Ok(candidates) => {
+                if std::mem::take(&mut self.scans.is_trouble_told) {
+                    info!("devices are looked for again");
                 }
-                Stage::Asked(Wish::Import(busid)) => {
-                    let candidate = candidates.iter().find(|candidate| {
-                        let info = candidate.info();
-                        info.device.busid == busid && self.settings.selection.exports(info)
-                    });
-                    match candidate {
-                        Some(candidate) => self.begin_import(key, candidate),
-                        None => {
-                            if self.complaints.may_complain(self.now) {
-                                let peer = connection.peer;
-                                info!("{peer}: asks for {busid}, which is not exported");
-                            }
-                            self.refuse_import(key, OpStatus::NoDevice);
-                        }
+                self.answer_all(waiting, &candidates, OpStatus::NoDevice);
+                self.scans.known = Some(candidates);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.scans.is_trouble_told, true) {
+                    error!("{error}. Clients are told that nothing is available until it works");
+                }
+                for key in waiting {
+                    if self.awaits_scan(key) {
+                        self.refuse(key, OpStatus::NotAvailable);
                     }
                 }
-                _ => {}
             }
         }
         for key in std::mem::take(&mut self.scans.late) {
-            self.request_scan(key);
+            if self.awaits_scan(key) {
+                self.request_scan(key);
+            }
+        }
+    }
+
+    /// Answers a request that no scan has come back for in time, from what the one before has found.
+    pub(super) fn answer_without_scan(&mut self, key: Key) {
+        if !std::mem::replace(&mut self.scans.is_trouble_told, true) {
+            warn!(
+                "to look for devices takes more than {SCAN_TIMEOUT:?}: the system holds one of them. \
+                 Until it lets go, clients are told what was last known"
+            );
+        }
+        self.scans.forget(key);
+        match self.scans.known.take() {
+            Some(known) => {
+                // What is not known may be there all the same.
+                self.answer_all(vec![key], &known, OpStatus::NotAvailable);
+                self.scans.known = Some(known);
+            }
+            None => self.refuse(key, OpStatus::NotAvailable),
+        }
+    }
+
+    /// Whether a connection is there and waits for a scan.
+    fn awaits_scan(&mut self, key: Key) -> bool {
+        let connection = find(&mut self.connections, key);
+        connection.is_some_and(|connection| match &connection.stage {
+            Stage::Asked(asked) => asked.awaits == Awaited::Scan,
+            _ => false,
+        })
+    }
+
+    /// Answers requests with what is known of the devices; a device that is not among them is `absent`.
+    fn answer_all(&mut self, keys: Vec<Key>, candidates: &[B::Candidate], absent: OpStatus) {
+        let mut list = Vec::new();
+        op::emit_devlist(self.on_offer(candidates).into_iter(), &mut list);
+        for key in keys {
+            if !self.awaits_scan(key) {
+                continue;
+            }
+            let Some(connection) = find(&mut self.connections, key) else { continue };
+            let Stage::Asked(asked) = &connection.stage else { continue };
+            match asked.wish {
+                Wish::Devlist => {
+                    connection.answer(|out| out.extend_from_slice(&list));
+                    self.finish(key, self.now);
+                }
+                Wish::Import(busid) => self.answer_import(key, busid, candidates, absent),
+            }
+        }
+    }
+
+    fn answer_import(
+        &mut self,
+        key: Key,
+        busid: BusId,
+        candidates: &[B::Candidate],
+        absent: OpStatus,
+    ) {
+        let candidate = candidates.iter().find(|candidate| {
+            let info = candidate.info();
+            info.device.busid == busid && self.settings.selection.exports(info)
+        });
+        match candidate {
+            Some(candidate) => self.begin_import(key, candidate),
+            None => {
+                let Some(connection) = find(&mut self.connections, key) else { return };
+                info!("{}: asks for {busid}, which is not exported", connection.peer);
+                self.refuse(key, absent);
+            }
         }
     }
 
@@ -103,20 +210,21 @@ impl<B: Backend> Reactor<B> {
         }
         if self.connections.iter().filter(|(_, c)| c.busid.is_some()).count() >= ATTACHED_MAX {
             warn!("{}: {ATTACHED_MAX} devices are attached, which is the most", device.busid);
-            return self.refuse_import(key, OpStatus::NotAvailable);
+            return self.refuse(key, OpStatus::NotAvailable);
         }
         let limits = self.settings.limits;
         match Worker::open(key, candidate.clone(), limits, &self.inbox) {
             Ok(worker) => {
                 let Some(connection) = find(&mut self.connections, key) else { return };
-                connection.deadline = None;
+                connection.deadline = Some(self.now + OPEN_TIMEOUT);
+                note_deadline(&mut self.next_deadline, connection.deadline);
                 connection.worker = Some(worker);
                 connection.busid = Some(device.busid);
                 connection.stage = Stage::Opening(Box::new(device.clone()));
             }
             Err(error) => {
-                warn!("{}: the system has no thread for it: {error}", device.busid);
-                self.refuse_import(key, OpStatus::NotAvailable);
+                warn!("{}: the system has no thread or memory for it: {error}", device.busid);
+                self.refuse(key, OpStatus::NotAvailable);
             }
         }
     }
@@ -133,14 +241,16 @@ impl<B: Backend> Reactor<B> {
         let permitted = policy.permits(connection.peer.ip(), asker.ip(), || connection.signs());
         // A holder that is on its way out is about to give the device back anyway.
         if !permitted && connection.stream.is_some() {
-            return self.refuse_import(key, OpStatus::DeviceBusy);
+            return self.refuse(key, OpStatus::DeviceBusy);
         }
         if connection.stream.is_some() {
             self.end(holder, &End::TakenOver(asker));
         }
         let Some(connection) = find(&mut self.connections, key) else { return };
+        let Stage::Asked(asked) = &mut connection.stage else { return };
+        asked.awaits = Awaited::Holder;
         // From when it asked first: others that come home meanwhile have it look again.
-        connection.deadline.get_or_insert(self.now + HANDSHAKE_TIMEOUT);
+        connection.deadline = Some(asked.since + HANDSHAKE_TIMEOUT);
         note_deadline(&mut self.next_deadline, connection.deadline);
         self.scans.takers.push(key);
     }
@@ -153,10 +263,16 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    pub(super) fn refuse_import(&mut self, key: Key, status: OpStatus) {
+    /// Tells a client that it does not get what it asked for.
+    pub(super) fn refuse(&mut self, key: Key, status: OpStatus) {
         let now = self.now;
         let Some(connection) = find(&mut self.connections, key) else { return };
-        connection.answer(|out| op::emit_import(Err(status), out));
+        match &connection.stage {
+            Stage::Asked(Asked { wish: Wish::Devlist, .. }) => {
+                connection.answer(|out| op::emit_no_devlist(status, out));
+            }
+            _ => connection.answer(|out| op::emit_import(Err(status), out)),
+        }
         self.finish(key, now);
     }
 
@@ -172,29 +288,25 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn handle_opened(
         &mut self,
         key: Key,
-        result: Result<Ready<<B::Candidate as Candidate>::Port>, OpenError>,
+        result: Result<Box<Ready<<B::Candidate as Candidate>::Port>>, OpenError>,
     ) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Ready { opened, tables } = match result {
-            Ok(ready) => ready,
+            Ok(ready) => *ready,
             Err(error) => {
                 warn!("{}: {error}", connection.peer);
-                connection.worker = None;
-                connection.busid = None;
-                return self.refuse_opening(key, error.status);
+                return self.end_opening(key, error.status);
             }
         };
         let Stage::Opening(device) = std::mem::replace(&mut connection.stage, Stage::Returning)
         else {
-            return;
-        };
-        // Nobody waits for it any more.
-        if connection.stream.is_none() || self.stopping.is_some() {
+            // Nobody waits for it any more.
             if let Some(worker) = &connection.worker {
                 worker.close(Remains::from(opened), Duration::ZERO);
             }
             return;
-        }
+        };
+        connection.deadline = None;
         let devid = DevId::new(device.busnum, device.devnum);
         let session = Session::new(devid, self.settings.limits, opened, tables);
         let registry = self.poll.registry();
@@ -217,11 +329,17 @@ impl<B: Backend> Reactor<B> {
         self.queue(key);
     }
 
-    /// Answers an import whose device could not be opened, if anybody still waits for it. Others may
-    /// wait for the device.
-    pub(super) fn refuse_opening(&mut self, key: Key, status: OpStatus) {
-        self.refuse_import(key, status);
-        self.remove_if_over(key);
+    /// A device could not be opened: tells the client, if it still waits. Others may wait for the
+    /// device.
+    fn end_opening(&mut self, key: Key, status: OpStatus) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        (connection.worker, connection.busid) = (None, None);
+        if matches!(connection.stage, Stage::Opening(_)) {
+            self.refuse(key, status);
+        } else {
+            connection.stage = Stage::Finishing;
+            self.remove_if_over(key);
+        }
         self.wake_takers();
     }
 }

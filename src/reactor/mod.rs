@@ -13,12 +13,12 @@
 //!
 //! - `connection`: one client's socket and its stage; - `exports`: what clients ask for in their
 //!   handshake; - `ending`: how connections end and devices come home;
-//! - `spin`: whether to sleep; - `net`, `token`, `stop`, `takeover`, `complaints`: sockets, event
-//!   names, the way to stop it, who may take a held device, and the limit of log lines.
+//! - `spin`: whether to sleep; - `net`, `token`, `stop`, `takeover`: sockets, event names, the way
+//!   to stop it, and who may take a held device.
 //!
-//! Contract: nothing on this thread sleeps but the one wait. Whatever can, is a worker's.
+//! Contract: nothing on this thread sleeps but the one wait, and with nothing to do it does wait: a bit
+//! that nothing would clear is not set. Whatever can sleep otherwise is a worker's.
 
-mod complaints;
 mod connection;
 mod ending;
 mod exports;
@@ -36,13 +36,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::debug;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Waker};
 use slab::Slab;
 use usbferry_sys::clock::CoarseClock;
 
+use crate::complaints::{Complaints, info, warn};
 use crate::limits::{
     BUSY_POLL_DEFAULT, CONNECTIONS_MAX, DeviceLimits, PEER_TIMEOUT_DEFAULT, SHUTDOWN_TIMEOUT,
 };
@@ -50,8 +51,7 @@ use crate::rules::{Allowed, Selection};
 use crate::session::TaskResult;
 use crate::usb::{Backend, Candidate, EventSource};
 use crate::worker::{Done, Inbox, Scanner};
-use complaints::Complaints;
-use connection::{Connection, DISCARD_LEN, DISCARD_PAUSE, Stage};
+use connection::{Connection, DISCARD_LEN, DISCARD_PAUSE, End, Stage};
 use exports::Scans;
 pub use net::prepare as prepare_socket;
 use spin::Spin;
@@ -136,10 +136,12 @@ pub struct Reactor<B: Backend> {
     stop: StopSource,
     inbox: Inbox<B::Candidate>,
     scanner: Scanner,
-    scans: Scans,
+    scans: Scans<B::Candidate>,
     connections: Slab<Connection<B::Candidate>>,
     /// Connections that have no device, the oldest first, and some that are over or have one now.
     strangers: VecDeque<Key>,
+    /// Connections that have a client: a device may take longer to be given back.
+    clients: usize,
     /// Connections made so far: what tells a place's users apart.
     connections_made: u64,
     /// Connections with a device, whose deadlines count; few beside the rest.
@@ -157,6 +159,8 @@ pub struct Reactor<B: Backend> {
     waste: Box<[u8]>,
     accept_ready: bool,
     accept_paused_until: Option<Instant>,
+    /// The last client could not be accepted, which the log was told.
+    accept_failed: bool,
     inbox_ready: bool,
     /// The earliest deadline of any connection, or earlier.
     next_deadline: Option<Instant>,
@@ -188,7 +192,8 @@ impl<B: Backend> Reactor<B> {
             }
         }
         let waker = Arc::new(Waker::new(registry, Source::Waker.to_token()).map_err(failed)?);
-        let inbox = Inbox::new(waker);
+        let complaints = Complaints::new(Instant::now());
+        let inbox = Inbox::new(waker, complaints.clone());
         let scanner = Scanner::start(backend, &inbox).map_err(failed)?;
         let stop = StopSource::new(registry, Source::Stop.to_token()).map_err(failed)?;
         let spin = Spin::new(settings.busy_poll);
@@ -202,6 +207,7 @@ impl<B: Backend> Reactor<B> {
             scans: Scans::default(),
             connections: Slab::new(),
             strangers: VecDeque::new(),
+            clients: 0,
             connections_made: 0,
             attached: Vec::new(),
             ready: Vec::new(),
@@ -212,10 +218,11 @@ impl<B: Backend> Reactor<B> {
             waste: vec![0; DISCARD_LEN].into_boxed_slice(),
             accept_ready: true,
             accept_paused_until: None,
+            accept_failed: false,
             inbox_ready: true,
             next_deadline: None,
             stopping: None,
-            complaints: Complaints::new(Instant::now()),
+            complaints,
             spin,
             clock: CoarseClock::new(),
             now: Instant::now(),
@@ -242,6 +249,7 @@ impl<B: Backend> Reactor<B> {
     /// # Errors
     /// The system's, when waiting itself fails.
     pub fn run(mut self) -> io::Result<usize> {
+        self.complaints.take_thread();
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !self.is_done() {
             let mut timeout = self.timeout();
@@ -296,7 +304,9 @@ impl<B: Backend> Reactor<B> {
         let deadline = |key: &Key| self.connections.get(key.index as usize)?.device_deadline();
         let devices = self.attached.iter().filter_map(deadline).min();
         let paused = self.paused.front().map(|&(until, _)| until);
-        let deadlines = [self.next_deadline, self.accept_paused_until, stop, devices, paused];
+        let left_out = self.complaints.deadline();
+        let deadlines =
+            [self.next_deadline, self.accept_paused_until, stop, devices, paused, left_out];
         let earliest = deadlines.into_iter().flatten().min();
         let earliest = earliest.map(|at| at.saturating_duration_since(self.now));
         // To the microsecond, unlike the others.
@@ -316,6 +326,10 @@ impl<B: Backend> Reactor<B> {
             Some(Source::Stop) => self.begin_stop(),
             Some(Source::Client(label)) => {
                 let Some(connection) = labelled(&mut self.connections, label) else { return };
+                // An event that was under way when the client was given up.
+                if connection.stream.is_none() {
+                    return;
+                }
                 let key = connection.key;
                 let broken = event.is_error();
                 connection.read_closed |= event.is_read_closed() || broken;
@@ -361,6 +375,7 @@ impl<B: Backend> Reactor<B> {
         self.expire();
         self.queue_due_devices();
         self.end_pauses();
+        self.complaints.tell_left_out(self.now);
         let mut serving = std::mem::replace(&mut self.ready, std::mem::take(&mut self.serving));
         let all = serving.len();
         serving.retain(|&key| {
@@ -443,12 +458,17 @@ impl<B: Backend> Reactor<B> {
         use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
         for _ in 0..ACCEPTS_PER_TURN {
             match self.listeners[listener].accept() {
-                Ok((stream, peer)) => self.admit(stream, peer),
+                Ok((stream, peer)) => {
+                    self.accept_failed = false;
+                    self.admit(stream, peer);
+                }
                 Err(error) if error.kind() == WouldBlock => return,
                 // The client is gone again, or the call was interrupted.
                 Err(error) if matches!(error.kind(), ConnectionAborted | Interrupted) => {}
                 Err(error) => {
-                    warn!("can't accept a client: {error}. Is the limit of open files low?");
+                    if !std::mem::replace(&mut self.accept_failed, true) {
+                        warn!("can't accept a client: {error}. Is the limit of open files low?");
+                    }
                     self.accept_paused_until = Some(self.now + ACCEPT_PAUSE);
                     break;
                 }
@@ -464,16 +484,12 @@ impl<B: Backend> Reactor<B> {
     /// Takes up a new client, unless it may not be one.
     fn admit(&mut self, mut stream: mio::net::TcpStream, peer: SocketAddr) {
         if !self.settings.allowed.contains(peer.ip()) {
-            if self.complaints.may_complain(self.now) {
-                warn!("{peer}: refused: its address is not among those given by --allow");
-            }
+            warn!("{peer}: refused: its address is not among those given by --allow");
             return;
         }
-        if self.connections.len() >= self.settings.connections && !self.make_place() {
-            if self.complaints.may_complain(self.now) {
-                let count = self.connections.len();
-                warn!("{peer}: refused: {count} clients are connected, the most there may be");
-            }
+        if self.clients >= self.settings.connections && !self.make_place() {
+            let count = self.clients;
+            warn!("{peer}: refused: {count} clients are connected, the most there may be");
             return;
         }
         if !net::INHERITS {
@@ -489,6 +505,7 @@ impl<B: Backend> Reactor<B> {
             return;
         }
         self.connections_made += 1;
+        self.clients += 1;
         let connection = Connection::new(key, stream, peer, self.now);
         note_deadline(&mut self.next_deadline, connection.deadline);
         entry.insert(connection);
@@ -526,12 +543,14 @@ impl<B: Backend> Reactor<B> {
         let Some(connection) = find(&mut self.connections, key) else { return };
         connection.queued = false;
         let result = match connection.stage {
-            Stage::Handshake(_) => connection.read_request().map(|wish| {
-                if wish.is_some() {
+            Stage::Handshake(_) => match connection.read_request(now) {
+                // One that has left is ended below.
+                Ok(Some(_)) if !connection.has_left() => {
                     self.request_scan(key);
+                    Ok(false)
                 }
-                false
-            }),
+                read => read.map(|_| false),
+            },
             Stage::Attached(_) => {
                 let result = connection.serve_session(
                     now,
@@ -542,7 +561,7 @@ impl<B: Backend> Reactor<B> {
                 note_deadline(&mut self.next_deadline, connection.deadline);
                 result
             }
-            Stage::Finishing | Stage::Returning => {
+            Stage::Finishing | Stage::Returning | Stage::Abandoned => {
                 let result = connection.serve_finishing(now, &mut self.waste);
                 if connection.paused {
                     self.paused.push_back((now + DISCARD_PAUSE, key));
@@ -551,7 +570,9 @@ impl<B: Backend> Reactor<B> {
             }
             Stage::Asked(_) | Stage::Opening(_) => Ok(false),
         };
+        let connection = find(&mut self.connections, key);
         match result {
+            Ok(_) if connection.is_some_and(|c| c.has_left()) => self.end(key, &End::Closed),
             Ok(true) => self.queue(key),
             Ok(false) => {}
             Err(end) => self.end(key, &end),

@@ -13,7 +13,7 @@
 
 use mio::Token;
 
-use crate::limits::CONNECTIONS_MAX;
+use crate::limits::{ATTACHED_MAX, CONNECTIONS_MAX};
 
 /// Names a connection: its place in the slab, and how many connections were made before.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -45,13 +45,16 @@ pub(super) enum Source {
 }
 
 const KIND_BITS: u32 = 3;
-const INDEX_BITS: u32 = 12;
+const INDEX_BITS: u32 = 13;
 const GENERATION_BITS: u32 = 32 - INDEX_BITS - KIND_BITS;
 
 /// After so many connections a label comes again.
 pub(super) const GENERATIONS: u32 = 1 << GENERATION_BITS;
 
-const _: () = assert!(CONNECTIONS_MAX <= 1 << INDEX_BITS, "each place has a label of its own");
+/// A device may have a place whose client has left it.
+const PLACES_MAX: usize = CONNECTIONS_MAX + ATTACHED_MAX;
+
+const _: () = assert!(PLACES_MAX <= 1 << INDEX_BITS, "each place has a label of its own");
 const _: () = assert!(usize::BITS >= 32, "a token has 32 bits");
 
 impl Key {

@@ -45,6 +45,7 @@ use std::time::Instant;
 
 use usbferry_sys::arena::Arena;
 
+use crate::caught::caught;
 use crate::limits::{self, DeviceLimits, EARLY_UNLINKS_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Configuration, EventSource, Opened, Performed, Port};
@@ -108,6 +109,8 @@ pub(crate) enum Task<P: Port> {
 /// What the worker did.
 pub(crate) enum TaskResult<P: Port> {
     Cancelled(Vec<P::CancelToken>),
+    /// Not all could be cancelled, and the others never will be: that panics.
+    NotCancelled(Vec<P::CancelToken>),
     Performed(Performed),
 }
 
@@ -118,16 +121,22 @@ pub(crate) struct Job<P: Port> {
 }
 
 impl<P: Port> Job<P> {
-    /// Does it. *Blocks.*
+    /// Does it. The port outlives a panic, so that the device is given up in order. *Blocks.*
     pub(crate) fn run(mut self) -> (P, TaskResult<P>) {
+        let port = &mut self.port;
         let result = match self.task {
             Task::Cancel(mut tokens) => {
+                let mut all = true;
                 for token in tokens.drain(..) {
-                    self.port.cancel(&token);
+                    // Each by itself: one that panics leaves no other in flight.
+                    all &= caught("cancelling a transfer", || port.cancel(&token)).is_some();
                 }
-                TaskResult::Cancelled(tokens)
+                if all { TaskResult::Cancelled(tokens) } else { TaskResult::NotCancelled(tokens) }
             }
-            Task::Perform(request) => TaskResult::Performed(self.port.perform(request)),
+            Task::Perform(request) => {
+                let performed = caught("a request", || port.perform(request));
+                TaskResult::Performed(performed.unwrap_or(Performed::Gone))
+            }
         };
         (self.port, result)
     }
@@ -213,6 +222,10 @@ pub(crate) struct Session<P: Port> {
     early_unlinks: Vec<EarlyUnlink>,
     /// Slots that ended, while they are looked at.
     completed: Vec<u32>,
+    /// The device was hung up while the worker had the port.
+    missed_hangup: bool,
+    /// Transfers are in flight that can't be cancelled.
+    stuck: bool,
     /// A call said that the device is gone, which is acted on when the input at hand is done with.
     lost: bool,
     /// The device is gone: nothing is submitted any more.
@@ -263,6 +276,8 @@ impl<P: Port> Session<P> {
             seqnums_grow: true,
             early_unlinks: Vec::with_capacity(EARLY_UNLINKS_MAX),
             completed: Vec::with_capacity(slots),
+            missed_hangup: false,
+            stuck: false,
             lost: false,
             gone: false,
             memory_warned: false,
@@ -401,10 +416,12 @@ impl<P: Port> Session<P> {
         reaped.more
     }
 
-    /// A descriptor of the device says that it was hung up.
+    /// A descriptor of the device says that it was hung up. It says so once: a port that is away is
+    /// told when it comes back.
     pub(crate) fn handle_hangup(&mut self, now: Instant) {
-        if let Some(port) = &mut self.port {
-            port.hung_up(now);
+        match &mut self.port {
+            Some(port) => port.hung_up(now),
+            None => self.missed_hangup = true,
         }
     }
 
@@ -435,7 +452,14 @@ impl<P: Port> Session<P> {
         self.port = Some(port);
         match result {
             TaskResult::Cancelled(tokens) => self.tokens = tokens,
+            TaskResult::NotCancelled(tokens) => {
+                self.tokens = tokens;
+                (self.lost, self.stuck) = (true, true);
+            }
             TaskResult::Performed(performed) => self.finish_performance(performed, now),
+        }
+        if std::mem::take(&mut self.missed_hangup) {
+            self.handle_hangup(now);
         }
         // Whatever became ready while the port was away gave its only notice then.
         while self.reap(now) {}
@@ -497,14 +521,15 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Whether teardown is complete: the device has nothing of ours and the port is here.
+    /// Whether teardown is complete: the device has nothing of ours, or nothing that could be had back,
+    /// and the port is here.
     pub(crate) fn is_drained(&self) -> bool {
-        self.tearing_down && self.port.is_some() && self.urbs.is_empty()
+        self.tearing_down && self.port.is_some() && (self.urbs.is_empty() || self.stuck)
     }
 
     /// What is left, for the worker to close. `None` while something is still in flight.
     pub(crate) fn into_remains(self) -> Option<Remains<P>> {
-        debug_assert_eq!(self.memory.outstanding(), 0, "every buffer came home");
+        debug_assert!(self.memory.outstanding() == 0 || self.stuck, "every buffer came home");
         Some(Remains { port: self.port?, transfers: self.transfers, memory: self.memory })
     }
 

@@ -16,6 +16,7 @@ use super::endpoints::EndpointState;
 use super::rx::{Shape, Stage};
 use super::urb::{Urb, UrbIndex, UrbState};
 use super::{NoMemory, Session, Violation};
+use crate::complaints::warn;
 use crate::limits::{
     CONTROL_LEN_MAX, ENDPOINT_RESERVE, NO_MEMORY_RETRY, NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX,
 };
@@ -331,7 +332,7 @@ impl<P: Port> Session<P> {
             RefusedReason::NoMemory => {
                 if !self.memory_warned {
                     self.memory_warned = true;
-                    log::warn!(
+                    warn!(
                         "the system's memory for USB transfers is used up; transfers wait for each \
                          other. On Linux raise it: \
                          echo 256 > /sys/module/usbcore/parameters/usbfs_memory_mb"

@@ -40,6 +40,7 @@ struct TestPort {
     cancelled: Vec<u32>,
     performed: Vec<SpecialRequest>,
     perform: Option<Performed>,
+    hangups: u32,
     gone: bool,
 }
 
@@ -88,7 +89,9 @@ impl Port for TestPort {
         Reaped { more: false, gone: self.gone }
     }
 
-    fn hung_up(&mut self, _now: Instant) {}
+    fn hung_up(&mut self, _now: Instant) {
+        self.hangups += 1;
+    }
 
     fn next_deadline(&self) -> Option<Instant> {
         None
@@ -435,6 +438,22 @@ fn unlinks_are_answered_while_the_port_is_away() {
     rig.take_bytes(1);
     rig.expect_silence();
     rig.finish();
+}
+
+/// The system tells of it once, and the port may be away then.
+#[test]
+fn a_hangup_is_not_lost_while_the_worker_has_the_port() {
+    let mut rig = Rig::new();
+    rig.session.handle_hangup(rig.now);
+    assert_eq!(rig.port().hangups, 1);
+    rig.send(&set_interface(1, 1), &[]);
+    let job = rig.session.take_job().expect("the request");
+    rig.session.handle_hangup(rig.now);
+    rig.finish_job(job);
+    assert_eq!(rig.port().hangups, 2);
+    rig.send(&set_interface(2, 1), &[]);
+    rig.work();
+    assert_eq!(rig.port().hangups, 2, "it is told once");
 }
 
 #[test]

@@ -62,6 +62,10 @@ pub trait Candidate: Clone + Send + 'static {
     /// # Errors
     /// It can't be opened; everything is as before.
     fn open(&self, limits: &DeviceLimits) -> Result<Opened<Self::Port>, OpenError>;
+
+    /// Its port was dropped by a panic, and not closed: gives back to the system what that left, as
+    /// far as can be told from outside. *Blocks.*
+    fn recover(&self) {}
 }
 
 /// A device as found by a scan.

@@ -156,6 +156,11 @@ pub fn emit_devlist<'a>(devices: impl ExactSizeIterator<Item = &'a UsbDevice>, o
     }
 }
 
+/// Emits OP_REP_DEVLIST without a list, and why there is none.
+pub fn emit_no_devlist(status: OpStatus, out: &mut Vec<u8>) {
+    out.put_slice(&common(REP_DEVLIST, status));
+}
+
 /// Emits OP_REP_IMPORT: the device where it was imported, the reason where not.
 pub fn emit_import(result: Result<&UsbDevice, OpStatus>, out: &mut Vec<u8>) {
     match result {

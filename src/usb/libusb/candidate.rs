@@ -10,6 +10,7 @@ use usbferry_sys::handle::DeviceHandle;
 use super::found::Found;
 use super::patience;
 use super::port::{LibusbPort, LibusbTransfer};
+use super::repair::repair;
 use crate::limits::DeviceLimits;
 use crate::usb::{Candidate, DeviceInfo, OpenError, Opened, Port};
 use crate::wire::iso::PACKETS_MAX;
@@ -92,6 +93,12 @@ impl Candidate for LibusbCandidate {
             return Err(OpenError { status: OpStatus::NotAvailable, message });
         }
         Ok(Opened { port, transfers, memory, configuration })
+    }
+
+    /// The kernel has freed the interfaces when the device was closed, and the note of their drivers
+    /// was left as by a kill.
+    fn recover(&self) {
+        repair();
     }
 }
 

@@ -6,13 +6,13 @@
 //!
 //! Contract: everything here blocks.
 
-use log::warn;
 use usbferry_sys::error::Error;
 
 use super::ledger;
 use super::port::LibusbPort;
 use super::repair::{debt_of, is_given_back};
 use super::status::{failed, refusal_of};
+use crate::complaints::warn;
 use crate::usb::{Configuration, Interface, Performed};
 use crate::wire::status::Status;
 

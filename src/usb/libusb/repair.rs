@@ -3,12 +3,13 @@
 //! Contract: blocks; for the start of the program. `is_given_back` and `debt_of` are for whoever
 //! closes a device, too.
 
-use log::{debug, info, warn};
+use log::debug;
 use usbferry_sys::error::Error;
 use usbferry_sys::handle::{DeviceHandle, DeviceId};
 
 use super::ledger::{self, Debt};
 use super::{LibusbBackend, patience};
+use crate::complaints::{info, warn};
 use crate::usb::libusb::found::Found;
 
 /// Gives interfaces back to kernel drivers that an earlier usbferry took them from and, because it

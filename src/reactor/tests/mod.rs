@@ -5,12 +5,19 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::thread::{self, JoinHandle};
 
+mod bugs;
+mod rest;
+mod scripted;
+mod waiting;
+
 use super::connection::{DISCARD_LEN, DISCARD_PAUSE, End};
 use super::*;
-use crate::limits::{GONE_INPUT_TIMEOUT, HANDSHAKE_TIMEOUT};
+use crate::limits::{GONE_INPUT_TIMEOUT, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
 use crate::usb::sim::spec::Spec;
+use crate::wire::types::BusId;
+use scripted::{Finally, Script, ScriptedBackend};
 
 /// How long anything may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,61 +28,135 @@ const DEVLIST: [u8; 8] = [1, 0x11, 0x80, 5, 0, 0, 0, 0];
 /// More than some reads take.
 const MUCH: usize = 3 * DISCARD_LEN + 1;
 
-/// A reactor with one simulated device.
-struct Held {
-    reactor: Reactor<SimBackend>,
+/// The loopback device's endpoints.
+const SOURCE: u32 = 1;
+const SILENT: u32 = 6;
+
+/// OP_REQ_IMPORT.
+fn import_bytes(busid: BusId) -> Vec<u8> {
+    [&[1, 0x11, 0x80, 3, 0, 0, 0, 0], &busid.as_wire()[..]].concat()
+}
+
+/// A PDU of twelve words.
+fn pdu(words: [u32; 12]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+/// The devid of the first simulated device.
+const DEVID: u32 = 0x0001_0002;
+
+/// A SUBMIT to read so much.
+fn submit(seqnum: u32, endpoint: u32, len: u32) -> Vec<u8> {
+    pdu([1, seqnum, DEVID, 1, endpoint, 0, len, 0, 0, 0, 0, 0])
+}
+
+/// A SUBMIT of SET_INTERFACE: interface 1 to setting 1.
+fn set_interface(seqnum: u32) -> Vec<u8> {
+    pdu([1, seqnum, DEVID, 0, 0, 0, 0, 0, 0, 0, 0x010b_0100, 0x0100_0000])
+}
+
+/// An UNLINK.
+fn unlink(seqnum: u32, target: u32) -> Vec<u8> {
+    pdu([2, seqnum, DEVID, 0, 0, target, 0, 0, 0, 0, 0, 0])
+}
+
+/// A reactor with simulated devices.
+struct Held<B: Backend = SimBackend> {
+    reactor: Reactor<B>,
     bus: SimBus,
     events: Events,
 }
 
 impl Held {
+    /// With one device.
     fn new() -> Self {
         let bus = SimBus::with(&Spec::parse_list("loopback").unwrap());
+        Self::with(SimBackend::new(bus.clone()), bus)
+    }
+}
+
+impl Held<ScriptedBackend> {
+    /// With these devices, whose blocking calls do what a script says until it is dropped.
+    fn scripted(devices: &str) -> (Self, Script, Finally) {
+        let bus = SimBus::with(&Spec::parse_list(devices).unwrap());
+        let script = Script::default();
+        let held = Self::with(ScriptedBackend::new(bus.clone(), script.clone()), bus);
+        (held, script.clone(), Finally(script))
+    }
+}
+
+impl<B: Backend> Held<B> {
+    fn with(backend: B, bus: SimBus) -> Self {
         let listen = Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), optional: false };
         let settings = Settings {
             listen: vec![listen],
             selection: Selection { all: true, ..Selection::default() },
             ..Settings::default()
         };
-        let reactor = Reactor::new(SimBackend::new(bus.clone()), settings).unwrap();
+        let reactor = Reactor::new(backend, settings).unwrap();
         Self { reactor, bus, events: Events::with_capacity(EVENTS_PER_TURN) }
+    }
+
+    fn busid(&self, index: usize) -> BusId {
+        self.bus.busids()[index]
     }
 
     fn connect(&self) -> TcpStream {
         TcpStream::connect(self.reactor.addresses()[0]).unwrap()
     }
 
-    /// A client with the device.
-    fn attach(&mut self) -> TcpStream {
+    /// A client that has asked for a device.
+    fn import(&self, index: usize) -> TcpStream {
         let mut client = self.connect();
-        client.write_all(&[1, 0x11, 0x80, 3, 0, 0, 0, 0]).unwrap();
-        client.write_all(self.bus.busids()[0].as_wire()).unwrap();
+        client.write_all(&import_bytes(self.busid(index))).unwrap();
+        client
+    }
+
+    /// A client with the first device.
+    fn attach(&mut self) -> TcpStream {
+        let client = self.import(0);
         self.turn_until("it is attached", |reactor| !reactor.attached.is_empty());
         // Its time must not lie behind the device's.
         self.reactor.now = self.reactor.time();
         client
     }
 
+    fn begin_stop(&mut self) {
+        self.reactor.stop_handle().unwrap().stop();
+        self.turn_until("it stops", |reactor| reactor.stopping.is_some());
+    }
+
+    /// Makes one turn, as the reactor itself would, after a wait of that length at most.
+    fn turn(&mut self, timeout: Duration) {
+        let begun = Instant::now();
+        self.reactor.poll.poll(&mut self.events, Some(timeout)).unwrap();
+        // A test may have moved it on.
+        let now = self.reactor.now + begun.elapsed();
+        self.reactor.now = now.max(self.reactor.time());
+        self.mark_and_turn();
+    }
+
+    fn mark_and_turn(&mut self) {
+        for event in &self.events {
+            self.reactor.mark(event);
+        }
+        self.reactor.turn();
+    }
+
     /// Makes turns until something is so.
-    fn turn_until(
-        &mut self,
-        what: &str,
-        mut condition: impl FnMut(&mut Reactor<SimBackend>) -> bool,
-    ) {
+    #[track_caller]
+    fn turn_until(&mut self, what: &str, mut condition: impl FnMut(&mut Reactor<B>) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition(&mut self.reactor) {
             assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
             self.reactor.poll.poll(&mut self.events, Some(Duration::from_millis(1))).unwrap();
-            for event in &self.events {
-                self.reactor.mark(event);
-            }
-            self.reactor.turn();
+            self.mark_and_turn();
         }
     }
 }
 
 /// The only connection there is.
-fn only(reactor: &Reactor<SimBackend>) -> &Connection<<SimBackend as Backend>::Candidate> {
+fn only<B: Backend>(reactor: &Reactor<B>) -> &Connection<B::Candidate> {
     assert_eq!(reactor.connections.len(), 1);
     reactor.connections.iter().next().unwrap().1
 }

@@ -1,0 +1,167 @@
+//! Keeps the log readable while clients misbehave: so many lines a second about clients and their
+//! devices, the rest counted.
+//!
+//! Each server has one such budget, and every thread that works for it says what it has to say out of
+//! that ([`Complaints::take_thread`]). Code that a peer can bring to say something, however often,
+//! takes `error`, `warn` and `info` from here and not from `log`: a peer that imports and leaves has
+//! as many lines as one that sends garbage. `debug` is not counted: who asks for it wants all.
+//!
+//! Contract: any thread; a lock is held for as long as it takes to count.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::limits::COMPLAINTS_PER_SECOND;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The budget of one server. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Complaints(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// Lines were left out that nobody was told of: to look takes no lock.
+    has_left_out: AtomicBool,
+}
+
+/// Lines written and left out in the current second.
+struct State {
+    since: Instant,
+    written: u32,
+    left_out: u32,
+}
+
+thread_local! {
+    /// The budget of the server that this thread works for.
+    static OF_THREAD: RefCell<Option<Complaints>> = const { RefCell::new(None) };
+}
+
+impl Complaints {
+    pub(crate) fn new(now: Instant) -> Self {
+        let state = Mutex::new(State { since: now, written: 0, left_out: 0 });
+        Self(Arc::new(Shared { state, has_left_out: AtomicBool::new(false) }))
+    }
+
+    /// Has what this thread says from now on count.
+    pub(crate) fn take_thread(&self) {
+        OF_THREAD.with_borrow_mut(|of_thread| *of_thread = Some(self.clone()));
+    }
+
+    /// Whether one more line may be written now.
+    pub(crate) fn may_complain(&self, now: Instant) -> bool {
+        self.tell_left_out(now);
+        let mut state = self.lock();
+        if now >= state.since + SECOND {
+            *state = State { since: now, written: 0, left_out: 0 };
+        }
+        let may = state.written < COMPLAINTS_PER_SECOND;
+        if may {
+            state.written += 1;
+        } else {
+            state.left_out += 1;
+            self.0.has_left_out.store(true, Ordering::Relaxed);
+        }
+        may
+    }
+
+    /// When to call [`Self::tell_left_out`].
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let has_left_out = self.0.has_left_out.load(Ordering::Relaxed);
+        has_left_out.then(|| self.lock().since + SECOND)
+    }
+
+    /// Says how many lines were left out in a second that is over.
+    pub(crate) fn tell_left_out(&self, now: Instant) {
+        if !self.0.has_left_out.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut state = self.lock();
+        if now < state.since + SECOND {
+            return;
+        }
+        let left_out = state.left_out;
+        // The line that says so is the first of the next second.
+        *state = State { since: now, written: 1, left_out: 0 };
+        self.0.has_left_out.store(false, Ordering::Relaxed);
+        drop(state);
+        if left_out > 0 {
+            log::warn!("{left_out} more lines about clients and their devices were left out");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether this thread may say one more thing. One that works for no server may say everything.
+pub(crate) fn may_say() -> bool {
+    OF_THREAD.with_borrow(|complaints| {
+        complaints.as_ref().is_none_or(|complaints| complaints.may_complain(Instant::now()))
+    })
+}
+
+/// Says something at a level, as far as the budget goes.
+macro_rules! say {
+    ($level:ident, $($message:tt)+) => {
+        if ::log::log_enabled!(::log::Level::$level) && $crate::complaints::may_say() {
+            ::log::log!(::log::Level::$level, $($message)+);
+        }
+    };
+}
+
+macro_rules! say_error {
+    ($($message:tt)+) => { $crate::complaints::say!(Error, $($message)+) };
+}
+
+macro_rules! say_warn {
+    ($($message:tt)+) => { $crate::complaints::say!(Warn, $($message)+) };
+}
+
+macro_rules! say_info {
+    ($($message:tt)+) => { $crate::complaints::say!(Info, $($message)+) };
+}
+
+pub(crate) use {say, say_error as error, say_info as info, say_warn as warn};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_the_next_second_begins_anew() {
+        let start = Instant::now();
+        let complaints = Complaints::new(start);
+        assert_eq!(complaints.deadline(), None);
+        let written = (0..1000).filter(|_| complaints.may_complain(start)).count();
+        assert_eq!(written, COMPLAINTS_PER_SECOND as usize);
+        assert_eq!(complaints.lock().left_out, 1000 - COMPLAINTS_PER_SECOND);
+        assert_eq!(complaints.deadline(), Some(start + SECOND), "it is said without another line");
+        complaints.tell_left_out(start);
+        assert_eq!(complaints.deadline(), Some(start + SECOND), "the second is not over");
+        // What says so is one of the lines of the next second.
+        let written = (0..1000).filter(|_| complaints.may_complain(start + SECOND)).count();
+        assert_eq!(written, COMPLAINTS_PER_SECOND as usize - 1);
+    }
+
+    #[test]
+    fn all_threads_of_a_server_have_one_budget() {
+        let complaints = Complaints::new(Instant::now());
+        let said = |complaints: &Complaints| {
+            let complaints = complaints.clone();
+            let thread = std::thread::spawn(move || {
+                complaints.take_thread();
+                (0..COMPLAINTS_PER_SECOND).filter(|_| may_say()).count()
+            });
+            thread.join().expect("no panic")
+        };
+        assert_eq!(said(&complaints), COMPLAINTS_PER_SECOND as usize);
+        assert!(may_say(), "this thread works for no server");
+        let late = said(&complaints);
+        // Unless a second has gone by.
+        assert!(late == 0 || complaints.lock().since.elapsed() < SECOND, "{late}");
+    }
+}

@@ -1,0 +1,64 @@
+//! A worker that panics costs one device its session: the client sees the end, the device is given up
+//! in order, and the next client can have it.
+
+use super::scripted::{Act, Call};
+use super::*;
+
+/// Waits until a client's connection has ended, and returns what came before.
+fn ended(held: &mut Held<ScriptedBackend>, client: TcpStream) -> Vec<u8> {
+    let client = thread::spawn(|| read_to_end(client));
+    held.turn_until("the client sees the end", |reactor| {
+        reactor.now += Duration::from_millis(1);
+        client.is_finished()
+    });
+    client.join().unwrap()
+}
+
+#[test]
+fn every_call_may_panic() {
+    let busid = Held::scripted("loopback").0.busid(0);
+    for call in [Call::Open(busid), Call::Perform(busid), Call::Cancel(busid), Call::Close(busid)] {
+        let (mut held, script, _finally) = Held::scripted("loopback:count=2");
+        let mut other = held.import(1);
+        held.turn_until("another is attached", |reactor| reactor.attached.len() == 1);
+        script.set(call, Act::Panic);
+        let mut client = held.import(0);
+        held.turn_until("it has begun", |_| script.begun(Call::Open(busid)) == 1);
+        match call {
+            Call::Open(_) => {
+                assert_eq!(ended(&mut held, client), [1, 0x11, 0, 3, 0, 0, 0, 1], "ST_NA");
+            }
+            Call::Close(_) => {
+                held.turn_until("it is attached", |reactor| reactor.attached.len() == 2);
+                drop(client);
+            }
+            _ => {
+                client.write_all(&submit(1, SILENT, 512)).unwrap();
+                client.write_all(&submit(2, SILENT, 512)).unwrap();
+                client.write_all(&set_interface(3)).unwrap();
+                client.write_all(&unlink(4, 1)).unwrap();
+                let replies = ended(&mut held, client);
+                // The import's, and that to the request which would have been performed.
+                assert!(replies.len() >= 320 + 48, "{call:?}: {} bytes", replies.len());
+            }
+        }
+        held.turn_until("it panicked and is given up", |reactor| {
+            reactor.now += Duration::from_millis(1);
+            script.begun(call) > 0
+                && !reactor.connections.iter().any(|(_, c)| c.busid == Some(busid))
+        });
+        assert!(!held.bus.is_open(busid), "{call:?}");
+        let recovered = matches!(call, Call::Open(_) | Call::Close(_));
+        assert!(!recovered || script.begun(Call::Recover(busid)) == 1, "{call:?}");
+        script.clear(call);
+        let _next = held.import(0);
+        held.turn_until("the next has it", |reactor| reactor.attached.len() == 2);
+        // The other session has noticed nothing.
+        let mut read = submit(1, SOURCE, 64);
+        read[8..12].copy_from_slice(&(DEVID + 1).to_be_bytes());
+        other.write_all(&read).unwrap();
+        other.set_nonblocking(true).unwrap();
+        let mut reply = [0; 320 + 48 + 64];
+        held.turn_until("it is answered", |_| other.peek(&mut reply).is_ok_and(|len| len == 432));
+    }
+}

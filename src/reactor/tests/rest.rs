@@ -1,0 +1,179 @@
+//! With nothing to do the reactor waits, in each stage of a connection.
+
+use super::scripted::{Act, Call};
+use super::*;
+use crate::limits::HANDSHAKE_TIMEOUT;
+
+/// How long each stage is watched, and the turns that may be made in it: a client that is paused is
+/// looked at again every [`DISCARD_PAUSE`]; a reactor that turns in circles makes thousands.
+const WATCHED: Duration = Duration::from_millis(150);
+const TURNS_MAX: usize = 60;
+
+impl<B: Backend> Held<B> {
+    /// Shows that it waits in this stage, as [`Reactor::run`] would, and time goes on.
+    #[track_caller]
+    fn assert_rests(&mut self, stage: &str) {
+        let (begun, mut turns) = (Instant::now(), 0);
+        while let Some(left) = WATCHED.checked_sub(begun.elapsed()) {
+            let timeout = self.reactor.timeout().map_or(left, |timeout| timeout.min(left));
+            self.turn(timeout);
+            turns += 1;
+        }
+        assert!(turns <= TURNS_MAX, "{stage}: {turns} turns in {WATCHED:?}");
+    }
+}
+
+#[test]
+fn without_clients_and_in_a_handshake() {
+    let mut held = Held::new();
+    held.assert_rests("nobody");
+    let mut client = held.connect();
+    client.write_all(&DEVLIST[..5]).unwrap();
+    held.turn_until("it is there", |reactor| !reactor.connections.is_empty());
+    held.assert_rests("half a request");
+}
+
+#[test]
+fn asked_for_a_scan_that_does_not_end() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    script.set(Call::Scan, Act::Wait);
+    let mut list = held.connect();
+    list.write_all(&DEVLIST).unwrap();
+    held.turn_until("it waits", |_| script.begun(Call::Scan) == 1);
+    held.assert_rests("asked for the list");
+    list.shutdown(Shutdown::Write).unwrap();
+    held.turn_until("that is seen", |reactor| only(reactor).read_closed);
+    held.assert_rests("asked for the list, half closed");
+    let _import = held.import(0);
+    held.turn_until("it waits, too", |reactor| reactor.connections.len() == 2);
+    held.assert_rests("asked for a device");
+}
+
+#[test]
+fn opening_a_device_that_does_not_open() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let open = Call::Open(held.busid(0));
+    script.set(open, Act::Wait);
+    let mut client = held.import(0);
+    held.turn_until("it is being opened", |_| script.begun(open) == 1);
+    held.assert_rests("opening");
+    client.write_all(&[0; 48]).unwrap();
+    held.turn_until("more has come", |reactor| only(reactor).readable);
+    held.assert_rests("opening, with more from its client");
+    held.reactor.now += OPEN_TIMEOUT;
+    held.reactor.turn();
+    assert!(matches!(only(&held.reactor).stage, Stage::Abandoned));
+    held.assert_rests("abandoned");
+    client.shutdown(Shutdown::Write).unwrap();
+    held.turn_until("the client is gone", |reactor| {
+        reactor.now += Duration::from_millis(1);
+        only(reactor).stream.is_none()
+    });
+    held.assert_rests("abandoned, and its client gone");
+}
+
+#[test]
+fn attached_idle_and_in_a_request_that_does_not_end() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let [perform, cancel] = [Call::Perform(held.busid(0)), Call::Cancel(held.busid(0))];
+    let mut client = held.attach();
+    held.assert_rests("attached");
+    client.write_all(&submit(1, SILENT, 512)).unwrap();
+    held.assert_rests("attached, a URB in flight");
+    script.set(cancel, Act::Wait);
+    client.write_all(&unlink(2, 1)).unwrap();
+    held.turn_until("it is being cancelled", |_| script.begun(cancel) == 1);
+    held.assert_rests("cancelling");
+    script.clear(cancel);
+    script.set(perform, Act::Wait);
+    client.write_all(&set_interface(3)).unwrap();
+    held.turn_until("it is performed", |_| script.begun(perform) == 1);
+    client.write_all(&submit(4, SOURCE, 512)).unwrap();
+    held.assert_rests("performing, with a URB behind");
+    drop(client);
+    held.turn_until("the client is gone", |reactor| only(reactor).stream.is_none());
+    held.assert_rests("performing, and its client gone");
+}
+
+/// As an ordinary detach leaves it.
+#[test]
+fn giving_a_device_back_whose_client_is_gone() {
+    for is_reset in [false, true] {
+        let (mut held, script, _finally) = Held::scripted("loopback");
+        let close = Call::Close(held.busid(0));
+        script.set(close, Act::Wait);
+        let mut client = held.attach();
+        client.write_all(&submit(1, SILENT, 512)).unwrap();
+        if is_reset {
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(client);
+        held.turn_until("it is given back", |_| script.begun(close) == 1);
+        held.assert_rests("returning, its client gone");
+        held.begin_stop();
+        held.assert_rests("returning, and stopping");
+    }
+}
+
+#[test]
+fn giving_a_device_back_that_is_gone() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let [close, cancel] = [Call::Close(held.busid(0)), Call::Cancel(held.busid(0))];
+    script.set(close, Act::Wait);
+    script.set(cancel, Act::Wait);
+    let mut client = held.attach();
+    client.write_all(&[submit(1, SILENT, 512), submit(2, SILENT, 512)].concat()).unwrap();
+    client.write_all(&unlink(3, 1)).unwrap();
+    held.turn_until("it is being cancelled", |_| script.begun(cancel) == 1);
+    held.bus.unplug(held.bus.busids()[0]);
+    held.assert_rests("gone, and its worker busy");
+    script.clear(cancel);
+    held.turn_until("it is given back", |reactor| {
+        reactor.now += Duration::from_millis(1);
+        script.begun(close) == 1
+    });
+    held.assert_rests("returning, its client there");
+    client.write_all(&[0; 100]).unwrap();
+    held.assert_rests("returning, its client sends");
+    client.shutdown(Shutdown::Write).unwrap();
+    held.turn_until("the client is gone", |reactor| only(reactor).stream.is_none());
+    held.assert_rests("returning, its client gone");
+}
+
+#[test]
+fn finishing_and_paused() {
+    let mut held = Held::new();
+    let mut client = held.connect();
+    client.write_all(&DEVLIST).unwrap();
+    held.turn_until("it has its list", |reactor| {
+        reactor.connections.iter().any(|(_, c)| matches!(c.stage, Stage::Finishing))
+    });
+    held.assert_rests("finishing");
+    let paused = held.connect();
+    let sending = send_and_shut_down(paused, [&DEVLIST[..], &[0; MUCH]].concat());
+    held.turn_until("it is paused", |reactor| reactor.connections.iter().any(|(_, c)| c.paused));
+    held.assert_rests("paused");
+    held.reactor.now += HANDSHAKE_TIMEOUT;
+    held.turn_until("both are gone", |reactor| reactor.connections.is_empty());
+    drop(sending.join());
+}
+
+#[test]
+fn stopping_with_a_client_that_does_not_read() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let close = Call::Close(held.busid(0));
+    script.set(close, Act::Wait);
+    let mut client = held.attach();
+    for seqnum in 1..=40 {
+        client.write_all(&submit(seqnum, SOURCE, 1 << 20)).unwrap();
+    }
+    held.turn_until("its socket is full", |reactor| {
+        only(reactor).stream.is_some() && !only(reactor).writable
+    });
+    held.assert_rests("attached, its client does not read");
+    held.begin_stop();
+    held.assert_rests("stopping, its client does not read");
+    drop(client);
+    held.turn_until("it is given back", |_| script.begun(close) == 1);
+    held.assert_rests("stopping, its client gone");
+}

@@ -1,0 +1,208 @@
+//! A USB stack for tests: simulated devices whose blocking calls do what they are told to, which is to
+//! wait until they are told otherwise, to panic, or to fail.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use usbferry_sys::arena::{Arena, Block};
+
+use crate::limits::DeviceLimits;
+use crate::usb::sim::bus::SimBus;
+use crate::usb::sim::port::SimPort;
+use crate::usb::sim::{SimBackend, SimCandidate};
+use crate::usb::special::SpecialRequest;
+use crate::usb::{
+    Backend, Candidate, DeviceInfo, EventSource, OpenError, Opened, Performed, Port, Reaped,
+    Refused, Submission,
+};
+use crate::wire::types::BusId;
+
+/// A call that blocks, of one device but for a scan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Call {
+    Scan,
+    Open(BusId),
+    Perform(BusId),
+    Cancel(BusId),
+    Close(BusId),
+    Recover(BusId),
+}
+
+/// What a call does that is not to do what it is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Act {
+    /// Waits until it is told otherwise.
+    Wait,
+    Panic,
+    /// Scans only.
+    Fail,
+}
+
+/// What calls are to do, and which there were. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Script(Arc<(Mutex<State>, Condvar)>);
+
+#[derive(Default)]
+struct State {
+    acts: Vec<(Call, Act)>,
+    begun: Vec<Call>,
+}
+
+impl Script {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a call do something else from now on.
+    pub(super) fn set(&self, call: Call, act: Act) {
+        self.clear(call);
+        self.lock().acts.push((call, act));
+    }
+
+    /// Has a call do what it is for, also one that waits.
+    pub(super) fn clear(&self, call: Call) {
+        self.lock().acts.retain(|&(other, _)| other != call);
+        self.0.1.notify_all();
+    }
+
+    /// How often a call was begun.
+    pub(super) fn begun(&self, call: Call) -> usize {
+        self.lock().begun.iter().filter(|&&begun| begun == call).count()
+    }
+
+    /// A call begins: true when it is to fail.
+    fn enter(&self, call: Call) -> bool {
+        let mut state = self.lock();
+        state.begun.push(call);
+        loop {
+            match state.acts.iter().find(|&&(other, _)| other == call).map(|&(_, act)| act) {
+                None => return false,
+                Some(Act::Fail) => return true,
+                Some(Act::Panic) => {
+                    drop(state);
+                    panic!("{call:?} panics, as it was told to");
+                }
+                Some(Act::Wait) => {
+                    state = self.0.1.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+}
+
+/// Nothing of a test's waits for ever when it fails.
+pub(super) struct Finally(pub(super) Script);
+
+impl Drop for Finally {
+    fn drop(&mut self) {
+        self.0.lock().acts.clear();
+        self.0.0.1.notify_all();
+    }
+}
+
+pub(super) struct ScriptedBackend {
+    inner: SimBackend,
+    script: Script,
+}
+
+impl ScriptedBackend {
+    pub(super) fn new(bus: SimBus, script: Script) -> Self {
+        Self { inner: SimBackend::new(bus), script }
+    }
+}
+
+impl Backend for ScriptedBackend {
+    type Candidate = ScriptedCandidate;
+
+    const EXACT_TIME: bool = true;
+
+    fn scan(&mut self) -> Result<Vec<ScriptedCandidate>, String> {
+        if self.script.enter(Call::Scan) {
+            return Err("the scan fails, as it was told to".to_owned());
+        }
+        let candidate = |inner| ScriptedCandidate { inner, script: self.script.clone() };
+        Ok(self.inner.scan()?.into_iter().map(candidate).collect())
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct ScriptedCandidate {
+    inner: SimCandidate,
+    script: Script,
+}
+
+impl Candidate for ScriptedCandidate {
+    type Port = ScriptedPort;
+
+    fn info(&self) -> &DeviceInfo {
+        self.inner.info()
+    }
+
+    fn open(&self, limits: &DeviceLimits) -> Result<Opened<ScriptedPort>, OpenError> {
+        let busid = self.info().device.busid;
+        self.script.enter(Call::Open(busid));
+        let Opened { port, transfers, memory, configuration } = self.inner.open(limits)?;
+        let port = ScriptedPort { inner: port, busid, script: self.script.clone() };
+        Ok(Opened { port, transfers, memory, configuration })
+    }
+
+    fn recover(&self) {
+        self.script.enter(Call::Recover(self.info().device.busid));
+    }
+}
+
+pub(super) struct ScriptedPort {
+    inner: SimPort,
+    busid: BusId,
+    script: Script,
+}
+
+impl Port for ScriptedPort {
+    type Transfer = <SimPort as Port>::Transfer;
+    type CancelToken = <SimPort as Port>::CancelToken;
+
+    fn event_sources(&self) -> Vec<EventSource> {
+        self.inner.event_sources()
+    }
+
+    fn submit(
+        &mut self,
+        transfer: &mut Self::Transfer,
+        submission: &Submission<'_>,
+        block: Block,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        self.inner.submit(transfer, submission, block, now)
+    }
+
+    fn reap(&mut self, now: Instant, completed: &mut Vec<u32>) -> Reaped {
+        self.inner.reap(now, completed)
+    }
+
+    fn hung_up(&mut self, now: Instant) {
+        self.inner.hung_up(now);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.inner.next_deadline()
+    }
+
+    fn cancel_token(transfer: &Self::Transfer) -> Self::CancelToken {
+        SimPort::cancel_token(transfer)
+    }
+
+    fn cancel(&mut self, token: &Self::CancelToken) {
+        self.script.enter(Call::Cancel(self.busid));
+        self.inner.cancel(token);
+    }
+
+    fn perform(&mut self, request: SpecialRequest) -> Performed {
+        self.script.enter(Call::Perform(self.busid));
+        self.inner.perform(request)
+    }
+
+    fn close(self, transfers: Vec<Self::Transfer>, memory: Arena) {
+        self.script.enter(Call::Close(self.busid));
+        self.inner.close(transfers, memory);
+    }
+}

@@ -1,0 +1,224 @@
+//! Clients that wait: for how long, what they are told then, and what is held for them when they have
+//! left.
+
+use super::scripted::{Act, Call};
+use super::*;
+use crate::wire::types::BusId;
+
+const NOT_AVAILABLE: u32 = 1;
+const BUSY: u32 = 2;
+
+/// What a client is told of its request.
+fn status(reply: &[u8]) -> u32 {
+    u32::from_be_bytes(reply[4..8].try_into().unwrap())
+}
+
+impl<B: Backend> Held<B> {
+    /// Reads an answer's first eight bytes, while turns are made and time stands still.
+    #[track_caller]
+    fn answer(&mut self, client: &TcpStream) -> [u8; 8] {
+        client.set_nonblocking(true).unwrap();
+        let mut reply = [0; 8];
+        self.turn_until("it is answered", |_| client.peek(&mut reply).is_ok_and(|len| len == 8));
+        client.set_nonblocking(false).unwrap();
+        reply
+    }
+
+    fn list(&self) -> TcpStream {
+        let mut client = self.connect();
+        client.write_all(&DEVLIST).unwrap();
+        client
+    }
+
+    fn import_named(&self, busid: BusId) -> TcpStream {
+        let mut client = self.connect();
+        client.write_all(&import_bytes(busid)).unwrap();
+        client
+    }
+
+    /// Every connection waits for a scan.
+    fn wait_asked(&mut self, count: usize) {
+        self.turn_until("all have asked", |reactor| {
+            let asked = reactor.connections.iter();
+            asked.filter(|(_, c)| matches!(c.stage, Stage::Asked(_))).count() == count
+        });
+    }
+}
+
+/// Nothing is known of a scan that never came back, and no client waits for the next one.
+#[test]
+fn a_scan_that_does_not_end_is_answered_without() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    script.set(Call::Scan, Act::Wait);
+    let (list, import) = (held.list(), held.import(0));
+    held.wait_asked(2);
+    held.reactor.turn();
+    held.reactor.now += SCAN_TIMEOUT;
+    for (client, operation) in [(&list, 5), (&import, 3)] {
+        let reply = held.answer(client);
+        assert_eq!((reply[3], status(&reply)), (operation, NOT_AVAILABLE));
+    }
+    let late = held.list();
+    let reply = held.answer(&late);
+    assert_eq!(status(&reply), NOT_AVAILABLE, "time has stood still");
+    script.clear(Call::Scan);
+    held.turn_until("the scan has ended", |reactor| reactor.scans.running.is_none());
+    let list = held.list();
+    let reply = held.answer(&list);
+    assert_eq!(status(&reply), 0);
+    assert_eq!(script.begun(Call::Scan), 2, "one scan at a time");
+}
+
+#[test]
+fn what_the_scan_before_has_found_is_there_while_one_does_not_end() {
+    let (mut held, script, _finally) = Held::scripted("loopback:count=2");
+    let first = held.list();
+    let reply = held.answer(&first);
+    assert_eq!(status(&reply), 0);
+    script.set(Call::Scan, Act::Wait);
+    let (list, import) = (held.list(), held.import(1));
+    let unknown = held.import_named(BusId::new("7-7").unwrap());
+    held.wait_asked(3);
+    held.reactor.now += SCAN_TIMEOUT;
+    let replies = [&list, &import, &unknown].map(|client| status(&held.answer(client)));
+    assert_eq!(replies, [0, 0, NOT_AVAILABLE], "nobody knows whether there is another device");
+}
+
+#[test]
+fn a_scan_that_fails_is_no_empty_list() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let first = held.list();
+    assert_eq!(status(&held.answer(&first)), 0);
+    script.set(Call::Scan, Act::Fail);
+    for _ in 0..3 {
+        let (list, import) = (held.list(), held.import(0));
+        let replies = [&list, &import].map(|client| status(&held.answer(client)));
+        assert_eq!(replies, [NOT_AVAILABLE; 2]);
+        assert!(held.reactor.scans.is_trouble_told, "and it is told once");
+    }
+    script.set(Call::Scan, Act::Panic);
+    let list = held.list();
+    assert_eq!(status(&held.answer(&list)), NOT_AVAILABLE);
+    script.clear(Call::Scan);
+    let list = held.list();
+    assert_eq!(status(&held.answer(&list)), 0);
+    assert!(!held.reactor.scans.is_trouble_told, "it works again");
+}
+
+#[test]
+fn a_device_that_does_not_open_keeps_its_client_waiting_for_so_long() {
+    let (mut held, script, _finally) = Held::scripted("loopback:count=2");
+    let open = Call::Open(held.busid(0));
+    script.set(open, Act::Wait);
+    let stuck = held.import(0);
+    held.turn_until("it is being opened", |_| script.begun(open) == 1);
+    // Others are served.
+    let other = held.import(1);
+    assert_eq!(status(&held.answer(&other)), 0);
+    held.reactor.now += OPEN_TIMEOUT;
+    assert_eq!(status(&held.answer(&stuck)), NOT_AVAILABLE);
+    let again = held.import(0);
+    assert_eq!(status(&held.answer(&again)), BUSY);
+    script.clear(open);
+    let busid = held.busid(0);
+    held.turn_until("it is free", |reactor| {
+        !reactor.connections.iter().any(|(_, c)| c.busid == Some(busid))
+    });
+    let again = held.import(0);
+    assert_eq!(status(&held.answer(&again)), 0);
+}
+
+/// Whoever leaves while a device is opened holds neither a descriptor nor, once it is open, the device.
+#[test]
+fn a_client_that_leaves_while_its_device_is_opened_is_noticed() {
+    for is_reset in [false, true] {
+        let (mut held, script, _finally) = Held::scripted("loopback");
+        let (open, close) = (Call::Open(held.busid(0)), Call::Close(held.busid(0)));
+        script.set(open, Act::Wait);
+        let client = held.import(0);
+        held.turn_until("it is being opened", |_| script.begun(open) == 1);
+        if is_reset {
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(client);
+        held.turn_until("it is noticed", |reactor| reactor.clients == 0);
+        assert!(only(&held.reactor).stream.is_none());
+        // The next one waits for what is about to be given back.
+        let next = held.import(0);
+        held.wait_asked(1);
+        script.clear(open);
+        assert_eq!(status(&held.answer(&next)), 0);
+        assert_eq!((script.begun(open), script.begun(close)), (2, 1));
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_it_waits_for_a_scan_or_a_holder_is_noticed() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    script.set(Call::Scan, Act::Wait);
+    let clients = [held.import(0), held.import(0)];
+    held.wait_asked(2);
+    drop(clients);
+    held.turn_until("it is noticed", |reactor| reactor.connections.is_empty());
+    let Scans { waiting, late, takers, .. } = &held.reactor.scans;
+    assert!(waiting.is_empty() && late.is_empty() && takers.is_empty());
+    script.clear(Call::Scan);
+    // A holder that does not come home.
+    let close = Call::Close(held.busid(0));
+    script.set(close, Act::Wait);
+    drop(held.attach());
+    held.turn_until("it is given back", |_| script.begun(close) == 1);
+    let taker = held.import(0);
+    held.turn_until("it waits for it", |reactor| !reactor.scans.takers.is_empty());
+    drop(taker);
+    held.turn_until("it is noticed", |reactor| reactor.clients == 0);
+    assert!(held.reactor.scans.takers.is_empty());
+}
+
+#[test]
+fn who_waits_for_a_holder_that_does_not_come_home_is_told_that_it_is_busy() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let close = Call::Close(held.busid(0));
+    script.set(close, Act::Wait);
+    drop(held.attach());
+    held.turn_until("it is given back", |_| script.begun(close) == 1);
+    let taker = held.import(0);
+    held.turn_until("it waits for it", |reactor| !reactor.scans.takers.is_empty());
+    held.reactor.now += HANDSHAKE_TIMEOUT;
+    assert_eq!(status(&held.answer(&taker)), BUSY);
+}
+
+/// A server that is full of clients that wait has a place for one more.
+#[test]
+fn clients_that_wait_do_not_keep_others_out() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    held.reactor.settings.connections = 3;
+    script.set(Call::Scan, Act::Wait);
+    let waiting = [held.list(), held.import(0), held.list()];
+    held.wait_asked(3);
+    let late = held.list();
+    let reply = held.answer(&waiting[0]);
+    assert_eq!((reply[3], status(&reply)), (5, NOT_AVAILABLE), "the oldest is told");
+    held.wait_asked(3);
+    script.clear(Call::Scan);
+    let replies = [&waiting[1], &waiting[2], &late].map(|client| status(&held.answer(client)));
+    assert_eq!(replies, [0; 3]);
+}
+
+/// Nor do devices whose clients have left.
+#[test]
+fn devices_that_do_not_come_home_take_no_places() {
+    let (mut held, script, _finally) = Held::scripted("loopback:count=3");
+    held.reactor.settings.connections = 2;
+    for index in 0..2 {
+        let open = Call::Open(held.busid(index));
+        script.set(open, Act::Wait);
+        let client = held.import(index);
+        held.turn_until("it is being opened", |_| script.begun(open) == 1);
+        drop(client);
+        held.turn_until("its client is gone", |reactor| reactor.clients == 0);
+    }
+    let clients = [held.import(2), held.list()];
+    let replies = clients.each_ref().map(|client| status(&held.answer(client)));
+    assert_eq!(replies, [0; 2]);
+}
