@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use log::{debug, warn};
+use log::debug;
 use usbferry_sys::arena::{Arena, Block};
 use usbferry_sys::error::{Error, TransferStatus};
 use usbferry_sys::handle::DeviceHandle;
@@ -13,6 +13,7 @@ use usbferry_sys::transfer::{self, CancelToken, Kind, Request};
 use super::found::Found;
 use super::ledger;
 use super::status::{failed, refused_reason, status_of};
+use crate::complaints::warn;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
     Completion, Configuration, EventSource, Performed, Port, Reaped, Refused, RefusedReason,
@@ -67,6 +68,11 @@ pub struct LibusbPort {
     /// When to look again after a hang-up, and how often that was done.
     pub(super) recheck: Option<Instant>,
     pub(super) rechecks: u32,
+    /// When to look again after a pass over its events that failed, and how many did in a row.
+    pub(super) retry: Option<Instant>,
+    pub(super) failures: u32,
+    /// It is gone, as far as this process is concerned.
+    pub(super) gone: bool,
 }
 
 /// A URB slot of a real device, and its number.
@@ -91,6 +97,9 @@ impl LibusbPort {
             pieces_in_flight: 0,
             recheck: None,
             rechecks: 0,
+            retry: None,
+            failures: 0,
+            gone: false,
         }
     }
 
@@ -101,6 +110,44 @@ impl LibusbPort {
             self.recheck = Some(now + HANGUP_RECHECK);
         }
         self.rechecks > HANGUP_RECHECKS_MAX
+    }
+
+    /// Whether a pass over its events was the last. A signal may interrupt one, and a system that is
+    /// short of something may fail it: neither is an unplug, and it is looked again. Where it fails
+    /// for as long as a hang-up may take, its transfers would never end.
+    fn is_end(&mut self, handled: Result<(), Error>, now: Instant) -> bool {
+        let error = match handled {
+            Ok(()) => {
+                (self.retry, self.failures) = (None, 0);
+                return false;
+            }
+            Err(Error::Interrupted) => return false,
+            Err(Error::NoDevice) => return true,
+            Err(error) => error,
+        };
+        if self.failures == 0 {
+            warn!("{}: libusb can't handle its events: {error}", self.busid);
+        }
+        self.failures += 1;
+        self.retry = Some(now + HANGUP_RECHECK);
+        self.failures > HANGUP_RECHECKS_MAX
+    }
+}
+
+impl LibusbPort {
+    /// Collects what is still in flight, which is nothing unless cancelling it panicked: the kernel has
+    /// given it up with the interfaces. What does not come back keeps the device open.
+    fn take_back(&mut self, transfers: &mut [LibusbTransfer], memory: &mut Arena) {
+        let mut looks = HANGUP_RECHECKS_MAX;
+        let mut completed = Vec::new();
+        while memory.outstanding() > 0 && looks > 0 {
+            let _ = self.handle.handle_events(&mut completed);
+            for slot in completed.drain(..) {
+                memory.free(transfers[slot as usize].0.take().block);
+            }
+            looks -= 1;
+            std::thread::sleep(HANGUP_RECHECK);
+        }
     }
 }
 
@@ -170,17 +217,20 @@ impl Port for LibusbPort {
         let mut more = true;
         while more && completed.len() < REAP_BUDGET {
             let (before, all) = (completed.len(), self.pieces_in_flight < PIECES_PER_PASS);
-            if let Err(error) = self.handle.handle_events(completed) {
-                warn!("{}: libusb can't handle its events: {error}", self.busid);
-                gone = true;
-            }
+            let handled = self.handle.handle_events(completed);
+            gone |= self.is_end(handled, now);
             for &slot in &completed[before..] {
                 self.pieces_in_flight -= self.pieces[slot as usize];
             }
             // Where it may not have reached all, only a pass that brings nothing is the end.
             more = !all && completed.len() > before && !gone;
+            if handled == Err(Error::Interrupted) {
+                more = true;
+                break;
+            }
         }
-        Reaped { more, gone: gone || self.handle.is_gone() }
+        self.gone |= gone || self.handle.is_gone();
+        Reaped { more, gone: self.gone }
     }
 
     fn hung_up(&mut self, now: Instant) {
@@ -190,7 +240,8 @@ impl Port for LibusbPort {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.recheck
+        // What a device had that is gone is given back with an event.
+        [self.recheck, self.retry].into_iter().flatten().min().filter(|_| !self.gone)
     }
 
     fn cancel_token(transfer: &LibusbTransfer) -> CancelToken {
@@ -228,7 +279,7 @@ impl Port for LibusbPort {
         }
     }
 
-    fn close(mut self, transfers: Vec<LibusbTransfer>, memory: Arena) {
+    fn close(mut self, mut transfers: Vec<LibusbTransfer>, mut memory: Arena) {
         if self.reset_on_release && self.is_attached {
             match self.handle.reset_blocking() {
                 Ok(()) | Err(Error::NoDevice | Error::NotFound) => {}
@@ -236,6 +287,7 @@ impl Port for LibusbPort {
             }
         }
         self.release_all();
+        self.take_back(&mut transfers, &mut memory);
         self.give_back_configuration();
         self.give_back_drivers();
         drop(transfers);
