@@ -16,6 +16,7 @@
 //! - [`limit`]: the process's limit of open files.
 //! - [`signal`]: signals that are ignored.
 //! - [`tcp`]: whether a silent peer is still there.
+//! - [`user`]: whose files are made.
 //!
 //! Which calls block: everything in `context` and `discovery`, opening and dropping a
 //! [`handle::DeviceHandle`], and its methods whose names end in `_blocking`. All else returns at
@@ -37,6 +38,7 @@ pub mod limit;
 pub mod signal;
 pub mod tcp;
 pub mod transfer;
+pub mod user;
 
 mod context;
 mod raw;

@@ -10,9 +10,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use log::debug;
+use usbferry_sys::user;
+
+use crate::complaints::warn;
 
 /// What to do for a device that was left.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,29 +66,95 @@ impl Debt {
 }
 
 /// Where the files are: a place that a restart of the machine empties, as it does drivers. A service
-/// manager can say which (systemd.exec, `RuntimeDirectory=`).
+/// manager can say which (systemd.exec, `RuntimeDirectory=`; of several, the first).
 fn directory() -> Option<PathBuf> {
-    let place = |variable| std::env::var_os(variable).map(PathBuf::from);
+    let place = |variable| {
+        let value = std::env::var_os(variable)?.into_string().ok()?;
+        value.split(':').next().filter(|path| !path.is_empty()).map(PathBuf::from)
+    };
     let subdirectory = |place: PathBuf| place.join("usbferry");
     let places = [
         place("RUNTIME_DIRECTORY"),
         Some(PathBuf::from("/run/usbferry")),
         place("XDG_RUNTIME_DIR").map(subdirectory),
     ];
-    places.into_iter().flatten().find(|directory| {
-        // Only what belongs to this user alone: others must not name devices for us.
-        use std::os::unix::fs::DirBuilderExt;
-        let made = fs::DirBuilder::new().mode(0o700).create(directory);
-        made.is_ok() || is_private(directory)
+    places.into_iter().flatten().find(|directory| match take_directory(directory) {
+        Ok(is_there) => is_there,
+        Err(why) => {
+            let directory = directory.display();
+            warn!("{directory}: no notes of kernel drivers are kept there: {why}");
+            false
+        }
     })
 }
 
-/// Whether this user, and nobody else, may write there.
-fn is_private(directory: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let private = |found: fs::Metadata| found.is_dir() && found.mode() & 0o022 == 0;
-    fs::symlink_metadata(directory).is_ok_and(private)
-        && File::create(directory.join(".writable")).is_ok()
+/// Makes a directory, or takes the one that is there. False where this user may make none.
+///
+/// # Errors
+/// What is there is not this user's alone, and others must not name devices for us.
+fn take_directory(directory: &Path) -> Result<bool, String> {
+    let made = fs::DirBuilder::new().mode(0o700).create(directory);
+    if made.is_err() && fs::symlink_metadata(directory).is_err() {
+        return Ok(false);
+    }
+    check_directory(directory)?;
+    if let Some(parent) = directory.parent() {
+        check_parent(parent)?;
+    }
+    let probe = open_own(&mut writable(), &directory.join(".writable"));
+    probe.map(|_| true).map_err(|error| format!("it can't be written to: {error}"))
+}
+
+fn check_directory(directory: &Path) -> Result<(), String> {
+    let found = fs::symlink_metadata(directory).map_err(|error| error.to_string())?;
+    let (user, us) = (found.uid(), user::effective_id());
+    if found.is_symlink() {
+        return Err("it is a symbolic link, which is not followed".to_owned());
+    }
+    if !found.is_dir() {
+        return Err("it is no directory".to_owned());
+    }
+    if user != us {
+        return Err(format!("it belongs to user {user}, and this is user {us}"));
+    }
+    let mode = found.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(format!("others may write there (mode {mode:o}); chmod go-w would help"));
+    }
+    Ok(())
+}
+
+/// Whoever may write in the parent may put another directory in this one's place.
+fn check_parent(parent: &Path) -> Result<(), String> {
+    const WORLD_WRITABLE: u32 = 0o002;
+    const STICKY: u32 = 0o1000;
+    let Ok(found) = fs::metadata(parent) else { return Ok(()) };
+    let is_trusted = [0, user::effective_id()].contains(&found.uid());
+    let is_open = found.mode() & WORLD_WRITABLE != 0 && found.mode() & STICKY == 0;
+    if !is_trusted || is_open {
+        return Err(format!(
+            "others may replace it, because they may write in {}",
+            parent.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Options for a file that is made where there is none.
+fn writable() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true).mode(0o600);
+    options
+}
+
+/// Opens a file of this user's, which is neither a link nor anything but a file.
+fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.custom_flags(user::NO_FOLLOW).open(path)?;
+    let found = file.metadata()?;
+    if found.is_file() && found.uid() == user::effective_id() {
+        return Ok(file);
+    }
+    Err(io::Error::other("it is no file of this user"))
 }
 
 /// Notes a debt, and adds to it what is still owed to the same device.
@@ -94,9 +163,7 @@ pub(super) fn note(busid: &str, debt: &mut Debt) -> Option<Entry> {
 }
 
 fn note_in(directory: &Path, busid: &str, debt: &mut Debt) -> Option<Entry> {
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(false).read(true).write(true);
-    let noted = Entry::open(&options, directory.join(busid)).and_then(|mut entry| {
+    let noted = Entry::open(&mut writable(), directory.join(busid)).and_then(|mut entry| {
         let left = entry.read()?.filter(|left| left.is_of_same_device(debt));
         for interface in left.iter().flat_map(|left| &left.interfaces) {
             if !debt.interfaces.contains(interface) {
@@ -106,13 +173,13 @@ fn note_in(directory: &Path, busid: &str, debt: &mut Debt) -> Option<Entry> {
         entry.write(debt)?;
         Ok(entry)
     });
-    noted.inspect_err(|error| debug!("{busid}: no note of its drivers can be kept: {error}")).ok()
+    noted.inspect_err(|error| warn!("{busid}: no note of its drivers can be kept: {error}")).ok()
 }
 
 impl Entry {
     /// Opens and locks a file; fails while another process has it locked.
-    fn open(options: &OpenOptions, path: PathBuf) -> io::Result<Self> {
-        let file = options.open(&path)?;
+    fn open(options: &mut OpenOptions, path: PathBuf) -> io::Result<Self> {
+        let file = open_own(options, &path)?;
         file.try_lock()?;
         Ok(Self { file, path })
     }
@@ -229,6 +296,81 @@ mod tests {
         assert_eq!(Debt::from_line(&line).unwrap().interfaces, [5]);
         entry.settle();
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// Why a directory is not taken.
+    fn refusal(directory: &Path) -> String {
+        take_directory(directory).expect_err("it is not this user's alone")
+    }
+
+    #[test]
+    fn a_directory_is_taken_only_if_nobody_else_may_write_there() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let scratch = scratch("taken");
+        let chmod = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let [ours, link] = ["ours", "link"].map(|name| scratch.join(name));
+        assert_eq!(take_directory(&ours), Ok(true), "it is made");
+        assert_eq!(fs::metadata(&ours).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(take_directory(&ours), Ok(true), "and found");
+        symlink(&ours, &link).unwrap();
+        assert!(refusal(&link).contains("symbolic link"));
+        for mode in [0o770, 0o702, 0o777] {
+            chmod(&ours, mode);
+            assert!(refusal(&ours).contains("others may write"), "{mode:o}");
+        }
+        chmod(&ours, 0o755);
+        // What is planted in it.
+        fs::remove_file(ours.join(".writable")).unwrap();
+        symlink(scratch.join("elsewhere"), ours.join(".writable")).unwrap();
+        assert!(refusal(&ours).contains("can't be written"));
+        assert!(!scratch.join("elsewhere").exists());
+        // A place where anybody could exchange it.
+        fs::remove_file(ours.join(".writable")).unwrap();
+        chmod(&scratch, 0o777);
+        assert!(refusal(&ours).contains("replace"));
+        chmod(&scratch, 0o1777);
+        assert_eq!(take_directory(&ours), Ok(true), "as in /tmp");
+        chmod(&scratch, 0o755);
+        assert_eq!(take_directory(&scratch.join("none/at/all")), Ok(false));
+        fs::write(scratch.join("file"), "").unwrap();
+        assert!(refusal(&scratch.join("file")).contains("no directory"));
+        fs::remove_dir_all(scratch).unwrap();
+    }
+
+    /// Another user's directory: root's, or for root one that root gives away.
+    #[test]
+    fn a_directory_of_another_user_is_not_taken() {
+        let scratch = scratch("another");
+        let theirs = if user::effective_id() == 0 {
+            let theirs = scratch.join("theirs");
+            fs::create_dir(&theirs).unwrap();
+            std::os::unix::fs::chown(&theirs, Some(12_345), None).unwrap();
+            assert!(refusal(&theirs).contains("belongs to user 12345"));
+            theirs.join("below")
+        } else {
+            assert!(refusal(Path::new("/")).contains("belongs to user 0"));
+            PathBuf::from("/usbferry")
+        };
+        // Below another's directory there may be none, or none that stays.
+        assert!(take_directory(&theirs) != Ok(true));
+        fs::remove_dir_all(scratch).unwrap();
+    }
+
+    #[test]
+    fn a_link_is_no_note() {
+        let directory = scratch("links");
+        let elsewhere = directory.join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        let target = elsewhere.join("3-1");
+        fs::write(&target, debt().to_line()).unwrap();
+        std::os::unix::fs::symlink(&target, directory.join("3-1")).unwrap();
+        assert_eq!(found_in(&directory), []);
+        let mut other = Debt { interfaces: vec![7], ..debt() };
+        assert!(note_in(&directory, "3-1", &mut other).is_none());
+        assert_eq!(fs::read_to_string(&target).unwrap(), debt().to_line(), "nobody wrote there");
         fs::remove_dir_all(directory).unwrap();
     }
 
