@@ -16,7 +16,7 @@ use support::client::{DEVLIST, MiniClient, import_bytes};
 use support::submit::Submit;
 use support::{DEADLINE, wait_until};
 use usbferry::cli::Cli;
-use usbferry::limits::LOG_LINES_MAX;
+use usbferry::limits::{COMPLAINTS_PER_SECOND, LOG_LINES_MAX};
 use usbferry::wire::types::BusId;
 
 fn usbferry(arguments: &[&str]) -> Command {
@@ -624,5 +624,89 @@ fn few_descriptors_are_not_used_up_by_silent_clients() {
     server.attach("1-1").assert_in_sync();
     assert!(server.lines_with("can't accept").is_empty());
     drop(strangers);
+    server.stop();
+}
+
+/// A system that gives the program little address space: imports are refused when it is used up,
+/// whichever allocation is the first to fail, and sessions that are there go on.
+#[cfg(target_os = "linux")]
+#[test]
+fn imports_without_memory_are_refused_and_sessions_go_on() {
+    const DEVICES: usize = 40;
+    /// ST_NA.
+    const NOT_AVAILABLE: u32 = 1;
+    let busid = |number: usize| BusId::new(&format!("1-{}", number + 1)).expect("a busid");
+    for kilobytes in [700_000, 726_000, 752_000, 778_000, 804_000] {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -v {kilobytes}; exec \"$0\" serve \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_usbferry")]);
+        shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+        let server = Running::start_as(shell, &[&format!("--simulate=loopback:count={DEVICES}")]);
+        let mut attached = Vec::new();
+        let mut refused = 0;
+        for number in 0..DEVICES {
+            let mut client = MiniClient::connect(server.address);
+            match client.import(busid(number)) {
+                0 => attached.push(client),
+                NOT_AVAILABLE => refused += 1,
+                status => panic!("{kilobytes}: status {status}"),
+            }
+        }
+        assert!(!attached.is_empty() && refused > 0, "{kilobytes}: {} attached", attached.len());
+        assert!(!server.lines_with("no memory or address space").is_empty(), "{kilobytes}");
+        for client in &mut attached {
+            client.assert_in_sync();
+            client.call_ok(&Submit::read(0x81, 1 << 20));
+        }
+        // What they have goes to others.
+        drop(attached);
+        server.attach(&format!("1-{DEVICES}")).assert_in_sync();
+        server.stop();
+    }
+}
+
+/// Something that a client does.
+type Act<'a> = Box<dyn FnMut() + 'a>;
+
+/// Whatever clients do, as often as they can, has so many lines in the log a second and no more.
+#[test]
+fn no_client_makes_the_log_long() {
+    const TIMES: usize = 300;
+    let server = Running::start(&["--simulate=loopback:count=3", "--takeover=any"]);
+    let busid = |number| BusId::new(&format!("1-{number}")).expect("a busid");
+    let connect = || MiniClient::connect(server.address);
+    let attach = |number| {
+        let mut client = connect();
+        client.import(busid(number));
+        client
+    };
+    let reset = |client: MiniClient| {
+        let socket = socket2::SockRef::from(client.stream());
+        socket.set_linger(Some(Duration::ZERO)).expect("a TCP socket");
+    };
+    let mut held = None;
+    let mut kinds: Vec<(&str, Act<'_>)> = vec![
+        ("imports and closes", Box::new(|| drop(attach(1)))),
+        ("imports and resets", Box::new(|| reset(attach(1)))),
+        ("takes a device over", Box::new(|| held = Some(attach(2)))),
+        ("asks for what there is not", Box::new(|| drop(attach(9)))),
+        ("asks and leaves", Box::new(|| connect().send(&import_bytes(busid(1).as_wire())))),
+        ("sends no request", Box::new(|| connect().send_anyway(&[0xff; 64]))),
+        ("sends no PDU", Box::new(|| attach(3).send_anyway(&[0xff; 64]))),
+        ("is gone at once", Box::new(|| reset(connect()))),
+    ];
+    for (kind, act) in &mut kinds {
+        let begun = Instant::now();
+        let before = server.lines_with("").len();
+        (0..TIMES).for_each(|_| act());
+        let seconds = usize::try_from(begun.elapsed().as_secs()).expect("few");
+        let lines = server.lines_with("").len() - before;
+        // A second that had begun, and one that has not ended.
+        let most = COMPLAINTS_PER_SECOND as usize * (seconds + 2);
+        assert!(lines <= most, "{kind}: {lines} lines in {seconds} s and a bit");
+    }
+    drop(kinds);
+    drop(held);
+    server.wait_for("more lines about clients and their devices were left out");
     server.stop();
 }

@@ -4,8 +4,12 @@
 
 mod support;
 
+use std::time::Instant;
+
 use support::hardware::{PORT_RESET, Server, kill_attached, request, transfer, urb, wait_until};
-use usbferry::limits::{DeviceLimits, SERVER_MEMORY, URBS_DEFAULT, URBS_WAITING_MAX};
+use usbferry::limits::{
+    COMPLAINTS_PER_SECOND, DeviceLimits, SERVER_MEMORY, URBS_DEFAULT, URBS_WAITING_MAX,
+};
 use usbferry_load::client::{AttachError, Client};
 use usbferry_load::pdu::{self, Submit};
 use usbferry_load::process;
@@ -342,4 +346,37 @@ fn a_slow_reset_holds_up_its_own_device_only() {
         let reply = slow.reply().unwrap();
         assert_eq!((reply.seqnum, reply.status), (seqnum, 0));
     }
+}
+
+/// Signals come while libusb looks at its descriptors, which is no unplug and loses nothing.
+#[test]
+fn an_interrupted_look_is_no_unplug() {
+    for every in [2, 3, 7] {
+        let server = Server::start(&format!("eintr={every}:delay=200us"));
+        let mut client = server.attach();
+        for round in 0..10 {
+            for _ in 0..40 {
+                client.submit(urb(0x81, 512), &[]).unwrap();
+            }
+            for number in 0..40 {
+                let reply = client.reply().unwrap();
+                assert_eq!((reply.status, reply.actual_length), (0, 512), "{round}: {number}");
+            }
+        }
+        assert_eq!(server.said("libusb can't handle"), [""; 0]);
+    }
+}
+
+/// What workers say of a device that makes trouble has the same limit as all else.
+#[test]
+fn a_device_that_makes_trouble_does_not_make_the_log_long() {
+    const TIMES: usize = 150;
+    let server = Server::start("refuse=claim,EBUSY@1:refuse=connect,EIO:refuse=release,EIO");
+    let begun = Instant::now();
+    (0..TIMES).for_each(|_| drop(server.attach()));
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
+    let lines = server.said("").len();
+    let most = COMPLAINTS_PER_SECOND as usize * (seconds + 2);
+    assert!(lines <= most, "{lines} lines in {seconds} s and a bit");
+    assert!(!server.said("interface 1 can't be claimed").is_empty());
 }
