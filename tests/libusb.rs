@@ -371,7 +371,7 @@ fn an_interrupted_look_is_no_unplug() {
 #[test]
 fn a_device_that_makes_trouble_does_not_make_the_log_long() {
     const TIMES: usize = 150;
-    let server = Server::start("refuse=claim,EBUSY@1:refuse=connect,EIO:refuse=release,EIO");
+    let server = Server::start("refuse=claim@1,EBUSY:refuse=connect,EIO:refuse=release,EIO");
     let begun = Instant::now();
     (0..TIMES).for_each(|_| drop(server.attach()));
     let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();

@@ -16,7 +16,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
 use usbferry_sys::limit;
 
 use super::Scan;
@@ -24,6 +23,7 @@ use super::candidate::LibusbCandidate;
 use super::found::Found;
 use super::patience::PATIENCE;
 use super::sysfs::{self, Identity, Links, Present, Told};
+use crate::complaints::{info, warn};
 use crate::limits::READERS_MAX;
 use crate::usb::descriptor::{Descriptors, Host};
 
