@@ -356,6 +356,22 @@ fn interfaces_have_the_numbers_that_they_have() {
     ]);
 }
 
+/// The kernel knows devices whose interfaces beyond those that are said are not to be used.
+#[test]
+fn the_number_of_interfaces_counts_where_the_kernel_says_so() {
+    let [first, second] = [0x81, 0x82].map(|address| endpoint(address, BULK, 512));
+    let parts = [&interface(0, 0, 1)[..], &first, &interface(1, 0, 1), &second];
+    let bytes = hex(&configuration(1, 1, &parts));
+    run(&[
+        Case {
+            interfaces: vec![0, 1],
+            endpoints: vec![(0x81, 0), (0x82, 0)],
+            ..Case::hex("two where one is said", &bytes)
+        },
+        Case::with("one", format!("quirks=20:config={bytes}")),
+    ]);
+}
+
 /// libusb claims interfaces 0 to 31. Of a device that has others too, those do.
 #[test]
 fn an_interface_that_can_not_be_claimed_is_left_alone() {

@@ -1,5 +1,6 @@
 //! What the kernel makes of the descriptors that a device returns: `usb_get_configuration()` and
-//! what it calls, in `drivers/usb/core/config.c` of Linux 6.1, quirks of single devices left out.
+//! what it calls, in `drivers/usb/core/config.c` of Linux 6.1. Of the quirks of single devices only
+//! that on the number of interfaces matters here.
 //!
 //! Written from that source for this program alone, so that a mistake in usbferry's own reading of
 //! descriptors can't hide behind the same one here.
@@ -36,6 +37,9 @@ pub(crate) const CONTROL: u8 = 0;
 pub(crate) const ISOCHRONOUS: u8 = 1;
 pub(crate) const BULK: u8 = 2;
 pub(crate) const INTERRUPT: u8 = 3;
+
+/// `USB_QUIRK_HONOR_BNUMINTERFACES`: interface descriptors beyond as many as are said don't count.
+const HONOR_INTERFACES: u32 = 1 << 5;
 
 /// `enum usb_device_speed`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -111,7 +115,7 @@ fn word(bytes: &[u8], at: usize) -> u16 {
 pub(crate) fn read(
     device: [u8; DEVICE_LEN],
     answers: &[Vec<u8>],
-    speed: Speed,
+    (speed, quirks): (Speed, u32),
 ) -> Result<Host, String> {
     let mut host = Host { device, configurations: Vec::new() };
     let said = usize::from(device[17]).min(CONFIGURATIONS_MAX);
@@ -119,7 +123,7 @@ pub(crate) fn read(
         return Err("no configurations".to_owned());
     }
     for answer in answers.iter().take(said) {
-        host.configurations.push(Configuration::read(answer, speed)?);
+        host.configurations.push(Configuration::read(answer, speed, quirks)?);
     }
     host.device[17] = u8::try_from(host.configurations.len()).unwrap_or(u8::MAX);
     Ok(host)
@@ -162,7 +166,7 @@ impl Host {
 }
 
 impl Configuration {
-    fn read(answer: &[u8], speed: Speed) -> Result<Self, String> {
+    fn read(answer: &[u8], speed: Speed, quirks: u32) -> Result<Self, String> {
         // First its head is asked for, then as much as that says; what does not come is zero.
         if answer.len() < 4 {
             return Err(format!("a configuration descriptor of {} bytes", answer.len()));
@@ -176,14 +180,15 @@ impl Configuration {
         }
         let kept = own_len + whole_descriptors(&raw[own_len..len]);
         let mut configuration = Self { value: raw[5], raw, kept, interfaces: Vec::new() };
-        configuration.parse(own_len, speed);
+        configuration.parse(own_len, speed, quirks);
         Ok(configuration)
     }
 
-    fn parse(&mut self, start: usize, speed: Speed) {
+    fn parse(&mut self, start: usize, speed: Speed, quirks: u32) {
         let bytes = std::mem::take(&mut self.raw);
         let mut rest = &bytes[start..self.kept];
-        let mut room = count_settings(rest);
+        let said = if quirks & HONOR_INTERFACES == 0 { usize::MAX } else { bytes[4].into() };
+        let mut room = count_settings(rest, said);
         rest = skip_to(rest, &[INTERFACE]);
         while !rest.is_empty() {
             let (own, behind) = rest.split_at(head(rest).0);
@@ -192,8 +197,6 @@ impl Configuration {
             self.parse_interface(own, inside, &mut room, speed);
             rest = next;
         }
-        // An interface whose settings are all skipped is there all the same in the kernel, with none.
-        // That can't be: the first one that is counted is never a duplicate.
         self.raw = bytes;
     }
 
@@ -267,11 +270,12 @@ fn whole_descriptors(bytes: &[u8]) -> usize {
 }
 
 /// Interface numbers in the order in which they come, and how many settings each may have.
-fn count_settings(mut bytes: &[u8]) -> Vec<(u8, usize)> {
+/// None count any more when there are `said` interfaces.
+fn count_settings(mut bytes: &[u8], said: usize) -> Vec<(u8, usize)> {
     let mut counts: Vec<(u8, usize)> = Vec::new();
     while !bytes.is_empty() {
         let (len, kind) = head(bytes);
-        if kind == INTERFACE && len >= INTERFACE_LEN {
+        if kind == INTERFACE && len >= INTERFACE_LEN && counts.len() < said {
             if let Some((_, count)) = counts.iter_mut().find(|(number, _)| *number == bytes[2]) {
                 *count = (*count + 1).min(SETTINGS_MAX);
             } else if counts.len() < INTERFACES_MAX {

@@ -22,6 +22,7 @@
 //! | `device=HEX` | the device descriptor | see [`standard`](crate::standard) |
 //! | `config=HEX`, `config=@FILE` | what the device answers to GET_DESCRIPTOR(configuration), one for each configuration: the host makes of that what the kernel does | see [`standard`](crate::standard) |
 //! | `speed=TEXT` | `speed` in sysfs | 480 |
+//! | `quirks=HEX` | `quirks` in sysfs: what the kernel knows of the device, of which 20 (`USB_QUIRK_HONOR_BNUMINTERFACES`) matters here | 0 |
 //! | `active=N`, `active=none` | number of the configuration that the host has set at first | that of the first |
 //! | `answer-configuration=N` | what the device answers to GET_CONFIGURATION | what it was told |
 //! | `stall-request=HEX` | control requests that begin with these bytes stall; may come again | none |
@@ -88,6 +89,7 @@ pub(crate) struct DeviceOptions {
     pub(crate) slow: Duration,
     pub(crate) driver: String,
     pub(crate) speed: String,
+    pub(crate) quirks: u32,
     pub(crate) answer_configuration: Option<u8>,
     pub(crate) stall_requests: Vec<Vec<u8>>,
     device: Option<[u8; descriptors::DEVICE_LEN]>,
@@ -154,6 +156,7 @@ impl Default for DeviceOptions {
             slow: Duration::ZERO,
             driver: "simulated".to_owned(),
             speed: "480".to_owned(),
+            quirks: 0,
             answer_configuration: None,
             stall_requests: Vec::new(),
             device: None,
@@ -186,6 +189,7 @@ impl DeviceOptions {
                 None => parse_hex(value)?,
             }),
             "speed" => value.clone_into(&mut self.speed),
+            "quirks" => self.quirks = u32::from_str_radix(value, 16).ok()?,
             "active" if value == "none" => self.active = Active::None,
             "active" => self.active = Active::Number(value.parse().ok()?),
             "answer-configuration" => self.answer_configuration = Some(value.parse().ok()?),
@@ -237,7 +241,7 @@ impl DeviceOptions {
     pub(crate) fn host(&self) -> Host {
         let answers: Vec<Vec<u8>> =
             (0..).map_while(|index| self.configuration(index)).map(<[u8]>::to_vec).collect();
-        let host = descriptors::read(self.device(), &answers, self.speed());
+        let host = descriptors::read(self.device(), &answers, (self.speed(), self.quirks));
         host.unwrap_or_else(|error| refuse(&format!("the kernel would give this up: {error}")))
     }
 

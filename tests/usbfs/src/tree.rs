@@ -42,7 +42,7 @@ fn make(root: &Path) -> io::Result<()> {
     }
     let hub = directory(root, None);
     fs::create_dir_all(&hub)?;
-    attributes(&hub, 1, "480", &standard::ROOT_HUB)?;
+    attributes(&hub, 1, ("480", 0), &standard::ROOT_HUB)?;
     fs::write(hub.join("bConfigurationValue"), "1\n")?;
     link_device(root, "usb1", "usb1")?;
     // The sign that the tree is whole comes last.
@@ -66,7 +66,8 @@ fn make_device(root: &Path, device: &Device) -> io::Result<()> {
     let own = directory(root, Some(device));
     let busid = device.busid();
     fs::create_dir_all(&own)?;
-    attributes(&own, device.number(), &device.options.speed, &device.host.sysfs())?;
+    let known = (device.options.speed.as_str(), device.options.quirks);
+    attributes(&own, device.number(), known, &device.host.sysfs())?;
     let locked = device.lock_alone();
     show_configuration(root, &locked)?;
     let [manufacturer, product, serial] = standard::STRINGS;
@@ -86,12 +87,18 @@ pub(crate) fn is_read_only(device: &Device) -> bool {
 }
 
 /// The attributes that never change.
-fn attributes(own: &Path, number: usize, speed: &str, descriptors: &[u8]) -> io::Result<()> {
+fn attributes(
+    own: &Path,
+    number: usize,
+    (speed, quirks): (&str, u32),
+    descriptors: &[u8],
+) -> io::Result<()> {
     let word = |at: usize| u16::from_le_bytes([descriptors[at], descriptors[at + 1]]);
     let texts = [
         ("busnum", "1".to_owned()),
         ("devnum", number.to_string()),
         ("speed", speed.to_owned()),
+        ("quirks", format!("0x{quirks:x}")),
         ("version", format!("{:2x}.{:02x}", descriptors[3], descriptors[2])),
         ("idVendor", format!("{:04x}", word(8))),
         ("idProduct", format!("{:04x}", word(10))),

@@ -19,7 +19,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 fn host(bytes: &[u8], speed: Speed) -> Host {
-    read(device(1), &[bytes.to_vec()], speed).expect("the kernel takes it")
+    read(device(1), &[bytes.to_vec()], (speed, 0)).expect("the kernel takes it")
 }
 
 /// Interfaces, settings and endpoints of a configuration: `0.0[81 01] 1.0[]`.
@@ -155,6 +155,16 @@ fn there_are_32_interfaces_and_128_settings() {
 }
 
 #[test]
+fn for_some_devices_no_more_interfaces_count_than_are_said() {
+    let parts = [interface(0, 0, 0), interface(1, 0, 0), interface(0, 1, 0)].concat();
+    for (said, expected) in [(2, "0.0[] 1.0[]"), (1, "0.0[]"), (0, ""), (3, "0.0[] 0.1[] 1.0[]")] {
+        let bytes = configuration(said, &[&parts]);
+        let host = read(device(1), &[bytes], (Speed::High, 1 << 5)).expect("it is taken");
+        assert_eq!(shape(&host.configurations[0]), expected, "{said} said");
+    }
+}
+
+#[test]
 fn endpoints_that_can_not_be_are_skipped() {
     for address in [0x00, 0x80, 0x10, 0x90, 0x7f] {
         let bytes = configuration(
@@ -229,21 +239,22 @@ fn packets_are_as_long_as_the_speed_allows() {
 #[test]
 fn configurations_that_are_not_there_are_not_counted() {
     let one = configuration(0, &[]);
-    let host = read(device(3), &[one.clone(), one.clone()], Speed::High).expect("it is taken");
+    let host = read(device(3), &[one.clone(), one.clone()], (Speed::High, 0)).expect("it is taken");
     assert_eq!((host.configurations.len(), host.device[17]), (2, 2));
-    let host = read(device(1), &[one.clone(), one.clone()], Speed::High).expect("it is taken");
+    let host = read(device(1), &[one.clone(), one.clone()], (Speed::High, 0)).expect("it is taken");
     assert_eq!(host.configurations.len(), 1);
-    let host = read(device(200), &vec![one; 9], Speed::High).expect("it is taken");
+    let host = read(device(200), &vec![one; 9], (Speed::High, 0)).expect("it is taken");
     assert_eq!((host.configurations.len(), host.device[17]), (8, 8));
     for bad in ["09", "090212", "0802120001010080320904", "0904120001010080320904"] {
-        assert!(read(device(1), &[hex(bad)], Speed::High).is_err(), "{bad}");
+        assert!(read(device(1), &[hex(bad)], (Speed::High, 0)).is_err(), "{bad}");
     }
 }
 
 #[test]
 fn the_node_has_holes_where_the_device_had_no_data() {
     let bytes = hex("09023c0001010080320904000002ff0000000705810200020007050102000200");
-    let host = read(device(2), &[bytes.clone(), bytes.clone()], Speed::High).expect("it is taken");
+    let host =
+        read(device(2), &[bytes.clone(), bytes.clone()], (Speed::High, 0)).expect("it is taken");
     let mut room = [0xa5; 200];
     assert_eq!(host.read_node(0, &mut room), 18 + 60 + 60);
     assert_eq!(room[18..50], bytes);
@@ -264,7 +275,7 @@ fn any_bytes_are_read() {
             let mut bytes = whole.clone();
             bytes[at] = value;
             for speed in [Speed::Low, Speed::SuperPlus] {
-                let Ok(host) = read(device(1), &[bytes.clone()], speed) else { continue };
+                let Ok(host) = read(device(1), &[bytes.clone()], (speed, 0)) else { continue };
                 assert!(host.configurations[0].kept <= bytes.len());
             }
         }
