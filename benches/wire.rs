@@ -127,6 +127,7 @@ fn headers(table: &mut Table) {
         transfer_buffer_length: 512,
         start_frame: 0,
         number_of_packets: 0,
+        interval: 0,
         setup: [0; 8],
     };
     let unlink = CmdUnlink { seqnum: SeqNum(8), devid: DevId::new(1, 2), target: SeqNum(7) };

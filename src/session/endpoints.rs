@@ -18,6 +18,8 @@ pub(crate) struct EndpointState {
     pub(crate) transfer_type: Option<TransferType>,
     /// What URBs to it are answered with, when its interface could not be claimed.
     pub(crate) refused: Option<Status>,
+    /// See [`Endpoint::isochronous_interval`].
+    pub(crate) interval: u16,
     /// URBs the device has.
     pub(crate) in_flight: u32,
     first_waiting: UrbIndex,
@@ -28,6 +30,7 @@ impl EndpointState {
     const NONE: Self = Self {
         transfer_type: None,
         refused: None,
+        interval: 0,
         in_flight: 0,
         first_waiting: NO_URB,
         last_waiting: NO_URB,
@@ -57,7 +60,7 @@ impl Endpoints {
     /// Takes over the settings in force. What waits or is in flight stays as it is.
     pub(crate) fn configure(&mut self, configuration: Option<&Configuration>) {
         for state in &mut self.states {
-            (state.transfer_type, state.refused) = (None, None);
+            (state.transfer_type, state.refused, state.interval) = (None, None, 0);
         }
         for direction in [Direction::Out, Direction::In] {
             let default = EndpointAddress::new(0, direction);
@@ -68,6 +71,7 @@ impl Endpoints {
                 let state = &mut self.states[endpoint.address.index()];
                 (state.transfer_type, state.refused) =
                     (Some(endpoint.transfer_type), interface.refused);
+                state.interval = endpoint.isochronous_interval();
                 // A control endpoint has one number for both directions.
                 if endpoint.transfer_type == TransferType::Control {
                     let other = endpoint.address.index() ^ 0x10;
@@ -177,6 +181,7 @@ mod tests {
             transfer_buffer_length: 0,
             start_frame: 0,
             number_of_packets: 0,
+            interval: 0,
             setup: [0; 8],
         };
         let indexes: Vec<UrbIndex> = (0..count).map(|n| urbs.insert(submit(n), 0)).collect();

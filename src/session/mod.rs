@@ -232,6 +232,8 @@ pub(crate) struct Session<P: Port> {
     gone: bool,
     /// The log was told that the system's memory is used up.
     memory_warned: bool,
+    /// It was said that the client's driver wants another interval than the host's.
+    interval_warned: bool,
     /// The system had no memory for a URB, which waits.
     no_memory: Option<NoMemory>,
     /// Parsing has stopped at a PDU because replies must be read first.
@@ -281,6 +283,7 @@ impl<P: Port> Session<P> {
             lost: false,
             gone: false,
             memory_warned: false,
+            interval_warned: false,
             no_memory: None,
             held_up: false,
             input_closed: false,

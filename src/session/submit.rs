@@ -100,6 +100,9 @@ impl<P: Port> Session<P> {
             return Err(Violation::TooLong(submit.transfer_buffer_length));
         }
         let packets = self.packets_that_follow(&submit)?;
+        if packets > 0 {
+            self.compare_interval(&submit);
+        }
         let early_unlink = self.note_submit(submit.seqnum);
         let refused = self.urbs.free() <= URBS_REFUSED_MAX || too_long;
         let behind_barrier = self.is_behind_barrier();
@@ -132,6 +135,24 @@ impl<P: Port> Session<P> {
             Some(_) => Ok(0),
             None => Ok(submit.iso_packets().ok().filter(|&np| np <= PACKETS_MAX).unwrap_or(0)),
         }
+    }
+
+    /// Says once if the client's driver counts on another interval than the host will keep. What it
+    /// sends or asks for is then too late or too early, and nothing else tells why.
+    fn compare_interval(&mut self, submit: &CmdSubmit) {
+        let host = self.endpoints.get(submit.endpoint).interval;
+        if self.interval_warned || !is_other_interval(submit.interval, host) {
+            return;
+        }
+        self.interval_warned = true;
+        log::warn!(
+            "{}: the client's driver wants an isochronous packet of endpoint {:#04x} each {} \
+             (micro)frames, but by the device's bInterval the host moves one each {host}, and \
+             programs like this can't choose: what it plays or records will not keep time",
+            self.devid,
+            submit.endpoint.as_byte(),
+            submit.interval,
+        );
     }
 
     /// Prepares for a SUBMIT's OUT data, if any follows.
@@ -453,4 +474,11 @@ fn submission<'a>(
         && submit.transfer_flags & flags::ZERO_PACKET != 0;
     record.joined = true;
     Submission { endpoint: submit.endpoint, transfer_type, length, zero_packet, packets }
+}
+
+/// Whether a SUBMIT's interval is another than the endpoint has. Not each is one: some clients send
+/// nothing in its place, others bInterval as the descriptor has it.
+const fn is_other_interval(submitted: i32, host: u16) -> bool {
+    let (Some(exponent), 1..) = (host.checked_ilog2(), submitted) else { return false };
+    submitted != host as i32 && submitted != exponent as i32 + 1
 }

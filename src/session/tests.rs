@@ -766,6 +766,35 @@ fn isochronous_padding_is_left_out_by_runs() {
 }
 
 #[test]
+fn an_isochronous_interval_that_the_host_will_not_keep_is_noticed() {
+    // bInterval 4 is 8 frames or microframes.
+    for (submitted, noticed) in
+        [(8, false), (4, false), (0, false), (-1, false), (1, true), (16, true)]
+    {
+        let mut rig = Rig::new();
+        let mut configuration = configuration();
+        configuration.interfaces[0].current = 1;
+        configuration.interfaces[0].alternates[1].endpoints[1].interval = 4;
+        rig.port().perform = Some(Performed::Reconfigured {
+            configuration: Some(configuration),
+            status: Status::OK,
+        });
+        rig.send(&set_interface(1, 1), &[]);
+        rig.work();
+        rig.expect_submit(1, Status::OK, 0);
+        // Other endpoints have none, whatever a client sends.
+        rig.send(&Command::Submit(CmdSubmit { interval: 3, ..submit(2, 0x81, 8) }), &[]);
+        assert!(!rig.session.interval_warned);
+        let iso = CmdSubmit { number_of_packets: 1, interval: submitted, ..submit(3, 0x83, 8) };
+        rig.send(&Command::Submit(iso), &[0u32, 8, 0, 0].map(u32::to_be_bytes).concat());
+        assert_eq!(rig.session.interval_warned, noticed, "{submitted}");
+        let slot = rig.last_slot();
+        rig.session.transfers[slot as usize].packets = vec![(8, Status::OK)];
+        rig.finish();
+    }
+}
+
+#[test]
 fn isochronous_data_is_joined_once_however_often_it_is_submitted() {
     let mut rig = Rig::new();
     let mut configuration = configuration();

@@ -97,6 +97,7 @@ impl Urb {
                 transfer_buffer_length: 0,
                 start_frame: 0,
                 number_of_packets: 0,
+                interval: 0,
                 setup: [0; SETUP_LEN],
             },
             direction: Direction::Out,
@@ -297,6 +298,7 @@ mod tests {
             transfer_buffer_length: 0,
             start_frame: 0,
             number_of_packets: 0,
+            interval: 0,
             setup: [0; 8],
         }
     }

@@ -298,7 +298,9 @@ fn begin_setting(interfaces: &mut [Parsed], descriptor: &[u8]) -> Option<Current
 
 /// Takes up an endpoint descriptor, if it counts.
 fn add_endpoint(interfaces: &mut [Parsed], current: &mut Current, descriptor: &[u8], speed: Speed) {
-    let &[_, _, address, attributes, size_low, size_high, _, ..] = descriptor else { return };
+    let &[_, _, address, attributes, size_low, size_high, interval, ..] = descriptor else {
+        return;
+    };
     // Bits 4 to 6 are reserved; with one of them set the number is too large.
     if descriptor.len() < ENDPOINT_LEN || !matches!(address & 0x7f, 1..=15) {
         return;
@@ -318,7 +320,7 @@ fn add_endpoint(interfaces: &mut [Parsed], current: &mut Current, descriptor: &[
     parsed.endpoints |= claims;
     let size = u16::from_le_bytes([size_low, size_high]);
     let (transfer_type, max_packet_size) = correct(speed, told, size);
-    alternate.endpoints.push(Endpoint { address, transfer_type, max_packet_size });
+    alternate.endpoints.push(Endpoint { address, transfer_type, max_packet_size, interval });
 }
 
 /// The addresses that an endpoint takes, a bit each: a control endpoint has both directions.

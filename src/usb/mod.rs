@@ -179,6 +179,22 @@ pub struct Endpoint {
     pub transfer_type: TransferType,
     /// wMaxPacketSize as the descriptor has it, multiplier bits included.
     pub max_packet_size: u16,
+    /// bInterval as the descriptor has it.
+    pub interval: u8,
+}
+
+impl Endpoint {
+    /// The frames, at high speed and above microframes, from one packet of an isochronous endpoint
+    /// to the next, as Linux has it for programs (`proc_do_submiturb` of
+    /// `drivers/usb/core/devio.c`): they can't choose. 0 for other endpoints, and for a bInterval that
+    /// the host replaces.
+    #[must_use]
+    pub const fn isochronous_interval(&self) -> u16 {
+        match (self.transfer_type, self.interval) {
+            (TransferType::Isochronous, exponent @ 1..=16) => 1 << (exponent - 1),
+            _ => 0,
+        }
+    }
 }
 
 /// A descriptor that becomes ready when transfers may have completed. Borrowed: it belongs to the

@@ -41,6 +41,9 @@ pub struct CmdSubmit {
     /// As it came: 0 or -1 where the URB is not isochronous, depending on the client. Says nothing
     /// about the type of the endpoint. Never echoed changed.
     pub number_of_packets: i32,
+    /// Frames, at high speed and above microframes, between the packets of an isochronous URB, as the
+    /// client's driver wants it. Linux sends a power of 2, others what they like.
+    pub interval: i32,
     pub setup: [u8; SETUP_LEN],
 }
 
@@ -111,7 +114,7 @@ impl Command {
                 };
                 let start_frame = fields.get_i32();
                 let number_of_packets = fields.get_i32();
-                let _interval = fields.get_i32();
+                let interval = fields.get_i32();
                 let mut setup = [0; SETUP_LEN];
                 fields.copy_to_slice(&mut setup);
                 Ok(Self::Submit(CmdSubmit {
@@ -122,6 +125,7 @@ impl Command {
                     transfer_buffer_length,
                     start_frame,
                     number_of_packets,
+                    interval,
                     setup,
                 }))
             }
@@ -143,7 +147,7 @@ impl Command {
                 out.put_u32(submit.transfer_buffer_length);
                 out.put_i32(submit.start_frame);
                 out.put_i32(submit.number_of_packets);
-                out.put_i32(0);
+                out.put_i32(submit.interval);
                 out.put_slice(&submit.setup);
             }
             Self::Unlink(unlink) => {
@@ -282,6 +286,7 @@ mod tests {
             transfer_buffer_length: 18,
             start_frame: 0,
             number_of_packets: 0,
+            interval: 0,
             setup: [0x80, 6, 0, 1, 0, 0, 18, 0],
         };
         assert_eq!(Command::parse(&bytes), Ok(Command::Submit(submit)));

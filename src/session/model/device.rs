@@ -281,6 +281,7 @@ fn interface(number: u8, alternates: &[&[(u8, TransferType)]]) -> Interface {
         address: EndpointAddress::from_byte(address),
         transfer_type,
         max_packet_size: 512,
+        interval: 4,
     };
     let alternate = |(setting, endpoints): (u8, &&[(u8, TransferType)])| Alternate {
         setting,

@@ -36,6 +36,7 @@ pub(in crate::session) fn submit_of(endpoint: u8, length: u32) -> CmdSubmit {
         transfer_buffer_length: length,
         start_frame: 0,
         number_of_packets: 0,
+        interval: 0,
         setup: [0; 8],
     }
 }
