@@ -15,10 +15,9 @@ run=$cache/run
 state=/run/state
 source "$run/settings"
 
-# In the words of kernels from 6.1 on: of a WARN, newer ones name the line before the processor; of a
-# task that hangs, what it waits in before how long.
-kernel_trouble_pattern='BUG:|WARNING: (CPU|[^ ]+:[0-9]+ at )|Oops|general protection'
-kernel_trouble_pattern+='|blocked( in I/O wait)? for more than'
+# In the words of kernels from 6.1 on. Of a WARN, those of 7.x name the place before the processor; of
+# a task that hangs, what it waits in before how long.
+kernel_trouble_pattern='BUG:|WARNING: (CPU: |.*CPU#)|Oops|general protection|blocked.* for more than'
 kernel_trouble_pattern+='|self-detected stall|detected stalls|soft lockup|refcount_t|UBSAN'
 kernel_trouble_pattern+='|list_add corruption|list_del corruption|Bad page|scheduling while atomic'
 
