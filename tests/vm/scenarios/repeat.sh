@@ -1,6 +1,6 @@
 # Ten rounds of list, attach, port, detach: the exporter and the device are as good as new after
 # each, and the local driver has the device back.
-limit=120
+limit=300
 
 scenario() {
   local busid round sum disk first=
