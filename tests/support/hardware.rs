@@ -159,7 +159,7 @@ impl Server {
     /// How often usbfs did something, of all its devices.
     pub(crate) fn counted(&self, counter: usize) -> u64 {
         let counters = fs::read(self.root.join("counters")).expect("they are there");
-        let words = counters.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        let words = counters.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
         words.skip(counter).step_by(8).sum()
     }
 

@@ -20,11 +20,11 @@ pub fn build(workspace: &Path, scratch: &Path) -> Result<PathBuf, String> {
         .args(["build", "--quiet", "--release", "--package", PACKAGE, "--target-dir"])
         .arg(&target)
         .current_dir(workspace)
-        // Flags of whoever runs this are not meant for a library in another program.
-        .env_remove("CARGO_BUILD_TARGET")
         .status()
         .map_err(|error| format!("cargo can't be started: {error}"))?;
-    let library = target.join("release").join(FILE);
+    // Built for another machine, as whoever runs this was: then cargo has a directory for that one.
+    let machine = std::env::var_os("CARGO_BUILD_TARGET").unwrap_or_default();
+    let library = target.join(machine).join("release").join(FILE);
     if !status.success() || !library.exists() {
         return Err(format!("{PACKAGE} can't be built"));
     }
