@@ -12,6 +12,11 @@ use crate::wire::types::{Direction, TransferType, flags};
 
 impl<P: Port> Session<P> {
     /// Takes up a transfer that has ended.
+    ///
+    /// Where one can't be cancelled without all others of its endpoint, those that nobody gave up
+    /// must not look as if somebody had: a driver takes ECONNRESET for its own UNLINK, and sends that
+    /// URB no more. They go again. An isochronous one does not, its time has passed: its packets were
+    /// missed, which drivers of such endpoints put up with.
     pub(super) fn handle_completion(&mut self, slot: u32, now: Instant) {
         let urb = std::mem::replace(&mut self.owners[slot as usize], NO_URB);
         let completion = self.transfers[slot as usize].take();
@@ -27,16 +32,15 @@ impl<P: Port> Session<P> {
         if self.tearing_down {
             return free_record(&mut self.urbs, &mut self.memory, urb);
         }
+        let is_bystander =
+            self.cancels_pipe && completion.status == Status::ECONNRESET && !record.cancelling;
         if record.transfer_type == TransferType::Isochronous {
+            if is_bystander {
+                return self.finish(urb, Status::OK, 0);
+            }
             return self.finish_isochronous(urb, slot, completion.status);
         }
-        // macOS can only cancel all transfers of an endpoint (libusb, "Cancellation"): those that
-        // nobody gave up go again.
-        if cfg!(target_os = "macos")
-            && completion.status == Status::ECONNRESET
-            && !record.cancelling
-            && completion.actual_length == 0
-        {
+        if is_bystander && completion.actual_length == 0 {
             return self.enqueue(urb, now);
         }
         let (status, actual_length) =

@@ -226,6 +226,8 @@ pub(crate) struct Session<P: Port> {
     missed_hangup: bool,
     /// Transfers are in flight that can't be cancelled.
     stuck: bool,
+    /// Cancelling a transfer ends all of its endpoint, as on macOS (libusb's `darwin_abort_transfers`).
+    cancels_pipe: bool,
     /// A call said that the device is gone, which is acted on when the input at hand is done with.
     lost: bool,
     /// The device is gone: nothing is submitted any more.
@@ -280,6 +282,7 @@ impl<P: Port> Session<P> {
             completed: Vec::with_capacity(slots),
             missed_hangup: false,
             stuck: false,
+            cancels_pipe: cfg!(target_os = "macos"),
             lost: false,
             gone: false,
             memory_warned: false,

@@ -821,6 +821,64 @@ fn isochronous_data_is_joined_once_however_often_it_is_submitted() {
     rig.finish();
 }
 
+/// As on macOS, where an UNLINK ends whatever its endpoint has in flight.
+#[test]
+fn who_ends_with_an_unlinked_urb_is_not_told_to_be_unlinked() {
+    let mut rig = Rig::new();
+    rig.session.cancels_pipe = true;
+    for seqnum in [1, 2] {
+        rig.submit(seqnum, 0x81, 64);
+    }
+    let [given_up, bystander] = [0, 1].map(|index| rig.port().submitted[index].slot);
+    rig.unlink(3, 1);
+    rig.work();
+    rig.end(given_up, Status::ECONNRESET, &[]);
+    rig.expect_unlink(3, Status::ECONNRESET);
+    rig.end(bystander, Status::ECONNRESET, &[]);
+    rig.expect_silence();
+    assert_eq!(rig.port().submitted.len(), 3, "it goes again");
+    let slot = rig.last_slot();
+    rig.end(slot, Status::OK, &[7]);
+    rig.expect_submit(2, Status::OK, 1);
+    rig.take_bytes(1);
+    rig.finish();
+}
+
+#[test]
+fn an_isochronous_urb_that_ends_with_an_unlinked_one_has_missed_its_packets() {
+    let mut rig = Rig::new();
+    rig.session.cancels_pipe = true;
+    let mut configuration = configuration();
+    configuration.interfaces[0].current = 1;
+    rig.port().perform =
+        Some(Performed::Reconfigured { configuration: Some(configuration), status: Status::OK });
+    rig.send(&set_interface(1, 1), &[]);
+    rig.work();
+    rig.expect_submit(1, Status::OK, 0);
+    let packets: Vec<u8> = [0u32, 32, 0, 0, 32, 32, 0, 0].map(u32::to_be_bytes).concat();
+    for seqnum in [2, 3] {
+        let iso = CmdSubmit { number_of_packets: 2, ..submit(seqnum, 0x83, 64) };
+        rig.send(&Command::Submit(iso), &packets);
+    }
+    let [given_up, bystander] = [0, 1].map(|index| rig.port().submitted[index].slot);
+    rig.unlink(4, 2);
+    rig.work();
+    let results = vec![(0, Status::OK); 2];
+    rig.session.transfers[given_up as usize].packets.clone_from(&results);
+    rig.end(given_up, Status::ECONNRESET, &[]);
+    rig.expect_unlink(4, Status::ECONNRESET);
+    rig.session.transfers[bystander as usize].packets = results;
+    rig.end(bystander, Status::ECONNRESET, &[]);
+    let reply = rig.expect_submit(3, Status::OK, 0);
+    assert_eq!((reply.number_of_packets, reply.error_count), (2, 2));
+    let packets = rig.take_bytes(32);
+    for packet in packets.as_chunks::<16>().0 {
+        assert_eq!(packet[8..12], [0; 4]);
+        assert_eq!(packet[12..], Status::EXDEV.0.to_be_bytes());
+    }
+    rig.finish();
+}
+
 #[test]
 fn short_and_truncated_results_have_the_right_status() {
     let mut rig = Rig::new();
