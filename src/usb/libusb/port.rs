@@ -41,6 +41,12 @@ const PIECES_PER_PASS: usize = 26;
 const PIECE_LEN: usize = 16 * 1024;
 const PIECE_PACKETS: usize = 128;
 
+/// The longest isochronous packet that libusb takes. Linux looks itself whether one fits its endpoint
+/// (`usb_submit_urb`: EMSGSIZE, which libusb returns as an invalid parameter). For macOS libusb puts
+/// the length into 16 bits, and ends the process where it does not fit (an assertion in
+/// `submit_iso_transfer` of `darwin_usb.c`, still there in 1.0.30).
+const PACKET_LEN_MAX: u32 = if cfg!(target_os = "macos") { 0xffff } else { u32::MAX };
+
 /// An open real device.
 pub struct LibusbPort {
     pub(super) handle: DeviceHandle,
@@ -151,6 +157,11 @@ impl LibusbPort {
     }
 }
 
+/// Whether an isochronous packet is longer than libusb may be asked for.
+fn has_packet_over(most: u32, submission: &Submission<'_>) -> bool {
+    most < u32::MAX && submission.packets.iter().any(|packet| packet.length > most)
+}
+
 /// The most requests to the system that libusb makes of one transfer.
 fn pieces_of(submission: &Submission<'_>, bulk_is_whole: bool) -> usize {
     let pieces = match submission.transfer_type {
@@ -186,7 +197,9 @@ impl Port for LibusbPort {
         block: Block,
         _now: Instant,
     ) -> Result<(), Refused> {
-        if submission.packets.len() > self.packets as usize {
+        if submission.packets.len() > self.packets as usize
+            || has_packet_over(PACKET_LEN_MAX, submission)
+        {
             return Err(Refused { block, reason: RefusedReason::Failed(Status::EINVAL) });
         }
         let kind = match submission.transfer_type {
@@ -314,5 +327,29 @@ impl Transfer for LibusbTransfer {
             (status, _) => status_of(status),
         };
         (actual_length, status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::iso::Packets;
+    use crate::wire::types::EndpointAddress;
+
+    #[test]
+    fn packets_are_bounded_where_libusb_would_end_the_process() {
+        let words = [[0_u32, 0xffff, 0, 0], [0xffff, 0x1_0000, 0, 0]];
+        let bytes = words.as_flattened().iter().flat_map(|word| word.to_be_bytes());
+        let bytes: Vec<u8> = bytes.collect();
+        let submission = |count: usize| Submission {
+            endpoint: EndpointAddress::from_byte(0x81),
+            transfer_type: TransferType::Isochronous,
+            length: 0x1_ffff,
+            zero_packet: false,
+            packets: Packets::new(&bytes[..count * 16]),
+        };
+        assert!(!has_packet_over(0xffff, &submission(1)));
+        assert!(has_packet_over(0xffff, &submission(2)));
+        assert!(!has_packet_over(u32::MAX, &submission(2)), "Linux looks itself");
     }
 }
