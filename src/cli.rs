@@ -4,6 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -21,7 +22,7 @@ pub const PORT: u16 = 3240;
 
 /// A fast USB/IP server: exports USB devices to other computers, with no kernel module.
 #[derive(Parser, Debug)]
-#[command(version, about, propagate_version = true, max_term_width = 100)]
+#[command(version = version(), about, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -40,6 +41,15 @@ impl Cli {
     pub fn log_filter(&self, environment: Option<String>) -> String {
         self.log.clone().or(environment).unwrap_or_else(|| "info".to_owned())
     }
+}
+
+/// The program's version and that of libusb, which may be the system's and then any.
+#[must_use]
+pub fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        format!("{} (libusb {})", env!("CARGO_PKG_VERSION"), usbferry_sys::version::libusb())
+    });
+    &VERSION
 }
 
 /// The commands.

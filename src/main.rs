@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use clap::Parser;
 use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use usbferry::cli::{Cli, Command, List, Serve, Source};
+use usbferry::cli::{self, Cli, Command, List, Serve, Source};
 use usbferry::limits::CONNECTIONS_SHARE;
 use usbferry::list::{self, Row};
 use usbferry::logging::Log;
@@ -89,6 +89,9 @@ fn local_rows() -> Result<Vec<Row>, String> {
 /// `usbferry serve`.
 fn serve_chosen(arguments: &Serve) -> Result<(), Failure> {
     let (mut settings, source) = arguments.settings().map_err(Failure::WrongUsage)?;
+    if !matches!(source, Source::Nothing) {
+        info!("usbferry {}", cli::version());
+    }
     match usbferry_sys::limit::raise_open_files() {
         Ok(limit) => {
             log::debug!("up to {limit} open files");

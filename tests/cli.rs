@@ -18,6 +18,7 @@ use support::{DEADLINE, wait_until};
 use usbferry::cli::Cli;
 use usbferry::limits::{COMPLAINTS_PER_SECOND, LOG_LINES_MAX};
 use usbferry::wire::types::BusId;
+use usbferry_sys::version::libusb;
 
 fn usbferry(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
@@ -185,7 +186,18 @@ fn help_and_version_exit_0() {
     }
     let version = run(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
-    assert_eq!(stdout(&version).trim(), concat!("usbferry ", env!("CARGO_PKG_VERSION")));
+    let expected = format!("usbferry {} (libusb {})", env!("CARGO_PKG_VERSION"), libusb());
+    assert_eq!(stdout(&version).trim(), expected);
+}
+
+/// Which libusb it is decides much, and is the first thing to ask of somebody else's log.
+#[test]
+fn the_first_line_of_the_log_names_both_versions() {
+    let running = Running::start(&["--simulate=loopback"]);
+    let first = running.lines.lock().unwrap()[0].clone();
+    let expected = format!("usbferry {} (libusb {})", env!("CARGO_PKG_VERSION"), libusb());
+    assert!(first.ends_with(&expected), "{first}");
+    running.stop();
 }
 
 /// Wrong values are refused with a sentence that says what to type instead.

@@ -87,6 +87,8 @@ impl PollFd {
 pub struct DeviceHandle {
     device: Arc<OpenDevice>,
     completions: Arc<CompletionQueue>,
+    #[cfg(target_os = "macos")]
+    capture: crate::capture::Capture,
 }
 
 impl DeviceHandle {
@@ -97,7 +99,12 @@ impl DeviceHandle {
     /// open it, else libusb's.
     pub fn open_blocking(id: DeviceId, transfers: usize) -> Result<Self, Error> {
         let device = Arc::new(open(id)?);
-        let handle = Self { device, completions: Arc::new(CompletionQueue::new(transfers)) };
+        let handle = Self {
+            device,
+            completions: Arc::new(CompletionQueue::new(transfers)),
+            #[cfg(target_os = "macos")]
+            capture: crate::capture::Capture::default(),
+        };
         let descriptor = context::device_descriptor(handle.raw_device()).ok_or(Error::NoDevice)?;
         if (descriptor.idVendor, descriptor.idProduct) != (id.id_vendor, id.id_product) {
             return Err(Error::NoDevice);
@@ -238,6 +245,7 @@ impl DeviceHandle {
     ///
     /// # Errors
     /// `NotSupported` where the platform can't.
+    #[cfg(not(target_os = "macos"))]
     pub fn set_auto_detach(&mut self, enable: bool) -> Result<(), Error> {
         // SAFETY: the handle is open.
         check(unsafe {
@@ -245,12 +253,40 @@ impl DeviceHandle {
         })
     }
 
+    /// The same; libusb's own is left off (see `capture`).
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(target_os = "macos")]
+    pub fn set_auto_detach(&mut self, enable: bool) -> Result<(), Error> {
+        self.capture.automatic = enable;
+        Ok(())
+    }
+
+    /// Has libusb capture the device from its drivers, if this interface has one. A refusal shows
+    /// when the interface is claimed.
+    #[cfg(target_os = "macos")]
+    fn capture_blocking(&mut self, interface: u8) {
+        if !self.has_kernel_driver_blocking(interface) {
+            return;
+        }
+        let handle = self.device.as_ptr();
+        // SAFETY: the handle is open.
+        let detach = || unsafe { raw::libusb_detach_kernel_driver(handle, interface.into()) } == 0;
+        self.capture.take(detach);
+    }
+
     /// Has the kernel look for a driver for an interface that nobody has. *Blocks* through the
     /// driver's probe.
     ///
     /// # Errors
-    /// libusb's; `NotFound` when no driver wants it, `Busy` when one has it already.
+    /// libusb's; `NotFound` when no driver wants it, `Busy` when one has it already, as macOS's all
+    /// have when one interface was given back.
     pub fn attach_kernel_driver_blocking(&mut self, interface: u8) -> Result<(), Error> {
+        #[cfg(target_os = "macos")]
+        if !self.capture.give_back() {
+            return Err(Error::Busy);
+        }
         // SAFETY: the handle is open.
         check(unsafe { raw::libusb_attach_kernel_driver(self.device.as_ptr(), interface.into()) })
     }
@@ -267,6 +303,8 @@ impl DeviceHandle {
     /// # Errors
     /// libusb's.
     pub fn claim_blocking(&mut self, interface: u8) -> Result<(), Error> {
+        #[cfg(target_os = "macos")]
+        self.capture_blocking(interface);
         // SAFETY: the handle is open.
         check(unsafe { raw::libusb_claim_interface(self.device.as_ptr(), interface.into()) })
     }
@@ -323,6 +361,15 @@ impl DeviceHandle {
     pub fn reset_blocking(&mut self) -> Result<(), Error> {
         // SAFETY: the handle is open.
         check(unsafe { raw::libusb_reset_device(self.device.as_ptr()) })
+    }
+}
+
+/// A device that is still captured goes back with its handle: in another configuration than it was
+/// captured in, no interface is left by which its owner could.
+#[cfg(target_os = "macos")]
+impl Drop for DeviceHandle {
+    fn drop(&mut self) {
+        let _ = self.attach_kernel_driver_blocking(0);
     }
 }
 

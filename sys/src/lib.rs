@@ -17,6 +17,7 @@
 //! - [`signal`]: signals that are ignored.
 //! - [`tcp`]: whether a silent peer is still there.
 //! - [`user`]: whose files are made.
+//! - [`version`]: which libusb is linked.
 //!
 //! Which calls block: everything in `context` and `discovery`, opening and dropping a
 //! [`handle::DeviceHandle`], and its methods whose names end in `_blocking`. All else returns at
@@ -39,7 +40,10 @@ pub mod signal;
 pub mod tcp;
 pub mod transfer;
 pub mod user;
+pub mod version;
 
+#[cfg(any(test, target_os = "macos"))]
+mod capture;
 mod context;
 mod raw;
 

@@ -3,11 +3,13 @@
 
 pub(crate) use libusb1_sys::{
     libusb_context, libusb_device, libusb_device_descriptor, libusb_device_handle,
-    libusb_iso_packet_descriptor, libusb_pollfd, libusb_transfer,
+    libusb_iso_packet_descriptor, libusb_pollfd, libusb_transfer, libusb_version,
 };
 
 #[cfg(not(test))]
 pub(crate) use self::declared::{libusb_dev_mem_alloc, libusb_dev_mem_free, libusb_init_context};
+#[cfg(all(not(test), target_os = "macos"))]
+pub(crate) use libusb1_sys::libusb_detach_kernel_driver;
 #[cfg(all(not(test), target_os = "linux"))]
 pub(crate) use libusb1_sys::libusb_wrap_sys_device;
 #[cfg(all(not(test), not(target_os = "linux")))]
@@ -22,8 +24,8 @@ pub(crate) use libusb1_sys::{
     libusb_claim_interface, libusb_clear_halt, libusb_close, libusb_exit, libusb_free_device_list,
     libusb_free_pollfds, libusb_free_transfer, libusb_get_bus_number, libusb_get_device,
     libusb_get_device_address, libusb_get_device_descriptor, libusb_get_device_list,
-    libusb_get_pollfds, libusb_handle_events_timeout_completed, libusb_kernel_driver_active,
-    libusb_open, libusb_release_interface, libusb_reset_device,
+    libusb_get_pollfds, libusb_get_version, libusb_handle_events_timeout_completed,
+    libusb_kernel_driver_active, libusb_open, libusb_release_interface, libusb_reset_device,
     libusb_set_auto_detach_kernel_driver, libusb_set_configuration,
     libusb_set_interface_alt_setting, libusb_set_pollfd_notifiers, libusb_submit_transfer,
 };

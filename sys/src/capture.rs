@@ -1,0 +1,69 @@
+//! Whose a device is on macOS, where libusb does not take interfaces from their drivers but captures
+//! the whole device, and counts its captures (`darwin_usb.c` of 1.0.27 to 1.0.30).
+//!
+//! libusb takes one off that count with each call of `libusb_attach_kernel_driver`, below zero too;
+//! and it captures only where the count is zero, so that after such a call it never captures the
+//! device again in this process. Giving back interface by interface, as Linux needs it, does just
+//! that: a device with three drivers is captured once and given back three times, with a reset each
+//! time. So a device is captured once here, by the first interface that has a driver, and given
+//! back once.
+//!
+//! Contract: plain state, one for each handle.
+
+/// What a handle has of its device.
+#[derive(Default)]
+pub(crate) struct Capture {
+    /// Claiming an interface that has a driver captures the device.
+    pub(crate) automatic: bool,
+    /// The device is captured.
+    held: bool,
+}
+
+impl Capture {
+    /// Captures the device by `detach`, if it is to be and is not yet.
+    pub(crate) fn take(&mut self, detach: impl FnOnce() -> bool) {
+        if self.automatic && !self.held {
+            self.held = detach();
+        }
+    }
+
+    /// Whether there is anything to give back. From then on there is not.
+    pub(crate) const fn give_back(&mut self) -> bool {
+        std::mem::replace(&mut self.held, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// libusb's count after `drivers` interfaces were claimed, and after they were given back.
+    fn counts(drivers: [bool; 3]) -> (i32, i32) {
+        let (mut capture, mut count) = (Capture { automatic: true, ..Capture::default() }, 0);
+        for has_driver in drivers {
+            capture.take(|| {
+                count += i32::from(has_driver);
+                has_driver
+            });
+        }
+        let taken = count;
+        for _ in drivers {
+            count -= i32::from(capture.give_back());
+        }
+        (taken, count)
+    }
+
+    #[test]
+    fn a_device_is_captured_once_and_given_back_once() {
+        assert_eq!(counts([true; 3]), (1, 0));
+        assert_eq!(counts([false, true, true]), (1, 0));
+        assert_eq!(counts([false; 3]), (0, 0), "what was not captured is not given back");
+    }
+
+    #[test]
+    fn nothing_is_captured_that_was_not_asked_for() {
+        let mut capture = Capture::default();
+        capture.take(|| unreachable!("not asked for"));
+        assert!(!capture.give_back());
+    }
+}
