@@ -44,7 +44,7 @@ const PIECE_PACKETS: usize = 128;
 /// The longest isochronous packet that libusb takes. Linux looks itself whether one fits its endpoint
 /// (`usb_submit_urb`: EMSGSIZE, which libusb returns as an invalid parameter). For macOS libusb puts
 /// the length into 16 bits, and ends the process where it does not fit (an assertion in
-/// `submit_iso_transfer` of `darwin_usb.c`, still there in 1.0.30).
+/// `submit_iso_transfer` of `darwin_usb.c`, still there in 1.0.28).
 const PACKET_LEN_MAX: u32 = if cfg!(target_os = "macos") { 0xffff } else { u32::MAX };
 
 /// An open real device.
