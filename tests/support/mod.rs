@@ -27,7 +27,8 @@
 //!
 //! Memory that stays bounded (46, 67, 73) is shown by `no_alloc.rs`: once a device is attached
 //! nothing allocates, whatever the client claims or leaves unread. What no single case names,
-//! `simulation.rs` meets by chance. `libusb.rs` has the same server on the real libusb, `peers.rs`
+//! `simulation.rs` meets by chance. `libusb.rs` has the same server on the real libusb,
+//! `descriptors.rs` and `trouble.rs` have it with devices that are odd or hold things up, `peers.rs`
 //! clients that are in each other's way.
 //!
 //! Of these, some have a part that needs more than simulated devices:

@@ -10,6 +10,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::descriptors::{self, Configuration, Endpoint, Host, Setting};
 use crate::options::{self, DeviceOptions};
@@ -114,6 +115,24 @@ impl Device {
             record::log(&format!("{} unplugged", self.busid()));
             tree::remove_device(self);
         }
+    }
+
+    /// Takes as long as the options have it for what a device does slowly, unless it goes meanwhile.
+    fn work(&self) -> Result<(), c_int> {
+        if let Some(after) = self.options.unplug_during {
+            let index = self.index;
+            thread::spawn(move || {
+                thread::sleep(after);
+                all()[index].unplug();
+                node::hang_up(&all()[index]);
+            });
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < self.options.slow && !self.is_gone() {
+            let rest = self.options.slow.saturating_sub(begun.elapsed());
+            thread::sleep(rest.min(Duration::from_millis(1)));
+        }
+        if self.is_gone() { Err(libc::ENODEV) } else { Ok(()) }
     }
 
     fn has_driver(&self) -> bool {
@@ -424,7 +443,7 @@ impl Locked<'_> {
         let setting = setting.ok_or(libc::EINVAL)?;
         let is_only = settings.len() == 1;
         let (alternate, number) = (settings[setting].number, self.interfaces[index].number);
-        thread::sleep(self.device.options.slow);
+        self.device.work()?;
         match self.tell([0x01, 11, alternate, 0, number, 0, 0, 0]) {
             // It need not be understood where there is no choice.
             Err(libc::EPIPE) if is_only => {}
@@ -450,7 +469,7 @@ impl Locked<'_> {
             return Err(libc::EINVAL);
         }
         let number = found.map_or(0, |index| configurations[index].value);
-        thread::sleep(self.device.options.slow);
+        self.device.work()?;
         let told = self.tell([0x00, 9, number, 0, 0, 0, 0, 0]);
         // The old one is gone, whatever the device says.
         self.configuration = found.filter(|_| told.is_ok());
@@ -465,7 +484,7 @@ impl Locked<'_> {
         let Some(configuration) = self.configuration else { return Ok(()) };
         let host = &self.device.host;
         let configuration = &host.configurations[configuration];
-        thread::sleep(self.device.options.slow);
+        self.device.work()?;
         self.tell([0x00, 9, configuration.value, 0, 0, 0, 0, 0])?;
         for (state, interface) in self.interfaces.iter_mut().zip(&configuration.interfaces) {
             state.setting = first_setting(interface);
@@ -483,7 +502,7 @@ impl Locked<'_> {
                 self.bind(index);
             }
         }
-        thread::sleep(self.device.options.slow);
+        self.device.work()?;
         let Some(configuration) = self.configuration() else { return Ok(()) };
         let value = configuration.value;
         self.tell([0x00, 9, value, 0, 0, 0, 0, 0])?;

@@ -18,6 +18,7 @@
 //! | `stall=N` | every Nth URB stalls | never |
 //! | `unplug=N` | the Nth URB of a device unplugs it | never |
 //! | `slow=TIME` | RESET, SET_INTERFACE and SET_CONFIGURATION take so long, and the device's lock is held meanwhile | at once |
+//! | `unplug-during=TIME` | so long after the first such call began the device is unplugged, and the call fails | never |
 //! | `driver=NAME` | kernel driver that has all interfaces at first; empty for none | `simulated` |
 //! | `device=HEX` | the device descriptor | see [`standard`](crate::standard) |
 //! | `config=HEX`, `config=@FILE` | what the device answers to GET_DESCRIPTOR(configuration), one for each configuration: the host makes of that what the kernel does | see [`standard`](crate::standard) |
@@ -87,6 +88,7 @@ pub(crate) struct DeviceOptions {
     pub(crate) stall: Option<u64>,
     pub(crate) unplug: Option<u64>,
     pub(crate) slow: Duration,
+    pub(crate) unplug_during: Option<Duration>,
     pub(crate) driver: String,
     pub(crate) speed: String,
     pub(crate) quirks: u32,
@@ -154,6 +156,7 @@ impl Default for DeviceOptions {
             stall: None,
             unplug: None,
             slow: Duration::ZERO,
+            unplug_during: None,
             driver: "simulated".to_owned(),
             speed: "480".to_owned(),
             quirks: 0,
@@ -182,6 +185,7 @@ impl DeviceOptions {
             "stall" => self.stall = Some(parse_number(value)?),
             "unplug" => self.unplug = Some(parse_number(value)?),
             "slow" => self.slow = parse_time(value)?,
+            "unplug-during" => self.unplug_during = Some(parse_time(value)?),
             "driver" => value.clone_into(&mut self.driver),
             "device" => self.device = Some(parse_hex(value)?.try_into().ok()?),
             "config" => self.configurations.push(match value.strip_prefix('@') {

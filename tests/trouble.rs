@@ -1,0 +1,146 @@
+//! Devices that hold things up, on the real libusb and the simulated usbfs: somebody else has their
+//! lock, or they take long for what they are asked, or go meanwhile. Others notice nothing.
+//!
+//! Nothing here is measured: what is shown is that one thing is done while the other is not.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::thread;
+
+use support::hardware::{
+    Listed, PORT_RESET, Server, hold, new_root, request, transfer, urb, wait_until,
+};
+use usbferry_load::client::{AttachError, Client};
+
+/// `ST_NODEV`.
+const NO_DEVICE: u32 = 4;
+
+/// SET_INTERFACE of interface 1, setting 1.
+const SET_INTERFACE: [u8; 8] = [1, 11, 1, 0, 1, 0, 0, 0];
+
+fn busids(server: &Server) -> Vec<String> {
+    server.devices().into_iter().map(|listed| listed.busid).collect()
+}
+
+/// Imports a device, uses it, and leaves.
+fn assert_serves(server: &Server, device: usize) {
+    let mut client = server.attach_to(device);
+    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+}
+
+#[test]
+fn a_lock_that_somebody_holds_is_waited_for_by_nobody_else() {
+    let server = Server::start("count=3");
+    assert_eq!(busids(&server), ["1-1", "1-2", "1-3"]);
+    server.hold(1, true);
+    // It is known.
+    assert_eq!(busids(&server), ["1-1", "1-2", "1-3"]);
+    for device in [2, 3, 2] {
+        assert_serves(&server, device);
+    }
+    server.hold(1, false);
+    assert_serves(&server, 1);
+}
+
+#[test]
+fn a_hub_is_not_asked_anything() {
+    let server = Server::start("count=2");
+    server.hold(0, true);
+    assert_eq!(busids(&server), ["1-1", "1-2"]);
+    assert_serves(&server, 1);
+    server.hold(0, false);
+}
+
+/// It is left out as long as nobody knows what it is, or listed for what can be known; when it
+/// answers it is there.
+#[test]
+fn a_device_that_is_held_from_the_start_holds_up_no_other() {
+    let root = new_root();
+    hold(&root, 1, true);
+    let server = Server::start_in(root, "count=2", &[]);
+    assert!(busids(&server).contains(&"1-2".to_owned()));
+    assert_serves(&server, 2);
+    server.hold(1, false);
+    let is_right = |listed: &Listed| {
+        (listed.busid.as_str(), listed.configuration, listed.interfaces.len()) == ("1-1", 1, 2)
+    };
+    wait_until(
+        || server.devices().iter().any(is_right),
+        || format!("1-1 is not there: {:?}", server.devices()),
+    );
+    assert_serves(&server, 1);
+}
+
+/// Who wants the device that is held waits alone, and others do not.
+#[test]
+fn an_import_that_is_held_up_holds_up_no_other() {
+    let server = Server::start("count=3");
+    server.hold(1, true);
+    thread::scope(|scope| {
+        // A status or the end of the connection, when its time is over.
+        let held = scope.spawn(|| Client::attach(&*server.address, "1-1").map(drop));
+        assert_serves(&server, 2);
+        assert!(busids(&server).contains(&"1-3".to_owned()));
+        assert_serves(&server, 2);
+        server.hold(1, false);
+        let _ = held.join().expect("it panics not");
+    });
+    assert_serves(&server, 1);
+}
+
+/// A device that can't be closed is one that is not given back, and no more.
+#[test]
+fn a_release_that_is_held_up_holds_up_no_other() {
+    let server = Server::start("count=2");
+    let mut client = server.attach();
+    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+    server.hold(1, true);
+    drop(client);
+    for _ in 0..3 {
+        assert_serves(&server, 2);
+    }
+    assert_eq!([server.has_driver(0), server.has_driver(1)], [false; 2]);
+    server.hold(1, false);
+    server.wait_for("1-1 connect 1");
+    assert_eq!([server.has_driver(0), server.has_driver(1)], [true; 2]);
+    assert_serves(&server, 1);
+}
+
+/// Requests that the host performs are held up likewise, for as long as the device likes.
+#[test]
+fn a_request_that_is_held_up_holds_up_no_list_and_no_import() {
+    for setup in [SET_INTERFACE, PORT_RESET, [0, 9, 1, 0, 0, 0, 0, 0]] {
+        let server = Server::start("count=2");
+        let mut slow = server.attach();
+        server.hold(1, true);
+        let seqnum = slow.submit(request(setup), &[]).unwrap();
+        assert!(busids(&server).contains(&"1-2".to_owned()));
+        assert_serves(&server, 2);
+        assert!(!slow.has_input().unwrap(), "the lock was not waited for: {setup:02x?}");
+        server.hold(1, false);
+        let reply = slow.reply().unwrap();
+        assert_eq!((reply.seqnum, reply.status), (seqnum, 0), "{setup:02x?}");
+        assert_eq!(transfer(&mut slow, urb(0x81, 512), &[]).status, 0);
+    }
+}
+
+/// That it is gone is noticed, whoever works with it at the time.
+#[test]
+fn a_device_that_goes_while_it_works_ends_its_session() {
+    for setup in [SET_INTERFACE, PORT_RESET, [0, 9, 1, 0, 0, 0, 0, 0]] {
+        let server = Server::start("count=2:1.slow=600000ms:1.unplug-during=50ms");
+        let mut client = server.attach();
+        client.submit(urb(0x86, 512), &[]).unwrap();
+        client.submit(request(setup), &[]).unwrap();
+        while let Ok(reply) = client.reply() {
+            assert!(reply.status < 0, "{setup:02x?}: {reply:?}");
+        }
+        wait_until(|| busids(&server) == ["1-2"], || format!("{:?}", busids(&server)));
+        match Client::attach_when_free(&*server.address, "1-1") {
+            Err(AttachError::Refused(NO_DEVICE)) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_serves(&server, 2);
+    }
+}
