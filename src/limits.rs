@@ -86,8 +86,8 @@ pub const ACCOUNT_SHARE: usize = 28;
 /// Bytes of the largest URB that is accepted, unless told otherwise.
 pub const URB_LEN_DEFAULT: usize = 16 << 20;
 
-/// Bytes of data of the largest control transfer: libusb refuses more on Linux
-/// (`MAX_CTRL_BUFFER_LENGTH`).
+/// Bytes of data of the longest control transfer that a device is asked for: libusb refuses more on
+/// Linux (`MAX_CTRL_BUFFER_LENGTH`). Configurations may be longer, and are not asked for.
 pub const CONTROL_LEN_MAX: usize = 4096;
 
 /// Connections at once. Each costs a descriptor and, before it imports, well under a kilobyte. For

@@ -43,13 +43,16 @@ impl<P: Port> Session<P> {
         if is_bystander && completion.actual_length == 0 {
             return self.enqueue(urb, now);
         }
-        let (status, actual_length) =
-            self.result_of(urb, completion.status, completion.actual_length);
+        let (mut status, mut actual_length) = (completion.status, completion.actual_length);
+        if record.transfer_type == TransferType::Control {
+            (status, actual_length) = self.control.result_of(record, status, actual_length);
+        }
+        let (status, actual_length) = self.result_of(urb, status, actual_length);
         self.finish(urb, status, actual_length);
     }
 
     /// What the client is told of a transfer that is not isochronous.
-    fn result_of(&self, urb: UrbIndex, status: Status, actual: u32) -> (Status, u32) {
+    pub(super) fn result_of(&self, urb: UrbIndex, status: Status, actual: u32) -> (Status, u32) {
         let record = self.urbs.get(urb);
         let requested = record.submit.transfer_buffer_length;
         // A control transfer moves what its SETUP packet says, which may be more than the client

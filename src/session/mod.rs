@@ -18,7 +18,8 @@
 //!
 //! - [`rx`]: framing; - [`submit`]: from a received SUBMIT to the device;
 //! - [`complete`]: from the device to a queued reply; - [`unlink`]: the race of SUBMIT and UNLINK;
-//! - [`barrier`]: special requests; - [`tx`]: replies as slices;
+//! - [`barrier`]: special requests; - [`control`]: what is asked of the host, and what is too long;
+//! - [`tx`]: replies as slices;
 //! - [`urb`], [`endpoints`]: the state all of them share.
 //!
 //! Contract: runs on the reactor, never blocks, allocates nothing per URB, panics on nothing that
@@ -26,6 +27,7 @@
 
 mod barrier;
 mod complete;
+mod control;
 mod endpoints;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod model;
@@ -53,6 +55,7 @@ use crate::wire;
 use crate::wire::status::Status;
 use crate::wire::types::{DevId, SeqNum};
 use barrier::Barrier;
+use control::Control;
 use endpoints::Endpoints;
 pub(crate) use rx::RX_SLICES_MAX;
 use rx::{Receiver, Stage};
@@ -203,6 +206,7 @@ pub(crate) struct Session<P: Port> {
     memory: Arena,
     memory_reserve: usize,
     configuration: Option<Configuration>,
+    control: Control,
     endpoints: Endpoints,
     urbs: UrbTable,
     rx: Receiver,
@@ -269,6 +273,7 @@ impl<P: Port> Session<P> {
             memory: opened.memory,
             endpoints: Endpoints::new(opened.configuration.as_ref()),
             configuration: opened.configuration,
+            control: Control::new(opened.configurations, P::CONTROL_LEN_MAX),
             urbs: tables.urbs,
             rx: tables.rx,
             tx: TxQueue::new(records),

@@ -12,24 +12,23 @@ use std::time::Instant;
 
 use usbferry_sys::arena::{Arena, Block};
 
+use super::control::Control;
 use super::endpoints::EndpointState;
 use super::rx::{Shape, Stage};
 use super::urb::{Urb, UrbIndex, UrbState};
 use super::{NoMemory, Session, Violation};
 use crate::complaints::warn;
-use crate::limits::{
-    CONTROL_LEN_MAX, ENDPOINT_RESERVE, NO_MEMORY_RETRY, NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX,
-};
+use crate::limits::{ENDPOINT_RESERVE, NO_MEMORY_RETRY, NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX};
 use crate::usb::special::{self, Class};
 use crate::usb::{Port, RefusedReason, Submission};
 use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX, Packets};
 use crate::wire::pdu::{CmdSubmit, Command, HEADER_LEN};
 use crate::wire::setup::{SETUP_LEN, Setup};
 use crate::wire::status::Status;
-use crate::wire::types::{Direction, EndpointAddress, TransferType, flags};
+use crate::wire::types::{Direction, TransferType, flags};
 
 /// What became of an attempt to hand a URB to the device.
-enum Attempt {
+pub(super) enum Attempt {
     /// It is with the device, or has ended.
     Settled,
     /// It needs something that others have now.
@@ -112,7 +111,10 @@ impl<P: Port> Session<P> {
         record.refusal = match (early_unlink, refused) {
             (Some(_), _) => Some(Status::ECONNRESET),
             (None, true) => Some(Status::ENOMEM),
-            (None, false) => judge(record, self.endpoints.get(submit.endpoint), behind_barrier),
+            (None, false) => {
+                let endpoint = self.endpoints.get(submit.endpoint);
+                judge(record, endpoint, &mut self.control, behind_barrier)
+            }
         };
         self.begin_payload(urb, now);
         Ok(())
@@ -253,7 +255,8 @@ impl<P: Port> Session<P> {
         if self.urbs.get(urb).transfer_type != TransferType::Control {
             // Others may still be held, but for this one nothing is open any more.
             let record = self.urbs.get_mut(urb);
-            let refusal = judge(record, self.endpoints.get(record.submit.endpoint), false);
+            let endpoint = self.endpoints.get(record.submit.endpoint);
+            let refusal = judge(record, endpoint, &mut self.control, false);
             // Its data was received without room for a SETUP packet in front.
             let became_control = record.transfer_type == TransferType::Control;
             if let Some(status) = refusal.or_else(|| became_control.then_some(Status::EINVAL)) {
@@ -302,6 +305,9 @@ impl<P: Port> Session<P> {
 
     /// Tries to hand a URB to the device.
     fn attempt(&mut self, urb: UrbIndex, now: Instant) -> Attempt {
+        if let Some(answered) = self.answer_stored(urb) {
+            return answered;
+        }
         let Some(port) = &mut self.port else { return Attempt::MustWait };
         let (record, packets) = self.urbs.get_with_packets(urb);
         let endpoint = self.endpoints.get_mut(record.submit.endpoint);
@@ -310,7 +316,7 @@ impl<P: Port> Session<P> {
         if self.free_transfers.len() <= slots_kept {
             return Attempt::MustWait;
         }
-        let Some(length) = length_of(record, packets) else {
+        let Some(length) = length_of(record, packets, &self.control) else {
             self.finish(urb, Status::EINVAL, 0);
             return Attempt::Settled;
         };
@@ -321,7 +327,7 @@ impl<P: Port> Session<P> {
         let Some(slot) = self.free_transfers.pop() else {
             unreachable!("there are more than are kept")
         };
-        let submission = submission(record, packets, length, &mut block);
+        let submission = submission(record, packets, length, &mut block, &self.control);
         match port.submit(&mut self.transfers[slot as usize], &submission, block, now) {
             Ok(()) => {
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
@@ -339,7 +345,7 @@ impl<P: Port> Session<P> {
 
     /// What to do with a URB for which there is no memory: wait for what others will give back, or
     /// give it up where there are no others.
-    fn wait_for_memory(&mut self, urb: UrbIndex) -> Attempt {
+    pub(super) fn wait_for_memory(&mut self, urb: UrbIndex) -> Attempt {
         if self.endpoints.any_in_flight(u32::MAX) || self.has_output() {
             return Attempt::MustWait;
         }
@@ -391,7 +397,12 @@ impl<P: Port> Session<P> {
 
 /// Looks at a URB's endpoint and request as they are now; a status if it can't be carried out.
 /// Behind a barrier the endpoint is not known yet and is looked at again when it is over.
-fn judge(record: &mut Urb, endpoint: &EndpointState, behind_barrier: bool) -> Option<Status> {
+fn judge(
+    record: &mut Urb,
+    endpoint: &EndpointState,
+    control: &mut Control,
+    behind_barrier: bool,
+) -> Option<Status> {
     let has_packets = record.packets > 0;
     record.transfer_type = match endpoint.transfer_type {
         Some(transfer_type) => transfer_type,
@@ -400,7 +411,7 @@ fn judge(record: &mut Urb, endpoint: &EndpointState, behind_barrier: bool) -> Op
         None => return Some(Status::ENOENT),
     };
     if record.transfer_type == TransferType::Control {
-        return endpoint.refused.or_else(|| judge_control(record));
+        return endpoint.refused.or_else(|| control.judge(record));
     }
     if behind_barrier {
         return None;
@@ -413,28 +424,12 @@ fn judge(record: &mut Urb, endpoint: &EndpointState, behind_barrier: bool) -> Op
     endpoint.refused
 }
 
-/// Looks at a control request.
-fn judge_control(record: &mut Urb) -> Option<Status> {
-    let submit = &mut record.submit;
-    let setup = Setup::from_bytes(&submit.setup);
-    let direction = submit.endpoint.direction();
-    // Both directions of a control endpoint are one pipe.
-    submit.endpoint = EndpointAddress::new(submit.endpoint.number(), Direction::Out);
-    let data_len = u32::from(setup.length);
-    let mismatch = data_len > 0 && setup.direction() != direction;
-    let too_long = usize::from(setup.length) > CONTROL_LEN_MAX;
-    let out_is_short = direction == Direction::Out && data_len > submit.transfer_buffer_length;
-    (mismatch || too_long || out_is_short).then_some(Status::EINVAL)
-}
-
 /// The bytes of a URB's transfer; `None` when its packets do not fit its buffer.
-fn length_of(record: &Urb, packets: Packets<'_>) -> Option<usize> {
+fn length_of(record: &Urb, packets: Packets<'_>, control: &Control) -> Option<usize> {
     let length = record.submit.transfer_buffer_length;
     match record.transfer_type {
         TransferType::Bulk | TransferType::Interrupt => Some(length as usize),
-        TransferType::Control => {
-            Some(SETUP_LEN + usize::from(Setup::from_bytes(&record.submit.setup).length))
-        }
+        TransferType::Control => Some(SETUP_LEN + usize::from(control.setup_of(record).length)),
         TransferType::Isochronous => {
             let for_out = record.direction == Direction::Out;
             packets.check(length, for_out).ok().map(|sum| sum as usize)
@@ -444,7 +439,12 @@ fn length_of(record: &Urb, packets: Packets<'_>) -> Option<usize> {
 
 /// A buffer of `length` bytes. The last part of the memory, `reserve` bytes, is for endpoints that
 /// are idle.
-fn take_block(memory: &mut Arena, reserve: usize, length: usize, idle: bool) -> Option<Block> {
+pub(super) fn take_block(
+    memory: &mut Arena,
+    reserve: usize,
+    length: usize,
+    idle: bool,
+) -> Option<Block> {
     let reserve = if idle { 0 } else { reserve + length };
     if memory.free_bytes() < reserve { None } else { memory.alloc(length) }
 }
@@ -456,6 +456,7 @@ fn submission<'a>(
     packets: Packets<'a>,
     length: usize,
     block: &mut Block,
+    control: &Control,
 ) -> Submission<'a> {
     let (submit, transfer_type) = (&record.submit, record.transfer_type);
     let out = record.direction == Direction::Out;
@@ -464,7 +465,9 @@ fn submission<'a>(
         _ => Packets::new(&[]),
     };
     match transfer_type {
-        TransferType::Control => block[..SETUP_LEN].copy_from_slice(&submit.setup),
+        TransferType::Control => {
+            block[..SETUP_LEN].copy_from_slice(&control.setup_of(record).to_bytes());
+        }
         // A second time, after a refusal, the data would be taken from where it no longer is.
         TransferType::Isochronous if out && !record.joined => packets.join(block),
         _ => {}

@@ -115,6 +115,9 @@ pub struct Opened<P: Port> {
     pub memory: Arena,
     /// The active configuration, or `None` when the device has none.
     pub configuration: Option<Configuration>,
+    /// Its configurations by index, as the host has read them: what GET_DESCRIPTOR is answered with.
+    /// The device is asked for others.
+    pub configurations: Vec<Vec<u8>>,
 }
 
 /// Why a device could not be opened.
@@ -216,6 +219,9 @@ pub trait Port: Send + Sized + 'static {
 
     /// Names a transfer in flight for [`Port::cancel`], on any thread.
     type CancelToken: Send + 'static;
+
+    /// Bytes of data of the longest control transfer that is submitted.
+    const CONTROL_LEN_MAX: usize;
 
     /// A client has the device from now on. One that nobody got is closed as if it had never been
     /// opened.

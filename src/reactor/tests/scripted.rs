@@ -141,9 +141,10 @@ impl Candidate for ScriptedCandidate {
     fn open(&self, limits: &DeviceLimits) -> Result<Opened<ScriptedPort>, OpenError> {
         let busid = self.info().device.busid;
         self.script.enter(Call::Open(busid));
-        let Opened { port, transfers, memory, configuration } = self.inner.open(limits)?;
+        let Opened { port, transfers, memory, configuration, configurations } =
+            self.inner.open(limits)?;
         let port = ScriptedPort { inner: port, busid, script: self.script.clone() };
-        Ok(Opened { port, transfers, memory, configuration })
+        Ok(Opened { port, transfers, memory, configuration, configurations })
     }
 
     fn recover(&self) {
@@ -160,6 +161,8 @@ pub(super) struct ScriptedPort {
 impl Port for ScriptedPort {
     type Transfer = <SimPort as Port>::Transfer;
     type CancelToken = <SimPort as Port>::CancelToken;
+
+    const CONTROL_LEN_MAX: usize = crate::limits::CONTROL_LEN_MAX;
 
     fn event_sources(&self) -> Vec<EventSource> {
         self.inner.event_sources()

@@ -11,6 +11,7 @@ use usbferry_sys::arena::{Arena, Block};
 
 use super::operation::Rng;
 use super::verdict::Outcome;
+use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
     Alternate, Completion, Configuration, Endpoint, EventSource, Interface, Performed, Port,
@@ -156,6 +157,8 @@ impl ModelPort {
 impl Port for ModelPort {
     type Transfer = ModelTransfer;
     type CancelToken = (u32, u32);
+
+    const CONTROL_LEN_MAX: usize = CONTROL_LEN_MAX;
 
     fn event_sources(&self) -> Vec<EventSource> {
         Vec::new()

@@ -117,6 +117,7 @@ impl Scale {
             transfers: ModelPort::transfers(self.slots),
             memory,
             configuration,
+            configurations: Vec::new(),
         };
         let limits = DeviceLimits { urb_len: self.urb_len, ..DeviceLimits::default() };
         let tables = Tables::new(self.slots).expect("there is memory");

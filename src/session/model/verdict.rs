@@ -89,7 +89,15 @@ fn judge_control(sent: &Sent) -> Option<Status> {
     let wrong_way = length > 0 && setup.direction() != sent.submit.endpoint.direction();
     let data_missing = sent.submit.endpoint.direction() == Direction::Out
         && length > sent.submit.transfer_buffer_length as usize;
-    (wrong_way || data_missing || length > CONTROL_LEN_MAX).then_some(Status::EINVAL)
+    let too_long = sent.submit.endpoint.direction() == Direction::Out && length > CONTROL_LEN_MAX;
+    (wrong_way || data_missing || too_long).then_some(Status::EINVAL)
+}
+
+/// The SETUP packet that the device gets: a read is of no more than can be moved at once.
+fn setup_of(sent: &Sent) -> Setup {
+    let setup = Setup::from_bytes(&sent.submit.setup);
+    let most = u16::try_from(CONTROL_LEN_MAX).expect("it is far less");
+    Setup { length: setup.length.min(most), ..setup }
 }
 
 fn judge_packets(sent: &Sent) -> Option<Status> {
@@ -139,7 +147,8 @@ fn both_ways(endpoint: &crate::usb::Endpoint) -> u32 {
 pub(super) fn check_submission(sent: &Sent, flight: &Flight, block: &[u8]) {
     let submit = &sent.submit;
     let out = submit.endpoint.direction() == Direction::Out;
-    let setup_length = usize::from(Setup::from_bytes(&submit.setup).length);
+    let setup = setup_of(sent);
+    let setup_length = usize::from(setup.length);
     let mut endpoint = submit.endpoint;
     let mut data = Vec::new();
     let mut length = submit.transfer_buffer_length as usize;
@@ -147,7 +156,7 @@ pub(super) fn check_submission(sent: &Sent, flight: &Flight, block: &[u8]) {
         TransferType::Control => {
             endpoint = EndpointAddress::new(endpoint.number(), Direction::Out);
             length = SETUP_LEN + setup_length;
-            data.extend(submit.setup);
+            data.extend(setup.to_bytes());
             data.extend(&sent.payload()[..if out { setup_length } else { 0 }]);
         }
         TransferType::Isochronous => {
@@ -180,6 +189,18 @@ pub(super) fn outcome_of(sent: &Sent, flight: &Flight, status: Status, actual: u
         _ => requested,
     };
     let moved = actual.min(room);
+    // What fills all that can be asked for at once may be more.
+    let is_cut = flight.transfer_type == TransferType::Control
+        && Setup::from_bytes(&sent.submit.setup) != setup_of(sent);
+    if is_cut && status == Status::OK && moved == room {
+        return Outcome {
+            status: Status::EINVAL,
+            actual_length: 0,
+            error_count: 0,
+            packets: Vec::new(),
+            data: Vec::new(),
+        };
+    }
     let short = is_in && moved < requested && sent.submit.transfer_flags & flags::SHORT_NOT_OK != 0;
     let (status, actual_length) = match status {
         _ if moved > requested => (Status::EOVERFLOW, requested),

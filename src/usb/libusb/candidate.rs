@@ -92,7 +92,8 @@ impl Candidate for LibusbCandidate {
             port.close(transfers, memory);
             return Err(OpenError { status: OpStatus::NotAvailable, message });
         }
-        Ok(Opened { port, transfers, memory, configuration })
+        let configurations = self.found.descriptors.configurations.clone();
+        Ok(Opened { port, transfers, memory, configuration, configurations })
     }
 
     /// The kernel has freed the interfaces when the device was closed, and the note of their drivers

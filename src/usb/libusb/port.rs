@@ -14,6 +14,7 @@ use super::found::Found;
 use super::ledger;
 use super::status::{failed, refused_reason, status_of};
 use crate::complaints::warn;
+use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
     Completion, Configuration, EventSource, Performed, Port, Reaped, Refused, RefusedReason,
@@ -176,6 +177,8 @@ fn pieces_of(submission: &Submission<'_>, bulk_is_whole: bool) -> usize {
 impl Port for LibusbPort {
     type Transfer = LibusbTransfer;
     type CancelToken = CancelToken;
+
+    const CONTROL_LEN_MAX: usize = CONTROL_LEN_MAX;
 
     fn attached(&mut self) {
         self.is_attached = true;

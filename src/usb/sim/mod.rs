@@ -97,8 +97,10 @@ fn opened(loan: Loan, wake: UnixStream, limits: &DeviceLimits, memory: Arena) ->
     let now = Instant::now();
     let packets = loan.has_isochronous();
     let (transfers, mailboxes) = SimTransfer::slots(limits.urbs, packets, now);
+    let configurations = vec![loan.descriptors.configuration.clone()];
     let port = SimPort::new(loan, mailboxes, wake, now);
-    Opened { configuration: port.configuration().cloned(), port, transfers, memory }
+    let configuration = port.configuration().cloned();
+    Opened { port, transfers, memory, configuration, configurations }
 }
 
 fn wake_pair() -> std::io::Result<(UnixStream, UnixStream)> {

@@ -23,6 +23,7 @@ use super::control;
 use super::controller::Controller;
 use super::endpoint::{Plan, bits, queue_index};
 use super::transfer::{CancelToken, Mailboxes, PacketState, SimTransfer, Urb};
+use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{EventSource, Performed, Port, Reaped, Refused, RefusedReason, Submission};
 use crate::wire::setup::{SETUP_LEN, Setup};
@@ -151,6 +152,9 @@ impl SimPort {
 impl Port for SimPort {
     type Transfer = SimTransfer;
     type CancelToken = CancelToken;
+
+    /// As libusb's, so that what comes of it can be tried.
+    const CONTROL_LEN_MAX: usize = CONTROL_LEN_MAX;
 
     fn event_sources(&self) -> Vec<EventSource> {
         vec![EventSource { fd: self.wake.as_raw_fd(), readable: true, writable: false }]

@@ -1,0 +1,138 @@
+//! Control requests that do not go to the device as they came.
+//!
+//! - GET_DESCRIPTOR of a configuration is answered from what the host has read, whatever length is
+//!   asked for, when all that came before it on the pipe is done with. The device is not asked: what
+//!   counts is what its host goes by.
+//! - A read of more than [`Port::CONTROL_LEN_MAX`] bytes asks the device for that many. A device that
+//!   has less ends the read early, and the answer is whole; one that has at least as many may have
+//!   more, which nobody can tell, so the read is refused.
+//! - A longer write is refused. The log says so, once for each device.
+//!
+//! Contract: part of the session, so nothing here blocks or allocates.
+
+use super::Session;
+use super::submit::{Attempt, take_block};
+use super::urb::{Urb, UrbIndex};
+use crate::complaints::warn;
+use crate::usb::Port;
+use crate::usb::descriptor::CONFIGURATION;
+use crate::wire::setup::{SETUP_LEN, Setup};
+use crate::wire::status::Status;
+use crate::wire::types::{Direction, EndpointAddress, TransferType};
+
+/// bmRequestType and bRequest of GET_DESCRIPTOR.
+const FROM_DEVICE: u8 = 0x80;
+const GET_DESCRIPTOR: u8 = 6;
+
+/// What a session knows for control requests.
+pub(super) struct Control {
+    /// The configurations by index, as the host has read them.
+    configurations: Vec<Vec<u8>>,
+    /// Bytes of data of the longest transfer that the port takes.
+    len_max: usize,
+    /// The log was told of a request that is too long.
+    warned: bool,
+}
+
+impl Control {
+    pub(super) const fn new(configurations: Vec<Vec<u8>>, len_max: usize) -> Self {
+        Self { configurations, len_max, warned: false }
+    }
+
+    /// Looks at a request; a status if it can't be carried out.
+    pub(super) fn judge(&mut self, record: &mut Urb) -> Option<Status> {
+        let is_stored = self.stored(record).is_some();
+        let submit = &mut record.submit;
+        let setup = Setup::from_bytes(&submit.setup);
+        let direction = submit.endpoint.direction();
+        // Both directions of a control endpoint are one pipe.
+        submit.endpoint = EndpointAddress::new(submit.endpoint.number(), Direction::Out);
+        let data_len = u32::from(setup.length);
+        let mismatch = data_len > 0 && setup.direction() != direction;
+        let out_is_short = direction == Direction::Out && data_len > submit.transfer_buffer_length;
+        if mismatch || out_is_short {
+            return Some(Status::EINVAL);
+        }
+        let too_long = usize::from(setup.length) > self.len_max;
+        if too_long && !is_stored && direction == Direction::Out {
+            return Some(self.refuse(&setup));
+        }
+        None
+    }
+
+    /// Refuses a request for its length.
+    fn refuse(&mut self, setup: &Setup) -> Status {
+        if !self.warned {
+            self.warned = true;
+            warn!(
+                "a control request ({:02x} {:02x}) with {} bytes of data is refused: {} are the most \
+                 that can be moved at once. Further ones are refused without a word",
+                setup.request_type, setup.request, setup.length, self.len_max
+            );
+        }
+        Status::EINVAL
+    }
+
+    /// What a read asks for, if the host has it: the index of a configuration.
+    fn stored(&self, record: &Urb) -> Option<usize> {
+        let setup = Setup::from_bytes(&record.submit.setup);
+        let [index, kind] = setup.value.to_le_bytes();
+        let request = (setup.request_type, setup.request, kind, setup.index);
+        let is_read = request == (FROM_DEVICE, GET_DESCRIPTOR, CONFIGURATION, 0);
+        let is_default = record.submit.endpoint.number() == 0;
+        let is_known = usize::from(index) < self.configurations.len();
+        (is_read && is_default && is_known).then_some(index.into())
+    }
+
+    /// The request that the device gets, which may be for less data.
+    pub(super) fn setup_of(&self, record: &Urb) -> Setup {
+        let setup = Setup::from_bytes(&record.submit.setup);
+        let most = u16::try_from(self.len_max).unwrap_or(u16::MAX);
+        Setup { length: setup.length.min(most), ..setup }
+    }
+
+    /// What the client is told of a request that the device has carried out with `status`.
+    pub(super) fn result_of(&mut self, record: &Urb, status: Status, actual: u32) -> (Status, u32) {
+        let setup = Setup::from_bytes(&record.submit.setup);
+        let most = u32::try_from(self.len_max).unwrap_or(u32::MAX);
+        if status == Status::OK && u32::from(setup.length) > most && actual >= most {
+            return (self.refuse(&setup), 0);
+        }
+        (status, actual)
+    }
+}
+
+impl<P: Port> Session<P> {
+    /// Answers a read of what the host has; `None` for any other URB.
+    #[inline]
+    pub(super) fn answer_stored(&mut self, urb: UrbIndex) -> Option<Attempt> {
+        let record = self.urbs.get(urb);
+        if record.transfer_type != TransferType::Control {
+            return None;
+        }
+        let index = self.control.stored(record)?;
+        Some(self.answer_configuration(urb, index))
+    }
+
+    /// Answers a read of the configuration at `index`, in its turn.
+    fn answer_configuration(&mut self, urb: UrbIndex, index: usize) -> Attempt {
+        let record = self.urbs.get_mut(urb);
+        if self.endpoints.get(record.submit.endpoint).in_flight > 0 {
+            return Attempt::MustWait;
+        }
+        let bytes = &self.control.configurations[index];
+        let asked = usize::from(Setup::from_bytes(&record.submit.setup).length);
+        let bytes = &bytes[..bytes.len().min(asked)];
+        let length = SETUP_LEN + bytes.len();
+        let Some(mut block) = take_block(&mut self.memory, self.memory_reserve, length, true)
+        else {
+            return self.wait_for_memory(urb);
+        };
+        block[SETUP_LEN..length].copy_from_slice(bytes);
+        record.block = Some(block);
+        let actual = u32::try_from(bytes.len()).expect("wLength has 16 bits");
+        let (status, actual) = self.result_of(urb, Status::OK, actual);
+        self.finish(urb, status, actual);
+        Attempt::Settled
+    }
+}
