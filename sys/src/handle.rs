@@ -18,6 +18,12 @@ use crate::context::{self, RawContext};
 use crate::error::{Error, check};
 use crate::raw;
 use crate::transfer::{CancelToken, CompletionQueue, Transfer};
+#[cfg(target_os = "linux")]
+use crate::usbfs;
+
+/// Interfaces that libusb takes, by number (`USB_MAXINTERFACES`).
+#[cfg(target_os = "linux")]
+const LIBUSB_INTERFACES: usize = 32;
 
 /// What a handle, its transfers and its mapped memory share: it is closed when the last is gone.
 pub(crate) struct OpenDevice {
@@ -89,6 +95,12 @@ pub struct DeviceHandle {
     completions: Arc<CompletionQueue>,
     #[cfg(target_os = "macos")]
     capture: crate::capture::Capture,
+    /// Claiming detaches a kernel driver.
+    #[cfg(target_os = "linux")]
+    auto_detach: bool,
+    /// Interfaces that are claimed, and whose numbers are too great for libusb.
+    #[cfg(target_os = "linux")]
+    unknown_claims: Vec<u8>,
 }
 
 impl DeviceHandle {
@@ -104,6 +116,10 @@ impl DeviceHandle {
             completions: Arc::new(CompletionQueue::new(transfers)),
             #[cfg(target_os = "macos")]
             capture: crate::capture::Capture::default(),
+            #[cfg(target_os = "linux")]
+            auto_detach: false,
+            #[cfg(target_os = "linux")]
+            unknown_claims: Vec::new(),
         };
         let descriptor = context::device_descriptor(handle.raw_device()).ok_or(Error::NoDevice)?;
         if (descriptor.idVendor, descriptor.idProduct) != (id.id_vendor, id.id_product) {
@@ -190,20 +206,24 @@ impl DeviceHandle {
     pub fn sends_bulk_whole(&self) -> bool {
         #[cfg(target_os = "linux")]
         {
-            /// `USBDEVFS_GET_CAPABILITIES` of `linux/usbdevice_fs.h`.
-            const GET_CAPABILITIES: libc::Ioctl = libc::_IOR::<u32>(b'U' as u32, 26);
             const BULK_SCATTER_GATHER: u32 = 0x08;
-            let mut capabilities = 0_u32;
-            // usbfs says "something to reap" by "writable", and nothing else here does.
-            let Some(node) = self.pollfds().into_iter().find(PollFd::wants_output) else {
-                return false;
-            };
-            // SAFETY: libusb has the descriptor open, and the request writes 32 bits.
-            let code = unsafe { libc::ioctl(node.fd, GET_CAPABILITIES, &raw mut capabilities) };
-            code == 0 && capabilities & BULK_SCATTER_GATHER != 0
+            self.node().is_some_and(|node| usbfs::capabilities(node) & BULK_SCATTER_GATHER != 0)
         }
         #[cfg(not(target_os = "linux"))]
         true
+    }
+
+    /// The device's node, which libusb has open: usbfs says "something to reap" by "writable", and
+    /// nothing else here does.
+    #[cfg(target_os = "linux")]
+    fn node(&self) -> Option<RawFd> {
+        self.pollfds().into_iter().find(PollFd::wants_output).map(|pollfd| pollfd.fd)
+    }
+
+    /// The node, for an interface whose number is too great for libusb.
+    #[cfg(target_os = "linux")]
+    fn node_for(&self, interface: u8) -> Option<RawFd> {
+        if usize::from(interface) < LIBUSB_INTERFACES { None } else { self.node() }
     }
 
     /// Whether `transfer` was made for this device.
@@ -247,6 +267,10 @@ impl DeviceHandle {
     /// `NotSupported` where the platform can't.
     #[cfg(not(target_os = "macos"))]
     pub fn set_auto_detach(&mut self, enable: bool) -> Result<(), Error> {
+        #[cfg(target_os = "linux")]
+        {
+            self.auto_detach = enable;
+        }
         // SAFETY: the handle is open.
         check(unsafe {
             raw::libusb_set_auto_detach_kernel_driver(self.device.as_ptr(), enable.into())
@@ -287,6 +311,10 @@ impl DeviceHandle {
         if !self.capture.give_back() {
             return Err(Error::Busy);
         }
+        #[cfg(target_os = "linux")]
+        if let Some(node) = self.node_for(interface) {
+            return usbfs::connect(node, interface);
+        }
         // SAFETY: the handle is open.
         check(unsafe { raw::libusb_attach_kernel_driver(self.device.as_ptr(), interface.into()) })
     }
@@ -294,6 +322,10 @@ impl DeviceHandle {
     /// Whether a kernel driver has the interface. *Blocks.*
     #[must_use]
     pub fn has_kernel_driver_blocking(&self, interface: u8) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Some(node) = self.node_for(interface) {
+            return usbfs::has_driver(node, interface);
+        }
         // SAFETY: the handle is open.
         unsafe { raw::libusb_kernel_driver_active(self.device.as_ptr(), interface.into()) == 1 }
     }
@@ -305,6 +337,12 @@ impl DeviceHandle {
     pub fn claim_blocking(&mut self, interface: u8) -> Result<(), Error> {
         #[cfg(target_os = "macos")]
         self.capture_blocking(interface);
+        #[cfg(target_os = "linux")]
+        if let Some(node) = self.node_for(interface) {
+            usbfs::claim(node, interface, self.auto_detach)?;
+            self.unknown_claims.push(interface);
+            return Ok(());
+        }
         // SAFETY: the handle is open.
         check(unsafe { raw::libusb_claim_interface(self.device.as_ptr(), interface.into()) })
     }
@@ -315,6 +353,16 @@ impl DeviceHandle {
     /// # Errors
     /// libusb's.
     pub fn release_blocking(&mut self, interface: u8) -> Result<(), Error> {
+        #[cfg(target_os = "linux")]
+        if let Some(node) = self.node_for(interface) {
+            self.unknown_claims.retain(|&other| other != interface);
+            usbfs::release(node, interface)?;
+            if self.auto_detach {
+                // As libusb: whether a driver wants it is another question.
+                let _ = usbfs::connect(node, interface);
+            }
+            return Ok(());
+        }
         // SAFETY: the handle is open.
         check(unsafe { raw::libusb_release_interface(self.device.as_ptr(), interface.into()) })
     }
@@ -335,6 +383,10 @@ impl DeviceHandle {
     /// # Errors
     /// libusb's.
     pub fn set_interface_blocking(&mut self, interface: u8, setting: u8) -> Result<(), Error> {
+        #[cfg(target_os = "linux")]
+        if let Some(node) = self.node_for(interface) {
+            return usbfs::set_interface(node, interface, setting);
+        }
         // SAFETY: the handle is open.
         check(unsafe {
             raw::libusb_set_interface_alt_setting(
@@ -359,8 +411,22 @@ impl DeviceHandle {
     /// # Errors
     /// `NotFound` when it came back as another device or lost a claim, else libusb's.
     pub fn reset_blocking(&mut self) -> Result<(), Error> {
+        // The kernel takes interfaces from whoever is not asked before a reset, as programs are not,
+        // and looks for drivers: libusb releases and claims those that it knows.
+        #[cfg(target_os = "linux")]
+        let unknown = std::mem::take(&mut self.unknown_claims);
+        #[cfg(target_os = "linux")]
+        for &interface in &unknown {
+            let node = self.node().ok_or(Error::NoDevice)?;
+            usbfs::release(node, interface)?;
+        }
         // SAFETY: the handle is open.
-        check(unsafe { raw::libusb_reset_device(self.device.as_ptr()) })
+        let reset = check(unsafe { raw::libusb_reset_device(self.device.as_ptr()) });
+        #[cfg(target_os = "linux")]
+        for interface in unknown {
+            self.claim_blocking(interface).map_err(|_| Error::NotFound)?;
+        }
+        reset
     }
 }
 

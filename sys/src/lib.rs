@@ -10,6 +10,7 @@
 //! - [`clock`]: a clock that is cheap to read.
 //! - `context`: libusb's contexts; `discovery`: finding devices where there is no sysfs.
 //! - [`handle`]: an open device with a libusb context of its own.
+//! - `usbfs`: what libusb has no way to ask Linux for.
 //! - [`transfer`]: asynchronous transfers and their completions.
 //! - [`error`]: libusb's error and status codes.
 //! - [`heap`]: memory that may be refused, and what becomes of memory that is freed.
@@ -46,6 +47,8 @@ pub mod version;
 mod capture;
 mod context;
 mod raw;
+#[cfg(target_os = "linux")]
+mod usbfs;
 
 #[cfg(test)]
 mod fake;
