@@ -37,8 +37,11 @@ fn parse(bytes: &[u8]) -> Configuration {
     parse_configuration(bytes, Host::at(Speed::High)).expect("a host accepts it")
 }
 
-/// Each interface's settings with their endpoints' addresses.
-fn shape(configuration: &Configuration) -> Vec<(u8, Vec<(u8, Vec<u8>)>)> {
+/// Settings by number, with their endpoints' addresses.
+type Settings = Vec<(u8, Vec<u8>)>;
+
+/// Interfaces by number, with their settings.
+fn shape(configuration: &Configuration) -> Vec<(u8, Settings)> {
     let addresses = |a: &Alternate| a.endpoints.iter().map(|e| e.address.as_byte()).collect();
     let settings = |i: &Interface| i.alternates.iter().map(|a| (a.setting, addresses(a))).collect();
     configuration.interfaces.iter().map(|i| (i.number, settings(i))).collect()

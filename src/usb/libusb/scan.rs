@@ -226,8 +226,8 @@ impl Scanner {
         let answer = answer.unwrap_or_default();
         let is_whole = answer.descriptors.is_some() && answer.told.is_some();
         let known = self.known.entry(device.identity).or_default();
-        known.descriptors = answer.descriptors.or(known.descriptors.take());
-        known.told = answer.told.or(known.told.take());
+        known.descriptors = answer.descriptors.or_else(|| known.descriptors.take());
+        known.told = answer.told.or_else(|| known.told.take());
         let Answer { descriptors, mut told, .. } = known.clone();
         if let Some(value) = links.configuration.filter(|_| !is_whole) {
             told.get_or_insert_default().configuration = Some(value);

@@ -142,7 +142,9 @@ fn text(directory: &Path, attribute: &str) -> io::Result<String> {
 /// An attribute that is a number.
 fn number<T: TryFrom<u32>>(directory: &Path, attribute: &str, radix: u32) -> io::Result<T> {
     let number = u32::from_str_radix(&text(directory, attribute)?, radix).ok();
-    number.and_then(|number| T::try_from(number).ok()).ok_or(io::ErrorKind::InvalidData.into())
+    number
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// The descriptors of a device. *Waits* for the device's lock before Linux 6.3 and its stable
@@ -152,7 +154,7 @@ fn number<T: TryFrom<u32>>(directory: &Path, attribute: &str, radix: u32) -> io:
 /// The device is gone, or the system can't tell.
 pub(super) fn descriptors(directory: &Path) -> io::Result<Descriptors> {
     let bytes = fs::read(directory.join("descriptors"))?;
-    Descriptors::split(&bytes).ok_or(io::ErrorKind::InvalidData.into())
+    Descriptors::split(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// bConfigurationValue, `None` for a device that is not configured. *Waits* for the device's lock.
