@@ -483,5 +483,5 @@ fn submission<'a>(
 /// nothing in its place, others bInterval as the descriptor has it.
 const fn is_other_interval(submitted: i32, host: u16) -> bool {
     let (Some(exponent), 1..) = (host.checked_ilog2(), submitted) else { return false };
-    submitted != host as i32 && submitted != exponent as i32 + 1
+    submitted != host as i32 && submitted != exponent.cast_signed() + 1
 }
