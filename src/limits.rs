@@ -115,7 +115,7 @@ pub const SCAN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a client waits for its device to be opened: longer than a kernel driver takes that lets go
 /// of it, and than one request that a device does not answer (5 s,
 /// `USB_CTRL_SET_TIMEOUT`), which holds the device's lock.
-pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How long nobody can import a device whose last client broke the protocol. To open and close it costs
 /// more than all else that a client can ask for, and one that means no good comes again at once.

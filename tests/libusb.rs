@@ -380,3 +380,32 @@ fn a_device_that_makes_trouble_does_not_make_the_log_long() {
     assert!(lines <= most, "{lines} lines in {seconds} s and a bit");
     assert!(!server.said("interface 1 can't be claimed").is_empty());
 }
+
+/// While the system holds a device's lock, for whatever reason and as long as it likes, others are
+/// listed and imported; a client of that device is told in time, and the device is busy until the
+/// system lets go of it.
+#[test]
+fn a_client_of_a_device_that_the_system_holds_is_told_in_time() {
+    const NOT_AVAILABLE: u32 = 1;
+    const BUSY: u32 = 2;
+    let server = Server::start("count=2");
+    drop(server.attach());
+    let is_released = || !server.said("1-1: released").is_empty();
+    wait_until(is_released, || "it is not given back".to_owned());
+    server.hold(1, true);
+    let address = server.address.clone();
+    let stuck = std::thread::spawn(move || Client::attach(&*address, "1-1").map(drop));
+    let mut other = Client::attach(&*server.address, "1-2").unwrap();
+    assert_eq!(transfer(&mut other, urb(0x81, 512), &[]).status, 0);
+    match stuck.join().unwrap() {
+        Err(AttachError::Refused(NOT_AVAILABLE)) => {}
+        answer => panic!("{answer:?}"),
+    }
+    match Client::attach(&*server.address, "1-1") {
+        Err(AttachError::Refused(BUSY)) => {}
+        answer => panic!("{answer:?}"),
+    }
+    server.hold(1, false);
+    assert_eq!(transfer(&mut server.attach(), urb(0x81, 512), &[]).status, 0);
+    assert_eq!(transfer(&mut other, urb(0x81, 512), &[]).status, 0);
+}

@@ -120,8 +120,8 @@ pub(super) enum Stage<P: Port> {
     /// Its device is being opened; this is what the client will be told.
     Opening(Box<UsbDevice>),
     /// Its device is still being opened, and is given back as soon as that is done: the client has
-    /// left, or was told that it does not get the device.
-    Abandoned,
+    /// left, or was told that it does not get the device. Others may hope for it until then.
+    Abandoned(Instant),
     /// It has its device.
     Attached(Box<Session<P>>),
     /// Its device is being given back.
@@ -246,9 +246,10 @@ impl<C: Candidate> Connection<C> {
         let stream = self.stream.take()?;
         // Nothing would ever clear them, and each turn would look again.
         (self.readable, self.read_closed, self.writable) = (false, false, false);
-        (self.paused, self.deadline) = (false, None);
-        if matches!(self.stage, Stage::Opening(_)) {
-            self.stage = Stage::Abandoned;
+        self.paused = false;
+        let deadline = self.deadline.take();
+        if let Some(until) = deadline.filter(|_| matches!(self.stage, Stage::Opening(_))) {
+            self.stage = Stage::Abandoned(until);
         }
         Some(stream)
     }

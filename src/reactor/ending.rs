@@ -62,7 +62,7 @@ impl<B: Backend> Reactor<B> {
              request that the device does not answer. It is busy until the system lets go",
             connection.peer
         );
-        connection.stage = Stage::Abandoned;
+        connection.stage = Stage::Abandoned(self.now);
         connection.answer(|out| op::emit_import(Err(OpStatus::NotAvailable), out));
         connection.deadline = Some(self.now + HANDSHAKE_TIMEOUT);
         note_deadline(&mut self.next_deadline, connection.deadline);
@@ -89,7 +89,8 @@ impl<B: Backend> Reactor<B> {
                     waiting = waiting.or(Some(key));
                     self.strangers.push_back(key);
                 }
-                Stage::Opening(_) | Stage::Abandoned | Stage::Attached(_) | Stage::Returning => {}
+                Stage::Opening(_) | Stage::Abandoned(_) | Stage::Attached(_) | Stage::Returning => {
+                }
             }
         }
         let Some(key) = waiting else { return false };

@@ -40,8 +40,17 @@ pub(super) struct Scans<C> {
     pub(super) takers: Vec<Key>,
     /// What the last scan that was none in vain has found.
     known: Option<Vec<C>>,
-    /// The log was told that the last scan failed, or that the one that is running takes too long.
-    pub(super) is_trouble_told: bool,
+    /// What the log was told of, and is over when a scan succeeds.
+    pub(super) told: Option<Trouble>,
+}
+
+/// What can be wrong with scans.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Trouble {
+    /// One does not come back.
+    Overdue,
+    /// The last one failed.
+    Failed,
 }
 
 impl<C> Default for Scans<C> {
@@ -52,7 +61,7 @@ impl<C> Default for Scans<C> {
             late: Vec::new(),
             takers: Vec::new(),
             known: None,
-            is_trouble_told: false,
+            told: None,
         }
     }
 }
@@ -63,6 +72,11 @@ impl<C> Scans<C> {
         for waiting in [&mut self.waiting, &mut self.late, &mut self.takers] {
             waiting.retain(|&other| other != key);
         }
+    }
+
+    /// Notes what is wrong, and whether the log is to be told.
+    fn is_news(&mut self, trouble: Trouble) -> bool {
+        self.told.replace(trouble) != Some(trouble)
     }
 
     /// Whether a scan is running that nobody should wait for any more.
@@ -99,14 +113,14 @@ impl<B: Backend> Reactor<B> {
         self.scans.running = None;
         match result {
             Ok(candidates) => {
-                if std::mem::take(&mut self.scans.is_trouble_told) {
+                if self.scans.told.take().is_some() {
                     info!("devices are looked for again");
                 }
                 self.answer_all(waiting, &candidates, OpStatus::NoDevice);
                 self.scans.known = Some(candidates);
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.scans.is_trouble_told, true) {
+                if self.scans.is_news(Trouble::Failed) {
                     error!("{error}. Clients are told that nothing is available until it works");
                 }
                 for key in waiting {
@@ -125,7 +139,7 @@ impl<B: Backend> Reactor<B> {
 
     /// Answers a request that no scan has come back for in time, from what the one before has found.
     pub(super) fn answer_without_scan(&mut self, key: Key) {
-        if !std::mem::replace(&mut self.scans.is_trouble_told, true) {
+        if self.scans.is_news(Trouble::Overdue) {
             warn!(
                 "to look for devices takes more than {SCAN_TIMEOUT:?}: the system holds one of them. \
                  Until it lets go, clients are told what was last known"
@@ -239,8 +253,9 @@ impl<B: Backend> Reactor<B> {
         let policy = self.settings.takeover;
         let Some(connection) = find(&mut self.connections, holder) else { return };
         let permitted = policy.permits(connection.peer.ip(), asker.ip(), || connection.signs());
+        let is_stuck = matches!(connection.stage, Stage::Abandoned(until) if until <= self.now);
         // A holder that is on its way out is about to give the device back anyway.
-        if !permitted && connection.stream.is_some() {
+        if is_stuck || !permitted && connection.stream.is_some() {
             return self.refuse(key, OpStatus::DeviceBusy);
         }
         if connection.stream.is_some() {

@@ -561,7 +561,7 @@ impl<B: Backend> Reactor<B> {
                 note_deadline(&mut self.next_deadline, connection.deadline);
                 result
             }
-            Stage::Finishing | Stage::Returning | Stage::Abandoned => {
+            Stage::Finishing | Stage::Returning | Stage::Abandoned(_) => {
                 let result = connection.serve_finishing(now, &mut self.waste);
                 if connection.paused {
                     self.paused.push_back((now + DISCARD_PAUSE, key));

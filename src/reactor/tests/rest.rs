@@ -62,7 +62,7 @@ fn opening_a_device_that_does_not_open() {
     held.assert_rests("opening, with more from its client");
     held.reactor.now += OPEN_TIMEOUT;
     held.reactor.turn();
-    assert!(matches!(only(&held.reactor).stage, Stage::Abandoned));
+    assert!(matches!(only(&held.reactor).stage, Stage::Abandoned(_)));
     held.assert_rests("abandoned");
     client.shutdown(Shutdown::Write).unwrap();
     held.turn_until("the client is gone", |reactor| {

@@ -3,6 +3,7 @@
 
 use super::scripted::{Act, Call};
 use super::*;
+use crate::reactor::exports::Trouble;
 use crate::wire::types::BusId;
 
 const NOT_AVAILABLE: u32 = 1;
@@ -94,7 +95,7 @@ fn a_scan_that_fails_is_no_empty_list() {
         let (list, import) = (held.list(), held.import(0));
         let replies = [&list, &import].map(|client| status(&held.answer(client)));
         assert_eq!(replies, [NOT_AVAILABLE; 2]);
-        assert!(held.reactor.scans.is_trouble_told, "and it is told once");
+        assert_eq!(held.reactor.scans.told, Some(Trouble::Failed), "and it is told once");
     }
     script.set(Call::Scan, Act::Panic);
     let list = held.list();
@@ -102,7 +103,7 @@ fn a_scan_that_fails_is_no_empty_list() {
     script.clear(Call::Scan);
     let list = held.list();
     assert_eq!(status(&held.answer(&list)), 0);
-    assert!(!held.reactor.scans.is_trouble_told, "it works again");
+    assert_eq!(held.reactor.scans.told, None, "it works again");
 }
 
 #[test]
@@ -117,6 +118,14 @@ fn a_device_that_does_not_open_keeps_its_client_waiting_for_so_long() {
     assert_eq!(status(&held.answer(&other)), 0);
     held.reactor.now += OPEN_TIMEOUT;
     assert_eq!(status(&held.answer(&stuck)), NOT_AVAILABLE);
+    let again = held.import(0);
+    assert_eq!(status(&held.answer(&again)), BUSY);
+    // Also when nobody is there any more who was told so.
+    drop(stuck);
+    held.turn_until("its client has left", |reactor| {
+        reactor.now += Duration::from_millis(1);
+        reactor.connections.iter().any(|(_, c)| c.stream.is_none())
+    });
     let again = held.import(0);
     assert_eq!(status(&held.answer(&again)), BUSY);
     script.clear(open);
