@@ -129,6 +129,9 @@ pub(crate) use {say, say_error as error, say_info as info, say_warn as warn};
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
     use super::*;
 
     #[test]
@@ -163,5 +166,29 @@ mod tests {
         let late = said(&complaints);
         // Unless a second has gone by.
         assert!(late == 0 || complaints.lock().since.elapsed() < SECOND, "{late}");
+    }
+
+    /// The files of a directory and of those in it, or the file that it is.
+    fn files(path: &Path) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(path) else { return vec![path.to_owned()] };
+        entries.flat_map(|entry| files(&entry.expect("it can be read").path())).collect()
+    }
+
+    /// A line with `log`'s own macros would have no limit. That the server stops is not a peer's doing.
+    #[test]
+    fn what_a_peer_can_reach_says_everything_through_here() {
+        const BY_ITSELF: &str = r#"log::info!("stopping: giving back every device");"#;
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let parts = ["reactor", "session", "usb", "worker.rs", "caught.rs", "handshake.rs"];
+        for file in parts.iter().flat_map(|part| files(&src.join(part))) {
+            let text = fs::read_to_string(&file).expect("it is text");
+            for line in text.lines().map(str::trim).filter(|&line| line != BY_ITSELF) {
+                let is_from_log = ["info", "warn", "error"].iter().any(|level| {
+                    line.contains(&format!("log::{level}!"))
+                        || line.starts_with("use log::") && line.contains(level)
+                });
+                assert!(!is_from_log, "{}: “{line}” has no limit", file.display());
+            }
+        }
     }
 }

@@ -147,7 +147,7 @@ impl<P: Port> Session<P> {
             return;
         }
         self.interval_warned = true;
-        log::warn!(
+        warn!(
             "{}: the client's driver wants an isochronous packet of endpoint {:#04x} each {} \
              (micro)frames, but by the device's bInterval the host moves one each {host}, and \
              programs like this can't choose: what it plays or records will not keep time",
