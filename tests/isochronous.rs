@@ -330,23 +330,28 @@ fn iso_stream() {
     assert!(bulk_position > 0);
 }
 
-/// A URB with packets for an endpoint that is not isochronous, and the other way round, while it is
-/// not yet known which it will be.
+/// A URB with packets for an endpoint that is not isochronous any more, and the other way round, while
+/// it is not yet known which it will be.
 #[test]
 fn packets_for_another_endpoint() {
     let (_server, mut client) = start();
     // Known to be bulk: its number of packets says nothing, and no descriptors follow.
     let read = Submit { number_of_packets: 2, ..Submit::read(BULK_SOURCE, 16) };
     assert_eq!(client.call_ok(&read).len(), 16);
-    // Behind a request that may change it, descriptors are believed and come back.
+    // Nor do they behind a request that can't change that.
     let seqnums = client.submit_all(&[
         Submit::set_interface(0, 0),
-        Submit::read(BULK_SOURCE, 16).with_packets(&in_a_row(&[8, 8])),
+        read,
         Submit { length: 16, ..Submit::read(SOURCE, 16) },
+        Submit::set_interface(1, 0),
+        Submit::read(SOURCE, 16).with_packets(&in_a_row(&[8, 8])),
     ]);
     assert_eq!(client.ret(seqnums[0]).status, 0);
-    let ret = client.ret(seqnums[1]);
-    assert_eq!((ret.status, ret.actual_length, ret.error_count), (EINVAL, 0, 2));
-    assert_eq!(client.ret(seqnums[2]).status, EINVAL);
+    assert_eq!(client.ret_of(seqnums[1]).actual_length, 16);
+    assert_eq!(client.ret_of(seqnums[2]).status, EINVAL);
+    assert_eq!(client.ret_of(seqnums[3]).status, 0);
+    // Of one that was isochronous they are believed, and come back.
+    let ret = client.ret(seqnums[4]);
+    assert_eq!((ret.status, ret.actual_length, ret.error_count), (ENOENT, 0, 2));
     client.assert_in_sync();
 }

@@ -38,6 +38,7 @@ impl<P: Port> Session<P> {
             // client that cares has unlinked them.
             SpecialRequest::ClearHalt(_) => 0,
         };
+        self.note_prospects(request);
         self.urbs.get_mut(urb).state = UrbState::Performing;
         self.barrier = Some(Barrier { urb, request, endpoints, performing: false });
         let mut next = 0;
@@ -60,6 +61,12 @@ impl<P: Port> Session<P> {
                 | UrbState::Replying => {}
             }
         }
+    }
+
+    /// Notes what a request that is to be performed may make of endpoints.
+    pub(super) fn note_prospects(&mut self, request: SpecialRequest) {
+        let current = self.configuration.as_ref().map(|configuration| configuration.value);
+        self.prospects.note(request, current);
     }
 
     /// The request to perform now, if there is one and nothing stands before it.

@@ -18,7 +18,8 @@
 //!
 //! - [`rx`]: framing; - [`submit`]: from a received SUBMIT to the device;
 //! - [`complete`]: from the device to a queued reply; - [`unlink`]: the race of SUBMIT and UNLINK;
-//! - [`barrier`]: special requests; - [`control`]: what is asked of the host, and what is too long;
+//! - [`barrier`]: special requests; [`prospects`]: what they may make of endpoints;
+//! - [`control`]: what is asked of the host, and what is too long;
 //! - [`tx`]: replies as slices;
 //! - [`urb`], [`endpoints`]: the state all of them share.
 //!
@@ -31,6 +32,7 @@ mod control;
 mod endpoints;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod model;
+mod prospects;
 mod rx;
 mod submit;
 mod tx;
@@ -57,6 +59,7 @@ use crate::wire::types::{DevId, SeqNum};
 use barrier::Barrier;
 use control::Control;
 use endpoints::Endpoints;
+use prospects::Prospects;
 pub(crate) use rx::RX_SLICES_MAX;
 use rx::{Receiver, Stage};
 pub(crate) use tx::SLICES_MAX;
@@ -212,6 +215,7 @@ pub(crate) struct Session<P: Port> {
     rx: Receiver,
     tx: TxQueue,
     barrier: Option<Barrier>,
+    prospects: Prospects,
     /// URBs behind the barrier, in the order they came.
     held: VecDeque<UrbIndex>,
     /// Slots to cancel by the next job, all of them in flight.
@@ -278,6 +282,7 @@ impl<P: Port> Session<P> {
             rx: tables.rx,
             tx: TxQueue::new(records),
             barrier: None,
+            prospects: Prospects::new(opened.isochronous),
             held: VecDeque::with_capacity(records),
             cancels: Vec::with_capacity(slots),
             tokens: Vec::with_capacity(slots),

@@ -21,7 +21,7 @@ use crate::complaints::warn;
 use crate::limits::{ENDPOINT_RESERVE, NO_MEMORY_RETRY, NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX};
 use crate::usb::special::{self, Class};
 use crate::usb::{Port, RefusedReason, Submission};
-use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX, Packets};
+use crate::wire::iso::{DESCRIPTOR_LEN, Packets};
 use crate::wire::pdu::{CmdSubmit, Command, HEADER_LEN};
 use crate::wire::setup::{SETUP_LEN, Setup};
 use crate::wire::status::Status;
@@ -98,13 +98,16 @@ impl<P: Port> Session<P> {
         if too_long && submit.payload_len() > 0 {
             return Err(Violation::TooLong(submit.transfer_buffer_length));
         }
+        let behind_barrier = self.is_behind_barrier();
+        if !behind_barrier {
+            self.prospects.clear();
+        }
         let packets = self.packets_that_follow(&submit)?;
         if packets > 0 {
             self.compare_interval(&submit);
         }
         let early_unlink = self.note_submit(submit.seqnum);
         let refused = self.urbs.free() <= URBS_REFUSED_MAX || too_long;
-        let behind_barrier = self.is_behind_barrier();
         let urb = self.urbs.insert(submit, packets);
         let record = self.urbs.get_mut(urb);
         (record.behind_barrier, record.unlink) = (behind_barrier, early_unlink);
@@ -125,18 +128,21 @@ impl<P: Port> Session<P> {
         self.barrier.is_some() || !self.held.is_empty()
     }
 
-    /// The number of packet descriptors at the end of a SUBMIT. The endpoint's type says whether
-    /// there are any. Where that is not known, because the endpoint is unknown or a request that
-    /// may change it is under way, a plausible number is believed: all clients send 0 or -1 for
-    /// URBs that are not isochronous.
+    /// The number of packet descriptors at the end of a SUBMIT. There are some only if its endpoint is
+    /// isochronous; where it is not, clients leave anything in that field. Where it may be, see
+    /// [`super::prospects`], a number that can be one is believed. So it is for an endpoint that the
+    /// settings in force do not have, if no other was asked for: the client looked at other ones then.
     fn packets_that_follow(&self, submit: &CmdSubmit) -> Result<u32, Violation> {
         let known = self.endpoints.get(submit.endpoint).transfer_type;
-        let known = known.filter(|_| !self.is_behind_barrier());
-        match known {
-            Some(TransferType::Isochronous) => Ok(submit.iso_packets()?),
-            Some(_) => Ok(0),
-            None => Ok(submit.iso_packets().ok().filter(|&np| np <= PACKETS_MAX).unwrap_or(0)),
-        }
+        let may_be = match known {
+            Some(TransferType::Isochronous) if !self.prospects.are_open() => {
+                return Ok(submit.iso_packets()?);
+            }
+            Some(TransferType::Isochronous) => true,
+            None if !self.prospects.are_open() => true,
+            _ => self.prospects.may_be_isochronous(submit.endpoint),
+        };
+        Ok(if may_be { submit.iso_packets().unwrap_or(0) } else { 0 })
     }
 
     /// Says once if the client's driver counts on another interval than the host will keep. What it
@@ -225,14 +231,26 @@ impl<P: Port> Session<P> {
         } else if self.gone {
             self.finish(urb, Status::ENODEV, 0);
         } else if self.is_behind_barrier() {
-            self.urbs.get_mut(urb).state = UrbState::Held;
-            self.held.push_back(urb);
+            self.hold(urb);
         } else if self.urbs.get(urb).behind_barrier {
             // The barrier ended while its data arrived.
             self.start_held(urb, now);
         } else {
             self.start(urb, now);
         }
+    }
+
+    /// Has a URB wait for the barrier.
+    fn hold(&mut self, urb: UrbIndex) {
+        let record = self.urbs.get_mut(urb);
+        record.state = UrbState::Held;
+        if record.transfer_type == TransferType::Control
+            && let Class::Special(request) =
+                special::classify(&Setup::from_bytes(&record.submit.setup))
+        {
+            self.note_prospects(request);
+        }
+        self.held.push_back(urb);
     }
 
     /// Starts a URB that nothing stands before any more. Inlined, as is [`Self::enqueue`]: every URB

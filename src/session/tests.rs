@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::model::{DEVID, submit_of};
 use super::*;
 use crate::usb::descriptor::{Host, parse_configuration};
+use crate::usb::isochronous::IsochronousSettings;
 use crate::usb::{Completion, Reaped, Refused, RefusedReason, Submission};
 use crate::wire::iso::Packets;
 use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, Reply, RetSubmit, RetUnlink};
@@ -149,6 +150,7 @@ impl Rig {
                 .map(|index| TestTransfer { index, ..Default::default() })
                 .collect(),
             memory,
+            isochronous: IsochronousSettings::of([&configuration()]),
             configuration: Some(configuration()),
             configurations: vec![DESCRIPTOR.to_vec()],
         };

@@ -7,6 +7,7 @@
 //!
 //! Contract: pure functions. Nothing in here panics, or takes long, on any bytes.
 
+use super::isochronous::IsochronousSettings;
 use super::{Alternate, Configuration, Endpoint, Interface};
 use crate::wire::types::{Direction, EndpointAddress, Speed, TransferType};
 
@@ -136,16 +137,12 @@ impl Descriptors {
         parse_configuration(bytes, host)
     }
 
-    /// Whether any setting of any configuration has an isochronous endpoint.
+    /// Which endpoints are isochronous, in all settings of all configurations.
     #[must_use]
-    pub fn has_isochronous(&self, host: Host) -> bool {
+    pub fn isochronous(&self, host: Host) -> IsochronousSettings {
         let configurations = self.configurations.iter();
-        let configurations = configurations.filter_map(|bytes| parse_configuration(bytes, host));
-        let mut interfaces = configurations.flat_map(|configuration| configuration.interfaces);
-        interfaces.any(|interface| {
-            let mut endpoints = interface.alternates.iter().flat_map(|a| &a.endpoints);
-            endpoints.any(|endpoint| endpoint.transfer_type == TransferType::Isochronous)
-        })
+        let parsed = configurations.filter_map(|bytes| parse_configuration(bytes, host));
+        IsochronousSettings::of(&parsed.collect::<Vec<_>>())
     }
 }
 

@@ -15,6 +15,7 @@
 //! each stack maps its own errors in one place.
 
 pub mod descriptor;
+pub mod isochronous;
 pub mod libusb;
 pub mod sim;
 pub mod special;
@@ -30,6 +31,7 @@ use crate::wire::iso::Packets;
 use crate::wire::op::{OpStatus, UsbDevice};
 use crate::wire::status::Status;
 use crate::wire::types::{BusId, EndpointAddress, TransferType};
+use isochronous::IsochronousSettings;
 use special::SpecialRequest;
 
 /// A USB stack: finds the devices that are present.
@@ -118,6 +120,8 @@ pub struct Opened<P: Port> {
     /// Its configurations by index, as the host has read them: what GET_DESCRIPTOR is answered with.
     /// The device is asked for others.
     pub configurations: Vec<Vec<u8>>,
+    /// Which of its endpoints are isochronous, in all settings of all its configurations.
+    pub isochronous: IsochronousSettings,
 }
 
 /// Why a device could not be opened.

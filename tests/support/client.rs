@@ -95,6 +95,8 @@ pub(crate) struct MiniClient {
     unlinks: HashMap<u32, SentUnlink>,
     /// Targets of UNLINKs, as long as they have no answer of their own.
     unlinked: HashSet<u32>,
+    /// Answers that were read and not asked for yet.
+    kept: HashMap<u32, Ret>,
 }
 
 impl MiniClient {
@@ -110,6 +112,7 @@ impl MiniClient {
             sent: HashMap::new(),
             unlinks: HashMap::new(),
             unlinked: HashSet::new(),
+            kept: HashMap::new(),
         }
     }
 
@@ -357,6 +360,20 @@ impl MiniClient {
         match self.reply() {
             Reply::Submit(ret) if ret.seqnum == seqnum => ret,
             other => panic!("the answer to {seqnum} comes next, not {other:?}"),
+        }
+    }
+
+    /// The answer to this SUBMIT, in whatever order answers come.
+    pub(crate) fn ret_of(&mut self, seqnum: u32) -> Ret {
+        if let Some(ret) = self.kept.remove(&seqnum) {
+            return ret;
+        }
+        loop {
+            match self.reply() {
+                Reply::Submit(ret) if ret.seqnum == seqnum => return ret,
+                Reply::Submit(ret) => drop(self.kept.insert(ret.seqnum, ret)),
+                other => panic!("the answer to {seqnum} is awaited, not {other:?}"),
+            }
         }
     }
 

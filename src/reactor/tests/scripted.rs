@@ -141,10 +141,10 @@ impl Candidate for ScriptedCandidate {
     fn open(&self, limits: &DeviceLimits) -> Result<Opened<ScriptedPort>, OpenError> {
         let busid = self.info().device.busid;
         self.script.enter(Call::Open(busid));
-        let Opened { port, transfers, memory, configuration, configurations } =
+        let Opened { port, transfers, memory, configuration, configurations, isochronous } =
             self.inner.open(limits)?;
         let port = ScriptedPort { inner: port, busid, script: self.script.clone() };
-        Ok(Opened { port, transfers, memory, configuration, configurations })
+        Ok(Opened { port, transfers, memory, configuration, configurations, isochronous })
     }
 
     fn recover(&self) {

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::device::pattern;
-use super::verdict::{Outcome, Verdict, judge};
+use super::device::{configurations, pattern};
+use super::verdict::{Outcome, Verdict, asked_for, judge, sets};
 use crate::limits::UNLINK_REPLIES_MAX;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Configuration, Performed};
@@ -102,6 +102,9 @@ pub(super) struct Client {
     unlinks: HashMap<SeqNum, Unlink>,
     /// Special requests that were neither performed nor answered.
     pub(super) specials: BTreeMap<u32, (SeqNum, SpecialRequest)>,
+    /// Endpoints that one of those may make isochronous, or one that ended while there were others, a
+    /// bit each; `None` when none of them sets anything.
+    pub(super) asked: Option<u32>,
     /// Configurations, and the special request from which on each is in force.
     pub(super) configurations: Vec<(u32, Option<Configuration>)>,
     /// Refusals that nobody was told of, by status.
@@ -138,6 +141,7 @@ impl Client {
             by_seqnum: HashMap::new(),
             unlinks: HashMap::new(),
             specials: BTreeMap::new(),
+            asked: None,
             configurations: vec![(0, configuration)],
             refusals: HashMap::new(),
             barriers: [0; EndpointAddress::COUNT],
@@ -202,6 +206,13 @@ impl Client {
         if let Kind::Special(request) = kind
             && self.may_be_control(&sent)
         {
+            if self.specials.is_empty() {
+                self.asked = None;
+            }
+            if sets(request) {
+                let asked = asked_for(request, configurations(0).iter().flatten());
+                *self.asked.get_or_insert(0) |= asked;
+            }
             self.specials.insert(id, (submit.seqnum, request));
         }
         self.by_seqnum.insert(submit.seqnum, id);

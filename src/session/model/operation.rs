@@ -7,9 +7,10 @@
 use usbferry_sys::arena::Arena;
 
 use super::client::DEVID;
-use super::device::ModelPort;
+use super::device::{ModelPort, configurations};
 use crate::limits::DeviceLimits;
 use crate::session::{Session, Tables};
+use crate::usb::isochronous::IsochronousSettings;
 use crate::usb::{Configuration, Opened};
 
 /// One thing that happens. Fields choose; what from is said by who carries it out.
@@ -118,6 +119,7 @@ impl Scale {
             memory,
             configuration,
             configurations: Vec::new(),
+            isochronous: IsochronousSettings::of(configurations(0).iter().flatten()),
         };
         let limits = DeviceLimits { urb_len: self.urb_len, ..DeviceLimits::default() };
         let tables = Tables::new(self.slots).expect("there is memory");

@@ -1,15 +1,18 @@
 //! What the client says: SUBMITs and UNLINKs of all kinds from the choices of an operation.
 //!
 //! A client's kernel looks at the same descriptors as the session, so it sends packets to
-//! isochronous endpoints and to no others. While a special request is under way neither knows what
-//! endpoints there will be; then, and to endpoints that do not exist, the session believes what
-//! number_of_packets says, and so here packets are sent to any.
+//! isochronous endpoints and to no others, and what it has in number_of_packets for those means
+//! nothing. While requests that set something are under way neither knows what endpoints there will
+//! be: packets are sent then where one of the settings in question has them, and other numbers where
+//! none has. To endpoints that do not exist packets are sent as well when nothing was asked for.
 
-use super::client::{DEVID, Fate, Kind};
+use super::client::{DEVID, Fate, Kind, id_of};
+use super::device::configurations;
 use super::operation::{Rng, length_of};
-use super::verdict::endpoint_of;
+use super::verdict::{asked_for, endpoint_of, sets};
 use super::world::World;
 use crate::session::Violation;
+use crate::session::urb::UrbState;
 use crate::usb::special::SpecialRequest;
 use crate::wire;
 use crate::wire::iso::PACKETS_MAX;
@@ -25,6 +28,22 @@ const ENDPOINTS: [u8; 16] = [
 
 /// number_of_packets that a client sends where there are none, and some that none sends.
 const NO_PACKETS: [i32; 6] = [0, 0, -1, -1, 1025, i32::MIN];
+
+/// What may stand there if it says nothing at all.
+const LEFT_OVERS: [i32; 6] = [0, -1, 1, 3, 1024, 1025];
+
+/// How the session will read number_of_packets of a SUBMIT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reading {
+    /// The endpoint is isochronous: no other number may stand there.
+    Isochronous,
+    /// Packets follow if the number says so.
+    Believed,
+    /// None follow.
+    Ignored,
+    /// That depends on when the session gets it.
+    Open,
+}
 
 /// A SUBMIT to the model's device, without number, flags or packets.
 pub(in crate::session) fn submit_of(endpoint: u8, length: u32) -> CmdSubmit {
@@ -93,7 +112,8 @@ impl World {
             | flag(8, 0x0004_0000);
         let max = self.scale.urb_len + if self.is_too_long_allowed(&submit, shape) { 9 } else { 0 };
         let mut descriptors = Vec::new();
-        if self.sends_packets(submit.endpoint, behind_barrier, packets) {
+        let reading = self.reading_of(submit.endpoint, behind_barrier);
+        if sends_packets(submit.endpoint, reading, packets) {
             let mut rng = Rng(u64::from(packets) << 32 | u64::from(length));
             let count = match packets % 16 {
                 0 => 1 + u32::from(packets / 16) % PACKETS_MAX,
@@ -105,7 +125,7 @@ impl World {
             submit.number_of_packets = i32::try_from(count).expect("few");
         } else {
             submit.transfer_buffer_length = length_of(length, max);
-            submit.number_of_packets = self.odd_packets(submit.endpoint, packets);
+            submit.number_of_packets = odd_packets(reading, packets);
         }
         self.client.submit(submit, Kind::Ordinary, descriptors, shape & 0x30 == 0x30);
         if behind_barrier {
@@ -118,33 +138,56 @@ impl World {
         matches!(submit.endpoint.direction(), Direction::In) && shape & 0xc0 == 0xc0
     }
 
-    /// Whether a URB to `endpoint` has packets.
-    fn sends_packets(&self, endpoint: EndpointAddress, behind_barrier: bool, choice: u16) -> bool {
-        let streams = matches!(endpoint.number(), 3 | 5) && endpoint.as_byte() != 0x85;
-        let chosen = if streams { choice % 8 != 7 } else { choice % 8 == 7 };
-        if behind_barrier {
-            return chosen;
-        }
-        if !self.is_certain() {
-            return streams && chosen;
-        }
-        match endpoint_of(self.client.configuration_of(u32::MAX), endpoint) {
-            Some((TransferType::Isochronous, _)) => choice % 8 != 7,
-            Some(_) => false,
-            None => chosen,
+    /// How number_of_packets of a SUBMIT will be read that is sent now and, `behind_barrier`, looked
+    /// at before anything else happens.
+    fn reading_of(&self, endpoint: EndpointAddress, behind_barrier: bool) -> Reading {
+        let configuration = self.client.configuration_of(u32::MAX);
+        let known = endpoint_of(configuration, endpoint).map(|(known, _)| known);
+        let Some(may_be_asked) = self.client.asked.filter(|_| !self.is_certain()) else {
+            return match known {
+                Some(TransferType::Isochronous) => Reading::Isochronous,
+                Some(_) => Reading::Ignored,
+                None => Reading::Believed,
+            };
+        };
+        let (is_open, asked) = self.asked_now();
+        match known {
+            _ if !behind_barrier => Reading::Open,
+            Some(TransferType::Isochronous) if is_open => Reading::Believed,
+            _ if asked & endpoint.bit() != 0 => Reading::Believed,
+            Some(TransferType::Isochronous) => Reading::Open,
+            _ if may_be_asked & endpoint.bit() != 0 => Reading::Open,
+            None if !is_open => Reading::Open,
+            _ => Reading::Ignored,
         }
     }
 
-    /// number_of_packets of a URB without packets.
-    fn odd_packets(&self, endpoint: EndpointAddress, choice: u16) -> i32 {
-        let known = endpoint_of(self.client.configuration_of(u32::MAX), endpoint);
-        match known {
-            // Out of range there, or it would say that some follow.
-            Some((TransferType::Isochronous, _)) => 0,
-            Some(_) if self.is_certain() && choice.is_multiple_of(64) => 5,
-            _ if matches!(endpoint.number(), 3 | 5 | 6) => 0,
-            _ => NO_PACKETS[usize::from(choice) % NO_PACKETS.len()],
+    /// Whether the session has requests now that set something, and endpoints that they are sure to
+    /// ask for as isochronous; a bit each.
+    fn asked_now(&self) -> (bool, u32) {
+        let (mut is_open, mut asked) = (false, 0);
+        for (&id, &(seqnum, request)) in &self.client.specials {
+            let urb = self.session.urbs.find(seqnum);
+            let record = urb.map(|urb| self.session.urbs.get(urb));
+            let is_pending = record.is_some_and(|record| {
+                id_of(&record.submit) == id
+                    && matches!(record.state, UrbState::Held | UrbState::Performing)
+            });
+            // Of which configuration the interfaces of later ones are may change.
+            let is_next = self.barrier_id() == Some(id);
+            if !sets(request) || !is_pending && !is_next {
+                continue;
+            }
+            is_open = true;
+            asked |= match request {
+                SpecialRequest::SetConfiguration(_) => {
+                    asked_for(request, configurations(0).iter().flatten())
+                }
+                _ if is_next => asked_for(request, self.client.configuration_of(u32::MAX)),
+                _ => 0,
+            };
         }
+        (is_open, asked)
     }
 
     /// Sends many SUBMITs of a small transfer, or many UNLINKs.
@@ -254,7 +297,8 @@ impl World {
         submit.endpoint = EndpointAddress::new(endpoint, direction);
         submit.setup = setup.to_bytes();
         submit.transfer_flags = if shape & 8 != 0 { flags::SHORT_NOT_OK } else { 0 };
-        submit.number_of_packets = if shape & 0x80 != 0 { -1 } else { 0 };
+        // It means nothing on a control endpoint, whatever is under way.
+        submit.number_of_packets = LEFT_OVERS[usize::from(shape >> 7) % LEFT_OVERS.len()];
         self.client.submit(submit, kind, Vec::new(), shape & 0xc00 == 0xc00);
     }
 
@@ -338,6 +382,27 @@ impl World {
         let endpoint = EndpointAddress::from_byte(address);
         let known = endpoint_of(self.client.configuration_of(u32::MAX), endpoint);
         self.is_certain() && matches!(known, Some((TransferType::Isochronous, _)))
+    }
+}
+
+/// Whether a URB to `endpoint` has packets.
+const fn sends_packets(endpoint: EndpointAddress, reading: Reading, choice: u16) -> bool {
+    match reading {
+        Reading::Isochronous | Reading::Believed => {
+            let streams = matches!(endpoint.number(), 3 | 5) && endpoint.as_byte() != 0x85;
+            if streams { choice % 8 != 7 } else { choice % 8 == 7 }
+        }
+        Reading::Ignored | Reading::Open => false,
+    }
+}
+
+/// number_of_packets of a URB without packets.
+fn odd_packets(reading: Reading, choice: u16) -> i32 {
+    let choice = usize::from(choice);
+    match reading {
+        Reading::Isochronous | Reading::Open => 0,
+        Reading::Believed => NO_PACKETS[choice % NO_PACKETS.len()],
+        Reading::Ignored => LEFT_OVERS[choice % LEFT_OVERS.len()],
     }
 }
 

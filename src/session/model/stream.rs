@@ -3,8 +3,7 @@
 //! The rest of the model knows what it sent; here the stream is read a second time, the plain way
 //! ([`Reading`]), and the session has to answer just that. How the stream is cut into reads must
 //! make no difference. The reading ends where the meaning of a stream depends on when it arrived: a
-//! number used twice, or packets where a request that is under way may have made an endpoint for
-//! them.
+//! number used twice, or packets where a request that may be under way makes an endpoint for them.
 
 use std::collections::{HashMap, HashSet};
 use std::io::IoSlice;
@@ -13,7 +12,7 @@ use std::time::Instant;
 use super::client::DEVID;
 use super::device::{ModelPort, configurations, pattern};
 use super::operation::{Rng, Scale};
-use super::verdict::{Outcome, endpoint_of};
+use super::verdict::{Outcome, asked_for, endpoint_of, sets};
 use super::world::{packet_results, result_of};
 use crate::limits::EARLY_UNLINK_TIMEOUT;
 use crate::session::{SLICES_MAX, Session, Task, Violation};
@@ -95,8 +94,10 @@ impl Reading {
     }
 
     fn read(&mut self, mut rest: &[u8], scale: &Scale) {
-        let [configuration, ..] = configurations(scale.alternate);
-        let (mut seqnums, mut special) = (HashSet::new(), false);
+        let all = configurations(scale.alternate);
+        let configuration = all[0].as_ref();
+        // What requests that may be under way ask for.
+        let (mut seqnums, mut asked) = (HashSet::new(), None);
         while let Some((header, behind)) = rest.split_first_chunk() {
             let submit = match Command::parse(header) {
                 Err(error) => return self.end = End::Violation(error.into()),
@@ -123,7 +124,7 @@ impl Reading {
             if submit.payload_len() > 0 && length as usize > scale.urb_len {
                 return self.end = End::Violation(Violation::TooLong(length));
             }
-            let packets = match packets_of(&submit, configuration.as_ref(), special) {
+            let packets = match packets_of(&submit, configuration, asked) {
                 Ok(packets) => packets,
                 Err(end) => return self.end = end,
             };
@@ -131,7 +132,11 @@ impl Reading {
             let Some(behind) = behind.get(len..) else {
                 return self.end = End::Open;
             };
-            special |= matches!(classify(&Setup::from_bytes(&submit.setup)), Class::Special(_));
+            if let Class::Special(request) = classify(&Setup::from_bytes(&submit.setup))
+                && sets(request)
+            {
+                *asked.get_or_insert(0) |= asked_for(request, all.iter().flatten());
+            }
             self.submits.insert(submit.seqnum, Asked { submit, packets });
             rest = behind;
         }
@@ -179,24 +184,27 @@ impl Reading {
     }
 }
 
-/// The number of descriptors at the end of a SUBMIT, behind a special request or not.
+/// The number of descriptors at the end of a SUBMIT. Requests before it that set something may be under
+/// way and have `asked` for these isochronous endpoints.
 fn packets_of(
     submit: &CmdSubmit,
     configuration: Option<&Configuration>,
-    special: bool,
+    asked: Option<u32>,
 ) -> Result<usize, End> {
     let number = submit.number_of_packets;
     let count = usize::try_from(number).ok().filter(|&count| count <= PACKETS_MAX as usize);
     let known = endpoint_of(configuration, submit.endpoint).map(|(known, _)| known);
+    let is_asked = asked.is_some_and(|asked| asked & submit.endpoint.bit() != 0);
     match (known, count) {
-        (Some(TransferType::Isochronous) | None, Some(count)) => Ok(count),
-        (None, None) => Ok(0),
-        // Believed while the endpoint may have changed.
-        (Some(TransferType::Isochronous), None) if special => Err(End::Unclear),
-        (Some(_), Some(1..)) if special => Err(End::Unclear),
+        (Some(TransferType::Isochronous), Some(count)) => Ok(count),
+        (Some(TransferType::Isochronous), None) if asked.is_some() => Err(End::Unclear),
         (Some(TransferType::Isochronous), None) => {
             Err(End::Violation(Violation::Wire(crate::wire::Error::Packets(number))))
         }
+        // Believed unless something else is asked for.
+        (None, Some(1..)) if asked.is_some() => Err(End::Unclear),
+        (None, count) => Ok(count.unwrap_or(0)),
+        (Some(_), Some(1..)) if is_asked => Err(End::Unclear),
         (Some(_), _) => Ok(0),
     }
 }

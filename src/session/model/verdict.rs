@@ -113,6 +113,39 @@ fn judge_packets(sent: &Sent) -> Option<Status> {
     (wrong || sum > room).then_some(Status::EINVAL)
 }
 
+/// Endpoints that `request` may make isochronous in any of these configurations, a bit each.
+pub(super) fn asked_for<'a>(
+    request: SpecialRequest,
+    configurations: impl IntoIterator<Item = &'a Configuration>,
+) -> u32 {
+    let mut set = 0;
+    for configuration in configurations {
+        for interface in &configuration.interfaces {
+            let alternate = match request {
+                SpecialRequest::SetConfiguration(value) if value == configuration.value => 0,
+                SpecialRequest::SetInterface { interface: number, alternate }
+                    if number == interface.number =>
+                {
+                    alternate
+                }
+                _ => continue,
+            };
+            for found in interface.alternates.iter().filter(|a| a.setting == alternate) {
+                let endpoints = found.endpoints.iter();
+                let isochronous =
+                    endpoints.filter(|e| e.transfer_type == TransferType::Isochronous);
+                set |= isochronous.fold(0, |set, endpoint| set | endpoint.address.bit());
+            }
+        }
+    }
+    set
+}
+
+/// Whether `request` may change which endpoints there are.
+pub(super) const fn sets(request: SpecialRequest) -> bool {
+    matches!(request, SpecialRequest::SetConfiguration(_) | SpecialRequest::SetInterface { .. })
+}
+
 /// Endpoints whose transfers must have ended before `request` is performed, a bit each.
 pub(super) fn concerned(request: SpecialRequest, configuration: Option<&Configuration>) -> u32 {
     let number = match request {

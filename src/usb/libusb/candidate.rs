@@ -63,8 +63,8 @@ impl Candidate for LibusbCandidate {
             message: explain_open(error, &self.info),
         };
         let handle = DeviceHandle::open_blocking(self.found.id, limits.urbs).map_err(fail)?;
-        let is_isochronous = self.found.descriptors.has_isochronous(self.found.host);
-        let packets = if is_isochronous { PACKETS_MAX } else { 0 };
+        let isochronous = self.found.descriptors.isochronous(self.found.host);
+        let packets = if isochronous.is_empty() { 0 } else { PACKETS_MAX };
         let slots = u32::try_from(limits.urbs).expect("limits keep slots few");
         let transfers: Result<Vec<LibusbTransfer>, Error> = (0..slots)
             .map(|index| Ok(LibusbTransfer(handle.new_transfer(index, packets)?, index)))
@@ -93,7 +93,7 @@ impl Candidate for LibusbCandidate {
             return Err(OpenError { status: OpStatus::NotAvailable, message });
         }
         let configurations = self.found.descriptors.configurations.clone();
-        Ok(Opened { port, transfers, memory, configuration, configurations })
+        Ok(Opened { port, transfers, memory, configuration, configurations, isochronous })
     }
 
     /// The kernel has freed the interfaces when the device was closed, and the note of their drivers

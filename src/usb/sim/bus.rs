@@ -16,9 +16,10 @@ use std::time::Duration;
 use super::descriptors::{CONFIGURATION_VALUE, Descriptors, MANUFACTURER};
 use super::model::Model;
 use super::spec::{DEVICES_MAX, Fault, Spec};
+use crate::usb::isochronous::IsochronousSettings;
 use crate::usb::{DeviceInfo, OpenError};
 use crate::wire::op::{OpStatus, UsbDevice, UsbInterface};
-use crate::wire::types::{BusId, TransferType};
+use crate::wire::types::BusId;
 
 /// The number of the bus.
 const BUSNUM: u8 = 1;
@@ -61,14 +62,9 @@ pub(super) struct Loan {
 }
 
 impl Loan {
-    /// Whether some setting of the device has an isochronous endpoint.
-    pub(super) fn has_isochronous(&self) -> bool {
-        let configuration = self.descriptors.parsed();
-        let mut alternates = configuration.interfaces.iter().flat_map(|i| &i.alternates);
-        alternates.any(|alternate| {
-            let mut endpoints = alternate.endpoints.iter();
-            endpoints.any(|endpoint| endpoint.transfer_type == TransferType::Isochronous)
-        })
+    /// Which of the device's endpoints are isochronous.
+    pub(super) fn isochronous(&self) -> IsochronousSettings {
+        IsochronousSettings::of([&self.descriptors.parsed()])
     }
 }
 

@@ -95,12 +95,13 @@ impl Candidate for SimCandidate {
 
 fn opened(loan: Loan, wake: UnixStream, limits: &DeviceLimits, memory: Arena) -> Opened<SimPort> {
     let now = Instant::now();
-    let packets = loan.has_isochronous();
+    let isochronous = loan.isochronous();
+    let packets = !isochronous.is_empty();
     let (transfers, mailboxes) = SimTransfer::slots(limits.urbs, packets, now);
     let configurations = vec![loan.descriptors.configuration.clone()];
     let port = SimPort::new(loan, mailboxes, wake, now);
     let configuration = port.configuration().cloned();
-    Opened { port, transfers, memory, configuration, configurations }
+    Opened { port, transfers, memory, configuration, configurations, isochronous }
 }
 
 fn wake_pair() -> std::io::Result<(UnixStream, UnixStream)> {

@@ -1,0 +1,126 @@
+//! Which endpoints of a device are isochronous, in every setting it has and not only in those in
+//! force.
+//!
+//! A client may send URBs behind a request that has not been carried out yet, for endpoints that
+//! only the request makes isochronous. Packet descriptors follow such a URB and no other, so where
+//! it ends in the stream depends on settings that are still to come: of interfaces of the active
+//! configuration, or of another configuration altogether.
+//!
+//! Contract: plain data; built when a device is opened, and never changed.
+
+use super::{Alternate, Configuration};
+use crate::wire::types::TransferType;
+
+/// The isochronous endpoints of a device by setting.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct IsochronousSettings(Box<[Setting]>);
+
+/// A setting of an interface that has isochronous endpoints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Setting {
+    /// bConfigurationValue.
+    configuration: u8,
+    /// bInterfaceNumber.
+    interface: u8,
+    /// bAlternateSetting.
+    alternate: u8,
+    /// It is the one in force behind SET_CONFIGURATION.
+    is_first: bool,
+    /// Its isochronous endpoints, a bit each.
+    endpoints: u32,
+}
+
+impl IsochronousSettings {
+    /// Those of a device that has these configurations, each as SET_CONFIGURATION leaves it.
+    #[must_use]
+    pub fn of<'a>(configurations: impl IntoIterator<Item = &'a Configuration>) -> Self {
+        let mut settings = Vec::new();
+        for configuration in configurations {
+            for interface in &configuration.interfaces {
+                settings.extend(interface.alternates.iter().map(|alternate| Setting {
+                    configuration: configuration.value,
+                    interface: interface.number,
+                    alternate: alternate.setting,
+                    is_first: alternate.setting == interface.current,
+                    endpoints: isochronous(alternate),
+                }));
+            }
+        }
+        settings.retain(|setting| setting.endpoints != 0);
+        Self(settings.into_boxed_slice())
+    }
+
+    /// Whether no setting has any.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Endpoints that are isochronous once the device was set to this configuration; a bit each.
+    #[must_use]
+    pub fn of_configuration(&self, value: u8) -> u32 {
+        self.union(|setting| setting.configuration == value && setting.is_first)
+    }
+
+    /// Endpoints that are isochronous in this setting of an interface, in the given configuration
+    /// or, for `None`, in any; a bit each.
+    #[must_use]
+    pub fn of_setting(&self, configuration: Option<u8>, interface: u8, alternate: u8) -> u32 {
+        self.union(|setting| {
+            configuration.is_none_or(|value| setting.configuration == value)
+                && (setting.interface, setting.alternate) == (interface, alternate)
+        })
+    }
+
+    fn union(&self, is_meant: impl Fn(&Setting) -> bool) -> u32 {
+        let meant = self.0.iter().filter(|setting| is_meant(setting));
+        meant.fold(0, |set, setting| set | setting.endpoints)
+    }
+}
+
+/// The isochronous endpoints of a setting. Endpoint 0 is the default one whatever a descriptor says.
+fn isochronous(alternate: &Alternate) -> u32 {
+    let endpoints = alternate.endpoints.iter().filter(|endpoint| {
+        endpoint.transfer_type == TransferType::Isochronous && endpoint.address.number() != 0
+    });
+    endpoints.fold(0, |set, endpoint| set | endpoint.address.bit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::descriptor::{Host, parse_configuration};
+    use super::*;
+    use crate::wire::types::{EndpointAddress, Speed};
+
+    const fn bit(address: u8) -> u32 {
+        EndpointAddress::from_byte(address).bit()
+    }
+
+    fn parse(bytes: &[u8]) -> Configuration {
+        parse_configuration(bytes, Host::at(Speed::High)).expect("it is one")
+    }
+
+    #[test]
+    fn endpoints_are_found_by_configuration_interface_and_setting() {
+        let first = parse(&[
+            9, 2, 73, 0, 2, 1, 0, 0x80, 50, // configuration 1
+            9, 4, 0, 0, 1, 255, 0, 0, 0, 7, 5, 0x81, 1, 64, 0, 1, // isochronous in setting 0
+            9, 4, 1, 0, 0, 255, 0, 0, 0, // interface 1 has none there
+            9, 4, 1, 1, 2, 255, 0, 0, 0, 7, 5, 0x02, 5, 64, 0, 1, 7, 5, 0x83, 2, 64, 0, 1, 9, 4, 1,
+            2, 1, 255, 0, 0, 0, 7, 5, 0x80, 1, 64, 0, 1, // not a real address
+        ]);
+        let second = parse(&[
+            9, 2, 25, 0, 1, 2, 0, 0x80, 50, // configuration 2, without a setting 0
+            9, 4, 1, 1, 1, 255, 0, 0, 0, 7, 5, 0x84, 1, 64, 0, 1,
+        ]);
+        let settings = IsochronousSettings::of([&first, &second]);
+        assert_eq!(settings.of_configuration(1), bit(0x81));
+        assert_eq!(settings.of_configuration(2), bit(0x84), "the first there is");
+        assert_eq!(settings.of_configuration(3), 0);
+        assert_eq!(settings.of_setting(Some(1), 1, 1), bit(0x02));
+        assert_eq!(settings.of_setting(Some(2), 1, 1), bit(0x84));
+        assert_eq!(settings.of_setting(None, 1, 1), bit(0x02) | bit(0x84));
+        assert_eq!(settings.of_setting(Some(1), 1, 2), 0, "endpoint 0 is never isochronous");
+        assert_eq!(settings.of_setting(Some(1), 7, 0), 0);
+    }
+}

@@ -1,0 +1,127 @@
+//! Requests that the host performs, on the real libusb with a simulated usbfs: what becomes of those
+//! that the host's call fails, and how a SUBMIT is read whose endpoint they change.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use support::client::{ENODEV, EPIPE, MiniClient};
+use support::hardware::Server;
+use support::hex::hex;
+use support::submit::Submit;
+use usbferry::wire::types::BusId;
+
+const EBUSY: i32 = -16;
+
+/// CLEAR_FEATURE(ENDPOINT_HALT) as the device sees it.
+fn clear_halt(endpoint: u8) -> String {
+    format!("02010000{endpoint:02x}000000")
+}
+
+fn attach(server: &Server) -> MiniClient {
+    let busid = BusId::new("1-1").expect("a busid");
+    let mut client = MiniClient::connect(server.address.parse().expect("an address"));
+    assert_eq!(client.import(busid), 0);
+    client
+}
+
+/// How often the device was asked for this.
+fn asked(server: &Server, request: &str) -> usize {
+    server.requests().iter().filter(|asked| *asked == request).count()
+}
+
+#[test]
+fn a_clear_halt_that_fails_is_left_to_the_device() {
+    // A stall, a device that does not answer in time, a bus error, a host that will not; and an
+    // endpoint that the host does not know.
+    for errno in ["EPIPE", "ETIMEDOUT", "EPROTO", "EINVAL", "EIO", "EBUSY", "EPERM", "ENOENT"] {
+        let server = Server::start(&format!("refuse=clear-halt,{errno}"));
+        let mut client = attach(&server);
+        for endpoint in [0x81, 0x01, 0x83] {
+            let before = asked(&server, &clear_halt(endpoint));
+            assert_eq!(client.call(&Submit::clear_halt(endpoint)).status, 0, "{errno}");
+            assert_eq!(asked(&server, &clear_halt(endpoint)), before + 1, "{errno}");
+        }
+        assert_eq!(client.call_ok(&Submit::read(0x81, 512)).len(), 512, "it goes on");
+    }
+}
+
+#[test]
+fn what_the_device_says_to_a_clear_halt_is_the_answer() {
+    let server = Server::start("refuse=clear-halt,EPIPE@81:stall-request=0201");
+    let mut client = attach(&server);
+    for _ in 0..3 {
+        assert_eq!(client.call(&Submit::clear_halt(0x81)).status, EPIPE);
+    }
+    assert_eq!(asked(&server, &clear_halt(0x81)), 3, "once for each");
+    assert_eq!(client.call_ok(&Submit::read(0x81, 512)).len(), 512);
+}
+
+#[test]
+fn a_clear_halt_of_a_device_that_is_gone_ends_the_session() {
+    let server = Server::start("refuse=clear-halt,ENODEV");
+    let mut client = attach(&server);
+    assert_eq!(client.call(&Submit::clear_halt(0x81)).status, ENODEV);
+    assert_eq!(asked(&server, &clear_halt(0x81)), 0);
+    client.shutdown();
+    client.expect_fin();
+}
+
+/// The device could take them where the host did not, and have other endpoints then than the host.
+#[test]
+fn settings_that_the_host_refuses_never_reach_the_device() {
+    for (errno, status) in [("EPIPE", EPIPE), ("ENOSPC", EPIPE), ("EBUSY", EBUSY)] {
+        let refused = format!("refuse=set-interface,{errno}:refuse=set-configuration,{errno}");
+        let server = Server::start(&refused);
+        let mut client = attach(&server);
+        assert_eq!(client.call(&Submit::set_interface(1, 1)).status, status, "{errno}");
+        assert_eq!(client.call(&Submit::set_configuration(1)).status, status, "{errno}");
+        assert_eq!(asked(&server, "010b010001000000"), 0, "{errno}");
+        assert_eq!(asked(&server, "0009010000000000"), 0, "{errno}");
+        assert_eq!(client.call_ok(&Submit::read(0x81, 512)).len(), 512, "it goes on");
+    }
+}
+
+/// One configuration has 0x81 as a bulk endpoint, the other as an isochronous one in setting 1.
+const TWO_CONFIGURATIONS: &str = "slow=50ms:device=120100020000004009120100000100000002\
+    :config=0902190001010080320904000001ff00000007058102000200\
+    :config=0902220001020080320904000000ff0000000904000101ff00000007058101400001";
+
+/// What follows a SUBMIT behind SET_CONFIGURATION is said by the configuration that is asked for, too,
+/// and by its settings that are asked for behind it.
+#[test]
+fn packets_of_another_configuration() {
+    let server = Server::start(TWO_CONFIGURATIONS);
+    let mut client = attach(&server);
+    let left_over = |submit: Submit| Submit { number_of_packets: 3, ..submit };
+    for _ in 0..3 {
+        let seqnums = client.submit_all(&[
+            Submit::set_configuration(2),
+            left_over(Submit::get_device_descriptor()),
+            Submit::set_interface(0, 1),
+            Submit::iso_read(0x81, &[64; 3]),
+            left_over(Submit::get_device_descriptor()),
+        ]);
+        let expected = [(0, 0), (0, 18), (0, 0), (0, 192), (0, 18)];
+        for (&seqnum, expected) in seqnums.iter().zip(expected) {
+            let ret = client.ret_of(seqnum);
+            assert_eq!((ret.status, ret.actual_length), expected, "{seqnum}");
+        }
+        // Back, where the same endpoint has none.
+        let seqnums = client.submit_all(&[
+            Submit::set_configuration(1),
+            left_over(Submit::get_device_descriptor()),
+        ]);
+        seqnums.iter().for_each(|&seqnum| assert_eq!(client.ret_of(seqnum).status, 0));
+        let seqnums = client.submit_all(&[
+            Submit::set_configuration(1),
+            left_over(Submit::read(0x81, 512)),
+            Submit::set_interface(0, 0),
+            left_over(Submit::read(0x81, 512)),
+        ]);
+        for (&seqnum, length) in seqnums.iter().zip([0, 512, 0, 512]) {
+            let ret = client.ret_of(seqnum);
+            assert_eq!((ret.status, ret.actual_length), (0, length), "{seqnum}");
+        }
+    }
+    assert_eq!(client.call_ok(&Submit::get_device_descriptor())[..2], hex("1201"));
+}
