@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use usbferry_sys::tcp::{self, PeerSigns};
 
+use super::net;
 use super::token::Key;
 use crate::handshake::{Handshake, REQUEST_LEN_MAX, Wish};
 use crate::limits::{GONE_INPUT_TIMEOUT, GONE_TIMEOUT, HANDSHAKE_TIMEOUT};
@@ -148,6 +149,8 @@ pub(super) struct Connection<C: Candidate> {
     /// The system told that the client sends no more. That is read behind the last bytes.
     pub(super) read_closed: bool,
     pub(super) writable: bool,
+    /// Bytes of a segment of its socket, once it has a device.
+    pub(super) segment_len: usize,
     /// The device may have something to reap.
     pub(super) device_ready: bool,
     /// It stands in the list of those to serve.
@@ -185,6 +188,7 @@ impl<C: Candidate> Connection<C> {
             readable: false,
             read_closed: false,
             writable: true,
+            segment_len: 0,
             device_ready: false,
             queued: false,
             paused: false,
@@ -436,6 +440,11 @@ impl<C: Candidate> Connection<C> {
         // of the stream is not, if it came with these.
         self.readable &= len == room || self.read_closed;
         session.rx_advance(len, now).map_err(End::Violation)?;
+        // Behind an acknowledgement that waits for a reply of ours, Nagle's algorithm would keep the
+        // rest of a PDU whose client writes it in parts, until the system does not wait any more.
+        if !self.readable && !session.has_output() && session.is_read_in_parts(self.segment_len) {
+            net::acknowledge(stream);
+        }
         Ok(len)
     }
 

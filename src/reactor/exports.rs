@@ -338,6 +338,7 @@ impl<B: Backend> Reactor<B> {
         connection.answer(|out| op::emit_import(Ok(&device), out));
         if let Some(stream) = &connection.stream {
             net::prepare_attached(stream);
+            connection.segment_len = net::segment_len(stream);
         }
         connection.stage = Stage::Attached(Box::new(session));
         self.attached.push(key);

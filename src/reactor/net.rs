@@ -53,6 +53,24 @@ pub(super) fn prepare_attached(stream: &TcpStream) {
     }
 }
 
+/// Bytes that fit one segment of a client's socket; none where the system can't tell.
+pub(super) fn segment_len(stream: &TcpStream) -> usize {
+    SockRef::from(stream).tcp_mss().map_or(0, |len| len as usize)
+}
+
+/// Has the system acknowledge at once what came, and not together with the next data of ours or 40 ms
+/// later (`TCP_QUICKACK`, tcp(7)). That holds until data of ours goes out (`tcp_event_data_sent` of
+/// `net/ipv4/tcp_output.c`), so it is for what came now only.
+#[cfg(target_os = "linux")]
+pub(super) fn acknowledge(stream: &TcpStream) {
+    // Should the system refuse, the acknowledgement comes late, as it would have.
+    let _ = SockRef::from(stream).set_tcp_quickack(true);
+}
+
+/// macOS has no such option.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn acknowledge(_stream: &TcpStream) {}
+
 /// How fast a socket sends. BBR, where an administrator made it the system's choice, releases what it
 /// sends by timers. That pays over a long line; over a short one the timers cost more than sending
 /// does, and whenever it probes the line throughput falls to a third (measured: docs/performance.md).

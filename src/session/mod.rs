@@ -54,6 +54,8 @@ use crate::limits::{self, DeviceLimits, EARLY_UNLINKS_MAX, URBS_REFUSED_MAX, URB
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Configuration, EventSource, Opened, Performed, Port};
 use crate::wire;
+use crate::wire::iso::DESCRIPTOR_LEN;
+use crate::wire::pdu::HEADER_LEN;
 use crate::wire::status::Status;
 use crate::wire::types::{DevId, SeqNum};
 use barrier::Barrier;
@@ -394,6 +396,21 @@ impl<P: Port> Session<P> {
         self.rx.free_unused(&mut self.memory);
         self.settle(now);
         parsed
+    }
+
+    /// Whether what was read last shows that the client writes its PDUs in parts: there is nothing behind
+    /// the first of the parts of one, or behind some bytes of one that fits a single segment, of so many
+    /// bytes, and yet was not sent as one.
+    pub(crate) fn is_read_in_parts(&self, segment_len: usize) -> bool {
+        let payload_len = |urb| self.urbs.get(urb).submit.payload_len() as usize;
+        let (urb, is_between) = match self.rx.stage {
+            Stage::Header => return self.rx.has_unparsed() && !self.held_up,
+            Stage::Payload { urb, filled, .. } => (urb, filled == self.urbs.get(urb).data_offset()),
+            Stage::Discard { urb, remaining } => (urb, remaining == payload_len(urb)),
+            Stage::Packets { urb, filled, .. } => (urb, filled == 0),
+        };
+        let descriptors = self.urbs.get(urb).packets as usize * DESCRIPTOR_LEN;
+        is_between || HEADER_LEN + payload_len(urb) + descriptors <= segment_len
     }
 
     /// Whether OUT payloads come that are long, one behind the other.

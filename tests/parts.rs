@@ -1,0 +1,128 @@
+//! PDUs that a client writes in parts, on a socket without `TCP_NODELAY`: the client's system keeps the
+//! second part until the first is acknowledged (Nagle's algorithm), and ours would wait 40 ms to do so
+//! together with a reply that can't come before. So what is read in parts is acknowledged at once, and
+//! nothing else is: each call costs a client that writes whole PDUs.
+//!
+//! The C library's `setsockopt` is replaced here by one that counts.
+
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::ffi::{c_int, c_long, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use support::client::MiniClient;
+use support::submit::Submit;
+use support::{Server, pattern};
+
+const SINK: u8 = 0x01;
+const SOURCE: u8 = 0x81;
+const ISO_SINK: u8 = 0x05;
+const ISO_SOURCE: u8 = 0x85;
+
+/// Calls that had something acknowledged.
+static ACKNOWLEDGED: AtomicU64 = AtomicU64::new(0);
+
+/// Counts, and does what it is asked to.
+///
+/// # Safety
+/// As `setsockopt(2)` says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn setsockopt(
+    socket: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: libc::socklen_t,
+) -> c_int {
+    if (level, name) == (libc::IPPROTO_TCP, libc::TCP_QUICKACK) {
+        ACKNOWLEDGED.fetch_add(1, Ordering::Relaxed);
+    }
+    let [socket, level, name] = [socket, level, name].map(c_long::from);
+    // SAFETY: the caller's promise, passed on to the system.
+    let result = unsafe {
+        libc::syscall(libc::SYS_setsockopt, socket, level, name, value, c_long::from(len))
+    };
+    c_int::try_from(result).unwrap_or(-1)
+}
+
+fn acknowledged() -> u64 {
+    ACKNOWLEDGED.load(Ordering::Relaxed)
+}
+
+/// Sends a PDU in parts that end at these bytes, each once the one before was acknowledged. Returns the
+/// seqnum.
+fn send_in_parts(client: &mut MiniClient, submit: &Submit, ends: &[usize]) -> u32 {
+    let (seqnum, bytes) = client.prepare(submit);
+    let mut start = 0;
+    for &end in ends {
+        let before = acknowledged();
+        client.send(&bytes[start..end]);
+        support::wait_until("what came is acknowledged", || acknowledged() > before);
+        start = end;
+    }
+    client.send(&bytes[start..]);
+    seqnum
+}
+
+/// One test and not several: they would count each other's.
+#[test]
+fn what_comes_in_parts_is_acknowledged_and_nothing_else() {
+    let server = Server::start("loopback");
+    let mut client = server.attach();
+    client.stream().set_nodelay(false).expect("a TCP socket");
+    client.set_interface(1, 1);
+
+    // Between header, data and descriptors, and within each of them.
+    let before = acknowledged();
+    let data = pattern(0, 300);
+    let bulk = Submit::write(SINK, &data);
+    let iso_write = Submit::iso_write(ISO_SINK, &data, &[100; 3]);
+    let iso_read = Submit::iso_read(ISO_SOURCE, &[100; 3]);
+    let unknown = Submit::write(0x09, &data);
+    let rows: [(&Submit, &[usize], i32); 10] = [
+        (&bulk, &[48], 0),
+        (&bulk, &[20], 0),
+        (&bulk, &[1, 47, 48, 49, 347], 0),
+        (&iso_write, &[48], 0),
+        (&iso_write, &[348], 0),
+        (&iso_write, &[48, 348, 364], 0),
+        (&iso_read, &[48], 0),
+        (&iso_read, &[47, 95], 0),
+        (&unknown, &[48], support::client::ENOENT),
+        (&unknown, &[48, 100], support::client::ENOENT),
+    ];
+    let mut parts = 0;
+    for (submit, ends, status) in rows {
+        let seqnum = send_in_parts(&mut client, submit, ends);
+        assert_eq!(client.ret(seqnum).status, status, "{submit:?} in {ends:?}");
+        client.call_ok(&Submit::clear_halt(SINK));
+        parts += ends.len() as u64;
+    }
+    assert_eq!(acknowledged() - before, parts, "once for each part");
+    // A large payload behind its header.
+    let seqnum = send_in_parts(&mut client, &Submit::write(SINK, &pattern(0, 1 << 20)), &[48]);
+    assert_eq!(client.ret(seqnum).status, 0);
+
+    // Whole PDUs, one at a time and many, small and large.
+    let before = acknowledged();
+    client.stream().set_nodelay(true).expect("a TCP socket");
+    for len in [0, 1, 512, 4096, 20_000, 1 << 20] {
+        for _ in 0..20 {
+            client.call_ok(&Submit::write(SINK, &pattern(0, len)));
+            client.call_ok(&Submit::clear_halt(SINK));
+            client.call_ok(&Submit::read(SOURCE, u32::try_from(len).expect("it fits")));
+        }
+    }
+    for _ in 0..20 {
+        client.call_ok(&iso_write);
+        client.call_ok(&iso_read);
+    }
+    let urbs = vec![Submit::write(SINK, &pattern(0, 64)); 200];
+    for seqnum in client.submit_all(&urbs) {
+        client.ret(seqnum);
+    }
+    client.assert_in_sync();
+    assert_eq!(acknowledged() - before, 0, "whole PDUs cost nothing");
+}
