@@ -94,8 +94,8 @@ pub struct Serve {
     #[arg(long, value_name = "SPEC")]
     exclude: Vec<DeviceSpec>,
 
-    /// Export simulated devices instead of real ones: a list of disk, microphone and loopback,
-    /// each with options behind colons. Examples: --simulate, --simulate=disk:size=64M,
+    /// Export simulated devices instead of real ones: a list of disk, microphone, loopback and
+    /// serial, each with options behind colons. Examples: --simulate, --simulate=disk:size=64M,
     /// --simulate=loopback:delay=1ms:count=2
     #[arg(
         long,

@@ -5,7 +5,7 @@
 //! - [`bus`]: the devices, plugged in or not; what tests hold.
 //! - [`port`], [`transfer`], and privately `controller`, `endpoint` and `control`: the host
 //!   controller, the same for all models.
-//! - `model` and the models: [`disk`], [`microphone`], [`loopback`].
+//! - `model` and the models: [`disk`], [`microphone`], [`loopback`], [`serial`].
 //!
 //! Contract: as the traits of [`crate::usb`] say. Given the times that it is told, everything is
 //! deterministic.
@@ -20,6 +20,7 @@ pub mod loopback;
 pub mod microphone;
 mod model;
 pub mod port;
+pub mod serial;
 pub mod spec;
 #[cfg(test)]
 mod testing;

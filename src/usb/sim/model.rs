@@ -16,6 +16,7 @@ use super::descriptors::Descriptors;
 use super::disk::{self, Disk};
 use super::loopback::{self, Loopback};
 use super::microphone::{self, Microphone};
+use super::serial::{self, Serial};
 use super::spec::{Kind, Spec};
 use crate::wire::setup::Setup;
 use crate::wire::types::{Direction, EndpointAddress};
@@ -46,6 +47,7 @@ pub(super) enum Model {
     Disk(Box<Disk>),
     Loopback(Box<Loopback>),
     Microphone(Microphone),
+    Serial(Box<Serial>),
 }
 
 impl Model {
@@ -55,6 +57,7 @@ impl Model {
             Kind::Disk { size } => Self::Disk(Box::new(Disk::new(size, serial))),
             Kind::Loopback => Self::Loopback(Box::new(Loopback::new(spec.paced, spec.counted))),
             Kind::Microphone => Self::Microphone(Microphone::new(spec.paced)),
+            Kind::Serial => Self::Serial(Box::new(Serial::new())),
         }
     }
 
@@ -64,6 +67,7 @@ impl Model {
             Kind::Disk { .. } => disk::descriptors(serial),
             Kind::Loopback => loopback::descriptors(serial),
             Kind::Microphone => microphone::descriptors(serial),
+            Kind::Serial => serial::descriptors(serial),
         }
     }
 
@@ -73,6 +77,7 @@ impl Model {
             Self::Disk(disk) => disk.ready(endpoint.direction() == Direction::In),
             Self::Loopback(loopback) => loopback.ready(endpoint),
             Self::Microphone(_) => true,
+            Self::Serial(serial) => serial.ready(endpoint),
         }
     }
 
@@ -83,6 +88,7 @@ impl Model {
             Self::Disk(disk) => disk.fill(room),
             Self::Loopback(loopback) => Moved::bytes(loopback.fill(endpoint, room)),
             Self::Microphone(_) => Moved::bytes(0),
+            Self::Serial(serial) => Moved::bytes(serial.fill(endpoint, room)),
         }
     }
 
@@ -93,6 +99,7 @@ impl Model {
             Self::Disk(disk) => disk.consume(data),
             Self::Loopback(loopback) => Moved::bytes(loopback.consume(endpoint, data)),
             Self::Microphone(_) => Moved::bytes(data.len()),
+            Self::Serial(serial) => Moved::bytes(serial.consume(data)),
         }
     }
 
@@ -100,7 +107,7 @@ impl Model {
     pub(super) const fn cut_short(&mut self) {
         match self {
             Self::Disk(disk) => disk.cut_short(),
-            Self::Loopback(_) | Self::Microphone(_) => {}
+            Self::Loopback(_) | Self::Microphone(_) | Self::Serial(_) => {}
         }
     }
 
@@ -109,7 +116,7 @@ impl Model {
         match self {
             Self::Loopback(loopback) => loopback.fill_packet(endpoint, room),
             Self::Microphone(microphone) => microphone.fill_packet(room),
-            Self::Disk(_) => 0,
+            Self::Disk(_) | Self::Serial(_) => 0,
         }
     }
 
@@ -117,7 +124,7 @@ impl Model {
     pub(super) fn consume_packet(&mut self, endpoint: EndpointAddress, data: &[u8]) {
         match self {
             Self::Loopback(loopback) => loopback.consume_packet(endpoint, data),
-            Self::Disk(_) | Self::Microphone(_) => {}
+            Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) => {}
         }
     }
 
@@ -125,7 +132,7 @@ impl Model {
     pub(super) fn finish(&mut self, endpoint: EndpointAddress, empty_packet: bool) {
         match self {
             Self::Loopback(loopback) => loopback.finish(endpoint, empty_packet),
-            Self::Disk(_) | Self::Microphone(_) => {}
+            Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) => {}
         }
     }
 
@@ -133,7 +140,7 @@ impl Model {
     pub(super) fn fill_late(&mut self, endpoint: EndpointAddress, room: &mut [u8]) -> usize {
         match self {
             Self::Loopback(loopback) => loopback.fill_late(endpoint, room),
-            Self::Disk(_) | Self::Microphone(_) => 0,
+            Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) => 0,
         }
     }
 
@@ -141,7 +148,7 @@ impl Model {
     pub(super) const fn note_setup(&mut self, setup: &Setup) {
         match self {
             Self::Loopback(loopback) => loopback.note_setup(setup),
-            Self::Disk(_) | Self::Microphone(_) => {}
+            Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) => {}
         }
     }
 
@@ -157,6 +164,7 @@ impl Model {
             Self::Disk(disk) => disk.control(setup, data),
             Self::Loopback(loopback) => loopback.control(setup, data, controller),
             Self::Microphone(_) => Microphone::control(setup, data),
+            Self::Serial(serial) => serial.control(setup, data),
         }
     }
 
@@ -165,7 +173,7 @@ impl Model {
         match self {
             Self::Loopback(loopback) => loopback.period(endpoint),
             Self::Microphone(microphone) => microphone.period(),
-            Self::Disk(_) => Duration::ZERO,
+            Self::Disk(_) | Self::Serial(_) => Duration::ZERO,
         }
     }
 
@@ -174,7 +182,7 @@ impl Model {
         match self {
             Self::Loopback(loopback) => loopback.restart(endpoint),
             Self::Microphone(microphone) => microphone.restart(endpoint),
-            Self::Disk(_) => {}
+            Self::Disk(_) | Self::Serial(_) => {}
         }
     }
 
@@ -184,6 +192,7 @@ impl Model {
             Self::Disk(disk) => disk.reset(),
             Self::Loopback(loopback) => loopback.reset(),
             Self::Microphone(_) => {}
+            Self::Serial(serial) => serial.reset(),
         }
     }
 }

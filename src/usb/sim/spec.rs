@@ -32,14 +32,15 @@ pub const DEVICES_MAX: usize = 254;
 /// grant them all at once.
 const DISKS_LEN_MAX: usize = 16 << 30;
 
-/// One of each, for whoever does not say which.
+/// What there is for whoever does not say which: something to mount, to hear and to measure. A serial
+/// adapter has nothing to show, and is there by name.
 pub const ONE_OF_EACH: &str = "disk,microphone,loopback";
 
 /// How long opening takes with `fault=slow`, unless it says.
 const SLOW_DEFAULT: Duration = Duration::from_secs(1);
 
 /// What there is.
-const KINDS: &str = "the simulated devices are disk, microphone and loopback";
+const KINDS: &str = "the simulated devices are disk, microphone and loopback, and by name serial";
 
 /// A device to simulate.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,6 +71,8 @@ pub enum Kind {
     Loopback,
     /// A microphone that hears a ramp: see [`super::microphone`].
     Microphone,
+    /// A serial adapter that hears itself: see [`super::serial`].
+    Serial,
 }
 
 /// What goes wrong with a simulated device. URBs count from one each time it is opened; those of
@@ -132,6 +135,7 @@ impl Spec {
             "disk" => Self::new(Kind::Disk { size: SIZE_DEFAULT }),
             "loopback" => Self::new(Kind::Loopback),
             "microphone" => Self::new(Kind::Microphone),
+            "serial" => Self::new(Kind::Serial),
             other => return Err(SpecError(format!("{KINDS}; there is no “{other}”"))),
         };
         for option in parts {
@@ -159,6 +163,7 @@ impl Spec {
             Kind::Disk { .. } => ("disk", "size, count, delay and fault"),
             Kind::Loopback => ("loopback", "count, delay, fault, pace and data"),
             Kind::Microphone => ("microphone", "count, delay, fault and pace"),
+            Kind::Serial => ("serial", "count, delay and fault"),
         };
         SpecError(format!("“{option}” is no option of {kind}, which has {options}"))
     }
@@ -300,5 +305,7 @@ mod tests {
         assert!(error("loopback:pace=yes").contains("on or off"));
         assert!(error("loopback:data=none").contains("pattern or counter"));
         assert!(error("disk:data=counter").contains("size, count"));
+        assert!(error("serial:pace=on").contains("count, delay and fault"));
+        assert!(error("modem").contains("serial"));
     }
 }
