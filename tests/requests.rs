@@ -10,8 +10,6 @@ use support::hex::hex;
 use support::submit::Submit;
 use usbferry::wire::types::BusId;
 
-const EBUSY: i32 = -16;
-
 /// CLEAR_FEATURE(ENDPOINT_HALT) as the device sees it.
 fn clear_halt(endpoint: u8) -> String {
     format!("02010000{endpoint:02x}000000")
@@ -46,17 +44,6 @@ fn a_clear_halt_that_fails_is_left_to_the_device() {
 }
 
 #[test]
-fn what_the_device_says_to_a_clear_halt_is_the_answer() {
-    let server = Server::start("refuse=clear-halt,EPIPE@81:stall-request=0201");
-    let mut client = attach(&server);
-    for _ in 0..3 {
-        assert_eq!(client.call(&Submit::clear_halt(0x81)).status, EPIPE);
-    }
-    assert_eq!(asked(&server, &clear_halt(0x81)), 3, "once for each");
-    assert_eq!(client.call_ok(&Submit::read(0x81, 512)).len(), 512);
-}
-
-#[test]
 fn a_clear_halt_of_a_device_that_is_gone_ends_the_session() {
     let server = Server::start("refuse=clear-halt,ENODEV");
     let mut client = attach(&server);
@@ -69,12 +56,12 @@ fn a_clear_halt_of_a_device_that_is_gone_ends_the_session() {
 /// The device could take them where the host did not, and have other endpoints then than the host.
 #[test]
 fn settings_that_the_host_refuses_never_reach_the_device() {
-    for (errno, status) in [("EPIPE", EPIPE), ("ENOSPC", EPIPE), ("EBUSY", EBUSY)] {
+    for errno in ["EPIPE", "ENOSPC"] {
         let refused = format!("refuse=set-interface,{errno}:refuse=set-configuration,{errno}");
         let server = Server::start(&refused);
         let mut client = attach(&server);
-        assert_eq!(client.call(&Submit::set_interface(1, 1)).status, status, "{errno}");
-        assert_eq!(client.call(&Submit::set_configuration(1)).status, status, "{errno}");
+        assert_eq!(client.call(&Submit::set_interface(1, 1)).status, EPIPE, "{errno}");
+        assert_eq!(client.call(&Submit::set_configuration(1)).status, EPIPE, "{errno}");
         assert_eq!(asked(&server, "010b010001000000"), 0, "{errno}");
         assert_eq!(asked(&server, "0009010000000000"), 0, "{errno}");
         assert_eq!(client.call_ok(&Submit::read(0x81, 512)).len(), 512, "it goes on");

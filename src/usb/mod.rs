@@ -360,7 +360,7 @@ pub enum Performed {
         /// What the client is told.
         status: Status,
     },
-    /// The host has nothing to do for it: send it to the device as it stands.
+    /// The host has nothing to do for it, or can't: send it to the device as it stands.
     Forward,
     /// The device or the host refused, and all is as before.
     Failed(Status),

@@ -12,7 +12,7 @@ use usbferry_sys::transfer::{self, CancelToken, Kind, Request};
 
 use super::found::Found;
 use super::ledger;
-use super::status::{failed, refused_reason, status_of};
+use super::status::{refused_reason, status_of};
 use crate::complaints::warn;
 use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;
@@ -287,8 +287,13 @@ impl Port for LibusbPort {
             SpecialRequest::ClearHalt(endpoint) => {
                 match self.handle.clear_halt_blocking(endpoint.as_byte()) {
                     Ok(()) => Performed::Done,
-                    Err(Error::NotFound) => Performed::Forward,
-                    Err(error) => failed(error),
+                    Err(Error::NoDevice) => Performed::Gone,
+                    // As the kernel's exporter does (see `special`): some devices don't know the
+                    // request and go on all the same, and some clients repeat it until it succeeds.
+                    Err(error) => {
+                        debug!("{}: {endpoint} is left to the device: {error}", self.busid);
+                        Performed::Forward
+                    }
                 }
             }
             SpecialRequest::Reset => self.reset(),
