@@ -73,6 +73,7 @@ pub(crate) fn all(target: impl Fn(&Workload) -> Target) -> Vec<Row> {
         rows.push(against_ceiling(Workload::new(Kind::ControlIn, depth), &target, depth == 1));
     }
     rows.push(apart());
+    rows.push(in_parts());
     for workload in [Workload::new(Kind::BulkIn(512), 16), Workload::new(Kind::BulkIn(16 << 10), 4)]
     {
         rows.extend(many_sessions(workload));
@@ -106,6 +107,21 @@ fn apart() -> Row {
         target: Target::Turnaround(1.0, f64::INFINITY),
         apart: true,
         smoke: false,
+    }
+}
+
+/// A client that writes header and data apart, without `TCP_NODELAY`, against one that does not: its
+/// system waits for an acknowledgement in between. One that came 40 ms later would make it a thousand
+/// times as long.
+fn in_parts() -> Row {
+    let whole = Workload::new(Kind::BulkOut(64), 1);
+    Row {
+        name: format!("{} d1, header and data apart", whole.kind),
+        subject: one(On::Usbferry, Workload { apart: true, ..whole }),
+        baseline: one(On::Usbferry, whole),
+        target: Target::Turnaround(4.0, f64::INFINITY),
+        apart: false,
+        smoke: true,
     }
 }
 

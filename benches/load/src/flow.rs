@@ -112,6 +112,7 @@ impl Flow {
     /// The connection's.
     pub fn new(client: Client, workload: Workload, check: Check) -> io::Result<Self> {
         let (stream, devid, first_seqnum) = client.into_parts();
+        stream.set_nodelay(!workload.apart)?;
         let depth = workload.depth.max(1);
         Ok(Self {
             outgoing: Outgoing::new(&workload, devid, first_seqnum),
@@ -185,8 +186,14 @@ impl Flow {
         }
         let now = Instant::now();
         while self.outgoing.sent < self.outgoing.allowed {
-            let slices = self.outgoing.slices();
-            let written = match self.stream.write_vectored(&slices.0[..slices.1]) {
+            let part_len = self.outgoing.part_len();
+            let (slices, used) = self.outgoing.slices();
+            let written = if self.workload.apart {
+                self.stream.write(&slices[0][..part_len.min(slices[0].len())])
+            } else {
+                self.stream.write_vectored(&slices[..used])
+            };
+            let written = match written {
                 Ok(written) => written,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => 0,
@@ -320,6 +327,12 @@ impl Outgoing {
     /// Bytes of one PDU.
     const fn pdu_len(&self) -> usize {
         self.stride + self.payload_len + self.trailer.len()
+    }
+
+    /// Bytes up to the end of the header or of what is behind it.
+    const fn part_len(&self) -> usize {
+        let end = if self.written < HEADER_LEN { HEADER_LEN } else { self.pdu_len() };
+        end - self.written
     }
 
     fn place(&self, urb: u64) -> usize {

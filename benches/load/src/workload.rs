@@ -40,6 +40,8 @@ pub struct Workload {
     pub depth: usize,
     /// Endpoint number.
     pub endpoint: u8,
+    /// Header and data are written apart, without `TCP_NODELAY`.
+    pub apart: bool,
 }
 
 /// What IN data is checked for.
@@ -62,7 +64,7 @@ impl Workload {
             Kind::IsochronousIn(..) | Kind::IsochronousOut(..) => ISOCHRONOUS,
             Kind::ControlIn => 0,
         };
-        Self { kind, depth, endpoint }
+        Self { kind, depth, endpoint, apart: false }
     }
 
     /// Bytes of data of a URB.

@@ -193,10 +193,7 @@ impl Serial {
 /// five to eight bits or sixteen, at some rate.
 const fn is_coding(coding: &[u8; CODING_LEN]) -> bool {
     let [rate @ .., stop_bits, parity, bits] = *coding;
-    u32::from_le_bytes(rate) > 0
-        && stop_bits <= 2
-        && parity <= 4
-        && matches!(bits, 5..=8 | 16)
+    u32::from_le_bytes(rate) > 0 && stop_bits <= 2 && parity <= 4 && matches!(bits, 5..=8 | 16)
 }
 
 #[cfg(test)]
@@ -242,7 +239,8 @@ mod tests {
         let ended = host.wait(waiting);
         assert_eq!(&ended.data[..ended.actual_length], b"hello");
         // More than the line holds waits, and goes on in order.
-        let data: Vec<u8> = (0..LINE_LEN + 1000).map(|byte| (byte % 251) as u8).collect();
+        let byte = |index: usize| u8::try_from(index % 251).expect("below 251");
+        let data: Vec<u8> = (0..LINE_LEN + 1000).map(byte).collect();
         let written = host.submit(OUT, &data, &[]);
         let mut read = Vec::new();
         while read.len() < data.len() {
