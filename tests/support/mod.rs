@@ -32,7 +32,6 @@
 //! there are none, `parts.rs` PDUs that are written in parts. `libusb.rs` and `requests.rs` have the
 //! same server on the real libusb, `descriptors.rs` and `trouble.rs` have it with devices that are
 //! odd or hold things up, `peers.rs`
-//! clients that are in each other's way.
 //!
 //! Of these, some have a part that needs more than simulated devices:
 //! - 34 `big_bulk`, usbfs out of memory: the simulated bus has no quota. `libusb.rs` has one
