@@ -372,9 +372,9 @@ fn the_number_of_interfaces_counts_where_the_kernel_says_so() {
     ]);
 }
 
-/// libusb claims interfaces 0 to 31. Of a device that has others too, those do.
+/// libusb claims interfaces 0 to 31, usbfs 0 to 63. Of a device that has others too, those do.
 #[test]
-fn an_interface_that_can_not_be_claimed_is_left_alone() {
+fn an_interface_that_can_not_be_claimed_is_no_obstacle() {
     for number in [32, 63, 64, 255] {
         let bytes = configuration(
             1,
@@ -391,7 +391,8 @@ fn an_interface_that_can_not_be_claimed_is_left_alone() {
         assert_eq!(move_data(&mut client, 0x81, 0).status, 0, "beside interface {number}");
         drop(client);
         server.wait_for("1-1 connect 0");
-        assert_eq!([server.has_driver(0), server.has_driver(number)], [true; 2]);
+        let has_drivers = || server.has_driver(0) && server.has_driver(number);
+        wait_until(has_drivers, || format!("drivers are not back: {:?}", server.log()));
     }
 }
 
