@@ -340,17 +340,17 @@ fn interfaces_have_the_numbers_that_they_have() {
             &interface(4, 0, 0),
             &interface(4, 1, 1),
             &endpoint(0x82, BULK, 512),
-            &interface(31, 0, 1),
+            &interface(63, 0, 1),
             &endpoint(0x03, BULK, 512),
         ],
     );
     let none = configuration(1, 0, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 512)]);
     run(&[
         Case {
-            interfaces: vec![6, 4, 31],
+            interfaces: vec![6, 4, 63],
             settings: vec![(4, 1)],
             endpoints: vec![(0x81, 0), (0x82, 0), (0x03, 0)],
-            ..Case::of("interfaces 6, 4 and 31, five said", &bytes)
+            ..Case::of("interfaces 6, 4 and 63, five said", &bytes)
         },
         Case::of("no interface said", &none),
     ]);

@@ -29,8 +29,8 @@
 //! nothing allocates, whatever the client claims or leaves unread. What no single case names,
 //! `simulation.rs` meets by chance. `packets.rs` has what clients leave in number_of_packets where
 //! there are none, `parts.rs` PDUs that are written in parts. `libusb.rs` and `requests.rs` have the
-//! same server on the real libusb, `descriptors.rs` and `trouble.rs` have it with devices that are
-//! odd or hold things up, `peers.rs` clients that are in each other's way.
+//! same server on the real libusb, `descriptors.rs`, `long_reads.rs` and `trouble.rs` have it with
+//! devices that are odd or hold things up, `peers.rs` clients that are in each other's way.
 //!
 //! Of these, some have a part that needs more than simulated devices:
 //! - 34 `big_bulk`, usbfs out of memory: the simulated bus has no quota. `libusb.rs` has one
