@@ -254,6 +254,31 @@ fn sg_flag() {
     assert_eq!((ret.status, ret.actual_length), (0, 0));
 }
 
+/// Linux copies the SETUP packet that a driver's URB had last into SUBMITs of bulk endpoints too: in all
+/// of usb-storage's there is that of GET_MAX_LUN (docs/kernels.md). It means nothing, not even where it
+/// is one that the host would have to perform.
+#[test]
+fn setup_of_a_bulk_urb() {
+    let (_server, mut client) = start();
+    let performed = client.performed();
+    let left_over = [
+        "a1fe000000000100", // GET_MAX_LUN
+        "0009000000000000", // SET_CONFIGURATION 0
+        "010b010001000000", // SET_INTERFACE
+        "0201000081000000", // CLEAR_HALT
+        "2303040001000000", // a port's reset
+    ];
+    for (position, setup) in (0..).map(|turn| turn * 512).zip(left_over) {
+        let setup: [u8; 8] = hex(setup).try_into().unwrap();
+        let data = client.call_ok(&Submit { setup, ..Submit::read(SOURCE, 512) });
+        assert_eq!(data, pattern(position, 512), "{setup:02x?}");
+        let ret = client.call(&Submit { setup, ..Submit::write(SINK, &pattern(position, 512)) });
+        assert_eq!((ret.status, ret.actual_length), (0, 512), "{setup:02x?}");
+    }
+    assert_eq!(client.performed(), performed);
+    assert_eq!(client.counters(SINK).errors, 0);
+}
+
 /// Case 36: the first 64 KiB in writes of one byte, then in writes of three PDUs.
 #[test]
 fn out_split_tcp() {
