@@ -1,0 +1,29 @@
+# URBs as large as a program on the client can make them. With vhci of 6.1 that is 4 MiB, one block of
+# memory of the client's kernel, and more never leaves it; from 7.x on vhci takes any length in pieces,
+# so one SUBMIT asks for, or brings, as much as the client's usbfs has memory for.
+limit=90
+servers=usbferry
+
+sizes=(1048577 4194304 8388608 15000000)
+
+scenario() {
+  local busid size said
+  simulate loopback
+  busid=$(simulated_busid)
+  attach "$busid"
+  for size in "${sizes[@]}"; do
+    step "a URB of $size bytes each way"
+    said=$(python3 "$vm/guest/large.py" "$attached" "$size" 2>&1) || true
+    note "$size bytes: $said"
+    case $said in
+      "read $size, written $size, 0 errors") ;;
+      "not submitted: ENOMEM")
+        # Refused by the client's own kernel: the server heard nothing of it.
+        ((size > 4194304)) && [[ $(uname -r) == 6.* ]] || fail "$size bytes: $said"
+        ;;
+      *) fail "$size bytes: $said" ;;
+    esac
+  done
+  detach "$attached"
+  stop_server
+}
