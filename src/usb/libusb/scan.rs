@@ -30,6 +30,17 @@ use crate::usb::descriptor::{Descriptors, Host};
 /// How long a reader may be with one device before another goes on with the rest.
 const STALL: Duration = Duration::from_millis(20);
 
+/// How long a reader may be with a device that has no processor to go on: less than the reactor
+/// waits for a scan.
+const BUSY_MAX: Duration = Duration::from_millis(750);
+
+/// A reader that is with a device.
+struct Reading {
+    begun: Instant,
+    /// Where the system says what its thread does.
+    stat: PathBuf,
+}
+
 /// What a device said, as far as it did.
 #[derive(Clone, Debug, Default)]
 struct Answer {
@@ -47,7 +58,7 @@ struct Desk {
     /// Readers that have begun, or will.
     readers: usize,
     /// Devices that a reader is with, and since when.
-    reading: HashMap<Identity, Instant>,
+    reading: HashMap<Identity, Reading>,
     answers: HashMap<Identity, Answer>,
     /// Why the system can't tell.
     failure: Option<io::Error>,
@@ -92,7 +103,7 @@ impl Readers {
             desk.readers -= 1;
             return None;
         };
-        desk.reading.insert(identity, Instant::now());
+        desk.reading.insert(identity, Reading::begin());
         Some(identity)
     }
 
@@ -107,13 +118,40 @@ impl Readers {
     }
 }
 
+impl Reading {
+    /// The calling thread begins.
+    fn begin() -> Self {
+        // "PROCESS/task/THREAD"; where there is no such link, no thread is ever taken for busy.
+        let thread = std::fs::read_link("/proc/thread-self").unwrap_or_default();
+        Self { begun: Instant::now(), stat: Path::new("/proc").join(thread).join("stat") }
+    }
+
+    fn waited(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.begun)
+    }
+
+    /// Whether it is not waited for any more. That a thread gets no processor, on a busy machine, is no
+    /// sign of its device.
+    fn is_over(&self, now: Instant) -> bool {
+        let waited = self.waited(now);
+        waited >= BUSY_MAX || waited >= PATIENCE && !self.is_runnable()
+    }
+
+    /// Whether the thread could go on, if it had a processor (`proc_pid_stat(5)`: the state stands
+    /// behind the name, which is in brackets).
+    fn is_runnable(&self) -> bool {
+        let stat = std::fs::read_to_string(&self.stat).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R'))
+    }
+}
+
 impl Desk {
     /// How long to wait for the readers: `None` when all have answered that will.
     fn wait(&self, now: Instant) -> Option<Duration> {
-        let elapsed = |begun: &Instant| now.saturating_duration_since(*begun);
-        let waits = self.reading.values().map(elapsed).filter(|waited| *waited < PATIENCE);
-        match waits.max() {
-            Some(waited) => Some((PATIENCE - waited).min(STALL)),
+        let patient = self.reading.values().filter(|reading| !reading.is_over(now));
+        let left = patient.map(|reading| PATIENCE.saturating_sub(reading.waited(now)));
+        match left.min() {
+            Some(left) => Some(left.clamp(Duration::from_millis(1), STALL)),
             None if self.queue.is_empty() || self.reading.len() >= READERS_MAX => None,
             None => Some(STALL),
         }
@@ -121,11 +159,10 @@ impl Desk {
 
     /// Whether there is something to read, and every reader has been with its device for long.
     fn needs_reader(&self, now: Instant) -> bool {
-        let elapsed = |begun: &Instant| now.saturating_duration_since(*begun);
         !self.queue.is_empty()
             && self.readers == self.reading.len()
             && self.readers < READERS_MAX
-            && self.reading.values().map(elapsed).all(|waited| waited >= STALL)
+            && self.reading.values().all(|reading| reading.waited(now) >= STALL)
     }
 }
 
@@ -512,6 +549,25 @@ mod tests {
         assert_eq!(sysfs.found(), ["1-1"]);
         drop(File::options().write(true).open(sysfs.root.join("serial-of-the-first")).unwrap());
         sysfs.wait_for_readers();
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_told_from_one_that_has_no_processor() {
+        assert!(Reading::begin().is_runnable());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (holder, held) = std::sync::mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            sender.send(Reading::begin()).unwrap();
+            held.recv().is_err()
+        });
+        let reading = receiver.recv().unwrap();
+        while reading.is_runnable() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let over = reading.begun + PATIENCE;
+        assert!(reading.is_over(over) && !reading.is_over(over - Duration::from_millis(1)));
+        drop(holder);
+        assert!(thread.join().unwrap());
     }
 
     #[test]
