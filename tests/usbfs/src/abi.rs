@@ -127,5 +127,9 @@ pub(crate) struct DisconnectClaim {
     pub(crate) driver: [c_char; 256],
 }
 
-const _: () = assert!(size_of::<Urb>() == 56 || cfg!(not(target_pointer_width = "64")));
+const _: () = assert!(size_of::<Urb>() == if cfg!(target_pointer_width = "64") { 56 } else { 44 });
+const _: () = assert!(
+    size_of::<ControlTransfer>()
+        == 12 + size_of::<usize>() + if cfg!(target_pointer_width = "64") { 4 } else { 0 }
+);
 const _: () = assert!(size_of::<ConnectInfoEx>() == 24);

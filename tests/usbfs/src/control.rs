@@ -205,7 +205,7 @@ fn get_driver(host: &Locked<'_>, argument: *mut GetDriver) -> Result<c_int, c_in
     let driver = host.driver(answer.interface)?;
     answer.driver.fill(0);
     for (place, &byte) in answer.driver.iter_mut().zip(driver.as_bytes().iter().take(255)) {
-        *place = byte.cast_signed();
+        *place = c_char::from_ne_bytes([byte]);
     }
     Ok(put(argument, answer))
 }

@@ -84,6 +84,9 @@ redirecting! {
     __xstat64 {version: c_int} (buffer: *mut c_void) -> c_int;
     __lxstat {version: c_int} (buffer: *mut c_void) -> c_int;
     __lxstat64 {version: c_int} (buffer: *mut c_void) -> c_int;
+    __stat64_time64 {} (buffer: *mut c_void) -> c_int;
+    __lstat64_time64 {} (buffer: *mut c_void) -> c_int;
+    __fstatat64_time64 {directory: c_int} (buffer: *mut c_void, flags: c_int) -> c_int;
     statx {directory: c_int} (flags: c_int, mask: c_uint, buffer: *mut c_void) -> c_int;
 }
 
@@ -111,16 +114,33 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
     unsafe { next(fd) }
 }
 
-/// # Safety
-/// As the C library's.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
-    if let Some(node) = node::of(fd) {
-        return control::ioctl(node, request, argument);
-    }
-    let next = real!(ioctl(c_int, c_ulong, *mut c_void) -> c_int);
-    // SAFETY: the caller's promise.
-    unsafe { next(fd, request, argument) }
+/// Defines the names of `ioctl`: the second is for programs with a time_t of 64 bits on machines with
+/// 32, and only there.
+macro_rules! controlling {
+    ($($name:ident;)*) => {
+        $(
+            /// # Safety
+            /// As the C library's function of this name.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name(
+                fd: c_int,
+                request: c_ulong,
+                argument: *mut c_void,
+            ) -> c_int {
+                if let Some(node) = node::of(fd) {
+                    return control::ioctl(node, request, argument);
+                }
+                let next = real!($name(c_int, c_ulong, *mut c_void) -> c_int);
+                // SAFETY: the caller's promise.
+                unsafe { next(fd, request, argument) }
+            }
+        )*
+    };
+}
+
+controlling! {
+    ioctl;
+    __ioctl_time64;
 }
 
 /// # Safety
@@ -186,37 +206,42 @@ polling! {
     ppoll(timeout: *const libc::timespec, mask: *const libc::sigset_t);
 }
 
-/// # Safety
-/// As the C library's.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn lseek(fd: c_int, offset: off_t, whence: c_int) -> off_t {
-    if let Some(node) = node::of(fd) {
-        return seek_node(node, offset, whence);
-    }
-    let next = real!(lseek(c_int, off_t, c_int) -> off_t);
-    // SAFETY: the caller's promise.
-    unsafe { next(fd, offset, whence) }
+/// Defines the two names of `lseek`.
+macro_rules! seeking {
+    ($($name:ident($offset:ty);)*) => {
+        $(
+            /// # Safety
+            /// As the C library's function of this name.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name(fd: c_int, offset: $offset, whence: c_int) -> $offset {
+                if let Some(node) = node::of(fd) {
+                    return if seek_node(node, offset, whence) { offset } else { -1 };
+                }
+                let next = real!($name(c_int, $offset, c_int) -> $offset);
+                // SAFETY: the caller's promise.
+                unsafe { next(fd, offset, whence) }
+            }
+        )*
+    };
 }
 
-/// # Safety
-/// As the C library's.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn lseek64(fd: c_int, offset: off64_t, whence: c_int) -> off64_t {
-    if let Some(node) = node::of(fd) {
-        return seek_node(node, offset, whence);
-    }
-    let next = real!(lseek64(c_int, off64_t, c_int) -> off64_t);
-    // SAFETY: the caller's promise.
-    unsafe { next(fd, offset, whence) }
+seeking! {
+    lseek(off_t);
+    lseek64(off64_t);
 }
 
-fn seek_node(node: &node::Node, offset: i64, whence: c_int) -> i64 {
-    let Ok(position) = usize::try_from(offset) else { return fail(libc::EINVAL).into() };
-    if whence != libc::SEEK_SET {
-        return fail(libc::EINVAL).into();
+/// Whether it went there; errno is set where it did not.
+fn seek_node(node: &node::Node, offset: impl TryInto<usize>, whence: c_int) -> bool {
+    match offset.try_into() {
+        Ok(position) if whence == libc::SEEK_SET => {
+            node.lock().position = position;
+            true
+        }
+        _ => {
+            fail(libc::EINVAL);
+            false
+        }
     }
-    node.lock().position = position;
-    offset
 }
 
 /// Defines the two names of `mmap`.
