@@ -367,8 +367,8 @@ macro_rules! statting {
                 // SAFETY: the caller's promise.
                 let result = unsafe { next(path, buffer) };
                 if result == 0 && is_sys(path) {
-                    // SAFETY: `f_type` stands first, as a long.
-                    unsafe { buffer.cast::<libc::c_long>().write(libc::SYSFS_MAGIC) };
+                    // SAFETY: `f_type` stands first, and has the type of its values.
+                    unsafe { write_to(buffer, libc::SYSFS_MAGIC) };
                 }
                 result
             }
@@ -379,6 +379,13 @@ macro_rules! statting {
 statting! {
     statfs;
     statfs64;
+}
+
+/// # Safety
+/// A value of this type is there, and may be written.
+unsafe fn write_to<T>(place: *mut c_void, value: T) {
+    // SAFETY: the caller's promise.
+    unsafe { place.cast::<T>().write(value) };
 }
 
 fn is_sys(path: *const c_char) -> bool {
