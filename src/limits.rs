@@ -17,8 +17,14 @@ pub const URBS_MIN: usize = 2 * ENDPOINT_RESERVE;
 pub const URBS_MAX: usize = 4096;
 
 /// URBs that wait for a slot, for each device. A waiting IN URB costs its record only. More than
-/// these, and a SUBMIT is answered with -ENOMEM.
-pub const URBS_WAITING_MAX: usize = 2048;
+/// these, and a SUBMIT is answered with -ENOMEM: to stop reading instead would keep UNLINKs out.
+/// Linux's `vhci_hcd` sends whatever a program submits, and programs that capture submit thousands
+/// at once (4,000 of 64 KiB are a quarter of a gigabyte): twice that.
+pub const URBS_WAITING_MAX: usize = 8192;
+
+/// Of these, how many can have isochronous packets, whose descriptors cost a hundred times what a
+/// record does. More than 15 s of 8 packets each at high speed: nobody plans as far.
+pub const PACKETS_WAITING_MAX: usize = 2048;
 
 /// Records kept for SUBMITs that are refused: their answer needs a place too. When even these are
 /// used up, the client has not read so many refusals, and its socket is not read until it does.
@@ -70,10 +76,12 @@ pub const SERVER_MEMORY: usize = 32 << 20;
 /// receives and puts replies together, what libusb knows of it, its worker's stack.
 pub const SESSION_MEMORY: usize = 4 << 20;
 
-/// Bytes that a URB takes at most beside its buffer: the descriptors of
-/// [`PACKETS_MAX`](crate::wire::iso::PACKETS_MAX) isochronous packets, its record, its places in
-/// queues.
+/// Bytes that a URB takes at most beside its buffer: its record, its places in queues, and the
+/// descriptors of [`PACKETS_MAX`](crate::wire::iso::PACKETS_MAX) isochronous packets.
 pub const URB_MEMORY: usize = 17 << 10;
+
+/// The same of a URB without packets.
+pub const RECORD_MEMORY: usize = 256;
 
 /// Bytes that a slot takes at most: a transfer with as many packets in libusb, and the same again in
 /// what libusb makes of it for usbfs while it is in flight.
@@ -179,6 +187,7 @@ pub const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
+const _: () = assert!(PACKETS_WAITING_MAX <= URBS_WAITING_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
 const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");
 const _: () = assert!(DRAIN_TIMEOUT.as_secs() < SHUTDOWN_TIMEOUT.as_secs());
@@ -207,11 +216,12 @@ impl DeviceLimits {
     #[must_use]
     pub const fn memory_max(&self) -> usize {
         let buffers = self.memory + self.device_memory;
-        let urbs = self.urbs + URBS_WAITING_MAX + URBS_REFUSED_MAX;
+        let with_packets = self.urbs + PACKETS_WAITING_MAX + URBS_REFUSED_MAX;
         buffers
             + buffers / ACCOUNT_SHARE
             + SESSION_MEMORY
-            + urbs * URB_MEMORY
+            + with_packets * URB_MEMORY
+            + (URBS_WAITING_MAX - PACKETS_WAITING_MAX) * RECORD_MEMORY
             + self.urbs * SLOT_MEMORY
     }
 }

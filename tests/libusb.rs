@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use support::hardware::{PORT_RESET, Server, kill_attached, request, transfer, urb, wait_until};
 use usbferry::limits::{
-    COMPLAINTS_PER_SECOND, DeviceLimits, SERVER_MEMORY, URBS_DEFAULT, URBS_WAITING_MAX,
+    COMPLAINTS_PER_SECOND, DeviceLimits, PACKETS_WAITING_MAX, SERVER_MEMORY, URBS_DEFAULT,
+    URBS_WAITING_MAX,
 };
 use usbferry_load::client::{AttachError, Client};
 use usbferry_load::pdu::{self, Submit};
@@ -295,15 +296,19 @@ fn memory_stays_within_what_limits_state() {
     let server = Server::start("quota=1024M:delay=600000ms");
     let mut client = server.attach();
     client.set_interface(1, 1).unwrap();
-    // Nearly all buffers with data in them, then all slots and all who may wait, with all packets.
+    // Nearly all buffers with data in them, then all slots and all who may wait, with all packets as
+    // long as they may have some.
     let data = vec![1; 4 << 20];
     for _ in 0..14 {
         client.submit(urb(0x01, data.len()), &data).unwrap();
     }
     let descriptors = pdu::descriptors(1024, 8);
-    let pending = URBS_DEFAULT + URBS_WAITING_MAX - 14;
+    let pending = URBS_DEFAULT + PACKETS_WAITING_MAX;
     for _ in 0..pending {
         client.submit(Submit { packets: 1024, ..urb(0x85, 1024 * 8) }, &descriptors).unwrap();
+    }
+    for _ in pending..URBS_DEFAULT + URBS_WAITING_MAX - 14 {
+        client.submit(urb(0x81, 512), &[]).unwrap();
     }
     // Its answer says that all before it was taken in.
     client.unlink(0).unwrap();

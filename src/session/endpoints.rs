@@ -115,7 +115,8 @@ impl Endpoints {
     pub(crate) fn push_waiting(&mut self, urbs: &mut UrbTable, urb: UrbIndex) {
         let address = urbs.get(urb).submit.endpoint;
         let state = &mut self.states[address.index()];
-        urbs.get_mut(urb).next = NO_URB;
+        let record = urbs.get_mut(urb);
+        (record.previous, record.next) = (state.last_waiting, NO_URB);
         match state.last_waiting {
             NO_URB => state.first_waiting = urb,
             last => urbs.get_mut(last).next = urb,
@@ -126,21 +127,16 @@ impl Endpoints {
 
     /// Takes a URB out of its endpoint's queue, wherever it stands in it.
     pub(crate) fn remove_waiting(&mut self, urbs: &mut UrbTable, urb: UrbIndex) {
-        let address = urbs.get(urb).submit.endpoint;
+        let record = urbs.get(urb);
+        let (address, previous, next) = (record.submit.endpoint, record.previous, record.next);
         let state = &mut self.states[address.index()];
-        let next = urbs.get(urb).next;
-        let mut before = NO_URB;
-        let mut at = state.first_waiting;
-        while at != urb && at != NO_URB {
-            before = at;
-            at = urbs.get(at).next;
-        }
-        match before {
+        match previous {
             NO_URB => state.first_waiting = next,
-            before => urbs.get_mut(before).next = next,
+            previous => urbs.get_mut(previous).next = next,
         }
-        if state.last_waiting == urb {
-            state.last_waiting = before;
+        match next {
+            NO_URB => state.last_waiting = previous,
+            next => urbs.get_mut(next).previous = previous,
         }
         if state.first_waiting == NO_URB {
             self.waiting &= !address.bit();
@@ -172,7 +168,7 @@ mod tests {
     const BULK_IN: EndpointAddress = EndpointAddress::new(1, Direction::In);
 
     fn waiting(count: u32) -> (Endpoints, UrbTable, Vec<UrbIndex>) {
-        let (mut endpoints, mut urbs) = (Endpoints::new(None), UrbTable::new(8).unwrap());
+        let (mut endpoints, mut urbs) = (Endpoints::new(None), UrbTable::new(8, 0).unwrap());
         let submit = |seqnum| CmdSubmit {
             seqnum: SeqNum(seqnum),
             devid: DevId(0),

@@ -50,7 +50,9 @@ use std::time::Instant;
 use usbferry_sys::arena::Arena;
 
 use crate::caught::caught;
-use crate::limits::{self, DeviceLimits, EARLY_UNLINKS_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX};
+use crate::limits::{
+    self, DeviceLimits, EARLY_UNLINKS_MAX, PACKETS_WAITING_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX,
+};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Configuration, EventSource, Opened, Performed, Port};
 use crate::wire;
@@ -188,7 +190,8 @@ pub(crate) struct Tables {
 impl Tables {
     /// For a device with so many URB slots; `None` when the system has no memory for them.
     pub(crate) fn new(slots: usize) -> Option<Self> {
-        Some(Self { urbs: UrbTable::new(records_for(slots))?, rx: Receiver::new()? })
+        let with_packets = slots + PACKETS_WAITING_MAX + URBS_REFUSED_MAX;
+        Some(Self { urbs: UrbTable::new(records_for(slots), with_packets)?, rx: Receiver::new()? })
     }
 }
 
@@ -333,7 +336,8 @@ impl<P: Port> Session<P> {
     /// Whether bytes from the client can be taken: not while answers it has not read use up the
     /// room for more. A device that is gone still answers what had been sent to it.
     pub(crate) fn wants_input(&self) -> bool {
-        !self.tearing_down && !self.input_closed && !self.tx.is_full() && self.urbs.free() > 0
+        let is_open = !self.tearing_down && !self.input_closed;
+        is_open && !self.tx.is_full() && self.urbs.free_for_packets() > 0
     }
 
     /// Whether there are bytes for the client.

@@ -107,7 +107,11 @@ impl<P: Port> Session<P> {
             self.compare_interval(&submit);
         }
         let early_unlink = self.note_submit(submit.seqnum);
-        let refused = self.urbs.free() <= URBS_REFUSED_MAX || too_long;
+        let free = match packets {
+            0 => self.urbs.free(),
+            _ => self.urbs.free_for_packets(),
+        };
+        let refused = free <= URBS_REFUSED_MAX || too_long;
         let urb = self.urbs.insert(submit, packets);
         let record = self.urbs.get_mut(urb);
         (record.behind_barrier, record.unlink) = (behind_barrier, early_unlink);

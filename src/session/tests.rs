@@ -9,7 +9,7 @@ use crate::usb::isochronous::IsochronousSettings;
 use crate::usb::{Completion, Reaped, Refused, RefusedReason, Submission};
 use crate::wire::iso::Packets;
 use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, Reply, RetSubmit, RetUnlink};
-use crate::wire::types::{Direction, EndpointAddress, Speed, flags};
+use crate::wire::types::{Direction, EndpointAddress, Speed, TransferType, flags};
 use usbferry_sys::arena::Block;
 
 /// Interface 0 with bulk 0x81, 0x01 and 0x82; in setting 1 also isochronous 0x83.
@@ -772,6 +772,38 @@ fn more_urbs_than_can_wait_are_refused_and_the_stream_goes_on() {
     assert!(!rig.session.wants_input());
     rig.expect_submit(places + 10, Status::ENOMEM, 0);
     assert!(rig.session.wants_input());
+    rig.finish();
+}
+
+/// Their descriptors cost more than all else of a record, so there are fewer; others still can wait.
+#[test]
+fn more_urbs_with_packets_than_can_wait_are_refused_with_their_packets() {
+    let mut rig = Rig::new();
+    let mut configuration = configuration();
+    configuration.interfaces[0].alternates[0].endpoints[0].transfer_type =
+        TransferType::Isochronous;
+    let endpoint = configuration.interfaces[0].alternates[0].endpoints[0].address;
+    rig.port().perform =
+        Some(Performed::Reconfigured { configuration: Some(configuration), status: Status::OK });
+    rig.send(&set_interface(1, 0), &[]);
+    rig.work();
+    rig.expect_submit(1, Status::OK, 0);
+    let packets: Vec<u8> = [0u32, 8, 0, 0].map(u32::to_be_bytes).concat();
+    let mut send = |rig: &mut Rig, seqnum| {
+        let isochronous = CmdSubmit { number_of_packets: 1, endpoint, ..submit(seqnum, 0, 8) };
+        rig.send(&Command::Submit(isochronous), &packets);
+    };
+    let places = SLOTS + u32::try_from(PACKETS_WAITING_MAX).unwrap();
+    for seqnum in 10..10 + places {
+        send(&mut rig, seqnum);
+    }
+    rig.expect_silence();
+    send(&mut rig, 10 + places);
+    rig.expect_submit(10 + places, Status::ENOMEM, 0);
+    assert_eq!(rig.take_bytes(16)[12..], u32::to_be_bytes(-18_i32 as u32), "-EXDEV");
+    // URBs without packets wait as before.
+    rig.submit(11 + places, 0x82, 64);
+    rig.expect_silence();
     rig.finish();
 }
 

@@ -20,8 +20,8 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use super::urb::{UrbIndex, UrbTable};
-use crate::limits::{UNLINK_REPLIES_MAX, URBS_REFUSED_MAX};
+use super::urb::{RECORD_LEN, UrbIndex, UrbTable};
+use crate::limits::{RECORD_MEMORY, UNLINK_REPLIES_MAX, URBS_REFUSED_MAX};
 use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX};
 use crate::wire::pdu::{HEADER_LEN, RetSubmit, RetUnlink};
 use crate::wire::status::Status;
@@ -49,6 +49,11 @@ const SEGMENTS_REPLY_MAX: usize = PACKETS_MAX as usize + 3;
 const SEGMENTS_MAX: usize = 2 * SEGMENTS_REPLY_MAX;
 
 const _: () = assert!(STAGED_REPLY_MAX <= STAGING_LEN, "a reply fits into an empty buffer");
+const _: () = {
+    // Its place in the queue of those that a barrier holds, and two among the replies.
+    let queued = size_of::<UrbIndex>() + 2 * size_of::<Entry>();
+    assert!(RECORD_LEN + queued <= RECORD_MEMORY);
+};
 
 /// A reply that is not staged yet.
 #[derive(Clone, Copy, Debug)]

@@ -1,21 +1,25 @@
 //! The URBs of a session: one record each, from the first byte of its SUBMIT to the last of its
 //! reply.
 //!
-//! Records live in a fixed table, and the one freed last is used next. Beside it the seqnums lie
-//! close together, so that finding one is a short scan: a session has few URBs at a time.
-//! Isochronous descriptors have their own area, a stripe for each record; its memory is committed
-//! when it is first touched.
+//! Records live in a table of fixed room, and the one freed last is used next. Beside it the seqnums
+//! lie close together, so that finding one is a short scan: a session has few URBs at a time. A record
+//! costs little and there are thousands; isochronous descriptors cost a hundred times that and have
+//! an area of their own, in which a URB that has some gets a stripe. Memory of either is committed when
+//! it is first touched.
 //!
 //! Contract: no allocation after `new`; that a record is in use is asserted in debug builds.
+
+use std::ops::Range;
 
 use usbferry_sys::arena::Block;
 use usbferry_sys::heap;
 
+use crate::limits::{RECORD_MEMORY, URB_MEMORY};
 use crate::wire::iso::{self, Packets, PacketsMut};
 use crate::wire::pdu::CmdSubmit;
 use crate::wire::setup::SETUP_LEN;
 use crate::wire::status::Status;
-use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum, TransferType};
+use crate::wire::types::{Direction, SeqNum, TransferType};
 
 /// Index of a record.
 pub(crate) type UrbIndex = u32;
@@ -25,6 +29,14 @@ pub(crate) const NO_URB: UrbIndex = u32::MAX;
 
 /// Bytes of descriptors a record can have.
 const STRIPE_LEN: usize = iso::PACKETS_MAX as usize * iso::DESCRIPTOR_LEN;
+
+/// Bytes of a record and its seqnum.
+pub(crate) const RECORD_LEN: usize = size_of::<Urb>() + size_of::<SeqNum>();
+
+/// No stripe: a record without descriptors.
+const NO_STRIPE: u32 = u32::MAX;
+
+const _: () = assert!(RECORD_MEMORY + STRIPE_LEN <= URB_MEMORY);
 
 /// Where a URB is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +70,8 @@ pub(crate) struct Urb {
     pub(crate) transfer_type: TransferType,
     /// Descriptors that came with it, hence go back with its reply.
     pub(crate) packets: u32,
+    /// Where they are.
+    stripe: u32,
     /// Its header came behind a special request, so that its endpoint was not known yet.
     pub(crate) behind_barrier: bool,
     /// What it is answered with, without the device, once it has arrived.
@@ -81,29 +95,22 @@ pub(crate) struct Urb {
     pub(crate) error_count: u32,
     /// The next one in its endpoint's queue, or of the free records.
     pub(crate) next: UrbIndex,
+    /// The one before it in its endpoint's queue.
+    pub(crate) previous: UrbIndex,
     /// It can be found by its seqnum.
     is_listed: bool,
 }
 
 impl Urb {
-    /// A record that is not in use, and the one behind it.
-    const fn free(next: UrbIndex) -> Self {
+    /// A URB that begins.
+    const fn new(submit: CmdSubmit, packets: u32, stripe: u32) -> Self {
         Self {
-            submit: CmdSubmit {
-                seqnum: SeqNum(0),
-                devid: DevId(0),
-                endpoint: EndpointAddress::from_byte(0),
-                transfer_flags: 0,
-                transfer_buffer_length: 0,
-                start_frame: 0,
-                number_of_packets: 0,
-                interval: 0,
-                setup: [0; SETUP_LEN],
-            },
-            direction: Direction::Out,
-            state: UrbState::Free,
+            submit,
+            direction: submit.endpoint.direction(),
+            state: UrbState::Receiving,
             transfer_type: TransferType::Control,
-            packets: 0,
+            packets,
+            stripe,
             behind_barrier: false,
             refusal: None,
             unlink: None,
@@ -115,25 +122,32 @@ impl Urb {
             status: Status::OK,
             actual_length: 0,
             error_count: 0,
-            next,
-            is_listed: false,
+            next: NO_URB,
+            previous: NO_URB,
+            is_listed: true,
         }
     }
 
     /// Begins a URB in a free record, which has no block.
-    const fn begin(&mut self, submit: CmdSubmit, packets: u32) {
+    const fn begin(&mut self, submit: CmdSubmit, packets: u32, stripe: u32) {
         self.submit = submit;
         self.direction = submit.endpoint.direction();
         self.state = UrbState::Receiving;
         self.transfer_type = TransferType::Control;
-        self.packets = packets;
+        (self.packets, self.stripe) = (packets, stripe);
         (self.behind_barrier, self.cancelling, self.muted, self.joined) =
             (false, false, false, false);
         (self.refusal, self.unlink) = (None, None);
         self.transfer = NO_URB;
         (self.status, self.actual_length, self.error_count) = (Status::OK, 0, 0);
-        self.next = NO_URB;
+        (self.next, self.previous) = (NO_URB, NO_URB);
         self.is_listed = true;
+    }
+
+    /// Where the descriptors of its packets are.
+    const fn stripe(&self) -> Range<usize> {
+        let start = if self.packets == 0 { 0 } else { self.stripe as usize * STRIPE_LEN };
+        start..start + self.packets as usize * iso::DESCRIPTOR_LEN
     }
 
     /// Where the data starts in the URB's buffer: a control transfer's SETUP packet comes first.
@@ -147,11 +161,14 @@ impl Urb {
 
 /// The records of a session.
 pub(crate) struct UrbTable {
-    urbs: Box<[Urb]>,
-    /// The record that is used next; behind it, by [`Urb::next`], the others that are free.
+    /// Those that were ever in use; there is room for all.
+    urbs: Vec<Urb>,
+    /// The record that is used next; behind it, by [`Urb::next`], the others that are free again.
     first_free: UrbIndex,
     /// The seqnum of each record, also of those that are free again.
-    seqnums: Box<[SeqNum]>,
+    seqnums: Vec<SeqNum>,
+    /// Records there may be.
+    capacity: usize,
     /// No record from here on has been in use since the table was empty.
     touched: usize,
     /// No listed seqnum is a greater number than this: most clients count up, and a new number need
@@ -159,28 +176,41 @@ pub(crate) struct UrbTable {
     highest: u32,
     used: usize,
     stripes: Box<[u8]>,
+    /// Those that no record has; the one freed last is used next.
+    free_stripes: Vec<u32>,
 }
 
 impl UrbTable {
-    /// `None` when the system has no memory for it.
-    pub(crate) fn new(capacity: usize) -> Option<Self> {
-        let stripes = heap::zeroed(capacity * STRIPE_LEN)?;
-        let count = u32::try_from(capacity).expect("limits keep the table small");
-        let next = |index| if index + 1 < count { index + 1 } else { NO_URB };
+    /// Room for so many URBs, of which so many can have packets; `None` when the system has no memory
+    /// for it.
+    pub(crate) fn new(capacity: usize, with_packets: usize) -> Option<Self> {
+        let stripes = heap::zeroed(with_packets * STRIPE_LEN)?;
+        let (mut urbs, mut seqnums) = (Vec::new(), Vec::new());
+        urbs.try_reserve_exact(capacity).ok()?;
+        seqnums.try_reserve_exact(capacity).ok()?;
+        let with_packets = u32::try_from(with_packets).expect("limits keep the table small");
         Some(Self {
-            urbs: (0..count).map(|index| Urb::free(next(index))).collect(),
-            first_free: 0,
-            seqnums: vec![SeqNum(0); capacity].into_boxed_slice(),
+            urbs,
+            first_free: NO_URB,
+            seqnums,
+            capacity,
             touched: 0,
             highest: 0,
             used: 0,
             stripes,
+            free_stripes: (0..with_packets).rev().collect(),
         })
     }
 
     /// Records not in use.
-    pub(crate) fn free(&self) -> usize {
-        self.urbs.len() - self.used
+    pub(crate) const fn free(&self) -> usize {
+        self.capacity - self.used
+    }
+
+    /// URBs with packets for which there is room.
+    pub(crate) const fn free_for_packets(&self) -> usize {
+        let (records, stripes) = (self.free(), self.free_stripes.len());
+        if records < stripes { records } else { stripes }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -197,18 +227,35 @@ impl UrbTable {
         found.find(|&index: &UrbIndex| self.urbs[index as usize].is_listed)
     }
 
-    /// Takes a record. There must be a free one.
+    /// Takes a record. There must be a free one, and room for its packets if it has any.
     pub(crate) fn insert(&mut self, submit: CmdSubmit, packets: u32) -> UrbIndex {
+        let stripe = match packets {
+            0 => NO_STRIPE,
+            _ => self.free_stripes.pop().expect("room for packets was looked for"),
+        };
         let index = self.first_free;
-        let urb = &mut self.urbs[index as usize];
+        self.used += 1;
+        self.highest = self.highest.max(submit.seqnum.0);
+        let Some(urb) = self.urbs.get_mut(index as usize) else {
+            return self.insert_new(submit, packets, stripe);
+        };
         debug_assert_eq!(urb.state, UrbState::Free, "the free list holds free records");
         self.first_free = urb.next;
-        self.used += 1;
         self.seqnums[index as usize] = submit.seqnum;
         self.touched = self.touched.max(index as usize + 1);
-        self.highest = self.highest.max(submit.seqnum.0);
-        urb.begin(submit, packets);
+        urb.begin(submit, packets, stripe);
         index
+    }
+
+    /// Takes a record that was never in use.
+    #[cold]
+    fn insert_new(&mut self, submit: CmdSubmit, packets: u32, stripe: u32) -> UrbIndex {
+        let index = self.urbs.len();
+        assert!(index < self.capacity, "a free record was looked for");
+        self.urbs.push(Urb::new(submit, packets, stripe));
+        self.seqnums.push(submit.seqnum);
+        self.touched = index + 1;
+        u32::try_from(index).expect("limits keep the table small")
     }
 
     /// Frees the seqnum of a URB that nobody asks for any more, though its record is still needed.
@@ -222,6 +269,10 @@ impl UrbTable {
         let urb = self.get_mut(index);
         (urb.is_listed, urb.state, urb.next) = (false, UrbState::Free, first_free);
         let block = urb.block.take();
+        if urb.packets > 0 {
+            let stripe = urb.stripe;
+            self.free_stripes.push(stripe);
+        }
         self.first_free = index;
         self.used -= 1;
         if self.used == 0 {
@@ -246,7 +297,7 @@ impl UrbTable {
     pub(crate) fn get_with_packets(&mut self, index: UrbIndex) -> (&mut Urb, Packets<'_>) {
         let urb = &mut self.urbs[index as usize];
         debug_assert_ne!(urb.state, UrbState::Free, "the record is in use");
-        let packets = Packets::new(&self.stripes[stripe(index, urb.packets)]);
+        let packets = Packets::new(&self.stripes[urb.stripe()]);
         (urb, packets)
     }
 
@@ -259,12 +310,12 @@ impl UrbTable {
 
     /// The bytes of a URB's descriptors.
     pub(crate) fn descriptors(&self, index: UrbIndex) -> &[u8] {
-        &self.stripes[stripe(index, self.get(index).packets)]
+        &self.stripes[self.get(index).stripe()]
     }
 
     /// The bytes of a URB's descriptors, to receive into or fill in.
     pub(crate) fn descriptors_mut(&mut self, index: UrbIndex) -> &mut [u8] {
-        let stripe = stripe(index, self.get(index).packets);
+        let stripe = self.get(index).stripe();
         &mut self.stripes[stripe]
     }
 
@@ -279,15 +330,10 @@ impl UrbTable {
     }
 }
 
-/// Where the descriptors of a record's packets are.
-const fn stripe(index: UrbIndex, packets: u32) -> std::ops::Range<usize> {
-    let start = index as usize * STRIPE_LEN;
-    start..start + packets as usize * iso::DESCRIPTOR_LEN
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::types::{DevId, EndpointAddress};
 
     fn submit(seqnum: u32) -> CmdSubmit {
         CmdSubmit {
@@ -305,7 +351,7 @@ mod tests {
 
     #[test]
     fn seqnums_are_found_until_they_are_unlisted() {
-        let mut table = UrbTable::new(4).unwrap();
+        let mut table = UrbTable::new(4, 0).unwrap();
         let urbs: Vec<UrbIndex> = [7, 0, u32::MAX].map(|n| table.insert(submit(n), 0)).to_vec();
         assert_eq!(table.find(SeqNum(u32::MAX)), Some(urbs[2]));
         table.unlist(urbs[0]);
@@ -321,11 +367,11 @@ mod tests {
 
     #[test]
     fn records_are_used_again_and_the_table_has_an_end() {
-        let mut table = UrbTable::new(2).unwrap();
+        let mut table = UrbTable::new(2, 2).unwrap();
         for round in 0..10 {
             let one = table.insert(submit(round), 0);
             let other = table.insert(submit(round + 100), 3);
-            assert_eq!(table.free(), 0);
+            assert_eq!((table.free(), table.free_for_packets()), (0, 0));
             assert_eq!(table.descriptors(one).len(), 0);
             assert_eq!(table.descriptors(other).len(), 48);
             table.remove(one);
@@ -335,8 +381,24 @@ mod tests {
     }
 
     #[test]
+    fn urbs_without_packets_take_nothing_of_the_others_room() {
+        let mut table = UrbTable::new(5, 2).unwrap();
+        let plain = [1, 2].map(|seqnum| table.insert(submit(seqnum), 0));
+        assert_eq!((table.free(), table.free_for_packets()), (3, 2));
+        let with_packets = [3, 4].map(|seqnum| table.insert(submit(seqnum), 1024));
+        assert_eq!((table.free(), table.free_for_packets()), (1, 0));
+        assert_eq!(table.descriptors(plain[1]), []);
+        assert_eq!(table.remove(with_packets[0]).map(|_| ()), None);
+        // In its record comes one without, and its descriptors' room is there for another.
+        assert_eq!(table.insert(submit(5), 0), with_packets[0]);
+        assert_eq!((table.free(), table.free_for_packets()), (1, 1));
+        let last = table.insert(submit(6), 7);
+        assert_eq!(table.descriptors(last).len(), 7 * iso::DESCRIPTOR_LEN);
+    }
+
+    #[test]
     fn descriptors_of_two_urbs_do_not_overlap() {
-        let mut table = UrbTable::new(2).unwrap();
+        let mut table = UrbTable::new(2, 2).unwrap();
         let one = table.insert(submit(1), 1024);
         let other = table.insert(submit(2), 1024);
         table.descriptors_mut(one).fill(1);

@@ -5,7 +5,8 @@ use super::device::{Event, Flight, ModelPort};
 use super::verdict::{self, Verdict};
 use super::world::World;
 use crate::limits::{
-    CONTROL_LEN_MAX, ENDPOINT_RESERVE, NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX, URBS_WAITING_MAX,
+    CONTROL_LEN_MAX, ENDPOINT_RESERVE, NO_MEMORY_TIMEOUT, PACKETS_WAITING_MAX, URBS_REFUSED_MAX,
+    URBS_WAITING_MAX,
 };
 use crate::session::urb::{NO_URB, UrbState};
 use crate::usb::special::SpecialRequest;
@@ -141,8 +142,11 @@ impl World {
 
     /// Notes whether a URB may by now have been refused for want of room.
     fn note_shortage(&mut self) {
-        let records = self.scale.slots + URBS_WAITING_MAX;
-        let crowded = self.client.urbs.len() + URBS_REFUSED_MAX >= records;
+        let crowded = |urbs: usize, waiting| urbs + URBS_REFUSED_MAX >= self.scale.slots + waiting;
+        let with_packets =
+            self.client.urbs.values().filter(|sent| !sent.packets.is_empty()).count();
+        let crowded = crowded(self.client.urbs.len(), URBS_WAITING_MAX)
+            || crowded(with_packets, PACKETS_WAITING_MAX);
         let full = self.session.memory.free_bytes() < self.scale.memory / 4;
         self.client.excuses.memory |= crowded || full;
     }
