@@ -10,7 +10,7 @@ use crate::tree;
 pub(crate) const CONTROLLER: &str = "/sys/devices/platform/usbferry-usbfs";
 
 /// What is simulated, with all that is below it.
-const SIMULATED: [&str; 3] = ["/dev/bus/usb", "/sys/bus/usb", CONTROLLER];
+const SIMULATED: [&str; 4] = ["/dev/bus/usb", "/sys/bus/usb", "/sys/module/usbcore", CONTROLLER];
 
 /// The place in the tree that stands for `path`; `None` for paths that are not simulated, which
 /// is all that most calls ever ask.

@@ -40,6 +40,11 @@ fn make(root: &Path) -> io::Result<()> {
     for device in device::all() {
         fs::create_dir_all(root.join("sys/bus/usb/drivers").join(&device.options.driver))?;
     }
+    let parameters = root.join("sys/module/usbcore/parameters");
+    fs::create_dir_all(&parameters)?;
+    // Whole MiB; more than is there rather than no limit.
+    let quota = options::get().quota.div_ceil(1 << 20);
+    fs::write(parameters.join("usbfs_memory_mb"), format!("{quota}\n"))?;
     let hub = directory(root, None);
     fs::create_dir_all(&hub)?;
     attributes(&hub, 1, ("480", 0), &standard::ROOT_HUB)?;
