@@ -5,14 +5,22 @@
 mod support;
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use support::hardware::{Server, urb, wait_until};
+use support::hardware::{Server, transfer, urb, wait_until};
+use usbferry::limits::NO_MEMORY_TIMEOUT;
 use usbferry_load::client::Client;
 use usbferry_load::process;
 
-/// Of `Counter` in tests/usbfs/src/record.rs.
+/// Of `Counter` in tests/usbfs/src/record.rs: URBs reaped, and URBs refused because memory is used up.
 const REAPS: usize = 1;
+const NO_MEMORY: usize = 6;
+
+const ENOMEM: i32 = -12;
+const ECONNRESET: i32 = -104;
+
+/// As usb-storage reads.
+const LONG: usize = 120 << 10;
 
 /// What a number is that has grown, and now does not grow any more.
 fn settled(number: impl Fn() -> u64) -> u64 {
@@ -50,7 +58,9 @@ fn thousands_of_urbs_sent_before_one_is_read_come_whole_and_in_order() {
 /// What is there for thousands of URBs costs a device nothing that has none.
 #[test]
 fn idle_devices_cost_little() {
-    let server = Server::start("count=33");
+    // Without isochronous endpoints: libusb's transfers for these cost more than all else.
+    let config = "0902200001010080320904000002ff0000000705810200020007050102000200";
+    let server = Server::start(&format!("count=33:config={config}"));
     let _first = server.attach();
     let id = server.process.id();
     let before = process::peak_memory(id).expect("this is Linux");
@@ -59,4 +69,159 @@ fn idle_devices_cost_little() {
         .collect();
     let each = (process::peak_memory(id).unwrap() - before) / idle.len() as u64;
     assert!(each < 1 << 20, "{each} bytes for each idle device");
+}
+
+/// Reads so many bytes, so that the device earns a mapping.
+fn read_much(client: &mut Client, bytes: usize) {
+    for _ in 0..bytes.div_ceil(LONG) {
+        assert_eq!(transfer(client, urb(0x81, LONG), &[]).status, 0);
+    }
+}
+
+fn attach_all(server: &Server, count: usize) -> Vec<Client> {
+    let attach = |number| Client::attach(&*server.address, &format!("1-{number}")).unwrap();
+    (1..=count).map(attach).collect()
+}
+
+/// At default settings. Each has moved as much before as a mapping costs, so that those get one who can.
+#[test]
+fn thirty_two_devices_with_long_reads_all_move() {
+    let server = Server::start("count=32:delay=5ms");
+    let mut clients = attach_all(&server, 32);
+    for client in &mut clients {
+        client.submit(urb(0x84, 64), &[]).unwrap();
+        read_much(client, 3 << 20);
+    }
+    for client in &mut clients {
+        client.submit(urb(0x81, LONG), &[]).unwrap();
+    }
+    for client in &mut clients {
+        let reply = client.reply().unwrap();
+        assert_eq!((reply.status, reply.actual_length as usize), (0, LONG));
+    }
+    assert_eq!(server.counted(NO_MEMORY), 0, "there was memory for all of them");
+}
+
+/// With more in flight than there is memory for, each has its share of it.
+#[test]
+fn thirty_two_devices_that_want_twice_the_memory_all_move() {
+    let server = Server::start("count=32:delay=20ms");
+    let mut clients = attach_all(&server, 32);
+    for client in &mut clients {
+        for _ in 0..9 {
+            client.submit(urb(0x81, LONG), &[]).unwrap();
+        }
+    }
+    for round in 0..30 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            let reply = client.reply().unwrap();
+            let got = (reply.status, reply.actual_length as usize);
+            assert_eq!(got, (0, LONG), "device {number}, round {round}");
+            client.submit(urb(0x81, LONG), &[]).unwrap();
+        }
+    }
+    assert!(server.counted(NO_MEMORY) > 0, "it was never short: this tests nothing");
+    assert!(server.said("used up").len() <= 32, "more than once a device");
+}
+
+/// Not even if all else were given up; beside a URB that is silent, and one that would wait for it.
+#[test]
+fn what_can_never_be_had_is_refused_at_once_and_said_once() {
+    for (quota, len, less) in [("", 16 << 20, 15 << 20), ("quota=4M", 4 << 20, 3 << 20)] {
+        let server = Server::start(quota);
+        let mut client = server.attach();
+        read_much(&mut client, 4 << 20);
+        client.submit(urb(0x84, 64), &[]).unwrap();
+        for len in [len, len - 100, len] {
+            let begun = Instant::now();
+            let reply = transfer(&mut client, urb(0x81, len), &[]);
+            assert_eq!((reply.status, reply.actual_length), (ENOMEM, 0), "{len} bytes");
+            assert!(begun.elapsed() < NO_MEMORY_TIMEOUT, "it waited for what never comes");
+        }
+        let said = server.said("gets -ENOMEM");
+        assert!(said.len() == 1 && said[0].contains("usbfs_memory_mb"), "{said:?}");
+        // What is mapped makes room for what can be had.
+        let reply = transfer(&mut client, urb(0x81, less), &[]);
+        assert_eq!((reply.status, reply.actual_length as usize), (0, less));
+    }
+}
+
+/// Interrupts are not scattered, and the kernel has no more than 4 MiB in one piece.
+#[test]
+fn what_can_never_be_had_in_one_piece_is_refused_at_once() {
+    let server = Server::start("quota=64M");
+    let mut client = server.attach();
+    client.submit(urb(0x86, 64), &[]).unwrap();
+    let begun = Instant::now();
+    let reply = transfer(&mut client, urb(0x83, (4 << 20) + 1), &[]);
+    assert_eq!((reply.status, reply.actual_length), (ENOMEM, 0));
+    assert!(begun.elapsed() < NO_MEMORY_TIMEOUT, "it waited for what never comes");
+    assert_eq!(server.said("gets -ENOMEM").len(), 1);
+}
+
+/// A URB that its own device has in flight is no reason to wait for ever.
+#[test]
+fn memory_that_others_have_is_waited_for_but_not_for_ever() {
+    let server = Server::start("count=2");
+    let mut clients = attach_all(&server, 2);
+    let [first, second] = &mut clients[..] else { unreachable!("two") };
+    let silent: Vec<u32> =
+        (0..15).map(|_| second.submit(urb(0x86, 1 << 20), &[]).unwrap()).collect();
+    first.submit(urb(0x84, 64), &[]).unwrap();
+    let waiting = [1, 2].map(|_| first.submit(urb(0x81, 2 << 20), &[]).unwrap());
+    // What is small goes on meanwhile, and changes nothing.
+    let mut moved = 0;
+    let mut refused = Vec::new();
+    while refused.len() < waiting.len() {
+        let small = first.submit(urb(0x83, 8), &[]).unwrap();
+        let reply = first.reply().unwrap();
+        match reply.status {
+            ENOMEM => refused.push(reply.seqnum),
+            status => assert_eq!((status, reply.seqnum <= small), (0, true)),
+        }
+        moved += 1;
+    }
+    assert_eq!(refused, waiting);
+    assert!(moved > 2, "the other endpoint stood still");
+    for target in silent {
+        second.unlink(target).unwrap();
+        assert_eq!(second.reply().unwrap().status, ECONNRESET);
+    }
+    first.submit(urb(0x81, 2 << 20), &[]).unwrap();
+    let long = loop {
+        let reply = first.reply().unwrap();
+        if reply.actual_length != 8 {
+            break reply;
+        }
+    };
+    assert_eq!((long.status, long.actual_length), (0, 2 << 20));
+}
+
+/// Idle devices, and those with short transfers, leave the memory to others.
+#[test]
+fn what_is_mapped_is_earned_and_given_up() {
+    let server = Server::start_with("count=3", &["--log", "debug"]);
+    let mut clients = attach_all(&server, 3);
+    let mapped = || server.said("of device memory").len();
+    let [first, second, third] = &mut clients[..] else { unreachable!("three") };
+    for _ in 0..600 {
+        assert_eq!(transfer(first, urb(0x81, 8 << 10), &[]).status, 0);
+    }
+    read_much(first, 1 << 20);
+    assert_eq!(mapped(), 0, "for nothing that a mapping would pay for");
+    read_much(first, 2 << 20);
+    wait_until(|| mapped() == 1, || "it has earned a mapping".to_owned());
+    read_much(second, 3 << 20);
+    wait_until(|| mapped() == 2, || "the second has, too".to_owned());
+    let lines = server.said("of device memory");
+    assert!(lines[0].contains("1-1: 2097152 bytes"), "{lines:?}");
+    assert!(lines[1].contains("1-2: 1048576 bytes"), "half of what is left: {lines:?}");
+    // More than there is beside the mappings, of whoever; both are idle.
+    let reply = transfer(third, urb(0x81, 15 << 20), &[]);
+    assert_eq!((reply.status, reply.actual_length), (0, 15 << 20));
+    assert_eq!(server.said("were given up").len(), 2);
+    // And all goes on without.
+    for client in [first, second, third] {
+        read_much(client, 1 << 20);
+    }
 }

@@ -10,6 +10,8 @@
 //!
 //! Contract: part of the session, so nothing here blocks or allocates.
 
+use std::time::Instant;
+
 use super::Session;
 use super::submit::{Attempt, take_block};
 use super::urb::{Urb, UrbIndex};
@@ -105,17 +107,17 @@ impl Control {
 impl<P: Port> Session<P> {
     /// Answers a read of what the host has; `None` for any other URB.
     #[inline]
-    pub(super) fn answer_stored(&mut self, urb: UrbIndex) -> Option<Attempt> {
+    pub(super) fn answer_stored(&mut self, urb: UrbIndex, now: Instant) -> Option<Attempt> {
         let record = self.urbs.get(urb);
         if record.transfer_type != TransferType::Control {
             return None;
         }
         let index = self.control.stored(record)?;
-        Some(self.answer_configuration(urb, index))
+        Some(self.answer_configuration(urb, index, now))
     }
 
     /// Answers a read of the configuration at `index`, in its turn.
-    fn answer_configuration(&mut self, urb: UrbIndex, index: usize) -> Attempt {
+    fn answer_configuration(&mut self, urb: UrbIndex, index: usize, now: Instant) -> Attempt {
         let record = self.urbs.get_mut(urb);
         if self.endpoints.get(record.submit.endpoint).in_flight > 0 {
             return Attempt::MustWait;
@@ -126,7 +128,7 @@ impl<P: Port> Session<P> {
         let length = SETUP_LEN + bytes.len();
         let Some(mut block) = take_block(&mut self.memory, self.memory_reserve, length, true)
         else {
-            return self.wait_for_memory(urb);
+            return self.wait_for_buffer(urb, now);
         };
         block[SETUP_LEN..length].copy_from_slice(bytes);
         record.block = Some(block);

@@ -3,6 +3,8 @@
 //!
 //! Contract: plain state; no allocation, nothing blocks, nothing panics.
 
+use std::time::Instant;
+
 use super::urb::{NO_URB, UrbIndex, UrbTable};
 use crate::usb::{Configuration, Endpoint};
 use crate::wire::status::Status;
@@ -22,6 +24,9 @@ pub(crate) struct EndpointState {
     pub(crate) interval: u16,
     /// URBs the device has.
     pub(crate) in_flight: u32,
+    /// Since when the first URB that waits could be with the device, which has no other of this
+    /// endpoint, if there were memory for it.
+    pub(crate) starving_since: Option<Instant>,
     first_waiting: UrbIndex,
     last_waiting: UrbIndex,
 }
@@ -32,6 +37,7 @@ impl EndpointState {
         refused: None,
         interval: 0,
         in_flight: 0,
+        starving_since: None,
         first_waiting: NO_URB,
         last_waiting: NO_URB,
     };
@@ -139,6 +145,7 @@ impl Endpoints {
             next => urbs.get_mut(next).previous = previous,
         }
         if state.first_waiting == NO_URB {
+            state.starving_since = None;
             self.waiting &= !address.bit();
         }
     }

@@ -48,13 +48,14 @@ use std::io::{IoSlice, IoSliceMut};
 use std::time::Instant;
 
 use usbferry_sys::arena::Arena;
+use usbferry_sys::handle::DeviceMemory;
 
 use crate::caught::caught;
 use crate::limits::{
     self, DeviceLimits, EARLY_UNLINKS_MAX, PACKETS_WAITING_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX,
 };
 use crate::usb::special::SpecialRequest;
-use crate::usb::{Configuration, EventSource, Opened, Performed, Port};
+use crate::usb::{Configuration, EventSource, MemoryChange, Opened, Performed, Port};
 use crate::wire;
 use crate::wire::iso::DESCRIPTOR_LEN;
 use crate::wire::pdu::HEADER_LEN;
@@ -114,6 +115,8 @@ pub(crate) enum Task<P: Port> {
     Cancel(Vec<P::CancelToken>),
     /// Perform a special request.
     Perform(SpecialRequest),
+    /// Change what the port has of the system's memory; a mapping that is given up comes along.
+    ChangeMemory(MemoryChange, Option<DeviceMemory>),
 }
 
 /// What the worker did.
@@ -122,6 +125,8 @@ pub(crate) enum TaskResult<P: Port> {
     /// Not all could be cancelled, and the others never will be: that panics.
     NotCancelled(Vec<P::CancelToken>),
     Performed(Performed),
+    /// What is mapped now that was not before.
+    MemoryChanged(Option<DeviceMemory>),
 }
 
 /// A port on its way to the worker, with what to do there.
@@ -147,18 +152,13 @@ impl<P: Port> Job<P> {
                 let performed = caught("a request", || port.perform(request));
                 TaskResult::Performed(performed.unwrap_or(Performed::Gone))
             }
+            Task::ChangeMemory(change, given_up) => {
+                let change = || port.change_memory(change, given_up);
+                TaskResult::MemoryChanged(caught("mapping memory", change).flatten())
+            }
         };
         (self.port, result)
     }
-}
-
-/// URBs that wait because the system had no memory for the first of them.
-#[derive(Clone, Copy, Debug)]
-struct NoMemory {
-    /// Since when, with nothing of the device's own in flight.
-    since: Instant,
-    /// When to try again: others, too, give memory back.
-    retry: Instant,
 }
 
 /// What is left of a session: to be closed on the worker.
@@ -249,8 +249,9 @@ pub(crate) struct Session<P: Port> {
     memory_warned: bool,
     /// It was said that the client's driver wants another interval than the host's.
     interval_warned: bool,
-    /// The system had no memory for a URB, which waits.
-    no_memory: Option<NoMemory>,
+    /// There was no memory for a URB, which waits: when to try again, since others, too, give some
+    /// back.
+    retry: Option<Instant>,
     /// Parsing has stopped at a PDU because replies must be read first.
     held_up: bool,
     /// Nothing more is taken from the client.
@@ -302,7 +303,7 @@ impl<P: Port> Session<P> {
             gone: false,
             memory_warned: false,
             interval_warned: false,
-            no_memory: None,
+            retry: None,
             held_up: false,
             input_closed: false,
             tearing_down: false,
@@ -319,8 +320,7 @@ impl<P: Port> Session<P> {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let early = self.early_unlinks.iter().map(|early| early.until).min();
         let Some(port) = &self.port else { return early };
-        let retry = self.no_memory.map(|no_memory| no_memory.retry);
-        [port.next_deadline(), retry, early].into_iter().flatten().min()
+        [port.next_deadline(), self.retry, early].into_iter().flatten().min()
     }
 
     /// Takes nothing more from the client; what it asked for before is still answered.
@@ -442,8 +442,8 @@ impl<P: Port> Session<P> {
         for &slot in &completed {
             self.handle_completion(slot, now);
         }
-        if let Some(no_memory) = self.no_memory.as_mut().filter(|_| !completed.is_empty()) {
-            no_memory.retry = now;
+        if !completed.is_empty() {
+            self.retry = self.retry.map(|_| now);
         }
         completed.clear();
         self.completed = completed;
@@ -468,11 +468,25 @@ impl<P: Port> Session<P> {
         let tokens = self.take_cancels();
         let task = if tokens.is_empty() {
             self.tokens = tokens;
-            Task::Perform(self.take_performance()?)
+            match self.take_performance() {
+                Some(request) => Task::Perform(request),
+                None => self.take_memory_change()?,
+            }
         } else {
             Task::Cancel(tokens)
         };
         Some(Job { port: self.port.take()?, task })
+    }
+
+    /// What is to be changed now of the port's memory.
+    fn take_memory_change(&mut self) -> Option<Task<P>> {
+        let change = self.port.as_ref()?.memory_change().filter(|_| !self.tearing_down)?;
+        let given_up = match change {
+            // Not while a URB lies in it.
+            MemoryChange::GiveUp => Some(self.memory.give_up_device_memory()?),
+            MemoryChange::Look | MemoryChange::Map => None,
+        };
+        Some(Task::ChangeMemory(change, given_up))
     }
 
     /// The transfers to cancel now.
@@ -494,6 +508,12 @@ impl<P: Port> Session<P> {
                 (self.lost, self.stuck) = (true, true);
             }
             TaskResult::Performed(performed) => self.finish_performance(performed, now),
+            TaskResult::MemoryChanged(mapped) => {
+                if let Some(mapped) = mapped {
+                    // Without memory to keep account of it all goes on in the heap.
+                    let _ = self.memory.add_device_memory(mapped);
+                }
+            }
         }
         if std::mem::take(&mut self.missed_hangup) {
             self.handle_hangup(now);
@@ -535,6 +555,10 @@ impl<P: Port> Session<P> {
             return;
         }
         self.tearing_down = true;
+        self.retry = None;
+        if let Some(port) = &mut self.port {
+            port.set_starving(false);
+        }
         self.rx.clear(&mut self.memory);
         self.early_unlinks.clear();
         self.tx.clear();

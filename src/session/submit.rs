@@ -6,7 +6,10 @@
 //! for a slot, for memory, or for the port to come back.
 //!
 //! So that an endpoint that never answers can't keep the others out, the last slots and the last
-//! part of the memory are for endpoints that have nothing in flight.
+//! part of the memory are for endpoints that have nothing in flight. For want of memory a URB waits
+//! without a limit behind others of its endpoint, whose turn comes first anyway, and behind replies
+//! that the client does not read; else no longer than [`NO_MEMORY_TIMEOUT`], whatever other endpoints
+//! have in flight.
 
 use std::time::Instant;
 
@@ -16,7 +19,7 @@ use super::control::Control;
 use super::endpoints::EndpointState;
 use super::rx::{Shape, Stage};
 use super::urb::{Urb, UrbIndex, UrbState};
-use super::{NoMemory, Session, Violation};
+use super::{Session, Violation};
 use crate::complaints::warn;
 use crate::limits::{ENDPOINT_RESERVE, NO_MEMORY_RETRY, NO_MEMORY_TIMEOUT, URBS_REFUSED_MAX};
 use crate::usb::special::{self, Class};
@@ -26,6 +29,9 @@ use crate::wire::pdu::{CmdSubmit, Command, HEADER_LEN};
 use crate::wire::setup::{SETUP_LEN, Setup};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, TransferType, flags};
+
+/// Bytes of a transfer from which on it lets other devices that starve try first.
+const MUCH_MEMORY: usize = 16 << 10;
 
 /// What became of an attempt to hand a URB to the device.
 pub(super) enum Attempt {
@@ -304,8 +310,13 @@ impl<P: Port> Session<P> {
 
     /// Hands to the device what waited, as far as it now can.
     pub(super) fn submit_waiting(&mut self, now: Instant) {
-        if self.no_memory.is_some_and(|no_memory| now < no_memory.retry) {
+        let Some(port) = self.port.as_mut().filter(|_| self.retry.is_none_or(|at| at <= now))
+        else {
             return;
+        };
+        // What there was no memory for may have been given up meanwhile; else it is noted anew.
+        if self.retry.take().is_some() {
+            port.set_starving(false);
         }
         let mut set = self.endpoints.waiting();
         while set != 0 && self.port.is_some() && !self.gone {
@@ -318,16 +329,11 @@ impl<P: Port> Session<P> {
                 self.endpoints.remove_waiting(&mut self.urbs, urb);
             }
         }
-        // It was time to try again and the system refused nothing: what it had no memory for was
-        // given up meanwhile, or waits for something else.
-        if self.no_memory.is_some_and(|no_memory| no_memory.retry <= now) {
-            self.no_memory = None;
-        }
     }
 
     /// Tries to hand a URB to the device.
     fn attempt(&mut self, urb: UrbIndex, now: Instant) -> Attempt {
-        if let Some(answered) = self.answer_stored(urb) {
+        if let Some(answered) = self.answer_stored(urb, now) {
             return answered;
         }
         let Some(port) = &mut self.port else { return Attempt::MustWait };
@@ -342,9 +348,12 @@ impl<P: Port> Session<P> {
             self.finish(urb, Status::EINVAL, 0);
             return Attempt::Settled;
         };
+        if length >= MUCH_MEMORY && endpoint.starving_since.is_none() && port.others_starve() {
+            return self.wait_for_memory(urb, now);
+        }
         let new = || take_block(&mut self.memory, self.memory_reserve, length, idle);
         let Some(mut block) = record.block.take().or_else(new) else {
-            return self.wait_for_memory(urb);
+            return self.wait_for_buffer(urb, now);
         };
         let Some(slot) = self.free_transfers.pop() else {
             unreachable!("there are more than are kept")
@@ -355,6 +364,7 @@ impl<P: Port> Session<P> {
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
                 self.owners[slot as usize] = urb;
                 endpoint.in_flight += 1;
+                endpoint.starving_since = None;
                 Attempt::Settled
             }
             Err(refused) => {
@@ -365,14 +375,33 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// What to do with a URB for which there is no memory: wait for what others will give back, or
-    /// give it up where there are no others.
-    pub(super) fn wait_for_memory(&mut self, urb: UrbIndex) -> Attempt {
-        if self.endpoints.any_in_flight(u32::MAX) || self.has_output() {
+    /// What to do with a URB for which the device's buffers have no room: wait for what others will
+    /// give back, or give it up where there are no others.
+    pub(super) fn wait_for_buffer(&mut self, urb: UrbIndex, now: Instant) -> Attempt {
+        // A client that reads nothing is dropped in the end.
+        if self.has_output() {
             return Attempt::MustWait;
+        }
+        if self.endpoints.any_in_flight(u32::MAX) {
+            return self.wait_for_memory(urb, now);
         }
         self.finish(urb, Status::ENOMEM, 0);
         Attempt::Settled
+    }
+
+    /// What to do with a URB for which there is no memory now.
+    fn wait_for_memory(&mut self, urb: UrbIndex, now: Instant) -> Attempt {
+        let endpoint = self.endpoints.get_mut(self.urbs.get(urb).submit.endpoint);
+        if endpoint.in_flight == 0 {
+            let since = *endpoint.starving_since.get_or_insert(now);
+            // The time is not started anew for those behind it.
+            if now >= since + NO_MEMORY_TIMEOUT {
+                self.finish(urb, Status::ENOMEM, 0);
+                return Attempt::Settled;
+            }
+        }
+        self.retry = Some(now + NO_MEMORY_RETRY);
+        Attempt::MustWait
     }
 
     /// What to do with a URB that the system refused.
@@ -387,10 +416,13 @@ impl<P: Port> Session<P> {
                          echo 256 > /sys/module/usbcore/parameters/usbfs_memory_mb"
                     );
                 }
-                if self.may_wait_for_system(now) {
-                    return Attempt::MustWait;
+                let endpoint = self.endpoints.get(self.urbs.get(urb).submit.endpoint);
+                let starves = endpoint.in_flight == 0;
+                let attempt = self.wait_for_memory(urb, now);
+                if let (true, Attempt::MustWait, Some(port)) = (starves, &attempt, &mut self.port) {
+                    port.set_starving(true);
                 }
-                self.finish(urb, Status::ENOMEM, 0);
+                return attempt;
             }
             RefusedReason::Gone => {
                 self.finish(urb, Status::ENODEV, 0);
@@ -399,21 +431,6 @@ impl<P: Port> Session<P> {
             RefusedReason::Failed(status) => self.finish(urb, status, 0),
         }
         Attempt::Settled
-    }
-
-    /// Whether a URB that the system has no memory for should wait: always while the device itself
-    /// has something in flight, and for a while for what other devices have.
-    fn may_wait_for_system(&mut self, now: Instant) -> bool {
-        let since = match self.no_memory {
-            Some(no_memory) if !self.endpoints.any_in_flight(u32::MAX) => no_memory.since,
-            _ => now,
-        };
-        if now >= since + NO_MEMORY_TIMEOUT {
-            self.no_memory = None;
-            return false;
-        }
-        self.no_memory = Some(NoMemory { since, retry: now + NO_MEMORY_RETRY });
-        true
     }
 }
 

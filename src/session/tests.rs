@@ -789,7 +789,7 @@ fn more_urbs_with_packets_than_can_wait_are_refused_with_their_packets() {
     rig.work();
     rig.expect_submit(1, Status::OK, 0);
     let packets: Vec<u8> = [0u32, 8, 0, 0].map(u32::to_be_bytes).concat();
-    let mut send = |rig: &mut Rig, seqnum| {
+    let send = |rig: &mut Rig, seqnum| {
         let isochronous = CmdSubmit { number_of_packets: 1, endpoint, ..submit(seqnum, 0, 8) };
         rig.send(&Command::Submit(isochronous), &packets);
     };

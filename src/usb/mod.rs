@@ -25,6 +25,7 @@ use std::os::fd::RawFd;
 use std::time::Instant;
 
 use usbferry_sys::arena::{Arena, Block};
+use usbferry_sys::handle::DeviceMemory;
 
 use crate::limits::DeviceLimits;
 use crate::wire::iso::Packets;
@@ -274,6 +275,30 @@ pub trait Port: Send + Sized + 'static {
     /// concerns may be in flight. *Blocks.*
     fn perform(&mut self, request: SpecialRequest) -> Performed;
 
+    /// What is to be changed of the memory that the port has of the system, if anything; asked often.
+    fn memory_change(&self) -> Option<MemoryChange> {
+        None
+    }
+
+    /// Changes it. `given_up` is what was mapped, if that is to go; no transfer may be in it. Returns
+    /// what was mapped, for the device's [`Opened::memory`]. *Blocks.*
+    fn change_memory(
+        &mut self,
+        _change: MemoryChange,
+        _given_up: Option<DeviceMemory>,
+    ) -> Option<DeviceMemory> {
+        None
+    }
+
+    /// Whether other devices wait for memory that the system has refused to them. Who has had some
+    /// then lets them try first.
+    fn others_starve(&self) -> bool {
+        false
+    }
+
+    /// Notes whether this device does.
+    fn set_starving(&mut self, _starving: bool) {}
+
     /// Gives the device back as it was found: its configuration and kernel drivers, too. No transfer
     /// may be in flight. *Blocks.*
     fn close(self, transfers: Vec<Self::Transfer>, memory: Arena);
@@ -337,6 +362,17 @@ pub enum RefusedReason {
     Gone,
     /// Anything else, as the wire has it.
     Failed(Status),
+}
+
+/// A change of the memory that a port has of the system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemoryChange {
+    /// See how much there is for all.
+    Look,
+    /// Map some of the device's, in which transfers cost less.
+    Map,
+    /// Give that up: it is needed elsewhere.
+    GiveUp,
 }
 
 /// What [`Port::reap`] found besides completed transfers.

@@ -1,9 +1,10 @@
 //! Buffer memory of one attached device: a few large regions, handed out as [`Block`]s.
 //!
 //! A device's buffers are taken once, when it is attached, so that no URB allocates. A region is
-//! either mapped from the device's usbfs file (`libusb_dev_mem_alloc`, the host controller then
-//! reads and writes it without a copy) or plain zeroed heap, whose pages the system commits when
-//! they are first touched: a large heap region costs nothing until it is used.
+//! either plain zeroed heap, whose pages the system commits when they are first touched, so that a
+//! large one costs nothing until it is used; or it is mapped from the device's usbfs file
+//! (`libusb_dev_mem_alloc`, the host controller then reads and writes it without a copy), comes last,
+//! and can be given up again.
 //!
 //! Regions are cut by the buddy rule into power-of-two blocks. Freed blocks go to the front of a
 //! list of their own and are only merged when an allocation finds nothing, so that a steady load
@@ -29,7 +30,11 @@ use crate::heap;
 /// Bytes of the smallest block. Four cache lines: no two blocks in flight share one.
 pub const BLOCK_LEN_MIN: usize = 256;
 
-/// Most regions an arena can hold: one from the device, one from the heap.
+/// Bytes of the smallest block of device memory. Smaller ones gain nothing there, and one that stays
+/// out for ever, as of an interrupt endpoint, would keep the mapping from being given up.
+pub const DEVICE_BLOCK_MIN: usize = 16 << 10;
+
+/// Most regions an arena can hold: one from the heap, one from the device.
 const REGIONS_MAX: usize = 2;
 
 /// Alignment of heap regions, in bytes: a page, as mappings have it.
@@ -42,6 +47,7 @@ pub struct Block {
     len: u32,
     region: u8,
     order: u8,
+    in_device_memory: bool,
     /// Number of the block in its region, in units of [`BLOCK_LEN_MIN`].
     unit: u32,
 }
@@ -54,6 +60,12 @@ impl Block {
     /// Address of the first byte, for handing to libusb.
     pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.bytes.as_ptr()
+    }
+
+    /// Whether it lies in memory that is mapped from the device.
+    #[must_use]
+    pub const fn is_in_device_memory(&self) -> bool {
+        self.in_device_memory
     }
 }
 
@@ -92,6 +104,19 @@ struct Region {
     base: NonNull<u8>,
     source: Source,
     buddies: Buddies,
+    /// Nothing of it is handed out any more.
+    given_up: bool,
+}
+
+impl Region {
+    const fn is_device_memory(&self) -> bool {
+        matches!(self.source, Source::Device(_))
+    }
+
+    /// Whether a block of `len` bytes may come from here.
+    const fn is_for(&self, len: usize) -> bool {
+        !self.is_device_memory() || len >= DEVICE_BLOCK_MIN && !self.given_up
+    }
 }
 
 /// The buffer memory of one device.
@@ -113,8 +138,7 @@ impl Arena {
         Self { regions: Vec::new(), outstanding: 0, free_bytes: 0 }
     }
 
-    /// Adds `len` bytes of zeroed heap, rounded down to a power of two. Regions added first are
-    /// used first. Adding nothing is allowed.
+    /// Adds `len` bytes of zeroed heap, rounded down to a power of two. Adding nothing is allowed.
     ///
     /// # Errors
     /// `NoMem` when the system refuses the address space, or has hardly more ([`heap::RESERVE`]).
@@ -152,20 +176,30 @@ impl Arena {
 
     fn add(&mut self, base: NonNull<u8>, source: Source, buddies: Buddies) {
         assert!(self.regions.len() < REGIONS_MAX, "an arena has two regions at most");
-        self.free_bytes += buddies.units() * BLOCK_LEN_MIN;
-        self.regions.push(Region { base, source, buddies });
+        let region = Region { base, source, buddies, given_up: false };
+        if !region.is_device_memory() {
+            self.free_bytes += region.buddies.units() * BLOCK_LEN_MIN;
+        }
+        self.regions.push(region);
     }
 
-    /// Takes a block of `len` bytes, or `None` when no region has room. The bytes hold whatever
-    /// their last user left. A length of zero gives an empty block, which still has an address.
+    /// Takes a block of `len` bytes, of device memory if there is some for it, or `None` when no
+    /// region has room. The bytes hold whatever their last user left. A length of zero gives an empty
+    /// block, which still has an address.
     pub fn alloc(&mut self, len: usize) -> Option<Block> {
         let order = order_for(len)?;
-        for (index, region) in self.regions.iter_mut().enumerate() {
+        for (index, region) in self.regions.iter_mut().enumerate().rev() {
+            if !region.is_for(len) {
+                continue;
+            }
             let Some(unit) = region.buddies.alloc(order) else {
                 continue;
             };
             self.outstanding += 1;
-            self.free_bytes -= BLOCK_LEN_MIN << order;
+            let in_device_memory = region.is_device_memory();
+            if !in_device_memory {
+                self.free_bytes -= BLOCK_LEN_MIN << order;
+            }
             // SAFETY: `unit` lies in the region, so the offset stays inside its allocation.
             let bytes = unsafe { region.base.add(unit as usize * BLOCK_LEN_MIN) };
             return Some(Block {
@@ -173,6 +207,7 @@ impl Arena {
                 len: u32::try_from(len).expect("order_for bounds the length"),
                 region: u8::try_from(index).expect("two regions at most"),
                 order,
+                in_device_memory,
                 unit,
             });
         }
@@ -190,10 +225,26 @@ impl Arena {
         assert_eq!(expected, block.bytes.as_ptr(), "the block belongs to another arena");
         region.buddies.free(block.unit, block.order);
         self.outstanding -= 1;
-        self.free_bytes += BLOCK_LEN_MIN << block.order;
+        if !block.in_device_memory {
+            self.free_bytes += BLOCK_LEN_MIN << block.order;
+        }
     }
 
-    /// Bytes not handed out. Because blocks are powers of two, less may be usable.
+    /// Hands out no more device memory, and returns it once no block of it is out.
+    #[must_use]
+    pub fn give_up_device_memory(&mut self) -> Option<DeviceMemory> {
+        let region = self.regions.last_mut().filter(|region| region.is_device_memory())?;
+        region.given_up = true;
+        if !region.buddies.is_free() {
+            return None;
+        }
+        match self.regions.pop()?.source {
+            Source::Device(memory) => Some(memory),
+            Source::Heap(..) => unreachable!("it is device memory"),
+        }
+    }
+
+    /// Bytes of heap not handed out. Because blocks are powers of two, less may be usable.
     #[must_use]
     pub const fn free_bytes(&self) -> usize {
         self.free_bytes
@@ -203,13 +254,6 @@ impl Arena {
     #[must_use]
     pub const fn outstanding(&self) -> usize {
         self.outstanding
-    }
-
-    /// Bytes that lie in device memory, for the log.
-    #[must_use]
-    pub fn device_bytes(&self) -> usize {
-        let device = |region: &&Region| matches!(region.source, Source::Device(_));
-        self.regions.iter().filter(device).map(|r| r.buddies.units() * BLOCK_LEN_MIN).sum()
     }
 }
 
@@ -310,6 +354,10 @@ impl Buddies {
 
     const fn units(&self) -> usize {
         self.state.len()
+    }
+
+    const fn is_free(&self) -> bool {
+        self.free_units == self.units()
     }
 
     fn alloc(&mut self, order: u8) -> Option<u32> {

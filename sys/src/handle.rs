@@ -454,8 +454,19 @@ impl DeviceMemory {
         self.base
     }
 
-    pub(crate) const fn len(&self) -> usize {
+    /// Bytes.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "nothing is mapped without bytes")]
+    pub const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Its bytes. An arena that has it lets nobody see this.
+    #[must_use]
+    pub const fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `len` bytes were mapped, zeroed, and belong to this value alone: an arena takes it
+        // before it hands out blocks, and returns it when none is out.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
     }
 }
 

@@ -348,7 +348,7 @@ fn check_control(buffer: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::Arena;
+    use crate::arena::{Arena, DEVICE_BLOCK_MIN};
     use crate::fake::{self, End};
     use crate::handle::DeviceId;
 
@@ -358,8 +358,8 @@ mod tests {
         let handle = DeviceHandle::open_blocking(ID, 4).unwrap();
         let transfer = handle.new_transfer(3, 8).unwrap();
         let mut arena = Arena::new();
-        arena.add_device_memory(handle.map_memory_blocking(4096).unwrap()).unwrap();
         arena.add_heap(8192).unwrap();
+        arena.add_device_memory(handle.map_memory_blocking(32768).unwrap()).unwrap();
         (handle, transfer, arena)
     }
 
@@ -389,6 +389,31 @@ mod tests {
             assert_eq!(ended.block[..3], [round, 2, 3]);
             arena.free(ended.block);
         }
+        drop((transfer, arena, handle));
+        assert_eq!(fake::alive(), [0; 4]);
+    }
+
+    #[test]
+    fn device_memory_is_for_long_blocks_and_goes_when_none_is_out() {
+        let (handle, transfer, mut arena) = open();
+        let long = arena.alloc(DEVICE_BLOCK_MIN).unwrap();
+        let short = arena.alloc(DEVICE_BLOCK_MIN / 4).unwrap();
+        assert_eq!([&long, &short].map(Block::is_in_device_memory), [true, false]);
+        assert!(arena.give_up_device_memory().is_none(), "a block of it is out");
+        assert!(arena.alloc(DEVICE_BLOCK_MIN).is_none(), "and no more of it is handed out");
+        arena.free(long);
+        let mut memory = arena.give_up_device_memory().expect("a block of heap is no reason");
+        assert_eq!(memory.bytes_mut().len(), 32768);
+        assert_eq!(fake::alive()[3], 32768);
+        drop(memory);
+        assert_eq!(fake::alive()[3], 0);
+        assert!(arena.give_up_device_memory().is_none(), "there is none");
+        // Another takes its place.
+        arena.add_device_memory(handle.map_memory_blocking(32768).unwrap()).unwrap();
+        let again = arena.alloc(32768).unwrap();
+        assert!(again.is_in_device_memory());
+        arena.free(again);
+        arena.free(short);
         drop((transfer, arena, handle));
         assert_eq!(fake::alive(), [0; 4]);
     }
@@ -511,7 +536,7 @@ mod tests {
         transfer.submit(&mut handle, BULK_IN, std::iter::empty(), block).unwrap();
         drop(transfer);
         drop((arena, handle));
-        assert_eq!(fake::alive(), [1, 1, 1, 4096]);
+        assert_eq!(fake::alive(), [1, 1, 1, 32768]);
         // The kernel may still write: the memory must be there.
         fake::end_oldest(&end(0, 512, &[7; 512]));
     }

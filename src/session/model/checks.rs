@@ -47,7 +47,8 @@ impl World {
 
     /// Checks that the URB of `slot` is one that the device should get now.
     fn check_submission(&mut self, slot: u32) {
-        self.starved = None;
+        let endpoint = self.port().flight(slot).endpoint;
+        self.starved[endpoint.index()] = None;
         let owner = self.session.owners[slot as usize];
         assert_ne!(owner, NO_URB, "a slot in flight belongs to a URB");
         let id = id_of(&self.session.urbs.get(owner).submit);
@@ -106,7 +107,7 @@ impl World {
                 self.client.refusals.insert(status.0, Refusal { endpoint, after });
             }
             RefusedReason::NoMemory => {
-                let since = *self.starved.get_or_insert(self.now);
+                let since = *self.starved[endpoint.index()].get_or_insert(self.now);
                 self.client.excuses.memory |= self.now >= since + NO_MEMORY_TIMEOUT;
             }
             RefusedReason::Gone => {}
@@ -148,7 +149,14 @@ impl World {
         let crowded = crowded(self.client.urbs.len(), URBS_WAITING_MAX)
             || crowded(with_packets, PACKETS_WAITING_MAX);
         let full = self.session.memory.free_bytes() < self.scale.memory / 4;
-        self.client.excuses.memory |= crowded || full;
+        // What waits longer than it may for a buffer gets no other answer.
+        let in_pieces = self.session.endpoints.waiting() != 0 && !self.has_largest_buffer();
+        self.client.excuses.memory |= crowded || full || in_pieces;
+    }
+
+    fn has_largest_buffer(&mut self) -> bool {
+        let block = self.session.memory.alloc(self.scale.urb_len + CONTROL_LEN_MAX + SETUP_LEN);
+        block.map(|block| self.session.memory.free(block)).is_some()
     }
 
     /// Checks that nothing is lost and nothing grows.
@@ -174,7 +182,7 @@ impl World {
             self.client.check_unlinks_are_answered(&early.collect::<Vec<_>>());
         }
         // What the system has no memory for is tried again later, if it is noted that it is.
-        if self.session.port.is_some() && self.session.no_memory.is_none() {
+        if self.session.port.is_some() && self.session.retry.is_none() {
             self.session.submit_waiting(self.now);
             let events = &self.port().events;
             assert!(events.is_empty(), "it could have gone before: {events:?}");

@@ -58,7 +58,7 @@ pub(super) struct World {
     /// Special requests that failed, each with a status of its own.
     failures: i32,
     /// Since when the system has refused every URB for want of memory.
-    pub(super) starved: Option<Instant>,
+    pub(super) starved: [Option<Instant>; EndpointAddress::COUNT],
     /// What the session has allocated.
     pub(super) footprint: [usize; 5],
 }
@@ -87,7 +87,7 @@ impl World {
             collected: 0,
             jobs: 0,
             failures: 0,
-            starved: None,
+            starved: [None; EndpointAddress::COUNT],
             footprint: [0; 5],
         };
         world.footprint = world.session.footprint();
@@ -281,6 +281,7 @@ impl World {
                 self.check_cancel(flight.expect("only what is in flight is cancelled"));
             }),
             Task::Perform(request) => self.check_perform(&job.port, *request),
+            Task::ChangeMemory(..) => panic!("this port has no memory of its own"),
         }
         self.away = Away::Job(job);
         assert!(self.session.take_job().is_none(), "a second job without the port");

@@ -2,7 +2,6 @@
 //!
 //! Contract: opening and [`LibusbCandidate::obstacle`] block.
 
-use log::debug;
 use usbferry_sys::arena::Arena;
 use usbferry_sys::error::Error;
 use usbferry_sys::handle::DeviceHandle;
@@ -15,9 +14,6 @@ use crate::limits::DeviceLimits;
 use crate::usb::{Candidate, DeviceInfo, OpenError, Opened, Port};
 use crate::wire::iso::PACKETS_MAX;
 use crate::wire::op::OpStatus;
-
-/// Smallest mapping of device memory worth having, in bytes.
-const DEVICE_MEMORY_MIN: usize = 64 << 10;
 
 /// A real device that was found.
 #[derive(Clone, Debug)]
@@ -70,9 +66,9 @@ impl Candidate for LibusbCandidate {
             .map(|index| Ok(LibusbTransfer(handle.new_transfer(index, packets)?, index)))
             .collect();
         let transfers = transfers.map_err(fail)?;
-        let memory = allocate(&handle, limits).map_err(fail)?;
-        debug!("{}: {} bytes of device memory", self.info.device.busid, memory.device_bytes());
-        let mut port = LibusbPort::new(handle, self.found.clone());
+        let mut memory = Arena::new();
+        memory.add_heap(limits.memory).map_err(fail)?;
+        let mut port = LibusbPort::new(handle, self.found.clone(), limits.device_memory);
         port.packets = packets;
         port.bulk_is_whole = port.handle.sends_bulk_whole();
         port.pieces = vec![0; limits.urbs];
@@ -101,24 +97,6 @@ impl Candidate for LibusbCandidate {
     fn recover(&self) {
         repair();
     }
-}
-
-/// Buffer memory: as much from the device as it gives, the rest from the heap.
-///
-/// # Errors
-/// `NoMem` when the system has none for the latter.
-fn allocate(handle: &DeviceHandle, limits: &DeviceLimits) -> Result<Arena, Error> {
-    let mut memory = Arena::new();
-    let mut len = limits.device_memory;
-    while len >= DEVICE_MEMORY_MIN {
-        if let Some(mapped) = handle.map_memory_blocking(len) {
-            memory.add_device_memory(mapped)?;
-            break;
-        }
-        len /= 2;
-    }
-    memory.add_heap(limits.memory)?;
-    Ok(memory)
 }
 
 /// What went wrong when opening, and what to do about it.

@@ -10,6 +10,7 @@
 //! - `port` is an open device: submitting, reaping, cancelling.
 //! - `claims` takes interfaces from their kernel drivers and gives them back, and performs the
 //!   requests that change which interfaces there are.
+//! - `memory` is the system's memory for transfers: what is mapped of it, and what can't be had.
 //! - `ledger` remembers outside the process what was taken, and `repair` gives it back after a kill.
 //! - `status` is the only place where libusb's statuses and errors become those of the wire.
 //! - `patience` bounds how long a device is waited for that may not answer.
@@ -23,6 +24,7 @@ mod claims;
 mod elsewhere;
 mod found;
 mod ledger;
+mod memory;
 mod patience;
 mod port;
 mod repair;

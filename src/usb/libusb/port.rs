@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 use log::debug;
 use usbferry_sys::arena::{Arena, Block};
 use usbferry_sys::error::{Error, TransferStatus};
-use usbferry_sys::handle::DeviceHandle;
+use usbferry_sys::handle::{DeviceHandle, DeviceMemory};
 use usbferry_sys::transfer::{self, CancelToken, Kind, Request};
 
 use super::found::Found;
 use super::ledger;
+use super::memory::PortMemory;
 use super::status::{refused_reason, status_of};
 use crate::complaints::warn;
 use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
-    Completion, Configuration, EventSource, Performed, Port, Reaped, Refused, RefusedReason,
-    Submission, Transfer,
+    Completion, Configuration, EventSource, MemoryChange, Performed, Port, Reaped, Refused,
+    RefusedReason, Submission, Transfer,
 };
 use crate::wire::status::Status;
 use crate::wire::types::{BusId, TransferType};
@@ -72,6 +73,9 @@ pub struct LibusbPort {
     /// Most requests to the system that each slot's transfer consists of, and all together.
     pub(super) pieces: Vec<usize>,
     pub(super) pieces_in_flight: usize,
+    pub(super) memory: PortMemory,
+    /// When it was opened: a time that has come.
+    opened: Instant,
     /// When to look again after a hang-up, and how often that was done.
     pub(super) recheck: Option<Instant>,
     pub(super) rechecks: u32,
@@ -86,7 +90,8 @@ pub struct LibusbPort {
 pub struct LibusbTransfer(pub(super) transfer::Transfer, pub(super) u32);
 
 impl LibusbPort {
-    pub(super) const fn new(handle: DeviceHandle, found: Found) -> Self {
+    /// `device_memory` bytes may be mapped from it. *Blocks.*
+    pub(super) fn new(handle: DeviceHandle, found: Found, device_memory: usize) -> Self {
         Self {
             handle,
             busid: found.busid,
@@ -102,12 +107,35 @@ impl LibusbPort {
             bulk_is_whole: false,
             pieces: Vec::new(),
             pieces_in_flight: 0,
+            memory: PortMemory::new_blocking(device_memory),
+            opened: Instant::now(),
             recheck: None,
             rechecks: 0,
             retry: None,
             failures: 0,
             gone: false,
         }
+    }
+
+    /// What it means that a transfer was refused.
+    fn refused(
+        &mut self,
+        error: Error,
+        kind: Kind,
+        submission: &Submission<'_>,
+        pieces: usize,
+        block: Block,
+        now: Instant,
+    ) -> Refused {
+        let mut reason = refused_reason(error, kind);
+        if reason == RefusedReason::NoMemory {
+            let in_mapping = block.is_in_device_memory();
+            self.memory.note_refused(now);
+            if self.memory.can_never_be_had(submission, pieces, in_mapping, self.busid) {
+                reason = RefusedReason::Failed(Status::ENOMEM);
+            }
+        }
+        Refused { block, reason }
     }
 
     /// Whether it is time to look again after a hang-up; true when enough is enough.
@@ -198,7 +226,7 @@ impl Port for LibusbPort {
         transfer: &mut LibusbTransfer,
         submission: &Submission<'_>,
         block: Block,
-        _now: Instant,
+        now: Instant,
     ) -> Result<(), Refused> {
         if submission.packets.len() > self.packets as usize
             || has_packet_over(PACKET_LEN_MAX, submission)
@@ -218,17 +246,24 @@ impl Port for LibusbPort {
             zero_packet: submission.zero_packet,
         };
         let packets = submission.packets.iter().map(|packet| packet.length);
+        let pieces = pieces_of(submission, self.bulk_is_whole);
+        let in_mapping = block.is_in_device_memory();
+        // Refused on the way, libusb would call a part that was sent an error.
+        if pieces > 1 && self.memory.can_never_be_had(submission, pieces, in_mapping, self.busid) {
+            return Err(self.refused(Error::NoMem, kind, submission, pieces, block, now));
+        }
         transfer
             .0
             .submit(&mut self.handle, request, packets, block)
-            .map_err(|(error, block)| Refused { block, reason: refused_reason(error, kind) })?;
-        let pieces = pieces_of(submission, self.bulk_is_whole);
+            .map_err(|(error, block)| self.refused(error, kind, submission, pieces, block, now))?;
+        self.memory.note_submitted(submission.length, in_mapping);
         self.pieces[transfer.1 as usize] = pieces;
         self.pieces_in_flight += pieces;
         Ok(())
     }
 
     fn reap(&mut self, now: Instant, completed: &mut Vec<u32>) -> Reaped {
+        self.memory.look_around();
         let mut gone = self.recheck_hangup(now);
         let mut more = true;
         while more && completed.len() < REAP_BUDGET {
@@ -256,6 +291,9 @@ impl Port for LibusbPort {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
+        if self.memory.has_to_give_up() {
+            return Some(self.opened);
+        }
         // What a device had that is gone is given back with an event.
         [self.recheck, self.retry].into_iter().flatten().min().filter(|_| !self.gone)
     }
@@ -298,6 +336,26 @@ impl Port for LibusbPort {
             }
             SpecialRequest::Reset => self.reset(),
         }
+    }
+
+    fn memory_change(&self) -> Option<MemoryChange> {
+        self.memory.change()
+    }
+
+    fn change_memory(
+        &mut self,
+        change: MemoryChange,
+        given_up: Option<DeviceMemory>,
+    ) -> Option<DeviceMemory> {
+        self.memory.change_blocking(change, given_up, &self.handle, self.busid)
+    }
+
+    fn others_starve(&self) -> bool {
+        self.memory.others_starve()
+    }
+
+    fn set_starving(&mut self, starving: bool) {
+        self.memory.set_starving(starving);
     }
 
     fn close(mut self, mut transfers: Vec<LibusbTransfer>, mut memory: Arena) {
