@@ -5,6 +5,40 @@ use std::time::Duration;
 
 use usbferry_sys::arena::BLOCK_LEN_MIN;
 
+/// What depends on how much address space there is: a device's memory takes that when it is attached,
+/// and as memory only what is used of it.
+struct AddressSpace {
+    /// Bytes that a process may have at least.
+    len: u64,
+    memory_default: usize,
+    memory_max: usize,
+    urb_len_default: usize,
+    packets_waiting_max: usize,
+    attached_max: usize,
+}
+
+/// More than anybody needs.
+const OF_64_BITS: AddressSpace = AddressSpace {
+    len: 1 << 46,
+    memory_default: 64 << 20,
+    memory_max: 1 << 30,
+    urb_len_default: 16 << 20,
+    packets_waiting_max: 2048,
+    attached_max: 256,
+};
+
+/// Two or three GiB, of which all devices together fit into the lesser.
+const OF_32_BITS: AddressSpace = AddressSpace {
+    len: 2 << 30,
+    memory_default: 16 << 20,
+    memory_max: 512 << 20,
+    urb_len_default: 8 << 20,
+    packets_waiting_max: 256,
+    attached_max: 32,
+};
+
+const HERE: AddressSpace = if usize::BITS >= 64 { OF_64_BITS } else { OF_32_BITS };
+
 /// URB slots of a device unless told otherwise: URBs that can be with the device at once. Linux
 /// clients keep up to a few dozen in flight (a webcam 5 of 32 packets, storage with UAS 30 or so).
 pub const URBS_DEFAULT: usize = 256;
@@ -23,8 +57,9 @@ pub const URBS_MAX: usize = 4096;
 pub const URBS_WAITING_MAX: usize = 8192;
 
 /// Of these, how many can have isochronous packets, whose descriptors cost a hundred times what a
-/// record does. More than 15 s of 8 packets each at high speed: nobody plans as far.
-pub const PACKETS_WAITING_MAX: usize = 2048;
+/// record does: 2048, and 256 where addresses have 32 bits. Each with 8 packets at high speed, that is two
+/// seconds, or a quarter of one: nobody plans as far.
+pub const PACKETS_WAITING_MAX: usize = HERE.packets_waiting_max;
 
 /// Records kept for SUBMITs that are refused: their answer needs a place too. When even these are
 /// used up, the client has not read so many refusals, and its socket is not read until it does.
@@ -54,17 +89,18 @@ pub const MEMORY_RESERVE_SHARE: usize = 16;
 
 /// Bytes of buffer memory of a device unless told otherwise. Address space that is committed when
 /// it is first used: what it costs is what a client really had in flight at once.
-pub const MEMORY_DEFAULT: usize = 64 << 20;
+pub const MEMORY_DEFAULT: usize = HERE.memory_default;
 
 /// Bytes of buffer memory of a device at least: a few of the largest URBs that common drivers
 /// submit.
 pub const MEMORY_MIN: usize = 1 << 20;
 
 /// Bytes of buffer memory of a device at most, and of any other size that can be set.
-pub const MEMORY_MAX: usize = 1 << 30;
+pub const MEMORY_MAX: usize = HERE.memory_max;
 
-/// Bytes mapped from the device where the platform can (usbfs), beside the above and used first,
-/// unless told otherwise. usbfs allows 16 MiB for all processes together by default.
+/// Bytes mapped from a device at most where the platform can (usbfs), beside the above and for long
+/// transfers, unless told otherwise. usbfs allows 16 MiB for all processes together by default; how
+/// much of that a device really gets, and when, says `usb::libusb::memory`.
 pub const DEVICE_MEMORY_DEFAULT: usize = 2 << 20;
 
 /// Bytes that the server has at most beside its devices: the program and its libraries, a few pages
@@ -92,7 +128,7 @@ pub const SLOT_MEMORY: usize = 32 << 10;
 pub const ACCOUNT_SHARE: usize = 28;
 
 /// Bytes of the largest URB that is accepted, unless told otherwise.
-pub const URB_LEN_DEFAULT: usize = 16 << 20;
+pub const URB_LEN_DEFAULT: usize = HERE.urb_len_default;
 
 /// Bytes of data of the longest control transfer that a device is asked for: libusb refuses more on
 /// Linux (`MAX_CTRL_BUFFER_LENGTH`). Configurations may be longer, and are not asked for.
@@ -107,7 +143,7 @@ pub const CONNECTIONS_MAX: usize = 4096;
 pub const CONNECTIONS_SHARE: usize = 2;
 
 /// Devices attached at once: each has a thread and its buffer memory.
-pub const ATTACHED_MAX: usize = 256;
+pub const ATTACHED_MAX: usize = HERE.attached_max;
 
 /// Threads that wait for devices which do not answer a scan, one each, until they do. Beyond that,
 /// further ones are not waited for.
@@ -153,8 +189,9 @@ pub const STALE_AFTER: Duration = Duration::from_secs(1);
 /// much longer: keepalive's after a second at least, others by the timer that sends again.
 pub const STALE_REPEATS: u8 = 2;
 
-/// How long a URB that the system has no memory for is tried again while nothing of its own device
-/// could give any back: other devices' URBs use the same memory.
+/// How long a URB that there is no memory for is tried again, whatever else its device has in flight,
+/// unless that is of its own endpoint: others use the same memory, and as long as one of them moves it
+/// comes back sooner.
 pub const NO_MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often.
@@ -187,7 +224,6 @@ pub const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
-const _: () = assert!(PACKETS_WAITING_MAX <= URBS_WAITING_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
 const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");
 const _: () = assert!(DRAIN_TIMEOUT.as_secs() < SHUTDOWN_TIMEOUT.as_secs());
@@ -214,26 +250,81 @@ impl DeviceLimits {
     /// this for each device, that is all that the server has, but for what the system keeps of the
     /// sockets. It is committed as it is used: few clients ever reach a tenth.
     #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the largest limits fit, see below")]
     pub const fn memory_max(&self) -> usize {
-        let buffers = self.memory + self.device_memory;
-        let with_packets = self.urbs + PACKETS_WAITING_MAX + URBS_REFUSED_MAX;
+        self.memory_in(&HERE) as usize
+    }
+
+    /// The same for an address space.
+    const fn memory_in(&self, space: &AddressSpace) -> u64 {
+        let buffers = self.memory as u64 + self.device_memory as u64;
+        let with_packets = self.urbs + space.packets_waiting_max + URBS_REFUSED_MAX;
+        let without = URBS_WAITING_MAX - space.packets_waiting_max;
         buffers
-            + buffers / ACCOUNT_SHARE
-            + SESSION_MEMORY
-            + with_packets * URB_MEMORY
-            + (URBS_WAITING_MAX - PACKETS_WAITING_MAX) * RECORD_MEMORY
-            + self.urbs * SLOT_MEMORY
+            + buffers / ACCOUNT_SHARE as u64
+            + SESSION_MEMORY as u64
+            + with_packets as u64 * URB_MEMORY as u64
+            + without as u64 * RECORD_MEMORY as u64
+            + self.urbs as u64 * SLOT_MEMORY as u64
+    }
+
+    /// What is set unless told otherwise.
+    const fn default_in(space: &AddressSpace) -> Self {
+        Self {
+            urbs: URBS_DEFAULT,
+            memory: space.memory_default,
+            device_memory: DEVICE_MEMORY_DEFAULT,
+            urb_len: space.urb_len_default,
+            reset_on_release: false,
+        }
     }
 }
 
+/// Whether the limits suit an address space.
+const fn fits(space: &AddressSpace) -> bool {
+    let default = DeviceLimits::default_in(space);
+    let (urbs, memory) = (URBS_MAX, space.memory_max);
+    let largest = DeviceLimits { urbs, memory, device_memory: memory, ..default };
+    let all = space.attached_max as u64 * default.memory_in(space) + SERVER_MEMORY as u64;
+    // Of the largest there is at most one in so little address space, and its sum is a number.
+    MEMORY_MIN <= space.memory_default
+        && default.urb_len <= default.memory / 2
+        && space.packets_waiting_max <= URBS_WAITING_MAX
+        && all <= space.len
+        && largest.memory_in(space) <= space.len
+}
+
+const _: () = assert!(fits(&OF_64_BITS) && fits(&OF_32_BITS));
+
 impl Default for DeviceLimits {
     fn default() -> Self {
-        Self {
-            urbs: URBS_DEFAULT,
-            memory: MEMORY_DEFAULT,
-            device_memory: DEVICE_MEMORY_DEFAULT,
-            urb_len: URB_LEN_DEFAULT,
-            reset_on_release: false,
-        }
+        Self::default_in(&HERE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_takes_what_its_parts_take() {
+        let limits = DeviceLimits { urbs: 100, memory: 28 << 20, ..DeviceLimits::default() };
+        let limits = DeviceLimits { device_memory: 28 << 20, ..limits };
+        let urbs = 100 * (URB_MEMORY + SLOT_MEMORY);
+        let waiting = (PACKETS_WAITING_MAX + URBS_REFUSED_MAX) * URB_MEMORY
+            + (URBS_WAITING_MAX - PACKETS_WAITING_MAX) * RECORD_MEMORY;
+        assert_eq!(limits.memory_max(), (56 << 20) + (2 << 20) + SESSION_MEMORY + urbs + waiting);
+    }
+
+    #[test]
+    fn all_devices_fit_into_the_address_space_of_32_bits() {
+        let each = DeviceLimits::default_in(&OF_32_BITS).memory_in(&OF_32_BITS);
+        assert!(each <= 48 << 20, "{each}");
+        let all = u64::from(u32::try_from(OF_32_BITS.attached_max).unwrap()) * each;
+        assert!(all + SERVER_MEMORY as u64 <= 2 << 30, "{all}");
+        // With the limits of 64 bits they would not, which is why there are others.
+        let wide = DeviceLimits::default_in(&OF_64_BITS).memory_in(&OF_64_BITS);
+        assert!(256 * wide > u64::from(u32::MAX));
+        assert!(!fits(&AddressSpace { len: 2 << 30, ..OF_64_BITS }));
     }
 }
