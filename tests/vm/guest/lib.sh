@@ -308,6 +308,8 @@ remote_busids() { # [port]
     sed -n 's/^ *\([0-9a-zA-Z._-]*\): .*([0-9a-f]\{4\}:[0-9a-f]\{4\})$/\1/p'
 }
 
+offered() { remote_busids | grep -qx -- "$1"; } # busid
+
 # Attaches the busid with the stock tool; leaves the name of the new device in $attached.
 attach() { # busid [port]
   local port=${2:-3240}

@@ -104,8 +104,6 @@ attach_and_release() { # busid, local driver, command that is called in between
   stop_server
 }
 
-offered() { remote_busids | grep -qx -- "$1"; }
-
 # A file by ZMODEM from a port to another, compared.
 zmodem() { # from, to, bytes
   local sender
