@@ -44,6 +44,17 @@ fn a_clear_halt_that_fails_is_left_to_the_device() {
 }
 
 #[test]
+fn what_the_device_says_to_a_clear_halt_is_the_answer() {
+    let server = Server::start("refuse=clear-halt,EPIPE:stall-request=0201");
+    let mut client = attach(&server);
+    for _ in 0..3 {
+        assert_eq!(client.call(&Submit::clear_halt(0x81)).status, EPIPE);
+    }
+    assert_eq!(asked(&server, &clear_halt(0x81)), 3, "once for each");
+    assert_eq!(client.call_ok(&Submit::read(0x81, 512)).len(), 512);
+}
+
+#[test]
 fn a_clear_halt_of_a_device_that_is_gone_ends_the_session() {
     let server = Server::start("refuse=clear-halt,ENODEV");
     let mut client = attach(&server);
