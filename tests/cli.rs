@@ -665,7 +665,7 @@ fn imports_without_memory_are_refused_and_sessions_go_on() {
             }
         }
         assert!(!attached.is_empty() && refused > 0, "{kilobytes}: {} attached", attached.len());
-        assert!(!server.lines_with("no memory or address space").is_empty(), "{kilobytes}");
+        server.wait_for("no memory or address space");
         for client in &mut attached {
             client.assert_in_sync();
             client.call_ok(&Submit::read(0x81, 1 << 20));

@@ -7,8 +7,7 @@
 //! Contract: nothing here blocks, and memory is committed as it is used.
 
 use std::alloc::{self, Layout};
-use std::hint::black_box;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 /// Bytes of address space that large allocations leave to small ones. Several devices can be opened
 /// at once, each by a thread with a stack of 2 MiB, and with a few hundred kilobytes of transfers.
@@ -25,16 +24,19 @@ unsafe impl Zero for u8 {}
 // SAFETY: as above.
 unsafe impl Zero for u32 {}
 
-/// Whether the system would give `len` bytes now.
+/// Whether the system would give `len` bytes now. It is asked, not the allocator: that might answer
+/// with what it keeps, and whoever counts allocations would count a question.
 #[must_use]
 pub fn has_room(len: usize) -> bool {
-    let Ok(layout) = Layout::from_size_align(len.max(1), 1) else { return false };
-    // SAFETY: the layout has a size.
-    let Some(start) = NonNull::new(black_box(unsafe { alloc::alloc(layout) })) else {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON;
+    // SAFETY: a new mapping, wherever the system likes, touches nobody's memory.
+    let start = unsafe { libc::mmap(ptr::null_mut(), len.max(1), protection, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
         return false;
-    };
-    // SAFETY: allocated above with this layout.
-    unsafe { alloc::dealloc(start.as_ptr(), layout) };
+    }
+    // SAFETY: mapped above with this length, and nobody else knows of the mapping.
+    unsafe { libc::munmap(start, len.max(1)) };
     true
 }
 
@@ -47,7 +49,7 @@ pub fn zeroed<T: Zero>(len: usize) -> Option<Box<[T]>> {
     }
     let layout = Layout::array::<T>(len).ok()?;
     let start = zeroed_bytes(layout)?.cast::<T>();
-    let slice = std::ptr::slice_from_raw_parts_mut(start.as_ptr(), len);
+    let slice = ptr::slice_from_raw_parts_mut(start.as_ptr(), len);
     // SAFETY: allocated by the global allocator with the layout of this slice; zeroes are values of
     // its type.
     Some(unsafe { Box::from_raw(slice) })
