@@ -154,7 +154,7 @@ class Device:
             self.reply(urb, 0, b"", actual)
 
     def unlink(self, seqnum):
-        """Whether the URB was still pending."""
+        """Whether the URB was still pending; None is no answer."""
         left = [entry for entry in self.due if entry[1] != seqnum]
         found = len(left) != len(self.due)
         heapq.heapify(left)
@@ -291,6 +291,8 @@ def receive_command(connection, device):
     command, seqnum, _, direction, number = fields[:5]
     if command == CMD_UNLINK:
         found = device.unlink(fields[5])
+        if found is None:
+            return
         status = ECONNRESET if found else 0
         device.replies.append(REPLY.pack(RET_UNLINK, seqnum, 0, 0, 0, status, 0, 0, 0, 0))
         return
@@ -313,6 +315,11 @@ def serve(connection, device):
         return
     receive(connection, 32)
     connection.sendall(OP.pack(0x0111, OP_IMPORT, 0) + record(device))
+    perform(connection, device)
+
+
+def perform(connection, device):
+    """What comes after an import, until the connection ends."""
     while True:
         timeout = max(device.due[0][0] - time.monotonic(), 0) if device.due else None
         if select.select((connection,), (), (), timeout)[0]:
