@@ -167,6 +167,8 @@ fn memory_that_others_have_is_waited_for_but_not_for_ever() {
     let [first, second] = &mut clients[..] else { unreachable!("two") };
     let silent: Vec<u32> =
         (0..15).map(|_| second.submit(urb(0x86, 1 << 20), &[]).unwrap()).collect();
+    // Behind them on the same connection: the device has them all before the first client asks.
+    assert_eq!(transfer(second, urb(0x83, 8), &[]).status, 0);
     first.submit(urb(0x84, 64), &[]).unwrap();
     let waiting = [1, 2].map(|_| first.submit(urb(0x81, 2 << 20), &[]).unwrap());
     // What is small goes on meanwhile, and changes nothing.
