@@ -800,7 +800,7 @@ fn more_urbs_with_packets_than_can_wait_are_refused_with_their_packets() {
     rig.expect_silence();
     send(&mut rig, 10 + places);
     rig.expect_submit(10 + places, Status::ENOMEM, 0);
-    assert_eq!(rig.take_bytes(16)[12..], u32::to_be_bytes(-18_i32 as u32), "-EXDEV");
+    assert_eq!(rig.take_bytes(16)[12..], (-18_i32).to_be_bytes(), "-EXDEV");
     // URBs without packets wait as before.
     rig.submit(11 + places, 0x82, 64);
     rig.expect_silence();

@@ -402,7 +402,7 @@ mod tests {
             let (mut mapped, mut last) = (0, usize::MAX);
             for device in 0..256 {
                 let Some(len) = part(Some(limit), mapped, 2 * MIB) else { break };
-                assert!(len <= 2 * MIB && len >= MAPPING_MIN && len.is_power_of_two());
+                assert!((MAPPING_MIN..=2 * MIB).contains(&len) && len.is_power_of_two());
                 assert!(len <= last, "device {device} has more than one before it");
                 (mapped, last) = (mapped + len, len);
             }
