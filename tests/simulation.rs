@@ -31,8 +31,22 @@ struct Life {
     random: Random,
     /// Bytes that are not sent yet.
     pending: Vec<u8>,
-    /// SUBMITs that may be unlinked, answered or not.
-    recent: Vec<u32>,
+    /// SUBMITs that may be unlinked, answered or not, and whether they are for a setting.
+    recent: Vec<(u32, bool)>,
+    /// The settings that the client has asked for.
+    wanted: Wanted,
+}
+
+/// What the device's settings will be, as far as the client can tell. A client sends isochronous URBs
+/// only where it has asked for the setting that has such endpoints: elsewhere the server does not
+/// believe that there are packets, and the client's stream would be its own undoing.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    /// A request for a setting was unlinked, and may have been performed or not.
+    Unknown,
+    Unconfigured,
+    /// The setting of interface 1, the isochronous endpoints' own.
+    Setting(u16),
 }
 
 #[test]
@@ -63,6 +77,7 @@ fn everything_is_answered_once(device: &str) {
             random: Random::new(seed),
             pending: Vec::new(),
             recent: Vec::new(),
+            wanted: Wanted::Setting(0),
         };
         for _ in 0..STEPS {
             life.step();
@@ -78,14 +93,8 @@ impl Life {
                 let submit = self.data_submit();
                 self.add(&submit);
             }
-            8..10 => {
-                let submit = self.packet_submit();
-                self.add(&submit);
-            }
-            10..12 => {
-                let submit = self.control_submit();
-                self.add(&submit);
-            }
+            8..10 => self.add_packets(),
+            10..12 => self.add_control(),
             12..16 => self.add_unlink(),
             16..18 => self.send(),
             _ => {
@@ -98,7 +107,45 @@ impl Life {
     fn add(&mut self, submit: &Submit) {
         let (seqnum, bytes) = self.client.prepare(submit);
         self.pending.extend(bytes);
-        self.recent.push(seqnum);
+        self.recent.push((seqnum, false));
+    }
+
+    /// A request for a setting, after which the client wants what `wanted` says.
+    fn add_setting(&mut self, submit: &Submit, wanted: Wanted) {
+        self.add(submit);
+        self.wanted = wanted;
+        self.recent.last_mut().expect("it was just added").1 = true;
+    }
+
+    /// An isochronous URB, or what must come before it can.
+    fn add_packets(&mut self) {
+        match self.wanted {
+            Wanted::Setting(1) => {
+                let submit = self.packet_submit();
+                self.add(&submit);
+            }
+            Wanted::Setting(_) => self.set_interface(1),
+            Wanted::Unknown | Wanted::Unconfigured => self.set_configuration(1),
+        }
+    }
+
+    fn set_configuration(&mut self, value: u16) {
+        let wanted = match value {
+            0 => Wanted::Unconfigured,
+            1 => Wanted::Setting(0),
+            // The device has no other, so all stays as it was.
+            _ => self.wanted,
+        };
+        self.add_setting(&Submit::set_configuration(value), wanted);
+    }
+
+    /// Sets interface 1.
+    fn set_interface(&mut self, setting: u16) {
+        let wanted = match self.wanted {
+            Wanted::Setting(_) => Wanted::Setting(setting),
+            other => other,
+        };
+        self.add_setting(&Submit::set_interface(1, setting), wanted);
     }
 
     fn data_submit(&mut self) -> Submit {
@@ -126,15 +173,21 @@ impl Life {
     }
 
     /// A request to the default endpoint: ordinary, special, or one that arranges something.
-    fn control_submit(&mut self) -> Submit {
+    fn add_control(&mut self) {
         let random = &mut self.random;
         let address = random.one_of(&[0x81, 0x01, 0x86, 0x84, 0x85, 0x82]);
         let command =
             |request, value| Submit::control(setup(request::OUT, request, value, address, 0), &[]);
         let bytes = u16::try_from(random.below(600)).expect("it is small");
-        match random.below(16) {
-            0 => Submit::set_configuration(random.one_of(&[0, 1, 1, 2])),
-            1..4 => Submit::set_interface(1, random.one_of(&[0, 1, 1])),
+        let submit = match random.below(16) {
+            0 => {
+                let value = random.one_of(&[0, 1, 1, 2]);
+                return self.set_configuration(value);
+            }
+            1..4 => {
+                let setting = random.one_of(&[0, 1, 1]);
+                return self.set_interface(setting);
+            }
             4 => Submit::set_interface(0, 0),
             5 => Submit::clear_halt(u8::try_from(address).expect("an address")),
             6 => Submit::port_reset(),
@@ -147,7 +200,8 @@ impl Life {
             11 => command(random.one_of(&[request::CANCEL_DONE, request::CANCEL_PARTIAL]), bytes),
             12..15 => command(request::RELEASE, bytes),
             _ => Submit::get_device_descriptor(),
-        }
+        };
+        self.add(&submit);
     }
 
     /// Unlinks something that was submitted, answered or not, or nothing. Never twice: no kernel
@@ -158,7 +212,11 @@ impl Life {
             0xc000_0000
         } else {
             let index = self.random.below(u32::try_from(self.recent.len()).expect("not so many"));
-            self.recent.swap_remove(index as usize)
+            let (target, is_setting) = self.recent.swap_remove(index as usize);
+            if is_setting {
+                self.wanted = Wanted::Unknown;
+            }
+            target
         };
         let (_, bytes) = self.client.prepare_unlink(target);
         self.pending.extend(bytes);
@@ -190,7 +248,7 @@ impl Life {
     /// Takes back everything that has not ended: then all must be answered, and the device as good
     /// as new.
     fn finish(mut self) {
-        for target in std::mem::take(&mut self.recent) {
+        for (target, _) in std::mem::take(&mut self.recent) {
             let (_, bytes) = self.client.prepare_unlink(target);
             self.pending.extend(bytes);
         }
