@@ -135,7 +135,12 @@ struct Tuning {
 
     /// Bytes of buffers of a device (K, M, G), a power of two. Address space: memory is used as
     /// clients need it
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_memory)]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = size(limits::MEMORY_DEFAULT),
+        value_parser = parse_memory
+    )]
     memory: usize,
 
     /// Bytes of further buffers that the device's controller can use without a copy, on Linux;
@@ -144,7 +149,12 @@ struct Tuning {
     device_memory: usize,
 
     /// Bytes of the largest URB that is accepted; at most half of --memory, so that two fit
-    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_urb_size)]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = size(limits::URB_LEN_DEFAULT),
+        value_parser = parse_urb_size
+    )]
     urb_size: usize,
 
     /// Bytes of each connection's send and receive buffer. Without this the system grows them to
@@ -277,12 +287,27 @@ fn parse_urbs(text: &str) -> Result<usize, String> {
     urbs.ok_or_else(|| format!("give a number from {} to {}", range.start(), range.end()))
 }
 
+/// The largest size that can be set, as it is typed.
+const MOST: &str = size(limits::MEMORY_MAX);
+
+/// A size as it is typed, of those that the limits have.
+const fn size(bytes: usize) -> &'static str {
+    match bytes >> 20 {
+        8 => "8M",
+        16 => "16M",
+        64 => "64M",
+        512 => "512M",
+        1024 => "1G",
+        _ => panic!("a limit that has no text"),
+    }
+}
+
 fn parse_memory(text: &str) -> Result<usize, String> {
     let bytes = parse_size(text)?;
     if bytes.is_power_of_two() && (limits::MEMORY_MIN..=limits::MEMORY_MAX).contains(&bytes) {
         return Ok(bytes);
     }
-    Err("give a power of two from 1M to 1G, such as 64M".to_owned())
+    Err(format!("give a power of two from 1M to {MOST}, such as 16M"))
 }
 
 /// Descriptors are read by control transfers, and without them a client can use nothing.
@@ -290,7 +315,7 @@ fn parse_urb_size(text: &str) -> Result<usize, String> {
     let bytes = parse_size(text)?;
     if bytes < limits::CONTROL_LEN_MAX {
         let least = limits::CONTROL_LEN_MAX;
-        return Err(format!("give a number of bytes from {least} to 1G, such as 128K or 16M"));
+        return Err(format!("give a number of bytes from {least} to {MOST}, such as 128K or 16M"));
     }
     Ok(bytes)
 }
@@ -298,7 +323,7 @@ fn parse_urb_size(text: &str) -> Result<usize, String> {
 fn parse_size(text: &str) -> Result<usize, String> {
     units::parse_size(text)
         .filter(|&bytes| bytes <= limits::MEMORY_MAX)
-        .ok_or_else(|| "give a number of bytes up to 1G, such as 4096, 128K or 16M".to_owned())
+        .ok_or_else(|| format!("give a number of bytes up to {MOST}, such as 4096, 128K or 16M"))
 }
 
 /// The longest busy polling: beyond it, sleeping costs nothing anybody could notice.
@@ -332,6 +357,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_size_of_the_limits_is_told_as_it_is_typed() {
+        for bytes in [limits::MEMORY_DEFAULT, limits::URB_LEN_DEFAULT, limits::MEMORY_MAX] {
+            assert_eq!(parse_size(size(bytes)), Ok(bytes));
+        }
+        let more = (limits::MEMORY_MAX + 1).to_string();
+        assert!(parse_size(&more).unwrap_err().contains(MOST), "{more}");
     }
 
     #[test]
@@ -412,8 +446,8 @@ mod tests {
             (["--urb-size", "-1"], "unexpected argument"),
             (["--urb-size", "1T"], "number of bytes"),
             (["--urb-size", "2G"], "number of bytes"),
-            (["--urb-size", "0"], "from 4096 to 1G"),
-            (["--urb-size", "4095"], "from 4096 to 1G"),
+            (["--urb-size", "0"], &format!("from 4096 to {MOST}")),
+            (["--urb-size", "4095"], &format!("from 4096 to {MOST}")),
             (["--urb-size", "64M"], "Raise --memory"),
             (["--busy-poll", "5"], "such as 50us"),
             (["--busy-poll", "2000ms"], "such as 50us"),

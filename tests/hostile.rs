@@ -12,7 +12,7 @@ use support::client::{ENOENT, ENOMEM, Ending, MiniClient, Reply, import_bytes, w
 use support::hex::hex;
 use support::random::Random;
 use support::submit::{IN, OUT, Submit, setup, unlink_bytes};
-use support::{D, Server, log, pattern};
+use support::{D, LEN_MAX, Server, log, pattern};
 use usbferry::limits::VIOLATION_REST;
 use usbferry::reactor::Settings;
 
@@ -78,7 +78,7 @@ fn ep_unknown() {
         client.assert_in_sync();
     }
     // Payload as large as a server takes is thrown away as well.
-    let ret = client.call(&Submit::write(0x09, &vec![7; 16 << 20]));
+    let ret = client.call(&Submit::write(0x09, &vec![7; LEN_MAX as usize]));
     assert_eq!((ret.status, ret.actual_length), (ENOENT, 0));
     client.assert_in_sync();
 }
@@ -129,7 +129,7 @@ fn len_huge() {
     log::keep();
     let server = Server::start("loopback");
     let mut client = server.attach();
-    for length in [0x7fff_ffff, 0x7fff_0000, (16 << 20) + 1] {
+    for length in [0x7fff_ffff, 0x7fff_0000, LEN_MAX + 1] {
         for submit in [
             Submit::read(SOURCE, 0),
             Submit::read(SILENT, 0),
@@ -142,7 +142,7 @@ fn len_huge() {
     }
     client.assert_in_sync();
     drop(client);
-    for length in [0x7fff_ffff, (16 << 20) + 1] {
+    for length in [0x7fff_ffff, LEN_MAX + 1] {
         for submit in [
             Submit::write(SINK, &[0; 64]),
             Submit::write(0x09, &[0; 64]),

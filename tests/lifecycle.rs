@@ -10,7 +10,7 @@ use support::client::{
     DEVLIST, ENODEV, EPIPE, ESHUTDOWN, Ending, MiniClient, Reply, import_bytes, word,
 };
 use support::submit::{Submit, setup};
-use support::{Server, log, pattern, wait_until};
+use support::{LEN_MAX, Server, log, pattern, wait_until};
 use usbferry::usb::sim::loopback::request;
 
 const SOURCE: u8 = 0x81;
@@ -395,22 +395,21 @@ fn stop_with_a_device_in_a_slow_request() {
 /// What a client was being told when the server was stopped, it is told to the end.
 #[test]
 fn stop_finishes_the_pdu_being_written() {
-    const LEN: u32 = 16 << 20;
     let mut server =
         Server::start_with("loopback", |settings| settings.socket_buffer = Some(64 << 10));
     let mut client = server.attach();
-    let seqnum = client.submit(&Submit::read(SOURCE, LEN));
+    let seqnum = client.submit(&Submit::read(SOURCE, LEN_MAX));
     // One more that has ended, and whose reply may be begun by then or not.
-    client.submit(&Submit::read(SOURCE, LEN));
+    client.submit(&Submit::read(SOURCE, LEN_MAX));
     wait_until("the reply has begun", || client.has_input());
     server.begin_stop();
     wait_stopping(&server);
     // What is sent by now is not taken up any more, and must not turn the end into a reset.
     client.submit(&Submit::write(SINK, &[0; 50_000]));
     let ret = client.ret(seqnum);
-    assert!(ret.data == pattern(0, LEN as usize));
+    assert!(ret.data == pattern(0, LEN_MAX as usize));
     let (rest, ending) = client.read_to_end();
-    assert!(rest.is_empty() || rest.len() == 48 + LEN as usize, "{} bytes", rest.len());
+    assert!(rest.is_empty() || rest.len() == 48 + LEN_MAX as usize, "{} bytes", rest.len());
     assert_eq!(ending, Ending::Fin);
     server.stop();
 }

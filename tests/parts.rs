@@ -41,9 +41,8 @@ unsafe extern "C" fn setsockopt(
     }
     let [socket, level, name] = [socket, level, name].map(c_long::from);
     // SAFETY: the caller's promise, passed on to the system.
-    let result = unsafe {
-        libc::syscall(libc::SYS_setsockopt, socket, level, name, value, c_long::from(len))
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_setsockopt, socket, level, name, value, len as c_long) };
     c_int::try_from(result).unwrap_or(-1)
 }
 

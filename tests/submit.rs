@@ -5,7 +5,7 @@ mod support;
 use support::client::{ENOMEM, EOVERFLOW, EPIPE, EPROTO, EREMOTEIO, MiniClient};
 use support::hex::hex;
 use support::submit::Submit;
-use support::{Server, pattern};
+use support::{LEN_MAX, Server, pattern};
 use usbferry::usb::sim::loopback::request::{self, Counters};
 
 const SOURCE: u8 = 0x81;
@@ -177,7 +177,7 @@ fn babble() {
 fn big_bulk() {
     let (_server, mut client) = start();
     let (mut read, mut written) = (0, 0);
-    for len in [1 << 20, 16 << 20, (16 << 20) - 1, (1 << 20) + 1] {
+    for len in [1 << 20, LEN_MAX as usize, LEN_MAX as usize - 1, (1 << 20) + 1] {
         let size = u32::try_from(len).unwrap();
         let data = client.call_ok(&Submit::read(SOURCE, size));
         assert!(data == pattern(read, len), "{len} bytes from {read} on differ");
@@ -189,7 +189,7 @@ fn big_bulk() {
     let counters = client.counters(SINK);
     assert_eq!((counters.bytes, counters.errors), (written, 0));
     // Beyond --urb-size there is no room, and the stream stays in step.
-    let ret = client.call(&Submit::read(SOURCE, (16 << 20) + 1));
+    let ret = client.call(&Submit::read(SOURCE, LEN_MAX + 1));
     assert_eq!((ret.status, ret.actual_length), (ENOMEM, 0));
     client.assert_in_sync();
 }

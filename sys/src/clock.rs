@@ -76,14 +76,13 @@ mod tests {
         let clock = CoarseClock::new();
         let start = Instant::now();
         let mut last = clock.now();
-        while start.elapsed() < Duration::from_millis(60) {
+        // However late the timer interrupts come, they come: the clock moves on, by several of them.
+        while last < start + Duration::from_millis(60) {
             let now = clock.now();
             assert!(now >= last);
             assert!(now <= Instant::now());
             last = now;
+            assert!(start.elapsed() < Duration::from_secs(60), "the clock stands still");
         }
-        // The last reading is at most two ticks of the slowest kernel old, and however long this
-        // thread was not running between two readings.
-        assert!(last >= start + Duration::from_millis(20), "{:?}", last.duration_since(start));
     }
 }

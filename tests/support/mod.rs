@@ -63,7 +63,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use usbferry::limits::SHUTDOWN_TIMEOUT;
+use usbferry::limits::{SHUTDOWN_TIMEOUT, URB_LEN_DEFAULT};
 use usbferry::reactor::{Listen, Reactor, Settings, StopHandle};
 use usbferry::rules::{Allowed, Selection};
 use usbferry::usb::sim::SimBackend;
@@ -81,6 +81,10 @@ const STOP_DEADLINE: Duration = Duration::from_secs(SHUTDOWN_TIMEOUT.as_secs() -
 
 /// The devid of the first simulated device, `D` in byte vectors.
 pub(crate) const D: u32 = 0x0001_0002;
+
+/// Bytes of the largest URB that a server takes at default settings.
+#[allow(clippy::cast_possible_truncation, reason = "the wire has 32 bits for it")]
+pub(crate) const LEN_MAX: u32 = URB_LEN_DEFAULT as u32;
 
 /// A server with simulated devices, on a thread of its own.
 pub(crate) struct Server {
