@@ -140,7 +140,7 @@ fn what_can_never_be_had_is_refused_at_once_and_said_once() {
             assert_eq!((reply.status, reply.actual_length), (ENOMEM, 0), "{len} bytes");
             assert!(begun.elapsed() < NO_MEMORY_TIMEOUT, "it waited for what never comes");
         }
-        let said = server.said("gets -ENOMEM");
+        let said = server.said_by_now("gets -ENOMEM", 1);
         assert!(said.len() == 1 && said[0].contains("usbfs_memory_mb"), "{said:?}");
         // What is mapped makes room for what can be had.
         let reply = transfer(&mut client, urb(0x81, less), &[]);
@@ -158,7 +158,7 @@ fn what_can_never_be_had_in_one_piece_is_refused_at_once() {
     let reply = transfer(&mut client, urb(0x83, (4 << 20) + 1), &[]);
     assert_eq!((reply.status, reply.actual_length), (ENOMEM, 0));
     assert!(begun.elapsed() < NO_MEMORY_TIMEOUT, "it waited for what never comes");
-    assert_eq!(server.said("gets -ENOMEM").len(), 1);
+    assert_eq!(server.said_by_now("gets -ENOMEM", 1).len(), 1);
 }
 
 /// A URB that its own device has in flight is no reason to wait for ever.
@@ -223,7 +223,7 @@ fn what_is_mapped_is_earned_and_given_up() {
     // More than there is beside the mappings, of whoever; both are idle.
     let reply = transfer(third, urb(0x81, 15 << 20), &[]);
     assert_eq!((reply.status, reply.actual_length), (0, 15 << 20));
-    assert_eq!(server.said("were given up").len(), 2);
+    assert_eq!(server.said_by_now("were given up", 2).len(), 2);
     // And all goes on without.
     for client in [first, second, third] {
         read_much(client, 1 << 20);

@@ -102,6 +102,12 @@ impl Server {
         lines.iter().filter(|line| line.contains(text)).cloned().collect()
     }
 
+    /// The same, once there are so many: a thread of the server's own writes them.
+    pub(crate) fn said_by_now(&self, text: &str, count: usize) -> Vec<String> {
+        wait_until(|| self.said(text).len() >= count, || format!("no {count} times “{text}”"));
+        self.said(text)
+    }
+
     /// A client with the first device.
     pub(crate) fn attach(&self) -> Client {
         self.attach_to(1)
