@@ -6,8 +6,8 @@
 //! # The program
 //! `main.rs` reads the command line ([`cli`], and `units` for sizes and times), chooses a USB stack,
 //! and either prints devices ([`list`]) or runs the server. What it logs, a thread of [`logging`]
-//! writes; what clients can bring the server to say has a budget, in `complaints`. [`limits`] has every bound of the server with its reason, and [`rules`] who may connect
-//! and what is exported.
+//! writes; what clients can bring the server to say has a budget, in `complaints`. [`limits`] has every
+//! bound of the server with its reason, and [`rules`] who may connect and what is exported.
 //!
 //! # The reactor
 //! [`reactor`] is the one thread that waits: for sockets, for the descriptors of devices, for
@@ -18,8 +18,9 @@
 //! # Workers
 //! Nothing that can sleep runs on the reactor. `worker` has a thread that looks for devices, and
 //! one for each attached device that opens it, cancels its transfers, performs its special requests
-//! and closes it; what panics there (`caught`) costs that device its session. The device itself, a [`usb::Port`], moves to that thread and back: whoever owns
-//! it may use it, so nobody submits to a device that is inside a blocking call.
+//! and closes it; what panics there (`caught`) costs that device its session. The device itself, a
+//! [`usb::Port`], moves to that thread and back: whoever owns it may use it, so nobody submits to a
+//! device that is inside a blocking call.
 //!
 //! # Sessions
 //! `session` is the protocol after the handshake, without sockets: bytes in, bytes out, URBs to the

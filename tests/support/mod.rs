@@ -6,7 +6,8 @@
 //! - [`client::MiniClient`] speaks the protocol over a blocking socket. It judges every reply as a
 //!   Linux client would, whatever the test at hand looks for.
 //! - [`hardware::Server`] is the whole program on the real libusb and a simulated usbfs.
-//! - [`hex::hex`] reads byte vectors as tests write them.
+//! - [`hex::hex`] reads byte vectors as tests write them; `submit` makes SUBMITs, `random` chance from
+//!   seeds, `log` keeps what the server says.
 //!
 //! # Conformance cases
 //!
@@ -30,7 +31,9 @@
 //! `simulation.rs` meets by chance. `packets.rs` has what clients leave in number_of_packets where
 //! there are none, `parts.rs` PDUs that are written in parts. `libusb.rs` and `requests.rs` have the
 //! same server on the real libusb, `descriptors.rs`, `long_reads.rs` and `trouble.rs` have it with
-//! devices that are odd or hold things up, `peers.rs` clients that are in each other's way.
+//! devices that are odd or hold things up, `memory.rs` with usbfs's memory used up, `readings.rs` two
+//! readings of descriptors side by side; `peers.rs` has clients that are in each other's way, `cli.rs`
+//! the program as it is typed.
 //!
 //! Of these, some have a part that needs more than simulated devices:
 //! - 34 `big_bulk`, usbfs out of memory: the simulated bus has no quota. `libusb.rs` has one
