@@ -6,7 +6,8 @@
 //!
 //! | what a client waits for | how long | then it is told |
 //! | --- | --- | --- |
-//! | a scan | `SCAN_TIMEOUT`; not at all beside one that is overdue | what the scan before has found; where it has not found the device, or there was none, ST_NA |
+//! | a scan | `SCAN_TIMEOUT`; not at all beside one that is overdue | what the scan before has found; where it has not found the device, ST_NA |
+//! | the first scan | `OPEN_TIMEOUT`: there is nothing to say before | ST_NA |
 //! | its device to be opened | `OPEN_TIMEOUT` | ST_NA; the device is busy until it is open, and is then given back |
 //! | a device that another client is about to lose | `HANDSHAKE_TIMEOUT` | ST_DEV_BUSY |
 //!
@@ -81,12 +82,18 @@ impl<C> Scans<C> {
 
     /// Whether a scan is running that nobody should wait for any more.
     fn is_overdue(&self, now: Instant) -> bool {
-        self.running.is_some_and(|since| now >= since + SCAN_TIMEOUT)
+        self.running.is_some_and(|since| now >= since + self.patience())
+    }
+
+    /// How long to wait for a scan. Where nothing is known yet a slow machine must not be taken for one
+    /// that has no devices.
+    const fn patience(&self) -> Duration {
+        if self.known.is_some() { SCAN_TIMEOUT } else { OPEN_TIMEOUT }
     }
 }
 
 impl<B: Backend> Reactor<B> {
-    /// Has a scan made on behalf of a connection, which waits for it for [`SCAN_TIMEOUT`].
+    /// Has a scan made on behalf of a connection, which waits for it for [`Scans::patience`].
     pub(super) fn request_scan(&mut self, key: Key) {
         let now = self.now;
         let Some(connection) = find(&mut self.connections, key) else { return };
@@ -95,7 +102,7 @@ impl<B: Backend> Reactor<B> {
         if self.scans.is_overdue(now) {
             return self.answer_without_scan(key);
         }
-        connection.deadline = Some(now + SCAN_TIMEOUT);
+        connection.deadline = Some(now + self.scans.patience());
         note_deadline(&mut self.next_deadline, connection.deadline);
         if self.scans.running.is_some() {
             self.scans.late.push(key);
@@ -141,8 +148,9 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn answer_without_scan(&mut self, key: Key) {
         if self.scans.is_news(Trouble::Overdue) {
             warn!(
-                "to look for devices takes more than {SCAN_TIMEOUT:?}: the system holds one of them. \
-                 Until it lets go, clients are told what was last known"
+                "to look for devices takes more than {:?}: the system holds one of them. \
+                 Until it lets go, clients are told what was last known",
+                self.scans.patience()
             );
         }
         self.scans.forget(key);

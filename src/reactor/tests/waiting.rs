@@ -54,7 +54,8 @@ fn a_scan_that_does_not_end_is_answered_without() {
     let (list, import) = (held.list(), held.import(0));
     held.wait_asked(2);
     held.reactor.turn();
-    held.reactor.now += SCAN_TIMEOUT;
+    // There is nothing to say before.
+    held.reactor.now += OPEN_TIMEOUT;
     for (client, operation) in [(&list, 5), (&import, 3)] {
         let reply = held.answer(client);
         assert_eq!((reply[3], status(&reply)), (operation, NOT_AVAILABLE));
