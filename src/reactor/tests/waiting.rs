@@ -1,7 +1,7 @@
 //! Clients that wait: for how long, what they are told then, and what is held for them when they have
 //! left.
 
-use super::scripted::{Act, Call};
+use super::scripted::{Act, Call, Script};
 use super::*;
 use crate::reactor::exports::Trouble;
 use crate::wire::types::BusId;
@@ -43,6 +43,17 @@ impl<B: Backend> Held<B> {
             let asked = reactor.connections.iter();
             asked.filter(|(_, c)| matches!(c.stage, Stage::Asked(_))).count() == count
         });
+    }
+
+    /// A client that waits for the first device, whose holder has left and does not come home.
+    fn taker_of_what_stays_away(&mut self, script: &Script) -> TcpStream {
+        let close = Call::Close(self.busid(0));
+        script.set(close, Act::Wait);
+        drop(self.attach());
+        self.turn_until("it is given back", |_| script.begun(close) == 1);
+        let taker = self.import(0);
+        self.turn_until("it waits for it", |reactor| !reactor.scans.takers.is_empty());
+        taker
     }
 }
 
@@ -173,14 +184,7 @@ fn a_client_that_leaves_while_it_waits_for_a_scan_or_a_holder_is_noticed() {
     let Scans { waiting, late, takers, .. } = &held.reactor.scans;
     assert!(waiting.is_empty() && late.is_empty() && takers.is_empty());
     script.clear(Call::Scan);
-    // A holder that does not come home.
-    let close = Call::Close(held.busid(0));
-    script.set(close, Act::Wait);
-    drop(held.attach());
-    held.turn_until("it is given back", |_| script.begun(close) == 1);
-    let taker = held.import(0);
-    held.turn_until("it waits for it", |reactor| !reactor.scans.takers.is_empty());
-    drop(taker);
+    drop(held.taker_of_what_stays_away(&script));
     held.turn_until("it is noticed", |reactor| reactor.clients == 0);
     assert!(held.reactor.scans.takers.is_empty());
 }
@@ -188,12 +192,7 @@ fn a_client_that_leaves_while_it_waits_for_a_scan_or_a_holder_is_noticed() {
 #[test]
 fn who_waits_for_a_holder_that_does_not_come_home_is_told_that_it_is_busy() {
     let (mut held, script, _finally) = Held::scripted("loopback");
-    let close = Call::Close(held.busid(0));
-    script.set(close, Act::Wait);
-    drop(held.attach());
-    held.turn_until("it is given back", |_| script.begun(close) == 1);
-    let taker = held.import(0);
-    held.turn_until("it waits for it", |reactor| !reactor.scans.takers.is_empty());
+    let taker = held.taker_of_what_stays_away(&script);
     held.reactor.now += HANDSHAKE_TIMEOUT;
     assert_eq!(status(&held.answer(&taker)), BUSY);
 }
