@@ -6,27 +6,15 @@ import sys
 
 import usb.core
 import usb.util
+from support.simulated import ADDRESS, ALL, LOOPBACK, PORT, SERIAL, VENDOR, check, pattern
 from usbip_backend.backend import get_backend
-
-VENDOR, LOOPBACK, DISK, MICROPHONE, SERIAL = 0x1209, 1, 2, 3, 4
-
-address, port = sys.argv[1], int(sys.argv[2])
-
-
-def check(what, seen, wanted):
-    if seen != wanted:
-        sys.exit(f"{what}: {seen!r:.200} and not {wanted!r:.200}")
-
-
-def pattern(start, length):
-    return bytes(position % 251 for position in range(start, start + length))
 
 
 def lsusbip():
-    command = ["lsusbip", "-v", f"{address}:{port}"]
+    command = ["lsusbip", "-v", f"{ADDRESS}:{PORT}"]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     listed = [line.split(" ID ")[1][:9] for line in said.splitlines() if " ID " in line]
-    check("lsusbip", listed, ["1209:0004", "1209:0002", "1209:0003", "1209:0001"])
+    check("lsusbip", listed, [f"{VENDOR:04x}:{product:04x}" for product in ALL])
     check("interfaces", said.count("Interface "), 2 + 1 + 2 + 2)
 
 
@@ -67,6 +55,6 @@ def serial():
 
 
 lsusbip()
-backend = get_backend(address, port, timeout=10.0)
+backend = get_backend(ADDRESS, PORT, timeout=10.0)
 loopback()
 serial()

@@ -4,22 +4,14 @@ attached, lines and bytes sent and read back with fifty reads always pending, an
 import sys
 
 from serial_usbipclient.usbip_client import HardwareID, USBIPClient
+from support.simulated import ADDRESS, ALL, PORT, SERIAL, VENDOR, check, pattern
 
-VENDOR, SERIAL = 0x1209, 4
-
-server = (sys.argv[1], int(sys.argv[2]))
+server = (ADDRESS, PORT)
 adapter = HardwareID(VENDOR, SERIAL)
-
-
-def check(what, seen, wanted):
-    if seen != wanted:
-        sys.exit(f"{what}: {seen!r:.200} and not {wanted!r:.200}")
-
-
 client = USBIPClient(remote=server)
 published = client.list_published()
 ids = [(path.idVendor, path.idProduct) for path in published.paths]
-check("devices", ids, [(VENDOR, 4), (VENDOR, 2), (VENDOR, 3), (VENDOR, 1)])
+check("devices", ids, [(VENDOR, product) for product in ALL])
 check("interfaces", [len(path.interfaces) for path in published.paths], [2, 1, 2, 2])
 
 # Twice, so that the first must have given the device back.
@@ -32,7 +24,7 @@ for _ in range(2):
         check("bytes taken", client.send(usb, line + "\r\n"), len(line) + 2)
         check("a line", client.readline(usb), line)
     for length in (1, 512, 3000):
-        data = bytes(position % 251 for position in range(length))
+        data = pattern(0, length)
         check("bytes taken", client.send(usb, data), length)
         check("bytes", usb.response_data(timeout=5.0, size=length), data)
     # Each read that is pending is given up, and waited for.

@@ -6,6 +6,9 @@ import struct
 import sys
 import time
 
+from support.simulated import ADDRESS, ALL, DISK, LOOPBACK, MICROPHONE, PORT, SERIAL, VENDOR
+from support.simulated import check, pattern
+
 # Its C library's twin has the same name; this file is not called usbip.py for that reason.
 from usbip import host
 from usbip.classes.host.cdc_acm import CDCDriver
@@ -13,25 +16,13 @@ from usbip.classes.host.msc import MSCDriver
 from usbip.core import Stall
 from usbip.transport import USBIP
 
-VENDOR, LOOPBACK, DISK, MICROPHONE, SERIAL = 0x1209, 1, 2, 3, 4
-
-server = USBIP(sys.argv[1], int(sys.argv[2]))
-
-
-def check(what, seen, wanted):
-    if seen != wanted:
-        sys.exit(f"{what}: {seen!r:.200} and not {wanted!r:.200}")
-
-
-def pattern(start, length):
-    return bytes(position % 251 for position in range(start, start + length))
+server = USBIP(ADDRESS, PORT)
 
 
 def list_devices():
     devices = {info["busid"]: info for info in host.list_devices(server)}
     ids = {busid: (info["idVendor"], info["idProduct"]) for busid, info in devices.items()}
-    kinds = [SERIAL, DISK, MICROPHONE, LOOPBACK]
-    check("devices", ids, {f"1-{n + 1}": (VENDOR, kind) for n, kind in enumerate(kinds)})
+    check("devices", ids, {f"1-{n + 1}": (VENDOR, product) for n, product in enumerate(ALL)})
 
 
 def serial():
