@@ -95,8 +95,8 @@ pub struct Serve {
     exclude: Vec<DeviceSpec>,
 
     /// Export simulated devices instead of real ones: a list of disk, microphone, loopback and
-    /// serial, each with options behind colons. Examples: --simulate, --simulate=disk:size=64M,
-    /// --simulate=loopback:delay=1ms:count=2
+    /// serial, each with options behind colons; with no list, a disk, a microphone and a loopback.
+    /// Examples: --simulate, --simulate=disk:size=64M, --simulate=loopback:delay=1ms:count=2
     #[arg(
         long,
         value_name = "DEVICES",

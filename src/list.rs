@@ -290,7 +290,15 @@ fn resolve(host: &str) -> Result<Vec<std::net::SocketAddr>, String> {
         Err(_) if host.contains(':') => host.to_socket_addrs().map(Iterator::collect),
         Err(_) => (host, PORT).to_socket_addrs().map(Iterator::collect),
     };
-    addresses.map_err(|error| format!("{host} is no host name with an optional port: {error}"))
+    addresses.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => {
+            format!("{host} is no host: give a name or an address, or one with a port as in host:{PORT}")
+        }
+        _ => format!(
+            "the address of {host} can't be found: {error}. Is that its name, and does this machine's \
+             name service know it? Its address will do, too"
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -374,6 +382,14 @@ mod tests {
         ] {
             assert_eq!(resolve(host).unwrap()[0].to_string(), expected);
         }
-        assert!(resolve("127.0.0.1:port").is_err());
+        for (host, says) in [
+            ("127.0.0.1:port", "with a port as in"),
+            ("127.0.0.1:65536", "with a port as in"),
+            ("nobody.invalid", "Its address will do"),
+            ("nobody.invalid:3241", "Its address will do"),
+        ] {
+            let refused = resolve(host).unwrap_err();
+            assert!(refused.contains(says), "{refused}");
+        }
     }
 }

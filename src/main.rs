@@ -110,17 +110,19 @@ fn serve_chosen(arguments: &Serve) -> Result<(), Failure> {
     }
 }
 
-/// Says what there is and what to type.
+/// Says what to type, and what there is, if that can be said.
 fn nothing_chosen() -> Failure {
-    match local_rows() {
-        Ok(rows) => drop(list::print(&rows, "there are no USB devices on this machine")),
-        Err(error) => warn!("{error}"),
-    }
-    Failure::WrongUsage(
+    let why_not = match local_rows() {
+        Ok(rows) => {
+            drop(list::print(&rows, "there are no USB devices on this machine"));
+            String::new()
+        }
+        Err(error) => format!(". Real devices can't be listed: {error}"),
+    };
+    Failure::WrongUsage(format!(
         "nothing to export was chosen: name devices with --device BUSID or --device VID:PID, take \
-         all with --all, or try it out with --simulate"
-            .to_owned(),
-    )
+         all with --all, or try it out with --simulate{why_not}"
+    ))
 }
 
 fn run<B: Backend>(backend: B, settings: Settings) -> Result<(), Failure> {

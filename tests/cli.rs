@@ -237,6 +237,8 @@ fn nothing_chosen_exits_2() {
     for choice in ["--device", "--all", "--simulate"] {
         assert!(stderr(&output).contains(choice), "{}", stderr(&output));
     }
+    // Also where there are no devices to be shown.
+    assert!(stderr(&output).starts_with("error: nothing to export"), "{}", stderr(&output));
 }
 
 /// Why it ends is said whatever the log leaves out. RUST_LOG is for all programs, and need not name
