@@ -21,7 +21,8 @@
 //! - [`barrier`]: special requests; [`prospects`]: what they may make of endpoints;
 //! - [`control`]: what is asked of the host, and what is too long;
 //! - [`tx`]: replies as slices;
-//! - [`urb`], [`endpoints`]: the state all of them share.
+//! - [`urb`], [`endpoints`]: the state all of them share;
+//! - `model`: what a right session may do, in tests beside one that does it.
 //!
 //! Contract: runs on the reactor, never blocks, allocates nothing per URB, panics on nothing that
 //! a client or a device does.

@@ -19,6 +19,8 @@
 //! - [`tcp`]: whether a silent peer is still there.
 //! - [`user`]: whose files are made.
 //! - [`version`]: which libusb is linked.
+//! - `capture`: whose a device is on macOS, where libusb takes all of it from its drivers.
+//! - `raw`: libusb's functions and types; in tests the functions are those of `fake`.
 //!
 //! Which calls block: everything in `context` and `discovery`, opening and dropping a
 //! [`handle::DeviceHandle`], and its methods whose names end in `_blocking`. All else returns at

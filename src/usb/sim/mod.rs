@@ -3,9 +3,20 @@
 //!
 //! - [`spec`]: which devices to simulate, as the command line says it.
 //! - [`bus`]: the devices, plugged in or not; what tests hold.
-//! - [`port`], [`transfer`], and privately `controller`, `endpoint` and `control`: the host
-//!   controller, the same for all models.
-//! - `model` and the models: [`disk`], [`microphone`], [`loopback`], [`serial`].
+//!
+//! The host's side, which is the same for all models:
+//! - [`port`]: a device that is lent to a session.
+//! - [`transfer`]: URBs, and the slots that carry them.
+//! - `controller`: the configuration in force, special requests, and what is to go wrong when.
+//! - `endpoint`: the endpoints with their queues.
+//! - `control`: the standard requests.
+//!
+//! The devices:
+//! - `model`: what a device has to say and do; `descriptors`: what it says of itself.
+//! - The models: [`disk`], a stick with a file; [`microphone`]; [`loopback`], for measurements, with
+//!   endpoints of all kinds; [`serial`], a CDC ACM adapter that hears itself.
+//!
+//! `testing` is a host for the tests of the models.
 //!
 //! Contract: as the traits of [`crate::usb`] say. Given the times that it is told, everything is
 //! deterministic.
