@@ -338,10 +338,11 @@ new_vhci_device_name() {
     [[ " $vhci_before " == *" $device "* ]] || echo "$device"
   done
 }
+# With its interfaces, which are not numbered from 0 in every device.
 new_vhci_device() {
   local device
   device=$(new_vhci_device_name)
-  [[ -n $device && -e /sys/bus/usb/devices/$device/$device:1.0 ]]
+  [[ -n $device && -n $(drivers_of "$device") ]]
 }
 
 # The port as `usbip port` says it, for a device on vhci.
