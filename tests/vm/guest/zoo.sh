@@ -108,8 +108,9 @@ attach_and_release() { # busid, local driver, command that is called in between
 zmodem() { # from, to, bytes
   local sender
   step "zmodem from $1 to $2"
-  stty -F "$1" 115200 raw -echo
-  stty -F "$2" 115200 raw -echo
+  # No speed: the port of a gadget has none to be set.
+  stty -F "$1" raw -echo
+  stty -F "$2" raw -echo
   rm -rf "$state/received"
   mkdir "$state/received"
   head -c "$3" /dev/urandom > "$state/zmodem"
@@ -136,6 +137,39 @@ net_of() { # device
   path=$(below "$1" '*/net/*')
   path=${path##*/net/}
   [[ -n $path ]] && echo "${path%%/*}"
+}
+
+# Pings and a file by HTTP from the gadget, each by the network of its own kernel: the client's end is in a
+# namespace, or both would be this machine. What is the client's goes back, since it goes as the device does.
+gadget_network() { # function's name in configfs
+  local near net httpd
+  near=$(< "$gadget/functions/$1/ifname")
+  wait_for 30 "the network of $attached" net_of "$attached"
+  net=$(net_of "$attached")
+  step "ping by $net"
+  ip netns add client
+  ip link set "$net" netns client
+  ip address replace 10.88.0.1/24 dev "$near"
+  ip link set "$near" up
+  ip netns exec client ip address add 10.88.0.2/24 dev "$net"
+  ip netns exec client ip link set "$net" up
+  ip netns exec client busybox ping -c 10 -W 10 -s 1400 10.88.0.1 > "$state/ping" ||
+    fail "ping: $(tail -n 2 "$state/ping")"
+
+  step "HTTP by $net"
+  mkdir -p "$state/www"
+  head -c 500000 /dev/urandom > "$state/www/file"
+  busybox httpd -f -p 10.88.0.1:80 -h "$state/www" &
+  httpd=$!
+  wait_for 20 "httpd" listening 80
+  ip netns exec client busybox wget -q -O "$state/fetched" http://10.88.0.1/file ||
+    fail "wget by $net"
+  kill "$httpd"
+  wait "$httpd" 2> /dev/null || true
+  cmp "$state/www/file" "$state/fetched" || fail "another file arrived by $net"
+  note "network: 10 pings, 500,000 bytes by HTTP"
+  ip netns exec client ip link set "$net" netns 1
+  ip netns delete client
 }
 
 # Reads a whole disk past the cache, writes a piece of it, and compares with the file that it is.
