@@ -100,7 +100,8 @@ impl Control {
         if status == Status::OK && u32::from(setup.length) > most && actual >= most {
             return (self.refuse(&setup), 0);
         }
-        (status, actual)
+        // However much it says that it has, there is room for what it was asked for.
+        (status, actual.min(most))
     }
 }
 

@@ -192,10 +192,16 @@ impl Rig {
     /// Has slot `slot` end, and the session notice.
     fn end(&mut self, slot: u32, status: Status, data: &[u8]) {
         let transfer = &mut self.session.transfers[slot as usize];
-        transfer.status = Some(status);
-        transfer.actual_length = u32::try_from(data.len()).unwrap();
         let block = transfer.block.as_mut().expect("it is in flight");
         block[..data.len()].copy_from_slice(data);
+        self.end_with(slot, status, u32::try_from(data.len()).unwrap());
+    }
+
+    /// The same with whatever it says that it has moved.
+    fn end_with(&mut self, slot: u32, status: Status, actual_length: u32) {
+        let transfer = &mut self.session.transfers[slot as usize];
+        transfer.status = Some(status);
+        transfer.actual_length = actual_length;
         self.port().ended.push(slot);
         self.session.reap(self.now);
     }
@@ -430,6 +436,12 @@ fn a_long_read_asks_for_what_can_be_moved_and_less_than_that_is_all() {
     let slot = rig.last_slot();
     rig.end(slot, Status::EPIPE, &[]);
     rig.expect_submit(3, Status::EPIPE, 0);
+    // More than it was asked for has no room, also where it is only part of what the client asks for.
+    rig.send(&control(6, Direction::In, long), &[]);
+    let slot = rig.last_slot();
+    rig.end_with(slot, Status::EOVERFLOW, 100);
+    rig.expect_submit(6, Status::EOVERFLOW, 64);
+    rig.take_bytes(64);
     // A read of just that many is whole.
     rig.send(&control(4, Direction::In, [0xc0, 4, 0, 0, 0, 0, 64, 0]), &[]);
     let slot = rig.last_slot();
