@@ -292,14 +292,7 @@ const MOST: &str = size(limits::MEMORY_MAX);
 
 /// A size as it is typed, of those that the limits have.
 const fn size(bytes: usize) -> &'static str {
-    match bytes >> 20 {
-        8 => "8M",
-        16 => "16M",
-        64 => "64M",
-        512 => "512M",
-        1024 => "1G",
-        _ => panic!("a limit that has no text"),
-    }
+    units::size_text(bytes as u64)
 }
 
 fn parse_memory(text: &str) -> Result<usize, String> {

@@ -15,6 +15,7 @@ struct AddressSpace {
     urb_len_default: usize,
     packets_waiting_max: usize,
     attached_max: usize,
+    disks_len_max: u64,
 }
 
 /// More than anybody needs.
@@ -25,6 +26,7 @@ const OF_64_BITS: AddressSpace = AddressSpace {
     urb_len_default: 16 << 20,
     packets_waiting_max: 2048,
     attached_max: 256,
+    disks_len_max: 16 << 30,
 };
 
 /// Two or three GiB, of which all devices together fit into the lesser.
@@ -35,6 +37,7 @@ const OF_32_BITS: AddressSpace = AddressSpace {
     urb_len_default: 8 << 20,
     packets_waiting_max: 256,
     attached_max: 32,
+    disks_len_max: 512 << 20,
 };
 
 const HERE: AddressSpace = if usize::BITS >= 64 { OF_64_BITS } else { OF_32_BITS };
@@ -144,6 +147,10 @@ pub const CONNECTIONS_SHARE: usize = 2;
 
 /// Devices attached at once: each has a thread and its buffer memory.
 pub const ATTACHED_MAX: usize = HERE.attached_max;
+
+/// Bytes of all simulated disks together. They cost what is written to them, but the system has to
+/// grant them all at once.
+pub const DISKS_LEN_MAX: u64 = HERE.disks_len_max;
 
 /// Threads that wait for devices which do not answer a scan, one each, until they do. Beyond that,
 /// further ones are not waited for.

@@ -15,6 +15,21 @@ pub(crate) fn parse_size(text: &str) -> Option<usize> {
     digits.parse::<usize>().ok()?.checked_mul(1 << shift)
 }
 
+/// Bytes as they are typed, of those that the limits have.
+pub(crate) const fn size_text(bytes: u64) -> &'static str {
+    match bytes >> 20 {
+        1 => "1M",
+        8 => "8M",
+        16 => "16M",
+        64 => "64M",
+        512 => "512M",
+        1024 => "1G",
+        2048 => "2G",
+        16_384 => "16G",
+        _ => panic!("a limit that has no text"),
+    }
+}
+
 /// A time: a number with `us`, `ms` or `s`. The number has 32 bits, which is an hour of microseconds,
 /// and no clock overflows by as many seconds.
 pub(crate) fn parse_time(text: &str) -> Option<Duration> {

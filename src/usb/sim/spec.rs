@@ -4,7 +4,7 @@
 //!
 //! | option | meaning | models |
 //! | --- | --- | --- |
-//! | `size=SIZE` | so many bytes, from 1M to 2G | `disk` (16M) |
+//! | `size=SIZE` | so many bytes, from 1M to 2G, or 512M where addresses have 32 bits | `disk` (16M) |
 //! | `count=K` | so many of them | all |
 //! | `delay=TIME` | each URB ends so long after it was submitted | all |
 //! | `fault=slow`, `fault=slow=TIME` | opening and special requests take a second, or TIME | all |
@@ -23,14 +23,11 @@ use std::fmt;
 use std::time::Duration;
 
 use super::disk::{SIZE_DEFAULT, SIZE_MAX, SIZE_MIN};
+use crate::limits::DISKS_LEN_MAX;
 use crate::units;
 
 /// Most simulated devices: each has an address of its own on bus 1, whose root hub has the first.
 pub const DEVICES_MAX: usize = 254;
-
-/// Bytes of all disks together at most. They cost what is written to them, but the system has to
-/// grant them all at once.
-const DISKS_LEN_MAX: usize = 16 << 30;
 
 /// What there is for whoever does not say which: something to mount, to hear and to measure. A serial
 /// adapter has nothing to show, and is there by name.
@@ -120,11 +117,12 @@ impl Spec {
             )));
         }
         let disks = specs.iter().map(|spec| match spec.kind {
-            Kind::Disk { size } => size.saturating_mul(spec.count),
+            Kind::Disk { size } => (size as u64).saturating_mul(spec.count as u64),
             _ => 0,
         });
-        if disks.fold(0, usize::saturating_add) > DISKS_LEN_MAX {
-            return Err(SpecError("all simulated disks together have 16G at most".to_owned()));
+        if disks.fold(0, u64::saturating_add) > DISKS_LEN_MAX {
+            let most = units::size_text(DISKS_LEN_MAX);
+            return Err(SpecError(format!("all simulated disks together have {most} at most")));
         }
         Ok(specs)
     }
@@ -203,7 +201,9 @@ fn parse_size(text: &str) -> Result<usize, SpecError> {
     let size = units::parse_size(text);
     size.filter(|size| (SIZE_MIN..=SIZE_MAX).contains(size)).ok_or_else(|| {
         SpecError(format!(
-            "a disk's size is a number of bytes, or one with K, M or G, from 1M to 2G, not “{text}”"
+            "a disk's size is a number of bytes, or one with K, M or G, from {} to {}, not “{text}”",
+            units::size_text(SIZE_MIN as u64),
+            units::size_text(SIZE_MAX as u64)
         ))
     })
 }
@@ -276,6 +276,22 @@ mod tests {
     }
 
     #[test]
+    fn disks_fit_into_what_there_is_for_them() {
+        let largest = units::size_text(SIZE_MAX as u64);
+        let most = DISKS_LEN_MAX / SIZE_MAX as u64;
+        let specs = Spec::parse_list(&format!("disk:size={largest}:count={most}")).unwrap();
+        assert_eq!(specs[0].kind, Kind::Disk { size: SIZE_MAX });
+        let text = units::size_text(DISKS_LEN_MAX);
+        for more in ["disk", "disk:size=1M", "disk:count=100"] {
+            let error = error(&format!("disk:size={largest}:count={most},{more}"));
+            assert!(error.contains(text), "{error}");
+        }
+        assert!(error(&format!("disk:size={largest}:count=254")).contains(text));
+        let larger = format!("disk:size={}", SIZE_MAX + 1);
+        assert!(error(&larger).contains(&format!("to {largest}")));
+    }
+
+    #[test]
     fn faults_are_read() {
         let fault = |text: &str| Fault::parse(text).ok();
         assert_eq!(fault("slow"), Some(Fault::Slow(SLOW_DEFAULT)));
@@ -299,9 +315,8 @@ mod tests {
         assert!(error("loopback:size=1M").contains("count, delay"));
         assert!(error("disk:pace=on").contains("size, count"));
         for size in ["", "M", "1", "1MM", "3G", "-1M", "99999999999999999999"] {
-            assert!(error(&format!("disk:size={size}")).contains("1M to 2G"));
+            assert!(error(&format!("disk:size={size}")).contains("1M to "));
         }
-        assert!(error("disk:size=1G:count=9,disk:size=2G:count=4").contains("16G"));
         assert!(error("loopback:pace=yes").contains("on or off"));
         assert!(error("loopback:data=none").contains("pattern or counter"));
         assert!(error("disk:data=counter").contains("size, count"));

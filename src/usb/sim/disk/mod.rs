@@ -20,6 +20,7 @@ use scsi::{ANSWER_LEN, Action, BLOCK_LEN, Logical, Sense};
 
 use super::descriptors::{Descriptors, endpoint, interface, put};
 use super::model::Moved;
+use crate::limits::DISKS_LEN_MAX;
 use crate::wire::setup::Setup;
 use crate::wire::types::Speed;
 
@@ -32,8 +33,10 @@ pub const SIZE_DEFAULT: usize = 16 << 20;
 /// Bytes of the smallest disk.
 pub const SIZE_MIN: usize = 1 << 20;
 
-/// Bytes of the largest disk: a FAT16 file system fills no more.
-pub const SIZE_MAX: usize = 2 << 30;
+/// Bytes of the largest disk: a FAT16 file system fills no more, and there must be room for it.
+pub const SIZE_MAX: usize = if DISKS_LEN_MAX < 2 << 30 { 512 << 20 } else { 2 << 30 };
+
+const _: () = assert!(SIZE_MAX as u64 <= DISKS_LEN_MAX);
 
 /// The endpoint that data and status come from.
 pub const IN: u8 = 0x81;
