@@ -331,6 +331,8 @@ fn settings_have_the_numbers_that_they_have() {
 
 #[test]
 fn interfaces_have_the_numbers_that_they_have() {
+    // usbfs has a bit for each in a long.
+    let last = if usize::BITS == 64 { 63 } else { 31 };
     let bytes = configuration(
         1,
         5,
@@ -340,17 +342,17 @@ fn interfaces_have_the_numbers_that_they_have() {
             &interface(4, 0, 0),
             &interface(4, 1, 1),
             &endpoint(0x82, BULK, 512),
-            &interface(63, 0, 1),
+            &interface(last, 0, 1),
             &endpoint(0x03, BULK, 512),
         ],
     );
     let none = configuration(1, 0, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 512)]);
     run(&[
         Case {
-            interfaces: vec![6, 4, 63],
+            interfaces: vec![6, 4, last],
             settings: vec![(4, 1)],
             endpoints: vec![(0x81, 0), (0x82, 0), (0x03, 0)],
-            ..Case::of("interfaces 6, 4 and 63, five said", &bytes)
+            ..Case::of("interfaces 6, 4 and the last, five said", &bytes)
         },
         Case::of("no interface said", &none),
     ]);

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use support::hardware::{PORT_RESET, Server, kill_attached, request, transfer, urb, wait_until};
 use usbferry::limits::{
-    COMPLAINTS_PER_SECOND, DeviceLimits, PACKETS_WAITING_MAX, SERVER_MEMORY, URBS_DEFAULT,
-    URBS_WAITING_MAX,
+    COMPLAINTS_PER_SECOND, DeviceLimits, MEMORY_DEFAULT, PACKETS_WAITING_MAX, SERVER_MEMORY,
+    URBS_DEFAULT, URBS_WAITING_MAX,
 };
 use usbferry_load::client::{AttachError, Client};
 use usbferry_load::pdu::{self, Submit};
@@ -294,11 +294,12 @@ fn memory_that_is_used_up_delays_and_does_not_fail() {
 fn memory_stays_within_what_limits_state() {
     // Nothing ends while this runs.
     let server = Server::start("quota=1024M:delay=600000ms");
+    // Sixteen of them would be all buffers.
     let mut client = server.attach();
     client.set_interface(1, 1).unwrap();
     // Nearly all buffers with data in them, then all slots and all who may wait, with all packets as
     // long as they may have some.
-    let data = vec![1; 4 << 20];
+    let data = vec![1; MEMORY_DEFAULT / 16];
     for _ in 0..14 {
         client.submit(urb(0x01, data.len()), &data).unwrap();
     }

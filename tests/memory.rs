@@ -204,7 +204,8 @@ fn memory_that_others_have_is_waited_for_but_not_for_ever() {
 /// Idle devices, and those with short transfers, leave the memory to others.
 #[test]
 fn what_is_mapped_is_earned_and_given_up() {
-    let server = Server::start_with("count=3", &["--log", "debug"]);
+    let large = ["--memory", "64M", "--urb-size", "16M"];
+    let server = Server::start_with("count=3", &[&["--log", "debug"][..], &large].concat());
     let mut clients = attach_all(&server, 3);
     let mapped = || server.said("of device memory").len();
     let [first, second, third] = &mut clients[..] else { unreachable!("three") };

@@ -463,14 +463,14 @@ mod tests {
         };
         let limit = Some(16 << 20);
         assert!(never(limit, TransferType::Bulk, 16 * MIB, 1, false));
-        assert!(never(limit, TransferType::Bulk, 16 * MIB - 20_000, 1, false), "its entries");
+        assert!(never(limit, TransferType::Bulk, 16 * MIB - 10_000, 1, false), "its entries");
         assert!(!never(limit, TransferType::Bulk, 16 * MIB - 40_000, 1, false));
         assert!(!never(limit, TransferType::Bulk, 16 * MIB, 1, true), "it is mapped already");
         assert!(!never(None, TransferType::Bulk, 512 * MIB, 1, false));
         assert!(never(Some(4 << 20), TransferType::Bulk, 4 * MIB, 1, false));
         assert!(!never(Some(4 << 20), TransferType::Bulk, 3 * MIB, 1, false));
         // Split by libusb, each request has a cost of its own.
-        assert!(never(limit, TransferType::Bulk, 16 * MIB - 200_000, 1024, false));
+        assert!(never(limit, TransferType::Bulk, 16 * MIB - 100_000, 1024, false));
         assert!(!never(limit, TransferType::Bulk, 16 * MIB - 400_000, 1024, false));
         // What is not scattered is needed in one piece.
         assert!(never(limit, TransferType::Interrupt, 4 * MIB + 1, 1, false));

@@ -71,9 +71,9 @@ fn no_two_opens_share_a_node() {
         let open_and_call = || {
             for _ in 0..2000 {
                 let node = open(1).expect("it is there");
-                assert_eq!(claim(&node, 40), libc::ENOENT);
+                assert_eq!(claim(&node, 20), libc::ENOENT);
                 thread::yield_now();
-                assert_eq!(claim(&node, 40), libc::ENOENT);
+                assert_eq!(claim(&node, 20), libc::ENOENT);
             }
         };
         thread::scope(|scope| {
@@ -106,7 +106,7 @@ fn a_held_lock_holds_up_its_device() {
         let of_open = sender.clone();
         thread::spawn(move || of_open.send(open(1).map(drop)));
         thread::spawn(move || {
-            let result = call(&node, CLAIM_INTERFACE, 40);
+            let result = call(&node, CLAIM_INTERFACE, 20);
             let _ = sender.send(Err(io::Error::from_raw_os_error(errno(result))));
         });
         let waited = done.recv_timeout(Duration::from_millis(100));
