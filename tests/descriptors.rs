@@ -9,7 +9,7 @@
 
 mod support;
 
-use support::hardware::{Listed, Server, request, transfer, urb, wait_until};
+use support::hardware::{Listed, Server, kill_attached, request, transfer, urb, wait_until};
 use usbferry_load::client::{Client, Reply};
 use usbferry_load::pdu::{self, Submit};
 
@@ -61,6 +61,8 @@ struct Case {
     settings: Vec<(u8, u8)>,
     /// Addresses of endpoints, with the length of a packet where they are isochronous.
     endpoints: Vec<(u8, usize)>,
+    /// Its driver gets it again only if the host makes its interfaces anew.
+    is_renewed: bool,
 }
 
 impl Case {
@@ -77,7 +79,7 @@ impl Case {
     /// A device that is described otherwise.
     fn with(name: &'static str, options: String) -> Self {
         let (interfaces, settings, endpoints) = (vec![0], Vec::new(), vec![(0x81, 0)]);
-        Self { name, options, interfaces, number: 1, settings, endpoints }
+        Self { name, options, interfaces, number: 1, settings, endpoints, is_renewed: false }
     }
 
     /// Its options as those of device 1-`number` alone.
@@ -96,13 +98,17 @@ impl Case {
         drop(client);
         // It has been given back when it can be had again.
         drop(server.attach_to(device));
+        // For each of the two imports.
+        let renewals = if self.is_renewed && has_driver { 2 } else { 0 };
+        let is_back = |&interface| is_bound(interface) == has_driver;
+        let is_renewed = || renewals_in(&server.requests_of(device)) >= renewals;
+        let configuration = || server.attribute(device, "bConfigurationValue");
+        let is_configured = || configuration() == self.number.to_string();
         wait_until(
-            || self.interfaces.iter().all(|&interface| is_bound(interface) == has_driver),
-            || format!("{}: drivers are not back: {:?}", self.name, server.log()),
+            || is_renewed() && self.interfaces.iter().all(is_back) && is_configured(),
+            || format!("{}: not as it was: {}, {:?}", self.name, configuration(), server.log()),
         );
-        let configuration = server.attribute(device, "bConfigurationValue");
-        assert_eq!(configuration, self.number.to_string(), "{}", self.name);
-        self.check_requests(&server.requests_of(device));
+        self.check_requests(&server.requests_of(device), renewals);
     }
 
     /// What is said of it, and which drivers it has, before anybody imports it.
@@ -118,25 +124,39 @@ impl Case {
     fn use_device(&self, client: &mut Client) {
         let descriptor = client.control([0x80, 6, 0, 1, 0, 0, 18, 0], &[]).expect("an answer");
         assert_eq!((descriptor.status, descriptor.actual_length), (0, 18), "{}", self.name);
+        if self.settings.is_empty() {
+            self.use_endpoints(client);
+        }
         let set = transfer(client, request([0, 9, self.number, 0, 0, 0, 0, 0]), &[]);
         assert_eq!(set.status, 0, "{}: SET_CONFIGURATION", self.name);
         for &(interface, setting) in &self.settings {
             let set = request([1, 11, setting, 0, interface, 0, 0, 0]);
             assert_eq!(transfer(client, set, &[]).status, 0, "{}: SET_INTERFACE", self.name);
         }
+        self.use_endpoints(client);
+    }
+
+    fn use_endpoints(&self, client: &mut Client) {
         for &(address, packet) in &self.endpoints {
             let reply = move_data(client, address, packet);
             assert_eq!(reply.status, 0, "{}: endpoint {address:02x}", self.name);
         }
     }
 
-    /// Nobody asked the device what it is for GET_CONFIGURATION to answer, or unconfigured it.
-    fn check_requests(&self, asked: &[String]) {
-        let is_wrong = |setup: &&String| {
-            setup.starts_with("8008") || self.number != 0 && setup.starts_with("00090000")
-        };
-        assert_eq!(asked.iter().find(is_wrong), None, "{}: {asked:?}", self.name);
+    /// Nobody asked the device what it is for GET_CONFIGURATION to answer, or unconfigured it more
+    /// often than so.
+    fn check_requests(&self, asked: &[String], renewals: usize) {
+        let answered = asked.iter().find(|setup| setup.starts_with("8008"));
+        assert_eq!(answered, None, "{}: {asked:?}", self.name);
+        if self.number != 0 {
+            assert_eq!(renewals_in(asked), renewals, "{}: {asked:?}", self.name);
+        }
     }
+}
+
+/// How often a device was unconfigured, or set to configuration 0.
+fn renewals_in(requests: &[String]) -> usize {
+    requests.iter().filter(|setup| setup.starts_with("00090000")).count()
 }
 
 /// Runs cases, each on a device with a kernel driver and on one without, of one server.
@@ -320,13 +340,66 @@ fn settings_have_the_numbers_that_they_have() {
             endpoints: vec![(0x83, 0)],
             ..Case::of("a setting after one that comes twice", &twice)
         },
-        Case::of("no setting 0: the first is set", &without_0),
+        Case { is_renewed: true, ..Case::of("no setting 0: the first is set", &without_0) },
         Case {
             settings: vec![(0, 1)],
             endpoints: vec![(0x82, 0)],
+            is_renewed: true,
             ..Case::of("no setting 0: another is set", &without_0)
         },
     ]);
+}
+
+/// An interface without setting 0, which a driver gets again only when its configuration is set anew, and
+/// an ordinary one.
+fn without_setting_0() -> String {
+    let [first, second] = [0x81, 0x82].map(|address| endpoint(address, BULK, 512));
+    let parts = [&interface(0, 3, 1)[..], &first, &interface(1, 0, 1), &second];
+    format!("config={}", hex(&configuration(1, 2, &parts)))
+}
+
+/// To set a configuration anew takes all interfaces from whoever has them.
+#[test]
+fn what_others_have_is_left_to_them() {
+    let server = Server::start(&format!("{}:refuse=claim@1,EBUSY", without_setting_0()));
+    let mut client = server.attach();
+    assert_eq!(move_data(&mut client, 0x81, 0).status, 0);
+    assert_eq!([server.has_driver(0), server.has_driver(1)], [false, true]);
+    drop(client);
+    server.wait_for("1-1 connect 0");
+    assert_eq!([server.has_driver(0), server.has_driver(1)], [false, true]);
+    assert_eq!(renewals_in(&server.requests()), 0);
+    assert_eq!(server.said_by_now("another of its interfaces is in use", 1).len(), 1);
+}
+
+/// The device may refuse to be unconfigured: its host does not ask for leave.
+#[test]
+fn a_device_that_will_not_be_unconfigured_gets_its_drivers_back() {
+    let options = format!("{}:stall-request=00090000", without_setting_0());
+    let server = Server::start(&options);
+    drop(server.attach());
+    server.wait_for("1-1 configuration 1");
+    wait_until(|| server.has_driver(0) && server.has_driver(1), || format!("{:?}", server.log()));
+}
+
+/// One that stays unconfigured has no interfaces left, which the log says.
+#[test]
+fn a_device_that_will_not_be_configured_again_is_no_secret() {
+    let server = Server::start(&format!("{}:stall-request=000901", without_setting_0()));
+    drop(server.attach());
+    assert_eq!(server.said_by_now("configuration 1 can't be set anew", 1).len(), 1);
+    assert_eq!(server.attribute(1, "bConfigurationValue"), "");
+}
+
+#[test]
+fn a_killed_server_leaves_no_interface_without_its_driver() {
+    let mut server = Server::start(&without_setting_0());
+    kill_attached(&mut server);
+    let next = Server::start_in(server.root.clone(), &without_setting_0(), &[]);
+    assert_eq!([next.has_driver(0), next.has_driver(1)], [true; 2]);
+    assert_eq!((next.attribute(1, "bConfigurationValue").as_str(), next.notes()), ("1", 0));
+    assert_eq!(move_data(&mut next.attach(), 0x81, 0).status, 0);
+    std::mem::forget(server);
 }
 
 #[test]

@@ -1,20 +1,22 @@
 //! Which interfaces are ours, and whose they were: claiming them from kernel drivers, giving them
 //! back, and the requests that change which there are.
 //!
-//! Interfaces go by the numbers that the host has given them. Kernel drivers are detached when a device is opened and given back when it is closed, but only
-//! where there was one.
+//! Interfaces go by the numbers that the host has given them. Kernel drivers are detached when a
+//! device is opened and given back when it is closed, but only where there was one.
 //!
 //! Contract: everything here blocks.
 
 use usbferry_sys::error::Error;
+use usbferry_sys::handle::DeviceHandle;
 
 use super::ledger;
 use super::port::LibusbPort;
-use super::repair::{debt_of, is_given_back};
+use super::repair::{debt_of, has_barred, is_given_back, renew_interfaces};
 use super::status::{failed, refusal_of};
 use crate::complaints::warn;
 use crate::usb::{Configuration, Interface, Performed};
 use crate::wire::status::Status;
+use crate::wire::types::BusId;
 
 impl LibusbPort {
     /// Claims every interface of the active configuration, none of which is ours now; what can't
@@ -35,7 +37,10 @@ impl LibusbPort {
         let _ = self.handle.set_auto_detach(true);
         for interface in configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
             match self.handle.claim_blocking(interface.number) {
-                Ok(()) => self.claims.push(interface.number),
+                Ok(()) => {
+                    self.claims.push(interface.number);
+                    enable(&mut self.handle, interface, self.busid);
+                }
                 Err(error) => {
                     warn!(
                         "{}: interface {} can't be claimed ({error}): its endpoints are refused, \
@@ -108,6 +113,27 @@ impl LibusbPort {
                 }
                 None => warn!("{}: it can't be unconfigured again: {error}", self.busid),
             },
+        }
+    }
+
+    /// Has Linux make the interfaces anew where it would not let a driver have its own again, which
+    /// also looks for drivers of all of them.
+    pub(super) fn give_back_barred(&mut self) {
+        let Some(configuration) = &self.configuration else { return };
+        let value = Some(configuration.value).filter(|_| has_barred(configuration, &self.driven));
+        let Some(value) = value.filter(|&value| Some(value) == self.found_in) else { return };
+        match renew_interfaces(&mut self.handle, value) {
+            Ok(()) => self.driven.clear(),
+            Err(Error::NoDevice) => {}
+            Err(Error::Busy) => warn!(
+                "{}: an interface without setting 0 gets its kernel driver again only when \
+                 configuration {value} is set anew, and another of its interfaces is in use",
+                self.busid
+            ),
+            Err(error) => warn!(
+                "{}: configuration {value} can't be set anew: {error}. Plug it in again",
+                self.busid
+            ),
         }
     }
 
@@ -210,5 +236,18 @@ impl LibusbPort {
             Err(other) => return other,
         };
         Performed::Reconfigured { configuration: self.configuration.clone(), status }
+    }
+}
+
+/// Has the endpoints of a claimed interface take URBs. Linux has disabled them where it took the
+/// interface from somebody and could not set it to 0, because it has no such setting
+/// (`usb_unbind_interface` of `drivers/usb/core/driver.c`).
+fn enable(handle: &mut DeviceHandle, interface: &Interface, busid: BusId) {
+    let first = interface.first_setting();
+    if !cfg!(target_os = "linux") || first == 0 {
+        return;
+    }
+    if let Err(error) = handle.set_interface_blocking(interface.number, first) {
+        warn!("{busid}: interface {} can't be set to {first}: {error}", interface.number);
     }
 }

@@ -368,6 +368,7 @@ impl Port for LibusbPort {
         self.release_all();
         self.take_back(&mut transfers, &mut memory);
         self.give_back_configuration();
+        self.give_back_barred();
         self.give_back_drivers();
         drop(transfers);
         // Mapped memory keeps the device open, so it goes before the handle.

@@ -10,7 +10,11 @@ use usbferry_sys::handle::{DeviceHandle, DeviceId};
 use super::ledger::{self, Debt};
 use super::{LibusbBackend, patience};
 use crate::complaints::{info, warn};
+use crate::usb::Configuration;
 use crate::usb::libusb::found::Found;
+
+/// Why anything is given back here.
+const KILLED: &str = "which a usbferry that was killed had taken";
 
 /// Gives interfaces back to kernel drivers that an earlier usbferry took them from and, because it
 /// was killed, did not give back. What can't be done now is left for the next start. *Blocks.*
@@ -54,19 +58,53 @@ fn repair_device(found: &Found, debt: &Debt) -> bool {
             return false;
         }
     };
+    if let Ok(Some(value)) = found.configuration_now(&handle)
+        && has_barred(&found.configuration(value), &debt.interfaces)
+    {
+        match renew_interfaces(&mut handle, value) {
+            Ok(()) => {
+                info!("{busid}: it has its kernel drivers again, {KILLED}");
+                return true;
+            }
+            Err(error) => debug!("{busid}: configuration {value} can't be set anew: {error}"),
+        }
+    }
     let mut is_settled = true;
     for &interface in &debt.interfaces {
         let attached = handle.attach_kernel_driver_blocking(interface);
         match attached {
-            Ok(()) => info!(
-                "{busid}: interface {interface} has its kernel driver again, which a usbferry \
-                 that was killed had taken"
-            ),
+            Ok(()) => {
+                info!("{busid}: interface {interface} has its kernel driver again, {KILLED}");
+            }
             Err(error) => debug!("{busid}: interface {interface}: {error}"),
         }
         is_settled &= is_given_back(attached);
     }
     is_settled
+}
+
+/// Whether Linux lets no driver have one of these interfaces again. It sets an interface to 0 when it
+/// is taken from somebody, and where that fails again before a driver is asked
+/// (`needs_altsetting0` in `usb_unbind_interface` and `usb_probe_interface` of
+/// `drivers/usb/core/driver.c`); with an interface that has no setting 0 it always fails.
+pub(super) fn has_barred(configuration: &Configuration, interfaces: &[u8]) -> bool {
+    let mut taken = configuration.interfaces.iter().filter(|one| interfaces.contains(&one.number));
+    cfg!(target_os = "linux") && taken.any(|interface| interface.first_setting() != 0)
+}
+
+/// Has Linux make the interfaces of the configuration `value`, which is set, anew, and look for
+/// drivers of each. *Blocks.*
+///
+/// # Errors
+/// `Busy` while anybody has one of them, which changes nothing (`proc_setconfig`). With any other
+/// error the device is gone, or left unconfigured.
+pub(super) fn renew_interfaces(handle: &mut DeviceHandle, value: u8) -> Result<(), Error> {
+    let unconfigured = handle.set_configuration_blocking(None);
+    // Else the host has unconfigured it, whatever the device said to that.
+    if let Err(error @ (Error::Busy | Error::NoDevice)) = unconfigured {
+        return Err(error);
+    }
+    handle.set_configuration_blocking(Some(value))
 }
 
 /// Whether an interface needs nothing more: a driver has it, or none can.

@@ -50,6 +50,11 @@ struct Interface {
     owner: Option<usize>,
     /// Index of its setting.
     setting: usize,
+    /// Its endpoints take URBs (`usb_host_endpoint.enabled`).
+    enabled: bool,
+    /// It could not be set to 0 when it was taken from somebody, and no driver gets it before it can
+    /// (`needs_altsetting0`).
+    needs_setting_0: bool,
 }
 
 /// All devices.
@@ -156,6 +161,8 @@ impl State {
             driver,
             owner: None,
             setting: first_setting(interface),
+            enabled: true,
+            needs_setting_0: false,
         };
         self.interfaces = interfaces.iter().map(set_up).collect();
         self.enable(host);
@@ -166,7 +173,8 @@ impl State {
         self.endpoints = [None; 32];
         let Some(index) = self.configuration else { return };
         let interfaces = &host.configurations[index].interfaces;
-        for (interface, state) in interfaces.iter().zip(&self.interfaces) {
+        let interfaces = interfaces.iter().zip(&self.interfaces);
+        for (interface, state) in interfaces.filter(|(_, state)| state.enabled) {
             for endpoint in &interface.settings[state.setting].endpoints {
                 self.endpoints[node::index(endpoint.address)] = Some(*endpoint);
                 if endpoint.kind == descriptors::CONTROL {
@@ -220,9 +228,15 @@ impl Locked<'_> {
             .and_then(|value| configurations.iter().position(|one| one.value == value));
         let host = &self.device.host;
         self.begin(host, false);
-        for interface in &mut self.interfaces {
-            interface.driver = has_driver(interface.number);
+        for index in 0..self.interfaces.len() {
+            let is_driven = has_driver(self.interfaces[index].number);
+            // Taken from its driver, and since then from the program.
+            let needs_setting_0 = !is_driven && self.current(index).number != 0;
+            let interface = &mut self.interfaces[index];
+            (interface.driver, interface.needs_setting_0) = (is_driven, needs_setting_0);
+            interface.enabled = !needs_setting_0;
         }
+        self.enable(host);
     }
 
     /// What the device answers to GET_CONFIGURATION.
@@ -384,10 +398,13 @@ impl Locked<'_> {
         if driver {
             tree::set_driver(self.device, self.value(), number, false);
         }
-        if self.current(index).number != 0 {
-            // That it fails changes nothing more.
-            let _ = self.change_setting(index, 0);
+        // Disabled, and enabled again if it is set to 0.
+        self.interfaces[index].enabled = self.current(index).number == 0;
+        if self.current(index).number != 0 && self.change_setting(index, 0).is_err() {
+            self.interfaces[index].needs_setting_0 = true;
         }
+        let host = &self.device.host;
+        self.enable(host);
     }
 
     /// USBDEVFS_DISCONNECT.
@@ -406,16 +423,23 @@ impl Locked<'_> {
         if self.driver_at(index).is_some() {
             return Err(libc::EBUSY);
         }
-        self.bind(index);
-        Ok(self.device.has_driver())
+        Ok(self.bind(index))
     }
 
-    /// Gives an interface that nobody has to the kernel's driver, if there is one.
-    fn bind(&mut self, index: usize) {
-        if self.device.has_driver() {
-            self.interfaces[index].driver = true;
-            tree::set_driver(self.device, self.value(), self.interfaces[index].number, true);
+    /// Gives an interface that nobody has to the kernel's driver, if there is one and it can have it
+    /// (`usb_probe_interface`).
+    fn bind(&mut self, index: usize) -> bool {
+        if !self.device.has_driver() {
+            return false;
         }
+        if self.interfaces[index].needs_setting_0 && self.change_setting(index, 0).is_err() {
+            return false;
+        }
+        let interface = &mut self.interfaces[index];
+        (interface.driver, interface.needs_setting_0) = (true, false);
+        let number = interface.number;
+        tree::set_driver(self.device, self.value(), number, true);
+        true
     }
 
     /// The name of the driver that has an interface.
@@ -447,9 +471,16 @@ impl Locked<'_> {
         match self.tell([0x01, 11, alternate, 0, number, 0, 0, 0]) {
             // It need not be understood where there is no choice.
             Err(libc::EPIPE) if is_only => {}
-            result => result?,
+            Err(errno) => {
+                self.interfaces[index].enabled = false;
+                let host = &self.device.host;
+                self.enable(host);
+                return Err(errno);
+            }
+            Ok(()) => {}
         }
-        self.interfaces[index].setting = setting;
+        let interface = &mut self.interfaces[index];
+        (interface.setting, interface.enabled) = (setting, true);
         let host = &self.device.host;
         self.enable(host);
         Ok(())
@@ -487,7 +518,7 @@ impl Locked<'_> {
         self.device.work()?;
         self.tell([0x00, 9, configuration.value, 0, 0, 0, 0, 0])?;
         for (state, interface) in self.interfaces.iter_mut().zip(&configuration.interfaces) {
-            state.setting = first_setting(interface);
+            (state.setting, state.enabled) = (first_setting(interface), true);
         }
         self.enable(host);
         Ok(())
@@ -511,7 +542,10 @@ impl Locked<'_> {
             if setting != 0 {
                 self.tell([0x01, 11, setting, 0, number, 0, 0, 0])?;
             }
+            self.interfaces[index].enabled = true;
         }
+        let host = &self.device.host;
+        self.enable(host);
         Ok(())
     }
 

@@ -239,8 +239,9 @@ class Case:
         self.gone = more.pop("gone", ())
         # Interfaces that no program can claim.
         self.unclaimed = more.pop("unclaimed", ())
-        # A driver that has lost it never gets it again: the kernel first sets it to setting 0, which fails.
-        self.forgotten = more.pop("forgotten", False)
+        # A driver that has lost it gets it again only if the interfaces are made anew: the kernel first sets it to
+        # setting 0, which fails.
+        self.renewed = more.pop("renewed", False)
         # The kernel refuses the device as a whole.
         self.absent = more.pop("absent", False)
         # The device stalls SET_CONFIGURATION; somebody unconfigures it by hand; the import is refused.
@@ -342,8 +343,8 @@ def cases():
     yield Case("a setting twice", configuration(1, *repeated), gone=(0x82, 0x83))
     yield Case("a setting after it", configuration(1, *repeated), settings=((0, 7),), endpoints=(0x83,))
     without = configuration(1, interface(0, 3, 1), bulk(0x81), interface(0, 1, 1), bulk(0x82))
-    yield Case("no setting 0", without, forgotten=True)
-    yield Case("no setting 0, another set", without, settings=((0, 1),), endpoints=(0x82,), forgotten=True)
+    yield Case("no setting 0", without, renewed=True)
+    yield Case("no setting 0, another set", without, settings=((0, 1),), endpoints=(0x82,), renewed=True)
     apart = interface(6, 0, 1), bulk(0x81), interface(4, 0, 0), interface(4, 1, 1), bulk(0x82), interface(63, 0, 1)
     yield Case(
         "interfaces 6, 4, 63",
@@ -484,25 +485,31 @@ def check_descriptors(client, busid):
     expect("bytes in all configurations", at, len(bytes_))
 
 
+def use_endpoints(case, client, busid):
+    used = set()
+    for number, (_, endpoints) in tree_of(busid).items():
+        for address, (attributes, packet, _) in endpoints.items():
+            if number in case.unclaimed or not packet or attributes & 3 == CONTROL:
+                continue
+            used.add(address)
+            status = client.move(address, attributes & 3, packet & 0x7FF)
+            expect(f"endpoint {address:02x}", status, 0)
+    expect("the kernel's endpoints", sorted(used), sorted(case.endpoints))
+
+
 def use(case, host, busid):
     with imported(host, busid)[0] as client:
         held = {name: driver for name, driver in drivers_of(busid).items() if driver not in (None, "usbfs")}
         left = {f":{case.number}.{number}" for number in case.unclaimed}
         expect("drivers during the import", {n for n in held if not any(n.endswith(x) for x in left)}, set())
         check_descriptors(client, busid)
+        if not case.settings:
+            use_endpoints(case, client, busid)
         if case.number is not None:
             expect("SET_CONFIGURATION", client.control(0, 9, case.number, 0)[0], 0)
         for number, setting in case.settings:
             expect(f"SET_INTERFACE {number} {setting}", client.control(1, 11, setting, number)[0], 0)
-        used = set()
-        for number, (_, endpoints) in tree_of(busid).items():
-            for address, (attributes, packet, _) in endpoints.items():
-                if number in case.unclaimed or not packet or attributes & 3 == CONTROL:
-                    continue
-                used.add(address)
-                status = client.move(address, attributes & 3, packet & 0x7FF)
-                expect(f"endpoint {address:02x}", status, 0)
-        expect("the kernel's endpoints", sorted(used), sorted(case.endpoints))
+        use_endpoints(case, client, busid)
         for address in case.gone:
             if not client.move(address, BULK, 8):
                 raise Wrong(f"endpoint {address:02x}, which the kernel has not, does its work")
@@ -546,15 +553,14 @@ def check(case, host, busid, raw):
     for step in (use, attach_again):
         step(case, host, busid)
         try:
-            if case.forgotten:
-                found = {name: None for name in found[0]}, *found[1:]
             wait_for("the device as it was", lambda: as_found(case, busid) == found, 15)
         except Wrong as wrong:
             raise Wrong(f"after {step.__name__}: {as_found(case, busid)}, not {found}") from wrong
     asked = [setup.hex() for setup in raw.setups if setup[:2] == b"\x80\x08"]
     expect("GET_CONFIGURATIONs", asked, [])
     if case.number != 0 and not case.by_hand:
-        expect("SET_CONFIGURATION 0", [s.hex() for s in raw.setups if s[:4] == b"\0\x09\0\0"], [])
+        unset = [s.hex() for s in raw.setups if s[:4] == b"\0\x09\0\0"]
+        expect("SET_CONFIGURATION 0", unset, 2 * ["0009000000000000"] if case.renewed else [])
     return found
 
 
