@@ -2,8 +2,8 @@
 //! it.
 //!
 //! - [`handshake()`]: the start of a connection;
-//! - [`descriptors`]: what a device says of itself (`usb::descriptor`);
 //! - [`pdu`]: what comes behind it, whatever it is (`session::model::stream`);
+//! - [`descriptors`]: what a device says of itself (`usb::descriptor`);
 //! - [`operations`]: a client, a device and a worker that do what the bytes say
 //!   (`session::model`).
 //!

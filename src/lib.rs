@@ -35,6 +35,10 @@
 //! # The wire
 //! [`wire`] is the protocol's bytes: pure functions between arrays and values.
 //!
+//! # Fuzzing
+//! `fuzzing`, which only tests and fuzzers have, is what they drive: bytes of each kind that comes from
+//! strangers, with what must be true of it.
+//!
 //! # The life of a URB
 //! 1. The socket is readable: `Connection::serve_session` reads into the slices of
 //!    `Session::rx_slices`, the rest of an OUT payload first, straight into its transfer's buffer,

@@ -1,5 +1,9 @@
-//! What the benches of the whole server share: servers as processes, rows of loads, measuring in
-//! pairs against the [`ceiling`], and tables, JSON and plots of what came out.
+//! What the benches of the whole server share:
+//!
+//! - [`server`]: servers as processes; - [`ceiling`]: the least that one can do;
+//! - [`rows`]: loads; - [`settings`]: what is typed to choose among them;
+//! - [`measure`]: in pairs against the ceiling; - [`syscalls`]: counting them with `perf`;
+//! - [`report`]: tables and JSON of what came out; - [`plot`]: pictures of it.
 //!
 //! The bench itself is the client: its one thread runs the load generator. A bench fails when a
 //! server answers anything wrong; how fast it does is printed, not judged.

@@ -11,6 +11,10 @@
 //!   never touch the device at once.
 //! - [`Transfer`] carries one URB at a time and owns its buffer while it is in flight.
 //!
+//! What both stacks go by: [`descriptor`] reads descriptors as Linux does, [`isochronous`] is what a
+//! session must know of settings that are not in force, and [`special`] are the requests that a host
+//! performs itself.
+//!
 //! Contract: calls marked *blocks* run on worker threads only. Statuses are those of the wire:
 //! each stack maps its own errors in one place.
 
