@@ -219,9 +219,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 pub const COMPLAINTS_PER_SECOND: u32 = 100;
 
 /// Lines of the log that wait for whoever reads it; more are dropped and counted. The longest burst
-/// that means something is that of all devices at once, each with a few lines from its import to its
-/// release. Complaints about clients need ten seconds for as many.
-pub const LOG_LINES_MAX: usize = 4 * ATTACHED_MAX;
+/// that means something is that of all devices at once, 256 or fewer, each with a few lines from its
+/// import to its release. Complaints about clients need ten seconds for as many.
+pub const LOG_LINES_MAX: usize = 1024;
 
 /// How long the end of the program waits for whoever reads the log.
 pub const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
@@ -233,6 +233,8 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
 const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");
+const _: () = assert!(4 * ATTACHED_MAX <= LOG_LINES_MAX);
+const _: () = assert!(10 * COMPLAINTS_PER_SECOND as usize <= LOG_LINES_MAX);
 const _: () = assert!(DRAIN_TIMEOUT.as_secs() < SHUTDOWN_TIMEOUT.as_secs());
 const _: () = assert!(BLOCK_LEN_MIN / ACCOUNT_SHARE >= 9);
 const _: () = assert!(CONTROL_LEN_MAX + 8 <= MEMORY_MIN / MEMORY_RESERVE_SHARE);
