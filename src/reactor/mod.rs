@@ -181,15 +181,10 @@ impl<B: Backend> Reactor<B> {
         let failed = |error: io::Error| format!("the system refuses what a server needs: {error}");
         let poll = Poll::new().map_err(failed)?;
         let registry = poll.registry();
-        let mut listeners = Vec::new();
-        for listen in &settings.listen {
-            if let Some(mut listener) = open_listener(*listen)? {
-                net::prepare(&listener, settings.peer_timeout, settings.socket_buffer);
-                let number = u32::try_from(listeners.len()).expect("a handful of listeners");
-                let token = Source::Listener(number).to_token();
-                registry.register(&mut listener, token, Interest::READABLE).map_err(failed)?;
-                listeners.push(listener);
-            }
+        let mut listeners = open_listeners(&settings)?;
+        for (number, listener) in (0..).zip(&mut listeners) {
+            let token = Source::Listener(number).to_token();
+            registry.register(listener, token, Interest::READABLE).map_err(failed)?;
         }
         let waker = Arc::new(Waker::new(registry, Source::Waker.to_token()).map_err(failed)?);
         let complaints = Complaints::new(Instant::now());
@@ -641,6 +636,17 @@ fn is_past(until: Option<Instant>) -> bool {
 
 fn note_deadline(next: &mut Option<Instant>, deadline: Option<Instant>) {
     *next = [*next, deadline].into_iter().flatten().min();
+}
+
+fn open_listeners(settings: &Settings) -> Result<Vec<TcpListener>, String> {
+    let mut listeners = Vec::new();
+    for listen in &settings.listen {
+        if let Some(listener) = open_listener(*listen)? {
+            net::prepare(&listener, settings.peer_timeout, settings.socket_buffer);
+            listeners.push(listener);
+        }
+    }
+    Ok(listeners)
 }
 
 fn open_listener(listen: Listen) -> Result<Option<TcpListener>, String> {
