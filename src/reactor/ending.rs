@@ -10,11 +10,10 @@
 use std::time::Duration;
 
 use log::debug;
-use mio::unix::SourceFd;
 
 use super::connection::{Awaited, End, Stage};
 use super::token::Key;
-use super::{Reactor, find, note_deadline};
+use super::{Reactor, deregister, find, note_deadline};
 use crate::complaints::{info, warn};
 use crate::limits::{DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, VIOLATION_REST};
 use crate::usb::Backend;
@@ -146,9 +145,7 @@ impl<B: Backend> Reactor<B> {
     /// Has a session's device given back.
     pub(super) fn give_back(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        for fd in connection.device_fds.drain(..) {
-            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-        }
+        deregister(self.poll.registry(), &mut connection.device_fds);
         self.attached.retain(|&attached| attached != key);
         let stage = std::mem::replace(&mut connection.stage, Stage::Returning);
         let (Stage::Attached(session), Some(worker)) = (stage, &connection.worker) else { return };

@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 
 use super::connection::{Asked, Awaited, Connection, End, Stage};
 use super::token::{Key, Source};
-use super::{Reactor, find, net, note_deadline, register};
+use super::{Reactor, deregister, find, net, note_deadline, register};
 use crate::complaints::{error, info, warn};
 use crate::handshake::Wish;
 use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT};
 use crate::session::{Remains, Session};
-use crate::usb::{Backend, Candidate, OpenError};
+use crate::usb::{Backend, Candidate, OpenError, Opened, Port};
 use crate::wire::op::{self, OpStatus, UsbDevice};
 use crate::wire::types::{BusId, DevId};
 use crate::worker::{Ready, Worker};
@@ -329,16 +329,17 @@ impl<B: Backend> Reactor<B> {
             }
             return;
         };
+        for source in opened.port.event_sources() {
+            if let Err(error) = register(self.poll.registry(), source, Source::Device(key.label()))
+            {
+                error!("{}: the system can't watch it: {error}", device.busid);
+                return self.refuse_opened(key, opened);
+            }
+            connection.device_fds.push(source.fd);
+        }
         connection.deadline = None;
         let devid = DevId::new(device.busnum, device.devnum);
         let session = Session::new(devid, self.settings.limits, opened, tables);
-        let registry = self.poll.registry();
-        for source in session.event_sources() {
-            match register(registry, source, Source::Device(key.label())) {
-                Ok(()) => connection.device_fds.push(source.fd),
-                Err(error) => error!("{}: can't watch the device: {error}", device.busid),
-            }
-        }
         info!(
             "{}: {}: attached ({:04x}:{:04x})",
             connection.peer, device.busid, device.id_vendor, device.id_product
@@ -350,6 +351,20 @@ impl<B: Backend> Reactor<B> {
         }
         connection.stage = Stage::Attached(Box::new(session));
         self.attached.push(key);
+        self.queue(key);
+    }
+
+    /// Gives a device back that was opened and can't be watched: nobody would notice the end of a
+    /// transfer. Its client is told that it does not get it.
+    fn refuse_opened(&mut self, key: Key, opened: Opened<<B::Candidate as Candidate>::Port>) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        deregister(self.poll.registry(), &mut connection.device_fds);
+        connection.answer(|out| op::emit_import(Err(OpStatus::NotAvailable), out));
+        connection.deadline = Some(self.now + HANDSHAKE_TIMEOUT);
+        note_deadline(&mut self.next_deadline, connection.deadline);
+        if let Some(worker) = &connection.worker {
+            worker.close(Remains::from(opened), Duration::ZERO);
+        }
         self.queue(key);
     }
 

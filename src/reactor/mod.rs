@@ -33,6 +33,7 @@ mod token;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -676,4 +677,11 @@ fn register(registry: &Registry, source: EventSource, token: Source) -> io::Resu
         _ => Interest::READABLE,
     };
     registry.register(&mut SourceFd(&source.fd), token.to_token(), interest)
+}
+
+/// Watches a device's descriptors no more, which are about to be closed.
+fn deregister(registry: &Registry, fds: &mut Vec<RawFd>) {
+    for fd in fds.drain(..) {
+        let _ = registry.deregister(&mut SourceFd(&fd));
+    }
 }

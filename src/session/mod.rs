@@ -56,7 +56,7 @@ use crate::limits::{
     self, DeviceLimits, EARLY_UNLINKS_MAX, PACKETS_WAITING_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX,
 };
 use crate::usb::special::SpecialRequest;
-use crate::usb::{Configuration, EventSource, MemoryChange, Opened, Performed, Port};
+use crate::usb::{Configuration, MemoryChange, Opened, Performed, Port};
 use crate::wire;
 use crate::wire::iso::DESCRIPTOR_LEN;
 use crate::wire::pdu::HEADER_LEN;
@@ -309,11 +309,6 @@ impl<P: Port> Session<P> {
             input_closed: false,
             tearing_down: false,
         }
-    }
-
-    /// What to watch for the device, while the port is here.
-    pub(crate) fn event_sources(&self) -> Vec<EventSource> {
-        self.port.iter().flat_map(Port::event_sources).collect()
     }
 
     /// When [`Self::reap`] is to be called even without an event. Nothing can be reaped while the

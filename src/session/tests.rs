@@ -6,7 +6,7 @@ use super::model::{DEVID, submit_of};
 use super::*;
 use crate::usb::descriptor::{Host, parse_configuration};
 use crate::usb::isochronous::IsochronousSettings;
-use crate::usb::{Completion, Reaped, Refused, RefusedReason, Submission};
+use crate::usb::{Completion, EventSource, Reaped, Refused, RefusedReason, Submission};
 use crate::wire::iso::Packets;
 use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, Reply, RetSubmit, RetUnlink};
 use crate::wire::types::{Direction, EndpointAddress, Speed, TransferType, flags};

@@ -26,6 +26,8 @@ pub(super) enum Call {
     Cancel(BusId),
     Close(BusId),
     Recover(BusId),
+    /// Saying what to watch, which does not block.
+    Watch(BusId),
 }
 
 /// What a call does that is not to do what it is for.
@@ -34,7 +36,7 @@ pub(super) enum Act {
     /// Waits until it is told otherwise.
     Wait,
     Panic,
-    /// Scans only.
+    /// Scans, and what is to be watched.
     Fail,
 }
 
@@ -165,7 +167,12 @@ impl Port for ScriptedPort {
     const CONTROL_LEN_MAX: usize = crate::limits::CONTROL_LEN_MAX;
 
     fn event_sources(&self) -> Vec<EventSource> {
-        self.inner.event_sources()
+        let mut sources = self.inner.event_sources();
+        if self.script.enter(Call::Watch(self.busid)) {
+            // Nobody's descriptor.
+            sources.push(EventSource { fd: -1, ..sources[0] });
+        }
+        sources
     }
 
     fn submit(

@@ -197,6 +197,26 @@ fn who_waits_for_a_holder_that_does_not_come_home_is_told_that_it_is_busy() {
     assert_eq!(status(&held.answer(&taker)), BUSY);
 }
 
+/// One whose transfers would end without anybody noticing.
+#[test]
+fn a_device_that_can_not_be_watched_is_given_back() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let (watch, close) = (Call::Watch(held.busid(0)), Call::Close(held.busid(0)));
+    script.set(watch, Act::Fail);
+    let client = held.import(0);
+    assert_eq!(status(&held.answer(&client)), NOT_AVAILABLE);
+    held.turn_until("it is given back", |reactor| {
+        reactor.connections.iter().all(|(_, c)| c.busid.is_none())
+    });
+    assert_eq!(script.begun(close), 1);
+    assert!(held.reactor.attached.is_empty() && !held.bus.is_open(held.busid(0)));
+    drop(client);
+    held.turn_until("nothing is left of its client", |reactor| reactor.connections.is_empty());
+    script.clear(watch);
+    let next = held.import(0);
+    assert_eq!(status(&held.answer(&next)), 0);
+}
+
 /// A server that is full of clients that wait has a place for one more.
 #[test]
 fn clients_that_wait_do_not_keep_others_out() {
