@@ -359,6 +359,7 @@ impl<P: Port> Session<P> {
             unreachable!("there are more than are kept")
         };
         let submission = submission(record, packets, length, &mut block, &self.control);
+        let submission = Submission { is_first: idle, ..submission };
         match port.submit(&mut self.transfers[slot as usize], &submission, block, now) {
             Ok(()) => {
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
@@ -423,6 +424,14 @@ impl<P: Port> Session<P> {
                     port.set_starving(true);
                 }
                 return attempt;
+            }
+            RefusedReason::Share => {
+                let endpoint = self.endpoints.get(self.urbs.get(urb).submit.endpoint);
+                return match endpoint.in_flight {
+                    0 => self.wait_for_memory(urb, now),
+                    // Its turn comes when one of those ends.
+                    _ => Attempt::MustWait,
+                };
             }
             RefusedReason::Gone => {
                 self.finish(urb, Status::ENODEV, 0);
@@ -515,7 +524,8 @@ fn submission<'a>(
         && transfer_type == TransferType::Bulk
         && submit.transfer_flags & flags::ZERO_PACKET != 0;
     record.joined = true;
-    Submission { endpoint: submit.endpoint, transfer_type, length, zero_packet, packets }
+    let endpoint = submit.endpoint;
+    Submission { endpoint, transfer_type, length, zero_packet, is_first: true, packets }
 }
 
 /// Whether a SUBMIT's interval is another than the endpoint has. Not each is one: some clients send

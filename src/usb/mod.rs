@@ -332,6 +332,8 @@ pub struct Submission<'a> {
     pub length: usize,
     /// End full OUT packets with an empty one. Only ever set for bulk OUT.
     pub zero_packet: bool,
+    /// Nothing else of its endpoint is with the device.
+    pub is_first: bool,
     /// The packets of an isochronous URB, else empty. They lie in the block one behind the other
     /// in this order, whatever their offsets say.
     pub packets: Packets<'a>,
@@ -362,6 +364,9 @@ pub struct Refused {
 pub enum RefusedReason {
     /// The system has no memory for it now; it may be tried again when another has ended.
     NoMemory,
+    /// The device has its share of the system's memory; it may be tried again when another URB of
+    /// this device has ended.
+    Share,
     /// The device is gone.
     Gone,
     /// Anything else, as the wire has it.

@@ -80,7 +80,8 @@ pub(super) struct ModelPort {
     /// Slots that have ended and were not collected.
     pub(super) ended: VecDeque<u32>,
     pub(super) events: Vec<Event>,
-    /// How the next submissions are refused, and how many.
+    /// How the next submissions are refused, and how many; until a transfer ends, where the device has
+    /// its share.
     pub(super) refuse: Option<(RefusedReason, u32)>,
     /// What the next special request comes to.
     pub(super) outcome: Performed,
@@ -143,6 +144,10 @@ impl ModelPort {
             return Some(RefusedReason::Gone);
         }
         let (reason, times) = self.refuse?;
+        // A share is had by who has something in flight, until some of that ends.
+        if reason == RefusedReason::Share {
+            return self.slots.iter().any(Option::is_some).then_some(reason);
+        }
         self.refuse = (times > 1).then_some((reason, times - 1));
         // A status that no two refusals share says which of them a client was told of.
         self.serial += 1;
@@ -200,6 +205,9 @@ impl Port for ModelPort {
     fn reap(&mut self, _now: Instant, completed: &mut Vec<u32>) -> Reaped {
         assert!(completed.is_empty() && completed.capacity() >= self.slots.len(), "no room");
         let count = self.ended.len().min(self.reap_budget);
+        if count > 0 && matches!(self.refuse, Some((RefusedReason::Share, _))) {
+            self.refuse = None;
+        }
         for slot in self.ended.drain(..count) {
             completed.push(slot);
             let flight = self.slots[slot as usize].take().expect("it was in flight");

@@ -358,9 +358,10 @@ impl World {
     }
 
     fn refuse(&mut self, reason: u8, times: u8) {
-        let reason = match reason % 4 {
+        let reason = match reason % 6 {
             0 | 1 => RefusedReason::NoMemory,
             2 => RefusedReason::Failed(Status(-1_000_000)),
+            3 | 4 => RefusedReason::Share,
             _ => return self.port().refuse = None,
         };
         self.port().refuse = Some((reason, u32::from(times % 16) + 1));

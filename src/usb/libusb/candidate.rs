@@ -10,6 +10,7 @@ use super::found::Found;
 use super::patience;
 use super::port::{LibusbPort, LibusbTransfer};
 use super::repair::repair;
+use super::share::Cost;
 use crate::limits::DeviceLimits;
 use crate::usb::{Candidate, DeviceInfo, OpenError, Opened, Port};
 use crate::wire::iso::PACKETS_MAX;
@@ -71,7 +72,7 @@ impl Candidate for LibusbCandidate {
         let mut port = LibusbPort::new(handle, self.found.clone(), limits.device_memory);
         port.packets = packets;
         port.bulk_is_whole = port.handle.sends_bulk_whole();
-        port.pieces = vec![0; limits.urbs];
+        port.costs = vec![Cost::default(); limits.urbs];
         port.reset_on_release = limits.reset_on_release;
         let claimed = port.claim_all();
         let configuration = match claimed {

@@ -13,7 +13,8 @@
 //! - when a URB of any device is refused, every device gives its mapping up as soon as no URB lies in
 //!   it, and for a while none is made.
 //!
-//! While a device waits for memory that it was refused, others let it try before they take more.
+//! How much transfers in flight may take is the matter of [`super::share`]. While a device waits for
+//! memory that it was refused, others let it try before they take more.
 //!
 //! Contract: what ends in `_blocking` is for workers, the rest for the reactor.
 
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use log::debug;
 use usbferry_sys::handle::{DeviceHandle, DeviceMemory};
 
+use super::share::{Cost, Share};
 use crate::complaints::{info, warn};
 use crate::usb::{MemoryChange, Submission};
 use crate::wire::types::{BusId, TransferType};
@@ -48,20 +50,12 @@ const LONG: usize = usbferry_sys::arena::DEVICE_BLOCK_MIN;
 /// How long nothing is mapped after a URB was refused.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether the limit is another, while a device could use more than its share.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
 /// After a mapping was given up, or could not be had, so many times its bytes are moved before the
 /// next try.
 const PATIENCE: usize = 64;
-
-/// Bytes that the kernel charges for a URB beside its buffer, at least: `struct async` and `struct urb`
-/// (`proc_do_submiturb`); half as much where pointers are half as long.
-const URB_COST: u64 = 288 / (64 / usize::BITS as u64);
-
-/// Bytes of a piece of scattered memory, and of the entry that names it.
-const PIECE_LEN: u64 = 16 << 10;
-const PIECE_COST: u64 = 32 / (64 / usize::BITS as u64);
-
-/// Bytes that it charges for an isochronous packet.
-const PACKET_COST: u64 = 16;
 
 /// Bytes that the kernel has in one piece at most, where pages have 4 KiB (`KMALLOC_MAX_SIZE`).
 const CONTIGUOUS_MAX: u64 = 4 << 20;
@@ -181,6 +175,10 @@ pub(super) struct PortMemory {
     giving_up: bool,
     /// The limit may be another by now.
     looks_again: bool,
+    /// When a URB that had no room made it look again, last.
+    looked_at: Option<Instant>,
+    /// What is in flight.
+    share: Share,
     starving: Option<Starving>,
     /// The log was told of a transfer that can't be had.
     told: bool,
@@ -198,16 +196,35 @@ impl PortMemory {
             refusals_seen: 0,
             giving_up: false,
             looks_again: false,
+            looked_at: None,
+            share: Share::new(),
             starving: None,
             told: false,
         }
     }
 
+    /// Whether a transfer may be tried. `is_first`: nothing else of its endpoint is in flight.
+    pub(super) fn has_room(&mut self, cost: Cost, is_first: bool, now: Instant) -> bool {
+        let Some(limit) = self.limit else { return true };
+        let mapped = POOL.mapped.load(Ordering::Relaxed) as u64;
+        let has_room = self.share.has_room(cost.bytes, is_first, limit, mapped);
+        if !has_room && self.looked_at.is_none_or(|at| now >= at + LOOK_INTERVAL) {
+            (self.looks_again, self.looked_at) = (true, Some(now));
+        }
+        has_room
+    }
+
     /// Notes a transfer that was submitted.
-    pub(super) fn note_submitted(&mut self, length: usize, in_mapping: bool) {
-        if length >= LONG && !in_mapping {
+    pub(super) fn note_submitted(&mut self, length: usize, cost: Cost) {
+        self.share.add(cost.bytes);
+        if length >= LONG && !cost.in_mapping {
             self.copied = self.copied.saturating_add(length);
         }
+    }
+
+    /// Notes that a transfer has ended.
+    pub(super) fn note_ended(&mut self, cost: Cost) {
+        self.share.sub(cost.bytes);
     }
 
     /// Notes that the system had no memory for a transfer.
@@ -321,21 +338,18 @@ impl PortMemory {
         }
     }
 
-    /// Whether more is needed for a transfer of so many requests than the system has for all; the log
-    /// is told once.
+    /// Whether more is needed for a transfer than the system has for all; the log is told once.
     pub(super) fn can_never_be_had(
         &mut self,
         submission: &Submission<'_>,
-        requests: usize,
-        in_mapping: bool,
+        cost: Cost,
         busid: BusId,
     ) -> bool {
         let scattered = submission.transfer_type == TransferType::Bulk;
-        let cost = cost_of(submission, requests, in_mapping);
-        let in_one_piece = !in_mapping && !scattered && requests == 1;
+        let in_one_piece = !cost.in_mapping && !scattered && cost.requests == 1;
         let length = submission.length;
         let message = match self.limit {
-            Some(limit) if cost > limit => format!(
+            Some(limit) if cost.bytes > limit => format!(
                 "Linux has {} MiB for the USB transfers of all programs. More: echo 256 > {PARAMETER}",
                 limit >> 20
             ),
@@ -349,19 +363,6 @@ impl PortMemory {
         }
         true
     }
-}
-
-/// Bytes that usbfs charges for a transfer of so many requests, at least (`proc_do_submiturb`).
-fn cost_of(submission: &Submission<'_>, requests: usize, in_mapping: bool) -> u64 {
-    let (length, requests) = (submission.length as u64, requests as u64);
-    let is_scattered =
-        submission.transfer_type == TransferType::Bulk && requests == 1 && length > PIECE_LEN;
-    let buffer = match (in_mapping, is_scattered) {
-        (true, _) => 0,
-        (false, true) => length + length.div_ceil(PIECE_LEN) * PIECE_COST,
-        (false, false) => length,
-    };
-    buffer + requests * URB_COST + submission.packets.len() as u64 * PACKET_COST
 }
 
 /// Whether a mapping is read much slower than other memory.
@@ -448,6 +449,7 @@ mod tests {
             transfer_type,
             length,
             zero_packet: false,
+            is_first: true,
             packets: Packets::new(&[]),
         }
     }
@@ -459,7 +461,8 @@ mod tests {
         let mut never = |limit, transfer_type, length, requests, in_mapping| {
             memory.limit = limit;
             let submission = submission(transfer_type, length);
-            memory.can_never_be_had(&submission, requests, in_mapping, busid)
+            let cost = Cost::of(&submission, requests, in_mapping);
+            memory.can_never_be_had(&submission, cost, busid)
         };
         let limit = Some(16 << 20);
         assert!(never(limit, TransferType::Bulk, 16 * MIB, 1, false));

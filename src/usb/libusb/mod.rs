@@ -10,7 +10,8 @@
 //! - `port` is an open device: submitting, reaping, cancelling.
 //! - `claims` takes interfaces from their kernel drivers and gives them back, and performs the
 //!   requests that change which interfaces there are.
-//! - `memory` is the system's memory for transfers: what is mapped of it, and what can't be had.
+//! - `memory` is the system's memory for transfers: what is mapped of it, and what can't be had;
+//!   `share` is how much of it a device may have in flight.
 //! - `ledger` remembers outside the process what was taken, and `repair` gives it back after a kill.
 //! - `status` is the only place where libusb's statuses and errors become those of the wire.
 //! - `patience` bounds how long a device is waited for that may not answer.
@@ -30,6 +31,7 @@ mod port;
 mod repair;
 #[cfg(target_os = "linux")]
 mod scan;
+mod share;
 mod status;
 #[cfg(target_os = "linux")]
 mod sysfs;

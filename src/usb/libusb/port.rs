@@ -13,6 +13,7 @@ use usbferry_sys::transfer::{self, CancelToken, Kind, Request};
 use super::found::Found;
 use super::ledger;
 use super::memory::PortMemory;
+use super::share::Cost;
 use super::status::{refused_reason, status_of};
 use crate::complaints::warn;
 use crate::limits::CONTROL_LEN_MAX;
@@ -70,8 +71,8 @@ pub struct LibusbPort {
     pub(super) is_attached: bool,
     /// libusb does not split bulk transfers.
     pub(super) bulk_is_whole: bool,
-    /// Most requests to the system that each slot's transfer consists of, and all together.
-    pub(super) pieces: Vec<usize>,
+    /// What each slot's transfer costs the system, and of how many requests all together consist.
+    pub(super) costs: Vec<Cost>,
     pub(super) pieces_in_flight: usize,
     pub(super) memory: PortMemory,
     /// When it was opened: a time that has come.
@@ -105,7 +106,7 @@ impl LibusbPort {
             reset_on_release: false,
             is_attached: false,
             bulk_is_whole: false,
-            pieces: Vec::new(),
+            costs: Vec::new(),
             pieces_in_flight: 0,
             memory: PortMemory::new_blocking(device_memory),
             opened: Instant::now(),
@@ -123,15 +124,14 @@ impl LibusbPort {
         error: Error,
         kind: Kind,
         submission: &Submission<'_>,
-        pieces: usize,
+        cost: Cost,
         block: Block,
         now: Instant,
     ) -> Refused {
         let mut reason = refused_reason(error, kind);
         if reason == RefusedReason::NoMemory {
-            let in_mapping = block.is_in_device_memory();
             self.memory.note_refused(now);
-            if self.memory.can_never_be_had(submission, pieces, in_mapping, self.busid) {
+            if self.memory.can_never_be_had(submission, cost, self.busid) {
                 reason = RefusedReason::Failed(Status::ENOMEM);
             }
         }
@@ -247,17 +247,20 @@ impl Port for LibusbPort {
         };
         let packets = submission.packets.iter().map(|packet| packet.length);
         let pieces = pieces_of(submission, self.bulk_is_whole);
-        let in_mapping = block.is_in_device_memory();
+        let cost = Cost::of(submission, pieces, block.is_in_device_memory());
         // Refused on the way, libusb would call a part that was sent an error.
-        if pieces > 1 && self.memory.can_never_be_had(submission, pieces, in_mapping, self.busid) {
-            return Err(self.refused(Error::NoMem, kind, submission, pieces, block, now));
+        if pieces > 1 && self.memory.can_never_be_had(submission, cost, self.busid) {
+            return Err(self.refused(Error::NoMem, kind, submission, cost, block, now));
+        }
+        if !self.memory.has_room(cost, submission.is_first, now) {
+            return Err(Refused { block, reason: RefusedReason::Share });
         }
         transfer
             .0
             .submit(&mut self.handle, request, packets, block)
-            .map_err(|(error, block)| self.refused(error, kind, submission, pieces, block, now))?;
-        self.memory.note_submitted(submission.length, in_mapping);
-        self.pieces[transfer.1 as usize] = pieces;
+            .map_err(|(error, block)| self.refused(error, kind, submission, cost, block, now))?;
+        self.memory.note_submitted(submission.length, cost);
+        self.costs[transfer.1 as usize] = cost;
         self.pieces_in_flight += pieces;
         Ok(())
     }
@@ -271,7 +274,9 @@ impl Port for LibusbPort {
             let handled = self.handle.handle_events(completed);
             gone |= self.is_end(handled, now);
             for &slot in &completed[before..] {
-                self.pieces_in_flight -= self.pieces[slot as usize];
+                let cost = self.costs[slot as usize];
+                self.memory.note_ended(cost);
+                self.pieces_in_flight -= cost.requests;
             }
             // Where it may not have reached all, only a pass that brings nothing is the end.
             more = !all && completed.len() > before && !gone;
@@ -413,6 +418,7 @@ mod tests {
             transfer_type: TransferType::Isochronous,
             length: 0x1_ffff,
             zero_packet: false,
+            is_first: true,
             packets: Packets::new(&bytes[..count * 16]),
         };
         assert!(!has_packet_over(0xffff, &submission(1)));

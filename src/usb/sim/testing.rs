@@ -92,6 +92,7 @@ impl Host {
             transfer_type: self.type_of(endpoint),
             length: bytes.len(),
             zero_packet,
+            is_first: true,
             packets: Packets::new(&descriptors),
         };
         let mut block = self.memory.alloc(bytes.len()).unwrap();
@@ -109,6 +110,7 @@ impl Host {
             transfer_type: TransferType::Bulk,
             length: 8,
             zero_packet: false,
+            is_first: true,
             packets: Packets::new(&[]),
         };
         let block = self.memory.alloc(8).unwrap();

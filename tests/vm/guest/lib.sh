@@ -452,8 +452,6 @@ grow_less_than() { # KiB, count, command that takes a count
 server_memory() { # field
   sed -n "s/^$1: *\([0-9]*\) kB$/\1/p" "/proc/$(server_pid)/smaps_rollup"
 }
-# The most it ever had, with files: KiB.
-server_memory_peak() { sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB$/\1/p' "/proc/$(server_pid)/status"; }
 
 # ---- Tasks that are stuck ---------------------------------------------------------------------------
 

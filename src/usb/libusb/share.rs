@@ -1,0 +1,189 @@
+//! What a transfer costs of usbfs's memory, and how much of that a device may have in flight.
+//!
+//! A client may leave pending as many URBs as it likes, of a device that never answers. Were they all
+//! handed to the system, the devices of all other clients, and of other programs, would get -ENOMEM. So
+//!
+//! - a device's transfers may take a third of what those of this program's other devices leave: the
+//!   next device still finds two thirds of that, and where many want much, all have the same;
+//! - the first URB of an endpoint may take more, so that it does not wait for other endpoints, as long
+//!   as the device has no more than half of the limit;
+//! - a device that has next to nothing in flight may try what it likes, and so may each URB that costs
+//!   next to nothing.
+//!
+//! The system judges what passes here. A URB that does not pass is tried again when another one of its
+//! device has ended.
+//!
+//! Contract: for the reactor; nothing here blocks or allocates.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::usb::Submission;
+use crate::wire::types::TransferType;
+
+/// A device may have one in so many bytes of what others leave, and of the limit where a URB is the
+/// first of its endpoint.
+const PARTS: u64 = 3;
+const PARTS_FIRST: u64 = 2;
+
+/// Bytes that are next to nothing: of a URB, and of all of a device. With as many URBs as a device has
+/// by default (`--urbs`) the former are a quarter of a MiB.
+const LITTLE: u64 = 1 << 10;
+const LITTLE_IN_ALL: u64 = 64 << 10;
+
+/// Bytes that the kernel charges for a URB beside its buffer, at least: `struct async` and `struct urb`
+/// (`proc_do_submiturb`); half as much where pointers are half as long.
+const URB_COST: u64 = 288 / (64 / usize::BITS as u64);
+
+/// Bytes of a piece of scattered memory, and of the entry that names it.
+const PIECE_LEN: u64 = 16 << 10;
+const PIECE_COST: u64 = 32 / (64 / usize::BITS as u64);
+
+/// Bytes that it charges for an isochronous packet.
+const PACKET_COST: u64 = 16;
+
+/// Bytes that transfers of all ports of this program have in flight.
+static IN_FLIGHT: AtomicU64 = AtomicU64::new(0);
+
+/// What a transfer costs the system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Cost {
+    /// Requests to the system that it consists of, at most.
+    pub(super) requests: usize,
+    /// Bytes that usbfs charges for it, at least.
+    pub(super) bytes: u64,
+    /// Its data lies in memory that is mapped from the device.
+    pub(super) in_mapping: bool,
+}
+
+impl Cost {
+    /// Of a transfer that so many requests are made of (`proc_do_submiturb`).
+    pub(super) fn of(submission: &Submission<'_>, requests: usize, in_mapping: bool) -> Self {
+        let (length, count) = (submission.length as u64, requests as u64);
+        let is_scattered =
+            submission.transfer_type == TransferType::Bulk && count == 1 && length > PIECE_LEN;
+        let buffer = match (in_mapping, is_scattered) {
+            (true, _) => 0,
+            (false, true) => length + length.div_ceil(PIECE_LEN) * PIECE_COST,
+            (false, false) => length,
+        };
+        let bytes = buffer + count * URB_COST + submission.packets.len() as u64 * PACKET_COST;
+        Self { requests, bytes, in_mapping }
+    }
+}
+
+/// What a port's transfers have of all that is in flight; given back when dropped.
+pub(super) struct Share {
+    all: &'static AtomicU64,
+    own: u64,
+}
+
+impl Share {
+    pub(super) const fn new() -> Self {
+        Self { all: &IN_FLIGHT, own: 0 }
+    }
+
+    /// Whether `cost` bytes more may be in flight, where the system gives `limit` bytes to all programs
+    /// and `mapped` of them are mapped. `is_first`: nothing else of the endpoint is in flight.
+    pub(super) fn has_room(&self, cost: u64, is_first: bool, limit: u64, mapped: u64) -> bool {
+        if cost <= LITTLE || self.own <= LITTLE_IN_ALL {
+            return true;
+        }
+        let others = self.all.load(Ordering::Relaxed).saturating_sub(self.own) + mapped;
+        let most = limit.saturating_sub(others) / PARTS;
+        self.own + cost <= if is_first { most.max(limit / PARTS_FIRST) } else { most }
+    }
+
+    pub(super) fn add(&mut self, bytes: u64) {
+        self.own += bytes;
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn sub(&mut self, bytes: u64) {
+        self.own -= bytes;
+        self.all.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const LIMIT: u64 = 16 * MIB;
+
+    fn share(all: &'static AtomicU64) -> Share {
+        Share { all, own: 0 }
+    }
+
+    /// Has a device take all that it may, by URBs of `cost` bytes.
+    fn fill(share: &mut Share, cost: u64, is_first: bool) -> u64 {
+        while share.has_room(cost, is_first, LIMIT, 0) {
+            share.add(cost);
+        }
+        share.own
+    }
+
+    #[test]
+    fn who_comes_later_finds_something_left() {
+        static ALL: AtomicU64 = AtomicU64::new(0);
+        let cost = 128 << 10;
+        let mut last = u64::MAX;
+        let hogs = [(); 8].map(|()| {
+            let mut hog = share(&ALL);
+            let has = fill(&mut hog, cost, false);
+            assert!(has <= last && has >= cost, "{has}");
+            last = has;
+            hog
+        });
+        assert!(LIMIT - ALL.load(Ordering::Relaxed) >= MIB / 2, "too little is left");
+        assert!(share(&ALL).has_room(MIB, false, LIMIT, 0), "who has nothing may try");
+        drop(hogs);
+        assert_eq!(ALL.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_wants_much_together_has_the_same() {
+        static ALL: AtomicU64 = AtomicU64::new(0);
+        let mut shares = [(); 6].map(|()| share(&ALL));
+        for _ in 0..1000 {
+            for share in &mut shares {
+                let ended = share.own.min(64 << 10);
+                share.sub(ended);
+                fill(share, 64 << 10, false);
+            }
+        }
+        let all: Vec<u64> = shares.iter().map(|share| share.own).collect();
+        let [least, most] = [all.iter().min(), all.iter().max()].map(Option::unwrap);
+        assert!(most - least <= 256 << 10, "{all:?}");
+    }
+
+    #[test]
+    fn the_first_of_an_endpoint_does_not_wait_for_other_endpoints() {
+        static ALL: AtomicU64 = AtomicU64::new(0);
+        let mut own = share(&ALL);
+        assert!(fill(&mut own, MIB, false) <= LIMIT / PARTS);
+        assert!(own.has_room(MIB, true, LIMIT, 0) && !own.has_room(4 * MIB, true, LIMIT, 0));
+        assert!(own.has_room(LITTLE, false, LIMIT, 0));
+        // Whatever others have: the system knows better.
+        let mut other = share(&ALL);
+        other.add(8 * MIB);
+        assert!(own.has_room(MIB, true, LIMIT, 4 * MIB));
+        assert!(fill(&mut own, MIB, true) <= LIMIT / PARTS_FIRST);
+    }
+
+    #[test]
+    fn what_is_mapped_is_not_there_for_others() {
+        static ALL: AtomicU64 = AtomicU64::new(0);
+        let mut own = share(&ALL);
+        own.add(3 * MIB);
+        assert!(own.has_room(MIB, false, LIMIT, 4 * MIB));
+        assert!(!own.has_room(MIB + 1, false, LIMIT, 4 * MIB));
+        assert!(!own.has_room(MIB, false, 0, 4 * MIB), "less than is used already");
+    }
+}
