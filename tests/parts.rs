@@ -65,15 +65,21 @@ fn send_in_parts(client: &mut MiniClient, submit: &Submit, ends: &[usize]) -> u3
     seqnum
 }
 
-/// One test and not several: they would count each other's.
+/// One test and not two: they would count each other's.
 #[test]
 fn what_comes_in_parts_is_acknowledged_and_nothing_else() {
     let server = Server::start("loopback");
     let mut client = server.attach();
-    client.stream().set_nodelay(false).expect("a TCP socket");
     client.set_interface(1, 1);
+    client.stream().set_nodelay(false).expect("a TCP socket");
+    parts_are_acknowledged(&mut client);
+    client.stream().set_nodelay(true).expect("a TCP socket");
+    whole_pdus_are_not(&mut client);
+    client.assert_in_sync();
+}
 
-    // Between header, data and descriptors, and within each of them.
+/// Between header, data and descriptors, and within each of them.
+fn parts_are_acknowledged(client: &mut MiniClient) {
     let before = acknowledged();
     let data = pattern(0, 300);
     let bulk = Submit::write(SINK, &data);
@@ -94,19 +100,20 @@ fn what_comes_in_parts_is_acknowledged_and_nothing_else() {
     ];
     let mut parts = 0;
     for (submit, ends, status) in rows {
-        let seqnum = send_in_parts(&mut client, submit, ends);
+        let seqnum = send_in_parts(client, submit, ends);
         assert_eq!(client.ret(seqnum).status, status, "{submit:?} in {ends:?}");
         client.call_ok(&Submit::clear_halt(SINK));
         parts += ends.len() as u64;
     }
     assert_eq!(acknowledged() - before, parts, "once for each part");
     // A large payload behind its header.
-    let seqnum = send_in_parts(&mut client, &Submit::write(SINK, &pattern(0, 1 << 20)), &[48]);
+    let seqnum = send_in_parts(client, &Submit::write(SINK, &pattern(0, 1 << 20)), &[48]);
     assert_eq!(client.ret(seqnum).status, 0);
+}
 
-    // Whole PDUs, one at a time and many, small and large.
+/// One at a time and many, small and large.
+fn whole_pdus_are_not(client: &mut MiniClient) {
     let before = acknowledged();
-    client.stream().set_nodelay(true).expect("a TCP socket");
     for len in [0, 1, 512, 4096, 20_000, 1 << 20] {
         for _ in 0..20 {
             client.call_ok(&Submit::write(SINK, &pattern(0, len)));
@@ -115,13 +122,12 @@ fn what_comes_in_parts_is_acknowledged_and_nothing_else() {
         }
     }
     for _ in 0..20 {
-        client.call_ok(&iso_write);
-        client.call_ok(&iso_read);
+        client.call_ok(&Submit::iso_write(ISO_SINK, &pattern(0, 300), &[100; 3]));
+        client.call_ok(&Submit::iso_read(ISO_SOURCE, &[100; 3]));
     }
     let urbs = vec![Submit::write(SINK, &pattern(0, 64)); 200];
     for seqnum in client.submit_all(&urbs) {
         client.ret(seqnum);
     }
-    client.assert_in_sync();
     assert_eq!(acknowledged() - before, 0, "whole PDUs cost nothing");
 }

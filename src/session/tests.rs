@@ -1164,8 +1164,12 @@ fn memory_of_the_system_that_is_used_up_delays_urbs() {
     rig.end(slot, Status::OK, &[]);
     assert_eq!(rig.port().submitted.len(), 3, "they went as soon as one had ended");
     rig.expect_submit(1, Status::OK, 0);
-    // With nothing in flight that could end, others may still give memory back.
     rig.finish();
+}
+
+/// With nothing in flight that could end, others may still give memory back.
+#[test]
+fn memory_that_others_have_is_asked_for_again() {
     let mut rig = Rig::new();
     rig.port().refuse = Some(RefusedReason::NoMemory);
     rig.submit(1, 0x82, 64);
@@ -1178,7 +1182,11 @@ fn memory_of_the_system_that_is_used_up_delays_urbs() {
     rig.session.reap(rig.now);
     assert_eq!(rig.port().submitted.len(), 1, "others gave memory back");
     rig.finish();
-    // Nor only what the device itself has in flight: that may be silent for ever.
+}
+
+/// What the device itself has in flight may be silent for ever.
+#[test]
+fn memory_is_asked_for_again_beside_a_silent_urb() {
     let mut rig = Rig::new();
     rig.submit(1, 0x82, 64);
     rig.port().refuse = Some(RefusedReason::NoMemory);
@@ -1193,7 +1201,10 @@ fn memory_of_the_system_that_is_used_up_delays_urbs() {
     assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0x81);
     assert_eq!(rig.session.next_deadline(), None);
     rig.finish();
-    // The client gives it up: there is nothing to try again, then or ever.
+}
+
+#[test]
+fn memory_for_a_urb_that_was_given_up_is_not_asked_for_again() {
     let mut rig = Rig::new();
     rig.port().refuse = Some(RefusedReason::NoMemory);
     rig.submit(1, 0x82, 64);
@@ -1203,7 +1214,10 @@ fn memory_of_the_system_that_is_used_up_delays_urbs() {
     rig.session.reap(rig.now);
     assert_eq!(rig.session.next_deadline(), None);
     rig.finish();
-    // Nobody does, ever.
+}
+
+#[test]
+fn memory_that_nobody_gives_back_is_not_waited_for_for_ever() {
     let mut rig = Rig::new();
     rig.port().refuse = Some(RefusedReason::NoMemory);
     rig.submit(1, 0x82, 64);
