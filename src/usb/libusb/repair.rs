@@ -1,7 +1,7 @@
 //! Gives kernel drivers back that a killed usbferry had taken interfaces from.
 //!
-//! Contract: blocks; for the start of the program. `is_given_back` and `debt_of` are for whoever
-//! closes a device, too.
+//! Contract: blocks; for the start of the program, and for workers whose device was given up by a
+//! panic, as by a kill. `is_given_back` and `debt_of` are for whoever closes a device, too.
 
 use log::debug;
 use usbferry_sys::error::Error;
