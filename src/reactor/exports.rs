@@ -313,6 +313,10 @@ impl<B: Backend> Reactor<B> {
         key: Key,
         result: Result<Box<Ready<<B::Candidate as Candidate>::Port>>, OpenError>,
     ) {
+        // That it has left may be known only since this turn began.
+        if find(&mut self.connections, key).is_some_and(|connection| connection.has_left()) {
+            self.end(key, &End::Closed);
+        }
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Ready { opened, tables } = match result {
             Ok(ready) => *ready,

@@ -17,11 +17,12 @@ use crate::usb::{
 };
 use crate::wire::types::BusId;
 
-/// A call that blocks, of one device but for a scan.
+/// A call that blocks, of one device but for a scan; or the one that says that a client has a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Call {
     Scan,
     Open(BusId),
+    Attached(BusId),
     Perform(BusId),
     Cancel(BusId),
     Close(BusId),
@@ -165,6 +166,11 @@ impl Port for ScriptedPort {
     type CancelToken = <SimPort as Port>::CancelToken;
 
     const CONTROL_LEN_MAX: usize = crate::limits::CONTROL_LEN_MAX;
+
+    fn attached(&mut self) {
+        self.script.enter(Call::Attached(self.busid));
+        self.inner.attached();
+    }
 
     fn event_sources(&self) -> Vec<EventSource> {
         let mut sources = self.inner.event_sources();

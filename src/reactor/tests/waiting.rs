@@ -25,6 +25,19 @@ impl<B: Backend> Held<B> {
         reply
     }
 
+    /// Notes what events say, and makes no turn, until something is so.
+    #[track_caller]
+    fn mark_until(&mut self, condition: impl Fn(&Reactor<B>) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition(&self.reactor) {
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}");
+            self.reactor.poll.poll(&mut self.events, Some(Duration::from_millis(1))).unwrap();
+            for event in &self.events {
+                self.reactor.mark(event);
+            }
+        }
+    }
+
     fn list(&self) -> TcpStream {
         let mut client = self.connect();
         client.write_all(&DEVLIST).unwrap();
@@ -187,6 +200,26 @@ fn a_client_that_leaves_while_it_waits_for_a_scan_or_a_holder_is_noticed() {
     drop(held.taker_of_what_stays_away(&script));
     held.turn_until("it is noticed", |reactor| reactor.clients == 0);
     assert!(held.reactor.scans.takers.is_empty());
+}
+
+/// Nor does one have it who has left by the time at which it is open, though that is heard of first.
+#[test]
+fn a_client_that_has_left_does_not_get_the_device_that_was_opened_for_it() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let [open, attached, close] =
+        [Call::Open, Call::Attached, Call::Close].map(|call| call(held.busid(0)));
+    script.set(open, Act::Wait);
+    let client = held.import(0);
+    held.turn_until("it is being opened", |_| script.begun(open) == 1);
+    drop(client);
+    held.mark_until(|reactor| only(reactor).read_closed);
+    script.clear(open);
+    held.mark_until(|reactor| reactor.inbox_ready);
+    held.turn_until("it is over", |reactor| reactor.connections.is_empty());
+    assert_eq!([open, attached, close].map(|call| script.begun(call)), [1, 0, 1]);
+    drop(held.attach());
+    held.turn_until("it is over", |reactor| reactor.connections.is_empty());
+    assert_eq!([open, attached, close].map(|call| script.begun(call)), [2, 1, 2]);
 }
 
 #[test]
