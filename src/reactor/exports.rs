@@ -41,17 +41,17 @@ pub(super) struct Scans<C> {
     pub(super) takers: Vec<Key>,
     /// What the last scan that was none in vain has found.
     known: Option<Vec<C>>,
-    /// What the log was told of, and is over when a scan succeeds.
-    pub(super) told: Option<Trouble>,
+    pub(super) told: Told,
 }
 
-/// What can be wrong with scans.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Trouble {
-    /// One does not come back.
-    Overdue,
-    /// The last one failed.
-    Failed,
+/// What is wrong with scans as far as the log was told: each once when it begins, however many scans and
+/// requests it concerns, and once when it is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Told {
+    /// They take too long; over when one comes back in time.
+    pub(super) overdue: bool,
+    /// They fail; over when one succeeds.
+    pub(super) failed: bool,
 }
 
 impl<C> Default for Scans<C> {
@@ -62,7 +62,7 @@ impl<C> Default for Scans<C> {
             late: Vec::new(),
             takers: Vec::new(),
             known: None,
-            told: None,
+            told: Told::default(),
         }
     }
 }
@@ -73,11 +73,6 @@ impl<C> Scans<C> {
         for waiting in [&mut self.waiting, &mut self.late, &mut self.takers] {
             waiting.retain(|&other| other != key);
         }
-    }
-
-    /// Notes what is wrong, and whether the log is to be told.
-    fn is_news(&mut self, trouble: Trouble) -> bool {
-        self.told.replace(trouble) != Some(trouble)
     }
 
     /// Whether a scan is running that nobody should wait for any more.
@@ -117,17 +112,20 @@ impl<B: Backend> Reactor<B> {
     /// that there is no device nor that a client's is missing.
     pub(super) fn handle_scanned(&mut self, result: Result<Vec<B::Candidate>, String>) {
         let waiting = std::mem::take(&mut self.scans.waiting);
+        if !self.scans.is_overdue(self.now) && std::mem::take(&mut self.scans.told.overdue) {
+            info!("to look for devices takes no longer than it should again");
+        }
         self.scans.running = None;
         match result {
             Ok(candidates) => {
-                if self.scans.told.take().is_some() {
+                if std::mem::take(&mut self.scans.told.failed) {
                     info!("devices are looked for again");
                 }
                 self.answer_all(waiting, &candidates, OpStatus::NoDevice);
                 self.scans.known = Some(candidates);
             }
             Err(error) => {
-                if self.scans.is_news(Trouble::Failed) {
+                if !std::mem::replace(&mut self.scans.told.failed, true) {
                     error!("{error}. Clients are told that nothing is available until it works");
                 }
                 for key in waiting {
@@ -146,7 +144,7 @@ impl<B: Backend> Reactor<B> {
 
     /// Answers a request that no scan has come back for in time, from what the one before has found.
     pub(super) fn answer_without_scan(&mut self, key: Key) {
-        if self.scans.is_news(Trouble::Overdue) {
+        if !std::mem::replace(&mut self.scans.told.overdue, true) {
             warn!(
                 "to look for devices takes more than {:?}: the system holds one of them. \
                  Until it lets go, clients are told what was last known",

@@ -56,10 +56,12 @@ impl Script {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a call do something else from now on.
+    /// Has a call do something else from now on, also one that waits.
     pub(super) fn set(&self, call: Call, act: Act) {
-        self.clear(call);
-        self.lock().acts.push((call, act));
+        let mut state = self.lock();
+        state.acts.retain(|&(other, _)| other != call);
+        state.acts.push((call, act));
+        self.0.1.notify_all();
     }
 
     /// Has a call do what it is for, also one that waits.

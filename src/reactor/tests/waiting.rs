@@ -3,7 +3,7 @@
 
 use super::scripted::{Act, Call, Script};
 use super::*;
-use crate::reactor::exports::Trouble;
+use crate::reactor::exports::Told;
 use crate::wire::types::BusId;
 
 const NOT_AVAILABLE: u32 = 1;
@@ -120,7 +120,8 @@ fn a_scan_that_fails_is_no_empty_list() {
         let (list, import) = (held.list(), held.import(0));
         let replies = [&list, &import].map(|client| status(&held.answer(client)));
         assert_eq!(replies, [NOT_AVAILABLE; 2]);
-        assert_eq!(held.reactor.scans.told, Some(Trouble::Failed), "and it is told once");
+        let told = Told { failed: true, overdue: false };
+        assert_eq!(held.reactor.scans.told, told, "and it is told once");
     }
     script.set(Call::Scan, Act::Panic);
     let list = held.list();
@@ -128,7 +129,35 @@ fn a_scan_that_fails_is_no_empty_list() {
     script.clear(Call::Scan);
     let list = held.list();
     assert_eq!(status(&held.answer(&list)), 0);
-    assert_eq!(held.reactor.scans.told, None, "it works again");
+    assert_eq!(held.reactor.scans.told, Told::default(), "it works again");
+}
+
+/// Scans that come back, but always too late, are one trouble and not one for each request; whether they
+/// find something is another.
+#[test]
+fn scans_that_are_always_late_are_told_of_once() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let first = held.list();
+    assert_eq!(status(&held.answer(&first)), 0);
+    for (failed, in_time) in
+        [(false, false), (true, false), (false, false), (true, false), (true, true), (false, true)]
+    {
+        script.set(Call::Scan, Act::Wait);
+        let list = held.list();
+        held.wait_asked(1);
+        if !in_time {
+            held.reactor.now += SCAN_TIMEOUT;
+            assert_eq!(status(&held.answer(&list)), 0);
+        }
+        if failed {
+            script.set(Call::Scan, Act::Fail);
+        } else {
+            script.clear(Call::Scan);
+        }
+        held.turn_until("the scan has ended", |reactor| reactor.scans.running.is_none());
+        let told = Told { overdue: !in_time, failed };
+        assert_eq!(held.reactor.scans.told, told);
+    }
 }
 
 #[test]
@@ -186,22 +215,6 @@ fn a_client_that_leaves_while_its_device_is_opened_is_noticed() {
     }
 }
 
-#[test]
-fn a_client_that_leaves_while_it_waits_for_a_scan_or_a_holder_is_noticed() {
-    let (mut held, script, _finally) = Held::scripted("loopback");
-    script.set(Call::Scan, Act::Wait);
-    let clients = [held.import(0), held.import(0)];
-    held.wait_asked(2);
-    drop(clients);
-    held.turn_until("it is noticed", |reactor| reactor.connections.is_empty());
-    let Scans { waiting, late, takers, .. } = &held.reactor.scans;
-    assert!(waiting.is_empty() && late.is_empty() && takers.is_empty());
-    script.clear(Call::Scan);
-    drop(held.taker_of_what_stays_away(&script));
-    held.turn_until("it is noticed", |reactor| reactor.clients == 0);
-    assert!(held.reactor.scans.takers.is_empty());
-}
-
 /// Nor does one have it who has left by the time at which it is open, though that is heard of first.
 #[test]
 fn a_client_that_has_left_does_not_get_the_device_that_was_opened_for_it() {
@@ -220,6 +233,22 @@ fn a_client_that_has_left_does_not_get_the_device_that_was_opened_for_it() {
     drop(held.attach());
     held.turn_until("it is over", |reactor| reactor.connections.is_empty());
     assert_eq!([open, attached, close].map(|call| script.begun(call)), [2, 1, 2]);
+}
+
+#[test]
+fn a_client_that_leaves_while_it_waits_for_a_scan_or_a_holder_is_noticed() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    script.set(Call::Scan, Act::Wait);
+    let clients = [held.import(0), held.import(0)];
+    held.wait_asked(2);
+    drop(clients);
+    held.turn_until("it is noticed", |reactor| reactor.connections.is_empty());
+    let Scans { waiting, late, takers, .. } = &held.reactor.scans;
+    assert!(waiting.is_empty() && late.is_empty() && takers.is_empty());
+    script.clear(Call::Scan);
+    drop(held.taker_of_what_stays_away(&script));
+    held.turn_until("it is noticed", |reactor| reactor.clients == 0);
+    assert!(held.reactor.scans.takers.is_empty());
 }
 
 #[test]
