@@ -90,8 +90,9 @@ fn read_request(request: &[u8]) -> Result<Option<Wish>, Error> {
 pub fn descriptors(data: &[u8]) {
     let Some((&host, bytes)) = data.split_first() else { return };
     let speed = [Speed::Low, Speed::Full, Speed::High, Speed::Super][usize::from(host & 3)];
-    let host = Host { speed, honors_interface_count: host & 4 != 0 };
     let Some(found) = Descriptors::split(bytes) else { return };
+    let ignored = if host & 8 != 0 { found.device.ignored_endpoints() } else { &[] };
+    let host = Host { speed, honors_interface_count: host & 4 != 0, ignored };
     assert!(found.configurations.len() <= CONFIGURATIONS_MAX);
     let whole = found.configurations.concat();
     assert!(

@@ -447,6 +447,48 @@ fn the_number_of_interfaces_counts_where_the_kernel_says_so() {
     ]);
 }
 
+/// The kernel knows devices of which it leaves endpoints out, so that others of the same address count.
+#[test]
+fn endpoints_that_the_kernel_ignores_are_not_there() {
+    let two = |(first, second): (u8, u8), address| {
+        let parts = [
+            &interface(first, 0, 0)[..],
+            &interface(first, 1, 1),
+            &endpoint(address, BULK, 512),
+            &interface(second, 0, 0),
+            &interface(second, 1, 1),
+            &endpoint(address, ISOCHRONOUS, 64),
+        ];
+        hex(&configuration(1, 2, &parts))
+    };
+    let case = |(vendor, product): (u16, u16), quirks, numbers: (u8, u8), address, is_ignored| {
+        let mut device = high_speed(1);
+        device[8..10].copy_from_slice(&vendor.to_le_bytes());
+        device[10..12].copy_from_slice(&product.to_le_bytes());
+        let options =
+            format!("quirks={quirks}:device={}:config={}", hex(&device), two(numbers, address));
+        let (used, packet) = if is_ignored { (numbers.1, 64) } else { (numbers.0, 0) };
+        Case {
+            interfaces: vec![numbers.0, numbers.1],
+            settings: vec![(used, 1)],
+            endpoints: vec![(address, packet)],
+            ..Case::with("an ignored endpoint", options)
+        }
+    };
+    run(&[
+        case((0x0926, 0x0202), 8000, (1, 2), 0x85, true),
+        case((0x0926, 0x0208), 8000, (1, 2), 0x85, true),
+        case((0x06f8, 0xb000), 8000, (5, 6), 0x81, true),
+        case((0x06f8, 0xb000), 8000, (5, 6), 0x01, true),
+        // Another kernel, interface, address or device.
+        case((0x0926, 0x0202), 0, (1, 2), 0x85, false),
+        case((0x0926, 0x0202), 8000, (0, 2), 0x85, false),
+        case((0x0926, 0x0202), 8000, (1, 2), 0x84, false),
+        case((0x0926, 0x0203), 8000, (1, 2), 0x85, false),
+        case((0x06f8, 0xb000), 8000, (5, 6), 0x85, false),
+    ]);
+}
+
 /// libusb claims interfaces 0 to 31, usbfs 0 to 63. Of a device that has others too, those do.
 #[test]
 fn an_interface_that_can_not_be_claimed_is_no_obstacle() {

@@ -9,7 +9,7 @@ mod support;
 mod kernel;
 
 use support::random::Random;
-use usbferry::usb::descriptor::{Descriptors, Host, parse_configuration};
+use usbferry::usb::descriptor::{Descriptors, Device, Host, parse_configuration};
 use usbferry::wire::types::{Speed, TransferType};
 
 /// Devices that are tried.
@@ -71,6 +71,8 @@ fn byte(random: &mut Random, bound: u32) -> u8 {
 fn made(random: &mut Random, others: bool) -> Made {
     let count = random.one_of(&[1, 1, 2, 3]);
     let mut device = [18, 1, 0, 2, 0, 0, 0, 64, 9, 18, 16, 0, 0, 1, 0, 0, 0, count];
+    let ids = [[9, 18, 16, 0], [0x26, 0x09, 0x02, 0x02], [0xf8, 0x06, 0x00, 0xb0]];
+    device[8..12].copy_from_slice(&random.one_of(&ids));
     // More may be said than the device returns.
     device[17] += byte(random, 2);
     let configurations = (1..=count).map(|number| configuration(random, number, others));
@@ -122,13 +124,20 @@ fn the_server_reads_what_the_kernel_reads() {
         let made = made(&mut random, true);
         let (theirs, ours) = random.one_of(&SPEEDS);
         let honors_interface_count = random.below(4) == 0;
-        let quirks = u32::from(honors_interface_count) << 5;
+        let ignores_endpoints = random.below(2) == 0;
+        let quirks = u32::from(honors_interface_count) << 5 | u32::from(ignores_endpoints) << 15;
         let Ok(host) = kernel::read(made.device, &made.configurations, (theirs, quirks)) else {
             continue;
         };
         for configuration in &host.configurations {
             let bytes = &configuration.raw[..configuration.kept];
-            let server = shape_of_server(bytes, Host { speed: ours, honors_interface_count });
+            let ignored = if ignores_endpoints {
+                Device::parse(&made.device).ignored_endpoints()
+            } else {
+                &[]
+            };
+            let host = Host { speed: ours, honors_interface_count, ignored };
+            let server = shape_of_server(bytes, host);
             let kernel = shape_of_kernel(configuration);
             assert_eq!(server, kernel, "seed {seed}, {ours}: {bytes:02x?}");
         }

@@ -45,13 +45,15 @@ pub struct Host {
     /// Interface descriptors beyond bNumInterfaces do not count
     /// (`USB_QUIRK_HONOR_BNUMINTERFACES`).
     pub honors_interface_count: bool,
+    /// Endpoints that it leaves out, by interface number and address.
+    pub ignored: &'static [(u8, u8)],
 }
 
 impl Host {
     /// A host without quirks for the device.
     #[must_use]
     pub const fn at(speed: Speed) -> Self {
-        Self { speed, honors_interface_count: false }
+        Self { speed, honors_interface_count: false, ignored: &[] }
     }
 }
 
@@ -84,6 +86,20 @@ impl Device {
             id_product: u16::from_le_bytes([bytes[10], bytes[11]]),
             bcd_device: u16::from_le_bytes([bytes[12], bytes[13]]),
             num_configurations: bytes[17],
+        }
+    }
+
+    /// What a host leaves out of it that has the quirk `USB_QUIRK_ENDPOINT_IGNORE` for it
+    /// (`usb_endpoint_ignore` of `drivers/usb/core/quirks.c`, which is the same in Linux 5.10, 6.1 and
+    /// 6.12). They are of sound cards of which another interface has the address by right.
+    #[must_use]
+    pub const fn ignored_endpoints(&self) -> &'static [(u8, u8)] {
+        match (self.id_vendor, self.id_product) {
+            // Guillemot Hercules DJ Console.
+            (0x06f8, 0xb000) => &[(5, 0x01), (5, 0x81)],
+            // Sound Devices USBPre2 and MixPre-D.
+            (0x0926, 0x0202 | 0x0208) => &[(1, 0x85)],
+            _ => &[],
         }
     }
 
@@ -215,7 +231,7 @@ pub fn parse_configuration(bytes: &[u8], host: Host) -> Option<Configuration> {
             INTERFACE => current = begin_setting(&mut interfaces, descriptor),
             ENDPOINT => {
                 if let Some(current) = &mut current {
-                    add_endpoint(&mut interfaces, current, descriptor, host.speed);
+                    add_endpoint(&mut interfaces, current, descriptor, host);
                 }
             }
             _ => {}
@@ -294,7 +310,7 @@ fn begin_setting(interfaces: &mut [Parsed], descriptor: &[u8]) -> Option<Current
 }
 
 /// Takes up an endpoint descriptor, if it counts.
-fn add_endpoint(interfaces: &mut [Parsed], current: &mut Current, descriptor: &[u8], speed: Speed) {
+fn add_endpoint(interfaces: &mut [Parsed], current: &mut Current, descriptor: &[u8], host: Host) {
     let &[_, _, address, attributes, size_low, size_high, interval, ..] = descriptor else {
         return;
     };
@@ -309,6 +325,9 @@ fn add_endpoint(interfaces: &mut [Parsed], current: &mut Current, descriptor: &[
     let others = interfaces.iter().enumerate().filter(|&(index, _)| index != current.interface);
     let taken = others.fold(current.endpoints, |taken, (_, other)| taken | other.endpoints);
     let parsed = &mut interfaces[current.interface];
+    if host.ignored.contains(&(parsed.number, address.as_byte())) {
+        return;
+    }
     let Some(alternate) = parsed.alternates.last_mut() else { return };
     if alternate.endpoints.len() >= current.room || taken & claims != 0 {
         return;
@@ -316,7 +335,7 @@ fn add_endpoint(interfaces: &mut [Parsed], current: &mut Current, descriptor: &[
     current.endpoints |= claims;
     parsed.endpoints |= claims;
     let size = u16::from_le_bytes([size_low, size_high]);
-    let (transfer_type, max_packet_size) = correct(speed, told, size);
+    let (transfer_type, max_packet_size) = correct(host.speed, told, size);
     alternate.endpoints.push(Endpoint { address, transfer_type, max_packet_size, interval });
 }
 

@@ -298,12 +298,13 @@ fn candidate(
     told: Told,
     links: Links,
 ) -> LibusbCandidate {
-    let Present { identity, speed, honors_interface_count, .. } = *device;
+    let Present { identity, speed, honors_interface_count, ignores_endpoints, .. } = *device;
     let speed = speed.unwrap_or_else(|| descriptors.device.speed());
+    let ignored = if ignores_endpoints { descriptors.device.ignored_endpoints() } else { &[] };
     let found = Found {
         id: identity.id(&descriptors.device),
         busid: identity.busid,
-        host: Host { speed, honors_interface_count },
+        host: Host { speed, honors_interface_count, ignored },
         descriptors,
     };
     let mut info = found.info(told.configuration, links.path);

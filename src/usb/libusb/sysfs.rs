@@ -21,8 +21,9 @@ use crate::wire::types::{BusId, Speed};
 /// Where devices are, by busid.
 pub(super) const DEVICES: &str = "/sys/bus/usb/devices";
 
-/// `USB_QUIRK_HONOR_BNUMINTERFACES` of `linux/usb/quirks.h`.
+/// `USB_QUIRK_HONOR_BNUMINTERFACES` and `USB_QUIRK_ENDPOINT_IGNORE` of `linux/usb/quirks.h`.
 const HONOR_INTERFACE_COUNT: u32 = 1 << 5;
+const IGNORE_ENDPOINTS: u32 = 1 << 15;
 
 /// Which device: another that takes its place has another number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -39,6 +40,7 @@ pub(super) struct Present {
     /// `None` where the kernel has a word for it that is unknown here.
     pub(super) speed: Option<Speed>,
     pub(super) honors_interface_count: bool,
+    pub(super) ignores_endpoints: bool,
     /// The device descriptor of a hub: all that is read of one, since a hub has its lock while
     /// whatever is plugged into it is looked at.
     pub(super) hub: Option<Device>,
@@ -100,6 +102,7 @@ impl Present {
             identity: Identity { busid, bus, address },
             speed: speed_of(&text(directory, "speed")?),
             honors_interface_count: quirks & HONOR_INTERFACE_COUNT != 0,
+            ignores_endpoints: quirks & IGNORE_ENDPOINTS != 0,
             hub: if is_hub { Some(device_of(directory)?) } else { None },
         })
     }

@@ -1,6 +1,6 @@
 //! What the kernel makes of the descriptors that a device returns: `usb_get_configuration()` and
-//! what it calls, in `drivers/usb/core/config.c` of Linux 6.1. Of the quirks of single devices only
-//! that on the number of interfaces matters here.
+//! what it calls, in `drivers/usb/core/config.c` of Linux 6.1. Of the quirks of single devices
+//! only those on the number of interfaces and on endpoints that are left out matter here.
 //!
 //! Written from that source for this program alone, so that a mistake in usbferry's own reading of
 //! descriptors can't hide behind the same one here.
@@ -40,6 +40,34 @@ pub(crate) const INTERRUPT: u8 = 3;
 
 /// `USB_QUIRK_HONOR_BNUMINTERFACES`: interface descriptors beyond as many as are said don't count.
 const HONOR_INTERFACES: u32 = 1 << 5;
+
+/// `USB_QUIRK_ENDPOINT_IGNORE`: endpoints of [`IGNORED`] are skipped.
+const IGNORE_ENDPOINTS: u32 = 1 << 15;
+
+/// `usb_endpoint_ignore` of `drivers/usb/core/quirks.c`: vendor, product, interface, address.
+const IGNORED: [(u16, u16, u8, u8); 4] = [
+    (0x06f8, 0xb000, 5, 0x01),
+    (0x06f8, 0xb000, 5, 0x81),
+    (0x0926, 0x0202, 1, 0x85),
+    (0x0926, 0x0208, 1, 0x85),
+];
+
+/// What the kernel knows of a device beside its configurations.
+#[derive(Clone, Copy)]
+struct Known {
+    speed: Speed,
+    quirks: u32,
+    vendor: u16,
+    product: u16,
+}
+
+impl Known {
+    /// `usb_endpoint_is_ignored`.
+    fn ignores(self, interface: u8, address: u8) -> bool {
+        let this = (self.vendor, self.product, interface, address);
+        self.quirks & IGNORE_ENDPOINTS != 0 && IGNORED.contains(&this)
+    }
+}
 
 /// `enum usb_device_speed`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -122,8 +150,10 @@ pub(crate) fn read(
     if said == 0 {
         return Err("no configurations".to_owned());
     }
+    let (vendor, product) = (word(&device, 8), word(&device, 10));
+    let known = Known { speed, quirks, vendor, product };
     for answer in answers.iter().take(said) {
-        host.configurations.push(Configuration::read(answer, speed, quirks)?);
+        host.configurations.push(Configuration::read(answer, known)?);
     }
     host.device[17] = u8::try_from(host.configurations.len()).unwrap_or(u8::MAX);
     Ok(host)
@@ -166,7 +196,7 @@ impl Host {
 }
 
 impl Configuration {
-    fn read(answer: &[u8], speed: Speed, quirks: u32) -> Result<Self, String> {
+    fn read(answer: &[u8], known: Known) -> Result<Self, String> {
         // First its head is asked for, then as much as that says; what does not come is zero.
         if answer.len() < 4 {
             return Err(format!("a configuration descriptor of {} bytes", answer.len()));
@@ -180,21 +210,21 @@ impl Configuration {
         }
         let kept = own_len + whole_descriptors(&raw[own_len..len]);
         let mut configuration = Self { value: raw[5], raw, kept, interfaces: Vec::new() };
-        configuration.parse(own_len, speed, quirks);
+        configuration.parse(own_len, known);
         Ok(configuration)
     }
 
-    fn parse(&mut self, start: usize, speed: Speed, quirks: u32) {
+    fn parse(&mut self, start: usize, known: Known) {
         let bytes = std::mem::take(&mut self.raw);
         let mut rest = &bytes[start..self.kept];
-        let said = if quirks & HONOR_INTERFACES == 0 { usize::MAX } else { bytes[4].into() };
+        let said = if known.quirks & HONOR_INTERFACES == 0 { usize::MAX } else { bytes[4].into() };
         let mut room = count_settings(rest, said);
         rest = skip_to(rest, &[INTERFACE]);
         while !rest.is_empty() {
             let (own, behind) = rest.split_at(head(rest).0);
             let end = behind.len() - skip_to(behind, &[INTERFACE]).len();
             let (inside, next) = behind.split_at(end);
-            self.parse_interface(own, inside, &mut room, speed);
+            self.parse_interface(own, inside, &mut room, known);
             rest = next;
         }
         self.raw = bytes;
@@ -206,7 +236,7 @@ impl Configuration {
         own: &[u8],
         inside: &[u8],
         room: &mut [(u8, usize)],
-        speed: Speed,
+        known: Known,
     ) {
         if own.len() < INTERFACE_LEN {
             return;
@@ -231,7 +261,9 @@ impl Configuration {
         let mut rest = skip_to(inside, &[ENDPOINT]);
         while !rest.is_empty() {
             let (own, behind) = rest.split_at(head(rest).0);
-            if let Some(endpoint) = Endpoint::read(own, behind, speed) {
+            if let Some(endpoint) = Endpoint::read(own, behind, known.speed)
+                && !known.ignores(number, endpoint.address)
+            {
                 self.add_endpoint((interface, alternate), endpoint, endpoints_max);
             }
             rest = skip_to(behind, &[ENDPOINT]);

@@ -23,7 +23,7 @@
 //! | `device=HEX` | the device descriptor | see [`standard`](crate::standard) |
 //! | `config=HEX`, `config=@FILE` | what the device answers to GET_DESCRIPTOR(configuration), one for each configuration: the host makes of that what the kernel does | see [`standard`](crate::standard) |
 //! | `speed=TEXT` | `speed` in sysfs | 480 |
-//! | `quirks=HEX` | `quirks` in sysfs: what the kernel knows of the device, of which 20 (`USB_QUIRK_HONOR_BNUMINTERFACES`) matters here | 0 |
+//! | `quirks=HEX` | `quirks` in sysfs: what the kernel knows of the device, of which 20 (`USB_QUIRK_HONOR_BNUMINTERFACES`) and 8000 (`USB_QUIRK_ENDPOINT_IGNORE`) matter here | 0 |
 //! | `active=N`, `active=none` | number of the configuration that the host has set at first | that of the first |
 //! | `answer-configuration=N` | what the device answers to GET_CONFIGURATION | what it was told |
 //! | `stall-request=HEX` | control requests that begin with these bytes stall; may come again | none |
