@@ -6,6 +6,7 @@ descriptors, which neither QEMU nor a gadget can be.
                                         of a class, and last in it the interface that works, a bulk loopback
   device.py PORT odd                    interface numbers with gaps, strings with every sort of character,
                                         class-specific descriptors where they are not expected
+  device.py PORT mute                   a bulk loopback that answers no GET_DESCRIPTOR once it was configured
   device.py PORT speaker SPEED FILE     UAC1, an isochronous OUT endpoint of bInterval 4, as the kernel's UAC1
                                         gadget has at full speed, too; SPEED is full or high; what arrives goes
                                         to FILE, and the intervals that the SUBMITs have to FILE.intervals
@@ -210,6 +211,20 @@ class Long(Loopback):
         return configuration(2, body + filler(self.length - 9 - len(body) - len(last)) + last)
 
 
+class Mute(Loopback):
+    """A device that a host can use, and another host that gets it from that one can't."""
+
+    product = 0x0005
+
+    def describe(self):
+        return configuration(1, interface(0, 0, 2) + LOOPBACK_ENDPOINTS)
+
+    def control(self, setup, data):
+        if self.setting and setup[1] == 6:
+            return None
+        return super().control(setup, data)
+
+
 class Odd(Loopback):
     product = 0x0003
     # A line break, quotes, a slash, what no UTF-8 can say, and the most characters there can be.
@@ -330,7 +345,7 @@ def perform(connection, device):
 
 
 def main(port, kind, *arguments):
-    device = {"long": Long, "odd": Odd, "speaker": Speaker}[kind](*arguments)
+    device = {"long": Long, "mute": Mute, "odd": Odd, "speaker": Speaker}[kind](*arguments)
     with socket.create_server(("127.0.0.1", int(port))) as listener:
         print("listening", flush=True)
         while True:

@@ -321,13 +321,13 @@ attach() { # busid [port]
 }
 
 # Attaches the busid to the second controller; leaves the name of the new device in $attached.
-attach_elsewhere() { # busid [port]
+attach_elsewhere() { # busid [port [which port of the controller]]
   local ports
   step "attach $1 to the second controller"
   vhci_before=$(echo $(vhci_devices))
   # Each controller has as many ports for USB 2 as for USB 3, and they are numbered on.
   ports=$(grep -c '^[hs]s' /sys/devices/platform/vhci_hcd.0/status)
-  python3 "$vm/guest/attach_at.py" 127.0.0.1 "${2:-3240}" "$1" "$ports"
+  python3 "$vm/guest/attach_at.py" 127.0.0.1 "${2:-3240}" "$1" $((ports + ${3:-0}))
   wait_for 20 "the device of $1 on vhci" new_vhci_device
   attached=$(new_vhci_device_name)
 }

@@ -4,14 +4,15 @@
 # They are what the gadgets of dummy_hcd can't be. The stock dummy_hcd and usbip-vudc have no isochronous
 # transfers, and a gadget's configuration ends at 4,096 bytes (USB_COMP_EP0_BUFSIZ).
 
-program_port=3250
+# A second one needs others.
+program_port=3250 program_place=0
 
 plug_program() { # argument of device.py...
   step "device.py $*"
   start program python3 "$vm/guest/device.py" "$program_port" "$@"
   program=$started
   wait_until_said 30 program listening
-  attach_elsewhere 1-1 "$program_port"
+  attach_elsewhere 1-1 "$program_port" "$program_place"
   program_busid=$attached
 }
 
