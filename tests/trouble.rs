@@ -6,12 +6,16 @@
 
 mod support;
 
+use std::net::TcpStream;
 use std::thread;
+use std::time::Duration;
 
 use support::hardware::{
     Listed, PORT_RESET, Server, hold, new_root, request, transfer, urb, wait_until,
 };
 use usbferry_load::client::{AttachError, Client};
+
+const ECONNRESET: i32 = -104;
 
 /// `ST_NODEV`.
 const NO_DEVICE: u32 = 4;
@@ -104,6 +108,56 @@ fn a_release_that_is_held_up_holds_up_no_other() {
     server.hold(1, false);
     server.wait_for("1-1 connect 1");
     assert_eq!([server.has_driver(0), server.has_driver(1)], [true; 2]);
+    assert_serves(&server, 1);
+}
+
+/// Nor does the lock of a device that a client has, as long as nothing is submitted to it and nothing of it
+/// ends. What is given up meanwhile is waited for by the device's own thread.
+#[test]
+fn a_lock_that_nobody_needs_holds_up_nobody() {
+    let server = Server::start("count=3");
+    let (mut held, mut other) = (server.attach(), server.attach_to(2));
+    let silent = held.submit(urb(0x86, 512), &[]).unwrap();
+    assert_eq!(transfer(&mut held, urb(0x81, 512), &[]).status, 0);
+    server.hold(1, true);
+    let unlink = held.unlink(silent).unwrap();
+    for _ in 0..100 {
+        assert_eq!(transfer(&mut other, urb(0x81, 512), &[]).status, 0);
+    }
+    assert!(busids(&server).contains(&"1-3".to_owned()));
+    assert_serves(&server, 3);
+    assert!(!held.has_input().unwrap(), "the lock was not waited for");
+    server.hold(1, false);
+    let reply = held.reply().unwrap();
+    assert_eq!((reply.seqnum, reply.is_unlink, reply.status), (unlink, true, ECONNRESET));
+    assert_eq!(transfer(&mut held, urb(0x81, 512), &[]).status, 0);
+}
+
+/// usbfs has no call that submits or reaps without the lock (`usbdev_do_ioctl`), or that says whether it
+/// is free. Whatever waits for it, nothing is lost or answered wrongly: how far others come meanwhile is
+/// said and not judged (docs/reliability.md, “What one thread costs”).
+#[test]
+fn what_a_held_lock_delays_is_done_when_it_is_let_go() {
+    let server = Server::start("count=2");
+    let (mut held, mut other) = (server.attach(), server.attach_to(2));
+    let ticking = held.submit(urb(0x83, 64), &[]).unwrap();
+    assert_eq!(held.reply().unwrap().seqnum, ticking);
+    server.hold(1, true);
+    let asked: Vec<u32> = (0..50).map(|_| held.submit(urb(0x81, 512), &[]).unwrap()).collect();
+    let others: Vec<u32> = (0..50).map(|_| other.submit(urb(0x81, 512), &[]).unwrap()).collect();
+    let client = TcpStream::connect(&server.address).expect("the system accepts for it");
+    drop(client);
+    thread::sleep(Duration::from_millis(300));
+    eprintln!("others go on while a lock is held: {}", other.has_input().unwrap());
+    assert!(!held.has_input().unwrap());
+    server.hold(1, false);
+    for (client, submitted) in [(&mut other, others), (&mut held, asked)] {
+        for seqnum in submitted {
+            let reply = client.reply().unwrap();
+            assert_eq!((reply.seqnum, reply.status, reply.actual_length), (seqnum, 0, 512));
+        }
+    }
+    drop(held);
     assert_serves(&server, 1);
 }
 
