@@ -10,10 +10,13 @@
 mod support;
 
 use support::hardware::{Listed, Server, kill_attached, request, transfer, urb, wait_until};
-use usbferry_load::client::{Client, Reply};
+use usbferry_load::client::{AttachError, Client, Reply};
 use usbferry_load::pdu::{self, Submit};
 
 const EPIPE: i32 = -32;
+
+/// `ST_NA`.
+const NOT_AVAILABLE: u32 = 1;
 
 /// Device descriptors: of high speed, and of super speed, with so many configurations.
 const fn high_speed(configurations: u8) -> [u8; 18] {
@@ -226,6 +229,27 @@ fn zero_is_the_number_of_a_configuration() {
         endpoints: vec![(0x81, 0), (0x01, 0), (0x82, 0)],
         ..Case::hex("configuration 0", text)
     }]);
+}
+
+/// libusb refuses a configuration that says that it is shorter than its own descriptor, be it listed or
+/// wrapped (`parse_config_descriptors`), and the kernel finds no interfaces in it.
+#[test]
+fn a_configuration_shorter_than_its_descriptor_is_listed_and_refused() {
+    for len in [0, 4, 8] {
+        let mut bytes = configuration(1, 1, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 512)]);
+        bytes[2..4].copy_from_slice(&[len, 0]);
+        let server = Server::start(&format!("config={}", hex(&bytes)));
+        let listed = &server.devices()[0];
+        assert_eq!((listed.configuration, listed.interfaces.len()), (1, 0));
+        match Client::attach(&*server.address, "1-1") {
+            Err(AttachError::Refused(NOT_AVAILABLE)) => {}
+            other => panic!("{len} bytes said: {other:?}"),
+        }
+        let said = server.said_by_now("1-1: ", 1);
+        assert!(said[0].contains("libusb"), "{said:?}");
+        assert_eq!(server.attribute(1, "bConfigurationValue"), "1");
+        assert_eq!(server.requests(), [""; 0]);
+    }
 }
 
 /// Another number than any that there is changes nothing.

@@ -145,6 +145,13 @@ impl Descriptors {
         self.configurations.iter().any(|bytes| bytes.get(5) == Some(&value))
     }
 
+    /// Whether a configuration says that it is shorter than its own descriptor.
+    #[must_use]
+    pub fn has_impossible_length(&self) -> bool {
+        let mut configurations = self.configurations.iter();
+        configurations.any(|bytes| matches!(bytes[..], [_, _, 0..9, 0, ..]))
+    }
+
     /// The configuration numbered `value`: the first, as for `usb_set_configuration`.
     #[must_use]
     pub fn configuration(&self, value: u8, host: Host) -> Option<Configuration> {

@@ -34,7 +34,7 @@ impl LibusbCandidate {
         let id = self.found.id;
         match patience::answer(move || DeviceHandle::open_blocking(id, 0).map(drop)) {
             Some(Ok(())) => None,
-            Some(Err(error)) => Some(explain_open(error, &self.info)),
+            Some(Err(error)) => Some(explain_open(error, &self.found, &self.info)),
             None => Some(format!(
                 "{}: it does not answer. Something else is busy with it, or the device hangs; plug \
                  it in again",
@@ -57,7 +57,7 @@ impl Candidate for LibusbCandidate {
                 Error::NoDevice => OpStatus::NoDevice,
                 _ => OpStatus::NotAvailable,
             },
-            message: explain_open(error, &self.info),
+            message: explain_open(error, &self.found, &self.info),
         };
         let handle = DeviceHandle::open_blocking(self.found.id, limits.urbs).map_err(fail)?;
         let isochronous = self.found.descriptors.isochronous(self.found.host);
@@ -101,7 +101,7 @@ impl Candidate for LibusbCandidate {
 }
 
 /// What went wrong when opening, and what to do about it.
-fn explain_open(error: Error, info: &DeviceInfo) -> String {
+fn explain_open(error: Error, found: &Found, info: &DeviceInfo) -> String {
     let device = &info.device;
     let busid = device.busid;
     match error {
@@ -114,6 +114,10 @@ fn explain_open(error: Error, info: &DeviceInfo) -> String {
         Error::Access => format!("{busid}: no permission, or macOS keeps it. Try with sudo"),
         Error::NoDevice => format!("{busid}: it is not there any more"),
         Error::NoMem => OpenError::no_memory(busid).message,
+        Error::Io if found.descriptors.has_impossible_length() => format!(
+            "{busid}: libusb does not open a device with a configuration that says it is shorter \
+             than its own descriptor (wTotalLength below 9); only another firmware helps"
+        ),
         other => format!("{busid}: can't be opened: {other}"),
     }
 }
