@@ -10,7 +10,6 @@ use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use usbferry::usb::sim::loopback::request::{self, Counters};
@@ -219,14 +218,6 @@ impl MiniClient {
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
             Err(error) => panic!("{error}"),
         }
-    }
-
-    /// Waits so long for the server to send something, and returns whether it did.
-    pub(crate) fn waits_in_vain(&self, time: Duration) -> bool {
-        self.stream.set_read_timeout(Some(time)).expect("a time that is not zero");
-        let peeked = self.stream.peek(&mut [0]);
-        self.stream.set_read_timeout(Some(DEADLINE)).expect("a time that is not zero");
-        matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
     /// The bytes of a SUBMIT, whose answer is waited for from now on.
