@@ -11,14 +11,15 @@
 //!                   └─────── workers ◄──────┘ jobs: cancel, perform, close
 //! ```
 //!
-//! - `connection`: one client's socket and its stage; - `exports`: what clients ask for in their
-//!   handshake; - `ending`: how connections end and devices come home;
+//! - `accept`: clients that come; - `connection`: one client's socket and its stage; - `exports`: what
+//!   clients ask for in their handshake; - `ending`: how connections end and devices come home;
 //! - `spin`: whether to sleep; - `net`, `token`, `stop`, `takeover`: sockets, event names, the way
 //!   to stop it, and who may take a held device.
 //!
 //! Contract: nothing on this thread sleeps but the one wait, and with nothing to do it does wait: a bit
 //! that nothing would clear is not set. Whatever can sleep otherwise is a worker's.
 
+mod accept;
 mod connection;
 mod ending;
 mod exports;
@@ -37,14 +38,13 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::debug;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Waker};
 use slab::Slab;
 use usbferry_sys::clock::CoarseClock;
 
-use crate::complaints::{Complaints, info, warn};
+use crate::complaints::{Complaints, info};
 use crate::limits::{
     BUSY_POLL_DEFAULT, CONNECTIONS_MAX, DeviceLimits, PEER_TIMEOUT_DEFAULT, SHUTDOWN_TIMEOUT,
 };
@@ -65,9 +65,6 @@ use token::{Label, Source};
 /// Events taken in one wait. More wait for the next turn.
 const EVENTS_PER_TURN: usize = 1024;
 
-/// Clients accepted in one turn, so that a flood of them leaves room for those that are there.
-const ACCEPTS_PER_TURN: usize = 16;
-
 /// Time of a turn for all connections without a device together, where sessions have something to do in
 /// it, and where they are only there: their next bytes may come meanwhile.
 const STRANGERS_TIME: Duration = Duration::from_micros(20);
@@ -76,9 +73,6 @@ const STRANGERS_TIME_ALONE: Duration = Duration::from_micros(250);
 /// How long they then wait, in times of what they took: while there are sessions, a flood of them has a
 /// quarter of a processor, and waking up for one that means it is no wait to speak of.
 const STRANGERS_REST: u32 = 3;
-
-/// How long to accept nobody when the process has no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where to listen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,7 +176,7 @@ impl<B: Backend> Reactor<B> {
         let failed = |error: io::Error| format!("the system refuses what a server needs: {error}");
         let poll = Poll::new().map_err(failed)?;
         let registry = poll.registry();
-        let mut listeners = open_listeners(&settings)?;
+        let mut listeners = accept::open_listeners(&settings)?;
         for (number, listener) in (0..).zip(&mut listeners) {
             let token = Source::Listener(number).to_token();
             registry.register(listener, token, Interest::READABLE).map_err(failed)?;
@@ -435,80 +429,6 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    fn accept(&mut self, until: Option<Instant>) {
-        if self.stopping.is_some() || !self.accept_ready {
-            return;
-        }
-        if self.accept_paused_until.is_some_and(|until| self.now < until) {
-            return;
-        }
-        self.accept_paused_until = None;
-        self.accept_ready = false;
-        for listener in 0..self.listeners.len() {
-            self.accept_from(listener, until);
-        }
-    }
-
-    /// Accepts a turn's worth of clients of one listener.
-    fn accept_from(&mut self, listener: usize, until: Option<Instant>) {
-        use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
-        for _ in 0..ACCEPTS_PER_TURN {
-            match self.listeners[listener].accept() {
-                Ok((stream, peer)) => {
-                    self.accept_failed = false;
-                    self.admit(stream, peer);
-                }
-                Err(error) if error.kind() == WouldBlock => return,
-                // The client is gone again, or the call was interrupted.
-                Err(error) if matches!(error.kind(), ConnectionAborted | Interrupted) => {}
-                Err(error) => {
-                    if !std::mem::replace(&mut self.accept_failed, true) {
-                        warn!("can't accept a client: {error}. Is the limit of open files low?");
-                    }
-                    self.accept_paused_until = Some(self.now + ACCEPT_PAUSE);
-                    break;
-                }
-            }
-            if is_past(until) {
-                break;
-            }
-        }
-        // There may be more, of which the system does not tell a second time.
-        self.accept_ready = true;
-    }
-
-    /// Takes up a new client, unless it may not be one.
-    fn admit(&mut self, mut stream: mio::net::TcpStream, peer: SocketAddr) {
-        if !self.settings.allowed.contains(peer.ip()) {
-            warn!("{peer}: refused: its address is not among those given by --allow");
-            return;
-        }
-        if self.clients >= self.settings.connections && !self.make_place() {
-            let count = self.clients;
-            warn!("{peer}: refused: {count} clients are connected, the most there may be");
-            return;
-        }
-        if !net::INHERITS {
-            net::prepare(&stream, self.settings.peer_timeout, self.settings.socket_buffer);
-        }
-        let entry = self.connections.vacant_entry();
-        let index = u32::try_from(entry.key()).expect("CONNECTIONS_MAX is small");
-        let key = Key { index, generation: self.connections_made };
-        let token = Source::Client(key.label()).to_token();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
-            warn!("{peer}: refused: {error}");
-            return;
-        }
-        self.connections_made += 1;
-        self.clients += 1;
-        let connection = Connection::new(key, stream, peer, self.now);
-        note_deadline(&mut self.next_deadline, connection.deadline);
-        entry.insert(connection);
-        self.tidy_strangers();
-        self.strangers.push_back(key);
-    }
-
     /// Queues connections whose devices want to be looked at by now.
     fn queue_due_devices(&mut self) {
         for index in 0..self.attached.len() {
@@ -637,37 +557,6 @@ fn is_past(until: Option<Instant>) -> bool {
 
 fn note_deadline(next: &mut Option<Instant>, deadline: Option<Instant>) {
     *next = [*next, deadline].into_iter().flatten().min();
-}
-
-fn open_listeners(settings: &Settings) -> Result<Vec<TcpListener>, String> {
-    let mut listeners = Vec::new();
-    for listen in &settings.listen {
-        if let Some(listener) = open_listener(*listen)? {
-            net::prepare(&listener, settings.peer_timeout, settings.socket_buffer);
-            listeners.push(listener);
-        }
-    }
-    Ok(listeners)
-}
-
-fn open_listener(listen: Listen) -> Result<Option<TcpListener>, String> {
-    match net::listen(listen.address) {
-        Ok(listener) => Ok(Some(listener)),
-        Err(error) if listen.optional && is_no_such_protocol(&error) => {
-            debug!("not listening on {}: {error}", listen.address);
-            Ok(None)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(format!(
-            "{} is in use, perhaps by another USB/IP server; choose another with --listen",
-            listen.address
-        )),
-        Err(error) => Err(format!("can't listen on {}: {error}", listen.address)),
-    }
-}
-
-/// The machine has no address of this kind, or does not know the protocol at all.
-fn is_no_such_protocol(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable || matches!(error.raw_os_error(), Some(97 | 47))
 }
 
 fn register(registry: &Registry, source: EventSource, token: Source) -> io::Result<()> {
