@@ -13,7 +13,7 @@ use support::hex::hex;
 use support::random::Random;
 use support::submit::{IN, OUT, Submit, setup, unlink_bytes};
 use support::{D, LEN_MAX, Server, log, pattern};
-use usbferry::limits::VIOLATION_REST;
+use usbferry::limits::{PEER_TIMEOUT_MAX, VIOLATION_REST};
 use usbferry::reactor::Settings;
 
 const SOURCE: u8 = 0x81;
@@ -282,7 +282,9 @@ fn slow_reader() {
 #[test]
 fn answers_without_end() {
     const COUNT: u32 = 30_000;
-    let server = Server::start("loopback:count=2");
+    // The client takes nothing until the other one has been served, which may take a while.
+    let patient = |settings: &mut Settings| settings.peer_timeout = PEER_TIMEOUT_MAX;
+    let server = Server::start_with("loopback:count=2", patient);
     for submits in [false, true] {
         let mut slow = server.attach_to(0);
         let mut bytes = Vec::new();
