@@ -15,6 +15,7 @@
 //!
 //! Contract: part of the reactor, so nothing here sleeps; what can is asked of a worker.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::connection::{Asked, Awaited, Connection, End, Stage};
@@ -28,6 +29,9 @@ use crate::usb::{Backend, Candidate, OpenError, Opened, Port};
 use crate::wire::op::{self, OpStatus, UsbDevice};
 use crate::wire::types::{BusId, DevId};
 use crate::worker::{Ready, Worker};
+
+/// An open device of a USB stack.
+pub(super) type PortOf<B> = <<B as Backend>::Candidate as Candidate>::Port;
 
 /// Requests that wait, and what the last scan has found.
 pub(super) struct Scans<C> {
@@ -309,7 +313,7 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn handle_opened(
         &mut self,
         key: Key,
-        result: Result<Box<Ready<<B::Candidate as Candidate>::Port>>, OpenError>,
+        result: Result<Box<Ready<PortOf<B>>>, OpenError>,
     ) {
         // That it has left may be known only since this turn began.
         if find(&mut self.connections, key).is_some_and(|connection| connection.has_left()) {
@@ -331,22 +335,37 @@ impl<B: Backend> Reactor<B> {
             }
             return;
         };
-        for source in opened.port.event_sources() {
-            if let Err(error) = register(self.poll.registry(), source, Source::Device(key.label()))
-            {
+        match self.watch(key, &opened.port) {
+            Ok(()) => self.attach(key, &device, Ready { opened, tables }),
+            Err(error) => {
                 error!("{}: the system can't watch it: {error}", device.busid);
-                return self.refuse_opened(key, opened);
+                self.refuse_opened(key, opened);
             }
+        }
+    }
+
+    /// Has the system tell of what a connection's device has.
+    fn watch(&mut self, key: Key, port: &PortOf<B>) -> io::Result<()> {
+        let registry = self.poll.registry();
+        let Some(connection) = find(&mut self.connections, key) else { return Ok(()) };
+        for source in port.event_sources() {
+            register(registry, source, Source::Device(key.label()))?;
             connection.device_fds.push(source.fd);
         }
+        Ok(())
+    }
+
+    /// Gives a client the device that it waited for.
+    fn attach(&mut self, key: Key, device: &UsbDevice, ready: Ready<PortOf<B>>) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
         connection.deadline = None;
         let devid = DevId::new(device.busnum, device.devnum);
-        let session = Session::new(devid, self.settings.limits, opened, tables);
+        let session = Session::new(devid, self.settings.limits, ready.opened, ready.tables);
         info!(
             "{}: {}: attached ({:04x}:{:04x})",
             connection.peer, device.busid, device.id_vendor, device.id_product
         );
-        connection.answer(|out| op::emit_import(Ok(&device), out));
+        connection.answer(|out| op::emit_import(Ok(device), out));
         if let Some(stream) = &connection.stream {
             net::prepare_attached(stream);
             connection.segment_len = net::segment_len(stream);
@@ -358,7 +377,7 @@ impl<B: Backend> Reactor<B> {
 
     /// Gives a device back that was opened and can't be watched: nobody would notice the end of a
     /// transfer. Its client is told that it does not get it.
-    fn refuse_opened(&mut self, key: Key, opened: Opened<<B::Candidate as Candidate>::Port>) {
+    fn refuse_opened(&mut self, key: Key, opened: Opened<PortOf<B>>) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         deregister(self.poll.registry(), &mut connection.device_fds);
         connection.answer(|out| op::emit_import(Err(OpStatus::NotAvailable), out));

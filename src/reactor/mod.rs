@@ -53,7 +53,7 @@ use crate::session::TaskResult;
 use crate::usb::{Backend, Candidate, EventSource};
 use crate::worker::{Done, Inbox, Scanner};
 use connection::{Connection, DISCARD_LEN, DISCARD_PAUSE, End, Stage};
-use exports::Scans;
+use exports::{PortOf, Scans};
 pub use net::prepare as prepare_socket;
 use spin::Spin;
 pub use stop::StopHandle;
@@ -515,12 +515,7 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// A worker has done a job.
-    fn handle_worked(
-        &mut self,
-        key: Key,
-        port: <B::Candidate as Candidate>::Port,
-        result: TaskResult<<B::Candidate as Candidate>::Port>,
-    ) {
+    fn handle_worked(&mut self, key: Key, port: PortOf<B>, result: TaskResult<PortOf<B>>) {
         let now = self.now;
         if let Some(session) = find(&mut self.connections, key).and_then(Connection::session) {
             session.finish_job(port, result, now);
