@@ -9,7 +9,9 @@
 
 mod support;
 
-use support::hardware::{Listed, Server, kill_attached, request, transfer, urb, wait_until};
+use support::hardware::{
+    Listed, PORT_RESET, Server, kill_attached, request, transfer, urb, wait_until,
+};
 use usbferry_load::client::{AttachError, Client, Reply};
 use usbferry_load::pdu::{self, Submit};
 
@@ -380,6 +382,29 @@ fn without_setting_0() -> String {
     let [first, second] = [0x81, 0x82].map(|address| endpoint(address, BULK, 512));
     let parts = [&interface(0, 3, 1)[..], &first, &interface(1, 0, 1), &second];
     format!("config={}", hex(&configuration(1, 2, &parts)))
+}
+
+/// For each of these the interface is let go of, or set up anew.
+#[test]
+fn an_interface_without_setting_0_works_after_resets_and_refusals() {
+    let [first, second] = [0x81, 0x82].map(|address| endpoint(address, BULK, 512));
+    let parts = [&interface(0, 3, 1)[..], &first, &interface(0, 1, 1), &second];
+    let options = format!("config={}", hex(&configuration(1, 1, &parts)));
+    // SET_CONFIGURATION of what is set puts interfaces back to their first setting.
+    let again = ([0, 9, 1, 0, 0, 0, 0, 0], 0, false);
+    for (setup, status, is_kept) in
+        [(PORT_RESET, 0, true), ([0, 9, 7, 0, 0, 0, 0, 0], EPIPE, true), again]
+    {
+        let server = Server::start(&options);
+        let mut client = server.attach();
+        assert_eq!(transfer(&mut client, request(setup), &[]).status, status);
+        assert_eq!(move_data(&mut client, 0x81, 0).status, 0, "{setup:02x?}");
+        client.set_interface(0, 1).unwrap();
+        assert_eq!(move_data(&mut client, 0x82, 0).status, 0, "{setup:02x?}");
+        assert_eq!(transfer(&mut client, request(setup), &[]).status, status);
+        let address = if is_kept { 0x82 } else { 0x81 };
+        assert_eq!(move_data(&mut client, address, 0).status, 0, "{setup:02x?}");
+    }
 }
 
 /// To set a configuration anew takes all interfaces from whoever has them.
