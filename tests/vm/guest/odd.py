@@ -28,7 +28,7 @@ from usbip import DEVICE_LEN, OP, REPLY, SUBMIT, Client, Refused, device_of
 
 VHCI = "/sys/devices/platform/vhci_hcd.0"
 DEVICES = "/sys/bus/usb/devices"
-VENDOR, PRODUCT = 0x1209, 0x0005
+IDS = 0x1209, 0x0005
 LOW, FULL, HIGH, SUPER = 1, 2, 3, 5
 SPEEDS = {LOW: 0x0110, FULL: 0x0200, HIGH: 0x0200, SUPER: 0x0320}
 CONTROL = 0
@@ -153,7 +153,7 @@ class Raw(device.Device):
         case = self.case
         packet = {LOW: 8, SUPER: 9}.get(case.speed, 64)
         return struct.pack(
-            "<BBHBBBBHHHBBBB", 18, 1, SPEEDS[case.speed], 0, 0, 0, packet, VENDOR, PRODUCT, 0x100, 0, 0, 0, case.said
+            "<BBHBBBBHHHBBBB", 18, 1, SPEEDS[case.speed], 0, 0, 0, packet, *case.ids, 0x100, 0, 0, 0, case.said
         )
 
     def control(self, setup, data):
@@ -234,6 +234,8 @@ class Case:
         self.interfaces, self.number = list(interfaces), number
         self.said = more.pop("said", len(configurations))
         self.speed = more.pop("speed", HIGH)
+        # Others than these must be among those that the server exports.
+        self.ids = more.pop("ids", IDS)
         self.settings = more.pop("settings", ())
         self.endpoints = set(more.pop("endpoints", (0x81,)))
         self.gone = more.pop("gone", ())
@@ -310,6 +312,11 @@ def cases():
         endpoints=(0x81, 0x82, 0x83),
         gone=(0x84,),
     )
+    # The kernel ignores endpoint 85 of interface 1 of one of them, so that of interface 2 counts.
+    twice_85 = interface(0, 0, 0), interface(1, 0, 1), bulk(0x85), interface(2, 0, 1), endpoint(0x85, INTERRUPT, 8, 4)
+    three = {"interfaces": (0, 1, 2), "endpoints": (0x85,)}
+    yield Case("an ignored endpoint", configuration(3, *twice_85), ids=(0x0926, 0x0202), **three)
+    yield Case("an endpoint that is not ignored", configuration(3, *twice_85), **three)
     none = configuration(2, interface(0, 0, 0), bulk(0x81), interface(1, 0, 1), endpoint(0x81, INTERRUPT, 8, 4))
     yield Case("no endpoint counted", none, interfaces=(0, 1))
     yield Case(

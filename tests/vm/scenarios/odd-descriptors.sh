@@ -8,7 +8,7 @@ scenario() {
   local line
   modprobe usbserial
   echo "1209 0005" > /sys/bus/usb-serial/drivers/generic/new_id
-  start_usbferry 3240 --device 1209:0005
+  start_usbferry 3240 --device 1209:0005 --device 0926:0202
   start odd python3 "$vm/guest/odd.py" cases 3240
   while read -r line; do
     case $line in
