@@ -421,6 +421,22 @@ fn what_others_have_is_left_to_them() {
     assert_eq!(server.said_by_now("another of its interfaces is in use", 1).len(), 1);
 }
 
+/// One that was never taken from its driver bars nobody.
+#[test]
+fn what_was_not_taken_need_not_be_given_back() {
+    for (refused, answer) in [("claim@0", true), ("claim", false)] {
+        let server = Server::start(&format!("{}:refuse={refused},EBUSY", without_setting_0()));
+        let attached = Client::attach(&*server.address, "1-1");
+        assert_eq!(attached.is_ok(), answer);
+        drop(attached);
+        server.said_by_now("1-1: released", usize::from(answer));
+        let log = server.log();
+        assert_eq!([server.has_driver(0), server.has_driver(1)], [true; 2], "{log:?}");
+        assert!(!log.iter().any(|line| line.contains("configuration")), "{log:?}");
+        assert_eq!(server.said("is in use"), [""; 0]);
+    }
+}
+
 /// The device may refuse to be unconfigured: its host does not ask for leave.
 #[test]
 fn a_device_that_will_not_be_unconfigured_gets_its_drivers_back() {

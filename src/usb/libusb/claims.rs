@@ -120,8 +120,13 @@ impl LibusbPort {
     /// also looks for drivers of all of them.
     pub(super) fn give_back_barred(&mut self) {
         let Some(configuration) = &self.configuration else { return };
-        let value = Some(configuration.value).filter(|_| has_barred(configuration, &self.driven));
-        let Some(value) = value.filter(|&value| Some(value) == self.found_in) else { return };
+        let value = configuration.value;
+        let ours = configuration.interfaces.iter().filter(|interface| interface.refused.is_none());
+        let ours = ours.map(|interface| interface.number);
+        let taken: Vec<u8> = ours.filter(|number| self.driven.contains(number)).collect();
+        if Some(value) != self.found_in || !has_barred(configuration, &taken) {
+            return;
+        }
         match renew_interfaces(&mut self.handle, value) {
             Ok(()) => self.driven.clear(),
             Err(Error::NoDevice) => {}
