@@ -298,3 +298,29 @@ fn nothing_under_way() {
     }
     client.assert_in_sync();
 }
+
+/// So it is of endpoints that only other settings have, or another configuration, none of which makes
+/// them isochronous: the client can't have looked at one that does.
+#[test]
+fn endpoints_that_are_never_isochronous_and_not_in_force() {
+    let (_server, mut client) = start();
+    client.call_ok(&Submit::set_configuration(0));
+    let data = pattern(0, 64);
+    for number_of_packets in PLAUSIBLE.into_iter().chain(IMPLAUSIBLE) {
+        for urb in [
+            Submit::read(SOURCE, 16),
+            Submit::write(SINK, &data),
+            Submit::write(LOOP_OUT, &data),
+            Submit::read(INTERRUPT, 64),
+        ] {
+            let ret = client.call(&Submit { number_of_packets, ..urb });
+            assert_eq!((ret.status, ret.actual_length, ret.error_count), (ENOENT, 0, 0));
+        }
+        client.assert_in_sync();
+    }
+    // Those that some setting makes isochronous have descriptors.
+    let ret = client.call(&Submit::iso_read(ISO_SOURCE, &[64; 3]));
+    assert_eq!((ret.status, ret.actual_length, ret.error_count), (ENOENT, 0, 3));
+    client.call_ok(&Submit::set_configuration(1));
+    assert_eq!(client.call_ok(&Submit::read(SOURCE, 16)).len(), 16);
+}

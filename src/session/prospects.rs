@@ -58,6 +58,11 @@ impl Prospects {
         self.open
     }
 
+    /// Whether the device has an endpoint that is isochronous in no setting.
+    pub(super) const fn is_never_isochronous(&self, endpoint: EndpointAddress) -> bool {
+        self.settings.is_never(endpoint)
+    }
+
     /// Whether an endpoint may be isochronous by a setting that was asked for.
     pub(super) const fn may_be_isochronous(&self, endpoint: EndpointAddress) -> bool {
         self.isochronous & endpoint.bit() != 0

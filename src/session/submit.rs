@@ -141,7 +141,8 @@ impl<P: Port> Session<P> {
     /// The number of packet descriptors at the end of a SUBMIT. There are some only if its endpoint is
     /// isochronous; where it is not, clients leave anything in that field. Where it may be, see
     /// [`super::prospects`], a number that can be one is believed. So it is for an endpoint that the
-    /// settings in force do not have, if no other was asked for: the client looked at other ones then.
+    /// settings in force do not have, if no other was asked for: the client looked at other ones then,
+    /// unless all that have the endpoint agree that it has no packets.
     fn packets_that_follow(&self, submit: &CmdSubmit) -> Result<u32, Violation> {
         let known = self.endpoints.get(submit.endpoint).transfer_type;
         let may_be = match known {
@@ -149,7 +150,9 @@ impl<P: Port> Session<P> {
                 return Ok(submit.iso_packets()?);
             }
             Some(TransferType::Isochronous) => true,
-            None if !self.prospects.are_open() => true,
+            None if !self.prospects.are_open() => {
+                !self.prospects.is_never_isochronous(submit.endpoint)
+            }
             _ => self.prospects.may_be_isochronous(submit.endpoint),
         };
         Ok(if may_be { submit.iso_packets().unwrap_or(0) } else { 0 })

@@ -347,7 +347,7 @@ fn add_endpoint(interfaces: &mut [Parsed], current: &mut Current, descriptor: &[
 }
 
 /// The addresses that an endpoint takes, a bit each: a control endpoint has both directions.
-const fn places_of(address: EndpointAddress, transfer_type: TransferType) -> u32 {
+pub(super) const fn places_of(address: EndpointAddress, transfer_type: TransferType) -> u32 {
     let number = address.number();
     match transfer_type {
         TransferType::Control => {

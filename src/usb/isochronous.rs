@@ -8,12 +8,17 @@
 //!
 //! Contract: plain data; built when a device is opened, and never changed.
 
+use super::descriptor::places_of;
 use super::{Alternate, Configuration};
-use crate::wire::types::TransferType;
+use crate::wire::types::{EndpointAddress, TransferType};
 
 /// The isochronous endpoints of a device by setting.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct IsochronousSettings(Box<[Setting]>);
+pub struct IsochronousSettings {
+    settings: Box<[Setting]>,
+    /// Endpoints that some setting has, and none as an isochronous one; a bit each.
+    never: u32,
+}
 
 /// A setting of an interface that has isochronous endpoints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,8 +40,10 @@ impl IsochronousSettings {
     #[must_use]
     pub fn of<'a>(configurations: impl IntoIterator<Item = &'a Configuration>) -> Self {
         let mut settings = Vec::new();
+        let mut all = 0;
         for configuration in configurations {
             for interface in &configuration.interfaces {
+                all |= interface.alternates.iter().fold(0, |all, alternate| all | any(alternate));
                 settings.extend(interface.alternates.iter().map(|alternate| Setting {
                     configuration: configuration.value,
                     interface: interface.number,
@@ -47,13 +54,14 @@ impl IsochronousSettings {
             }
         }
         settings.retain(|setting| setting.endpoints != 0);
-        Self(settings.into_boxed_slice())
+        let ever = settings.iter().fold(0, |ever, setting| ever | setting.endpoints);
+        Self { settings: settings.into_boxed_slice(), never: all & !ever }
     }
 
     /// Whether no setting has any.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.settings.is_empty()
     }
 
     /// Endpoints that are isochronous once the device was set to this configuration; a bit each.
@@ -72,10 +80,22 @@ impl IsochronousSettings {
         })
     }
 
+    /// Whether there is such an endpoint, and no setting in which it is isochronous.
+    #[must_use]
+    pub const fn is_never(&self, endpoint: EndpointAddress) -> bool {
+        self.never & endpoint.bit() != 0
+    }
+
     fn union(&self, is_meant: impl Fn(&Setting) -> bool) -> u32 {
-        let meant = self.0.iter().filter(|setting| is_meant(setting));
+        let meant = self.settings.iter().filter(|setting| is_meant(setting));
         meant.fold(0, |set, setting| set | setting.endpoints)
     }
+}
+
+/// The endpoints of a setting, a bit each.
+fn any(alternate: &Alternate) -> u32 {
+    let endpoints = alternate.endpoints.iter();
+    endpoints.fold(0, |set, one| set | places_of(one.address, one.transfer_type))
 }
 
 /// The isochronous endpoints of a setting. Endpoint 0 is the default one whatever a descriptor says.
@@ -90,7 +110,7 @@ fn isochronous(alternate: &Alternate) -> u32 {
 mod tests {
     use super::super::descriptor::{Host, parse_configuration};
     use super::*;
-    use crate::wire::types::{EndpointAddress, Speed};
+    use crate::wire::types::Speed;
 
     const fn bit(address: u8) -> u32 {
         EndpointAddress::from_byte(address).bit()
@@ -122,5 +142,7 @@ mod tests {
         assert_eq!(settings.of_setting(None, 1, 1), bit(0x02) | bit(0x84));
         assert_eq!(settings.of_setting(Some(1), 1, 2), 0, "endpoint 0 is never isochronous");
         assert_eq!(settings.of_setting(Some(1), 7, 0), 0);
+        let never = [0x83, 0x81, 0x02, 0x84, 0x03].map(EndpointAddress::from_byte);
+        assert_eq!(never.map(|one| settings.is_never(one)), [true, false, false, false, false]);
     }
 }

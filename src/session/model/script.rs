@@ -4,12 +4,13 @@
 //! isochronous endpoints and to no others, and what it has in number_of_packets for those means
 //! nothing. While requests that set something are under way neither knows what endpoints there will
 //! be: packets are sent then where one of the settings in question has them, and other numbers where
-//! none has. To endpoints that do not exist packets are sent as well when nothing was asked for.
+//! none has. To endpoints that the settings in force do not have packets are sent as well when nothing
+//! was asked for, unless others have these endpoints, and all of them without packets.
 
 use super::client::{DEVID, Fate, Kind, id_of};
 use super::device::configurations;
 use super::operation::{Rng, length_of};
-use super::verdict::{asked_for, endpoint_of, sets};
+use super::verdict::{asked_for, endpoint_of, is_never_isochronous, sets};
 use super::world::World;
 use crate::session::Violation;
 use crate::session::urb::UrbState;
@@ -141,6 +142,9 @@ impl World {
     /// How number_of_packets of a SUBMIT will be read that is sent now and, `behind_barrier`, looked
     /// at before anything else happens.
     fn reading_of(&self, endpoint: EndpointAddress, behind_barrier: bool) -> Reading {
+        if is_never_isochronous(endpoint) {
+            return Reading::Ignored;
+        }
         let configuration = self.client.configuration_of(u32::MAX);
         let known = endpoint_of(configuration, endpoint).map(|(known, _)| known);
         let Some(may_be_asked) = self.client.asked.filter(|_| !self.is_certain()) else {

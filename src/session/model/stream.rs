@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::client::DEVID;
 use super::device::{ModelPort, configurations, pattern};
 use super::operation::{Rng, Scale};
-use super::verdict::{Outcome, asked_for, endpoint_of, sets};
+use super::verdict::{Outcome, asked_for, endpoint_of, is_never_isochronous, sets};
 use super::world::{packet_results, result_of};
 use crate::limits::EARLY_UNLINK_TIMEOUT;
 use crate::session::{SLICES_MAX, Session, Task, Violation};
@@ -201,6 +201,7 @@ fn packets_of(
         (Some(TransferType::Isochronous), None) => {
             Err(End::Violation(Violation::Wire(crate::wire::Error::Packets(number))))
         }
+        (None, _) if is_never_isochronous(submit.endpoint) => Ok(0),
         // Believed unless something else is asked for.
         (None, Some(1..)) if asked.is_some() => Err(End::Unclear),
         (None, count) => Ok(count.unwrap_or(0)),

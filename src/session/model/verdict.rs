@@ -4,7 +4,7 @@
 //! something open, what the server's documentation promises.
 
 use super::client::{Kind, Sent};
-use super::device::{Flight, pattern};
+use super::device::{Flight, configurations, pattern};
 use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Configuration, Interface};
@@ -35,6 +35,24 @@ pub(super) struct Outcome {
     pub(super) data: Vec<u8>,
 }
 
+/// Whether an endpoint is there in some setting, in whatever configuration, and isochronous in none.
+pub(super) fn is_never_isochronous(address: EndpointAddress) -> bool {
+    let all = configurations(0);
+    let settings = all.iter().flatten().flat_map(|one| &one.interfaces);
+    let endpoints = settings.flat_map(|one| &one.alternates).flat_map(|one| &one.endpoints);
+    let types = endpoints.filter(|one| is_meant(one, address)).map(|one| one.transfer_type);
+    let mut types = types.peekable();
+    types.peek().is_some() && types.all(|one| one != TransferType::Isochronous)
+}
+
+/// Whether it is the endpoint of that address. A control endpoint has two.
+fn is_meant(endpoint: &crate::usb::Endpoint, address: EndpointAddress) -> bool {
+    match endpoint.transfer_type {
+        TransferType::Control => endpoint.address.number() == address.number(),
+        _ => endpoint.address == address,
+    }
+}
+
 /// The type of an endpoint, and with what its URBs are refused.
 pub(super) fn endpoint_of(
     configuration: Option<&Configuration>,
@@ -45,11 +63,9 @@ pub(super) fn endpoint_of(
     }
     let endpoints_of = |interface: &Interface| {
         let found = interface.alternates.iter().find(|a| a.setting == interface.current)?;
-        let is_it = |endpoint: &&crate::usb::Endpoint| match endpoint.transfer_type {
-            TransferType::Control => endpoint.address.number() == address.number(),
-            _ => endpoint.address == address,
-        };
-        Some((found.endpoints.iter().find(is_it)?.transfer_type, interface.refused))
+        let mut endpoints = found.endpoints.iter();
+        let endpoint = endpoints.find(|endpoint| is_meant(endpoint, address))?;
+        Some((endpoint.transfer_type, interface.refused))
     };
     configuration?.interfaces.iter().find_map(endpoints_of)
 }
