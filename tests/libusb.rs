@@ -227,6 +227,57 @@ fn what_a_killed_server_took_from_drivers_the_next_gives_back_with_its_own() {
     std::mem::forget(server);
 }
 
+/// Interface 0 with 0x81 in configuration 1; interfaces 0 and 3 with 0x82 and 0x03 in configuration 2.
+const TWO_CONFIGURATIONS: &str = concat!(
+    "config=0902190001010080320904000001ff00000007058102000200",
+    ":config=0902290002020080320904000001ff00000007058202000200",
+    "0904030001ff00000007050302000200"
+);
+
+/// Nor does it leave it in the configuration that its client has set, which has other interfaces, or
+/// none.
+#[test]
+fn what_a_killed_server_configured_the_next_configures_as_it_was() {
+    for (active, set) in [(1, 2), (1, 0), (2, 1), (2, 0)] {
+        let options = format!("{TWO_CONFIGURATIONS}:active={active}");
+        let mut server = Server::start(&options);
+        let had = [0, 3].map(|interface| server.has_driver_in(1, active, interface));
+        assert_eq!(had, [true, active == 2]);
+        let mut client = server.attach();
+        for value in [set, active, set] {
+            let set = request([0, 9, value, 0, 0, 0, 0, 0]);
+            assert_eq!(transfer(&mut client, set, &[]).status, 0);
+        }
+        server.process.kill().expect("it runs");
+        server.process.wait().expect("it ends");
+        let next = Server::start_in(server.root.clone(), &options, &[]);
+        assert_eq!(next.attribute(1, "bConfigurationValue"), active.to_string(), "not {set}");
+        let has = [0, 3].map(|interface| next.has_driver_in(1, active, interface));
+        assert_eq!((has, next.notes()), (had, 0));
+        std::mem::forget(server);
+    }
+}
+
+/// What the next can't do the end of a session does.
+#[test]
+fn what_a_killed_server_configured_the_next_session_configures_as_it_was() {
+    for set in [2, 0] {
+        let mut server = Server::start(TWO_CONFIGURATIONS);
+        let mut client = server.attach();
+        let set = request([0, 9, set, 0, 0, 0, 0, 0]);
+        assert_eq!(transfer(&mut client, set, &[]).status, 0);
+        server.process.kill().expect("it runs");
+        server.process.wait().expect("it ends");
+        server.permit(false);
+        let next = Server::start_in(server.root.clone(), TWO_CONFIGURATIONS, &[]);
+        server.permit(true);
+        drop(next.attach());
+        wait_until(|| next.has_driver(0), || format!("{:?}", next.log()));
+        wait_until(|| next.notes() == 0, || "a note of what was given back".to_owned());
+        std::mem::forget(server);
+    }
+}
+
 #[test]
 fn a_device_without_a_driver_gets_none() {
     let server = Server::start("driver=");

@@ -74,7 +74,7 @@ impl Candidate for LibusbCandidate {
         port.bulk_is_whole = port.handle.sends_bulk_whole();
         port.costs = vec![Cost::default(); limits.urbs];
         port.reset_on_release = limits.reset_on_release;
-        let claimed = port.claim_all();
+        let claimed = port.claim_found();
         let configuration = match claimed {
             Ok(configuration) => configuration,
             Err(error) => {
@@ -82,7 +82,6 @@ impl Candidate for LibusbCandidate {
                 return Err(fail(error));
             }
         };
-        port.found_in = configuration.as_ref().map(|configuration| configuration.value);
         if let Some(status) = port.all_refused() {
             let busid = self.info.device.busid;
             let message = format!("{busid}: no interface could be claimed ({status})");

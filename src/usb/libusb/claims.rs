@@ -19,14 +19,28 @@ use crate::wire::status::Status;
 use crate::wire::types::BusId;
 
 impl LibusbPort {
+    /// Claims every interface of the configuration that the device is found in.
+    ///
+    /// # Errors
+    /// See [`Self::claim_all`].
+    pub(super) fn claim_found(&mut self) -> Result<Option<Configuration>, Error> {
+        self.found_in = self.found.configuration_now(&self.handle)?;
+        Ok(self.claim(self.found_in))
+    }
+
     /// Claims every interface of the active configuration, none of which is ours now; what can't
     /// be claimed is marked.
     ///
     /// # Errors
     /// The host does not say which configuration that is; then none is known, and nothing claimed.
-    pub(super) fn claim_all(&mut self) -> Result<Option<Configuration>, Error> {
+    fn claim_all(&mut self) -> Result<Option<Configuration>, Error> {
+        let value = self.found.configuration_now(&self.handle);
+        let value = value.inspect_err(|_| self.configuration = None)?;
+        Ok(self.claim(value))
+    }
+
+    fn claim(&mut self, value: Option<u8>) -> Option<Configuration> {
         let old_value = self.configuration.take().map(|configuration| configuration.value);
-        let value = self.found.configuration_now(&self.handle)?;
         let mut configuration = value.map(|value| self.found.configuration(value));
         // Another configuration has other interfaces, which the kernel has just probed.
         if old_value != configuration.as_ref().map(|configuration| configuration.value) {
@@ -52,7 +66,7 @@ impl LibusbPort {
             }
         }
         self.configuration.clone_from(&configuration);
-        Ok(configuration)
+        configuration
     }
 
     /// Notes which interfaces kernel drivers have. Before the first is claimed, because one driver
@@ -69,12 +83,12 @@ impl LibusbPort {
 
     /// Writes down what is owed to the kernel's drivers before it is taken from them.
     fn note_debt(&mut self) {
-        let mut debt = debt_of(self.found.id, self.driven.clone());
+        let mut debt = debt_of(self.found.id, self.driven.clone(), self.found_in);
         match &mut self.entry {
             Some(entry) => entry.update(&debt),
             None => {
                 self.entry = ledger::note(&self.busid.to_string(), &mut debt);
-                self.driven = debt.interfaces;
+                (self.driven, self.found_in) = (debt.interfaces, debt.configuration);
             }
         }
     }

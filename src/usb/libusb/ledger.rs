@@ -1,8 +1,8 @@
 //! Remembers, outside the process, whose kernel drivers are detached.
 //!
-//! When usbferry is killed, the kernel frees its devices but gives no driver back. So while a
-//! device is open there is a file that names it and the interfaces to give back, locked as long as
-//! the process lives; a start that finds one unlocked does what was left undone. Only what was done
+//! When usbferry is killed, the kernel frees its devices but gives no driver back, and what a client has
+//! configured them to stays. So while a device is open there is a file that names it, the interfaces
+//! to give back and the configuration to go back to, locked as long as the process lives; a start that finds one unlocked does what was left undone. Only what was done
 //! removes the file: however else the process, or a session of it, may end, the file stays.
 //!
 //! Contract: reads and writes files, so it is for workers. Nothing here fails: without a place for
@@ -26,6 +26,8 @@ pub(super) struct Debt {
     pub(super) id_product: u16,
     /// Interfaces that kernel drivers had.
     pub(super) interfaces: Vec<u8>,
+    /// The configuration that it was found in; `None` if that was none, to which nothing goes back.
+    pub(super) configuration: Option<u8>,
 }
 
 /// A file that stands for a device whose drivers are to be given back, locked. One that is dropped,
@@ -43,14 +45,21 @@ impl Debt {
         device(self) == device(other)
     }
 
-    /// A line such as `3 17 0781:5567 0,1`.
+    /// A line such as `3 17 0781:5567 0,1 in 1`.
     fn to_line(&self) -> String {
         let interfaces: Vec<String> = self.interfaces.iter().map(ToString::to_string).collect();
+        let interfaces = interfaces.join(",");
+        let configuration = self.configuration.map(|value| format!(" in {value}"));
+        let configuration = configuration.unwrap_or_default();
         let Self { bus, address, id_vendor, id_product, .. } = self;
-        format!("{bus} {address} {id_vendor:04x}:{id_product:04x} {}\n", interfaces.join(","))
+        format!("{bus} {address} {id_vendor:04x}:{id_product:04x} {interfaces}{configuration}\n")
     }
 
     fn from_line(line: &str) -> Option<Self> {
+        let (line, configuration) = match line.split_once(" in ") {
+            Some((line, value)) => (line, Some(value.trim().parse().ok()?)),
+            None => (line, None),
+        };
         let mut words = line.split_whitespace();
         let (bus, address) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let (vendor, product) = words.next()?.split_once(':')?;
@@ -61,6 +70,7 @@ impl Debt {
             id_vendor: u16::from_str_radix(vendor, 16).ok()?,
             id_product: u16::from_str_radix(product, 16).ok()?,
             interfaces: interfaces.map(|n| n.parse().ok()).collect::<Option<_>>()?,
+            configuration,
         })
     }
 }
@@ -170,6 +180,8 @@ fn note_in(directory: &Path, busid: &str, debt: &mut Debt) -> Option<Entry> {
                 debt.interfaces.push(*interface);
             }
         }
+        let configuration = left.and_then(|left| left.configuration);
+        debt.configuration = configuration.or(debt.configuration);
         entry.write(debt)?;
         Ok(entry)
     });
@@ -234,7 +246,14 @@ mod tests {
     use super::*;
 
     fn debt() -> Debt {
-        Debt { bus: 3, address: 17, id_vendor: 0x0781, id_product: 0x5567, interfaces: vec![0, 2] }
+        Debt {
+            bus: 3,
+            address: 17,
+            id_vendor: 0x0781,
+            id_product: 0x5567,
+            interfaces: vec![0, 2],
+            configuration: Some(1),
+        }
     }
 
     fn scratch(name: &str) -> PathBuf {
@@ -247,11 +266,16 @@ mod tests {
     #[test]
     fn lines_read_back_and_nonsense_does_not() {
         assert_eq!(Debt::from_line(&debt().to_line()), Some(debt()));
-        let none = Debt { interfaces: vec![], ..debt() };
-        assert_eq!(Debt::from_line(&none.to_line()), Some(none));
+        for configuration in [None, Some(0), Some(255)] {
+            let none = Debt { interfaces: vec![], configuration, ..debt() };
+            assert_eq!(Debt::from_line(&none.to_line()), Some(none));
+        }
+        let before = Debt { configuration: None, ..debt() };
+        assert_eq!(Debt::from_line("3 17 0781:5567 0,2\n"), Some(before), "as it once was");
         for wrong in ["", "3", "3 17", "3 17 0781", "3 300 0781:5567 0", "3 17 0781:5567 x"] {
             assert_eq!(Debt::from_line(wrong), None, "{wrong}");
         }
+        assert_eq!(Debt::from_line("3 17 0781:5567 0 in x"), None);
     }
 
     /// What is noted there and not locked.
@@ -378,9 +402,9 @@ mod tests {
     fn what_is_still_owed_to_a_device_is_added_to_its_next_debt() {
         let directory = scratch("added");
         drop(note_in(&directory, "3-1", &mut debt()).unwrap());
-        let mut next = Debt { interfaces: vec![2, 1], ..debt() };
+        let mut next = Debt { interfaces: vec![2, 1], configuration: Some(2), ..debt() };
         drop(note_in(&directory, "3-1", &mut next).unwrap());
-        assert_eq!(next.interfaces, [2, 1, 0]);
+        assert_eq!((next.interfaces.as_slice(), next.configuration), (&[2, 1, 0][..], Some(1)));
         assert_eq!(found_in(&directory), [next]);
         // Plugged in again since, or another.
         let mut other = Debt { address: 18, interfaces: vec![1], ..debt() };

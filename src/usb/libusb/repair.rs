@@ -1,4 +1,5 @@
-//! Gives kernel drivers back that a killed usbferry had taken interfaces from.
+//! Gives kernel drivers back that a killed usbferry had taken interfaces from, and devices the
+//! configuration that they were in.
 //!
 //! Contract: blocks; for the start of the program, and for workers whose device was given up by a
 //! panic, as by a kill. `is_given_back` and `debt_of` are for whoever closes a device, too.
@@ -12,9 +13,11 @@ use super::{LibusbBackend, patience};
 use crate::complaints::{info, warn};
 use crate::usb::Configuration;
 use crate::usb::libusb::found::Found;
+use crate::wire::types::BusId;
 
 /// Why anything is given back here.
 const KILLED: &str = "which a usbferry that was killed had taken";
+const LEFT: &str = "which a client of a usbferry that was killed had left";
 
 /// Gives interfaces back to kernel drivers that an earlier usbferry took them from and, because it
 /// was killed, did not give back. What can't be done now is left for the next start. *Blocks.*
@@ -32,7 +35,8 @@ pub fn repair() {
             continue;
         }
         let mut found = scan.candidates.iter().map(|candidate| &candidate.found);
-        let found = found.find(|found| debt.is_of_same_device(&debt_of(found.id, Vec::new())));
+        let found =
+            found.find(|found| debt.is_of_same_device(&debt_of(found.id, Vec::new(), None)));
         // A device that was plugged in again since has its drivers.
         if found.is_none_or(|found| repair_device(found, &debt)) {
             entry.settle();
@@ -41,9 +45,9 @@ pub fn repair() {
 }
 
 /// What is owed for a device.
-pub(super) const fn debt_of(id: DeviceId, interfaces: Vec<u8>) -> Debt {
+pub(super) const fn debt_of(id: DeviceId, interfaces: Vec<u8>, configuration: Option<u8>) -> Debt {
     let DeviceId { bus, address, id_vendor, id_product } = id;
-    Debt { bus, address, id_vendor, id_product, interfaces }
+    Debt { bus, address, id_vendor, id_product, interfaces, configuration }
 }
 
 /// Whether nothing is left to do for it.
@@ -58,7 +62,13 @@ fn repair_device(found: &Found, debt: &Debt) -> bool {
             return false;
         }
     };
-    if let Ok(Some(value)) = found.configuration_now(&handle)
+    let now = found.configuration_now(&handle);
+    if let (Ok(now), Some(value)) = (now, debt.configuration)
+        && now != Some(value)
+    {
+        return reconfigure(&mut handle, value, busid);
+    }
+    if let Ok(Some(value)) = now
         && has_barred(&found.configuration(value), &debt.interfaces)
     {
         match renew_interfaces(&mut handle, value) {
@@ -81,6 +91,20 @@ fn repair_device(found: &Found, debt: &Debt) -> bool {
         is_settled &= is_given_back(attached);
     }
     is_settled
+}
+
+/// Whether the configuration `value`, from which a client had taken the device, is set again. The kernel
+/// looks for drivers of all its interfaces then. *Blocks.*
+fn reconfigure(handle: &mut DeviceHandle, value: u8, busid: BusId) -> bool {
+    match handle.set_configuration_blocking(Some(value)) {
+        Ok(()) => info!("{busid}: it is in configuration {value} again, {LEFT}"),
+        Err(Error::NoDevice) => {}
+        Err(error) => {
+            warn!("{busid}: it does not go back to configuration {value} yet: {error}");
+            return false;
+        }
+    }
+    true
 }
 
 /// Whether Linux lets no driver have one of these interfaces again. It sets an interface to 0 when it
