@@ -8,14 +8,16 @@
 //! Contract: reads and writes files, so it is for workers. Nothing here fails: without a place for
 //! the files, devices are exported all the same, and a kill leaves drivers detached.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use usbferry_sys::user;
 
-use crate::complaints::warn;
+use crate::complaints::{info, warn};
 
 /// What to do for a device that was left.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,14 +90,26 @@ fn directory() -> Option<PathBuf> {
         Some(PathBuf::from("/run/usbferry")),
         place("XDG_RUNTIME_DIR").map(subdirectory),
     ];
-    places.into_iter().flatten().find(|directory| match take_directory(directory) {
-        Ok(is_there) => is_there,
-        Err(why) => {
-            let directory = directory.display();
-            warn!("{directory}: no notes of kernel drivers are kept there: {why}");
-            false
+    places.into_iter().flatten().find(|directory| {
+        let taken = take_directory(directory);
+        let is_news = is_news(directory, taken.is_err());
+        let directory = directory.display();
+        match &taken {
+            Err(why) if is_news => {
+                warn!("{directory}: no notes of kernel drivers are kept there: {why}");
+            }
+            Ok(true) if is_news => info!("{directory}: notes of kernel drivers are kept there"),
+            _ => {}
         }
+        taken == Ok(true)
     })
+}
+
+/// Whether that a place can't be used, or that it can, is another thing than when it was looked at last.
+fn is_news(directory: &Path, is_refused: bool) -> bool {
+    static REFUSED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    if is_refused { refused.insert(directory.to_owned()) } else { refused.remove(directory) }
 }
 
 /// Makes a directory, or takes the one that is there. False where this user may make none.
@@ -276,6 +290,15 @@ mod tests {
             assert_eq!(Debt::from_line(wrong), None, "{wrong}");
         }
         assert_eq!(Debt::from_line("3 17 0781:5567 0 in x"), None);
+    }
+
+    #[test]
+    fn what_does_not_change_is_no_news() {
+        let [one, other] = ["/nowhere/one", "/nowhere/other"].map(Path::new);
+        let looks = [(one, false), (one, true), (one, true), (other, true), (one, false)];
+        let news = looks.map(|(directory, is_refused)| is_news(directory, is_refused));
+        assert_eq!(news, [false, true, false, true, true]);
+        assert!(is_news(one, true) && is_news(other, false));
     }
 
     /// What is noted there and not locked.
