@@ -23,8 +23,8 @@ import threading
 import time
 
 import device
-from device import BULK, INTERRUPT, ISOCHRONOUS, class_specific, endpoint, interface
-from usbip import DEVICE_LEN, OP, REPLY, SUBMIT, Client, Refused, device_of
+from device import BULK, INTERRUPT, ISOCHRONOUS, endpoint, interface
+from usbip import DEVICE_LEN, REPLY, SUBMIT, Client, Refused, device_of
 
 VHCI = "/sys/devices/platform/vhci_hcd.0"
 DEVICES = "/sys/bus/usb/devices"

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 
-from odd import HIGH, Attached, Case, Guest, Raw, Wrong, as_found, expect, settled, wait_for
+from odd import HIGH, Attached, Case, Guest, Raw, Wrong, as_found, settled, wait_for
 from device import interface
 from odd import BOTH, attribute, configuration
 from usbip import Refused

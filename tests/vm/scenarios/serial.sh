@@ -24,9 +24,3 @@ scenario() {
   wait "$started" || fail "$(tail -n 1 "$state/held")"
   stop_server
 }
-
-tty_of() { # device
-  local path
-  path=$(below "$1" '*/tty/ttyACM*')
-  [[ -n $path && -c /dev/${path##*/} ]] && echo "/dev/${path##*/}"
-}
