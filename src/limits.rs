@@ -142,7 +142,7 @@ pub const CONTROL_LEN_MAX: usize = 4096;
 pub const CONNECTIONS_MAX: usize = 4096;
 
 /// Clients have one in this many of the descriptors that the process may have: devices need theirs,
-/// and a server that has none left accepts nobody.
+/// and where there is none left, a client gets the one of another that has no device.
 pub const CONNECTIONS_SHARE: usize = 2;
 
 /// Devices attached at once: each has a thread and its buffer memory.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use log::debug;
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
+use usbferry_sys::limit;
 
 use super::connection::Connection;
 use super::token::{Key, Source};
@@ -51,6 +52,8 @@ impl<B: Backend> Reactor<B> {
                 Err(error) if error.kind() == WouldBlock => return,
                 // The client is gone again, or the call was interrupted.
                 Err(error) if matches!(error.kind(), ConnectionAborted | Interrupted) => {}
+                // A stranger has the descriptor that the client needs.
+                Err(error) if limit::is_reached(&error) && self.make_place() => {}
                 Err(error) => {
                     if !std::mem::replace(&mut self.accept_failed, true) {
                         warn!("can't accept a client: {error}. Is the limit of open files low?");
