@@ -258,6 +258,22 @@ fn what_a_killed_server_configured_the_next_configures_as_it_was() {
     }
 }
 
+/// Drivers that have interfaces of the other configuration keep the device in that until they let go.
+#[test]
+fn what_a_killed_server_configured_for_drivers_the_next_configures_as_it_was() {
+    let mut server = Server::start(&format!("{TWO_CONFIGURATIONS}:refuse=claim@3,EBUSY"));
+    let mut client = server.attach();
+    let set = request([0, 9, 2, 0, 0, 0, 0, 0]);
+    assert_eq!(transfer(&mut client, set, &[]).status, 0);
+    server.process.kill().expect("it runs");
+    server.process.wait().expect("it ends");
+    assert!(server.has_driver_in(1, 2, 3));
+    let next = Server::start_in(server.root.clone(), TWO_CONFIGURATIONS, &[]);
+    assert!(next.has_driver(0), "{:?}", next.log());
+    assert_eq!((next.attribute(1, "bConfigurationValue").as_str(), next.notes()), ("1", 0));
+    std::mem::forget(server);
+}
+
 /// What the next can't do the end of a session does.
 #[test]
 fn what_a_killed_server_configured_the_next_session_configures_as_it_was() {

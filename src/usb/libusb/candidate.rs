@@ -7,7 +7,7 @@ use usbferry_sys::error::Error;
 use usbferry_sys::handle::DeviceHandle;
 
 use super::found::Found;
-use super::patience;
+use super::patience::{self, PATIENCE};
 use super::port::{LibusbPort, LibusbTransfer};
 use super::repair::repair;
 use super::share::Cost;
@@ -32,7 +32,7 @@ impl LibusbCandidate {
     #[must_use]
     pub fn obstacle(&self) -> Option<String> {
         let id = self.found.id;
-        match patience::answer(move || DeviceHandle::open_blocking(id, 0).map(drop)) {
+        match patience::answer(PATIENCE, move || DeviceHandle::open_blocking(id, 0).map(drop)) {
             Some(Ok(())) => None,
             Some(Err(error)) => Some(explain_open(error, &self.found, &self.info)),
             None => Some(format!(

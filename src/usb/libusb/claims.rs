@@ -33,7 +33,7 @@ impl LibusbPort {
     ///
     /// # Errors
     /// The host does not say which configuration that is; then none is known, and nothing claimed.
-    fn claim_all(&mut self) -> Result<Option<Configuration>, Error> {
+    pub(super) fn claim_all(&mut self) -> Result<Option<Configuration>, Error> {
         let value = self.found.configuration_now(&self.handle);
         let value = value.inspect_err(|_| self.configuration = None)?;
         Ok(self.claim(value))

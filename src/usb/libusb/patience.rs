@@ -10,13 +10,16 @@ use std::time::Duration;
 /// client notices.
 pub(super) const PATIENCE: Duration = Duration::from_millis(250);
 
-/// What `call` returns, unless that takes longer than [`PATIENCE`], or the system has no thread for it.
-pub(super) fn answer<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// What `call` returns, unless that takes longer than `patience`, or the system has no thread for it.
+pub(super) fn answer<T: Send + 'static>(
+    patience: Duration,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (sender, receiver) = sync_channel(1);
     // Nobody may be there to take it any more.
     let run = move || drop(sender.send(call()));
     thread::Builder::new().name("answer".to_owned()).spawn(run).ok()?;
-    receiver.recv_timeout(PATIENCE).ok()
+    receiver.recv_timeout(patience).ok()
 }
 
 #[cfg(test)]
@@ -25,9 +28,9 @@ mod tests {
 
     #[test]
     fn what_takes_too_long_is_not_waited_for() {
-        assert_eq!(answer(|| 1), Some(1));
+        assert_eq!(answer(Duration::from_secs(60), || 1), Some(1));
         let (sender, receiver) = sync_channel::<()>(0);
-        assert_eq!(answer(move || receiver.recv().is_err()), None);
+        assert_eq!(answer(PATIENCE, move || receiver.recv().is_err()), None);
         drop(sender);
     }
 }

@@ -4,20 +4,26 @@
 //! Contract: blocks; for the start of the program, and for workers whose device was given up by a
 //! panic, as by a kill. `is_given_back` and `debt_of` are for whoever closes a device, too.
 
+use std::time::Duration;
+
 use log::debug;
+use usbferry_sys::arena::Arena;
 use usbferry_sys::error::Error;
 use usbferry_sys::handle::{DeviceHandle, DeviceId};
 
-use super::ledger::{self, Debt};
+use super::found::Found;
+use super::ledger::{self, Debt, Entry};
+use super::port::LibusbPort;
 use super::{LibusbBackend, patience};
 use crate::complaints::{info, warn};
-use crate::usb::Configuration;
-use crate::usb::libusb::found::Found;
+use crate::usb::{Configuration, Port};
 use crate::wire::types::BusId;
 
 /// Why anything is given back here.
 const KILLED: &str = "which a usbferry that was killed had taken";
-const LEFT: &str = "which a client of a usbferry that was killed had left";
+
+/// How long a device is waited for, which is to be opened before anything is served.
+const OPEN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Gives interfaces back to kernel drivers that an earlier usbferry took them from and, because it
 /// was killed, did not give back. What can't be done now is left for the next start. *Blocks.*
@@ -35,11 +41,10 @@ pub fn repair() {
             continue;
         }
         let mut found = scan.candidates.iter().map(|candidate| &candidate.found);
-        let found =
-            found.find(|found| debt.is_of_same_device(&debt_of(found.id, Vec::new(), None)));
-        // A device that was plugged in again since has its drivers.
-        if found.is_none_or(|found| repair_device(found, &debt)) {
-            entry.settle();
+        match found.find(|found| debt.is_of_same_device(&debt_of(found.id, Vec::new(), None))) {
+            Some(found) => repair_device(found, debt, entry),
+            // A device that was plugged in again since has its drivers.
+            None => entry.settle(),
         }
     }
 }
@@ -50,23 +55,20 @@ pub(super) const fn debt_of(id: DeviceId, interfaces: Vec<u8>, configuration: Op
     Debt { bus, address, id_vendor, id_product, interfaces, configuration }
 }
 
-/// Whether nothing is left to do for it.
-fn repair_device(found: &Found, debt: &Debt) -> bool {
+/// Does for a device what is owed; `entry` stays where something can't be done.
+fn repair_device(found: &Found, debt: Debt, entry: Entry) {
     let (id, busid) = (found.id, found.busid);
-    let opened = patience::answer(move || DeviceHandle::open_blocking(id, 0));
+    let opened = patience::answer(OPEN_PATIENCE, move || DeviceHandle::open_blocking(id, 0));
     let mut handle = match opened.unwrap_or(Err(Error::Timeout)) {
         Ok(handle) => handle,
-        Err(Error::NoDevice) => return true,
+        Err(Error::NoDevice) => return entry.settle(),
         Err(error) => {
-            warn!("{busid}: its kernel drivers can't be given back yet: {error}");
-            return false;
+            return warn!("{busid}: its kernel drivers can't be given back yet: {error}");
         }
     };
     let now = found.configuration_now(&handle);
-    if let (Ok(now), Some(value)) = (now, debt.configuration)
-        && now != Some(value)
-    {
-        return reconfigure(&mut handle, value, busid);
+    if debt.configuration.is_some() && now.is_ok_and(|now| now != debt.configuration) {
+        return end_session(LibusbPort::new(handle, found.clone(), 0), debt, entry);
     }
     if let Ok(Some(value)) = now
         && has_barred(&found.configuration(value), &debt.interfaces)
@@ -74,13 +76,20 @@ fn repair_device(found: &Found, debt: &Debt) -> bool {
         match renew_interfaces(&mut handle, value) {
             Ok(()) => {
                 info!("{busid}: it has its kernel drivers again, {KILLED}");
-                return true;
+                return entry.settle();
             }
             Err(error) => debug!("{busid}: configuration {value} can't be set anew: {error}"),
         }
     }
+    if give_back(&mut handle, busid, &debt.interfaces) {
+        entry.settle();
+    }
+}
+
+/// Gives interfaces back to their drivers, and returns whether nothing is left to do for them.
+fn give_back(handle: &mut DeviceHandle, busid: BusId, interfaces: &[u8]) -> bool {
     let mut is_settled = true;
-    for &interface in &debt.interfaces {
+    for &interface in interfaces {
         let attached = handle.attach_kernel_driver_blocking(interface);
         match attached {
             Ok(()) => {
@@ -93,18 +102,21 @@ fn repair_device(found: &Found, debt: &Debt) -> bool {
     is_settled
 }
 
-/// Whether the configuration `value`, from which a client had taken the device, is set again. The kernel
-/// looks for drivers of all its interfaces then. *Blocks.*
-fn reconfigure(handle: &mut DeviceHandle, value: u8, busid: BusId) -> bool {
-    match handle.set_configuration_blocking(Some(value)) {
-        Ok(()) => info!("{busid}: it is in configuration {value} again, {LEFT}"),
-        Err(Error::NoDevice) => {}
-        Err(error) => {
-            warn!("{busid}: it does not go back to configuration {value} yet: {error}");
-            return false;
+/// Ends the session of a client that has set another configuration, or none, as it would have been
+/// ended. Drivers may have interfaces of that configuration by now, which keep it set (`proc_setconfig`).
+fn end_session(mut port: LibusbPort, debt: Debt, entry: Entry) {
+    let busid = port.busid;
+    (port.found_in, port.entry) = (debt.configuration, Some(entry));
+    match port.claim_all() {
+        Ok(_) => {
+            let more = debt.interfaces.into_iter();
+            let more: Vec<u8> = more.filter(|one| !port.driven.contains(one)).collect();
+            port.driven.extend(more);
+            port.close(Vec::new(), Arena::new());
+            info!("{busid}: the session that a usbferry had with it that was killed is over");
         }
+        Err(error) => warn!("{busid}: the system does not say what it is set to: {error}"),
     }
-    true
 }
 
 /// Whether Linux lets no driver have one of these interfaces again. It sets an interface to 0 when it
