@@ -9,7 +9,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use crate::cli::PORT;
-use crate::usb::{Bound, DeviceInfo};
+use crate::usb::{Bound, DRIVER_OF_PROGRAMS, DeviceInfo};
 use crate::wire::op::client::{self, RemoteDevice};
 use crate::wire::op::{OP_COMMON_LEN, Request, USB_DEVICE_LEN, USB_INTERFACE_LEN};
 
@@ -18,9 +18,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Devices that are believed of a server; more are no machine's.
 const DEVICES_MAX: u32 = 4096;
-
-/// The name of the kernel's driver that stands for programs such as this one.
-const DRIVER_OF_PROGRAMS: &str = "usbfs";
 
 /// What is shown of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,11 +73,16 @@ impl Row {
 }
 
 fn notes_on(info: &DeviceInfo, obstacle: Option<String>) -> Vec<String> {
-    let mut notes = driver_notes(&info.drivers);
+    let is_held = info.is_held_by_programs();
+    let mut notes = driver_notes(&info.drivers, is_held);
     let busid = info.device.busid;
     notes.push(match obstacle {
         _ if info.is_hub() => "can't be exported: it is a hub".to_owned(),
         Some(obstacle) => format!("can't be exported: {obstacle}"),
+        None if is_held => {
+            let holders = info.holders_named();
+            format!("can't be exported now: programs have all its interfaces; end them{holders}")
+        }
         None if info.imported => {
             format!("came in over USB/IP; exported only by name: --device {busid}")
         }
@@ -89,8 +91,8 @@ fn notes_on(info: &DeviceInfo, obstacle: Option<String>) -> Vec<String> {
     notes
 }
 
-/// A line for each driver, with the interfaces it has.
-fn driver_notes(drivers: &[Bound]) -> Vec<String> {
+/// A line for each driver, with the interfaces it has. `is_held` where programs have all of them.
+fn driver_notes(drivers: &[Bound], is_held: bool) -> Vec<String> {
     let mut of: Vec<(&str, Vec<String>)> = Vec::new();
     for Bound { interface, driver } in drivers {
         match of.iter_mut().find(|(known, _)| known == driver) {
@@ -102,10 +104,8 @@ fn driver_notes(drivers: &[Bound]) -> Vec<String> {
         let plural = if interfaces.len() > 1 { "s" } else { "" };
         let interfaces = interfaces.join(", ");
         if driver == DRIVER_OF_PROGRAMS {
-            format!(
-                "interface{plural} {interfaces}: in use by a program; requests to it are refused, \
-                 the rest works"
-            )
+            let left = if is_held { "" } else { "; requests to it are refused, the rest works" };
+            format!("interface{plural} {interfaces}: in use by a program{left}")
         } else {
             format!("interface{plural} {interfaces}: driver {driver}")
         }
@@ -301,6 +301,10 @@ fn resolve(host: &str) -> Result<Vec<std::net::SocketAddr>, String> {
     })
 }
 
+fn no_host(host: &str) -> String {
+    format!("“{host}” is no host: give a name or an address, or one with a port as in host:{PORT}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,7 +318,7 @@ mod tests {
             class,
             interface_classes: interface_classes.to_vec(),
             description: "SanDisk Cruzer".to_owned(),
-            notes: driver_notes(&[bound(0, "usb-storage")]),
+            notes: driver_notes(&[bound(0, "usb-storage")], false),
         }
     }
 
@@ -335,7 +339,7 @@ mod tests {
     #[test]
     fn each_interface_is_listed_with_who_has_it() {
         let sound = [bound(0, "snd-usb-audio"), bound(1, "snd-usb-audio"), bound(2, "usbfs")];
-        let notes = driver_notes(&sound);
+        let notes = driver_notes(&sound, false);
         assert_eq!(notes[0], "interfaces 0, 1: driver snd-usb-audio");
         assert!(notes[1].starts_with("interface 2: in use by a program"), "{notes:?}");
         assert_eq!(notes.len(), 2);

@@ -104,10 +104,27 @@ fn what_the_system_refuses_resets_nothing() {
 fn a_device_that_another_program_has_is_not_reset() {
     let server = start("driver=:refuse=claim,EBUSY");
     assert_eq!(refusal(&server, "1-1"), NOT_AVAILABLE);
-    assert_eq!(server.said_by_now("no interface could be claimed", 1).len(), 1);
+    let said = server.said_by_now("not exported: none of its interfaces could be claimed", 1);
+    assert_eq!(said.len(), 1);
+    // What to do, and nothing that is not so.
+    assert!(said[0].contains("fuser -v /dev/bus/usb/001/002"), "{said:?}");
+    assert_eq!(server.said_by_now("can't be claimed", 2).len(), 2);
+    assert_eq!(server.said("the rest works"), [""; 0]);
     let changes = server.log().into_iter().filter(|line| !line.contains(" claim "));
     assert_eq!(changes.collect::<Vec<_>>(), [""; 0]);
     assert_eq!(server.requests(), [""; 0]);
+}
+
+/// Another reason has another message.
+#[test]
+fn a_device_that_may_not_be_claimed_is_refused_for_want_of_permission() {
+    for errno in ["EPERM", "EACCES"] {
+        let server = start(&format!("driver=:refuse=claim,{errno}"));
+        assert_eq!(refusal(&server, "1-1"), NOT_AVAILABLE);
+        let said = server.said_by_now("no permission to claim any of its interfaces", 1);
+        assert_eq!(said.len(), 1);
+        assert_eq!(server.said("the rest works"), [""; 0]);
+    }
 }
 
 #[test]

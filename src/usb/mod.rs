@@ -101,6 +101,9 @@ pub struct Bound {
     pub driver: String,
 }
 
+/// The name of the kernel's driver that stands for programs such as this one.
+pub(crate) const DRIVER_OF_PROGRAMS: &str = "usbfs";
+
 /// bDeviceClass of a hub.
 pub(crate) const CLASS_HUB: u8 = 9;
 
@@ -109,6 +112,23 @@ impl DeviceInfo {
     #[must_use]
     pub const fn is_hub(&self) -> bool {
         self.device.device_class == CLASS_HUB
+    }
+
+    /// Whether programs, by the kernel's driver for them, have every interface.
+    pub(crate) fn is_held_by_programs(&self) -> bool {
+        let held = self.drivers.iter().filter(|bound| bound.driver == DRIVER_OF_PROGRAMS).count();
+        held > 0 && held >= self.device.interfaces.len()
+    }
+
+    /// The command that names the programs that have it, in brackets and behind a space, where there
+    /// is one.
+    pub(crate) fn holders_named(&self) -> String {
+        if cfg!(target_os = "linux") {
+            let UsbDevice { busnum, devnum, .. } = self.device;
+            format!(" (fuser -v /dev/bus/usb/{busnum:03}/{devnum:03} names them)")
+        } else {
+            String::new()
+        }
     }
 }
 

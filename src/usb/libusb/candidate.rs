@@ -15,6 +15,7 @@ use crate::limits::DeviceLimits;
 use crate::usb::{Candidate, DeviceInfo, OpenError, Opened, Port};
 use crate::wire::iso::PACKETS_MAX;
 use crate::wire::op::OpStatus;
+use crate::wire::status::Status;
 
 /// A real device that was found.
 #[derive(Clone, Debug)]
@@ -83,8 +84,7 @@ impl Candidate for LibusbCandidate {
             }
         };
         if let Some(status) = port.all_refused() {
-            let busid = self.info.device.busid;
-            let message = format!("{busid}: no interface could be claimed ({status})");
+            let message = explain_refused(status, &self.info);
             port.close(transfers, memory);
             return Err(OpenError { status: OpStatus::NotAvailable, message });
         }
@@ -97,6 +97,22 @@ impl Candidate for LibusbCandidate {
     fn recover(&self) {
         repair();
     }
+}
+
+/// Why no interface could be claimed, and what to do about it.
+fn explain_refused(status: Status, info: &DeviceInfo) -> String {
+    let busid = info.device.busid;
+    if status == Status::EBUSY {
+        let holders = info.holders_named();
+        return format!(
+            "{busid}: not exported: none of its interfaces could be claimed, since other programs \
+             have them. End them{holders}, then attach again"
+        );
+    }
+    format!(
+        "{busid}: not exported: the system gave this program no permission to claim any of its \
+         interfaces. Run usbferry as root and outside of sandboxes, then attach again"
+    )
 }
 
 /// What went wrong when opening, and what to do about it.

@@ -49,6 +49,7 @@ impl LibusbPort {
         self.note_drivers(configuration.as_ref());
         // Platforms that have no kernel drivers to detach refuse; claiming then tells.
         let _ = self.handle.set_auto_detach(true);
+        let mut refused = Vec::new();
         for interface in configuration.iter_mut().flat_map(|c| &mut c.interfaces) {
             match self.handle.claim_blocking(interface.number) {
                 Ok(()) => {
@@ -56,17 +57,25 @@ impl LibusbPort {
                     enable(&mut self.handle, interface, self.busid);
                 }
                 Err(error) => {
-                    warn!(
-                        "{}: interface {} can't be claimed ({error}): its endpoints are refused, \
-                         the rest works",
-                        self.busid, interface.number
-                    );
+                    refused.push((interface.number, error));
                     interface.refused = Some(refusal_of(error));
                 }
             }
         }
+        self.tell_refused(&refused);
         self.configuration.clone_from(&configuration);
         configuration
+    }
+
+    /// Tells the log which interfaces could not be claimed, and what that leaves.
+    fn tell_refused(&self, refused: &[(u8, Error)]) {
+        let left = if self.claims.is_empty() { "" } else { ", the rest works" };
+        for (number, error) in refused {
+            warn!(
+                "{}: interface {number} can't be claimed ({error}): its endpoints are refused{left}",
+                self.busid
+            );
+        }
     }
 
     /// Notes which interfaces kernel drivers have. Before the first is claimed, because one driver
