@@ -9,6 +9,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use crate::cli::PORT;
+use crate::complaints::reason;
 use crate::usb::{Bound, DRIVER_OF_PROGRAMS, DeviceInfo};
 use crate::wire::op::client::{self, RemoteDevice};
 use crate::wire::op::{OP_COMMON_LEN, Request, USB_DEVICE_LEN, USB_INTERFACE_LEN};
@@ -202,11 +203,22 @@ fn ask_within(host: &str, timeout: Duration) -> Result<Vec<Row>, String> {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             format!("{host} has not answered completely within {timeout:?}")
         }
-        _ => format!("{host} does not answer as a USB/IP server: {error}"),
+        _ => format!("{host} does not answer as a USB/IP server: {}", reason(&error)),
     };
-    stream.write_all(&Request::Devlist.to_bytes()).map_err(said)?;
+    let nothing = |error: io::Error| {
+        if is_closed(&error) {
+            return format!(
+                "{host} closed the connection without an answer: it is no USB/IP server, or does \
+                 not serve this machine's address (usbferry: --allow)"
+            );
+        }
+        said(error)
+    };
     let mut common = [0; OP_COMMON_LEN];
-    stream.read_exact(&mut common).map_err(said)?;
+    stream.write_all(&Request::Devlist.to_bytes()).map_err(nothing)?;
+    let (first, rest) = common.split_at_mut(1);
+    stream.read_exact(first).map_err(nothing)?;
+    stream.read_exact(rest).map_err(said)?;
     client::parse_devlist_common(&common)
         .map_err(|error| format!("{host} does not answer as a USB/IP server: {error}"))?;
     let mut count = [0; 4];
@@ -216,6 +228,13 @@ fn ask_within(host: &str, timeout: Duration) -> Result<Vec<Row>, String> {
         return Err(format!("{host} claims to export {count} devices"));
     }
     (0..count).map(|_| read_device(&mut stream).map_err(said)).collect()
+}
+
+/// The other side has closed or reset the connection.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+    kinds.contains(&error.kind())
 }
 
 fn read_device(stream: &mut impl Read) -> io::Result<Row> {
@@ -277,7 +296,10 @@ fn connect(host: &str, timeout: Duration) -> Result<Limited, String> {
         }
     }
     Err(match last {
-        Some(error) => format!("can't reach {host}: {error}. Is a USB/IP server running there?"),
+        Some(error) => {
+            let reason = reason(&error);
+            format!("can't reach {host}: {reason}. Is a USB/IP server running there?")
+        }
         None => format!("{host} has no address"),
     })
 }
@@ -290,13 +312,15 @@ fn resolve(host: &str) -> Result<Vec<std::net::SocketAddr>, String> {
         Err(_) if host.contains(':') => host.to_socket_addrs().map(Iterator::collect),
         Err(_) => (host, PORT).to_socket_addrs().map(Iterator::collect),
     };
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let is_nameless = name.trim_matches(['[', ']', ' ']).is_empty();
     addresses.map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => {
-            format!("{host} is no host: give a name or an address, or one with a port as in host:{PORT}")
-        }
+        io::ErrorKind::InvalidInput => no_host(host),
+        _ if is_nameless => no_host(host),
         _ => format!(
-            "the address of {host} can't be found: {error}. Is that its name, and does this machine's \
-             name service know it? Its address will do, too"
+            "the address of {host} can't be found: {}. Is that its name, and does this machine's \
+             name service know it? Its address will do, too",
+            reason(&error)
         ),
     })
 }
@@ -345,6 +369,33 @@ mod tests {
         assert_eq!(notes.len(), 2);
     }
 
+    /// The first simulated device, which has one interface, with drivers of it.
+    fn device(drivers: Vec<Bound>) -> DeviceInfo {
+        use crate::usb::sim::{SimBackend, bus::SimBus, spec::Spec};
+        use crate::usb::{Backend, Candidate};
+        let bus = SimBus::with(&Spec::parse_list("disk").unwrap());
+        let found = SimBackend::new(bus).scan().unwrap();
+        let disk = found.iter().map(Candidate::info).find(|info| !info.is_hub()).unwrap();
+        DeviceInfo { drivers, ..disk.clone() }
+    }
+
+    #[test]
+    fn what_programs_have_all_of_is_not_offered() {
+        let notes = notes_on(&device(vec![bound(0, "usbfs")]), None);
+        assert_eq!(notes[0], "interface 0: in use by a program");
+        assert!(notes[1].starts_with("can't be exported now: programs have all"), "{notes:?}");
+        let says_who = notes[1].contains("(fuser -v /dev/bus/usb/001/002 names them)");
+        assert_eq!(says_who, cfg!(target_os = "linux"), "{notes:?}");
+        // A driver gives up what it has, and of two interfaces one is enough.
+        let mut composite = device(vec![bound(0, "usbfs")]);
+        composite.device.interfaces.push(composite.device.interfaces[0]);
+        let unconfigured = device(Vec::new());
+        for free in [device(vec![bound(0, "usb-storage")]), composite, unconfigured] {
+            let notes = notes_on(&free, None);
+            assert!(notes.last().unwrap().starts_with("can be exported"), "{notes:?}");
+        }
+    }
+
     #[test]
     fn a_composite_device_is_named_by_its_interfaces() {
         assert_eq!(row(0xef, &[1, 1, 3]).class_name(), "audio+input");
@@ -389,6 +440,9 @@ mod tests {
         for (host, says) in [
             ("127.0.0.1:port", "with a port as in"),
             ("127.0.0.1:65536", "with a port as in"),
+            ("", "is no host"),
+            (":3240", "is no host"),
+            ("[]:3240", "is no host"),
             ("nobody.invalid", "Its address will do"),
             ("nobody.invalid:3241", "Its address will do"),
         ] {

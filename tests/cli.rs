@@ -263,6 +263,19 @@ fn why_it_ends_passes_every_filter() {
     }
 }
 
+/// An address that is not the machine's is refused with what to type instead, and without a number of
+/// the system's.
+#[test]
+fn who_can_not_listen_is_told_what_to_type() {
+    for (address, says) in [("192.0.2.1:0", "0.0.0.0 means"), ("[2001:db8::1]:0", "[::] means")] {
+        let output = run(&["serve", "--simulate", "--listen", address, "--allow", "192.0.2.0/24"]);
+        assert_eq!(output.status.code(), Some(1), "{address}");
+        let said = stderr(&output);
+        assert!(said.contains("no such address") && said.contains(says), "{said}");
+        assert!(!said.contains("os error"), "{said}");
+    }
+}
+
 /// An address that other machines can reach needs `--allow`.
 #[test]
 fn public_address_needs_allow() {
@@ -337,11 +350,15 @@ fn list_remote_of_no_server_exits_1() {
     let output = run(&["list", "--remote", &closed.to_string()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("can't reach"), "{}", stderr(&output));
-    let output = run(&["list", "--remote", "127.0.0.1:port"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("is no host"), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("os error"), "{}", stderr(&output));
+    for host in ["127.0.0.1:port", "", ":3240"] {
+        let output = run(&["list", "--remote", host]);
+        assert_eq!(output.status.code(), Some(1), "{host}");
+        assert!(stderr(&output).contains("is no host"), "{host}: {}", stderr(&output));
+    }
     for (answer, says) in [
-        (&b""[..], "does not answer as"),
+        (&b""[..], "closed the connection without an answer"),
+        (&[1], "does not answer as"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer as"),
         (&[1, 0x11, 0, 5, 0, 0, 0, 1], "does not answer as"),
         (&[1, 0x11, 0, 5, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], "claims to export"),
@@ -492,7 +509,11 @@ fn a_client_outside_allow_is_closed() {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it is closed");
     });
     assert_eq!(bytes, []);
-    running.wait_for("not among those given by --allow");
+    running.wait_for(&format!("not among those given by --allow; allow it with --allow {}", own));
+    let output = run(&["list", "--remote", &running.address.to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("without an answer") && said.contains("--allow"), "{said}");
     running.stop();
     let inside = ["--simulate=loopback", "--listen", &listen, "--allow", &own.to_string()];
     let running = Running::start(&inside);

@@ -15,7 +15,8 @@ use usbferry_sys::limit;
 use super::connection::Connection;
 use super::token::{Key, Source};
 use super::{Listen, Reactor, Settings, is_past, net, note_deadline};
-use crate::complaints::warn;
+use crate::cli::PORT;
+use crate::complaints::{reason, warn};
 use crate::usb::Backend;
 
 /// Clients accepted in one turn, so that a flood of them leaves room for those that are there.
@@ -56,7 +57,10 @@ impl<B: Backend> Reactor<B> {
                 Err(error) if limit::is_reached(&error) && self.make_place() => {}
                 Err(error) => {
                     if !std::mem::replace(&mut self.accept_failed, true) {
-                        warn!("can't accept a client: {error}. Is the limit of open files low?");
+                        warn!(
+                            "can't accept a client: {}. Is the limit of open files low?",
+                            reason(&error)
+                        );
                     }
                     self.accept_paused_until = Some(self.now + ACCEPT_PAUSE);
                     break;
@@ -73,7 +77,11 @@ impl<B: Backend> Reactor<B> {
     /// Takes up a new client, unless it may not be one.
     fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr) {
         if !self.settings.allowed.contains(peer.ip()) {
-            warn!("{peer}: refused: its address is not among those given by --allow");
+            let address = peer.ip().to_canonical();
+            warn!(
+                "{peer}: refused: its address is not among those given by --allow; allow it with \
+                 --allow {address}"
+            );
             return;
         }
         if self.clients >= self.settings.connections && !self.make_place() {
@@ -129,11 +137,52 @@ fn open_listener(listen: Listen) -> Result<Option<TcpListener>, String> {
             "{} is in use, perhaps by another USB/IP server; choose another with --listen",
             listen.address
         )),
-        Err(error) => Err(format!("can't listen on {}: {error}", listen.address)),
+        Err(error) => Err(explain_listen(listen.address, &error)),
     }
 }
+
+/// Why an address can't be listened on, and what to do about it.
+fn explain_listen(address: SocketAddr, error: &io::Error) -> String {
+    let all = if address.is_ipv6() { "[::]" } else { "0.0.0.0" };
+    let advice = match error.kind() {
+        _ if is_no_such_protocol(error) => format!(
+            "this machine has no such address; {SHOW_ADDRESSES} shows which it has, and {all} means \
+             all of them"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "ports below 1024 need root; choose a higher one, such as {PORT}, or run usbferry as root"
+        ),
+        _ => reason(error),
+    };
+    format!("can't listen on {address}: {advice}")
+}
+
+/// The command that shows a machine's addresses.
+const SHOW_ADDRESSES: &str =
+    if cfg!(target_os = "linux") { "\"ip address\"" } else { "\"ifconfig\"" };
 
 /// The machine has no address of this kind, or does not know the protocol at all.
 fn is_no_such_protocol(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || matches!(error.raw_os_error(), Some(97 | 47))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind::{AddrNotAvailable, OutOfMemory, PermissionDenied};
+
+    use super::*;
+
+    #[test]
+    fn who_can_not_listen_is_told_what_to_do() {
+        for (address, kind, says) in [
+            ("192.0.2.1:3240", AddrNotAvailable, "shows which it has, and 0.0.0.0 means all"),
+            ("[2001:db8::1]:3240", AddrNotAvailable, "shows which it has, and [::] means all"),
+            ("0.0.0.0:80", PermissionDenied, "choose a higher one, such as 3240"),
+            ("0.0.0.0:3240", OutOfMemory, "out of memory"),
+        ] {
+            let said = explain_listen(address.parse().unwrap(), &kind.into());
+            assert!(said.starts_with(&format!("can't listen on {address}: ")), "{said}");
+            assert!(said.contains(says), "{said}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ use super::candidate::LibusbCandidate;
 use super::found::Found;
 use super::patience::PATIENCE;
 use super::sysfs::{self, Identity, Links, Present, Told};
-use crate::complaints::{info, warn};
+use crate::complaints::{info, reason, warn};
 use crate::limits::READERS_MAX;
 use crate::usb::descriptor::{Descriptors, Host};
 
@@ -177,9 +177,10 @@ impl Scanner {
         let looked = std::fs::read_dir(sysfs::DEVICES).map(drop);
         looked.map_err(|error| {
             format!(
-                "there are no devices to look for in {}: {error}. Does this machine have USB, and \
+                "there are no devices to look for in {}: {}. Does this machine have USB, and \
                  may this user see it, there and in /dev/bus/usb?",
-                sysfs::DEVICES
+                sysfs::DEVICES,
+                reason(&error)
             )
         })?;
         Ok(Self::below(PathBuf::from(sysfs::DEVICES)))
