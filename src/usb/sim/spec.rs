@@ -134,6 +134,7 @@ impl Spec {
             "loopback" => Self::new(Kind::Loopback),
             "microphone" => Self::new(Kind::Microphone),
             "serial" => Self::new(Kind::Serial),
+            "" => return Err(SpecError(format!("a device's name is missing: {KINDS}"))),
             other => return Err(SpecError(format!("{KINDS}; there is no “{other}”"))),
         };
         for option in parts {
@@ -163,6 +164,10 @@ impl Spec {
             Kind::Microphone => ("microphone", "count, delay, fault and pace"),
             Kind::Serial => ("serial", "count, delay and fault"),
         };
+        if option.is_empty() {
+            let missing = "an option is missing behind the colon";
+            return SpecError(format!("{missing}: {kind} has {options}"));
+        }
         SpecError(format!("“{option}” is no option of {kind}, which has {options}"))
     }
 }
@@ -307,6 +312,13 @@ mod tests {
     fn errors_say_what_is_allowed() {
         assert!(error("tape").contains("loopback"));
         assert!(error("").contains("loopback"));
+        for nameless in ["", "disk,", ",disk", "disk,,serial", ":count=2"] {
+            assert!(error(nameless).starts_with("a device's name is missing: the"), "{nameless}");
+        }
+        for bare in ["disk:", "disk::count=2", "serial,disk:count=2:"] {
+            let error = error(bare);
+            assert!(error.contains("missing behind the colon: disk has size, count"), "{error}");
+        }
         assert!(error("loopback:speed=3").contains("count, delay"));
         assert!(error("loopback:delay=2").contains("2ms"));
         assert!(error("loopback:delay=99999999999s").contains("2ms"));
