@@ -37,9 +37,19 @@ pub struct Cli {
 impl Cli {
     /// What to log: as was typed, or else as `RUST_LOG` has it. That is for all programs, and may
     /// name others only.
-    #[must_use]
-    pub fn log_filter(&self, environment: Option<String>) -> String {
-        self.log.clone().or(environment).unwrap_or_else(|| "info".to_owned())
+    ///
+    /// # Errors
+    /// A sentence: `RUST_LOG` holds neither a level nor a filter.
+    pub fn log_filter(&self, environment: Option<String>) -> Result<String, String> {
+        let environment = environment.filter(|text| !text.is_empty());
+        match (&self.log, environment) {
+            (Some(typed), _) => Ok(typed.clone()),
+            (None, None) => Ok("info".to_owned()),
+            (None, Some(text)) if parts_of(&text).all(names_another) => Ok(text),
+            (None, Some(text)) => {
+                parse_log(&text).map_err(|error| format!("RUST_LOG is “{text}”: {error}"))
+            }
+        }
     }
 }
 
@@ -74,7 +84,7 @@ pub struct List {
 pub struct Serve {
     /// Listen on this address and port, instead of 127.0.0.1:3240 and [::1]:3240. May be repeated.
     /// Addresses that other machines can reach need --allow
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     listen: Vec<SocketAddr>,
 
     /// Serve clients of this network or address too; this machine itself always may connect. May
@@ -189,10 +199,11 @@ impl Serve {
     pub fn settings(&self) -> Result<(Settings, Source), String> {
         let tuning = &self.tuning;
         if tuning.urb_size > tuning.memory / 2 {
+            let [urb_size, memory, most] =
+                [tuning.urb_size, tuning.memory, tuning.memory / 2].map(units::typed_size);
             return Err(format!(
-                "--urb-size {} is more than half of --memory {}: two of the largest URBs must \
-                 fit. Raise --memory or lower --urb-size",
-                tuning.urb_size, tuning.memory
+                "--urb-size {urb_size} is more than half of --memory {memory}: two of the largest \
+                 URBs must fit; give --urb-size {most} or less, too, or more --memory"
             ));
         }
         let source = match &self.simulate {
@@ -249,20 +260,42 @@ impl Serve {
 /// A filter must have a part for this program: a word that is no level would be taken for the name of
 /// another's module, and then nothing is logged at all.
 fn parse_log(text: &str) -> Result<String, String> {
-    let is_level = |text: &str| text.trim().parse::<LevelFilter>().is_ok();
-    let is_ours = |text: &str| text.trim().starts_with("usbferry");
     let concerns_us = |part: &str| match part.split_once('=') {
         Some((target, level)) => is_ours(target) && is_level(level),
         None => is_level(part) || is_ours(part),
     };
-    // Behind a slash is what lines must have in them.
-    let parts = text.split('/').next().unwrap_or_default();
-    if parts.split(',').any(concerns_us) {
+    if parts_of(text).any(concerns_us) {
         return Ok(text.to_owned());
     }
     Err("give error, warn, info, debug or trace, or a filter for usbferry such as \
          info,usbferry::session=trace"
         .to_owned())
+}
+
+/// The parts of a filter. Behind a slash is what lines must have in them.
+fn parts_of(filter: &str) -> impl Iterator<Item = &str> {
+    filter.split('/').next().unwrap_or_default().split(',')
+}
+
+fn is_level(text: &str) -> bool {
+    text.trim().parse::<LevelFilter>().is_ok()
+}
+
+fn is_ours(target: &str) -> bool {
+    target.trim().starts_with("usbferry")
+}
+
+/// Whether a part of a filter is for another program, and says for what.
+fn names_another(part: &str) -> bool {
+    part.split_once('=').is_some_and(|(target, level)| !is_ours(target) && is_level(level))
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "give an address with its port, such as 192.168.1.5:3240, 0.0.0.0:3240 or [::1]:3240 \
+         (no names)"
+            .to_owned()
+    })
 }
 
 fn parse_network(text: &str) -> Result<IpNet, String> {
@@ -296,11 +329,10 @@ const fn size(bytes: usize) -> &'static str {
 }
 
 fn parse_memory(text: &str) -> Result<usize, String> {
-    let bytes = parse_size(text)?;
-    if bytes.is_power_of_two() && (limits::MEMORY_MIN..=limits::MEMORY_MAX).contains(&bytes) {
-        return Ok(bytes);
-    }
-    Err(format!("give a power of two from 1M to {MOST}, such as 16M"))
+    let range = limits::MEMORY_MIN..=limits::MEMORY_MAX;
+    units::parse_size(text)
+        .filter(|bytes| bytes.is_power_of_two() && range.contains(bytes))
+        .ok_or_else(|| format!("give a power of two from 1M to {MOST}, such as 16M"))
 }
 
 /// Descriptors are read by control transfers, and without them a client can use nothing.
@@ -406,10 +438,23 @@ mod tests {
         let filter = |arguments: &[&str], environment: Option<&str>| {
             let line = ["usbferry", "list"].iter().chain(arguments);
             let cli = Cli::try_parse_from(line).map_err(|error| error.to_string())?;
-            Ok::<_, String>(cli.log_filter(environment.map(str::to_owned)))
+            cli.log_filter(environment.map(str::to_owned))
         };
         assert_eq!(filter(&[], None).unwrap(), "info");
         assert_eq!(filter(&[], Some("othercrate=debug")).unwrap(), "othercrate=debug");
+        assert_eq!(filter(&[], Some("")).unwrap(), "info");
+        for both in ["a=info,b::c=off", "a=info/text", "a=info,warn"] {
+            assert_eq!(filter(&[], Some(both)).unwrap(), both);
+        }
+        for wrong in ["loud", "loud/info", "usbferry=loud", "info=4", "a=info,loud", "a=loud"] {
+            let refused = filter(&[], Some(wrong)).unwrap_err();
+            assert!(
+                refused.starts_with(&format!("RUST_LOG is “{wrong}”: give error")),
+                "{refused}"
+            );
+            // What is typed is what counts.
+            assert_eq!(filter(&["--log", "warn"], Some(wrong)).unwrap(), "warn");
+        }
         for typed in ["trace", "OFF", "warn,usbferry::session=trace", "usbferry", "mio,debug/x"] {
             assert_eq!(filter(&["--log", typed], Some("warn")).unwrap(), typed);
         }
@@ -431,6 +476,8 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused_with_a_sentence() {
+        let default = size(limits::URB_LEN_DEFAULT);
+        let too_large = format!("--urb-size {default} is more than half of --memory 2M: ");
         for (arguments, says) in [
             (["--urbs", "1"], "give a number from"),
             (["--urbs", "many"], "give a number from"),
@@ -441,7 +488,20 @@ mod tests {
             (["--urb-size", "2G"], "number of bytes"),
             (["--urb-size", "0"], &format!("from 4096 to {MOST}")),
             (["--urb-size", "4095"], &format!("from 4096 to {MOST}")),
-            (["--urb-size", "64M"], "Raise --memory"),
+            (["--memory", "64MB"], &format!("power of two from 1M to {MOST}, such as 16M")),
+            (["--memory", "1T"], &format!("power of two from 1M to {MOST}, such as 16M")),
+            (["--memory", "0"], "power of two"),
+            (["--urb-size", "64M"], "or more --memory"),
+            (["--memory", "2M"], &too_large),
+            (["--memory", "2048k"], "give --urb-size 1M or less, too, or more --memory"),
+            (["--memory", "1M"], "give --urb-size 512K or less"),
+            (["--listen", "127.0.0.1"], "give an address with its port"),
+            (["--listen", "3240"], "give an address with its port"),
+            (["--listen", ":3240"], "give an address with its port"),
+            (["--listen", "::1"], "give an address with its port"),
+            (["--listen", "localhost:3240"], "(no names)"),
+            (["--listen", "127.0.0.1:99999"], "such as 192.168.1.5:3240"),
+            (["--listen", ""], "give an address with its port"),
             (["--busy-poll", "5"], "such as 50us"),
             (["--busy-poll", "2000ms"], "such as 50us"),
             (["--peer-timeout", "1s"], "from 3s"),

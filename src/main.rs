@@ -39,7 +39,14 @@ enum Failure {
 fn main() -> ExitCode {
     usbferry_sys::heap::return_large_blocks();
     let cli = Cli::parse();
-    let log = match Log::start(&cli.log_filter(std::env::var("RUST_LOG").ok())) {
+    let filter = match cli.log_filter(std::env::var("RUST_LOG").ok()) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let log = match Log::start(&filter) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("error: the system has no thread for the log: {error}");

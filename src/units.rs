@@ -30,6 +30,14 @@ pub(crate) const fn size_text(bytes: u64) -> &'static str {
     }
 }
 
+/// Any number of bytes as it is typed, with the largest unit that leaves no rest.
+pub(crate) fn typed_size(bytes: usize) -> String {
+    let units = [(30, "G"), (20, "M"), (10, "K")];
+    let unit = units.into_iter().find(|&(shift, _)| bytes > 0 && bytes.trailing_zeros() >= shift);
+    let (shift, unit) = unit.unwrap_or((0, ""));
+    format!("{}{unit}", bytes >> shift)
+}
+
 /// A time: a number with `us`, `ms` or `s`. The number has 32 bits, which is an hour of microseconds,
 /// and no clock overflows by as many seconds.
 pub(crate) fn parse_time(text: &str) -> Option<Duration> {
@@ -55,6 +63,13 @@ mod tests {
         assert_eq!(parse_size("1G"), Some(1 << 30));
         for wrong in ["", "K", "1MM", "-1M", "1.5M", "99999999999999999999K", "1 M"] {
             assert_eq!(parse_size(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_shown_as_it_is_typed() {
+        for text in ["0", "1", "1023", "1K", "1536K", "2M", "16M", "1G", "1048577"] {
+            assert_eq!(typed_size(parse_size(text).unwrap()), text);
         }
     }
 

@@ -209,10 +209,14 @@ fn wrong_usage_exits_2() {
         (&["serve", "--fast"], "unexpected argument"),
         (&["serve", "--all", "--urbs", "1"], "give a number from"),
         (&["serve", "--all", "--memory", "3M"], "power of two"),
-        (&["serve", "--all", "--urb-size", "64M"], "Raise --memory"),
+        (&["serve", "--all", "--urb-size", "64M"], "or more --memory"),
         (&["serve", "--all", "--busy-poll", "5"], "such as 50us"),
         (&["serve", "--all", "--socket-buffer", "much"], "number of bytes"),
         (&["serve", "--all", "--listen", "here"], "invalid"),
+        (&["serve", "--all", "--listen", "localhost:3240"], "give an address with its port"),
+        (&["serve", "--simulate="], "a device's name is missing"),
+        (&["serve", "--simulate=disk,"], "a device's name is missing"),
+        (&["serve", "--simulate=disk:"], "an option is missing behind the colon"),
         (&["serve", "--all", "--allow", "everybody"], "give a network"),
         (&["serve", "--device", "stick"], "usbferry list"),
         (&["serve", "--simulate=printer"], "disk, microphone and loopback"),
@@ -248,7 +252,7 @@ fn why_it_ends_passes_every_filter() {
     for filter in ["off", "othercrate=debug", "info/nothing has this in it"] {
         for (arguments, code, says) in [
             (&["serve"][..], 2, "--simulate"),
-            (&["serve", "--all", "--urb-size", "64M"], 2, "Raise --memory"),
+            (&["serve", "--all", "--urb-size", "64M"], 2, "or more --memory"),
             (&["serve", "--simulate", "--listen", "192.0.2.1:0", "--allow", "::1"], 1, "listen"),
             (&["list", "--remote", "127.0.0.1:port"], 1, "is no host"),
         ] {
@@ -274,6 +278,16 @@ fn who_can_not_listen_is_told_what_to_type() {
         assert!(said.contains("no such address") && said.contains(says), "{said}");
         assert!(!said.contains("os error"), "{said}");
     }
+}
+
+/// A word that is no level says nothing, whether it is typed or in RUST_LOG.
+#[test]
+fn a_log_level_that_is_none_is_refused_in_the_environment_too() {
+    let mut command = usbferry(&["list", "--remote", "127.0.0.1:port"]);
+    command.env("RUST_LOG", "loud");
+    let output = output_of(command);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).starts_with("error: RUST_LOG is “loud”: give error"), "{output:?}");
 }
 
 /// An address that other machines can reach needs `--allow`.
