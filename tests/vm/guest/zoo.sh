@@ -97,7 +97,8 @@ attach_and_release() { # busid, local driver, command that is called in between
   serve "$1"
   wait_for 20 "usbip list -r to show $1" offered "$1"
   attach "$1"
-  must_not_have "$1" "$2"
+  # The kernel's exporter has the device itself, and leaves its interfaces without a driver.
+  [[ $2 == none && $server == usbipd ]] || must_not_have "$1" "$2"
   "$3"
   detach "$attached"
   wait_for 30 "$1 to be released" released "$1" "$2"
