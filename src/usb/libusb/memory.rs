@@ -55,7 +55,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// After a mapping was given up, or could not be had, so many times its bytes are moved before the
 /// next try.
-const PATIENCE: usize = 64;
+const MAP_AGAIN_AFTER: usize = 64;
 
 /// Bytes that the kernel has in one piece at most, where pages have 4 KiB (`KMALLOC_MAX_SIZE`).
 const CONTIGUOUS_MAX: u64 = 4 << 20;
@@ -290,7 +290,7 @@ impl PortMemory {
     /// Leaves the next mapping for later.
     const fn put_off(&mut self) {
         self.copied = 0;
-        self.due = self.wanted.saturating_mul(PATIENCE);
+        self.due = self.wanted.saturating_mul(MAP_AGAIN_AFTER);
     }
 
     fn map_blocking(&mut self, handle: &DeviceHandle) -> Option<DeviceMemory> {
