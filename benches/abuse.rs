@@ -87,8 +87,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Abuses a server until stdin ends. Says when it is under way, and in the end how often it did what
-/// it does.
+/// Abuses a server until stdin ends. Says when it is under way, and in the end how often it did
+/// what it does.
 fn be_abuser(abuse: &str, server: &str) -> Result<(), String> {
     let abuse: Abuse = abuse.parse()?;
     let server = server.parse().map_err(|_| format!("{server} is no address"))?;

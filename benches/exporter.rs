@@ -14,8 +14,8 @@ use harness::rows::{self, Target};
 use harness::server::Server;
 use harness::settings::{self, Settings};
 
-/// Simulated devices: one for each session, and one for the client that does not read. They move data
-/// as a controller does, beside the processor, not by it.
+/// Simulated devices: one for each session, and one for the client that does not read. They move
+/// data as a controller does, beside the processor, not by it.
 const DEVICES: &str = "--simulate=loopback:count=65:data=counter";
 
 fn main() -> ExitCode {

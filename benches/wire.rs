@@ -1,5 +1,5 @@
-//! The wire code by itself: nanoseconds and bytes of each PDU, parsed and emitted. That what is timed
-//! works is looked at once, before.
+//! The wire code by itself: nanoseconds and bytes of each PDU, parsed and emitted. That what is
+//! timed works is looked at once, before.
 
 use std::hint::black_box;
 use std::process::ExitCode;

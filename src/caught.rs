@@ -1,8 +1,8 @@
 //! Work that may panic without taking its thread along: a bug costs one device its session, not the
 //! server the device.
 //!
-//! Contract: for workers. Whatever the work had a hold of is dropped, or is handed on by a caller that
-//! does so with care: nothing is taken for whole that a panic may have left half done.
+//! Contract: for workers. Whatever the work had a hold of is dropped, or is handed on by a caller
+//! that does so with care: nothing is taken for whole that a panic may have left half done.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

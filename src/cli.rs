@@ -257,8 +257,8 @@ impl Serve {
     }
 }
 
-/// A filter must have a part for this program: a word that is no level would be taken for the name of
-/// another's module, and then nothing is logged at all.
+/// A filter must have a part for this program: a word that is no level would be taken for the name
+/// of another's module, and then nothing is logged at all.
 fn parse_log(text: &str) -> Result<String, String> {
     let concerns_us = |part: &str| match part.split_once('=') {
         Some((target, level)) => is_ours(target) && is_level(level),

@@ -1,10 +1,11 @@
 //! Keeps the log readable while clients misbehave: so many lines a second about clients and their
 //! devices, the rest counted.
 //!
-//! Each server has one such budget, and every thread that works for it says what it has to say out of
-//! that ([`Complaints::take_thread`]). Code that a peer can bring to say something, however often,
-//! takes `error`, `warn` and `info` from here and not from `log`: a peer that imports and leaves has
-//! as many lines as one that sends garbage. `debug` is not counted: who asks for it wants all.
+//! Each server has one such budget, and every thread that works for it says what it has to say out
+//! of that ([`Complaints::take_thread`]). Code that a peer can bring to say something, however
+//! often, takes `error`, `warn` and `info` from here and not from `log`: a peer that imports and
+//! leaves has as many lines as one that sends garbage. `debug` is not counted: who asks for it
+//! wants all.
 //!
 //! Contract: any thread; a lock is held for as long as it takes to count.
 
@@ -184,7 +185,8 @@ mod tests {
         entries.flat_map(|entry| files(&entry.expect("it can be read").path())).collect()
     }
 
-    /// A line with `log`'s own macros would have no limit. That the server stops is not a peer's doing.
+    /// A line with `log`'s own macros would have no limit. That the server stops is not a peer's
+    /// doing.
     #[test]
     fn what_a_peer_can_reach_says_everything_through_here() {
         const BY_ITSELF: &str = r#"log::info!("stopping: giving back every device");"#;

@@ -4,10 +4,11 @@
 //! This page is the map. From the outside in:
 //!
 //! # The program
-//! `main.rs` reads the command line ([`cli`], and `units` for sizes and times), chooses a USB stack,
-//! and either prints devices ([`list`]) or runs the server. What it logs, a thread of [`logging`]
-//! writes; what clients can bring the server to say has a budget, in `complaints`. [`limits`] has every
-//! bound of the server with its reason, and [`rules`] who may connect and what is exported.
+//! `main.rs` reads the command line ([`cli`], and `units` for sizes and times), chooses a USB
+//! stack, and either prints devices ([`list`]) or runs the server. What it logs, a thread of
+//! [`logging`] writes; what clients can bring the server to say has a budget, in `complaints`.
+//! [`limits`] has every bound of the server with its reason, and [`rules`] who may connect and what
+//! is exported.
 //!
 //! # The reactor
 //! [`reactor`] is the one thread that waits: for sockets, for the descriptors of devices, for
@@ -28,16 +29,16 @@
 //! barriers, and the replies as slices that point into the transfers' own buffers.
 //!
 //! # USB stacks
-//! [`usb`] says as traits what is needed of one. [`usb::libusb`] is the real one, on `usbferry-sys`,
-//! which has all unsafe code; [`usb::sim`] is devices made of software. Which one is a type
-//! parameter of the reactor, so nothing on the path of a URB is called through a pointer.
+//! [`usb`] says as traits what is needed of one. [`usb::libusb`] is the real one, on
+//! `usbferry-sys`, which has all unsafe code; [`usb::sim`] is devices made of software. Which one
+//! is a type parameter of the reactor, so nothing on the path of a URB is called through a pointer.
 //!
 //! # The wire
 //! [`wire`] is the protocol's bytes: pure functions between arrays and values.
 //!
 //! # Fuzzing
-//! `fuzzing`, which only tests and fuzzers have, is what they drive: bytes of each kind that comes from
-//! strangers, with what must be true of it.
+//! `fuzzing`, which only tests and fuzzers have, is what they drive: bytes of each kind that comes
+//! from strangers, with what must be true of it.
 //!
 //! # The life of a URB
 //! 1. The socket is readable: `Connection::serve_session` reads into the slices of

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use usbferry_sys::arena::BLOCK_LEN_MIN;
 
-/// What depends on how much address space there is: a device's memory takes that when it is attached,
-/// and as memory only what is used of it.
+/// What depends on how much address space there is: a device's memory takes that when it is
+/// attached, and as memory only what is used of it.
 struct AddressSpace {
     /// Bytes that a process may have at least.
     len: u64,
@@ -60,8 +60,8 @@ pub const URBS_MAX: usize = 4096;
 pub const URBS_WAITING_MAX: usize = 8192;
 
 /// Of these, how many can have isochronous packets, whose descriptors cost a hundred times what a
-/// record does: 2048, and 256 where addresses have 32 bits. Each with 8 packets at high speed, that is two
-/// seconds, or a quarter of one: nobody plans as far.
+/// record does: 2048, and 256 where addresses have 32 bits. Each with 8 packets at high speed, that
+/// is two seconds, or a quarter of one: nobody plans as far.
 pub const PACKETS_WAITING_MAX: usize = HERE.packets_waiting_max;
 
 /// Records kept for SUBMITs that are refused: their answer needs a place too. When even these are
@@ -76,9 +76,9 @@ pub const UNLINK_REPLIES_MAX: usize = 1024;
 /// sends so few between two of its own SUBMITs.
 pub const EARLY_UNLINKS_MAX: usize = 64;
 
-/// How long one waits after the last byte that came. A Linux client that overtook a SUBMIT sends that
-/// next, and TCP sends what was lost again within a second, mostly; a client that never sends it has
-/// numbers of its own making, and waits so long for its answer.
+/// How long one waits after the last byte that came. A Linux client that overtook a SUBMIT sends
+/// that next, and TCP sends what was lost again within a second, mostly; a client that never sends
+/// it has numbers of its own making, and waits so long for its answer.
 pub const EARLY_UNLINK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Slots, and buffer memory in the same spirit, that only endpoints with nothing in flight may
@@ -122,12 +122,12 @@ pub const URB_MEMORY: usize = 17 << 10;
 /// The same of a URB without packets.
 pub const RECORD_MEMORY: usize = 256;
 
-/// Bytes that a slot takes at most: a transfer with as many packets in libusb, and the same again in
-/// what libusb makes of it for usbfs while it is in flight.
+/// Bytes that a slot takes at most: a transfer with as many packets in libusb, and the same again
+/// in what libusb makes of it for usbfs while it is in flight.
 pub const SLOT_MEMORY: usize = 32 << 10;
 
-/// Of the buffer memory, one in this many bytes comes on top, to keep account of it: nine for each of
-/// [`BLOCK_LEN_MIN`].
+/// Of the buffer memory, one in this many bytes comes on top, to keep account of it: nine for each
+/// of [`BLOCK_LEN_MIN`].
 pub const ACCOUNT_SHARE: usize = 28;
 
 /// Bytes of the largest URB that is accepted, unless told otherwise.
@@ -159,25 +159,27 @@ pub const READERS_MAX: usize = 64;
 /// How long a client may take for its handshake, and to take the last bytes of a reply.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a request waits for a scan of the devices, which takes some milliseconds. One that takes
-/// longer waits for the system, and requests are answered from what the scan before has found.
+/// How long a request waits for a scan of the devices, which takes some milliseconds. One that
+/// takes longer waits for the system, and requests are answered from what the scan before has
+/// found.
 pub const SCAN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a client waits for its device to be opened: longer than a kernel driver takes that lets go
-/// of it, and than one request that a device does not answer (5 s,
-/// `USB_CTRL_SET_TIMEOUT`), which holds the device's lock.
+/// How long a client waits for its device to be opened: longer than a kernel driver takes that lets
+/// go of it, and than one request that a device does not answer (5 s, `USB_CTRL_SET_TIMEOUT`),
+/// which holds the device's lock.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How long nobody can import a device whose last client broke the protocol. To open and close it costs
-/// more than all else that a client can ask for, and one that means no good comes again at once.
+/// How long nobody can import a device whose last client broke the protocol. To open and close it
+/// costs more than all else that a client can ask for, and one that means no good comes again at
+/// once.
 pub const VIOLATION_REST: Duration = Duration::from_millis(20);
 
 /// How long a client may show no sign of life, or accept no byte, unless told otherwise.
 pub const PEER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
-/// How long the reactor looks for work before it sleeps, where that pays, unless told otherwise: longer
-/// than a near client or a fast device takes to answer, and as long as the kernel lets virtual
-/// machines wait (`halt_poll_ns`).
+/// How long the reactor looks for work before it sleeps, where that pays, unless told otherwise:
+/// longer than a near client or a fast device takes to answer, and as long as the kernel lets
+/// virtual machines wait (`halt_poll_ns`).
 pub const BUSY_POLL_DEFAULT: Duration = Duration::from_micros(200);
 
 /// Shortest time after which a client may be taken for gone: TCP counts in seconds.
@@ -190,15 +192,16 @@ pub const PEER_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// the same place wants its device. TCP sends again after 200 ms, and several times in a second.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
 
-/// Probes unanswered, and times that data was sent again, that count as such a sign. A probe counts from
-/// when it is sent, so a client that is there has one for a round trip, whenever it has been silent for
-/// a while; and data is lost once in a while. The second is sent when the first has had no answer for
-/// much longer: keepalive's after a second at least, others by the timer that sends again.
+/// Probes unanswered, and times that data was sent again, that count as such a sign. A probe counts
+/// from when it is sent, so a client that is there has one for a round trip, whenever it has been
+/// silent for a while; and data is lost once in a while. The second is sent when the first has had
+/// no answer for much longer: keepalive's after a second at least, others by the timer that sends
+/// again.
 pub const STALE_REPEATS: u8 = 2;
 
-/// How long a URB that there is no memory for is tried again, whatever else its device has in flight,
-/// unless that is of its own endpoint: others use the same memory, and as long as one of them moves it
-/// comes back sooner.
+/// How long a URB that there is no memory for is tried again, whatever else its device has in
+/// flight, unless that is of its own endpoint: others use the same memory, and as long as one of
+/// them moves it comes back sooner.
 pub const NO_MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often.
@@ -214,13 +217,13 @@ pub const GONE_INPUT_TIMEOUT: Duration = Duration::from_millis(20);
 /// How long a client may take, when the server stops, for what was already said to it.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Lines a second in the log about clients and their devices; the rest is counted. Nobody reads more,
-/// and it is an attach and a detach of thirty devices in a second.
+/// Lines a second in the log about clients and their devices; the rest is counted. Nobody reads
+/// more, and it is an attach and a detach of thirty devices in a second.
 pub const COMPLAINTS_PER_SECOND: u32 = 100;
 
 /// Lines of the log that wait for whoever reads it; more are dropped and counted. The longest burst
-/// that means something is that of all devices at once, 256 or fewer, each with a few lines from its
-/// import to its release. Complaints about clients need ten seconds for as many.
+/// that means something is that of all devices at once, 256 or fewer, each with a few lines from
+/// its import to its release. Complaints about clients need ten seconds for as many.
 pub const LOG_LINES_MAX: usize = 1024;
 
 /// How long the end of the program waits for whoever reads the log.

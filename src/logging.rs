@@ -1,8 +1,8 @@
 //! The log: what is said with `log`'s macros, on its way to stderr.
 //!
-//! Whoever writes to a terminal that is stopped with Ctrl-S, or to a pipe whose reader stalls, waits.
-//! So a thread of its own writes, and [`LOG_LINES_MAX`] lines can wait for it. What comes beyond that
-//! is dropped and counted, and the log says where how many lines are missing.
+//! Whoever writes to a terminal that is stopped with Ctrl-S, or to a pipe whose reader stalls,
+//! waits. So a thread of its own writes, and [`LOG_LINES_MAX`] lines can wait for it. What comes
+//! beyond that is dropped and counted, and the log says where how many lines are missing.
 //!
 //! Contract: saying something never waits for whoever reads the log. The end of the log does, for
 //! [`LOG_END_TIMEOUT`] at most.

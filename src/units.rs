@@ -38,8 +38,8 @@ pub(crate) fn typed_size(bytes: usize) -> String {
     format!("{}{unit}", bytes >> shift)
 }
 
-/// A time: a number with `us`, `ms` or `s`. The number has 32 bits, which is an hour of microseconds,
-/// and no clock overflows by as many seconds.
+/// A time: a number with `us`, `ms` or `s`. The number has 32 bits, which is an hour of
+/// microseconds, and no clock overflows by as many seconds.
 pub(crate) fn parse_time(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u32 = digits.parse().ok()?;

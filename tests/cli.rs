@@ -267,8 +267,8 @@ fn why_it_ends_passes_every_filter() {
     }
 }
 
-/// An address that is not the machine's is refused with what to type instead, and without a number of
-/// the system's.
+/// An address that is not the machine's is refused with what to type instead, and without a number
+/// of the system's.
 #[test]
 fn who_can_not_listen_is_told_what_to_type() {
     for (address, says) in [("192.0.2.1:0", "0.0.0.0 means"), ("[2001:db8::1]:0", "[::] means")] {
@@ -659,8 +659,8 @@ fn a_client_that_does_nothing_costs_nothing() {
     }
 }
 
-/// A system that gives the program few descriptors: clients that say nothing do not use up those that
-/// a device or the next client needs.
+/// A system that gives the program few descriptors: clients that say nothing do not use up those
+/// that a device or the next client needs.
 #[cfg(target_os = "linux")]
 #[test]
 fn few_descriptors_are_not_used_up_by_silent_clients() {

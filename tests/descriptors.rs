@@ -4,7 +4,8 @@
 //!
 //! In each [`Case`] the device is imported, its configuration set by the number that the host has,
 //! and then URBs of the endpoints named must do; kernel drivers that were bound before are back at
-//! the end, and the host has the same configuration set. [`run`] does that with a driver and without.
+//! the end, and the host has the same configuration set. [`run`] does that with a driver and
+//! without.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -233,8 +234,8 @@ fn zero_is_the_number_of_a_configuration() {
     }]);
 }
 
-/// libusb refuses a configuration that says that it is shorter than its own descriptor, be it listed or
-/// wrapped (`parse_config_descriptors`), and the kernel finds no interfaces in it.
+/// libusb refuses a configuration that says that it is shorter than its own descriptor, be it
+/// listed or wrapped (`parse_config_descriptors`), and the kernel finds no interfaces in it.
 #[test]
 fn a_configuration_shorter_than_its_descriptor_is_listed_and_refused() {
     for len in [0, 4, 8] {
@@ -376,8 +377,8 @@ fn settings_have_the_numbers_that_they_have() {
     ]);
 }
 
-/// An interface without setting 0, which a driver gets again only when its configuration is set anew, and
-/// an ordinary one.
+/// An interface without setting 0, which a driver gets again only when its configuration is set
+/// anew, and an ordinary one.
 fn without_setting_0() -> String {
     let [first, second] = [0x81, 0x82].map(|address| endpoint(address, BULK, 512));
     let parts = [&interface(0, 3, 1)[..], &first, &interface(1, 0, 1), &second];
@@ -512,7 +513,8 @@ fn the_number_of_interfaces_counts_where_the_kernel_says_so() {
     ]);
 }
 
-/// The kernel knows devices of which it leaves endpoints out, so that others of the same address count.
+/// The kernel knows devices of which it leaves endpoints out, so that others of the same address
+/// count.
 #[test]
 fn endpoints_that_the_kernel_ignores_are_not_there() {
     let two = |(first, second): (u8, u8), address| {
@@ -651,8 +653,8 @@ fn of_an_address_the_first_endpoint_counts() {
     run(&cases);
 }
 
-/// Descriptors may be longer than their structures, those of classes may stand between, and one that
-/// is too short is skipped.
+/// Descriptors may be longer than their structures, those of classes may stand between, and one
+/// that is too short is skipped.
 #[test]
 fn lengths_of_descriptors_are_those_that_they_say() {
     let long = configuration(
@@ -701,7 +703,8 @@ fn lengths_of_descriptors_are_those_that_they_say() {
     ]);
 }
 
-/// What comes first in `descriptors` may be shorter than it says, and the next is found all the same.
+/// What comes first in `descriptors` may be shorter than it says, and the next is found all the
+/// same.
 #[test]
 fn the_next_configuration_begins_where_the_data_of_the_one_before_ends() {
     let first = "09023c0001010080320904000002ff0000000705810200020007050102000200";
@@ -756,8 +759,8 @@ fn a_device_without_a_configuration_is_offered_and_gets_one() {
     }
 }
 
-/// The kernel turns what can't be into interrupt endpoints at low speed, and cuts packets that are too
-/// long for the speed.
+/// The kernel turns what can't be into interrupt endpoints at low speed, and cuts packets that are
+/// too long for the speed.
 #[test]
 fn endpoints_are_repaired_as_the_kernel_does() {
     let low = hex(&configuration(1, 1, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 64)]));

@@ -1,5 +1,6 @@
-//! Conformance cases 64 to 69, 72 and 73, and whatever else a peer can send: the right reply, or that
-//! one connection closed with one line in the log, the device free again, everybody else served.
+//! Conformance cases 64 to 69, 72 and 73, and whatever else a peer can send: the right reply, or
+//! that one connection closed with one line in the log, the device free again, everybody else
+//! served.
 
 mod support;
 
@@ -619,8 +620,8 @@ fn the_log_stays_short() {
     assert!(lines <= most, "{lines} lines in {seconds} s and a bit");
 }
 
-/// A client that breaks the protocol does not get its device back at once: to open one costs the server
-/// more than all else.
+/// A client that breaks the protocol does not get its device back at once: to open one costs the
+/// server more than all else.
 #[test]
 fn a_device_rests_after_a_violation() {
     let server = Server::start("loopback");

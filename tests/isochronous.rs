@@ -330,8 +330,8 @@ fn iso_stream() {
     assert!(bulk_position > 0);
 }
 
-/// A URB with packets for an endpoint that is not isochronous any more, and the other way round, while
-/// it is not yet known which it will be.
+/// A URB with packets for an endpoint that is not isochronous any more, and the other way round,
+/// while it is not yet known which it will be.
 #[test]
 fn packets_for_another_endpoint() {
     let (_server, mut client) = start();

@@ -227,15 +227,16 @@ fn what_a_killed_server_took_from_drivers_the_next_gives_back_with_its_own() {
     std::mem::forget(server);
 }
 
-/// Interface 0 with 0x81 in configuration 1; interfaces 0 and 3 with 0x82 and 0x03 in configuration 2.
+/// Interface 0 with 0x81 in configuration 1; interfaces 0 and 3 with 0x82 and 0x03 in configuration
+/// 2.
 const TWO_CONFIGURATIONS: &str = concat!(
     "config=0902190001010080320904000001ff00000007058102000200",
     ":config=0902290002020080320904000001ff00000007058202000200",
     "0904030001ff00000007050302000200"
 );
 
-/// Nor does it leave it in the configuration that its client has set, which has other interfaces, or
-/// none.
+/// Nor does it leave it in the configuration that its client has set, which has other interfaces,
+/// or none.
 #[test]
 fn what_a_killed_server_configured_the_next_configures_as_it_was() {
     for (active, set) in [(1, 2), (1, 0), (2, 1), (2, 0)] {
@@ -258,7 +259,8 @@ fn what_a_killed_server_configured_the_next_configures_as_it_was() {
     }
 }
 
-/// Drivers that have interfaces of the other configuration keep the device in that until they let go.
+/// Drivers that have interfaces of the other configuration keep the device in that until they let
+/// go.
 #[test]
 fn what_a_killed_server_configured_for_drivers_the_next_configures_as_it_was() {
     let mut server = Server::start(&format!("{TWO_CONFIGURATIONS}:refuse=claim@3,EBUSY"));
@@ -335,7 +337,8 @@ fn memory_that_is_used_up_delays_and_does_not_fail() {
     let mut clients: Vec<Client> =
         (1..=16).map(|n| Client::attach(&*server.address, &format!("1-{n}")).unwrap()).collect();
     let (client, others) = clients.split_first_mut().expect("sixteen");
-    // These end when they are given up, so that memory is used up whatever the speed of the machine.
+    // These end when they are given up, so that memory is used up whatever the speed of the
+    // machine.
     for other in &mut *others {
         other.submit(urb(0x84, len), &[]).unwrap();
         // Behind it on the same connection: the device has it.
@@ -363,8 +366,8 @@ fn memory_stays_within_what_limits_state() {
     // Sixteen of them would be all buffers.
     let mut client = server.attach();
     client.set_interface(1, 1).unwrap();
-    // Nearly all buffers with data in them, then all slots and all who may wait, with all packets as
-    // long as they may have some.
+    // Nearly all buffers with data in them, then all slots and all who may wait, with all packets
+    // as long as they may have some.
     let data = vec![1; MEMORY_DEFAULT / 16];
     for _ in 0..14 {
         client.submit(urb(0x01, data.len()), &data).unwrap();

@@ -377,8 +377,8 @@ fn stop_with_clients() {
     server.stop();
 }
 
-/// A client's session ends once: while its device's worker is still busy, the server waits for that and
-/// for nothing else.
+/// A client's session ends once: while its device's worker is still busy, the server waits for that
+/// and for nothing else.
 #[test]
 fn stop_with_a_device_in_a_slow_request() {
     log::keep();

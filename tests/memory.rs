@@ -12,7 +12,8 @@ use usbferry::limits::{ATTACHED_MAX, NO_MEMORY_TIMEOUT};
 use usbferry_load::client::Client;
 use usbferry_load::process;
 
-/// Of `Counter` in tests/usbfs/src/record.rs: URBs reaped, and URBs refused because memory is used up.
+/// Of `Counter` in tests/usbfs/src/record.rs: URBs reaped, and URBs refused because memory is used
+/// up.
 const REAPS: usize = 1;
 const NO_MEMORY: usize = 6;
 
@@ -39,7 +40,8 @@ fn settled(number: impl Fn() -> u64) -> u64 {
     last.get()
 }
 
-/// More than any client was seen with, and their data several times what a device may have in buffers.
+/// More than any client was seen with, and their data several times what a device may have in
+/// buffers.
 #[test]
 fn thousands_of_urbs_sent_before_one_is_read_come_whole_and_in_order() {
     let server = Server::start("quota=64M");
@@ -87,7 +89,8 @@ fn attach_all(server: &Server, count: usize) -> Vec<Client> {
     (1..=count).map(attach).collect()
 }
 
-/// At default settings. Each has moved as much before as a mapping costs, so that those get one who can.
+/// At default settings. Each has moved as much before as a mapping costs, so that those get one who
+/// can.
 #[test]
 fn thirty_two_devices_with_long_reads_all_move() {
     let server = Server::start("count=32:delay=5ms");
@@ -128,8 +131,8 @@ fn thirty_two_devices_that_want_twice_the_memory_all_move() {
     assert!(server.said("used up").len() <= 32, "more than once a device");
 }
 
-/// Clients may leave pending what they like: others, and other programs, still find memory, and so do
-/// other endpoints of the same device.
+/// Clients may leave pending what they like: others, and other programs, still find memory, and so
+/// do other endpoints of the same device.
 #[test]
 fn urbs_that_never_end_leave_memory_to_the_others() {
     let server = Server::start("count=5");

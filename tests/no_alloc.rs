@@ -1,5 +1,6 @@
 //! An attached device takes what `limits` states, and then nothing allocates: not the reactor, not
-//! the device's worker, not the simulated device, whatever the client sends, claims or leaves unread.
+//! the device's worker, not the simulated device, whatever the client sends, claims or leaves
+//! unread.
 //!
 //! Every allocation of the process counts, except those of the thread that plays the client. So
 //! there is one test in this file and no other: a second one would count as well.
@@ -221,8 +222,8 @@ fn nothing_allocates_once_attached() {
     }
 }
 
-/// Whether all threads of this process but the calling one sleep (proc(5), `stat`); where there is no
-/// way to tell, as on macOS, they are taken to.
+/// Whether all threads of this process but the calling one sleep (proc(5), `stat`); where there is
+/// no way to tell, as on macOS, they are taken to.
 fn others_wait() -> bool {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return true };
     let states =

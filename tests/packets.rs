@@ -23,8 +23,8 @@ const PLAUSIBLE: [u32; 5] = [1, 2, 3, 1000, 1024];
 /// Numbers that can't, besides 0 and -1, which clients send where there are none.
 const IMPLAUSIBLE: [u32; 6] = [0, u32::MAX, 1025, 0x7fff_ffff, 0x8000_0000, 0xffff_fffb];
 
-/// A client of a device that takes its time over requests that the host performs, so that what comes in
-/// the same write is looked at while it does.
+/// A client of a device that takes its time over requests that the host performs, so that what
+/// comes in the same write is looked at while it does.
 fn start() -> (Server, MiniClient) {
     let server = Server::start("loopback");
     let mut client = server.attach();
@@ -75,7 +75,8 @@ fn a_left_over_behind_set_interface() {
     client.assert_in_sync();
 }
 
-/// Endpoint 0, bulk and interrupt endpoints have none, whatever is under way and whatever the number.
+/// Endpoint 0, bulk and interrupt endpoints have none, whatever is under way and whatever the
+/// number.
 #[test]
 fn endpoints_that_are_never_isochronous() {
     let (_server, mut client) = start();
@@ -107,8 +108,8 @@ fn endpoints_that_are_never_isochronous() {
     }
 }
 
-/// An isochronous endpoint that neither the setting in force has nor one that is asked for: there are
-/// no descriptors, and no endpoint.
+/// An isochronous endpoint that neither the setting in force has nor one that is asked for: there
+/// are no descriptors, and no endpoint.
 #[test]
 fn isochronous_endpoints_that_nobody_asks_for() {
     let (_server, mut client) = start();
@@ -167,8 +168,8 @@ fn isochronous_endpoints_that_are_asked_for() {
     client.assert_in_sync();
 }
 
-/// One that is there has descriptors as long as the request that takes it away may fail, and a number
-/// that can be none says that there are none.
+/// One that is there has descriptors as long as the request that takes it away may fail, and a
+/// number that can be none says that there are none.
 #[test]
 fn isochronous_endpoints_that_are_to_go() {
     let (_server, mut client) = start();
@@ -212,8 +213,8 @@ fn isochronous_endpoints_that_are_to_go() {
     client.assert_in_sync();
 }
 
-/// A request that can't change a setting leaves nothing open: too many packets are too many behind it,
-/// too.
+/// A request that can't change a setting leaves nothing open: too many packets are too many behind
+/// it, too.
 #[test]
 fn too_many_packets_behind_a_request_that_sets_nothing() {
     for request in [Submit::clear_halt(SOURCE), Submit::port_reset()] {
@@ -278,8 +279,8 @@ fn a_request_that_was_given_up() {
     client.assert_in_sync();
 }
 
-/// With nothing under way the setting in force decides alone; what it does not have at all is believed,
-/// since the client looked at some other.
+/// With nothing under way the setting in force decides alone; what it does not have at all is
+/// believed, since the client looked at some other.
 #[test]
 fn nothing_under_way() {
     let (_server, mut client) = start();
@@ -299,8 +300,8 @@ fn nothing_under_way() {
     client.assert_in_sync();
 }
 
-/// So it is of endpoints that only other settings have, or another configuration, none of which makes
-/// them isochronous: the client can't have looked at one that does.
+/// So it is of endpoints that only other settings have, or another configuration, none of which
+/// makes them isochronous: the client can't have looked at one that does.
 #[test]
 fn endpoints_that_are_never_isochronous_and_not_in_force() {
     let (_server, mut client) = start();

@@ -1,7 +1,7 @@
-//! PDUs that a client writes in parts, on a socket without `TCP_NODELAY`: the client's system keeps the
-//! second part until the first is acknowledged (Nagle's algorithm), and ours would wait 40 ms to do so
-//! together with a reply that can't come before. So what is read in parts is acknowledged at once, and
-//! nothing else is: each call costs a client that writes whole PDUs.
+//! PDUs that a client writes in parts, on a socket without `TCP_NODELAY`: the client's system keeps
+//! the second part until the first is acknowledged (Nagle's algorithm), and ours would wait 40 ms
+//! to do so together with a reply that can't come before. So what is read in parts is acknowledged
+//! at once, and nothing else is: each call costs a client that writes whole PDUs.
 //!
 //! The C library's `setsockopt` is replaced here by one that counts.
 
@@ -50,8 +50,8 @@ fn acknowledged() -> u64 {
     ACKNOWLEDGED.load(Ordering::Relaxed)
 }
 
-/// Sends a PDU in parts that end at these bytes, each once the one before was acknowledged. Returns the
-/// seqnum.
+/// Sends a PDU in parts that end at these bytes, each once the one before was acknowledged. Returns
+/// the seqnum.
 fn send_in_parts(client: &mut MiniClient, submit: &Submit, ends: &[usize]) -> u32 {
     let (seqnum, bytes) = client.prepare(submit);
     let mut start = 0;

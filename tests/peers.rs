@@ -1,5 +1,6 @@
-//! Clients that are in each other's way, or go away without a word: take-over, stalled clients, more
-//! clients than there are places, and a server that stops while it is in the middle of something.
+//! Clients that are in each other's way, or go away without a word: take-over, stalled clients,
+//! more clients than there are places, and a server that stops while it is in the middle of
+//! something.
 
 mod support;
 

@@ -1,6 +1,6 @@
-//! Imports that come to nothing, on the real libusb and the simulated usbfs: whatever the reason, the
-//! device is left as it was, and `--reset-on-release` does not reset it. Another program may be using
-//! it, which can be why it was refused.
+//! Imports that come to nothing, on the real libusb and the simulated usbfs: whatever the reason,
+//! the device is left as it was, and `--reset-on-release` does not reset it. Another program may be
+//! using it, which can be why it was refused.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -51,7 +51,8 @@ fn has_worker(server: &Server) -> bool {
     names.flatten().any(|name| name.trim_end() == "usb 1-1")
 }
 
-/// A client that has asked for the first device, which somebody has locked, so that it is being opened.
+/// A client that has asked for the first device, which somebody has locked, so that it is being
+/// opened.
 fn waiting_client(server: &Server) -> TcpStream {
     // It is known from then on.
     assert_eq!(server.devices().len(), 1);

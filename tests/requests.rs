@@ -1,5 +1,5 @@
-//! Requests that the host performs, on the real libusb with a simulated usbfs: what becomes of those
-//! that the host's call fails, and how a SUBMIT is read whose endpoint they change.
+//! Requests that the host performs, on the real libusb with a simulated usbfs: what becomes of
+//! those that the host's call fails, and how a SUBMIT is read whose endpoint they change.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -84,8 +84,8 @@ const TWO_CONFIGURATIONS: &str = "slow=50ms:device=12010002000000400912010000010
     :config=0902190001010080320904000001ff00000007058102000200\
     :config=0902220001020080320904000000ff0000000904000101ff00000007058101400001";
 
-/// What follows a SUBMIT behind SET_CONFIGURATION is said by the configuration that is asked for, too,
-/// and by its settings that are asked for behind it.
+/// What follows a SUBMIT behind SET_CONFIGURATION is said by the configuration that is asked for,
+/// too, and by its settings that are asked for behind it.
 #[test]
 fn packets_of_another_configuration() {
     let server = Server::start(TWO_CONFIGURATIONS);

@@ -1,6 +1,6 @@
-//! Random traffic of a client that keeps the rules, from fixed seeds: everything it asks is answered
-//! exactly once, whatever meets whatever. The client of these tests judges each answer as a Linux
-//! kernel would (`support/client.rs`).
+//! Random traffic of a client that keeps the rules, from fixed seeds: everything it asks is
+//! answered exactly once, whatever meets whatever. The client of these tests judges each answer as
+//! a Linux kernel would (`support/client.rs`).
 //!
 //! To run one seed again, put it alone into [`SEEDS`].
 
@@ -37,9 +37,9 @@ struct Life {
     wanted: Wanted,
 }
 
-/// What the device's settings will be, as far as the client can tell. A client sends isochronous URBs
-/// only where it has asked for the setting that has such endpoints: elsewhere the server does not
-/// believe that there are packets, and the client's stream would be its own undoing.
+/// What the device's settings will be, as far as the client can tell. A client sends isochronous
+/// URBs only where it has asked for the setting that has such endpoints: elsewhere the server does
+/// not believe that there are packets, and the client's stream would be its own undoing.
 #[derive(Clone, Copy, PartialEq)]
 enum Wanted {
     /// A request for a setting was unlinked, and may have been performed or not.
@@ -263,8 +263,8 @@ impl Life {
     }
 }
 
-/// The pattern goes on from byte to byte, or begins anew: each write to the loop does. Short data may
-/// be of another kind, interrupt reports and descriptors.
+/// The pattern goes on from byte to byte, or begins anew: each write to the loop does. Short data
+/// may be of another kind, interrupt reports and descriptors.
 fn check_data(ret: &Ret) {
     if ret.data.len() < 100 {
         return;

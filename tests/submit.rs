@@ -254,9 +254,9 @@ fn sg_flag() {
     assert_eq!((ret.status, ret.actual_length), (0, 0));
 }
 
-/// Linux copies the SETUP packet that a driver's URB had last into SUBMITs of bulk endpoints too: in all
-/// of usb-storage's there is that of GET_MAX_LUN (docs/kernels.md). It means nothing, not even where it
-/// is one that the host would have to perform.
+/// Linux copies the SETUP packet that a driver's URB had last into SUBMITs of bulk endpoints too:
+/// in all of usb-storage's there is that of GET_MAX_LUN (docs/kernels.md). It means nothing, not
+/// even where it is one that the host would have to perform.
 #[test]
 fn setup_of_a_bulk_urb() {
     let (_server, mut client) = start();

@@ -111,8 +111,8 @@ fn a_release_that_is_held_up_holds_up_no_other() {
     assert_serves(&server, 1);
 }
 
-/// Nor does the lock of a device that a client has, as long as nothing is submitted to it and nothing of it
-/// ends. What is given up meanwhile is waited for by the device's own thread.
+/// Nor does the lock of a device that a client has, as long as nothing is submitted to it and
+/// nothing of it ends. What is given up meanwhile is waited for by the device's own thread.
 #[test]
 fn a_lock_that_nobody_needs_holds_up_nobody() {
     let server = Server::start("count=3");
@@ -133,9 +133,9 @@ fn a_lock_that_nobody_needs_holds_up_nobody() {
     assert_eq!(transfer(&mut held, urb(0x81, 512), &[]).status, 0);
 }
 
-/// usbfs has no call that submits or reaps without the lock (`usbdev_do_ioctl`), or that says whether it
-/// is free. Whatever waits for it, nothing is lost or answered wrongly: how far others come meanwhile is
-/// said and not judged (docs/reliability.md, “What one thread costs”).
+/// usbfs has no call that submits or reaps without the lock (`usbdev_do_ioctl`), or that says
+/// whether it is free. Whatever waits for it, nothing is lost or answered wrongly: how far others
+/// come meanwhile is said and not judged (docs/reliability.md, “What one thread costs”).
 #[test]
 fn what_a_held_lock_delays_is_done_when_it_is_let_go() {
     let server = Server::start("count=2");

@@ -1,8 +1,8 @@
 //! Conformance cases 57 to 63: the race of SUBMIT and UNLINK.
 //!
-//! The client of these tests knows the rule: RET_UNLINK has status 0 when the RET_SUBMIT came before
-//! it, and -ECONNRESET when none did and none will (`support/client.rs`). What each test adds is the
-//! situation.
+//! The client of these tests knows the rule: RET_UNLINK has status 0 when the RET_SUBMIT came
+//! before it, and -ECONNRESET when none did and none will (`support/client.rs`). What each test
+//! adds is the situation.
 
 mod support;
 
@@ -76,8 +76,8 @@ fn unlink_done() {
     assert_eq!(client.read(48), hex("00000004 00000005 Z(12) 0 Z(24)"));
 }
 
-/// The UNLINK comes in one segment with a SUBMIT that ends at once. There is nothing to cancel then,
-/// so the device stays at hand, and the next SUBMIT ends at once as well.
+/// The UNLINK comes in one segment with a SUBMIT that ends at once. There is nothing to cancel
+/// then, so the device stays at hand, and the next SUBMIT ends at once as well.
 #[test]
 fn unlink_done_in_one_segment() {
     let (_server, mut client) = start();
@@ -408,8 +408,8 @@ fn unlink_during_barrier() {
     assert_eq!(client.performed(), [0, 1, 0, 0]);
 }
 
-/// The request itself is unlinked while it is performed: it is answered at once, what comes of it is
-/// dropped, and what stands behind it goes on afterwards.
+/// The request itself is unlinked while it is performed: it is answered at once, what comes of it
+/// is dropped, and what stands behind it goes on afterwards.
 #[test]
 fn unlink_the_barrier() {
     let (_server, mut client) = start();

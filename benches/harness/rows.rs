@@ -97,7 +97,8 @@ fn against_ceiling(workload: Workload, target: impl Fn(&Workload) -> Target, smo
     }
 }
 
-/// Where each side has a processor, a server that looks for work before it sleeps need not be woken.
+/// Where each side has a processor, a server that looks for work before it sleeps need not be
+/// woken.
 fn apart() -> Row {
     let workload = Workload::new(Kind::BulkIn(64), 1);
     Row {
@@ -110,9 +111,9 @@ fn apart() -> Row {
     }
 }
 
-/// A client that writes header and data apart, without `TCP_NODELAY`, against one that does not: its
-/// system waits for an acknowledgement in between. One that came 40 ms later would make it a thousand
-/// times as long.
+/// A client that writes header and data apart, without `TCP_NODELAY`, against one that does not:
+/// its system waits for an acknowledgement in between. One that came 40 ms later would make it a
+/// thousand times as long.
 fn in_parts() -> Row {
     let whole = Workload::new(Kind::BulkOut(64), 1);
     Row {

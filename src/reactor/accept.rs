@@ -1,7 +1,7 @@
 //! Clients that come: listening for them, and taking them up.
 //!
-//! Contract: part of the reactor, so nothing here sleeps. A client that may not be one is closed before
-//! it is sent a byte.
+//! Contract: part of the reactor, so nothing here sleeps. A client that may not be one is closed
+//! before it is sent a byte.
 
 use std::io;
 use std::net::SocketAddr;

@@ -44,9 +44,9 @@ const WRITE_AMONG_OTHERS: usize = 512 << 10;
 /// request is less; of hundreds that do not stop, it takes a small part of the time.
 pub(super) const DISCARD_LEN: usize = 16 << 10;
 
-/// How long a client that sends behind its answer is left alone after each such read. Long beside a turn,
-/// so that sessions keep most of a processor while hundreds of clients send as fast as they can; short
-/// beside what anybody waits for the end of a connection.
+/// How long a client that sends behind its answer is left alone after each such read. Long beside a
+/// turn, so that sessions keep most of a processor while hundreds of clients send as fast as they
+/// can; short beside what anybody waits for the end of a connection.
 pub(super) const DISCARD_PAUSE: Duration = Duration::from_millis(10);
 
 /// Reads of what a client still sends when the server stops.
@@ -234,8 +234,8 @@ impl<C: Candidate> Connection<C> {
             && matches!(self.stage, Stage::Handshake(_) | Stage::Asked(_) | Stage::Finishing)
     }
 
-    /// Whether the client has left while it waited for a device: it sends nothing more, so it has no
-    /// use for one. A client that waits for the list may have said all that it has to say.
+    /// Whether the client has left while it waited for a device: it sends nothing more, so it has
+    /// no use for one. A client that waits for the list may have said all that it has to say.
     pub(super) const fn has_left(&self) -> bool {
         let waits_for_device = match &self.stage {
             Stage::Asked(asked) => matches!(asked.wish, Wish::Import(_)),
@@ -292,9 +292,9 @@ impl<C: Candidate> Connection<C> {
     }
 
     /// Moves bytes and completions for the session, as far as one turn goes. True when there is
-    /// more to do at once. A client that takes no byte for `peer_timeout` gets a deadline. A session
-    /// that is `alone` takes in more before it answers. Without its client it only collects what ends.
-    /// What nobody wants is read into `waste`.
+    /// more to do at once. A client that takes no byte for `peer_timeout` gets a deadline. A
+    /// session that is `alone` takes in more before it answers. Without its client it only collects
+    /// what ends. What nobody wants is read into `waste`.
     pub(super) fn serve_session(
         &mut self,
         now: Instant,
@@ -440,16 +440,17 @@ impl<C: Candidate> Connection<C> {
         // of the stream is not, if it came with these.
         self.readable &= len == room || self.read_closed;
         session.rx_advance(len, now).map_err(End::Violation)?;
-        // Behind an acknowledgement that waits for a reply of ours, Nagle's algorithm would keep the
-        // rest of a PDU whose client writes it in parts, until the system does not wait any more.
+        // Behind an acknowledgement that waits for a reply of ours, Nagle's algorithm would keep
+        // the rest of a PDU whose client writes it in parts, until the system does not wait any
+        // more.
         if !self.readable && !session.has_output() && session.is_read_in_parts(self.segment_len) {
             net::acknowledge(stream);
         }
         Ok(len)
     }
 
-    /// Writes what there is, as far as the socket takes it, and of the session's replies no more than
-    /// there is `room` for.
+    /// Writes what there is, as far as the socket takes it, and of the session's replies no more
+    /// than there is `room` for.
     pub(super) fn flush(&mut self, now: Instant, room: &mut usize) -> Result<(), End> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         while self.writable && self.reply_written < self.reply.len() {
@@ -489,8 +490,8 @@ impl<C: Candidate> Connection<C> {
     /// Serves a connection on which nothing more is to come: writes the rest, says so, and waits
     /// for the client to close. Closing first, with bytes of the client unread, would make the
     /// system reset the connection and could destroy a reply that is still under way. True when
-    /// there is more to do at once. A client that goes on sending is paused: nobody waits for that to
-    /// be read, unless its device has just gone.
+    /// there is more to do at once. A client that goes on sending is paused: nobody waits for that
+    /// to be read, unless its device has just gone.
     pub(super) fn serve_finishing(&mut self, now: Instant, waste: &mut [u8]) -> Result<bool, End> {
         if self.stream.is_none() {
             return Ok(false);

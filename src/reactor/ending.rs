@@ -1,5 +1,5 @@
-//! How connections end, and devices come home: a client that goes, one that takes too long, a server
-//! that stops.
+//! How connections end, and devices come home: a client that goes, one that takes too long, a
+//! server that stops.
 //!
 //! The socket goes first. A device goes home in steps, each started by the end of the one before:
 //! its transfers are cancelled on its worker and collected, its descriptors are no longer watched,
@@ -68,12 +68,12 @@ impl<B: Backend> Reactor<B> {
         self.queue(key);
     }
 
-    /// Ends the oldest connection that has no device and is not about to get one, so that another can
-    /// be made: nobody keeps clients out by coming often and asking for nothing. One that means it
-    /// sends its request with its first bytes, and is done before all others have come after it.
-    /// Where all have asked for something and wait, the oldest of these is told that it does not get
-    /// it. There is no share for each address: over `ssh -R` all have the same. False when there is
-    /// no such connection.
+    /// Ends the oldest connection that has no device and is not about to get one, so that another
+    /// can be made: nobody keeps clients out by coming often and asking for nothing. One that means
+    /// it sends its request with its first bytes, and is done before all others have come after it.
+    /// Where all have asked for something and wait, the oldest of these is told that it does not
+    /// get it. There is no share for each address: over `ssh -R` all have the same. False when
+    /// there is no such connection.
     pub(super) fn make_place(&mut self) -> bool {
         let mut waiting = None;
         for _ in 0..self.strangers.len() {

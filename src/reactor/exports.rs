@@ -48,8 +48,8 @@ pub(super) struct Scans<C> {
     pub(super) told: Told,
 }
 
-/// What is wrong with scans as far as the log was told: each once when it begins, however many scans and
-/// requests it concerns, and once when it is over.
+/// What is wrong with scans as far as the log was told: each once when it begins, however many
+/// scans and requests it concerns, and once when it is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Told {
     /// They take too long; over when one comes back in time.
@@ -84,8 +84,8 @@ impl<C> Scans<C> {
         self.running.is_some_and(|since| now >= since + self.patience())
     }
 
-    /// How long to wait for a scan. Where nothing is known yet a slow machine must not be taken for one
-    /// that has no devices.
+    /// How long to wait for a scan. Where nothing is known yet a slow machine must not be taken for
+    /// one that has no devices.
     const fn patience(&self) -> Duration {
         if self.known.is_some() { SCAN_TIMEOUT } else { OPEN_TIMEOUT }
     }
@@ -112,8 +112,8 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Answers the requests that waited for a scan. A scan that failed has found nothing out, neither
-    /// that there is no device nor that a client's is missing.
+    /// Answers the requests that waited for a scan. A scan that failed has found nothing out,
+    /// neither that there is no device nor that a client's is missing.
     pub(super) fn handle_scanned(&mut self, result: Result<Vec<B::Candidate>, String>) {
         let waiting = std::mem::take(&mut self.scans.waiting);
         if !self.scans.is_overdue(self.now) && std::mem::take(&mut self.scans.told.overdue) {
@@ -146,7 +146,8 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Answers a request that no scan has come back for in time, from what the one before has found.
+    /// Answers a request that no scan has come back for in time, from what the one before has
+    /// found.
     pub(super) fn answer_without_scan(&mut self, key: Key) {
         if !std::mem::replace(&mut self.scans.told.overdue, true) {
             warn!(
@@ -175,7 +176,8 @@ impl<B: Backend> Reactor<B> {
         })
     }
 
-    /// Answers requests with what is known of the devices; a device that is not among them is `absent`.
+    /// Answers requests with what is known of the devices; a device that is not among them is
+    /// `absent`.
     fn answer_all(&mut self, keys: Vec<Key>, candidates: &[B::Candidate], absent: OpStatus) {
         let mut list = Vec::new();
         op::emit_devlist(self.on_offer(candidates).into_iter(), &mut list);

@@ -11,13 +11,14 @@
 //!                   └─────── workers ◄──────┘ jobs: cancel, perform, close
 //! ```
 //!
-//! - `accept`: clients that come; - `connection`: one client's socket and its stage; - `exports`: what
-//!   clients ask for in their handshake; - `ending`: how connections end and devices come home;
+//! - `accept`: clients that come; - `connection`: one client's socket and its stage; - `exports`:
+//!   what clients ask for in their handshake; - `ending`: how connections end and devices come
+//!   home;
 //! - `spin`: whether to sleep; - `net`, `token`, `stop`, `takeover`: sockets, event names, the way
 //!   to stop it, and who may take a held device.
 //!
-//! Contract: nothing on this thread sleeps but the one wait, and with nothing to do it does wait: a bit
-//! that nothing would clear is not set. Whatever can sleep otherwise is a worker's.
+//! Contract: nothing on this thread sleeps but the one wait, and with nothing to do it does wait: a
+//! bit that nothing would clear is not set. Whatever can sleep otherwise is a worker's.
 
 mod accept;
 mod connection;
@@ -65,13 +66,13 @@ use token::{Label, Source};
 /// Events taken in one wait. More wait for the next turn.
 const EVENTS_PER_TURN: usize = 1024;
 
-/// Time of a turn for all connections without a device together, where sessions have something to do in
-/// it, and where they are only there: their next bytes may come meanwhile.
+/// Time of a turn for all connections without a device together, where sessions have something to
+/// do in it, and where they are only there: their next bytes may come meanwhile.
 const STRANGERS_TIME: Duration = Duration::from_micros(20);
 const STRANGERS_TIME_ALONE: Duration = Duration::from_micros(250);
 
-/// How long they then wait, in times of what they took: while there are sessions, a flood of them has a
-/// quarter of a processor, and waking up for one that means it is no wait to speak of.
+/// How long they then wait, in times of what they took: while there are sessions, a flood of them
+/// has a quarter of a processor, and waking up for one that means it is no wait to speak of.
 const STRANGERS_REST: u32 = 3;
 
 /// Where to listen.
@@ -265,9 +266,9 @@ impl<B: Backend> Reactor<B> {
         if B::EXACT_TIME { Instant::now() } else { self.clock.now() }
     }
 
-    /// There is nothing to do: whether to look again, rather than to sleep. Without a device nobody is
-    /// in a hurry; and what one of several sessions gains, another's client may lose, if it needs this
-    /// processor.
+    /// There is nothing to do: whether to look again, rather than to sleep. Without a device nobody
+    /// is in a hurry; and what one of several sessions gains, another's client may lose, if it
+    /// needs this processor.
     fn looks_again(&mut self) -> bool {
         self.attached.len() == 1 && self.spin.looks_again(Instant::now)
     }
@@ -388,9 +389,9 @@ impl<B: Backend> Reactor<B> {
         connection.is_some_and(|connection| connection.key == key && connection.busid.is_some())
     }
 
-    /// Serves connections without a device and accepts more of them. While there are sessions, these
-    /// have their share of the time: when it is used up the others keep their places in the queue, but
-    /// one of each is always served.
+    /// Serves connections without a device and accepts more of them. While there are sessions,
+    /// these have their share of the time: when it is used up the others keep their places in the
+    /// queue, but one of each is always served.
     fn serve_strangers(&mut self, among_sessions: bool) {
         if self.attached.is_empty() {
             self.strangers_rest_until = None;

@@ -14,8 +14,8 @@ use crate::limits::STALE_REPEATS;
 /// Connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 1024;
 
-/// Probes that a silent client may leave unanswered. They take two thirds of the time after which it
-/// is gone, the silence before them one. The protocol has no heartbeat of its own.
+/// Probes that a silent client may leave unanswered. They take two thirds of the time after which
+/// it is gone, the silence before them one. The protocol has no heartbeat of its own.
 const KEEPALIVE_PROBES: u32 = 4;
 
 const _: () =
@@ -58,9 +58,9 @@ pub(super) fn segment_len(stream: &TcpStream) -> usize {
     SockRef::from(stream).tcp_mss().map_or(0, |len| len as usize)
 }
 
-/// Has the system acknowledge at once what came, and not together with the next data of ours or 40 ms
-/// later (`TCP_QUICKACK`, tcp(7)). That holds until data of ours goes out (`tcp_event_data_sent` of
-/// `net/ipv4/tcp_output.c`), so it is for what came now only.
+/// Has the system acknowledge at once what came, and not together with the next data of ours or 40
+/// ms later (`TCP_QUICKACK`, tcp(7)). That holds until data of ours goes out (`tcp_event_data_sent`
+/// of `net/ipv4/tcp_output.c`), so it is for what came now only.
 #[cfg(target_os = "linux")]
 pub(super) fn acknowledge(stream: &TcpStream) {
     // Should the system refuse, the acknowledgement comes late, as it would have.
@@ -71,12 +71,12 @@ pub(super) fn acknowledge(stream: &TcpStream) {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn acknowledge(_stream: &TcpStream) {}
 
-/// How fast a socket sends. BBR, where an administrator made it the system's choice, releases what it
-/// sends by timers. That pays over a long line; over a short one the timers cost more than sending
-/// does, and whenever it probes the line throughput falls to a third (measured: docs/performance.md).
-/// A socket that once was paced stays so whatever it is set to later (`bbr_init` of
-/// `net/ipv4/tcp_bbr.c` marks it, nothing unmarks it), so listeners are set to what does not pace, and
-/// clients far away back to the system's choice.
+/// How fast a socket sends. BBR, where an administrator made it the system's choice, releases what
+/// it sends by timers. That pays over a long line; over a short one the timers cost more than
+/// sending does, and whenever it probes the line throughput falls to a third (measured:
+/// docs/performance.md). A socket that once was paced stays so whatever it is set to later
+/// (`bbr_init` of `net/ipv4/tcp_bbr.c` marks it, nothing unmarks it), so listeners are set to what
+/// does not pace, and clients far away back to the system's choice.
 #[cfg(target_os = "linux")]
 mod congestion {
     use std::io;
@@ -132,10 +132,10 @@ mod congestion {
 /// `net/core/sock.c`). Setting it is half of what accepting costs; elsewhere nobody promises it.
 pub(super) const INHERITS: bool = cfg!(target_os = "linux");
 
-/// Prepares a client's socket, or a listener whose clients inherit it: a client is gone when it shows
-/// no sign of life for `peer_timeout`, at least three seconds. Its buffers have `buffer` bytes each,
-/// or what the system chooses. One whose socket refuses an option is served all the same. Public for
-/// the benchmarks, whose least server must have the same sockets.
+/// Prepares a client's socket, or a listener whose clients inherit it: a client is gone when it
+/// shows no sign of life for `peer_timeout`, at least three seconds. Its buffers have `buffer`
+/// bytes each, or what the system chooses. One whose socket refuses an option is served all the
+/// same. Public for the benchmarks, whose least server must have the same sockets.
 pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: Option<usize>) {
     let socket = SockRef::from(socket);
     let silence = (peer_timeout / 3).max(SECOND);

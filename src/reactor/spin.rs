@@ -1,15 +1,15 @@
 //! Whether to look for work once more instead of sleeping.
 //!
 //! To be woken takes longer than a turn of the reactor does. So where work comes in shortly after
-//! there was none, the reactor looks again and again for a while, and sleeps only then. Whether that
-//! pays is learned: each time work was found earns credit, each time it was not costs more of it.
-//! Without credit the reactor sleeps at once and tries again only now and then, ever less often. Where
-//! the client needs the same processor, and so can't send anything while it is looked for, that is
-//! next to never. The kernel lets virtual machines wait in much the same way (`halt_poll_ns`,
-//! Documentation/virt/kvm/halt-polling.rst).
+//! there was none, the reactor looks again and again for a while, and sleeps only then. Whether
+//! that pays is learned: each time work was found earns credit, each time it was not costs more of
+//! it. Without credit the reactor sleeps at once and tries again only now and then, ever less
+//! often. Where the client needs the same processor, and so can't send anything while it is looked
+//! for, that is next to never. The kernel lets virtual machines wait in much the same way
+//! (`halt_poll_ns`, Documentation/virt/kvm/halt-polling.rst).
 //!
-//! Contract: plain state; time is an argument, asked for only where it is looked: in virtual machines
-//! it can be a system call, and a sleep needs none.
+//! Contract: plain state; time is an argument, asked for only where it is looked: in virtual
+//! machines it can be a system call, and a sleep needs none.
 
 use std::time::{Duration, Instant};
 

@@ -45,8 +45,8 @@ impl TakeOver {
     }
 }
 
-/// Whether a connection looks dead: probes unanswered, or data without an acknowledgement though it was
-/// sent again. Silence alone says nothing, since a client may have been idle before.
+/// Whether a connection looks dead: probes unanswered, or data without an acknowledgement though it
+/// was sent again. Silence alone says nothing, since a client may have been idle before.
 fn is_stale(signs: PeerSigns) -> bool {
     signs.unanswered_probes >= STALE_REPEATS
         || signs.retransmitted >= STALE_REPEATS && signs.silent_for > STALE_AFTER

@@ -1,15 +1,15 @@
 //! What an event is about, as one number.
 //!
-//! A place in the slab of connections is used again and again, so a connection is named by its place
-//! *and* its number among all connections ever made ([`Key`]). Keys are what the reactor keeps in its
-//! lists and workers hand back; their numbers never wrap.
+//! A place in the slab of connections is used again and again, so a connection is named by its
+//! place *and* its number among all connections ever made ([`Key`]). Keys are what the reactor
+//! keeps in its lists and workers hand back; their numbers never wrap.
 //!
-//! A token has no room for all of that: mio's is a `usize`, 32 bits on many machines. It carries the
-//! place and the last bits of the number ([`Label`]), the same on every machine. That a label wraps
-//! after [`GENERATIONS`] connections does no harm: the system stops telling of a descriptor when the
-//! reactor removes it, before the place is used again, and the events that one wait has brought are
-//! all marked before any connection is made. Between the two a place is used again no time at all;
-//! the label's bits are for a system that would break its word.
+//! A token has no room for all of that: mio's is a `usize`, 32 bits on many machines. It carries
+//! the place and the last bits of the number ([`Label`]), the same on every machine. That a label
+//! wraps after [`GENERATIONS`] connections does no harm: the system stops telling of a descriptor
+//! when the reactor removes it, before the place is used again, and the events that one wait has
+//! brought are all marked before any connection is made. Between the two a place is used again no
+//! time at all; the label's bits are for a system that would break its word.
 
 use mio::Token;
 

@@ -14,9 +14,9 @@ impl<P: Port> Session<P> {
     /// Takes up a transfer that has ended.
     ///
     /// Where one can't be cancelled without all others of its endpoint, those that nobody gave up
-    /// must not look as if somebody had: a driver takes ECONNRESET for its own UNLINK, and sends that
-    /// URB no more. They go again. An isochronous one does not, its time has passed: its packets were
-    /// missed, which drivers of such endpoints put up with.
+    /// must not look as if somebody had: a driver takes ECONNRESET for its own UNLINK, and sends
+    /// that URB no more. They go again. An isochronous one does not, its time has passed: its
+    /// packets were missed, which drivers of such endpoints put up with.
     pub(super) fn handle_completion(&mut self, slot: u32, now: Instant) {
         let urb = std::mem::replace(&mut self.owners[slot as usize], NO_URB);
         let completion = self.transfers[slot as usize].take();

@@ -1,11 +1,11 @@
 //! Control requests that do not go to the device as they came.
 //!
 //! - GET_DESCRIPTOR of a configuration is answered from what the host has read, whatever length is
-//!   asked for, when all that came before it on the pipe is done with. The device is not asked: what
-//!   counts is what its host goes by.
-//! - A read of more than [`Port::CONTROL_LEN_MAX`] bytes asks the device for that many. A device that
-//!   has less ends the read early, and the answer is whole; one that has at least as many may have
-//!   more, which nobody can tell, so the read is refused.
+//!   asked for, when all that came before it on the pipe is done with. The device is not asked:
+//!   what counts is what its host goes by.
+//! - A read of more than [`Port::CONTROL_LEN_MAX`] bytes asks the device for that many. A device
+//!   that has less ends the read early, and the answer is whole; one that has at least as many may
+//!   have more, which nobody can tell, so the read is refused.
 //! - A longer write is refused. The log says so, once for each device.
 //!
 //! Contract: part of the session, so nothing here blocks or allocates.

@@ -10,7 +10,8 @@ use crate::usb::{Configuration, Endpoint};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress, TransferType};
 
-/// The default control endpoint, as a set of endpoints. URBs of both directions go by its OUT address.
+/// The default control endpoint, as a set of endpoints. URBs of both directions go by its OUT
+/// address.
 pub(super) const DEFAULT_CONTROL: u32 = EndpointAddress::new(0, Direction::Out).bit();
 
 /// One endpoint.

@@ -240,7 +240,8 @@ pub(crate) struct Session<P: Port> {
     missed_hangup: bool,
     /// Transfers are in flight that can't be cancelled.
     stuck: bool,
-    /// Cancelling a transfer ends all of its endpoint, as on macOS (libusb's `darwin_abort_transfers`).
+    /// Cancelling a transfer ends all of its endpoint, as on macOS (libusb's
+    /// `darwin_abort_transfers`).
     cancels_pipe: bool,
     /// A call said that the device is gone, which is acted on when the input at hand is done with.
     lost: bool,
@@ -354,8 +355,8 @@ impl<P: Port> Session<P> {
         self.gone && !self.tearing_down && !in_flight && self.tx.is_empty()
     }
 
-    /// Room for bytes from the client, in the order of the stream; returns the number of slices, one
-    /// at least. What was read is to be told by [`Self::rx_advance`], even if that is nothing.
+    /// Room for bytes from the client, in the order of the stream; returns the number of slices,
+    /// one at least. What was read is to be told by [`Self::rx_advance`], even if that is nothing.
     pub(crate) fn rx_slices<'a>(
         &'a mut self,
         slices: &mut [IoSliceMut<'a>; RX_SLICES_MAX],
@@ -398,9 +399,9 @@ impl<P: Port> Session<P> {
         parsed
     }
 
-    /// Whether what was read last shows that the client writes its PDUs in parts: there is nothing behind
-    /// the first of the parts of one, or behind some bytes of one that fits a single segment, of so many
-    /// bytes, and yet was not sent as one.
+    /// Whether what was read last shows that the client writes its PDUs in parts: there is nothing
+    /// behind the first of the parts of one, or behind some bytes of one that fits a single
+    /// segment, of so many bytes, and yet was not sent as one.
     pub(crate) fn is_read_in_parts(&self, segment_len: usize) -> bool {
         let payload_len = |urb| self.urbs.get(urb).submit.payload_len() as usize;
         let (urb, is_between) = match self.rx.stage {
@@ -578,8 +579,8 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Whether teardown is complete: the device has nothing of ours, or nothing that could be had back,
-    /// and the port is here.
+    /// Whether teardown is complete: the device has nothing of ours, or nothing that could be had
+    /// back, and the port is here.
     pub(crate) fn is_drained(&self) -> bool {
         self.tearing_down && self.port.is_some() && (self.urbs.is_empty() || self.stuck)
     }

@@ -1,11 +1,11 @@
 //! What requests that are under way may make of endpoints, as far as the stream must be read by it.
 //!
-//! A SUBMIT has packet descriptors at its end only if its endpoint is isochronous. While SET_INTERFACE
-//! or SET_CONFIGURATION is performed, or waits behind another that is, nobody knows which setting will
-//! be in force: the client may have sent the SUBMIT for the one it has asked for or, should that be
-//! refused, for the one before. So an endpoint may be isochronous then if the setting in force says so
-//! or one that was asked for does, and number_of_packets is believed there. Anywhere else it is what
-//! some clients leave in that field.
+//! A SUBMIT has packet descriptors at its end only if its endpoint is isochronous. While
+//! SET_INTERFACE or SET_CONFIGURATION is performed, or waits behind another that is, nobody knows
+//! which setting will be in force: the client may have sent the SUBMIT for the one it has asked for
+//! or, should that be refused, for the one before. So an endpoint may be isochronous then if the
+//! setting in force says so or one that was asked for does, and number_of_packets is believed
+//! there. Anywhere else it is what some clients leave in that field.
 //!
 //! Contract: plain state; nothing allocates, blocks or panics.
 
@@ -13,8 +13,8 @@ use crate::usb::isochronous::IsochronousSettings;
 use crate::usb::special::SpecialRequest;
 use crate::wire::types::EndpointAddress;
 
-/// The settings asked for since nothing was under way. A client that does not wait has not read, either,
-/// how the earlier of them ended.
+/// The settings asked for since nothing was under way. A client that does not wait has not read,
+/// either, how the earlier of them ended.
 pub(super) struct Prospects {
     settings: IsochronousSettings,
     /// Some setting was asked for.
@@ -82,8 +82,8 @@ mod tests {
         EndpointAddress::from_byte(0x03),
     ];
 
-    /// Configuration 1 has 0x81 in interface 0, setting 1; configuration 2 has 0x02 there, and 0x03 in
-    /// interface 1, setting 0.
+    /// Configuration 1 has 0x81 in interface 0, setting 1; configuration 2 has 0x02 there, and 0x03
+    /// in interface 1, setting 0.
     fn prospects() -> Prospects {
         let first = [
             9, 2, 34, 0, 1, 1, 0, 0x80, 50, 9, 4, 0, 0, 0, 255, 0, 0, 0, // interface 0

@@ -10,9 +10,9 @@
 //! follows it.
 //!
 //! Who sends one large OUT payload mostly sends more of the same kind. So behind one, the next read
-//! is laid out for others of its [`Shape`]: descriptors and header into the scratch, the payload into
-//! a buffer that becomes the next URB's, and so on for as many as came in one read before. One call
-//! then takes in several URBs, and nothing is copied.
+//! is laid out for others of its [`Shape`]: descriptors and header into the scratch, the payload
+//! into a buffer that becomes the next URB's, and so on for as many as came in one read before. One
+//! call then takes in several URBs, and nothing is copied.
 //!
 //! ```text
 //! stream    rest of payload | descriptors, header | payload | descriptors, header | payload | ...
@@ -39,8 +39,8 @@ use crate::wire::types::EndpointAddress;
 /// that are not so small any more. Of what stays in a processor's cache, a part.
 pub(super) const READ_LEN: usize = 256 * 1024;
 
-/// Bytes read behind a large payload where nothing is expected: the next header, and payload that is
-/// small anyway.
+/// Bytes read behind a large payload where nothing is expected: the next header, and payload that
+/// is small anyway.
 const READ_BEHIND_PAYLOAD: usize = 4 * 1024;
 
 /// Bytes of a payload from which on it is large: copying so much costs more than another read.
@@ -140,8 +140,8 @@ impl Receiver {
         self.large = large;
     }
 
-    /// Lays out the next read; buffers for what is expected are taken from `memory` as long as it has
-    /// more than `reserve` bytes. [`Self::slices`] are then where the bytes go.
+    /// Lays out the next read; buffers for what is expected are taken from `memory` as long as it
+    /// has more than `reserve` bytes. [`Self::slices`] are then where the bytes go.
     pub(crate) fn lay_out(&mut self, memory: &mut Arena, reserve: usize) {
         self.stop(memory);
         self.reading = true;
@@ -226,7 +226,8 @@ impl Receiver {
         }
         let expected = self.ahead.len();
         let full = self.ahead.iter().filter(|ahead| ahead.filled == ahead.block.len()).count();
-        // As many as came, and one that may be on its way; twice as many if there was no room for more.
+        // As many as came, and one that may be on its way; twice as many if there was no room for
+        // more.
         self.wanted = if full == expected { (2 * full).min(AHEAD_MAX) } else { full + 1 };
         let filled = self.ahead.iter().filter(|ahead| ahead.filled > 0).count();
         for Ahead { block, .. } in self.ahead.drain(filled..) {
@@ -234,9 +235,9 @@ impl Receiver {
         }
     }
 
-    /// Notes an OUT payload that begins, and returns the block that it was read into and how much of
-    /// it is there, if it was expected. Whether the payload `fits` such a block is for the caller to
-    /// say.
+    /// Notes an OUT payload that begins, and returns the block that it was read into and how much
+    /// of it is there, if it was expected. Whether the payload `fits` such a block is for the
+    /// caller to say.
     pub(crate) fn begin_payload(&mut self, shape: Shape, fits: bool) -> Option<(Block, usize)> {
         let large = (shape.len >= self.large).then_some(shape);
         if large == self.shape && fits && self.start == self.boundary {
@@ -297,8 +298,8 @@ impl Receiver {
         self.start < self.end || self.ahead.front().is_some_and(|ahead| ahead.filled > 0)
     }
 
-    /// Puts what came into the scratch buffer, in the order of the stream: it is not what the read was
-    /// laid out for.
+    /// Puts what came into the scratch buffer, in the order of the stream: it is not what the read
+    /// was laid out for.
     fn join(&mut self) {
         if !self.ahead.is_empty() {
             self.join_ahead();

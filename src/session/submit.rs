@@ -8,8 +8,8 @@
 //! So that an endpoint that never answers can't keep the others out, the last slots and the last
 //! part of the memory are for endpoints that have nothing in flight. For want of memory a URB waits
 //! without a limit behind others of its endpoint, whose turn comes first anyway, and behind replies
-//! that the client does not read; else no longer than [`NO_MEMORY_TIMEOUT`], whatever other endpoints
-//! have in flight.
+//! that the client does not read; else no longer than [`NO_MEMORY_TIMEOUT`], whatever other
+//! endpoints have in flight.
 
 use std::time::Instant;
 
@@ -138,11 +138,11 @@ impl<P: Port> Session<P> {
         self.barrier.is_some() || !self.held.is_empty()
     }
 
-    /// The number of packet descriptors at the end of a SUBMIT. There are some only if its endpoint is
-    /// isochronous; where it is not, clients leave anything in that field. Where it may be, see
-    /// [`super::prospects`], a number that can be one is believed. So it is for an endpoint that the
-    /// settings in force do not have, if no other was asked for: the client looked at other ones then,
-    /// unless all that have the endpoint agree that it has no packets.
+    /// The number of packet descriptors at the end of a SUBMIT. There are some only if its endpoint
+    /// is isochronous; where it is not, clients leave anything in that field. Where it may be, see
+    /// [`super::prospects`], a number that can be one is believed. So it is for an endpoint that
+    /// the settings in force do not have, if no other was asked for: the client looked at other
+    /// ones then, unless all that have the endpoint agree that it has no packets.
     fn packets_that_follow(&self, submit: &CmdSubmit) -> Result<u32, Violation> {
         let known = self.endpoints.get(submit.endpoint).transfer_type;
         let may_be = match known {
@@ -266,8 +266,8 @@ impl<P: Port> Session<P> {
         self.held.push_back(urb);
     }
 
-    /// Starts a URB that nothing stands before any more. Inlined, as is [`Self::enqueue`]: every URB
-    /// goes through both, and each would save and restore the same registers.
+    /// Starts a URB that nothing stands before any more. Inlined, as is [`Self::enqueue`]: every
+    /// URB goes through both, and each would save and restore the same registers.
     #[inline(always)]
     pub(super) fn start(&mut self, urb: UrbIndex, now: Instant) {
         let record = self.urbs.get(urb);

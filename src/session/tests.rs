@@ -436,7 +436,8 @@ fn a_long_read_asks_for_what_can_be_moved_and_less_than_that_is_all() {
     let slot = rig.last_slot();
     rig.end(slot, Status::EPIPE, &[]);
     rig.expect_submit(3, Status::EPIPE, 0);
-    // More than it was asked for has no room, also where it is only part of what the client asks for.
+    // More than it was asked for has no room, also where it is only part of what the client asks
+    // for.
     rig.send(&control(6, Direction::In, long), &[]);
     let slot = rig.last_slot();
     rig.end_with(slot, Status::EOVERFLOW, 100);
@@ -787,7 +788,8 @@ fn more_urbs_than_can_wait_are_refused_and_the_stream_goes_on() {
     rig.finish();
 }
 
-/// Their descriptors cost more than all else of a record, so there are fewer; others still can wait.
+/// Their descriptors cost more than all else of a record, so there are fewer; others still can
+/// wait.
 #[test]
 fn more_urbs_with_packets_than_can_wait_are_refused_with_their_packets() {
     let mut rig = Rig::new();

@@ -122,8 +122,8 @@ impl TxQueue {
     /// Stages as many replies as there is room for, but stops after one whose URB needs its record
     /// no longer, and returns that.
     pub(crate) fn stage_next(&mut self, urbs: &UrbTable) -> Option<UrbIndex> {
-        // An empty queue starts at its beginning again: going round in all of its room, a few entries
-        // at a time, each would be a miss in the processor's cache.
+        // An empty queue starts at its beginning again: going round in all of its room, a few
+        // entries at a time, each would be a miss in the processor's cache.
         if self.segments.is_empty() && self.segmented == self.staged {
             self.segments.clear();
             (self.staged, self.segmented) = (0, 0);

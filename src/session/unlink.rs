@@ -16,11 +16,12 @@
 //! | with the device, ends otherwise  | RET_SUBMIT, then RET_UNLINK(0): no data is lost      |
 //! | unlinked a second time           | RET_UNLINK(0)                                        |
 //!
-//! An UNLINK can overtake its SUBMIT: Linux's sending thread looks for SUBMITs, finds none, and then
-//! for UNLINKs (`vhci_tx_loop`), and meanwhile another thread may have queued one of each. Answered
-//! at once, the client would give the URB back, then send it, and take our RET_SUBMIT for an error.
-//! Its numbers only grow, so the UNLINK of one above all that came is kept until that comes, or a
-//! higher one, or nothing for a while. A client whose numbers do not grow is answered at once.
+//! An UNLINK can overtake its SUBMIT: Linux's sending thread looks for SUBMITs, finds none, and
+//! then for UNLINKs (`vhci_tx_loop`), and meanwhile another thread may have queued one of each.
+//! Answered at once, the client would give the URB back, then send it, and take our RET_SUBMIT for
+//! an error. Its numbers only grow, so the UNLINK of one above all that came is kept until that
+//! comes, or a higher one, or nothing for a while. A client whose numbers do not grow is answered
+//! at once.
 
 use std::time::Instant;
 
@@ -133,8 +134,8 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Answers UNLINKs whose SUBMITs did not come by `now`, or will not come any more. In the middle
-    /// of a PDU they may yet, however slow it is.
+    /// Answers UNLINKs whose SUBMITs did not come by `now`, or will not come any more. In the
+    /// middle of a PDU they may yet, however slow it is.
     pub(super) fn expire_early_unlinks(&mut self, now: Instant) {
         let (none_comes, is_whole) = (self.gone, self.rx.is_between_pdus());
         if !none_comes && !is_whole && self.early_unlinks.iter().any(|early| early.until <= now) {

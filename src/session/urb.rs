@@ -1,11 +1,11 @@
 //! The URBs of a session: one record each, from the first byte of its SUBMIT to the last of its
 //! reply.
 //!
-//! Records live in a table of fixed room, and the one freed last is used next. Beside it the seqnums
-//! lie close together, so that finding one is a short scan: a session has few URBs at a time. A record
-//! costs little and there are thousands; isochronous descriptors cost a hundred times that and have
-//! an area of their own, in which a URB that has some gets a stripe. Memory of either is committed when
-//! it is first touched.
+//! Records live in a table of fixed room, and the one freed last is used next. Beside it the
+//! seqnums lie close together, so that finding one is a short scan: a session has few URBs at a
+//! time. A record costs little and there are thousands; isochronous descriptors cost a hundred
+//! times that and have an area of their own, in which a URB that has some gets a stripe. Memory of
+//! either is committed when it is first touched.
 //!
 //! Contract: no allocation after `new`; that a record is in use is asserted in debug builds.
 
@@ -181,8 +181,8 @@ pub(crate) struct UrbTable {
 }
 
 impl UrbTable {
-    /// Room for so many URBs, of which so many can have packets; `None` when the system has no memory
-    /// for it.
+    /// Room for so many URBs, of which so many can have packets; `None` when the system has no
+    /// memory for it.
     pub(crate) fn new(capacity: usize, with_packets: usize) -> Option<Self> {
         let stripes = heap::zeroed(with_packets * STRIPE_LEN)?;
         let (mut urbs, mut seqnums) = (Vec::new(), Vec::new());

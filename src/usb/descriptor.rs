@@ -34,7 +34,8 @@ pub const SETTINGS_MAX: usize = 128;
 /// Endpoints of a setting at most (`USB_MAXENDPOINTS`).
 pub const ENDPOINTS_MAX: usize = 30;
 
-/// The bits of wMaxPacketSize that say how often a microframe has a packet (`USB_EP_MAXP_MULT_MASK`).
+/// The bits of wMaxPacketSize that say how often a microframe has a packet
+/// (`USB_EP_MAXP_MULT_MASK`).
 const PACKETS_PER_MICROFRAME: u16 = 0x1800;
 
 /// What the host knows of a device beside its descriptors, and what its reading depends on.
@@ -90,8 +91,8 @@ impl Device {
     }
 
     /// What a host leaves out of it that has the quirk `USB_QUIRK_ENDPOINT_IGNORE` for it
-    /// (`usb_endpoint_ignore` of `drivers/usb/core/quirks.c`, which is the same in Linux 5.10, 6.1 and
-    /// 6.12). They are of sound cards of which another interface has the address by right.
+    /// (`usb_endpoint_ignore` of `drivers/usb/core/quirks.c`, which is the same in Linux 5.10, 6.1
+    /// and 6.12). They are of sound cards of which another interface has the address by right.
     #[must_use]
     pub const fn ignored_endpoints(&self) -> &'static [(u8, u8)] {
         match (self.id_vendor, self.id_product) {
@@ -129,8 +130,8 @@ pub struct Descriptors {
 
 impl Descriptors {
     /// Takes apart what sysfs has as `descriptors` (`read_descriptors` of
-    /// `drivers/usb/core/sysfs.c`): the device descriptor, and behind it the configurations, each cut
-    /// to the descriptors that are whole. `None` without a device descriptor.
+    /// `drivers/usb/core/sysfs.c`): the device descriptor, and behind it the configurations, each
+    /// cut to the descriptors that are whole. `None` without a device descriptor.
     #[must_use]
     pub fn split(bytes: &[u8]) -> Option<Self> {
         let (device, rest) = bytes.split_first_chunk()?;

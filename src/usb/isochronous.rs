@@ -98,7 +98,8 @@ fn any(alternate: &Alternate) -> u32 {
     endpoints.fold(0, |set, one| set | places_of(one.address, one.transfer_type))
 }
 
-/// The isochronous endpoints of a setting. Endpoint 0 is the default one whatever a descriptor says.
+/// The isochronous endpoints of a setting. Endpoint 0 is the default one whatever a descriptor
+/// says.
 fn isochronous(alternate: &Alternate) -> u32 {
     let endpoints = alternate.endpoints.iter().filter(|endpoint| {
         endpoint.transfer_type == TransferType::Isochronous && endpoint.address.number() != 0

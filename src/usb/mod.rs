@@ -11,9 +11,9 @@
 //!   never touch the device at once.
 //! - [`Transfer`] carries one URB at a time and owns its buffer while it is in flight.
 //!
-//! What both stacks go by: [`descriptor`] reads descriptors as Linux does, [`isochronous`] is what a
-//! session must know of settings that are not in force, and [`special`] are the requests that a host
-//! performs itself.
+//! What both stacks go by: [`descriptor`] reads descriptors as Linux does, [`isochronous`] is what
+//! a session must know of settings that are not in force, and [`special`] are the requests that a
+//! host performs itself.
 //!
 //! Contract: calls marked *blocks* run on worker threads only. Statuses are those of the wire:
 //! each stack maps its own errors in one place.
@@ -120,8 +120,8 @@ impl DeviceInfo {
         held > 0 && held >= self.device.interfaces.len()
     }
 
-    /// The command that names the programs that have it, in brackets and behind a space, where there
-    /// is one.
+    /// The command that names the programs that have it, in brackets and behind a space, where
+    /// there is one.
     pub(crate) fn holders_named(&self) -> String {
         if cfg!(target_os = "linux") {
             let UsbDevice { busnum, devnum, .. } = self.device;
@@ -142,8 +142,8 @@ pub struct Opened<P: Port> {
     pub memory: Arena,
     /// The active configuration, or `None` when the device has none.
     pub configuration: Option<Configuration>,
-    /// Its configurations by index, as the host has read them: what GET_DESCRIPTOR is answered with.
-    /// The device is asked for others.
+    /// Its configurations by index, as the host has read them: what GET_DESCRIPTOR is answered
+    /// with. The device is asked for others.
     pub configurations: Vec<Vec<u8>>,
     /// Which of its endpoints are isochronous, in all settings of all its configurations.
     pub isochronous: IsochronousSettings,
@@ -218,8 +218,8 @@ pub struct Endpoint {
 impl Endpoint {
     /// The frames, at high speed and above microframes, from one packet of an isochronous endpoint
     /// to the next, as Linux has it for programs (`proc_do_submiturb` of
-    /// `drivers/usb/core/devio.c`): they can't choose. 0 for other endpoints, and for a bInterval that
-    /// the host replaces.
+    /// `drivers/usb/core/devio.c`): they can't choose. 0 for other endpoints, and for a bInterval
+    /// that the host replaces.
     #[must_use]
     pub const fn isochronous_interval(&self) -> u16 {
         match (self.transfer_type, self.interval) {
@@ -299,13 +299,14 @@ pub trait Port: Send + Sized + 'static {
     /// concerns may be in flight. *Blocks.*
     fn perform(&mut self, request: SpecialRequest) -> Performed;
 
-    /// What is to be changed of the memory that the port has of the system, if anything; asked often.
+    /// What is to be changed of the memory that the port has of the system, if anything; asked
+    /// often.
     fn memory_change(&self) -> Option<MemoryChange> {
         None
     }
 
-    /// Changes it. `given_up` is what was mapped, if that is to go; no transfer may be in it. Returns
-    /// what was mapped, for the device's [`Opened::memory`]. *Blocks.*
+    /// Changes it. `given_up` is what was mapped, if that is to go; no transfer may be in it.
+    /// Returns what was mapped, for the device's [`Opened::memory`]. *Blocks.*
     fn change_memory(
         &mut self,
         _change: MemoryChange,
@@ -323,8 +324,8 @@ pub trait Port: Send + Sized + 'static {
     /// Notes whether this device does.
     fn set_starving(&mut self, _starving: bool) {}
 
-    /// Gives the device back as it was found: its configuration and kernel drivers, too. No transfer
-    /// may be in flight. *Blocks.*
+    /// Gives the device back as it was found: its configuration and kernel drivers, too. No
+    /// transfer may be in flight. *Blocks.*
     fn close(self, transfers: Vec<Self::Transfer>, memory: Arena);
 }
 
@@ -442,8 +443,8 @@ impl Configuration {
 }
 
 impl Interface {
-    /// The setting that SET_CONFIGURATION and a reset leave in force: 0, or the first where there is
-    /// none (`usb_set_configuration`).
+    /// The setting that SET_CONFIGURATION and a reset leave in force: 0, or the first where there
+    /// is none (`usb_set_configuration`).
     #[must_use]
     pub fn first_setting(&self) -> u8 {
         let has_zero = self.alternates.iter().any(|alternate| alternate.setting == 0);

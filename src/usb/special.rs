@@ -3,14 +3,14 @@
 //!
 //! The kernel's exporter knows the same four (`drivers/usb/usbip/stub_rx.c`,
 //! `tweak_special_requests`) and like it we compare the whole bmRequestType. Where the host's call
-//! fails, it sends the request to the device as it stands and answers with what that says; before 6.11
-//! (6.1.109 of that series) it did so where the call had not failed, too, so that the device had each
-//! of the four twice. Here only a failed CLEAR_HALT goes to the device: the host has no state then that
-//! could differ but the data toggle, and it is the endpoint's client who asked for it to be reset. A raw
-//! SET_CONFIGURATION or SET_INTERFACE would succeed where the host had refused, for want of bandwidth
-//! or because another driver has the interface, and leave the device with endpoints that the host does
-//! not know; the client would be told that they are there. So these keep the status of the failure, as
-//! does a reset, which no device implements.
+//! fails, it sends the request to the device as it stands and answers with what that says; before
+//! 6.11 (6.1.109 of that series) it did so where the call had not failed, too, so that the device
+//! had each of the four twice. Here only a failed CLEAR_HALT goes to the device: the host has no
+//! state then that could differ but the data toggle, and it is the endpoint's client who asked for
+//! it to be reset. A raw SET_CONFIGURATION or SET_INTERFACE would succeed where the host had
+//! refused, for want of bandwidth or because another driver has the interface, and leave the device
+//! with endpoints that the host does not know; the client would be told that they are there. So
+//! these keep the status of the failure, as does a reset, which no device implements.
 
 use crate::wire::setup::Setup;
 use crate::wire::status::Status;

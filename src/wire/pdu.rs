@@ -41,8 +41,8 @@ pub struct CmdSubmit {
     /// As it came: 0 or -1 where the URB is not isochronous, depending on the client. Says nothing
     /// about the type of the endpoint. Never echoed changed.
     pub number_of_packets: i32,
-    /// Frames, at high speed and above microframes, between the packets of an isochronous URB, as the
-    /// client's driver wants it. Linux sends a power of 2, others what they like.
+    /// Frames, at high speed and above microframes, between the packets of an isochronous URB, as
+    /// the client's driver wants it. Linux sends a power of 2, others what they like.
     pub interval: i32,
     pub setup: [u8; SETUP_LEN],
 }

@@ -217,8 +217,8 @@ pub enum Speed {
     Full = 2,
     /// 480 Mbit/s.
     High = 3,
-    /// 5 Gbit/s and everything faster. Kernels before 6.12 refuse to attach a device of value 6, and
-    /// later ones have it as one of 5 Gbit/s all the same (docs/kernels.md).
+    /// 5 Gbit/s and everything faster. Kernels before 6.12 refuse to attach a device of value 6,
+    /// and later ones have it as one of 5 Gbit/s all the same (docs/kernels.md).
     Super = 5,
 }
 

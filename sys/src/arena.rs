@@ -3,8 +3,8 @@
 //! A device's buffers are taken once, when it is attached, so that no URB allocates. A region is
 //! either plain zeroed heap, whose pages the system commits when they are first touched, so that a
 //! large one costs nothing until it is used; or it is mapped from the device's usbfs file
-//! (`libusb_dev_mem_alloc`, the host controller then reads and writes it without a copy), comes last,
-//! and can be given up again.
+//! (`libusb_dev_mem_alloc`, the host controller then reads and writes it without a copy), comes
+//! last, and can be given up again.
 //!
 //! Regions are cut by the buddy rule into power-of-two blocks. Freed blocks go to the front of a
 //! list of their own and are only merged when an allocation finds nothing, so that a steady load
@@ -16,7 +16,8 @@
 //! regions instead of freeing them, because the kernel may still write into one.
 //!
 //! Contract: single-threaded use, movable between threads; allocation only in `new` and `add_*`,
-//! which say when there is no memory; `free` panics on a block of another arena; nothing here blocks.
+//! which say when there is no memory; `free` panics on a block of another arena; nothing here
+//! blocks.
 
 use std::alloc::{self, Layout};
 use std::fmt;
@@ -30,8 +31,8 @@ use crate::heap;
 /// Bytes of the smallest block. Four cache lines: no two blocks in flight share one.
 pub const BLOCK_LEN_MIN: usize = 256;
 
-/// Bytes of the smallest block of device memory. Smaller ones gain nothing there, and one that stays
-/// out for ever, as of an interrupt endpoint, would keep the mapping from being given up.
+/// Bytes of the smallest block of device memory. Smaller ones gain nothing there, and one that
+/// stays out for ever, as of an interrupt endpoint, would keep the mapping from being given up.
 pub const DEVICE_BLOCK_MIN: usize = 16 << 10;
 
 /// Most regions an arena can hold: one from the heap, one from the device.
@@ -184,8 +185,8 @@ impl Arena {
     }
 
     /// Takes a block of `len` bytes, of device memory if there is some for it, or `None` when no
-    /// region has room. The bytes hold whatever their last user left. A length of zero gives an empty
-    /// block, which still has an address.
+    /// region has room. The bytes hold whatever their last user left. A length of zero gives an
+    /// empty block, which still has an address.
     pub fn alloc(&mut self, len: usize) -> Option<Block> {
         let order = order_for(len)?;
         for (index, region) in self.regions.iter_mut().enumerate().rev() {

@@ -1,5 +1,5 @@
-//! Whose a device is on macOS, where libusb does not take interfaces from their drivers but captures
-//! the whole device, and counts its captures (`darwin_usb.c` of 1.0.27 and 1.0.28).
+//! Whose a device is on macOS, where libusb does not take interfaces from their drivers but
+//! captures the whole device, and counts its captures (`darwin_usb.c` of 1.0.27 and 1.0.28).
 //!
 //! libusb takes one off that count with each call of `libusb_attach_kernel_driver`, below zero too;
 //! and it captures only where the count is zero, so that after such a call it never captures the

@@ -22,9 +22,9 @@ impl CoarseClock {
         Self { start: (Instant::now(), read(libc::CLOCK_MONOTONIC)) }
     }
 
-    /// The time of the last timer interrupt (`CLOCK_MONOTONIC_COARSE`, `clock_gettime(2)`): 4 ms ago
-    /// at most where the kernel ticks 250 times a second, 10 ms where 100 times. Never later than
-    /// the exact time, and never earlier than what it told before.
+    /// The time of the last timer interrupt (`CLOCK_MONOTONIC_COARSE`, `clock_gettime(2)`): 4 ms
+    /// ago at most where the kernel ticks 250 times a second, 10 ms where 100 times. Never later
+    /// than the exact time, and never earlier than what it told before.
     #[must_use]
     pub fn now(&self) -> Instant {
         let (instant, began) = self.start;
@@ -76,7 +76,8 @@ mod tests {
         let clock = CoarseClock::new();
         let start = Instant::now();
         let mut last = clock.now();
-        // However late the timer interrupts come, they come: the clock moves on, by several of them.
+        // However late the timer interrupts come, they come: the clock moves on, by several of
+        // them.
         while last < start + Duration::from_millis(60) {
             let now = clock.now();
             assert!(now >= last);

@@ -1,7 +1,7 @@
 //! libusb's contexts, and the devices that one lists.
 //!
-//! Contract: every call here may block (locks, sysfs); none may run on the reactor. A context belongs
-//! to one thread at a time.
+//! Contract: every call here may block (locks, sysfs); none may run on the reactor. A context
+//! belongs to one thread at a time.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -15,7 +15,8 @@ use crate::raw;
 pub(crate) struct RawContext {
     context: *mut raw::libusb_context,
     /// Written by what libusb calls back; alive until `libusb_exit`, which calls back too, has
-    /// returned. Not a `Box`: moving one says that no other pointer to its contents is used any more.
+    /// returned. Not a `Box`: moving one says that no other pointer to its contents is used any
+    /// more.
     signs: Arc<Signs>,
 }
 
@@ -64,7 +65,8 @@ impl RawContext {
     /// unplugged.
     fn watch_descriptors(&self) {
         let signs = self.signs();
-        // SAFETY: the context is alive, and the signs stay where they are until the context is gone.
+        // SAFETY: the context is alive, and the signs stay where they are until the context is
+        // gone.
         unsafe {
             raw::libusb_set_pollfd_notifiers(self.context, None, Some(on_pollfd_removed), signs);
         }
@@ -79,7 +81,8 @@ impl RawContext {
     #[cfg(not(any(test, target_os = "linux")))]
     pub(crate) fn watch_device(&self, device: *mut raw::libusb_device) -> Result<(), Error> {
         self.signs.device.store(device, Ordering::Relaxed);
-        // SAFETY: the context is alive, and the signs stay where they are until the context is gone.
+        // SAFETY: the context is alive, and the signs stay where they are until the context is
+        // gone.
         check(unsafe {
             raw::libusb_hotplug_register_callback(
                 self.context,

@@ -1,8 +1,8 @@
 //! Finding devices where the system has no sysfs: what libusb lists, and what the devices say when
 //! they are asked. On Linux nothing of this is built, and no device is asked.
 //!
-//! Contract: everything blocks, for the answers of devices too. A [`Discovery`] belongs to one thread
-//! at a time.
+//! Contract: everything blocks, for the answers of devices too. A [`Discovery`] belongs to one
+//! thread at a time.
 
 use std::ptr;
 

@@ -177,8 +177,8 @@ impl DeviceHandle {
     /// # Errors
     /// libusb's; whatever had ended by then was appended.
     pub fn handle_events(&mut self, completed: &mut Vec<u32>) -> Result<(), Error> {
-        // A `timeval` of no time, of either size: where addresses have 32 bits, the C library and the
-        // libusb that is linked may have been built for another time_t than the `libc` crate.
+        // A `timeval` of no time, of either size: where addresses have 32 bits, the C library and
+        // the libusb that is linked may have been built for another time_t than the `libc` crate.
         let now = [0_u64; 2];
         const { assert!(size_of::<libc::timeval>() <= 16 && align_of::<libc::timeval>() <= 8) };
         // SAFETY: the context is alive, `now` is a valid time, and no completion flag is used.
@@ -199,8 +199,8 @@ impl DeviceHandle {
         self.device.context.is_device_gone()
     }
 
-    /// Whether libusb makes one request to the system of a bulk or interrupt transfer, however long:
-    /// it does where the host controller takes scattered buffers, as most do
+    /// Whether libusb makes one request to the system of a bulk or interrupt transfer, however
+    /// long: it does where the host controller takes scattered buffers, as most do
     /// (`submit_bulk_transfer`, USBDEVFS_CAP_BULK_SCATTER_GATHER), and where there is no usbfs.
     #[must_use]
     pub fn sends_bulk_whole(&self) -> bool {
@@ -411,8 +411,8 @@ impl DeviceHandle {
     /// # Errors
     /// `NotFound` when it came back as another device or lost a claim, else libusb's.
     pub fn reset_blocking(&mut self) -> Result<(), Error> {
-        // The kernel takes interfaces from whoever is not asked before a reset, as programs are not,
-        // and looks for drivers: libusb releases and claims those that it knows.
+        // The kernel takes interfaces from whoever is not asked before a reset, as programs are
+        // not, and looks for drivers: libusb releases and claims those that it knows.
         #[cfg(target_os = "linux")]
         let unknown = std::mem::take(&mut self.unknown_claims);
         #[cfg(target_os = "linux")]
@@ -464,8 +464,8 @@ impl DeviceMemory {
     /// Its bytes. An arena that has it lets nobody see this.
     #[must_use]
     pub const fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `len` bytes were mapped, zeroed, and belong to this value alone: an arena takes it
-        // before it hands out blocks, and returns it when none is out.
+        // SAFETY: `len` bytes were mapped, zeroed, and belong to this value alone: an arena takes
+        // it before it hands out blocks, and returns it when none is out.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
     }
 }
@@ -523,8 +523,8 @@ fn open_listed(context: RawContext, id: DeviceId) -> Result<OpenDevice, Error> {
 }
 
 /// Opens a device by its node, which needs no list: for devices that libusb leaves out, because it
-/// can't tell their configurations apart (`seek_to_next_config`), and for systems where it can't look
-/// for devices at all.
+/// can't tell their configurations apart (`seek_to_next_config`), and for systems where it can't
+/// look for devices at all.
 #[cfg(target_os = "linux")]
 fn open_node(id: DeviceId) -> Result<OpenDevice, Error> {
     use std::os::fd::AsRawFd;

@@ -1,8 +1,8 @@
 //! Memory that may be refused, and what becomes of memory that is freed.
 //!
-//! The language ends the process when an allocation fails. So what is large, and asked for while there
-//! are sessions, is asked for here, where the system may say no, and leaves [`RESERVE`] to all the
-//! small allocations that can't fail: those of the sessions there are go on.
+//! The language ends the process when an allocation fails. So what is large, and asked for while
+//! there are sessions, is asked for here, where the system may say no, and leaves [`RESERVE`] to
+//! all the small allocations that can't fail: those of the sessions there are go on.
 //!
 //! Contract: nothing here blocks, and memory is committed as it is used.
 
@@ -71,9 +71,9 @@ pub(crate) fn zeroed_bytes(layout: Layout) -> Option<NonNull<u8>> {
 /// Has the allocator give large blocks back to the system when they are freed. To be called once,
 /// before there are threads.
 ///
-/// glibc learns from large blocks that are freed to keep such blocks (mallopt(3)). A device's tables
-/// would then be cleared when the next device gets them, which commits all of their memory, where
-/// new memory is committed as it is used. Allocators of other systems do not learn.
+/// glibc learns from large blocks that are freed to keep such blocks (mallopt(3)). A device's
+/// tables would then be cleared when the next device gets them, which commits all of their memory,
+/// where new memory is committed as it is used. Allocators of other systems do not learn.
 pub fn return_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: sets a number in the allocator, under its lock: the one it starts with, which then

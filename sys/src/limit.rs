@@ -3,8 +3,8 @@
 use std::io;
 
 /// Raises the soft limit of open files to the hard one and returns it. Each client and each device
-/// takes a few; many systems start programs with 1024. One that no `usize` can say, "infinity" among
-/// them, is `usize::MAX`.
+/// takes a few; many systems start programs with 1024. One that no `usize` can say, "infinity"
+/// among them, is `usize::MAX`.
 ///
 /// # Errors
 /// The system's, when it refuses; the limit is then as before.

@@ -8,8 +8,8 @@ use std::time::Duration;
 pub struct PeerSigns {
     /// Keepalive or window probes that were not answered.
     pub unanswered_probes: u8,
-    /// How often the system has waited in vain for what was sent to be acknowledged, and sent it again
-    /// (`icsk_retransmits`).
+    /// How often the system has waited in vain for what was sent to be acknowledged, and sent it
+    /// again (`icsk_retransmits`).
     pub retransmitted: u8,
     /// Time since anything was acknowledged.
     pub silent_for: Duration,

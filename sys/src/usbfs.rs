@@ -1,9 +1,9 @@
 //! Requests to Linux's usbfs (`linux/usbdevice_fs.h`) on the descriptor that libusb has open, where
 //! libusb has no way to make them.
 //!
-//! libusb keeps a bit for each claimed interface, 32 of them, and refuses greater numbers. Devices may
-//! give their interfaces any number, and usbfs claims up to 63, or 31 where a `long` has 32 bits. What
-//! is claimed here libusb does not know of; that matters for resets only
+//! libusb keeps a bit for each claimed interface, 32 of them, and refuses greater numbers. Devices
+//! may give their interfaces any number, and usbfs claims up to 63, or 31 where a `long` has 32
+//! bits. What is claimed here libusb does not know of; that matters for resets only
 //! ([`reset_blocking`](crate::handle::DeviceHandle::reset_blocking)).
 //!
 //! Contract: everything but [`capabilities`] may block. The descriptor is open while it is used.

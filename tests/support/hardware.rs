@@ -150,8 +150,8 @@ impl Server {
         requests.lines().filter_map(|line| line.strip_prefix(&busid)).map(str::to_owned).collect()
     }
 
-    /// Has somebody else hold the lock of device 1-`number`, or of the root hub if that is 0, or let
-    /// go of it.
+    /// Has somebody else hold the lock of device 1-`number`, or of the root hub if that is 0, or
+    /// let go of it.
     pub(crate) fn hold(&self, number: u8, held: bool) {
         hold(&self.root, number, held);
     }

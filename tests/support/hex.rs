@@ -1,7 +1,7 @@
 //! Byte vectors as tests write them.
 
-/// Reads a vector: words and bytes in hexadecimal, `0` for a zero word, `Z(n)` for n zero bytes, `D`
-/// for the devid of the first device. Slashes and white space only divide.
+/// Reads a vector: words and bytes in hexadecimal, `0` for a zero word, `Z(n)` for n zero bytes,
+/// `D` for the devid of the first device. Slashes and white space only divide.
 pub(crate) fn hex(text: &str) -> Vec<u8> {
     let tokens = text.split(|c: char| c.is_whitespace() || c == '/');
     tokens.filter(|token| !token.is_empty()).flat_map(token_bytes).collect()

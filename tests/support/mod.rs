@@ -1,18 +1,18 @@
 //! What the conformance tests share: a server with simulated devices, and a client that knows the
 //! rules.
 //!
-//! - [`Server`] runs the real reactor on a port of its own and keeps the [`SimBus`] at hand. When it
-//!   is dropped it must stop, in good order and in time, with every device given back.
+//! - [`Server`] runs the real reactor on a port of its own and keeps the [`SimBus`] at hand. When
+//!   it is dropped it must stop, in good order and in time, with every device given back.
 //! - [`client::MiniClient`] speaks the protocol over a blocking socket. It judges every reply as a
 //!   Linux client would, whatever the test at hand looks for.
 //! - [`hardware::Server`] is the whole program on the real libusb and a simulated usbfs.
-//! - [`hex::hex`] reads byte vectors as tests write them; `submit` makes SUBMITs, `random` chance from
-//!   seeds, `log` keeps what the server says.
+//! - [`hex::hex`] reads byte vectors as tests write them; `submit` makes SUBMITs, `random` chance
+//!   from seeds, `log` keeps what the server says.
 //!
 //! # Conformance cases
 //!
-//! What a right server does is divided into 76 cases. Each is a test, or a few, with its number above
-//! it; what it asks for is in its name and its asserts, and nowhere else.
+//! What a right server does is divided into 76 cases. Each is a test, or a few, with its number
+//! above it; what it asks for is in its name and its asserts, and nowhere else.
 //!
 //! | cases | about | where |
 //! | --- | --- | --- |
@@ -29,20 +29,20 @@
 //! Memory that stays bounded (46, 67, 73) is shown by `no_alloc.rs`: once a device is attached
 //! nothing allocates, whatever the client claims or leaves unread. What no single case names,
 //! `simulation.rs` meets by chance. `packets.rs` has what clients leave in number_of_packets where
-//! there are none, `parts.rs` PDUs that are written in parts. `libusb.rs` and `requests.rs` have the
-//! same server on the real libusb, `descriptors.rs`, `long_reads.rs` and `trouble.rs` have it with
-//! devices that are odd or hold things up, `memory.rs` with usbfs's memory used up, `readings.rs` two
-//! readings of descriptors side by side; `peers.rs` has clients that are in each other's way, `cli.rs`
-//! the program as it is typed.
+//! there are none, `parts.rs` PDUs that are written in parts. `libusb.rs` and `requests.rs` have
+//! the same server on the real libusb, `descriptors.rs`, `long_reads.rs` and `trouble.rs` have it
+//! with devices that are odd or hold things up, `memory.rs` with usbfs's memory used up,
+//! `readings.rs` two readings of descriptors side by side; `peers.rs` has clients that are in each
+//! other's way, `cli.rs` the program as it is typed.
 //!
 //! Of these, some have a part that needs more than simulated devices:
 //! - 34 `big_bulk`, usbfs out of memory: the simulated bus has no quota. `libusb.rs` has one
 //!   (`memory_that_is_used_up_delays_and_does_not_fail`).
-//! - 51 `set_interface_inflight`, URBs that usbfs would kill: the server cancels them before it comes
-//!   to that. That the request waits until they have ended is shown in `src/session/tests.rs`
+//! - 51 `set_interface_inflight`, URBs that usbfs would kill: the server cancels them before it
+//!   comes to that. That the request waits until they have ended is shown in `src/session/tests.rs`
 //!   (`a_barrier_cancels_what_it_concerns_and_holds_what_follows`).
-//! - 54 `clear_halt`, the host controller's data toggle: there is none in a simulation; the source's
-//!   stream starts anew instead.
+//! - 54 `clear_halt`, the host controller's data toggle: there is none in a simulation; the
+//!   source's stream starts anew instead.
 //! - 71 `client_rst_busy`, usbfs quota and `dev_mem_free`: as 34. Here all URBs come home, which
 //!   the server asserts before it closes a device.
 //! - 72 `client_vanishes`: packets can't be made to vanish on a loopback interface without

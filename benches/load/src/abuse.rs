@@ -254,8 +254,8 @@ impl Abuser {
         Ok(())
     }
 
-    /// Goes on with garbage on connections that have had their answer; new ones where the server has
-    /// enough of that.
+    /// Goes on with garbage on connections that have had their answer; new ones where the server
+    /// has enough of that.
     fn send_behind(&mut self, ready: impl FnOnce(), go_on: impl Fn() -> bool) -> io::Result<()> {
         let mut staying: Vec<TcpStream> =
             (0..STAYING).map(|_| self.listed()).collect::<io::Result<_>>()?;

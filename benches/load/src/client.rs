@@ -275,8 +275,8 @@ fn connect(server: impl ToSocketAddrs) -> io::Result<TcpStream> {
 
 fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // Where the system's choice is BBR, what is sent waits for timers: they would be measured instead
-    // of the server.
+    // Where the system's choice is BBR, what is sent waits for timers: they would be measured
+    // instead of the server.
     #[cfg(target_os = "linux")]
     socket.set_tcp_congestion(b"reno")?;
     socket.connect(&address.into())?;

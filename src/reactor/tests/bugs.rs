@@ -1,5 +1,5 @@
-//! A worker that panics costs one device its session: the client sees the end, the device is given up
-//! in order, and the next client can have it.
+//! A worker that panics costs one device its session: the client sees the end, the device is given
+//! up in order, and the next client can have it.
 
 use super::scripted::{Act, Call};
 use super::*;

@@ -1,7 +1,8 @@
-//! The reactor in a test's hands: it makes turns when it is told to, and its time stands still unless
-//! the test moves it.
+//! The reactor in a test's hands: it makes turns when it is told to, and its time stands still
+//! unless the test moves it.
 //!
-//! - `rest`: with nothing to do it waits; - `waiting`: clients that wait; - `bugs`: workers that panic;
+//! - `rest`: with nothing to do it waits; - `waiting`: clients that wait; - `bugs`: workers that
+//!   panic;
 //! - `scripted`: devices whose blocking calls do what a test tells them to.
 
 use std::io::{Read, Write};

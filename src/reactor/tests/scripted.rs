@@ -1,5 +1,5 @@
-//! A USB stack for tests: simulated devices whose blocking calls do what they are told to, which is to
-//! wait until they are told otherwise, to panic, or to fail.
+//! A USB stack for tests: simulated devices whose blocking calls do what they are told to, which is
+//! to wait until they are told otherwise, to panic, or to fail.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -17,7 +17,8 @@ use crate::usb::{
 };
 use crate::wire::types::BusId;
 
-/// A call that blocks, of one device but for a scan; or the one that says that a client has a device.
+/// A call that blocks, of one device but for a scan; or the one that says that a client has a
+/// device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Call {
     Scan,

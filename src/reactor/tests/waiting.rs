@@ -1,5 +1,5 @@
-//! Clients that wait: for how long, what they are told then, and what is held for them when they have
-//! left.
+//! Clients that wait: for how long, what they are told then, and what is held for them when they
+//! have left.
 
 use super::scripted::{Act, Call, Script};
 use super::*;
@@ -132,8 +132,8 @@ fn a_scan_that_fails_is_no_empty_list() {
     assert_eq!(held.reactor.scans.told, Told::default(), "it works again");
 }
 
-/// Scans that come back, but always too late, are one trouble and not one for each request; whether they
-/// find something is another.
+/// Scans that come back, but always too late, are one trouble and not one for each request; whether
+/// they find something is another.
 #[test]
 fn scans_that_are_always_late_are_told_of_once() {
     let (mut held, script, _finally) = Held::scripted("loopback");
@@ -191,7 +191,8 @@ fn a_device_that_does_not_open_keeps_its_client_waiting_for_so_long() {
     assert_eq!(status(&held.answer(&again)), 0);
 }
 
-/// Whoever leaves while a device is opened holds neither a descriptor nor, once it is open, the device.
+/// Whoever leaves while a device is opened holds neither a descriptor nor, once it is open, the
+/// device.
 #[test]
 fn a_client_that_leaves_while_its_device_is_opened_is_noticed() {
     for is_reset in [false, true] {
@@ -215,7 +216,8 @@ fn a_client_that_leaves_while_its_device_is_opened_is_noticed() {
     }
 }
 
-/// Nor does one have it who has left by the time at which it is open, though that is heard of first.
+/// Nor does one have it who has left by the time at which it is open, though that is heard of
+/// first.
 #[test]
 fn a_client_that_has_left_does_not_get_the_device_that_was_opened_for_it() {
     let (mut held, script, _finally) = Held::scripted("loopback");

@@ -102,8 +102,8 @@ pub(super) struct Client {
     unlinks: HashMap<SeqNum, Unlink>,
     /// Special requests that were neither performed nor answered.
     pub(super) specials: BTreeMap<u32, (SeqNum, SpecialRequest)>,
-    /// Endpoints that one of those may make isochronous, or one that ended while there were others, a
-    /// bit each; `None` when none of them sets anything.
+    /// Endpoints that one of those may make isochronous, or one that ended while there were others,
+    /// a bit each; `None` when none of them sets anything.
     pub(super) asked: Option<u32>,
     /// Configurations, and the special request from which on each is in force.
     pub(super) configurations: Vec<(u32, Option<Configuration>)>,

@@ -80,8 +80,8 @@ pub(super) struct ModelPort {
     /// Slots that have ended and were not collected.
     pub(super) ended: VecDeque<u32>,
     pub(super) events: Vec<Event>,
-    /// How the next submissions are refused, and how many; until a transfer ends, where the device has
-    /// its share.
+    /// How the next submissions are refused, and how many; until a transfer ends, where the device
+    /// has its share.
     pub(super) refuse: Option<(RefusedReason, u32)>,
     /// What the next special request comes to.
     pub(super) outcome: Performed,

@@ -3,9 +3,9 @@
 //! A client's kernel looks at the same descriptors as the session, so it sends packets to
 //! isochronous endpoints and to no others, and what it has in number_of_packets for those means
 //! nothing. While requests that set something are under way neither knows what endpoints there will
-//! be: packets are sent then where one of the settings in question has them, and other numbers where
-//! none has. To endpoints that the settings in force do not have packets are sent as well when nothing
-//! was asked for, unless others have these endpoints, and all of them without packets.
+//! be: packets are sent then where one of the settings in question has them, and other numbers
+//! where none has. To endpoints that the settings in force do not have packets are sent as well
+//! when nothing was asked for, unless others have these endpoints, and all of them without packets.
 
 use super::client::{DEVID, Fate, Kind, id_of};
 use super::device::configurations;
@@ -139,8 +139,8 @@ impl World {
         matches!(submit.endpoint.direction(), Direction::In) && shape & 0xc0 == 0xc0
     }
 
-    /// How number_of_packets of a SUBMIT will be read that is sent now and, `behind_barrier`, looked
-    /// at before anything else happens.
+    /// How number_of_packets of a SUBMIT will be read that is sent now and, `behind_barrier`,
+    /// looked at before anything else happens.
     fn reading_of(&self, endpoint: EndpointAddress, behind_barrier: bool) -> Reading {
         if is_never_isochronous(endpoint) {
             return Reading::Ignored;

@@ -184,8 +184,8 @@ impl Reading {
     }
 }
 
-/// The number of descriptors at the end of a SUBMIT. Requests before it that set something may be under
-/// way and have `asked` for these isochronous endpoints.
+/// The number of descriptors at the end of a SUBMIT. Requests before it that set something may be
+/// under way and have `asked` for these isochronous endpoints.
 fn packets_of(
     submit: &CmdSubmit,
     configuration: Option<&Configuration>,

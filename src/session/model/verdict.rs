@@ -35,7 +35,8 @@ pub(super) struct Outcome {
     pub(super) data: Vec<u8>,
 }
 
-/// Whether an endpoint is there in some setting, in whatever configuration, and isochronous in none.
+/// Whether an endpoint is there in some setting, in whatever configuration, and isochronous in
+/// none.
 pub(super) fn is_never_isochronous(address: EndpointAddress) -> bool {
     let all = configurations(0);
     let settings = all.iter().flatten().flat_map(|one| &one.interfaces);

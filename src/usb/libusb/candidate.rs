@@ -92,8 +92,8 @@ impl Candidate for LibusbCandidate {
         Ok(Opened { port, transfers, memory, configuration, configurations, isochronous })
     }
 
-    /// The kernel has freed the interfaces when the device was closed, and the note of their drivers
-    /// was left as by a kill.
+    /// The kernel has freed the interfaces when the device was closed, and the note of their
+    /// drivers was left as by a kill.
     fn recover(&self) {
         repair();
     }

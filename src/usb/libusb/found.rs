@@ -20,7 +20,8 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// The configuration numbered `value`, as the host has made it. One that can't be found is empty.
+    /// The configuration numbered `value`, as the host has made it. One that can't be found is
+    /// empty.
     pub(super) fn configuration(&self, value: u8) -> Configuration {
         let found = self.descriptors.configuration(value, self.host);
         found.unwrap_or_else(|| Configuration { value, interfaces: Vec::new() })
@@ -67,8 +68,8 @@ impl Found {
         }
     }
 
-    /// bConfigurationValue as the host has it now, `None` when the device is not configured. Waits for
-    /// the device's lock. *Blocks.*
+    /// bConfigurationValue as the host has it now, `None` when the device is not configured. Waits
+    /// for the device's lock. *Blocks.*
     ///
     /// # Errors
     /// `NoDevice` when the device is gone; anything else means that the system can't tell.

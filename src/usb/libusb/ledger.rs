@@ -1,9 +1,10 @@
 //! Remembers, outside the process, whose kernel drivers are detached.
 //!
-//! When usbferry is killed, the kernel frees its devices but gives no driver back, and what a client has
-//! configured them to stays. So while a device is open there is a file that names it, the interfaces
-//! to give back and the configuration to go back to, locked as long as the process lives; a start that finds one unlocked does what was left undone. Only what was done
-//! removes the file: however else the process, or a session of it, may end, the file stays.
+//! When usbferry is killed, the kernel frees its devices but gives no driver back, and what a
+//! client has configured them to stays. So while a device is open there is a file that names it,
+//! the interfaces to give back and the configuration to go back to, locked as long as the process
+//! lives; a start that finds one unlocked does what was left undone. Only what was done removes the
+//! file: however else the process, or a session of it, may end, the file stays.
 //!
 //! Contract: reads and writes files, so it is for workers. Nothing here fails: without a place for
 //! the files, devices are exported all the same, and a kill leaves drivers detached.
@@ -77,8 +78,8 @@ impl Debt {
     }
 }
 
-/// Where the files are: a place that a restart of the machine empties, as it does drivers. A service
-/// manager can say which (systemd.exec, `RuntimeDirectory=`; of several, the first).
+/// Where the files are: a place that a restart of the machine empties, as it does drivers. A
+/// service manager can say which (systemd.exec, `RuntimeDirectory=`; of several, the first).
 fn directory() -> Option<PathBuf> {
     let place = |variable| {
         let value = std::env::var_os(variable)?.into_string().ok()?;
@@ -105,7 +106,8 @@ fn directory() -> Option<PathBuf> {
     })
 }
 
-/// Whether that a place can't be used, or that it can, is another thing than when it was looked at last.
+/// Whether that a place can't be used, or that it can, is another thing than when it was looked at
+/// last.
 fn is_news(directory: &Path, is_refused: bool) -> bool {
     static REFUSED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,20 +1,20 @@
 //! usbfs's memory: how much of it is mapped from devices, who waits for some, and what can never be
 //! had.
 //!
-//! Linux gives all programs `usbfs_memory_mb` (16 MiB) together, for URBs in flight and for mappings
-//! alike (`usbfs_increase_memory_usage` of `drivers/usb/core/devio.c`). A long transfer in mapped
-//! memory costs the kernel neither memory nor a copy, but what is mapped nobody else has, whether it
-//! is used or not. So
+//! Linux gives all programs `usbfs_memory_mb` (16 MiB) together, for URBs in flight and for
+//! mappings alike (`usbfs_increase_memory_usage` of `drivers/usb/core/devio.c`). A long transfer in
+//! mapped memory costs the kernel neither memory nor a copy, but what is mapped nobody else has,
+//! whether it is used or not. So
 //!
 //! - a device gets a mapping when by long transfers it has moved as much as that has bytes: the
 //!   kernel fills it with zeroes, which costs about as much as those copies did;
 //! - all mappings of this program are a quarter of the limit at most, each half of what is left of
 //!   that quarter;
-//! - when a URB of any device is refused, every device gives its mapping up as soon as no URB lies in
-//!   it, and for a while none is made.
+//! - when a URB of any device is refused, every device gives its mapping up as soon as no URB lies
+//!   in it, and for a while none is made.
 //!
-//! How much transfers in flight may take is the matter of [`super::share`]. While a device waits for
-//! memory that it was refused, others let it try before they take more.
+//! How much transfers in flight may take is the matter of [`super::share`]. While a device waits
+//! for memory that it was refused, others let it try before they take more.
 //!
 //! Contract: what ends in `_blocking` is for workers, the rest for the reactor.
 
@@ -50,7 +50,8 @@ const LONG: usize = usbferry_sys::arena::DEVICE_BLOCK_MIN;
 /// How long nothing is mapped after a URB was refused.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether the limit is another, while a device could use more than its share.
+/// How often it is looked whether the limit is another, while a device could use more than its
+/// share.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// After a mapping was given up, or could not be had, so many times its bytes are moved before the
@@ -310,8 +311,8 @@ impl PortMemory {
         }
     }
 
-    /// Does without a mapping that the processor reads slowly, as on boards whose controllers do not
-    /// see its caches: every reply is read from it.
+    /// Does without a mapping that the processor reads slowly, as on boards whose controllers do
+    /// not see its caches: every reply is read from it.
     fn use_if_cached(&mut self, mut mapping: DeviceMemory, busid: BusId) -> Option<DeviceMemory> {
         let len = mapping.len();
         if !is_uncached(mapping.bytes_mut()) {

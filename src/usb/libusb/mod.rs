@@ -1,7 +1,8 @@
 //! Real devices, through libusb: `usbferry-sys` as the traits of [`crate::usb`].
 //!
-//! What a device is, its host says: on Linux that is sysfs, read by our own parser. Neither libusb's
-//! reading of the descriptors nor the device's own word counts, because the host goes by neither.
+//! What a device is, its host says: on Linux that is sysfs, read by our own parser. Neither
+//! libusb's reading of the descriptors nor the device's own word counts, because the host goes by
+//! neither.
 //!
 //! - `scan` looks for devices on Linux, by what `sysfs` reads; `elsewhere` asks libusb and the
 //!   devices, where nobody else can be asked.
@@ -12,7 +13,8 @@
 //!   requests that change which interfaces there are.
 //! - `memory` is the system's memory for transfers: what is mapped of it, and what can't be had;
 //!   `share` is how much of it a device may have in flight.
-//! - `ledger` remembers outside the process what was taken, and `repair` gives it back after a kill.
+//! - `ledger` remembers outside the process what was taken, and `repair` gives it back after a
+//!   kill.
 //! - `status` is the only place where libusb's statuses and errors become those of the wire.
 //! - `patience` bounds how long a device is waited for that may not answer.
 //!

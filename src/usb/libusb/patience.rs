@@ -10,7 +10,8 @@ use std::time::Duration;
 /// client notices.
 pub(super) const PATIENCE: Duration = Duration::from_millis(250);
 
-/// What `call` returns, unless that takes longer than `patience`, or the system has no thread for it.
+/// What `call` returns, unless that takes longer than `patience`, or the system has no thread for
+/// it.
 pub(super) fn answer<T: Send + 'static>(
     patience: Duration,
     call: impl FnOnce() -> T + Send + 'static,

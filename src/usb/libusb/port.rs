@@ -39,14 +39,14 @@ const REAP_BUDGET: usize = 256;
 /// (`op_handle_events`): fewer in flight, and one pass finds all that have ended.
 const PIECES_PER_PASS: usize = 26;
 
-/// Bytes of bulk data where libusb splits them at all, and isochronous packets, that it puts into one
-/// request to usbfs in any case (`os/linux_usbfs.h`).
+/// Bytes of bulk data where libusb splits them at all, and isochronous packets, that it puts into
+/// one request to usbfs in any case (`os/linux_usbfs.h`).
 const PIECE_LEN: usize = 16 * 1024;
 const PIECE_PACKETS: usize = 128;
 
-/// The longest isochronous packet that libusb takes. Linux looks itself whether one fits its endpoint
-/// (`usb_submit_urb`: EMSGSIZE, which libusb returns as an invalid parameter). For macOS libusb puts
-/// the length into 16 bits, and ends the process where it does not fit (an assertion in
+/// The longest isochronous packet that libusb takes. Linux looks itself whether one fits its
+/// endpoint (`usb_submit_urb`: EMSGSIZE, which libusb returns as an invalid parameter). For macOS
+/// libusb puts the length into 16 bits, and ends the process where it does not fit (an assertion in
 /// `submit_iso_transfer` of `darwin_usb.c`, still there in 1.0.28).
 const PACKET_LEN_MAX: u32 = if cfg!(target_os = "macos") { 0xffff } else { u32::MAX };
 
@@ -147,9 +147,9 @@ impl LibusbPort {
         self.rechecks > HANGUP_RECHECKS_MAX
     }
 
-    /// Whether a pass over its events was the last. A signal may interrupt one, and a system that is
-    /// short of something may fail it: neither is an unplug, and it is looked again. Where it fails
-    /// for as long as a hang-up may take, its transfers would never end.
+    /// Whether a pass over its events was the last. A signal may interrupt one, and a system that
+    /// is short of something may fail it: neither is an unplug, and it is looked again. Where it
+    /// fails for as long as a hang-up may take, its transfers would never end.
     fn is_end(&mut self, handled: Result<(), Error>, now: Instant) -> bool {
         let error = match handled {
             Ok(()) => {
@@ -170,8 +170,8 @@ impl LibusbPort {
 }
 
 impl LibusbPort {
-    /// Collects what is still in flight, which is nothing unless cancelling it panicked: the kernel has
-    /// given it up with the interfaces. What does not come back keeps the device open.
+    /// Collects what is still in flight, which is nothing unless cancelling it panicked: the kernel
+    /// has given it up with the interfaces. What does not come back keeps the device open.
     fn take_back(&mut self, transfers: &mut [LibusbTransfer], memory: &mut Arena) {
         let mut looks = HANGUP_RECHECKS_MAX;
         let mut completed = Vec::new();

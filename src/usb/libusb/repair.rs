@@ -103,7 +103,8 @@ fn give_back(handle: &mut DeviceHandle, busid: BusId, interfaces: &[u8]) -> bool
 }
 
 /// Ends the session of a client that has set another configuration, or none, as it would have been
-/// ended. Drivers may have interfaces of that configuration by now, which keep it set (`proc_setconfig`).
+/// ended. Drivers may have interfaces of that configuration by now, which keep it set
+/// (`proc_setconfig`).
 fn end_session(mut port: LibusbPort, debt: Debt, entry: Entry) {
     let busid = port.busid;
     (port.found_in, port.entry) = (debt.configuration, Some(entry));
@@ -119,8 +120,8 @@ fn end_session(mut port: LibusbPort, debt: Debt, entry: Entry) {
     }
 }
 
-/// Whether Linux lets no driver have one of these interfaces again. It sets an interface to 0 when it
-/// is taken from somebody, and where that fails again before a driver is asked
+/// Whether Linux lets no driver have one of these interfaces again. It sets an interface to 0 when
+/// it is taken from somebody, and where that fails again before a driver is asked
 /// (`needs_altsetting0` in `usb_unbind_interface` and `usb_probe_interface` of
 /// `drivers/usb/core/driver.c`); with an interface that has no setting 0 it always fails.
 pub(super) fn has_barred(configuration: &Configuration, interfaces: &[u8]) -> bool {

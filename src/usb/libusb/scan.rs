@@ -2,11 +2,11 @@
 //!
 //! What is read with a device's lock is read by threads of their own. While all devices answer,
 //! there is one such thread, which takes them one by one; when one keeps it for [`STALL`], another
-//! goes on with the rest. A device that has not answered within [`PATIENCE`], or within [`BUSY_MAX`]
-//! where it is the processor that its reader waits for, is served from what it last said and from what
-//! is read without its lock, or left out, which the log says once. Its reader is left alone, and
-//! nothing more is asked of that device until the reader comes back: so a lock that is never released
-//! costs one thread.
+//! goes on with the rest. A device that has not answered within [`PATIENCE`], or within
+//! [`BUSY_MAX`] where it is the processor that its reader waits for, is served from what it last
+//! said and from what is read without its lock, or left out, which the log says once. Its reader is
+//! left alone, and nothing more is asked of that device until the reader comes back: so a lock that
+//! is never released costs one thread.
 //!
 //! Contract: a scan takes not much more than [`PATIENCE`], on a busy machine than [`BUSY_MAX`], and
 //! reads nothing of hubs that could wait.
@@ -132,8 +132,8 @@ impl Reading {
         now.saturating_duration_since(self.begun)
     }
 
-    /// Whether it is not waited for any more. That a thread gets no processor, on a busy machine, is no
-    /// sign of its device.
+    /// Whether it is not waited for any more. That a thread gets no processor, on a busy machine,
+    /// is no sign of its device.
     fn is_over(&self, now: Instant) -> bool {
         let waited = self.waited(now);
         waited >= BUSY_MAX || waited >= PATIENCE && !self.is_runnable()
@@ -194,8 +194,8 @@ impl Scanner {
     /// Looks for devices.
     ///
     /// # Errors
-    /// The system can't tell, because it has no open files or no threads left, or no sysfs any more;
-    /// a sentence that says why.
+    /// The system can't tell, because it has no open files or no threads left, or no sysfs any
+    /// more; a sentence that says why.
     pub(super) fn scan(&mut self) -> Result<Scan, String> {
         let looked = self.look();
         looked.map_err(|error| format!("the system can't list its USB devices: {error}"))
@@ -223,8 +223,8 @@ impl Scanner {
         Ok(scan)
     }
 
-    /// Asks devices for what is read with their locks. Those are not asked whose reader is still with
-    /// them since an earlier scan.
+    /// Asks devices for what is read with their locks. Those are not asked whose reader is still
+    /// with them since an earlier scan.
     fn ask(
         &self,
         identities: impl Iterator<Item = Identity>,
@@ -324,8 +324,8 @@ mod tests {
     use super::*;
     use crate::usb::{Candidate, DeviceInfo};
 
-    /// A sysfs of files, removed behind each test. Attributes that are FIFOs keep their reader until
-    /// somebody writes to them, as a lock does.
+    /// A sysfs of files, removed behind each test. Attributes that are FIFOs keep their reader
+    /// until somebody writes to them, as a lock does.
     struct Sysfs {
         root: PathBuf,
         scanner: Scanner,

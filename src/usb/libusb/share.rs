@@ -1,17 +1,18 @@
 //! What a transfer costs of usbfs's memory, and how much of that a device may have in flight.
 //!
-//! A client may leave pending as many URBs as it likes, of a device that never answers. Were they all
-//! handed to the system, the devices of all other clients, and of other programs, would get -ENOMEM. So
+//! A client may leave pending as many URBs as it likes, of a device that never answers. Were they
+//! all handed to the system, the devices of all other clients, and of other programs, would get
+//! -ENOMEM. So
 //!
 //! - a device's transfers may take a third of what those of this program's other devices leave: the
 //!   next device still finds two thirds of that, and where many want much, all have the same;
-//! - the first URB of an endpoint may take more, so that it does not wait for other endpoints, as long
-//!   as the device has no more than half of the limit;
-//! - a device that has next to nothing in flight may try what it likes, and so may each URB that costs
-//!   next to nothing.
+//! - the first URB of an endpoint may take more, so that it does not wait for other endpoints, as
+//!   long as the device has no more than half of the limit;
+//! - a device that has next to nothing in flight may try what it likes, and so may each URB that
+//!   costs next to nothing.
 //!
-//! The system judges what passes here. A URB that does not pass is tried again when another one of its
-//! device has ended.
+//! The system judges what passes here. A URB that does not pass is tried again when another one of
+//! its device has ended.
 //!
 //! Contract: for the reactor; nothing here blocks or allocates.
 
@@ -25,13 +26,13 @@ use crate::wire::types::TransferType;
 const PARTS: u64 = 3;
 const PARTS_FIRST: u64 = 2;
 
-/// Bytes that are next to nothing: of a URB, and of all of a device. With as many URBs as a device has
-/// by default (`--urbs`) the former are a quarter of a MiB.
+/// Bytes that are next to nothing: of a URB, and of all of a device. With as many URBs as a device
+/// has by default (`--urbs`) the former are a quarter of a MiB.
 const LITTLE: u64 = 1 << 10;
 const LITTLE_IN_ALL: u64 = 64 << 10;
 
-/// Bytes that the kernel charges for a URB beside its buffer, at least: `struct async` and `struct urb`
-/// (`proc_do_submiturb`); half as much where pointers are half as long.
+/// Bytes that the kernel charges for a URB beside its buffer, at least: `struct async` and `struct
+/// urb` (`proc_do_submiturb`); half as much where pointers are half as long.
 const URB_COST: u64 = 288 / (64 / usize::BITS as u64);
 
 /// Bytes of a piece of scattered memory, and of the entry that names it.
@@ -82,8 +83,9 @@ impl Share {
         Self { all: &IN_FLIGHT, own: 0 }
     }
 
-    /// Whether `cost` bytes more may be in flight, where the system gives `limit` bytes to all programs
-    /// and `mapped` of them are mapped. `is_first`: nothing else of the endpoint is in flight.
+    /// Whether `cost` bytes more may be in flight, where the system gives `limit` bytes to all
+    /// programs and `mapped` of them are mapped. `is_first`: nothing else of the endpoint is in
+    /// flight.
     pub(super) fn has_room(&self, cost: u64, is_first: bool, limit: u64, mapped: u64) -> bool {
         if cost <= LITTLE || self.own <= LITTLE_IN_ALL {
             return true;

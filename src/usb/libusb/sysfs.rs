@@ -46,8 +46,8 @@ pub(super) struct Present {
     pub(super) hub: Option<Device>,
 }
 
-/// What is read with the lock: strings, and bConfigurationValue, which is empty, and so `None`, for a
-/// device that is not configured.
+/// What is read with the lock: strings, and bConfigurationValue, which is empty, and so `None`, for
+/// a device that is not configured.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Told {
     pub(super) configuration: Option<u8>,

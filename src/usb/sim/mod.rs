@@ -13,8 +13,8 @@
 //!
 //! The devices:
 //! - `model`: what a device has to say and do; `descriptors`: what it says of itself.
-//! - The models: [`disk`], a stick with a file; [`microphone`]; [`loopback`], for measurements, with
-//!   endpoints of all kinds; [`serial`], a CDC ACM adapter that hears itself.
+//! - The models: [`disk`], a stick with a file; [`microphone`]; [`loopback`], for measurements,
+//!   with endpoints of all kinds; [`serial`], a CDC ACM adapter that hears itself.
 //!
 //! `testing` is a host for the tests of the models.
 //!

@@ -1,8 +1,8 @@
 //! The models: what makes one simulated device another.
 //!
 //! An enum and not a trait object, so that nothing on the path of a URB is called through a
-//! pointer. The port calls a model for one URB at a time, in this order: [`Model::ready`]; if it is,
-//! [`Model::fill`] or [`Model::consume`]; and [`Model::finish`] when the URB has ended. Which
+//! pointer. The port calls a model for one URB at a time, in this order: [`Model::ready`]; if it
+//! is, [`Model::fill`] or [`Model::consume`]; and [`Model::finish`] when the URB has ended. Which
 //! endpoints there are, and whether they are halted, is the port's affair: a model is only asked
 //! about its own.
 //!

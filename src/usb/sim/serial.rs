@@ -1,11 +1,11 @@
 //! `serial`: a serial adapter of high speed, CDC ACM, with a loopback plug in its socket.
 //!
-//! What is written to 0x01 is read from 0x81, whatever the line coding. DTR is heard as DSR and RTS as
-//! DCD, so that each line can be told from the other; a break that is sent is heard as one. What
+//! What is written to 0x01 is read from 0x81, whatever the line coding. DTR is heard as DSR and RTS
+//! as DCD, so that each line can be told from the other; a break that is sent is heard as one. What
 //! changes is notified on 0x82.
 //!
-//! Layout of the descriptors: Class Definitions for Communication Devices 1.2, section 5; requests and
-//! notifications: PSTN Subclass 1.2, sections 6.3 and 6.5.
+//! Layout of the descriptors: Class Definitions for Communication Devices 1.2, section 5; requests
+//! and notifications: PSTN Subclass 1.2, sections 6.3 and 6.5.
 //!
 //! Contract: as the models', see `model`.
 

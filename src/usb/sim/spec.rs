@@ -29,8 +29,8 @@ use crate::units;
 /// Most simulated devices: each has an address of its own on bus 1, whose root hub has the first.
 pub const DEVICES_MAX: usize = 254;
 
-/// What there is for whoever does not say which: something to mount, to hear and to measure. A serial
-/// adapter has nothing to show, and is there by name.
+/// What there is for whoever does not say which: something to mount, to hear and to measure. A
+/// serial adapter has nothing to show, and is there by name.
 pub const ONE_OF_EACH: &str = "disk,microphone,loopback";
 
 /// How long opening takes with `fault=slow`, unless it says.

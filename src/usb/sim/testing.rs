@@ -1,4 +1,5 @@
-//! A host for the tests of the models: opens a device and waits for its URBs, on a clock of its own.
+//! A host for the tests of the models: opens a device and waits for its URBs, on a clock of its
+//! own.
 
 use std::time::{Duration, Instant};
 

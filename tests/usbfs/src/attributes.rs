@@ -1,5 +1,5 @@
-//! Open files of sysfs: some of their readers wait for a device's lock ([`locks`](crate::locks)), and
-//! none gets more than a page at once.
+//! Open files of sysfs: some of their readers wait for a device's lock ([`locks`](crate::locks)),
+//! and none gets more than a page at once.
 
 use std::ffi::{CStr, OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;

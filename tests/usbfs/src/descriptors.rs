@@ -160,8 +160,8 @@ pub(crate) fn read(
 }
 
 impl Host {
-    /// `descriptors` in sysfs (`read_descriptors`), which is never longer than one configuration can
-    /// be (`dev_bin_attr_descriptors`).
+    /// `descriptors` in sysfs (`read_descriptors`), which is never longer than one configuration
+    /// can be (`dev_bin_attr_descriptors`).
     pub(crate) fn sysfs(&self) -> Vec<u8> {
         let kept = self.configurations.iter().flat_map(|one| &one.raw[..one.kept]);
         self.device.iter().chain(kept).copied().take(SYSFS_MAX).collect()

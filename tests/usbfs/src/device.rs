@@ -52,8 +52,8 @@ struct Interface {
     setting: usize,
     /// Its endpoints take URBs (`usb_host_endpoint.enabled`).
     enabled: bool,
-    /// It could not be set to 0 when it was taken from somebody, and no driver gets it before it can
-    /// (`needs_altsetting0`).
+    /// It could not be set to 0 when it was taken from somebody, and no driver gets it before it
+    /// can (`needs_altsetting0`).
     needs_setting_0: bool,
 }
 
@@ -122,7 +122,8 @@ impl Device {
         }
     }
 
-    /// Takes as long as the options have it for what a device does slowly, unless it goes meanwhile.
+    /// Takes as long as the options have it for what a device does slowly, unless it goes
+    /// meanwhile.
     fn work(&self) -> Result<(), c_int> {
         if let Some(after) = self.options.unplug_during {
             let index = self.index;
@@ -426,8 +427,8 @@ impl Locked<'_> {
         Ok(self.bind(index))
     }
 
-    /// Gives an interface that nobody has to the kernel's driver, if there is one and it can have it
-    /// (`usb_probe_interface`).
+    /// Gives an interface that nobody has to the kernel's driver, if there is one and it can have
+    /// it (`usb_probe_interface`).
     fn bind(&mut self, index: usize) -> bool {
         if !self.device.has_driver() {
             return false;

@@ -114,8 +114,8 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
     unsafe { next(fd) }
 }
 
-/// Defines the names of `ioctl`: the second is for programs with a time_t of 64 bits on machines with
-/// 32, and only there.
+/// Defines the names of `ioctl`: the second is for programs with a time_t of 64 bits on machines
+/// with 32, and only there.
 macro_rules! controlling {
     ($($name:ident;)*) => {
         $(

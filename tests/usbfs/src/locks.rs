@@ -16,7 +16,8 @@ use crate::options::DEVICES_MAX;
 use crate::record;
 
 /// Attributes of a device whose reader waits for the lock: `usb_lock_device_interruptible` in
-/// `drivers/usb/core/sysfs.c` of Linux 6.1. Kernels before 6.1.16 take it for `descriptors` as well.
+/// `drivers/usb/core/sysfs.c` of Linux 6.1. Kernels before 6.1.16 take it for `descriptors` as
+/// well.
 pub(crate) const TAKEN_BY: [&str; 8] = [
     "bConfigurationValue",
     "bNumInterfaces",

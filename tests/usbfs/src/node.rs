@@ -9,9 +9,9 @@
 //! The pipe is full exactly when nothing was done at the last look: it is filled by a reap that
 //! finds nothing, and drained by the first URB that is done after that.
 //!
-//! Contract: a node's lock is taken after its device's, and after that of the list of nodes. A node is
-//! never freed, only used again, so that a call that is under way while
-//! another thread closes it meets a closed node and not freed memory.
+//! Contract: a node's lock is taken after its device's, and after that of the list of nodes. A node
+//! is never freed, only used again, so that a call that is under way while another thread closes it
+//! meets a closed node and not freed memory.
 
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};

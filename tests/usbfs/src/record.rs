@@ -85,8 +85,8 @@ pub(crate) fn map(name: &str, len: usize) -> &'static [AtomicU8] {
     if base == libc::MAP_FAILED {
         refuse(&format!("{} can't be mapped", path.display()));
     }
-    // SAFETY: the mapping is as long as this, stays for ever, and atomics may be shared with whoever
-    // else maps the file.
+    // SAFETY: the mapping is as long as this, stays for ever, and atomics may be shared with
+    // whoever else maps the file.
     unsafe { std::slice::from_raw_parts(base.cast::<AtomicU8>(), len) }
 }
 

@@ -15,8 +15,8 @@
 //!
 //! A stream starts at position 0 when the device is opened or reset, its interface set or its halt
 //! cleared. Isochronous packets are done at once, unless the device is paced: then each takes a
-//! microframe of 125 µs. With `data=counter` sources put the number of the URB since that start into
-//! the first eight bytes of each URB or packet, and sinks expect nothing.
+//! microframe of 125 µs. With `data=counter` sources put the number of the URB since that start
+//! into the first eight bytes of each URB or packet, and sinks expect nothing.
 //!
 //! The requests to the default endpoint are those of [`request`].
 //!
