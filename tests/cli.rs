@@ -75,6 +75,17 @@ impl Running {
         Self::start_as(usbferry(&["serve"]), arguments)
     }
 
+    /// The same with hangups as a terminal's programs have them, also where the tests run by `nohup`.
+    fn start_heeding_hangups(arguments: &[&str]) -> Self {
+        if cfg!(not(target_os = "linux")) {
+            return Self::start(arguments);
+        }
+        let mut env = Command::new("env");
+        env.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_usbferry"), "serve"]);
+        env.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+        Self::start_as(env, arguments)
+    }
+
     /// The same by a command of which it is a part.
     fn start_as(mut command: Command, arguments: &[&str]) -> Self {
         command.args(arguments);
@@ -398,7 +409,7 @@ fn list_remote_of_no_server_exits_1() {
 #[test]
 fn signals_exit_0() {
     for name in ["-TERM", "-INT", "-HUP", "-QUIT"] {
-        let mut running = Running::start(&["--simulate"]);
+        let mut running = Running::start_heeding_hangups(&["--simulate"]);
         let idle = MiniClient::connect(running.address);
         let mut client = running.attach("1-3");
         client.submit(&Submit::read(0x86, 512));
@@ -433,7 +444,8 @@ fn a_hangup_that_was_ignored_stays_so() {
 /// When a terminal goes, the shell says so and then the kernel: a hangup is not the second signal.
 #[test]
 fn two_hangups_do_not_end_it_at_once() {
-    let mut running = Running::start(&["--simulate=loopback:fault=slow=1s"]);
+    let options = ["--simulate=loopback:fault=slow=1s"];
+    let mut running = Running::start_heeding_hangups(&options);
     let _client = running.begin_attach("1-1");
     running.signal("-HUP");
     running.wait_for("stopping");
