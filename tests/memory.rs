@@ -135,7 +135,7 @@ fn thirty_two_devices_that_want_twice_the_memory_all_move() {
 /// do other endpoints of the same device.
 #[test]
 fn urbs_that_never_end_leave_memory_to_the_others() {
-    let server = Server::start("count=5");
+    let server = Server::start_with("count=5", &["--log", "debug"]);
     let mut clients = attach_all(&server, 5);
     let (reader, hogs) = clients.split_first_mut().expect("five");
     for hog in &mut *hogs {
@@ -155,6 +155,7 @@ fn urbs_that_never_end_leave_memory_to_the_others() {
         }
     }
     read_much(&mut hogs[0], LONG);
+    assert!(server.said_by_now("share of the system's memory", 4).len() >= 4, "one for each hog");
     assert_eq!(server.counted(NO_MEMORY), 0, "a device took more than its share");
 }
 

@@ -205,12 +205,21 @@ impl PortMemory {
     }
 
     /// Whether a transfer may be tried. `is_first`: nothing else of its endpoint is in flight.
-    pub(super) fn has_room(&mut self, cost: Cost, is_first: bool, now: Instant) -> bool {
+    pub(super) fn has_room(
+        &mut self,
+        cost: Cost,
+        is_first: bool,
+        busid: BusId,
+        now: Instant,
+    ) -> bool {
         let Some(limit) = self.limit else { return true };
         let mapped = POOL.mapped.load(Ordering::Relaxed) as u64;
         let has_room = self.share.has_room(cost.bytes, is_first, limit, mapped);
         if !has_room && self.looked_at.is_none_or(|at| now >= at + LOOK_INTERVAL) {
             (self.looks_again, self.looked_at) = (true, Some(now));
+            debug!(
+                "{busid}: it has its share of the system's memory, and transfers wait for each other"
+            );
         }
         has_room
     }

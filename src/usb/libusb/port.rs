@@ -252,7 +252,7 @@ impl Port for LibusbPort {
         if pieces > 1 && self.memory.can_never_be_had(submission, cost, self.busid) {
             return Err(self.refused(Error::NoMem, kind, submission, cost, block, now));
         }
-        if !self.memory.has_room(cost, submission.is_first, now) {
+        if !self.memory.has_room(cost, submission.is_first, self.busid, now) {
             return Err(Refused { block, reason: RefusedReason::Share });
         }
         transfer

@@ -7,7 +7,7 @@ servers=usbferry
 source "$vm/guest/gadget.sh"
 
 scenario() {
-  local stick disk expected=$state/expected.img before
+  local stick disk expected=$state/expected.img before memory_before
   stick=$(local_device STICKXHCI)
   cp "$run/stick-xhci.img" "$expected"
   plug_gadget high-speed SourceSink Loopback
@@ -21,6 +21,7 @@ scenario() {
 
   read_all
   before=$elapsed
+  memory_before=$(server_memory Rss)
   read_beside unread
   read_beside pending
 
@@ -33,14 +34,13 @@ scenario() {
 read_beside() { # what the other client does (see slow.py)
   local slow memory
   step "a client with URBs $1"
-  memory=$(server_memory Rss)
   start slow python3 "$vm/guest/slow.py" 127.0.0.1 "$gadget_busid" "$1"
   slow=$started
   wait_until_said 60 slow 'stalled .*'
   read_all
   # While it is stalled nothing of it is given back. VmHWM would not do: it misses the pages that each
   # thread has not accounted for yet, as many as 64 on kernels before 6.2.
-  memory=$(($(server_memory Rss) - memory))
+  memory=$(($(server_memory Rss) - memory_before))
   note "$1: $(< "$state/slow"); $before s alone, $elapsed s beside it, $memory KiB more memory"
   process_gone "$slow" && fail "the other client is gone: $(tail -n 1 "$state/slow")"
   # The session's --memory and --device-memory, and what is allocated beside them.
