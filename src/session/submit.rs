@@ -361,8 +361,7 @@ impl<P: Port> Session<P> {
         let Some(slot) = self.free_transfers.pop() else {
             unreachable!("there are more than are kept")
         };
-        let submission = submission(record, packets, length, &mut block, &self.control);
-        let submission = Submission { is_first: idle, ..submission };
+        let submission = submission(record, packets, length, idle, &mut block, &self.control);
         match port.submit(&mut self.transfers[slot as usize], &submission, block, now) {
             Ok(()) => {
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
@@ -410,6 +409,8 @@ impl<P: Port> Session<P> {
 
     /// What to do with a URB that the system refused.
     fn submit_refused(&mut self, urb: UrbIndex, reason: RefusedReason, now: Instant) -> Attempt {
+        let endpoint = self.urbs.get(urb).submit.endpoint;
+        let is_first = self.endpoints.get(endpoint).in_flight == 0;
         match reason {
             RefusedReason::NoMemory => {
                 if !self.memory_warned {
@@ -420,22 +421,16 @@ impl<P: Port> Session<P> {
                          echo 256 > /sys/module/usbcore/parameters/usbfs_memory_mb"
                     );
                 }
-                let endpoint = self.endpoints.get(self.urbs.get(urb).submit.endpoint);
-                let starves = endpoint.in_flight == 0;
                 let attempt = self.wait_for_memory(urb, now);
-                if let (true, Attempt::MustWait, Some(port)) = (starves, &attempt, &mut self.port) {
+                if let (true, Attempt::MustWait, Some(port)) = (is_first, &attempt, &mut self.port)
+                {
                     port.set_starving(true);
                 }
                 return attempt;
             }
-            RefusedReason::Share => {
-                let endpoint = self.endpoints.get(self.urbs.get(urb).submit.endpoint);
-                return match endpoint.in_flight {
-                    0 => self.wait_for_memory(urb, now),
-                    // Its turn comes when one of those ends.
-                    _ => Attempt::MustWait,
-                };
-            }
+            RefusedReason::Share if is_first => return self.wait_for_memory(urb, now),
+            // Its turn comes when one before it on its endpoint ends.
+            RefusedReason::Share => return Attempt::MustWait,
             RefusedReason::Gone => {
                 self.finish(urb, Status::ENODEV, 0);
                 self.lost = true;
@@ -506,6 +501,7 @@ fn submission<'a>(
     record: &mut Urb,
     packets: Packets<'a>,
     length: usize,
+    is_first: bool,
     block: &mut Block,
     control: &Control,
 ) -> Submission<'a> {
@@ -528,7 +524,7 @@ fn submission<'a>(
         && submit.transfer_flags & flags::ZERO_PACKET != 0;
     record.joined = true;
     let endpoint = submit.endpoint;
-    Submission { endpoint, transfer_type, length, zero_packet, is_first: true, packets }
+    Submission { endpoint, transfer_type, length, zero_packet, is_first, packets }
 }
 
 /// Whether a SUBMIT's interval is another than the endpoint has. Not each is one: some clients send
