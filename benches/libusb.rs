@@ -1,5 +1,5 @@
 //! The whole server over loopback TCP on the real libusb, whose usbfs is the simulated one of
-//! `tests/usbfs`: what the server costs with all that stands between it and the kernel, at native
+//! `testkit/usbfs`: what the server costs with all that stands between it and the kernel, at native
 //! speed. Calls of usbfs are answered within the process, so what the kernel would spend in them
 //! is not in the figures; the table says how many there are.
 //!
@@ -66,8 +66,8 @@ mod linux {
     }
 
     impl Usbfs for Tree {
-        /// The counters of `tests/usbfs/src/record.rs`: five kinds of calls, then the system calls
-        /// of the simulation.
+        /// The counters of `testkit/usbfs/src/record.rs`: five kinds of calls, then the system
+        /// calls of the simulation.
         fn counted(&self) -> [u64; 2] {
             let counters = fs::read(self.0.join("counters")).unwrap_or_default();
             let nodes = counters.as_chunks::<64>().0;

@@ -75,7 +75,8 @@ impl Running {
         Self::start_as(usbferry(&["serve"]), arguments)
     }
 
-    /// The same with hangups as a terminal's programs have them, also where the tests run by `nohup`.
+    /// The same with hangups as a terminal's programs have them, also where the tests run by
+    /// `nohup`.
     fn start_heeding_hangups(arguments: &[&str]) -> Self {
         if cfg!(not(target_os = "linux")) {
             return Self::start(arguments);

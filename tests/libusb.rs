@@ -1,4 +1,4 @@
-//! The server on the real libusb, whose usbfs is the simulated one of `tests/usbfs`: nothing of
+//! The server on the real libusb, whose usbfs is the simulated one of `testkit/usbfs`: nothing of
 //! ours is replaced, and what usbfs was asked for is in its log.
 #![cfg(target_os = "linux")]
 
@@ -23,7 +23,7 @@ const ESHUTDOWN: i32 = -108;
 /// `ST_NODEV`.
 const NO_DEVICE: u32 = 4;
 
-/// Of `Counter` in tests/usbfs/src/record.rs: URBs refused because memory is used up.
+/// Of `Counter` in testkit/usbfs/src/record.rs: URBs refused because memory is used up.
 const NO_MEMORY: usize = 6;
 
 #[test]

@@ -12,8 +12,8 @@ use usbferry::limits::{ATTACHED_MAX, NO_MEMORY_TIMEOUT};
 use usbferry_load::client::Client;
 use usbferry_load::process;
 
-/// Of `Counter` in tests/usbfs/src/record.rs: URBs reaped, and URBs refused because memory is used
-/// up.
+/// Of `Counter` in testkit/usbfs/src/record.rs: URBs reaped, and URBs refused because memory is
+/// used up.
 const REAPS: usize = 1;
 const NO_MEMORY: usize = 6;
 

@@ -5,7 +5,7 @@
 mod support;
 
 #[allow(dead_code, reason = "the simulated usbfs uses the rest")]
-#[path = "usbfs/src/descriptors.rs"]
+#[path = "../testkit/usbfs/src/descriptors.rs"]
 mod kernel;
 
 use support::random::Random;

@@ -1,8 +1,8 @@
-//! The server on the real libusb, whose usbfs is the simulated one of `tests/usbfs`: nothing of
+//! The server on the real libusb, whose usbfs is the simulated one of `testkit/usbfs`: nothing of
 //! ours is replaced, and what usbfs was asked for is in its log.
 //!
-//! [`Server`] is the whole program as a process of its own, on hardware whose
-//! options stand in `tests/usbfs/src/options.rs`; what it logs is kept and, if a test fails, shown.
+//! [`Server`] is the whole program as a process of its own, on hardware whose options stand in
+//! `testkit/usbfs/src/options.rs`; what it logs is kept and, if a test fails, shown.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};

@@ -375,8 +375,8 @@ impl PortMemory {
     }
 }
 
-/// Whether a mapping is read much slower than other memory. They are read by turns, so that a machine
-/// that is busy for a while is so for both.
+/// Whether a mapping is read much slower than other memory. They are read by turns, so that a
+/// machine that is busy for a while is so for both.
 fn is_uncached(mapping: &[u8]) -> bool {
     let mapping = &mapping[..mapping.len().min(PROBE_LEN)];
     let (heap, mut to) = (vec![1; mapping.len()], vec![0; mapping.len()]);
