@@ -92,7 +92,7 @@ fn main() -> ExitCode {
 fn be_abuser(abuse: &str, server: &str) -> Result<(), String> {
     let abuse: Abuse = abuse.parse()?;
     let server = server.parse().map_err(|_| format!("{server} is no address"))?;
-    usbferry_sys::limit::raise_open_files().map_err(|error| error.to_string())?;
+    usbferry_sys::os::limit::raise_open_files().map_err(|error| error.to_string())?;
     let over = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&over);
     thread::spawn(move || {

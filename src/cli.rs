@@ -57,7 +57,11 @@ impl Cli {
 #[must_use]
 pub fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
-        format!("{} (libusb {})", env!("CARGO_PKG_VERSION"), usbferry_sys::version::libusb())
+        format!(
+            "{} (libusb {})",
+            env!("CARGO_PKG_VERSION"),
+            usbferry_sys::libusb::version::libusb()
+        )
     });
     &VERSION
 }

@@ -37,7 +37,7 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
-    usbferry_sys::heap::return_large_blocks();
+    usbferry_sys::os::heap::return_large_blocks();
     let cli = Cli::parse();
     let filter = match cli.log_filter(std::env::var("RUST_LOG").ok()) {
         Ok(filter) => filter,
@@ -99,7 +99,7 @@ fn serve_chosen(arguments: &Serve) -> Result<(), Failure> {
     if !matches!(source, Source::Nothing) {
         info!("usbferry {}", cli::version());
     }
-    match usbferry_sys::limit::raise_open_files() {
+    match usbferry_sys::os::limit::raise_open_files() {
         Ok(limit) => {
             log::debug!("up to {limit} open files");
             settings.connections = settings.connections.min(limit / CONNECTIONS_SHARE);
@@ -168,7 +168,7 @@ fn stop_on_signals(stop: StopHandle) -> std::io::Result<()> {
         signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;
     }
     // A terminal that goes is told by its shell and by the kernel, so two of these mean no more.
-    if !usbferry_sys::signal::is_ignored(SIGHUP) {
+    if !usbferry_sys::os::signal::is_ignored(SIGHUP) {
         signal_hook::low_level::pipe::register(SIGHUP, stream)?;
     }
     Ok(())

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use mio::Waker;
-use usbferry_sys::heap;
+use usbferry_sys::os::heap;
 
 use crate::caught::caught;
 use crate::complaints::Complaints;

@@ -18,7 +18,7 @@ use support::{DEADLINE, wait_until};
 use usbferry::cli::Cli;
 use usbferry::limits::{COMPLAINTS_PER_SECOND, LOG_LINES_MAX};
 use usbferry::wire::types::BusId;
-use usbferry_sys::version::libusb;
+use usbferry_sys::libusb::version::libusb;
 
 fn usbferry(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));

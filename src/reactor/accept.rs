@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use log::debug;
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
-use usbferry_sys::limit;
+use usbferry_sys::os::limit;
 
 use super::connection::Connection;
 use super::token::{Key, Source};

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, RawFd};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use usbferry_sys::tcp::{self, PeerSigns};
+use usbferry_sys::os::tcp::{self, PeerSigns};
 
 use super::net;
 use super::token::Key;

@@ -43,7 +43,7 @@ use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Waker};
 use slab::Slab;
-use usbferry_sys::clock::CoarseClock;
+use usbferry_sys::os::clock::CoarseClock;
 
 use crate::complaints::{Complaints, info};
 use crate::limits::{

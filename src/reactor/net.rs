@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use usbferry_sys::tcp;
+use usbferry_sys::os::tcp;
 
 use crate::limits::STALE_REPEATS;
 

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use usbferry_sys::tcp::PeerSigns;
+use usbferry_sys::os::tcp::PeerSigns;
 
 use crate::limits::{STALE_AFTER, STALE_REPEATS};
 

@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 use std::io::IoSliceMut;
 
 use usbferry_sys::arena::{Arena, Block};
-use usbferry_sys::heap;
+use usbferry_sys::os::heap;
 
 use super::urb::UrbIndex;
 use crate::wire::pdu::HEADER_LEN;

@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use usbferry_sys::arena::Block;
-use usbferry_sys::heap;
+use usbferry_sys::os::heap;
 
 use crate::limits::{RECORD_MEMORY, URB_MEMORY};
 use crate::wire::iso::{self, Packets, PacketsMut};

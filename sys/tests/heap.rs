@@ -11,7 +11,7 @@ fn mapped() -> usize {
 
 #[test]
 fn large_blocks_go_back_however_many_were_freed() {
-    usbferry_sys::heap::return_large_blocks();
+    usbferry_sys::os::heap::return_large_blocks();
     let before = mapped();
     drop(black_box(vec![1u8; 16 << 20]));
     assert_eq!(mapped(), before, "it went back");

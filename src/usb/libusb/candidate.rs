@@ -3,8 +3,8 @@
 //! Contract: opening and [`LibusbCandidate::obstacle`] block.
 
 use usbferry_sys::arena::Arena;
-use usbferry_sys::error::Error;
-use usbferry_sys::handle::DeviceHandle;
+use usbferry_sys::libusb::error::Error;
+use usbferry_sys::libusb::handle::DeviceHandle;
 
 use super::found::Found;
 use super::patience::{self, PATIENCE};

@@ -6,8 +6,8 @@
 //!
 //! Contract: everything here blocks.
 
-use usbferry_sys::error::Error;
-use usbferry_sys::handle::DeviceHandle;
+use usbferry_sys::libusb::error::Error;
+use usbferry_sys::libusb::handle::DeviceHandle;
 
 use super::ledger;
 use super::port::LibusbPort;

@@ -2,7 +2,7 @@
 //!
 //! Contract: blocks, for the answers of devices too.
 
-use usbferry_sys::discovery::{DeviceSpeed, Discovery, FoundDevice};
+use usbferry_sys::libusb::discovery::{DeviceSpeed, Discovery, FoundDevice};
 
 use super::Scan;
 use super::candidate::LibusbCandidate;

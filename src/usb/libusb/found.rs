@@ -2,8 +2,8 @@
 //!
 //! Contract: plain data. Only [`Found::configuration_now`] blocks.
 
-use usbferry_sys::error::Error;
-use usbferry_sys::handle::{DeviceHandle, DeviceId};
+use usbferry_sys::libusb::error::Error;
+use usbferry_sys::libusb::handle::{DeviceHandle, DeviceId};
 
 use crate::usb::descriptor::{Descriptors, Host};
 use crate::usb::{Configuration, DeviceInfo};
@@ -78,7 +78,7 @@ impl Found {
         let directory = std::path::Path::new(super::sysfs::DEVICES).join(self.busid.to_string());
         let read = super::sysfs::configuration(&directory);
         read.map_err(|error| {
-            if usbferry_sys::limit::is_reached(&error) { Error::NoMem } else { Error::NoDevice }
+            if usbferry_sys::os::limit::is_reached(&error) { Error::NoMem } else { Error::NoDevice }
         })
     }
 

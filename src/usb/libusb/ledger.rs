@@ -16,7 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use usbferry_sys::user;
+use usbferry_sys::os::user;
 
 use crate::complaints::{info, warn};
 

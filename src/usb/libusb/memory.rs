@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::debug;
-use usbferry_sys::handle::{DeviceHandle, DeviceMemory};
+use usbferry_sys::libusb::handle::{DeviceHandle, DeviceMemory};
 
 use super::share::{Cost, Share};
 use crate::complaints::{info, warn};

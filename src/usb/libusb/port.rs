@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 use usbferry_sys::arena::{Arena, Block};
-use usbferry_sys::error::{Error, TransferStatus};
-use usbferry_sys::handle::{DeviceHandle, DeviceMemory};
-use usbferry_sys::transfer::{self, CancelToken, Kind, Request};
+use usbferry_sys::libusb::error::{Error, TransferStatus};
+use usbferry_sys::libusb::handle::{DeviceHandle, DeviceMemory};
+use usbferry_sys::libusb::transfer::{self, CancelToken, Kind, Request};
 
 use super::found::Found;
 use super::ledger;
@@ -213,7 +213,7 @@ impl Port for LibusbPort {
     }
 
     fn event_sources(&self) -> Vec<EventSource> {
-        let source = |pollfd: &usbferry_sys::handle::PollFd| EventSource {
+        let source = |pollfd: &usbferry_sys::libusb::handle::PollFd| EventSource {
             fd: pollfd.fd,
             readable: pollfd.wants_input(),
             writable: pollfd.wants_output(),

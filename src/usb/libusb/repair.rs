@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use log::debug;
 use usbferry_sys::arena::Arena;
-use usbferry_sys::error::Error;
-use usbferry_sys::handle::{DeviceHandle, DeviceId};
+use usbferry_sys::libusb::error::Error;
+use usbferry_sys::libusb::handle::{DeviceHandle, DeviceId};
 
 use super::found::Found;
 use super::ledger::{self, Debt, Entry};

@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use usbferry_sys::limit;
+use usbferry_sys::os::limit;
 
 use super::Scan;
 use super::candidate::LibusbCandidate;

@@ -2,8 +2,8 @@
 //!
 //! Contract: pure functions.
 
-use usbferry_sys::error::{Error, TransferStatus};
-use usbferry_sys::transfer::Kind;
+use usbferry_sys::libusb::error::{Error, TransferStatus};
+use usbferry_sys::libusb::transfer::Kind;
 
 use crate::usb::{Performed, RefusedReason};
 use crate::wire::status::Status;

@@ -11,8 +11,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use usbferry_sys::handle::DeviceId;
-use usbferry_sys::limit;
+use usbferry_sys::libusb::handle::DeviceId;
+use usbferry_sys::os::limit;
 
 use crate::usb::descriptor::{Descriptors, Device};
 use crate::usb::{Bound, CLASS_HUB};

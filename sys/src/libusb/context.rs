@@ -8,8 +8,8 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::{Error, check};
-use crate::raw;
+use crate::libusb::error::{Error, check};
+use crate::libusb::raw;
 
 /// A libusb context. Dropped after everything that was made with it.
 pub(crate) struct RawContext {

@@ -31,7 +31,7 @@ pub(crate) use libusb1_sys::{
 };
 
 #[cfg(test)]
-pub(crate) use crate::fake::*;
+pub(crate) use crate::libusb::fake::*;
 
 /// `LIBUSB_OPTION_NO_DEVICE_DISCOVERY` of `enum libusb_option`.
 #[cfg(target_os = "linux")]

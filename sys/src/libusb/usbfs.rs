@@ -4,14 +4,14 @@
 //! libusb keeps a bit for each claimed interface, 32 of them, and refuses greater numbers. Devices
 //! may give their interfaces any number, and usbfs claims up to 63, or 31 where a `long` has 32
 //! bits. What is claimed here libusb does not know of; that matters for resets only
-//! ([`reset_blocking`](crate::handle::DeviceHandle::reset_blocking)).
+//! ([`reset_blocking`](crate::libusb::handle::DeviceHandle::reset_blocking)).
 //!
 //! Contract: everything but [`capabilities`] may block. The descriptor is open while it is used.
 
 use std::io;
 use std::os::fd::RawFd;
 
-use crate::error::Error;
+use crate::libusb::error::Error;
 
 /// `USBDEVFS_IOCTL_TYPE`.
 const TYPE: u32 = b'U' as u32;

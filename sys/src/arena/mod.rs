@@ -24,9 +24,9 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-use crate::error::Error;
-use crate::handle::DeviceMemory;
-use crate::heap;
+use crate::libusb::error::Error;
+use crate::libusb::handle::DeviceMemory;
+use crate::os::heap;
 
 /// Bytes of the smallest block. Four cache lines: no two blocks in flight share one.
 pub const BLOCK_LEN_MIN: usize = 256;

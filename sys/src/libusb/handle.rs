@@ -14,12 +14,12 @@ use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use crate::context::{self, RawContext};
-use crate::error::{Error, check};
-use crate::raw;
-use crate::transfer::{CancelToken, CompletionQueue, Transfer};
+use crate::libusb::context::{self, RawContext};
+use crate::libusb::error::{Error, check};
+use crate::libusb::raw;
+use crate::libusb::transfer::{CancelToken, CompletionQueue, Transfer};
 #[cfg(target_os = "linux")]
-use crate::usbfs;
+use crate::libusb::usbfs;
 
 /// Interfaces that libusb takes, by number (`USB_MAXINTERFACES`).
 #[cfg(target_os = "linux")]
@@ -94,7 +94,7 @@ pub struct DeviceHandle {
     device: Arc<OpenDevice>,
     completions: Arc<CompletionQueue>,
     #[cfg(target_os = "macos")]
-    capture: crate::capture::Capture,
+    capture: crate::libusb::capture::Capture,
     /// Claiming detaches a kernel driver.
     #[cfg(target_os = "linux")]
     auto_detach: bool,
@@ -115,7 +115,7 @@ impl DeviceHandle {
             device,
             completions: Arc::new(CompletionQueue::new(transfers)),
             #[cfg(target_os = "macos")]
-            capture: crate::capture::Capture::default(),
+            capture: crate::libusb::capture::Capture::default(),
             #[cfg(target_os = "linux")]
             auto_detach: false,
             #[cfg(target_os = "linux")]
@@ -257,7 +257,7 @@ impl DeviceHandle {
     /// libusb's.
     #[cfg(not(any(test, target_os = "linux")))]
     pub fn configuration_blocking(&self) -> Result<Option<u8>, Error> {
-        crate::discovery::active_configuration(self.device.as_ptr())
+        crate::libusb::discovery::active_configuration(self.device.as_ptr())
     }
 
     /// Chooses whether claiming detaches a kernel driver first, in one step with the claim where

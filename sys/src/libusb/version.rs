@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::raw;
+use crate::libusb::raw;
 
 /// A version of libusb, without what stands behind the three numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use libusb1_sys::constants as c;
 
 use crate::arena::Block;
-use crate::error::{Error, TransferStatus, check};
-use crate::handle::{DeviceHandle, OpenDevice};
-use crate::raw;
+use crate::libusb::error::{Error, TransferStatus, check};
+use crate::libusb::handle::{DeviceHandle, OpenDevice};
+use crate::libusb::raw;
 
 /// Bytes of a SETUP packet, which starts the buffer of a control transfer.
 const SETUP_LEN: usize = 8;
@@ -349,8 +349,8 @@ fn check_control(buffer: &[u8]) {
 mod tests {
     use super::*;
     use crate::arena::{Arena, DEVICE_BLOCK_MIN};
-    use crate::fake::{self, End};
-    use crate::handle::DeviceId;
+    use crate::libusb::fake::{self, End};
+    use crate::libusb::handle::DeviceId;
 
     const ID: DeviceId = DeviceId { bus: 1, address: 2, id_vendor: 0x1209, id_product: 1 };
 

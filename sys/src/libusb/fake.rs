@@ -18,7 +18,7 @@ pub(crate) use libusb1_sys::{
     libusb_iso_packet_descriptor, libusb_pollfd, libusb_transfer,
 };
 
-use crate::raw::{InitOption, libusb_version};
+use crate::libusb::raw::{InitOption, libusb_version};
 
 /// How a test ends a transfer.
 pub(crate) struct End {

@@ -6,10 +6,10 @@
 
 use std::ptr;
 
-use crate::context::{RawContext, RawList, device_descriptor};
-use crate::error::Error;
-use crate::handle::DeviceId;
-use crate::raw;
+use crate::libusb::context::{RawContext, RawList, device_descriptor};
+use crate::libusb::error::Error;
+use crate::libusb::handle::DeviceId;
+use crate::libusb::raw;
 
 /// How long a device may take to tell a descriptor, in milliseconds: as long as libusb gives it for
 /// those that it asks for itself.
@@ -163,7 +163,7 @@ pub(crate) fn active_configuration(
 ) -> Result<Option<u8>, Error> {
     let mut value = 0;
     // SAFETY: the caller's handle is open; `value` is valid to write to.
-    crate::error::check(unsafe { raw::libusb_get_configuration(handle, &raw mut value) })?;
+    crate::libusb::error::check(unsafe { raw::libusb_get_configuration(handle, &raw mut value) })?;
     Ok(u8::try_from(value).ok().filter(|&value| value != 0))
 }
 
