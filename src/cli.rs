@@ -11,9 +11,9 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use log::LevelFilter;
 
+use crate::config::rules::{Allowed, DeviceSpec, Selection};
+use crate::config::{Listen, Settings, TakeOver};
 use crate::limits::{self, DeviceLimits};
-use crate::reactor::{Listen, Settings, TakeOver};
-use crate::rules::{Allowed, DeviceSpec, Selection};
 use crate::units;
 use crate::usb::sim::spec::{self, Spec};
 

@@ -7,8 +7,8 @@
 //! `main.rs` reads the command line ([`cli`], and `units` for sizes and times), chooses a USB
 //! stack, and either prints devices ([`list`]) or runs the server. What it logs, a thread of
 //! [`logging`] writes; what clients can bring the server to say has a budget, in `complaints`.
-//! [`limits`] has every bound of the server with its reason, and [`rules`] who may connect and what
-//! is exported.
+//! [`limits`] has every bound of the server with its reason, and [`config`] who may connect and
+//! what is exported.
 //!
 //! # The reactor
 //! [`reactor`] is the one thread that waits: for sockets, for the descriptors of devices, for
@@ -59,6 +59,7 @@
 mod caught;
 pub mod cli;
 mod complaints;
+pub mod config;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -67,7 +68,6 @@ pub mod limits;
 pub mod list;
 pub mod logging;
 pub mod reactor;
-pub mod rules;
 mod session;
 mod units;
 pub mod usb;

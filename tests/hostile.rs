@@ -14,8 +14,8 @@ use support::hex::hex;
 use support::random::Random;
 use support::submit::{IN, OUT, Submit, setup, unlink_bytes};
 use support::{D, LEN_MAX, Server, log, pattern};
+use usbferry::config::Settings;
 use usbferry::limits::{PEER_TIMEOUT_MAX, VIOLATION_REST};
-use usbferry::reactor::Settings;
 
 const SOURCE: u8 = 0x81;
 const SINK: u8 = 0x01;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::client::{DEVLIST, ECONNRESET, MiniClient, import_bytes, word};
 use support::submit::Submit;
 use support::{Server, wait_until};
-use usbferry::reactor::TakeOver;
+use usbferry::config::TakeOver;
 use usbferry::usb::sim::loopback::request;
 
 const SOURCE: u8 = 0x81;

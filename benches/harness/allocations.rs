@@ -6,8 +6,9 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use usbferry::reactor::{Listen, Reactor, Settings};
-use usbferry::rules::Selection;
+use usbferry::config::rules::Selection;
+use usbferry::config::{Listen, Settings};
+use usbferry::reactor::Reactor;
 use usbferry::usb::sim::SimBackend;
 use usbferry::usb::sim::bus::SimBus;
 use usbferry::usb::sim::spec::Spec;

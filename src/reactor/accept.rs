@@ -14,9 +14,10 @@ use usbferry_sys::os::limit;
 
 use super::connection::Connection;
 use super::token::{Key, Source};
-use super::{Listen, Reactor, Settings, is_past, net, note_deadline};
+use super::{Reactor, is_past, net, note_deadline};
 use crate::cli::PORT;
 use crate::complaints::{reason, warn};
+use crate::config::{Listen, Settings};
 use crate::usb::Backend;
 
 /// Clients accepted in one turn, so that a flood of them leaves room for those that are there.

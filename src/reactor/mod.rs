@@ -14,8 +14,7 @@
 //! - `accept`: clients that come; - `connection`: one client's socket and its stage; - `exports`:
 //!   what clients ask for in their handshake; - `ending`: how connections end and devices come
 //!   home;
-//! - `spin`: whether to sleep; - `net`, `token`, `stop`, `takeover`: sockets, event names, the way
-//!   to stop it, and who may take a held device.
+//! - `spin`: whether to sleep; - `net`, `token`, `stop`: sockets, event names, the way to stop it.
 //!
 //! Contract: nothing on this thread sleeps but the one wait, and with nothing to do it does wait: a
 //! bit that nothing would clear is not set. Whatever can sleep otherwise is a worker's.
@@ -27,7 +26,6 @@ mod exports;
 mod net;
 mod spin;
 mod stop;
-mod takeover;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -46,10 +44,8 @@ use slab::Slab;
 use usbferry_sys::os::clock::CoarseClock;
 
 use crate::complaints::{Complaints, info};
-use crate::limits::{
-    BUSY_POLL_DEFAULT, CONNECTIONS_MAX, DeviceLimits, PEER_TIMEOUT_DEFAULT, SHUTDOWN_TIMEOUT,
-};
-use crate::rules::{Allowed, Selection};
+use crate::config::Settings;
+use crate::limits::SHUTDOWN_TIMEOUT;
 use crate::session::TaskResult;
 use crate::usb::{Backend, Candidate, EventSource};
 use crate::worker::{Done, Inbox, Scanner};
@@ -59,7 +55,6 @@ pub use net::prepare as prepare_socket;
 use spin::Spin;
 pub use stop::StopHandle;
 use stop::StopSource;
-pub use takeover::TakeOver;
 pub(crate) use token::Key;
 use token::{Label, Source};
 
@@ -74,55 +69,6 @@ const STRANGERS_TIME_ALONE: Duration = Duration::from_micros(250);
 /// How long they then wait, in times of what they took: while there are sessions, a flood of them
 /// has a quarter of a processor, and waking up for one that means it is no wait to speak of.
 const STRANGERS_REST: u32 = 3;
-
-/// Where to listen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Listen {
-    /// Address and port; port 0 lets the system choose.
-    pub address: SocketAddr,
-    /// A machine without this protocol is no error.
-    pub optional: bool,
-}
-
-/// How the server is to be.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where it listens.
-    pub listen: Vec<Listen>,
-    /// Who may connect beside this machine itself.
-    pub allowed: Allowed,
-    /// What it exports.
-    pub selection: Selection,
-    /// What each attached device may use.
-    pub limits: DeviceLimits,
-    /// Bytes of each buffer of a client's socket; the system's choice unless it is set.
-    pub socket_buffer: Option<usize>,
-    /// How long to look again and again before sleeping, where that pays.
-    pub busy_poll: Duration,
-    /// How long a client may show no sign of life, or accept no byte.
-    pub peer_timeout: Duration,
-    /// Who may take a device that somebody has.
-    pub takeover: TakeOver,
-    /// Clients at once.
-    pub connections: usize,
-}
-
-impl Default for Settings {
-    /// A server that listens nowhere and exports nothing, tuned as by default.
-    fn default() -> Self {
-        Self {
-            listen: Vec::new(),
-            allowed: Allowed::default(),
-            selection: Selection::default(),
-            limits: DeviceLimits::default(),
-            socket_buffer: None,
-            busy_poll: BUSY_POLL_DEFAULT,
-            peer_timeout: PEER_TIMEOUT_DEFAULT,
-            takeover: TakeOver::default(),
-            connections: CONNECTIONS_MAX,
-        }
-    }
-}
 
 /// The server.
 pub struct Reactor<B: Backend> {

@@ -66,9 +66,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use usbferry::config::rules::{Allowed, Selection};
+use usbferry::config::{Listen, Settings};
 use usbferry::limits::{SHUTDOWN_TIMEOUT, URB_LEN_DEFAULT};
-use usbferry::reactor::{Listen, Reactor, Settings, StopHandle};
-use usbferry::rules::{Allowed, Selection};
+use usbferry::reactor::{Reactor, StopHandle};
 use usbferry::usb::sim::SimBackend;
 use usbferry::usb::sim::bus::SimBus;
 use usbferry::usb::sim::spec::Spec;

@@ -16,6 +16,8 @@ mod waiting;
 
 use super::connection::{DISCARD_LEN, DISCARD_PAUSE, End};
 use super::*;
+use crate::config::Listen;
+use crate::config::rules::Selection;
 use crate::limits::{GONE_INPUT_TIMEOUT, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;

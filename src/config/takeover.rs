@@ -29,7 +29,7 @@ pub enum TakeOver {
 impl TakeOver {
     /// Whether a client at `asker` gets the device that one at `holder` has. `signs` are asked for
     /// only where they matter.
-    pub(super) fn permits(
+    pub(crate) fn permits(
         self,
         holder: IpAddr,
         asker: IpAddr,
