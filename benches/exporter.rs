@@ -10,7 +10,7 @@ mod allocations;
 mod harness;
 
 use harness::measure::Bench;
-use harness::rows::{self, Target};
+use harness::rows::Target;
 use harness::server::Server;
 use harness::settings::{self, Settings};
 
@@ -28,11 +28,15 @@ fn bench(settings: &Settings) -> Result<(), String> {
         settings,
         usbferry: Server::usbferry(&arguments, &[])?,
         ceiling: Server::ceiling()?,
+        beside: settings
+            .beside()
+            .map(|program| Server::build(program, &arguments, &[]))
+            .transpose()?,
         check: Check::Counter,
         usbfs: None,
         scratch: settings::results()?,
     };
-    harness::measure("exporter", &bench, &rows::all(target))?;
+    harness::measure("exporter", &bench, target)?;
     drop(bench);
     if settings.filter.is_empty() { allocations::print(settings.plan) } else { Ok(()) }
 }

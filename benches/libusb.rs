@@ -31,7 +31,7 @@ mod linux {
 
     use crate::harness;
     use crate::harness::measure::{Bench, Usbfs};
-    use crate::harness::rows::{self, Target};
+    use crate::harness::rows::Target;
     use crate::harness::server::Server;
     use crate::harness::settings::{self, Settings};
 
@@ -43,8 +43,8 @@ mod linux {
     struct Tree(PathBuf);
 
     impl Tree {
-        fn new(scratch: &Path) -> Result<Self, String> {
-            let root = scratch.join(format!("usbfs-{}", std::process::id()));
+        fn new(scratch: &Path, name: &str) -> Result<Self, String> {
+            let root = scratch.join(format!("usbfs-{name}-{}", std::process::id()));
             fs::create_dir_all(&root).map_err(|error| format!("{}: {error}", root.display()))?;
             Ok(Self(root))
         }
@@ -81,18 +81,25 @@ mod linux {
     pub(crate) fn bench(settings: &Settings) -> Result<(), String> {
         let scratch = settings::results()?;
         let library = preload::build(Path::new(env!("CARGO_MANIFEST_DIR")), &scratch)?;
-        let tree = Tree::new(&scratch)?;
+        let tree = Tree::new(&scratch, "own")?;
+        let beside_tree = Tree::new(&scratch, "beside")?;
         let mut arguments = vec!["--all".to_owned()];
         arguments.extend(settings.serve.iter().cloned());
         let bench = Bench {
             settings,
             usbferry: Server::usbferry(&arguments, &tree.environment(&library))?,
             ceiling: Server::ceiling()?,
+            beside: settings
+                .beside()
+                .map(|program| {
+                    Server::build(program, &arguments, &beside_tree.environment(&library))
+                })
+                .transpose()?,
             check: Check::Counter,
             usbfs: Some(&tree),
             scratch: scratch.clone(),
         };
-        harness::measure("libusb", &bench, &rows::all(target))
+        harness::measure("libusb", &bench, target)
     }
 
     /// What is asked of a load on one session: what a bare server on libusb reached.

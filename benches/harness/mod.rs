@@ -23,8 +23,9 @@ use std::process::ExitCode;
 use measure::Bench;
 use plot::{Line, Panel};
 use report::Figures;
-use rows::Row;
+use rows::{Row, Target};
 use settings::Settings;
+use usbferry_load::workload::Workload;
 
 /// The main function of a bench: is the ceiling's server if that was asked for, else runs `bench`.
 pub(crate) fn main(bench: impl FnOnce(&Settings) -> Result<(), String>) -> ExitCode {
@@ -43,9 +44,16 @@ pub(crate) fn main(bench: impl FnOnce(&Settings) -> Result<(), String>) -> ExitC
     }
 }
 
-/// Measures all rows that are selected, prints them as they come, and writes them down.
-pub(crate) fn measure(name: &str, bench: &Bench<'_>, rows: &[Row]) -> Result<(), String> {
+/// Measures all selected rows, prints each as soon as it is measured, and writes the results down.
+/// `target` says what is asked of a load on one session beside the ceiling.
+pub(crate) fn measure(
+    name: &str,
+    bench: &Bench<'_>,
+    target: impl Fn(&Workload) -> Target,
+) -> Result<(), String> {
     let settings = bench.settings;
+    let name = &settings.results_name(name);
+    let rows = if bench.beside.is_some() { rows::beside() } else { rows::all(target) };
     let how = format!(
         "{} pairs of {} ms, cores {:?}",
         settings.pairs,
@@ -63,6 +71,9 @@ pub(crate) fn measure(name: &str, bench: &Bench<'_>, rows: &[Row]) -> Result<(),
         all.push(figures);
     }
     println!("{}", report::LEGEND);
+    if let Some(other) = settings.beside() {
+        println!("{}", report::beside(other, &all));
+    }
     if all.iter().any(|row| row.syscalls.is_none()) {
         println!("{}", syscalls::MISSING);
     }

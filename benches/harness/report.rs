@@ -1,6 +1,7 @@
 //! What was measured, as figures, a table and JSON.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use super::measure::{Measured, Sample};
@@ -190,6 +191,24 @@ does not see either side wait. p50 x, p99 x: turnaround as
 multiples of the baseline's. us/URB, base: processor time of the server, and of the baseline's.
 sys: system calls of the server a URB (perf), calls of usbfs left out; ioctl: those. switch: times
 a URB that the server gave up the processor or lost it. own%: the load generator's processor time.";
+
+/// What the rows say together where the baseline is another build.
+pub(crate) fn beside(other: &Path, rows: &[Figures]) -> String {
+    let mean = |figure: &dyn Fn(&Figures) -> f64| {
+        let logarithms = rows.iter().map(|row| figure(row).ln());
+        (logarithms.sum::<f64>() / float(rows.len())).exp()
+    };
+    let least = rows.iter().min_by(|one, other| one.ratio.median.total_cmp(&other.ratio.median));
+    let (least, name) = least.map_or((f64::NAN, ""), |row| (row.ratio.median, &row.name));
+    format!(
+        "beside {}: geometric mean of {} rows {:.3} of its rate and {:.3} of work; the least is \
+         {least:.2}, {name}",
+        other.display(),
+        rows.len(),
+        mean(&|row| row.ratio.median),
+        mean(&|row| row.work.unwrap_or(f64::NAN)),
+    )
+}
 
 /// All rows as JSON.
 pub(crate) fn json(name: &str, how: &str, rows: &[Figures]) -> String {

@@ -9,6 +9,8 @@ pub(crate) enum On {
     Usbferry,
     /// The least server there can be.
     Ceiling,
+    /// The build of usbferry that `--beside` names.
+    Beside,
 }
 
 /// A load on a server.
@@ -47,6 +49,14 @@ pub(crate) struct Row {
     pub(crate) smoke: bool,
 }
 
+impl Row {
+    /// The same load on another build of usbferry in the baseline's place.
+    pub(crate) fn beside(self) -> Self {
+        let baseline = Run { on: On::Beside, ..self.subject };
+        Self { baseline, target: Target::None, ..self }
+    }
+}
+
 const SIZES: [usize; 6] = [64, 512, 4096, 16 << 10, 128 << 10, 1 << 20];
 const DEPTHS: [usize; 4] = [1, 4, 16, 64];
 const PACKETS: [(usize, usize); 5] = [(8, 192), (8, 1024), (32, 1024), (32, 3072), (128, 3072)];
@@ -80,6 +90,12 @@ pub(crate) fn all(target: impl Fn(&Workload) -> Target) -> Vec<Row> {
     }
     rows.push(stalled());
     rows
+}
+
+/// All rows with another build of usbferry as the baseline: each load of usbferry's once.
+pub(crate) fn beside() -> Vec<Row> {
+    let rows = all(|_| Target::None).into_iter();
+    rows.filter(|row| !row.name.contains(" against 1")).map(Row::beside).collect()
 }
 
 const fn one(on: On, workload: Workload) -> Run {

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
@@ -20,12 +21,22 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// usbferry, with arguments behind `serve` and environment variables.
+    /// usbferry as it was built for this bench, with arguments behind `serve` and environment
+    /// variables.
     pub(crate) fn usbferry(
         arguments: &[String],
         environment: &[(&str, OsString)],
     ) -> Result<Self, String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
+        Self::build(Path::new(env!("CARGO_BIN_EXE_usbferry")), arguments, environment)
+    }
+
+    /// Any build of usbferry, started in the same way.
+    pub(crate) fn build(
+        program: &Path,
+        arguments: &[String],
+        environment: &[(&str, OsString)],
+    ) -> Result<Self, String> {
+        let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         Self::start(command)

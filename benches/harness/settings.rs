@@ -1,6 +1,6 @@
 //! How a bench is run: its command line, and `USBFERRY_BENCH=smoke`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) cores: Cores,
     /// More arguments for `usbferry serve`.
     pub(crate) serve: Vec<String>,
+    /// Another build of usbferry, which takes the place of every baseline.
+    pub(crate) beside: Option<PathBuf>,
 }
 
 const HELP: &str = "\
@@ -40,6 +42,7 @@ options, behind `cargo bench --bench NAME --`:
   --milliseconds N       length of one (250)
   --cores one|two|any    client and server on one processor, on two, or anywhere (one)
   --serve ARGUMENT       one more argument for usbferry serve; may be repeated
+  --beside PROGRAM       compare each row with the same row of another build of usbferry
   --help                 this";
 
 impl Settings {
@@ -52,6 +55,7 @@ impl Settings {
             plan: Plan { warm_up: Duration::from_millis(60), time: Duration::from_millis(250) },
             cores: Cores::One,
             serve: Vec::new(),
+            beside: None,
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
@@ -83,10 +87,21 @@ impl Settings {
             }
             "--cores" => self.cores = parse_cores(&rest.next()?)?,
             "--serve" => self.serve.push(rest.next()?),
+            "--beside" => self.beside = Some(rest.next()?.into()),
             filter if !filter.starts_with('-') => filter.clone_into(&mut self.filter),
             _ => return None,
         }
         Some(())
+    }
+
+    /// The name of a bench's results. Those beside another build are results of their own.
+    pub(crate) fn results_name(&self, bench: &str) -> String {
+        if self.beside.is_some() { format!("{bench}-beside") } else { bench.to_owned() }
+    }
+
+    /// The other build, as a path for messages.
+    pub(crate) fn beside(&self) -> Option<&Path> {
+        self.beside.as_deref()
     }
 
     /// Whether a row is to be measured.
