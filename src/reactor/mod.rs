@@ -464,8 +464,12 @@ impl<B: Backend> Reactor<B> {
     /// A worker has done a job.
     fn handle_worked(&mut self, key: Key, port: PortOf<B>, result: TaskResult<PortOf<B>>) {
         let now = self.now;
-        if let Some(session) = find(&mut self.connections, key).and_then(Connection::session) {
-            session.finish_job(port, result, now);
+        if let Some(connection) = find(&mut self.connections, key) {
+            // Events of the device while the port was away have brought nothing.
+            connection.device_ready = true;
+            if let Some(session) = connection.session() {
+                session.finish_job(port, result, now);
+            }
         }
         self.queue(key);
     }

@@ -495,7 +495,8 @@ impl<P: Port> Session<P> {
         tokens
     }
 
-    /// Takes the port back from the worker.
+    /// Takes the port back from the worker. Whatever ended while the port was away gave its only
+    /// notice then, so [`Self::reap`] is to be called next.
     pub(crate) fn finish_job(&mut self, port: P, result: TaskResult<P>, now: Instant) {
         self.port = Some(port);
         match result {
@@ -515,8 +516,6 @@ impl<P: Port> Session<P> {
         if std::mem::take(&mut self.missed_hangup) {
             self.handle_hangup(now);
         }
-        // Whatever became ready while the port was away gave its only notice then.
-        while self.reap(now) {}
     }
 
     /// Fills the staging buffer with replies that wait.

@@ -37,6 +37,10 @@ struct Submitted {
 struct TestPort {
     submitted: Vec<Submitted>,
     ended: Vec<u32>,
+    /// The most that one call collects; `None` for all.
+    reap_budget: Option<usize>,
+    /// Calls that collected.
+    reaps: u32,
     refuse: Option<RefusedReason>,
     cancelled: Vec<u32>,
     performed: Vec<SpecialRequest>,
@@ -88,8 +92,10 @@ impl Port for TestPort {
     }
 
     fn reap(&mut self, _now: Instant, completed: &mut Vec<u32>) -> Reaped {
-        completed.append(&mut self.ended);
-        Reaped { more: false, gone: self.gone }
+        self.reaps += 1;
+        let count = self.ended.len().min(self.reap_budget.unwrap_or(usize::MAX));
+        completed.extend(self.ended.drain(..count));
+        Reaped { more: !self.ended.is_empty(), gone: self.gone }
     }
 
     fn hung_up(&mut self, _now: Instant) {
@@ -217,10 +223,11 @@ impl Rig {
         }
     }
 
-    /// Does a job, and gives the port back.
+    /// Does a job, gives the port back, and has the session collect what ended meanwhile.
     fn finish_job(&mut self, job: Job<TestPort>) {
         let (port, result) = job.run();
         self.session.finish_job(port, result, self.now);
+        while self.session.reap(self.now) {}
     }
 
     /// Collects what the session has to say, `step` bytes a write.
@@ -593,6 +600,36 @@ fn unlinks_are_answered_while_the_port_is_away() {
     rig.expect_submit(1, Status::OK, 1);
     rig.take_bytes(1);
     rig.expect_silence();
+    rig.finish();
+}
+
+/// The reactor gives each session a bounded turn, whatever has ended while the port was away.
+#[test]
+fn taking_the_port_back_collects_nothing_and_each_call_collects_once() {
+    let mut rig = Rig::new();
+    for seqnum in 0..30 {
+        rig.submit(seqnum, 0x82, 64);
+    }
+    rig.unlink(100, 29);
+    let mut job = rig.session.take_job().expect("a transfer to cancel");
+    let slots: Vec<u32> = job.port.submitted.iter().map(|submitted| submitted.slot).collect();
+    for &slot in &slots {
+        let transfer = &mut rig.session.transfers[slot as usize];
+        (transfer.status, transfer.actual_length) = (Some(Status::OK), 0);
+    }
+    (job.port.ended, job.port.reap_budget) = (slots, Some(10));
+    let (port, result) = job.run();
+    rig.session.finish_job(port, result, rig.now);
+    assert_eq!(rig.port().reaps, 0, "the port is asked in the session's turn");
+    for calls in 1..=3 {
+        let more = rig.session.reap(rig.now);
+        assert_eq!((rig.port().reaps, more), (calls, calls < 3));
+        assert_eq!(rig.port().ended.len(), 30 - 10 * calls as usize);
+    }
+    for seqnum in 0..30 {
+        rig.expect_submit(seqnum, Status::OK, 0);
+    }
+    rig.expect_unlink(100, Status::OK);
     rig.finish();
 }
 

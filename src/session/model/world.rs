@@ -348,10 +348,11 @@ impl World {
                     self.note_performed(performed);
                 }
                 self.session.finish_job(port, result, self.now);
-                // There was notice of these only while the port was away.
-                let left = self.port().ended.len();
-                assert_eq!(left, 0, "ended while the port was away, and not collected");
+                let collects = |event: &Event| matches!(event, Event::Reaped(_));
+                assert!(!self.port().events.iter().any(collects), "more than a bounded turn");
                 self.observe();
+                // There was notice of what ended only while the port was away.
+                self.reap(u8::MAX);
             }
             other => self.away = other,
         }
