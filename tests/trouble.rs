@@ -135,7 +135,7 @@ fn a_lock_that_nobody_needs_holds_up_nobody() {
 
 /// usbfs has no call that submits or reaps without the lock (`usbdev_do_ioctl`), or that says
 /// whether it is free. Whatever waits for it, nothing is lost or answered wrongly: how far others
-/// come meanwhile is said and not judged (docs/reliability.md, “What one thread costs”).
+/// come meanwhile is said and not judged (docs/reliability.md, “The cost of one thread”).
 #[test]
 fn what_a_held_lock_delays_is_done_when_it_is_let_go() {
     let server = Server::start("count=2");
