@@ -7,12 +7,13 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use log::LevelFilter;
 
 use crate::config::rules::{Allowed, DeviceSpec, Selection};
-use crate::config::{Listen, Settings, TakeOver};
+use crate::config::{Listen, Policy, Settings, TakeOver};
 use crate::limits::{self, DeviceLimits};
 use crate::units;
 use crate::usb::sim::spec::{self, Spec};
@@ -184,6 +185,31 @@ struct Tuning {
     busy_poll: Duration,
 }
 
+impl clap::ValueEnum for TakeOver {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Never, Self::Stale, Self::SameHost, Self::Any]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Never => ("never", "Never: the new client is told that the device is busy"),
+            Self::Stale => (
+                "stale",
+                "When the holder has the same address and its connection looks dead. Over `ssh -R` \
+                 every client has the address 127.0.0.1 and a connection that is alive as long as \
+                 the tunnel",
+            ),
+            Self::SameHost => (
+                "same-host",
+                "When the holder has the same address, dead or alive. Over `ssh -R` that is \
+                 everybody",
+            ),
+            Self::Any => ("any", "Always: whoever asks last has the device"),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
+}
+
 /// What to export.
 #[derive(Debug)]
 pub enum Source {
@@ -225,17 +251,19 @@ impl Serve {
                 devices: self.device.clone(),
                 exclude: self.exclude.clone(),
             },
-            limits: DeviceLimits {
-                urbs: tuning.urbs,
-                memory: tuning.memory,
-                device_memory: tuning.device_memory,
-                urb_len: tuning.urb_size,
+            policy: Policy {
+                limits: DeviceLimits {
+                    urbs: tuning.urbs,
+                    memory: tuning.memory,
+                    device_memory: tuning.device_memory,
+                    urb_len: tuning.urb_size,
+                },
+                takeover: self.takeover,
                 reset_on_release: self.reset_on_release,
             },
             socket_buffer: tuning.socket_buffer,
             busy_poll: tuning.busy_poll,
             peer_timeout: self.peer_timeout,
-            takeover: self.takeover,
             ..Settings::default()
         };
         Ok((settings, source))
@@ -410,7 +438,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_limits() {
         let (settings, source) = serve(&["--all"]).unwrap();
-        assert_eq!(settings.limits, DeviceLimits::default());
+        assert_eq!(settings.policy.limits, DeviceLimits::default());
         assert_eq!(settings.busy_poll, limits::BUSY_POLL_DEFAULT);
         assert!(matches!(source, Source::Real));
         let addresses: Vec<String> =

@@ -253,8 +253,6 @@ pub struct DeviceLimits {
     pub device_memory: usize,
     /// Bytes of the largest URB.
     pub urb_len: usize,
-    /// Reset the device when a client is done with it, as the kernel's own server does.
-    pub reset_on_release: bool,
 }
 
 impl DeviceLimits {
@@ -287,7 +285,6 @@ impl DeviceLimits {
             memory: space.memory_default,
             device_memory: DEVICE_MEMORY_DEFAULT,
             urb_len: space.urb_len_default,
-            reset_on_release: false,
         }
     }
 }

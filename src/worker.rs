@@ -18,7 +18,8 @@ use usbferry_sys::os::heap;
 
 use crate::caught::caught;
 use crate::complaints::Complaints;
-use crate::limits::{ATTACHED_MAX, DeviceLimits, SLOT_MEMORY};
+use crate::config::Policy;
+use crate::limits::{ATTACHED_MAX, SLOT_MEMORY};
 use crate::reactor::Key;
 use crate::session::{Job, Remains, Tables, TaskResult};
 use crate::usb::{Backend, Candidate, OpenError, Opened, Port};
@@ -140,7 +141,7 @@ impl<C: Candidate> Worker<C> {
     pub(crate) fn open(
         owner: Key,
         candidate: C,
-        limits: DeviceLimits,
+        policy: Policy,
         inbox: &Inbox<C>,
     ) -> io::Result<Self> {
         if !heap::has_room(heap::RESERVE) {
@@ -151,7 +152,7 @@ impl<C: Candidate> Worker<C> {
         let name = format!("usb {}", candidate.info().device.busid);
         thread::Builder::new().name(name).spawn(move || {
             complaints.take_thread();
-            outbox.put(Done::Opened(owner, open_or_recover(&candidate, &limits)));
+            outbox.put(Done::Opened(owner, open_or_recover(&candidate, &policy)));
             while let Ok(task) = receiver.recv() {
                 outbox.put(match task {
                     Task::Work(job) => {
@@ -190,9 +191,9 @@ impl<C: Candidate> Worker<C> {
 /// Opens a device for a session, and leaves nothing behind when that panics.
 fn open_or_recover<C: Candidate>(
     candidate: &C,
-    limits: &DeviceLimits,
+    policy: &Policy,
 ) -> Result<Box<Ready<C::Port>>, OpenError> {
-    caught("opening it", || open(candidate, limits)).unwrap_or_else(|| {
+    caught("opening it", || open(candidate, policy)).unwrap_or_else(|| {
         recover(candidate);
         let busid = candidate.info().device.busid;
         let message = format!("{busid}: opening it failed, see above");
@@ -207,15 +208,13 @@ fn recover<C: Candidate>(candidate: &C) {
 
 /// Opens a device for a session. What the session needs comes first: a device that it can't have is
 /// left alone.
-fn open<C: Candidate>(
-    candidate: &C,
-    limits: &DeviceLimits,
-) -> Result<Box<Ready<C::Port>>, OpenError> {
+fn open<C: Candidate>(candidate: &C, policy: &Policy) -> Result<Box<Ready<C::Port>>, OpenError> {
+    let Policy { limits, reset_on_release, .. } = policy;
     let no_memory = || OpenError::no_memory(candidate.info().device.busid);
     let tables = Tables::new(limits.urbs).ok_or_else(no_memory)?;
     // Transfers are small, each by itself, and many.
     if !heap::has_room(heap::RESERVE + limits.urbs * SLOT_MEMORY) {
         return Err(no_memory());
     }
-    Ok(Box::new(Ready { opened: candidate.open(limits)?, tables }))
+    Ok(Box::new(Ready { opened: candidate.open(limits, *reset_on_release)?, tables }))
 }

@@ -24,10 +24,10 @@ const ISO_SINK: u8 = 0x05;
 
 /// As small as a device can be: attaching is cheap then.
 fn small(settings: &mut Settings) {
-    settings.limits.urbs = 64;
-    settings.limits.memory = 1 << 20;
-    settings.limits.device_memory = 0;
-    settings.limits.urb_len = 512 << 10;
+    settings.policy.limits.urbs = 64;
+    settings.policy.limits.memory = 1 << 20;
+    settings.policy.limits.device_memory = 0;
+    settings.policy.limits.urb_len = 512 << 10;
 }
 
 /// Shows that a connection was closed for what its client sent, with one line in the log that says
@@ -247,8 +247,8 @@ fn slow_reader() {
     const URBS: usize = 2000;
     const LEN: u32 = 40_000;
     let server = Server::start_with("loopback:count=2", |settings| {
-        settings.limits.memory = 4 << 20;
-        settings.limits.urb_len = 1 << 20;
+        settings.policy.limits.memory = 4 << 20;
+        settings.policy.limits.urb_len = 1 << 20;
     });
     let mut slow = server.attach_to(0);
     let seqnums = slow.submit_all(&vec![Submit::read(SOURCE, LEN); URBS]);

@@ -281,8 +281,8 @@ fn iso_submit_fail() {
 #[test]
 fn iso_too_long() {
     let server = Server::start_with("loopback", |settings| {
-        settings.limits.memory = 1 << 20;
-        settings.limits.urb_len = 64 << 10;
+        settings.policy.limits.memory = 1 << 20;
+        settings.policy.limits.urb_len = 64 << 10;
     });
     let mut client = server.attach();
     client.set_interface(1, 1);

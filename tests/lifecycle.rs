@@ -149,7 +149,7 @@ fn unplug_idle() {
 /// Case 74: each URB is answered once, whatever it waited for, then the connection ends.
 #[test]
 fn unplug_busy() {
-    let server = Server::start_with("loopback", |settings| settings.limits.urbs = 64);
+    let server = Server::start_with("loopback", |settings| settings.policy.limits.urbs = 64);
     let busid = server.busid(0);
     let mut client = server.attach();
     keep_busy(&mut client);

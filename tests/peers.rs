@@ -21,7 +21,7 @@ const BUSY: u32 = 2;
 #[test]
 fn a_live_holder_keeps_its_device() {
     for takeover in [TakeOver::Never, TakeOver::Stale] {
-        let server = Server::start_with("loopback", |settings| settings.takeover = takeover);
+        let server = Server::start_with("loopback", |settings| settings.policy.takeover = takeover);
         let mut holder = server.attach();
         assert_eq!(server.connect().import(server.busid(0)), BUSY, "{takeover:?}");
         holder.call_ok(&Submit::get_device_descriptor());
@@ -31,7 +31,7 @@ fn a_live_holder_keeps_its_device() {
 #[test]
 fn takeover_ends_the_old_session_and_gives_the_device_on() {
     for takeover in [TakeOver::SameHost, TakeOver::Any] {
-        let server = Server::start_with("loopback", |settings| settings.takeover = takeover);
+        let server = Server::start_with("loopback", |settings| settings.policy.takeover = takeover);
         let mut holder = server.attach();
         for _ in 0..50 {
             holder.submit(&Submit::read(SILENT, 512));
@@ -50,7 +50,7 @@ fn takeover_ends_the_old_session_and_gives_the_device_on() {
 #[test]
 fn takeover_of_a_device_that_could_not_be_opened() {
     let server = Server::start_with("loopback:fault=slow=300ms", |settings| {
-        settings.takeover = TakeOver::Any;
+        settings.policy.takeover = TakeOver::Any;
     });
     let busid = server.busid(0);
     server.bus.refuse_opens(busid, 1);

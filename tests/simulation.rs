@@ -66,9 +66,9 @@ fn with_a_device_that_keeps_time() {
 
 fn everything_is_answered_once(device: &str) {
     let server = Server::start_with(device, |settings| {
-        settings.limits.urbs = 64;
-        settings.limits.memory = 2 << 20;
-        settings.limits.urb_len = 1 << 20;
+        settings.policy.limits.urbs = 64;
+        settings.policy.limits.memory = 2 << 20;
+        settings.policy.limits.urb_len = 1 << 20;
     });
     for seed in SEEDS {
         println!("{device}, seed {seed}");

@@ -83,7 +83,7 @@ fn set_interface_inflight() {
 /// The same with more of them than there are slots: those that wait end too.
 #[test]
 fn set_interface_inflight_and_waiting() {
-    let server = Server::start_with("loopback", |settings| settings.limits.urbs = 64);
+    let server = Server::start_with("loopback", |settings| settings.policy.limits.urbs = 64);
     let mut client = server.attach();
     let pending = client.submit_all(&vec![Submit::read(BULK_SILENT, 512); 500]);
     let special = client.submit(&Submit::set_interface(0, 0));

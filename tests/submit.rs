@@ -198,8 +198,8 @@ fn big_bulk() {
 #[test]
 fn large_urbs_wait_for_memory() {
     let server = Server::start_with("loopback", |settings| {
-        settings.limits.memory = 4 << 20;
-        settings.limits.urb_len = 1 << 20;
+        settings.policy.limits.memory = 4 << 20;
+        settings.policy.limits.urb_len = 1 << 20;
     });
     let mut client = server.attach();
     let reads = vec![Submit::read(SOURCE, 1 << 20); 24];
@@ -215,8 +215,8 @@ fn large_urbs_wait_for_memory() {
 #[test]
 fn small_urbs_stay_behind_large_ones() {
     let server = Server::start_with("loopback", |settings| {
-        settings.limits.memory = 4 << 20;
-        settings.limits.urb_len = 1 << 20;
+        settings.policy.limits.memory = 4 << 20;
+        settings.policy.limits.urb_len = 1 << 20;
     });
     let mut client = server.attach();
     let lengths = [1 << 20, 16, 700_000, 0, 512, 1 << 20, 1];
@@ -395,7 +395,7 @@ fn seq_duplicate() {
 /// More URBs than slots: those that have none wait, in order, and other endpoints go on.
 #[test]
 fn more_urbs_than_slots() {
-    let server = Server::start_with("loopback", |settings| settings.limits.urbs = 64);
+    let server = Server::start_with("loopback", |settings| settings.policy.limits.urbs = 64);
     let mut client = server.attach();
     let silent = client.submit_all(&vec![Submit::read(BULK_SILENT, 4096); 1000]);
     assert_eq!(client.call_ok(&Submit::read(SOURCE, 512)), pattern(0, 512));

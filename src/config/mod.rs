@@ -2,19 +2,23 @@
 //! and on which terms.
 //!
 //! - `rules`: who may connect, and which devices are exported;
-//! - `takeover`: who may take a device from the client that has it.
+//! - `takeover`: who may take a device from the client that has it;
+//! - `policy`: the terms on which one device is lent.
 //!
 //! The command line fills [`Settings`] and the reactor goes by them; nothing here knows either.
 //!
 //! Contract: plain data and pure functions.
 
+mod policy;
 pub mod rules;
 mod takeover;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::limits::{BUSY_POLL_DEFAULT, CONNECTIONS_MAX, DeviceLimits, PEER_TIMEOUT_DEFAULT};
+use crate::limits::{BUSY_POLL_DEFAULT, CONNECTIONS_MAX, PEER_TIMEOUT_DEFAULT};
+use crate::usb::DeviceInfo;
+pub use policy::Policy;
 use rules::{Allowed, Selection};
 pub use takeover::TakeOver;
 
@@ -36,16 +40,14 @@ pub struct Settings {
     pub allowed: Allowed,
     /// What it exports.
     pub selection: Selection,
-    /// What each attached device may use.
-    pub limits: DeviceLimits,
+    /// The terms on which each device is lent.
+    pub policy: Policy,
     /// Bytes of each buffer of a client's socket; the system's choice unless it is set.
     pub socket_buffer: Option<usize>,
     /// How long to look again and again before sleeping, where that pays.
     pub busy_poll: Duration,
     /// How long a client may show no sign of life, or accept no byte.
     pub peer_timeout: Duration,
-    /// Who may take a device that somebody has.
-    pub takeover: TakeOver,
     /// Clients at once.
     pub connections: usize,
 }
@@ -57,12 +59,19 @@ impl Default for Settings {
             listen: Vec::new(),
             allowed: Allowed::default(),
             selection: Selection::default(),
-            limits: DeviceLimits::default(),
+            policy: Policy::default(),
             socket_buffer: None,
             busy_poll: BUSY_POLL_DEFAULT,
             peer_timeout: PEER_TIMEOUT_DEFAULT,
-            takeover: TakeOver::default(),
             connections: CONNECTIONS_MAX,
         }
+    }
+}
+
+impl Settings {
+    /// The terms on which this device is lent.
+    #[must_use]
+    pub const fn policy_for(&self, _device: &DeviceInfo) -> Policy {
+        self.policy
     }
 }

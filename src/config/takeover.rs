@@ -12,7 +12,7 @@ use usbferry_sys::os::tcp::PeerSigns;
 use crate::limits::{STALE_AFTER, STALE_REPEATS};
 
 /// When an import of a device that somebody has ends the other session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TakeOver {
     /// Never: the new client is told that the device is busy.
     Never,

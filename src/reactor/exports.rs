@@ -238,8 +238,8 @@ impl<B: Backend> Reactor<B> {
             warn!("{}: {ATTACHED_MAX} devices are attached, which is the most", device.busid);
             return self.refuse(key, OpStatus::NotAvailable);
         }
-        let limits = self.settings.limits;
-        match Worker::open(key, candidate.clone(), limits, &self.inbox) {
+        let policy = self.settings.policy_for(candidate.info());
+        match Worker::open(key, candidate.clone(), policy, &self.inbox) {
             Ok(worker) => {
                 let Some(connection) = find(&mut self.connections, key) else { return };
                 connection.deadline = Some(self.now + OPEN_TIMEOUT);
@@ -262,7 +262,7 @@ impl<B: Backend> Reactor<B> {
         let holder = self.connections.iter().find(|(_, c)| held(c)).map(|(_, c)| c.key);
         let asker = find(&mut self.connections, key).map(|connection| connection.peer);
         let (Some(holder), Some(asker)) = (holder, asker) else { return };
-        let policy = self.settings.takeover;
+        let policy = self.settings.policy.takeover;
         let Some(connection) = find(&mut self.connections, holder) else { return };
         let permitted = policy.permits(connection.peer.ip(), asker.ip(), || connection.signs());
         let is_stuck = matches!(connection.stage, Stage::Abandoned(until) if until <= self.now);
@@ -362,7 +362,7 @@ impl<B: Backend> Reactor<B> {
         let Some(connection) = find(&mut self.connections, key) else { return };
         connection.deadline = None;
         let devid = DevId::new(device.busnum, device.devnum);
-        let session = Session::new(devid, self.settings.limits, ready.opened, ready.tables);
+        let session = Session::new(devid, self.settings.policy.limits, ready.opened, ready.tables);
         info!(
             "{}: {}: attached ({:04x}:{:04x})",
             connection.peer, device.busid, device.id_vendor, device.id_product

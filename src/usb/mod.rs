@@ -64,11 +64,15 @@ pub trait Candidate: Clone + Send + 'static {
     fn info(&self) -> &DeviceInfo;
 
     /// Opens it for a client: kernel drivers detached, interfaces claimed, transfers and buffers
-    /// allocated. *Blocks.*
+    /// allocated. With `reset_on_release` the device is reset when a client gives it back. *Blocks.*
     ///
     /// # Errors
-    /// It can't be opened; everything is as before.
-    fn open(&self, limits: &DeviceLimits) -> Result<Opened<Self::Port>, OpenError>;
+    /// The device can't be opened; everything is as before.
+    fn open(
+        &self,
+        limits: &DeviceLimits,
+        reset_on_release: bool,
+    ) -> Result<Opened<Self::Port>, OpenError>;
 
     /// Its port was dropped by a panic, and not closed: gives back to the system what that left, as
     /// far as can be told from outside. *Blocks.*

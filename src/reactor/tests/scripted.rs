@@ -144,11 +144,15 @@ impl Candidate for ScriptedCandidate {
         self.inner.info()
     }
 
-    fn open(&self, limits: &DeviceLimits) -> Result<Opened<ScriptedPort>, OpenError> {
+    fn open(
+        &self,
+        limits: &DeviceLimits,
+        reset_on_release: bool,
+    ) -> Result<Opened<ScriptedPort>, OpenError> {
         let busid = self.info().device.busid;
         self.script.enter(Call::Open(busid));
         let Opened { port, transfers, memory, configuration, configurations, isochronous } =
-            self.inner.open(limits)?;
+            self.inner.open(limits, reset_on_release)?;
         let port = ScriptedPort { inner: port, busid, script: self.script.clone() };
         Ok(Opened { port, transfers, memory, configuration, configurations, isochronous })
     }

@@ -52,7 +52,11 @@ impl Candidate for LibusbCandidate {
         &self.info
     }
 
-    fn open(&self, limits: &DeviceLimits) -> Result<Opened<LibusbPort>, OpenError> {
+    fn open(
+        &self,
+        limits: &DeviceLimits,
+        reset_on_release: bool,
+    ) -> Result<Opened<LibusbPort>, OpenError> {
         let fail = |error| OpenError {
             status: match error {
                 Error::NoDevice => OpStatus::NoDevice,
@@ -74,7 +78,7 @@ impl Candidate for LibusbCandidate {
         port.packets = packets;
         port.bulk_is_whole = port.handle.sends_bulk_whole();
         port.costs = vec![Cost::default(); limits.urbs];
-        port.reset_on_release = limits.reset_on_release;
+        port.reset_on_release = reset_on_release;
         let claimed = port.claim_found();
         let configuration = match claimed {
             Ok(configuration) => configuration,

@@ -90,7 +90,12 @@ impl Candidate for SimCandidate {
         &self.info
     }
 
-    fn open(&self, limits: &DeviceLimits) -> Result<Opened<SimPort>, OpenError> {
+    /// A simulated device is the same after a reset, so it is not reset.
+    fn open(
+        &self,
+        limits: &DeviceLimits,
+        _reset_on_release: bool,
+    ) -> Result<Opened<SimPort>, OpenError> {
         let busid = self.info.device.busid;
         thread::sleep(self.bus.open_delay(busid));
         let (wake, waker) = wake_pair().map_err(|error| OpenError {

@@ -55,7 +55,7 @@ impl Host {
     pub(super) fn open_on(bus: &SimBus) -> Self {
         let candidate = SimBackend::new(bus.clone()).scan().unwrap().remove(0);
         let limits = DeviceLimits { urbs: 64, ..DeviceLimits::default() };
-        let opened = candidate.open(&limits).unwrap();
+        let opened = candidate.open(&limits, false).unwrap();
         Self {
             bus: bus.clone(),
             busid: candidate.info().device.busid,

@@ -14,7 +14,7 @@ use crate::wire::status::Status;
 
 fn open_error(bus: &SimBus) -> OpenError {
     let candidates = SimBackend::new(bus.clone()).scan().unwrap();
-    let opened = candidates[0].open(&DeviceLimits::default());
+    let opened = candidates[0].open(&DeviceLimits::default(), false);
     opened.err().expect("it is refused")
 }
 
@@ -66,7 +66,7 @@ fn an_unplugged_device_ends_its_urbs_and_wakes_its_owner() {
     assert_eq!(host.wait(waiting).status, Status::ESHUTDOWN);
     assert_eq!(host.port.next_deadline(), None, "it was said once");
     assert_eq!(host.refused(0x81), RefusedReason::Gone);
-    let late = candidates[0].open(&DeviceLimits::default());
+    let late = candidates[0].open(&DeviceLimits::default(), false);
     assert_eq!(late.err().unwrap().status, OpStatus::NoDevice);
     assert!(SimBackend::new(bus.clone()).scan().unwrap().is_empty());
     bus.replug(busid);
