@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::urb::{NO_URB, UrbIndex, UrbState};
 use super::{Session, free_record};
-use crate::usb::{Port, Transfer};
+use crate::usb::Port;
 use crate::wire::setup::Setup;
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, TransferType, flags};
@@ -18,8 +18,9 @@ impl<P: Port> Session<P> {
     /// that URB no more. They go again. An isochronous one does not, its time has passed: its
     /// packets were missed, which drivers of such endpoints put up with.
     pub(super) fn handle_completion(&mut self, slot: u32, now: Instant) {
+        let Some(port) = &mut self.port else { unreachable!("the port has just found it") };
         let urb = std::mem::replace(&mut self.owners[slot as usize], NO_URB);
-        let completion = self.transfers[slot as usize].take();
+        let completion = port.take(&mut self.transfers[slot as usize]);
         self.free_transfers.push(slot);
         let record = self.urbs.get_mut(urb);
         record.transfer = NO_URB;
@@ -77,8 +78,10 @@ impl<P: Port> Session<P> {
     /// Ends an isochronous URB that was with the device: each packet has a result of its own. The
     /// URB's status says only whether it was cut short as a whole (driver-api/usb/error-codes).
     fn finish_isochronous(&mut self, urb: UrbIndex, slot: u32, status: Status) {
+        let Some(port) = &self.port else { unreachable!("the port has just found it") };
         let transfer = &self.transfers[slot as usize];
-        let (sum, errors) = self.urbs.packets_mut(urb).fill(|index, _| transfer.packet(index));
+        let result_of = |index, _| port.packet(transfer, index);
+        let (sum, errors) = self.urbs.packets_mut(urb).fill(result_of);
         self.urbs.get_mut(urb).error_count = errors;
         let status = match status {
             Status::ECONNRESET | Status::ESHUTDOWN | Status::ENODEV => status,

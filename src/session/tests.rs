@@ -98,6 +98,18 @@ impl Port for TestPort {
         Reaped { more: !self.ended.is_empty(), gone: self.gone }
     }
 
+    fn take(&mut self, transfer: &mut TestTransfer) -> Completion {
+        Completion {
+            status: transfer.status.take().expect("it has ended"),
+            actual_length: transfer.actual_length,
+            block: transfer.block.take().expect("it was submitted"),
+        }
+    }
+
+    fn packet(&self, transfer: &TestTransfer, index: usize) -> (u32, Status) {
+        transfer.packets[index]
+    }
+
     fn hung_up(&mut self, _now: Instant) {
         self.hangups += 1;
     }
@@ -121,20 +133,6 @@ impl Port for TestPort {
 
     fn close(self, _transfers: Vec<TestTransfer>, memory: Arena) {
         assert_eq!(memory.outstanding(), 0);
-    }
-}
-
-impl crate::usb::Transfer for TestTransfer {
-    fn take(&mut self) -> Completion {
-        Completion {
-            status: self.status.take().expect("it has ended"),
-            actual_length: self.actual_length,
-            block: self.block.take().expect("it was submitted"),
-        }
-    }
-
-    fn packet(&self, index: usize) -> (u32, Status) {
-        self.packets[index]
     }
 }
 

@@ -9,7 +9,10 @@
 //! - [`Port`] is an open device. Whoever owns it may use it: the reactor submits and reaps through
 //!   it, and moves it to the device's worker for everything that can sleep, so that the two can
 //!   never touch the device at once.
-//! - [`Transfer`] carries one URB at a time and owns its buffer while it is in flight.
+//! - [`Port::Transfer`] carries one URB at a time and owns its buffer while it is in flight.
+//!
+//! A URB goes to a device by [`Port::submit`] and comes back by [`Port::take`], so a backend that
+//! wraps another sees all that passes.
 //!
 //! What both stacks go by: [`descriptor`] reads descriptors as Linux does, [`isochronous`] is what
 //! a session must know of settings that are not in force, and [`special`] are the requests that a
@@ -247,8 +250,8 @@ pub struct EventSource {
 
 /// An open device.
 pub trait Port: Send + Sized + 'static {
-    /// Carries one URB at a time.
-    type Transfer: Transfer;
+    /// A URB slot: carries one URB at a time.
+    type Transfer: Send + 'static;
 
     /// Names a transfer in flight for [`Port::cancel`], on any thread.
     type CancelToken: Send + 'static;
@@ -264,7 +267,7 @@ pub trait Port: Send + Sized + 'static {
     fn event_sources(&self) -> Vec<EventSource>;
 
     /// Starts a URB. `block` holds the data (OUT) or has room for it (IN), and goes with the
-    /// transfer until [`Transfer::take`]; a control transfer's starts with its SETUP packet.
+    /// transfer until [`Port::take`]; a control transfer's starts with its SETUP packet.
     ///
     /// # Errors
     /// It was not started; the block comes back.
@@ -283,6 +286,19 @@ pub trait Port: Send + Sized + 'static {
     /// for all transfers of the device. Never blocks. May leave some for the next call, and then
     /// says so.
     fn reap(&mut self, now: Instant, completed: &mut Vec<u32>) -> Reaped;
+
+    /// Ends a transfer that [`Port::reap`] has found, on the same thread and before the slot carries
+    /// another URB: how the URB ended, and its buffer.
+    ///
+    /// # Panics
+    /// When the transfer is in flight or was taken already.
+    fn take(&mut self, transfer: &mut Self::Transfer) -> Completion;
+
+    /// How packet `index` of an isochronous transfer ended that was taken: bytes and status.
+    ///
+    /// # Panics
+    /// When the transfer is in flight, or had fewer packets.
+    fn packet(&self, transfer: &Self::Transfer, index: usize) -> (u32, Status);
 
     /// A descriptor of this port was reported as hung up.
     fn hung_up(&mut self, now: Instant);
@@ -331,18 +347,6 @@ pub trait Port: Send + Sized + 'static {
     /// Gives the device back as it was found: its configuration and kernel drivers, too. No
     /// transfer may be in flight. *Blocks.*
     fn close(self, transfers: Vec<Self::Transfer>, memory: Arena);
-}
-
-/// A URB slot.
-pub trait Transfer: Send + 'static {
-    /// Ends a transfer that was reaped: what became of it, and its buffer.
-    ///
-    /// # Panics
-    /// When it is in flight or was taken already.
-    fn take(&mut self) -> Completion;
-
-    /// What became of packet `index` of an isochronous transfer that was taken: bytes and status.
-    fn packet(&self, index: usize) -> (u32, Status);
 }
 
 /// A URB, as [`Port::submit`] gets it.

@@ -12,9 +12,10 @@ use crate::usb::sim::port::SimPort;
 use crate::usb::sim::{SimBackend, SimCandidate};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
-    Backend, Candidate, DeviceInfo, EventSource, OpenError, Opened, Performed, Port, Reaped,
-    Refused, Submission,
+    Backend, Candidate, Completion, DeviceInfo, EventSource, OpenError, Opened, Performed, Port,
+    Reaped, Refused, Submission,
 };
+use crate::wire::status::Status;
 use crate::wire::types::BusId;
 
 /// A call that blocks, of one device but for a scan; or the one that says that a client has a
@@ -200,6 +201,14 @@ impl Port for ScriptedPort {
 
     fn reap(&mut self, now: Instant, completed: &mut Vec<u32>) -> Reaped {
         self.inner.reap(now, completed)
+    }
+
+    fn take(&mut self, transfer: &mut Self::Transfer) -> Completion {
+        self.inner.take(transfer)
+    }
+
+    fn packet(&self, transfer: &Self::Transfer, index: usize) -> (u32, Status) {
+        self.inner.packet(transfer, index)
     }
 
     fn hung_up(&mut self, now: Instant) {

@@ -15,7 +15,7 @@ use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
     Alternate, Completion, Configuration, Endpoint, EventSource, Interface, Performed, Port,
-    Reaped, Refused, RefusedReason, Submission, Transfer,
+    Reaped, Refused, RefusedReason, Submission,
 };
 use crate::wire::status::Status;
 use crate::wire::types::{EndpointAddress, TransferType};
@@ -216,6 +216,16 @@ impl Port for ModelPort {
         Reaped { more: !self.ended.is_empty(), gone: self.reports_gone }
     }
 
+    fn take(&mut self, transfer: &mut ModelTransfer) -> Completion {
+        let (status, actual_length) = transfer.end.take().expect("it has ended");
+        let block = transfer.block.take().expect("it was submitted");
+        Completion { status, actual_length, block }
+    }
+
+    fn packet(&self, transfer: &ModelTransfer, index: usize) -> (u32, Status) {
+        transfer.packets[index]
+    }
+
     fn hung_up(&mut self, _now: Instant) {}
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -243,17 +253,6 @@ impl Port for ModelPort {
         assert!(self.slots.iter().all(Option::is_none), "something is in flight");
         assert!(transfers.iter().all(|transfer| transfer.block.is_none()), "a block is not home");
         assert_eq!(memory.outstanding(), 0, "a buffer is not home");
-    }
-}
-
-impl Transfer for ModelTransfer {
-    fn take(&mut self) -> Completion {
-        let (status, actual_length) = self.end.take().expect("it has ended");
-        Completion { status, actual_length, block: self.block.take().expect("it was submitted") }
-    }
-
-    fn packet(&self, index: usize) -> (u32, Status) {
-        self.packets[index]
     }
 }
 

@@ -20,7 +20,7 @@ use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
     Completion, Configuration, EventSource, MemoryChange, Performed, Port, Reaped, Refused,
-    RefusedReason, Submission, Transfer,
+    RefusedReason, Submission,
 };
 use crate::wire::status::Status;
 use crate::wire::types::{BusId, TransferType};
@@ -289,6 +289,26 @@ impl Port for LibusbPort {
         Reaped { more, gone: self.gone }
     }
 
+    fn take(&mut self, transfer: &mut LibusbTransfer) -> Completion {
+        let completed = transfer.0.take();
+        Completion {
+            status: status_of(completed.status),
+            actual_length: completed.actual_length,
+            block: completed.block,
+        }
+    }
+
+    fn packet(&self, transfer: &LibusbTransfer, index: usize) -> (u32, Status) {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        let (actual_length, status) = transfer.0.packet(index);
+        // libusb has one error for a packet that failed and one that never was on the bus.
+        let status = match (status, actual_length) {
+            (TransferStatus::Error, 0) => Status::EXDEV,
+            (status, _) => status_of(status),
+        };
+        (actual_length, status)
+    }
+
     fn hung_up(&mut self, now: Instant) {
         if self.recheck.is_none() {
             self.recheck = Some(now + HANGUP_RECHECK);
@@ -378,27 +398,6 @@ impl Port for LibusbPort {
         drop(transfers);
         // Mapped memory keeps the device open, so it goes before the handle.
         drop(memory);
-    }
-}
-
-impl Transfer for LibusbTransfer {
-    fn take(&mut self) -> Completion {
-        let completed = self.0.take();
-        Completion {
-            status: status_of(completed.status),
-            actual_length: completed.actual_length,
-            block: completed.block,
-        }
-    }
-
-    fn packet(&self, index: usize) -> (u32, Status) {
-        let (actual_length, status) = self.0.packet(u32::try_from(index).unwrap_or(u32::MAX));
-        // libusb has one error for a packet that failed and one that never was on the bus.
-        let status = match (status, actual_length) {
-            (TransferStatus::Error, 0) => Status::EXDEV,
-            (status, _) => status_of(status),
-        };
-        (actual_length, status)
     }
 }
 

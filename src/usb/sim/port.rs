@@ -25,7 +25,9 @@ use super::endpoint::{Plan, bits, queue_index};
 use super::transfer::{CancelToken, Mailboxes, PacketState, SimTransfer, Urb};
 use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;
-use crate::usb::{EventSource, Performed, Port, Reaped, Refused, RefusedReason, Submission};
+use crate::usb::{
+    Completion, EventSource, Performed, Port, Reaped, Refused, RefusedReason, Submission,
+};
 use crate::wire::setup::{SETUP_LEN, Setup};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress, TransferType};
@@ -197,6 +199,14 @@ impl Port for SimPort {
             self.advance(completed);
         }
         Reaped { more: false, gone }
+    }
+
+    fn take(&mut self, transfer: &mut SimTransfer) -> Completion {
+        transfer.take()
+    }
+
+    fn packet(&self, transfer: &SimTransfer, index: usize) -> (u32, Status) {
+        transfer.packet(index)
     }
 
     fn hung_up(&mut self, _now: Instant) {

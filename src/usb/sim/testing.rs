@@ -13,7 +13,7 @@ use super::transfer::SimTransfer;
 use crate::limits::DeviceLimits;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
-    Backend, Candidate, Configuration, Performed, Port, Reaped, RefusedReason, Submission, Transfer,
+    Backend, Candidate, Configuration, Performed, Port, Reaped, RefusedReason, Submission,
 };
 use crate::wire::iso::Packets;
 use crate::wire::setup::{SETUP_LEN, Setup};
@@ -149,7 +149,7 @@ impl Host {
         self.reaped.remove(position);
         self.idle.push(slot);
         let transfer = &mut self.transfers[slot as usize];
-        let completion = transfer.take();
+        let completion = self.port.take(transfer);
         Some(Ended {
             status: completion.status,
             actual_length: completion.actual_length as usize,
@@ -206,7 +206,7 @@ impl Host {
     pub(super) fn wait_packets(&mut self, slot: u32, count: usize) -> Ended {
         let mut ended = self.wait(slot);
         let transfer = &self.transfers[slot as usize];
-        ended.packets = (0..count).map(|index| transfer.packet(index)).collect();
+        ended.packets = (0..count).map(|index| self.port.packet(transfer, index)).collect();
         ended
     }
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 use usbferry_sys::arena::Block;
 
 use super::endpoint::Plan;
-use crate::usb::{Completion, Submission, Transfer};
+use crate::usb::{Completion, Submission};
 use crate::wire::iso::{PACKETS_MAX, Packets};
 use crate::wire::status::Status;
 use crate::wire::types::{EndpointAddress, TransferType};
@@ -78,17 +78,8 @@ impl SimTransfer {
         self.token
     }
 
-    fn home(&mut self) -> &mut Box<Urb> {
-        let mailbox = &self.mailboxes[self.token.slot as usize];
-        self.urb.get_or_insert_with(|| {
-            let mut urb = mailbox.lock().unwrap_or_else(PoisonError::into_inner);
-            urb.take().expect("the transfer is in flight")
-        })
-    }
-}
-
-impl Transfer for SimTransfer {
-    fn take(&mut self) -> Completion {
+    /// Ends a transfer that was reaped: how its URB ended, and its buffer.
+    pub(super) fn take(&mut self) -> Completion {
         let urb = self.home();
         Completion {
             status: urb.status,
@@ -97,9 +88,18 @@ impl Transfer for SimTransfer {
         }
     }
 
-    fn packet(&self, index: usize) -> (u32, Status) {
+    /// How packet `index` of a transfer ended that was taken: bytes and status.
+    pub(super) fn packet(&self, index: usize) -> (u32, Status) {
         let urb = self.urb.as_ref().expect("the transfer is in flight");
         urb.packets()[index].result()
+    }
+
+    fn home(&mut self) -> &mut Box<Urb> {
+        let mailbox = &self.mailboxes[self.token.slot as usize];
+        self.urb.get_or_insert_with(|| {
+            let mut urb = mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+            urb.take().expect("the transfer is in flight")
+        })
     }
 }
 
