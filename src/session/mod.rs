@@ -49,7 +49,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::time::Instant;
 
 use usbferry_sys::arena::Arena;
-use usbferry_sys::libusb::handle::DeviceMemory;
+use usbferry_sys::libusb::device::DeviceMemory;
 
 use crate::caught::caught;
 use crate::limits::{

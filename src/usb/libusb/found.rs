@@ -2,8 +2,9 @@
 //!
 //! Contract: plain data. Only [`Found::configuration_now`] blocks.
 
+use usbferry_sys::libusb::device::DeviceId;
 use usbferry_sys::libusb::error::Error;
-use usbferry_sys::libusb::handle::{DeviceHandle, DeviceId};
+use usbferry_sys::libusb::handle::DeviceHandle;
 
 use crate::usb::descriptor::{Descriptors, Host};
 use crate::usb::{Configuration, DeviceInfo};

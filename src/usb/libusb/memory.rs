@@ -24,7 +24,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::debug;
-use usbferry_sys::libusb::handle::{DeviceHandle, DeviceMemory};
+use usbferry_sys::libusb::device::DeviceMemory;
+use usbferry_sys::libusb::handle::DeviceHandle;
 
 use super::share::{Cost, Share};
 use crate::complaints::{info, warn};

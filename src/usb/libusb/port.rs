@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 use usbferry_sys::arena::{Arena, Block};
+use usbferry_sys::libusb::device::DeviceMemory;
 use usbferry_sys::libusb::error::{Error, TransferStatus};
-use usbferry_sys::libusb::handle::{DeviceHandle, DeviceMemory};
+use usbferry_sys::libusb::handle::DeviceHandle;
 use usbferry_sys::libusb::transfer::{self, CancelToken, Kind, Request};
 
 use super::found::Found;

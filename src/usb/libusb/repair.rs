@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use log::debug;
 use usbferry_sys::arena::Arena;
+use usbferry_sys::libusb::device::DeviceId;
 use usbferry_sys::libusb::error::Error;
-use usbferry_sys::libusb::handle::{DeviceHandle, DeviceId};
+use usbferry_sys::libusb::handle::DeviceHandle;
 
 use super::found::Found;
 use super::ledger::{self, Debt, Entry};

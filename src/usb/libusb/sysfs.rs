@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use usbferry_sys::libusb::handle::DeviceId;
+use usbferry_sys::libusb::device::DeviceId;
 use usbferry_sys::os::limit;
 
 use crate::usb::descriptor::{Descriptors, Device};

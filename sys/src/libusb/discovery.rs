@@ -7,8 +7,8 @@
 use std::ptr;
 
 use crate::libusb::context::{RawContext, RawList, device_descriptor};
+use crate::libusb::device::DeviceId;
 use crate::libusb::error::Error;
-use crate::libusb::handle::DeviceId;
 use crate::libusb::raw;
 
 /// How long a device may take to tell a descriptor, in milliseconds: as long as libusb gives it for

@@ -14,57 +14,18 @@ use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use crate::libusb::context::{self, RawContext};
+use crate::libusb::completion::CompletionQueue;
+use crate::libusb::context;
+use crate::libusb::device::{DeviceId, DeviceMemory, OpenDevice, open};
 use crate::libusb::error::{Error, check};
 use crate::libusb::raw;
-use crate::libusb::transfer::{CancelToken, CompletionQueue, Transfer};
+use crate::libusb::transfer::{CancelToken, Transfer};
 #[cfg(target_os = "linux")]
 use crate::libusb::usbfs;
 
 /// Interfaces that libusb takes, by number (`USB_MAXINTERFACES`).
 #[cfg(target_os = "linux")]
 const LIBUSB_INTERFACES: usize = 32;
-
-/// What a handle, its transfers and its mapped memory share: it is closed when the last is gone.
-pub(crate) struct OpenDevice {
-    handle: *mut raw::libusb_device_handle,
-    context: RawContext,
-    /// Kept open where libusb was given a descriptor, which is then not its own.
-    #[cfg(target_os = "linux")]
-    _node: Option<std::fs::File>,
-}
-
-// SAFETY: libusb handles may be used from any thread; exclusive use, where it is needed, is by
-// `&mut DeviceHandle`.
-unsafe impl Send for OpenDevice {}
-// SAFETY: as above.
-unsafe impl Sync for OpenDevice {}
-
-impl OpenDevice {
-    pub(crate) const fn as_ptr(&self) -> *mut raw::libusb_device_handle {
-        self.handle
-    }
-}
-
-impl Drop for OpenDevice {
-    fn drop(&mut self) {
-        // SAFETY: opened by `open`, and the last owner is gone: no transfer and no mapping of it
-        // is left, since both own a share.
-        unsafe { raw::libusb_close(self.handle) }
-    }
-}
-
-/// Which device to open.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "two are those of USB 2.0, table 9-8")]
-pub struct DeviceId {
-    /// The number of its bus.
-    pub bus: u8,
-    /// Its number on the bus.
-    pub address: u8,
-    pub id_vendor: u16,
-    pub id_product: u16,
-}
 
 /// A descriptor that libusb wants to be watched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,7 +110,7 @@ impl DeviceHandle {
     #[must_use]
     pub fn pollfds(&self) -> Vec<PollFd> {
         // SAFETY: the context is alive.
-        let list = unsafe { raw::libusb_get_pollfds(self.device.context.as_ptr()) };
+        let list = unsafe { raw::libusb_get_pollfds(self.device.context().as_ptr()) };
         let mut pollfds = Vec::new();
         if list.is_null() {
             return pollfds;
@@ -184,7 +145,7 @@ impl DeviceHandle {
         // SAFETY: the context is alive, `now` is a valid time, and no completion flag is used.
         let code = unsafe {
             raw::libusb_handle_events_timeout_completed(
-                self.device.context.as_ptr(),
+                self.device.context().as_ptr(),
                 (&raw const now).cast(),
                 ptr::null_mut(),
             )
@@ -196,7 +157,7 @@ impl DeviceHandle {
     /// Whether libusb has seen the device go. Everything that was in flight has then ended.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.device.context.is_device_gone()
+        self.device.context().is_device_gone()
     }
 
     /// Whether libusb makes one request to the system of a bulk or interrupt transfer, however
@@ -247,7 +208,7 @@ impl DeviceHandle {
         // SAFETY: the handle is open.
         let base = unsafe { raw::libusb_dev_mem_alloc(self.device.as_ptr(), len) };
         let base = NonNull::new(base)?;
-        Some(DeviceMemory { base, len, device: Arc::clone(&self.device) })
+        Some(DeviceMemory::new(base, len, Arc::clone(&self.device)))
     }
 
     /// bConfigurationValue as the system has it, or `None` when the device is not configured.
@@ -437,129 +398,4 @@ impl Drop for DeviceHandle {
     fn drop(&mut self) {
         let _ = self.attach_kernel_driver_blocking(0);
     }
-}
-
-/// Memory mapped from a device (`libusb_dev_mem_alloc`). Keeps the device open.
-pub struct DeviceMemory {
-    base: NonNull<u8>,
-    len: usize,
-    device: Arc<OpenDevice>,
-}
-
-// SAFETY: the mapping does not belong to a thread.
-unsafe impl Send for DeviceMemory {}
-
-impl DeviceMemory {
-    pub(crate) const fn base(&self) -> NonNull<u8> {
-        self.base
-    }
-
-    /// Bytes.
-    #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "nothing is mapped without bytes")]
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Its bytes. An arena that has it lets nobody see this.
-    #[must_use]
-    pub const fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `len` bytes were mapped, zeroed, and belong to this value alone: an arena takes
-        // it before it hands out blocks, and returns it when none is out.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
-    }
-}
-
-impl Drop for DeviceMemory {
-    fn drop(&mut self) {
-        // SAFETY: mapped from this handle with this length; the arena, its only user, has no
-        // block out. A failure leaves the mapping to the end of the process.
-        unsafe { raw::libusb_dev_mem_free(self.device.as_ptr(), self.base.as_ptr(), self.len) };
-    }
-}
-
-/// Opens a device in a context of its own, by the list of devices that the context makes.
-///
-/// On Linux a device from such a list has a name in sysfs, which is what libusb then asks for its
-/// configuration. A handle that wraps a descriptor has none, and libusb asks the device, by a
-/// GET_CONFIGURATION that some answer wrongly and others never (`usbfs_get_active_config`).
-fn open(id: DeviceId) -> Result<OpenDevice, Error> {
-    let opened = RawContext::with_discovery().and_then(|context| open_listed(context, id));
-    match opened {
-        // What libusb can't list may be there all the same.
-        #[cfg(target_os = "linux")]
-        Err(Error::NotFound | Error::Io | Error::Other) => open_node(id),
-        #[cfg(not(target_os = "linux"))]
-        Err(Error::NotFound) => Err(Error::NoDevice),
-        other => other,
-    }
-}
-
-/// Opens the device with this bus and address; `NotFound` when libusb does not list it.
-fn open_listed(context: RawContext, id: DeviceId) -> Result<OpenDevice, Error> {
-    let list = context::RawList::new(&context)?;
-    let is_it = |device: &*mut raw::libusb_device| {
-        // SAFETY: the list holds a reference to the device.
-        let bus = unsafe { raw::libusb_get_bus_number(*device) };
-        // SAFETY: as above.
-        let address = unsafe { raw::libusb_get_device_address(*device) };
-        (bus, address) == (id.bus, id.address)
-    };
-    let device = list.iter().find(is_it).ok_or(Error::NotFound)?;
-    let mut handle = ptr::null_mut();
-    // SAFETY: the list holds a reference to the device; `handle` is valid to write to.
-    check(unsafe { raw::libusb_open(device, &raw mut handle) })?;
-    drop(list);
-    let open = OpenDevice {
-        handle,
-        context,
-        #[cfg(target_os = "linux")]
-        _node: None,
-    };
-    #[cfg(not(any(test, target_os = "linux")))]
-    // SAFETY: the handle is open; the device lives as long as it.
-    open.context.watch_device(unsafe { raw::libusb_get_device(handle) })?;
-    Ok(open)
-}
-
-/// Opens a device by its node, which needs no list: for devices that libusb leaves out, because it
-/// can't tell their configurations apart (`seek_to_next_config`), and for systems where it can't
-/// look for devices at all.
-#[cfg(target_os = "linux")]
-fn open_node(id: DeviceId) -> Result<OpenDevice, Error> {
-    use std::os::fd::AsRawFd;
-
-    let context = RawContext::without_discovery()?;
-    let node = node(id)?;
-    let mut handle = ptr::null_mut();
-    let fd = node.as_raw_fd();
-    // SAFETY: the context is alive and `handle` valid to write to. The second argument is an
-    // integer that C spells as intptr_t and libusb1-sys as a pointer.
-    let code = unsafe {
-        raw::libusb_wrap_sys_device(
-            context.as_ptr(),
-            ptr::without_provenance_mut(usize::try_from(fd).expect("open files are positive")),
-            &raw mut handle,
-        )
-    };
-    check(code)?;
-    Ok(OpenDevice { handle, context, _node: Some(node) })
-}
-
-#[cfg(all(target_os = "linux", not(test)))]
-fn node(id: DeviceId) -> Result<std::fs::File, Error> {
-    let path = format!("/dev/bus/usb/{:03}/{:03}", id.bus, id.address);
-    let node = std::fs::OpenOptions::new().read(true).write(true).open(path);
-    node.map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => Error::Access,
-        std::io::ErrorKind::NotFound => Error::NoDevice,
-        _ if error.raw_os_error() == Some(libc::ENODEV) => Error::NoDevice,
-        _ => Error::Io,
-    })
-}
-
-/// The fake libusb needs a descriptor of anything.
-#[cfg(all(target_os = "linux", test))]
-fn node(_id: DeviceId) -> Result<std::fs::File, Error> {
-    std::fs::File::open("/dev/null").map_err(|_| Error::Io)
 }

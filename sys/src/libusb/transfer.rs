@@ -13,13 +13,15 @@
 //! with its buffer, because the kernel still has both.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use libusb1_sys::constants as c;
 
 use crate::arena::Block;
+use crate::libusb::completion::CompletionQueue;
+use crate::libusb::device::OpenDevice;
 use crate::libusb::error::{Error, TransferStatus, check};
-use crate::libusb::handle::{DeviceHandle, OpenDevice};
+use crate::libusb::handle::DeviceHandle;
 use crate::libusb::raw;
 
 /// Bytes of a SETUP packet, which starts the buffer of a control transfer.
@@ -57,34 +59,6 @@ pub struct Completed {
     pub actual_length: u32,
     /// Its buffer.
     pub block: Block,
-}
-
-/// Indexes of transfers that have ended, written by the callback. Only ever used by whoever has
-/// the `&mut DeviceHandle`, hence no ordering: handing the handle over is what synchronises.
-pub(crate) struct CompletionQueue {
-    indexes: Box<[AtomicU32]>,
-    len: AtomicUsize,
-}
-
-impl CompletionQueue {
-    pub(crate) fn new(transfers: usize) -> Self {
-        let indexes = (0..transfers).map(|_| AtomicU32::new(0)).collect();
-        Self { indexes, len: AtomicUsize::new(0) }
-    }
-
-    /// Notes one. There is room: a transfer ends once for each time it is submitted, and the queue
-    /// is as long as there are transfers.
-    fn push(&self, index: u32) {
-        let len = self.len.load(Ordering::Relaxed);
-        self.indexes[len].store(index, Ordering::Relaxed);
-        self.len.store(len + 1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn drain_into(&self, completed: &mut Vec<u32>) {
-        let len = self.len.load(Ordering::Relaxed);
-        completed.extend(self.indexes[..len].iter().map(|index| index.load(Ordering::Relaxed)));
-        self.len.store(0, Ordering::Relaxed);
-    }
 }
 
 /// Nothing is going on; no buffer is held.
@@ -133,7 +107,7 @@ impl Transfer {
         index: u32,
         packets: u32,
     ) -> Result<Self, Error> {
-        assert!((index as usize) < completions.indexes.len(), "transfer index out of range");
+        assert!((index as usize) < completions.transfers(), "transfer index out of range");
         let count = i32::try_from(packets).map_err(|_| Error::InvalidParam)?;
         // SAFETY: any non-negative count is allowed.
         let raw = unsafe { raw::libusb_alloc_transfer(count) };
@@ -349,8 +323,8 @@ fn check_control(buffer: &[u8]) {
 mod tests {
     use super::*;
     use crate::arena::{Arena, DEVICE_BLOCK_MIN};
+    use crate::libusb::device::DeviceId;
     use crate::libusb::fake::{self, End};
-    use crate::libusb::handle::DeviceId;
 
     const ID: DeviceId = DeviceId { bus: 1, address: 2, id_vendor: 0x1209, id_product: 1 };
 

@@ -1,0 +1,171 @@
+//! The buddy rule: which units of a region are free. Numbers only, no memory.
+//!
+//! Contract: allocation in `new` alone, by tables that the system commits as units come into use;
+//! `alloc` and `free` of an order that was freed before are a pop and a push; nothing blocks.
+
+use crate::os::heap;
+
+/// No block: end of a list.
+const NONE: u32 = u32::MAX;
+
+/// `state` of a unit that does not start a free block. Zero, so that the table costs no memory
+/// before it is used.
+const NOT_FREE: u8 = 0;
+
+/// The buddy rule over a region of 2^n units, with lists threaded through side tables so that the
+/// memory itself, which may be uncached on some machines, is never touched.
+pub(super) struct Buddies {
+    /// Units that are free, in blocks of whatever order.
+    free_units: usize,
+    /// Of each order the block freed last, and behind it, by `next`, those freed before. They are
+    /// on no other list and `state` does not show them: a block that comes and goes costs no more
+    /// than this.
+    recent: Vec<u32>,
+    /// First of the other free blocks of each order.
+    heads: Vec<u32>,
+    next: Box<[u32]>,
+    previous: Box<[u32]>,
+    /// One more than the order of the free block that starts here, or [`NOT_FREE`].
+    state: Box<[u8]>,
+}
+
+impl Buddies {
+    /// A region that is free; `None` when the system has no memory for the tables.
+    pub(super) fn new(units: usize) -> Option<Self> {
+        const { assert!(NOT_FREE == 0, "tables of zeroes") };
+        assert!(units.is_power_of_two(), "regions are powers of two");
+        let order_max = u8::try_from(units.ilog2()).expect("fewer than 256 orders");
+        let orders = usize::from(order_max) + 1;
+        let mut buddies = Self {
+            free_units: units,
+            recent: vec![NONE; orders],
+            heads: vec![NONE; orders],
+            // Zeroed, hence committed page by page as blocks come into use.
+            next: heap::zeroed(units)?,
+            previous: heap::zeroed(units)?,
+            state: heap::zeroed(units)?,
+        };
+        buddies.push(0, order_max);
+        Some(buddies)
+    }
+
+    pub(super) const fn units(&self) -> usize {
+        self.state.len()
+    }
+
+    pub(super) const fn is_free(&self) -> bool {
+        self.free_units == self.units()
+    }
+
+    pub(super) fn alloc(&mut self, order: u8) -> Option<u32> {
+        let units = 1 << order;
+        if self.free_units < units {
+            return None;
+        }
+        let unit = match self.recent[usize::from(order)] {
+            NONE => self.cut_or_merge(order)?,
+            unit => self.take_recent(unit, order),
+        };
+        self.free_units -= units;
+        Some(unit)
+    }
+
+    /// Takes a block of an order of which none was freed. Apart from the way above, which is the
+    /// usual one.
+    #[cold]
+    fn cut_or_merge(&mut self, order: u8) -> Option<u32> {
+        self.take(order).or_else(|| {
+            self.merge();
+            self.take(order)
+        })
+    }
+
+    pub(super) fn free(&mut self, unit: u32, order: u8) {
+        let recent = &mut self.recent[usize::from(order)];
+        self.next[unit as usize] = *recent;
+        *recent = unit;
+        self.free_units += 1 << order;
+    }
+
+    /// Takes `unit`, which is the block freed last of its order.
+    fn take_recent(&mut self, unit: u32, order: u8) -> u32 {
+        self.recent[usize::from(order)] = self.next[unit as usize];
+        unit
+    }
+
+    /// Takes a block of `order`, cutting a larger one where there is none.
+    fn take(&mut self, order: u8) -> Option<u32> {
+        let has_block = |&o: &usize| self.recent[o] != NONE || self.heads[o] != NONE;
+        let found = (usize::from(order)..self.heads.len()).find(has_block)?;
+        let unit = match self.recent[found] {
+            NONE => {
+                let unit = self.heads[found];
+                self.unlink(unit);
+                unit
+            }
+            unit => self.take_recent(unit, order_of(found)),
+        };
+        for half in (usize::from(order)..found).rev() {
+            // The lower half is used, the upper one stays free.
+            self.push(unit + (1 << half), order_of(half));
+        }
+        Some(unit)
+    }
+
+    /// Joins every pair of free buddies, smallest first.
+    fn merge(&mut self) {
+        for order in 0..self.recent.len() {
+            while self.recent[order] != NONE {
+                let unit = self.take_recent(self.recent[order], order_of(order));
+                self.push(unit, order_of(order));
+            }
+        }
+        for order in 0..self.heads.len() - 1 {
+            let order_u8 = order_of(order);
+            let mut unit = self.heads[order];
+            while unit != NONE {
+                let buddy = unit ^ (1 << order);
+                let mut next = self.next[unit as usize];
+                if self.state[buddy as usize] == order_u8 + 1 {
+                    if next == buddy {
+                        next = self.next[buddy as usize];
+                    }
+                    self.unlink(unit);
+                    self.unlink(buddy);
+                    self.push(unit.min(buddy), order_u8 + 1);
+                }
+                unit = next;
+            }
+        }
+    }
+
+    fn push(&mut self, unit: u32, order: u8) {
+        let head = self.heads[usize::from(order)];
+        self.next[unit as usize] = head;
+        self.previous[unit as usize] = NONE;
+        if head != NONE {
+            self.previous[head as usize] = unit;
+        }
+        self.heads[usize::from(order)] = unit;
+        self.state[unit as usize] = order + 1;
+    }
+
+    fn unlink(&mut self, unit: u32) {
+        let order = usize::from(self.state[unit as usize] - 1);
+        let (next, previous) = (self.next[unit as usize], self.previous[unit as usize]);
+        if previous == NONE {
+            self.heads[order] = next;
+        } else {
+            self.next[previous as usize] = next;
+        }
+        if next != NONE {
+            self.previous[next as usize] = previous;
+        }
+        self.state[unit as usize] = NOT_FREE;
+    }
+}
+
+/// An index into the lists as an order.
+fn order_of(index: usize) -> u8 {
+    u8::try_from(index).expect("fewer than 256 orders")
+}
