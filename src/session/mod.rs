@@ -49,7 +49,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::time::Instant;
 
 use usbferry_sys::arena::Arena;
-use usbferry_sys::libusb::device::DeviceMemory;
+use usbferry_sys::arena::DeviceMemory;
 
 use crate::caught::caught;
 use crate::limits::{

@@ -31,8 +31,8 @@ use std::fmt;
 use std::os::fd::RawFd;
 use std::time::Instant;
 
+use usbferry_sys::arena::DeviceMemory;
 use usbferry_sys::arena::{Arena, Block};
-use usbferry_sys::libusb::device::DeviceMemory;
 
 use crate::limits::DeviceLimits;
 use crate::wire::iso::Packets;

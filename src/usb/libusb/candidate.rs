@@ -2,7 +2,7 @@
 //!
 //! Contract: opening and [`LibusbCandidate::obstacle`] block.
 
-use usbferry_sys::arena::Arena;
+use usbferry_sys::arena::{Arena, NoMemory};
 use usbferry_sys::libusb::error::Error;
 use usbferry_sys::libusb::handle::DeviceHandle;
 
@@ -73,7 +73,7 @@ impl Candidate for LibusbCandidate {
             .collect();
         let transfers = transfers.map_err(fail)?;
         let mut memory = Arena::new();
-        memory.add_heap(limits.memory).map_err(fail)?;
+        memory.add_heap(limits.memory).map_err(|NoMemory| fail(Error::NoMem))?;
         let mut port = LibusbPort::new(handle, self.found.clone(), limits.device_memory);
         port.packets = packets;
         port.bulk_is_whole = port.handle.sends_bulk_whole();

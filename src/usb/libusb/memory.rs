@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::debug;
-use usbferry_sys::libusb::device::DeviceMemory;
+use usbferry_sys::arena::DeviceMemory;
 use usbferry_sys::libusb::handle::DeviceHandle;
 
 use super::share::{Cost, Share};

@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use log::debug;
+use usbferry_sys::arena::DeviceMemory;
 use usbferry_sys::arena::{Arena, Block};
-use usbferry_sys::libusb::device::DeviceMemory;
 use usbferry_sys::libusb::error::{Error, TransferStatus};
 use usbferry_sys::libusb::handle::DeviceHandle;
 use usbferry_sys::libusb::transfer::{self, CancelToken, Kind, Request};

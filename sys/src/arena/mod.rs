@@ -1,133 +1,55 @@
-//! Buffer memory of one attached device: a few large regions, handed out as [`Block`]s.
+//! Buffer memory of one device on loan: a few large regions, handed out as [`Block`]s.
 //!
-//! A device's buffers are taken once, when it is attached, so that no URB allocates. A region is
-//! either plain zeroed heap, whose pages the system commits when they are first touched, so that a
-//! large one costs nothing until it is used; or it is mapped from the device's usbfs file
-//! (`libusb_dev_mem_alloc`, the host controller then reads and writes it without a copy), comes
-//! last, and can be given up again.
+//! A device's memory is taken once, when the device is opened, so that no URB allocates. A region
+//! is either zeroed heap, whose pages the system commits at their first touch, or memory mapped
+//! from the device ([`DeviceMemory`]), which the host controller reads and writes without a copy.
+//! A device region comes last, and can be given up again.
 //!
 //! Regions are cut by the buddy rule into power-of-two blocks. Freed blocks go to the front of a
-//! list of their own and are only merged when an allocation finds nothing, so that a steady load
-//! takes the same few cache-warm blocks over and over at the price of one push and one pop.
+//! list of their own and are merged only when an allocation finds nothing, so that a steady load
+//! takes the same few cache-warm blocks over and over at the price of a push and a pop.
 //!
-//! A [`Block`] is the sole right to its bytes. Whoever owns it may read and write them; while a
-//! transfer is in flight the transfer owns it. Blocks can't be cloned and don't give themselves
-//! back: [`Arena::free`] takes them home. An arena that is dropped while blocks are out leaks its
-//! regions instead of freeing them, because the kernel may still write into one.
+//! A [`Block`] is the sole right to its bytes. The owner of a block may read and write its bytes;
+//! while a transfer is in flight, the owner is the transfer. Blocks can't be cloned and don't give
+//! themselves back: [`Arena::free`] takes them home. An arena that is dropped while blocks are out
+//! leaks its regions instead of freeing them, because the kernel may still write into a block.
 //!
 //! Contract: single-threaded use, movable between threads; allocation only in `new` and `add_*`,
-//! which say when there is no memory; `free` panics on a block of another arena; nothing here
-//! blocks.
+//! which report a lack of memory; `free` panics on a block of another arena; nothing here blocks.
 
+mod block;
 mod buddies;
+mod region;
 
-use std::alloc::{self, Layout};
 use std::fmt;
-use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
 
-use self::buddies::Buddies;
-use crate::libusb::error::Error;
-use crate::libusb::device::DeviceMemory;
-use crate::os::heap;
+use self::block::Place;
+use self::region::Region;
 
-/// Bytes of the smallest block. Four cache lines: no two blocks in flight share one.
+pub use self::block::Block;
+pub use self::region::DeviceMemory;
+
+/// Bytes of the smallest block. Four cache lines: no two blocks in flight share a line.
 pub const BLOCK_LEN_MIN: usize = 256;
 
-/// Bytes of the smallest block of device memory. Smaller ones gain nothing there, and one that
-/// stays out for ever, as of an interrupt endpoint, would keep the mapping from being given up.
+/// Bytes of the smallest block of device memory. Smaller blocks gain nothing there, and a block
+/// that stays out for ever, as an interrupt endpoint's does, would keep the mapping from being
+/// given up.
 pub const DEVICE_BLOCK_MIN: usize = 16 << 10;
 
-/// Most regions an arena can hold: one from the heap, one from the device.
+/// Most regions an arena can hold: heap and device memory.
 const REGIONS_MAX: usize = 2;
 
-/// Alignment of heap regions, in bytes: a page, as mappings have it.
-const REGION_ALIGN: usize = 4096;
-
-/// The sole right to a piece of an [`Arena`].
-pub struct Block {
-    bytes: NonNull<u8>,
-    /// Bytes that may be used, as asked for.
-    len: u32,
-    region: u8,
-    order: u8,
-    in_device_memory: bool,
-    /// Number of the block in its region, in units of [`BLOCK_LEN_MIN`].
-    unit: u32,
-}
-
-// SAFETY: a block is the only path to its bytes, so it may go wherever its owner goes; the memory
-// behind it does not depend on a thread.
-unsafe impl Send for Block {}
-
-impl Block {
-    /// Address of the first byte, for handing to libusb.
-    pub(crate) fn as_ptr(&self) -> *mut u8 {
-        self.bytes.as_ptr()
-    }
-
-    /// Whether it lies in memory that is mapped from the device.
-    #[must_use]
-    pub const fn is_in_device_memory(&self) -> bool {
-        self.in_device_memory
-    }
-}
-
-impl Deref for Block {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: the arena gave these `len` initialised bytes to this block alone, and keeps the
-        // region alive (or leaks it) while any block is out.
-        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr(), self.len as usize) }
-    }
-}
-
-impl DerefMut for Block {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`; `&mut self` proves that nobody else looks.
-        unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.len as usize) }
-    }
-}
-
-impl fmt::Debug for Block {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Block").field("len", &self.len).field("region", &self.region).finish()
-    }
-}
-
-/// Where a region's bytes come from, kept to give them back.
-enum Source {
-    /// An allocation, and what it was allocated with.
-    Heap(NonNull<u8>, Layout),
-    /// Unmaps itself when dropped, before the device can be closed.
-    Device(DeviceMemory),
-}
-
-struct Region {
-    base: NonNull<u8>,
-    source: Source,
-    buddies: Buddies,
-    /// Nothing of it is handed out any more.
-    given_up: bool,
-}
-
-impl Region {
-    const fn is_device_memory(&self) -> bool {
-        matches!(self.source, Source::Device(_))
-    }
-
-    /// Whether a block of `len` bytes may come from here.
-    const fn is_for(&self, len: usize) -> bool {
-        !self.is_device_memory() || len >= DEVICE_BLOCK_MIN && !self.given_up
-    }
-}
+/// The system has no memory for a region or for the tables of its blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoMemory;
 
 /// The buffer memory of one device.
 pub struct Arena {
     regions: Vec<Region>,
     /// Blocks that are out.
     outstanding: usize,
+    /// Bytes of heap not handed out.
     free_bytes: usize,
 }
 
@@ -145,21 +67,15 @@ impl Arena {
     /// Adds `len` bytes of zeroed heap, rounded down to a power of two. Adding nothing is allowed.
     ///
     /// # Errors
-    /// `NoMem` when the system refuses the address space, or has hardly more ([`heap::RESERVE`]).
+    /// When the system refuses the address space, or has hardly more
+    /// ([`RESERVE`](crate::os::heap::RESERVE)).
     ///
     /// # Panics
     /// When a third region is added.
-    pub fn add_heap(&mut self, len: usize) -> Result<(), Error> {
+    pub fn add_heap(&mut self, len: usize) -> Result<(), NoMemory> {
         let Some(len) = usable_len(len) else { return Ok(()) };
-        let buddies = Buddies::new(len / BLOCK_LEN_MIN).ok_or(Error::NoMem)?;
-        // Zeroed memory comes untouched from the system only without an alignment: with one, the
-        // standard library writes the zeroes itself, and so commits all of it.
-        let layout = Layout::from_size_align(len + REGION_ALIGN, 1).map_err(|_| Error::NoMem)?;
-        let start = heap::zeroed_bytes(layout).ok_or(Error::NoMem)?;
-        let padding = start.addr().get().next_multiple_of(REGION_ALIGN) - start.addr().get();
-        // SAFETY: the padding is less than `REGION_ALIGN`, by which the allocation is longer.
-        let base = unsafe { start.add(padding) };
-        self.add(base, Source::Heap(start, layout), buddies);
+        self.add(Region::heap(len)?);
+        self.free_bytes += len;
         Ok(())
     }
 
@@ -167,28 +83,23 @@ impl Arena {
     /// two.
     ///
     /// # Errors
-    /// `NoMem` when there is no memory to keep account of it; the mapping is given back.
+    /// When there is no memory for the tables; the mapping is given back.
     ///
     /// # Panics
     /// When a third region is added.
-    pub fn add_device_memory(&mut self, memory: DeviceMemory) -> Result<(), Error> {
+    pub fn add_device_memory(&mut self, memory: DeviceMemory) -> Result<(), NoMemory> {
         let Some(len) = usable_len(memory.len()) else { return Ok(()) };
-        let buddies = Buddies::new(len / BLOCK_LEN_MIN).ok_or(Error::NoMem)?;
-        self.add(memory.base(), Source::Device(memory), buddies);
+        self.add(Region::device(memory, len)?);
         Ok(())
     }
 
-    fn add(&mut self, base: NonNull<u8>, source: Source, buddies: Buddies) {
+    fn add(&mut self, region: Region) {
         assert!(self.regions.len() < REGIONS_MAX, "an arena has two regions at most");
-        let region = Region { base, source, buddies, given_up: false };
-        if !region.is_device_memory() {
-            self.free_bytes += region.buddies.units() * BLOCK_LEN_MIN;
-        }
         self.regions.push(region);
     }
 
-    /// Takes a block of `len` bytes, of device memory if there is some for it, or `None` when no
-    /// region has room. The bytes hold whatever their last user left. A length of zero gives an
+    /// Takes a block of `len` bytes, of device memory if a device region has room, or `None` when
+    /// no region has room. The bytes hold what their last user left. A length of zero gives an
     /// empty block, which still has an address.
     pub fn alloc(&mut self, len: usize) -> Option<Block> {
         let order = order_for(len)?;
@@ -196,7 +107,7 @@ impl Arena {
             if !region.is_for(len) {
                 continue;
             }
-            let Some(unit) = region.buddies.alloc(order) else {
+            let Some((bytes, unit)) = region.alloc(order) else {
                 continue;
             };
             self.outstanding += 1;
@@ -204,16 +115,12 @@ impl Arena {
             if !in_device_memory {
                 self.free_bytes -= BLOCK_LEN_MIN << order;
             }
-            // SAFETY: `unit` lies in the region, so the offset stays inside its allocation.
-            let bytes = unsafe { region.base.add(unit as usize * BLOCK_LEN_MIN) };
-            return Some(Block {
-                bytes,
-                len: u32::try_from(len).expect("order_for bounds the length"),
-                region: u8::try_from(index).expect("two regions at most"),
-                order,
-                in_device_memory,
-                unit,
-            });
+            let region = u8::try_from(index).expect("two regions at most");
+            let len = u32::try_from(len).expect("order_for bounds the length");
+            let place = Place { region, order, in_device_memory, unit };
+            // SAFETY: the region handed the unit, and so these bytes, to this block alone; the
+            // arena keeps the region alive, or leaks it, while the block is out.
+            return Some(unsafe { Block::new(bytes, len, place) });
         }
         None
     }
@@ -223,29 +130,28 @@ impl Arena {
     /// # Panics
     /// When the block came from another arena.
     pub fn free(&mut self, block: Block) {
-        let region = &mut self.regions[usize::from(block.region)];
-        // SAFETY: `unit` was valid for the region the block came from; the sum is only compared.
-        let expected = region.base.as_ptr().wrapping_add(block.unit as usize * BLOCK_LEN_MIN);
-        assert_eq!(expected, block.bytes.as_ptr(), "the block belongs to another arena");
-        region.buddies.free(block.unit, block.order);
+        let place = block.place();
+        let region = &mut self.regions[usize::from(place.region)];
+        assert_eq!(
+            region.address(place.unit),
+            block.as_ptr(),
+            "the block belongs to another arena"
+        );
+        region.free(place.unit, place.order);
         self.outstanding -= 1;
-        if !block.in_device_memory {
-            self.free_bytes += BLOCK_LEN_MIN << block.order;
+        if !place.in_device_memory {
+            self.free_bytes += BLOCK_LEN_MIN << place.order;
         }
     }
 
-    /// Hands out no more device memory, and returns it once no block of it is out.
+    /// Hands out no more device memory, and returns the mapping once no block of it is out.
     #[must_use]
     pub fn give_up_device_memory(&mut self) -> Option<DeviceMemory> {
         let region = self.regions.last_mut().filter(|region| region.is_device_memory())?;
-        region.given_up = true;
-        if !region.buddies.is_free() {
+        if !region.give_up() {
             return None;
         }
-        match self.regions.pop()?.source {
-            Source::Device(memory) => Some(memory),
-            Source::Heap(..) => unreachable!("it is device memory"),
-        }
+        self.regions.pop()?.into_device_memory()
     }
 
     /// Bytes of heap not handed out. Because blocks are powers of two, less may be usable.
@@ -279,20 +185,10 @@ impl fmt::Debug for Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        for region in self.regions.drain(..) {
-            if self.outstanding > 0 {
-                // Somebody, perhaps the kernel, still has a right to these bytes: the leak is the
-                // lesser harm.
-                std::mem::forget(region.source);
-                continue;
-            }
-            match region.source {
-                // SAFETY: allocated in `add_heap` with this layout, and no block is out.
-                Source::Heap(start, layout) => unsafe {
-                    alloc::dealloc(start.as_ptr(), layout);
-                },
-                Source::Device(memory) => drop(memory),
-            }
+        if self.outstanding > 0 {
+            // The owner of a block, perhaps the kernel, still has a right to its bytes: a leak is
+            // the lesser harm.
+            self.regions.drain(..).for_each(Region::leak);
         }
     }
 }
@@ -314,6 +210,7 @@ fn order_for(len: usize) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::region::REGION_ALIGN;
     use super::*;
 
     fn arena(len: usize) -> Arena {
@@ -427,7 +324,7 @@ mod tests {
     #[test]
     fn what_no_machine_has_is_an_error_and_leaves_the_arena_as_it_was() {
         let mut arena = arena(4096);
-        assert_eq!(arena.add_heap(1 << (usize::BITS - 1)), Err(Error::NoMem));
+        assert_eq!(arena.add_heap(1 << (usize::BITS - 1)), Err(NoMemory));
         assert_eq!(arena.free_bytes(), 4096);
         arena.add_heap(4096).unwrap();
     }

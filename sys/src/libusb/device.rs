@@ -5,6 +5,7 @@
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use crate::arena::DeviceMemory;
 use crate::libusb::context::{self, RawContext};
 use crate::libusb::error::{Error, check};
 use crate::libusb::raw;
@@ -54,47 +55,31 @@ pub struct DeviceId {
     pub id_product: u16,
 }
 
-/// Memory mapped from a device (`libusb_dev_mem_alloc`). Keeps the device open.
-pub struct DeviceMemory {
+/// A mapping of a device's own memory (`libusb_dev_mem_alloc`). Keeps the device open.
+struct Mapping {
     base: NonNull<u8>,
     len: usize,
     device: Arc<OpenDevice>,
 }
 
-// SAFETY: the mapping does not belong to a thread.
-unsafe impl Send for DeviceMemory {}
+// SAFETY: a mapping does not belong to a thread.
+unsafe impl Send for Mapping {}
 
-impl DeviceMemory {
-    pub(crate) const fn new(base: NonNull<u8>, len: usize, device: Arc<OpenDevice>) -> Self {
-        Self { base, len, device }
-    }
-
-    pub(crate) const fn base(&self) -> NonNull<u8> {
-        self.base
-    }
-
-    /// Bytes.
-    #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "nothing is mapped without bytes")]
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Its bytes. An arena that has it lets nobody see this.
-    #[must_use]
-    pub const fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `len` bytes were mapped, zeroed, and belong to this value alone: an arena takes
-        // it before it hands out blocks, and returns it when none is out.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped from this handle with this length; the arena, the only user of the bytes,
+        // has no block out. A failure leaves the mapping to the end of the process.
+        unsafe { raw::libusb_dev_mem_free(self.device.as_ptr(), self.base.as_ptr(), self.len) };
     }
 }
 
-impl Drop for DeviceMemory {
-    fn drop(&mut self) {
-        // SAFETY: mapped from this handle with this length; the arena, its only user, has no
-        // block out. A failure leaves the mapping to the end of the process.
-        unsafe { raw::libusb_dev_mem_free(self.device.as_ptr(), self.base.as_ptr(), self.len) };
-    }
+/// Maps `len` bytes of the device's memory; `None` where the platform or its quota refuses.
+pub(crate) fn map(device: &Arc<OpenDevice>, len: usize) -> Option<DeviceMemory> {
+    // SAFETY: the handle is open.
+    let base = NonNull::new(unsafe { raw::libusb_dev_mem_alloc(device.as_ptr(), len) })?;
+    let owner = Box::new(Mapping { base, len, device: Arc::clone(device) });
+    // SAFETY: libusb mapped `len` zeroed bytes for this call; dropping the owner unmaps them.
+    Some(unsafe { DeviceMemory::new(base, len, owner) })
 }
 
 /// Opens a device in a context of its own, by the list of devices that the context makes.

@@ -14,9 +14,10 @@ use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use crate::arena::DeviceMemory;
 use crate::libusb::completion::CompletionQueue;
 use crate::libusb::context;
-use crate::libusb::device::{DeviceId, DeviceMemory, OpenDevice, open};
+use crate::libusb::device::{self, DeviceId, OpenDevice};
 use crate::libusb::error::{Error, check};
 use crate::libusb::raw;
 use crate::libusb::transfer::{CancelToken, Transfer};
@@ -71,7 +72,7 @@ impl DeviceHandle {
     /// `NoDevice` when it is gone or another has taken its place, `Access` without the right to
     /// open it, else libusb's.
     pub fn open_blocking(id: DeviceId, transfers: usize) -> Result<Self, Error> {
-        let device = Arc::new(open(id)?);
+        let device = Arc::new(device::open(id)?);
         let handle = Self {
             device,
             completions: Arc::new(CompletionQueue::new(transfers)),
@@ -205,10 +206,7 @@ impl DeviceHandle {
     /// or its quota does not allow it. *Blocks.*
     #[must_use]
     pub fn map_memory_blocking(&self, len: usize) -> Option<DeviceMemory> {
-        // SAFETY: the handle is open.
-        let base = unsafe { raw::libusb_dev_mem_alloc(self.device.as_ptr(), len) };
-        let base = NonNull::new(base)?;
-        Some(DeviceMemory::new(base, len, Arc::clone(&self.device)))
+        device::map(&self.device, len)
     }
 
     /// bConfigurationValue as the system has it, or `None` when the device is not configured.

@@ -1,0 +1,80 @@
+//! The sole right to a piece of an arena.
+//!
+//! Contract: plain values; a block moves between threads with its owner; nothing allocates or
+//! blocks. A block that is dropped instead of freed keeps its bytes from everybody for ever.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+/// The sole right to a piece of an [`Arena`](super::Arena).
+pub struct Block {
+    bytes: NonNull<u8>,
+    /// Bytes that may be used, as asked for.
+    len: u32,
+    place: Place,
+}
+
+/// Where in its arena a block lies.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// Index of the region.
+    pub(super) region: u8,
+    pub(super) order: u8,
+    pub(super) in_device_memory: bool,
+    /// Number of the block in its region, in units of [`BLOCK_LEN_MIN`](super::BLOCK_LEN_MIN).
+    pub(super) unit: u32,
+}
+
+// SAFETY: a block is the only path to its bytes, so a block may go where its owner goes; the memory
+// behind it does not depend on a thread.
+unsafe impl Send for Block {}
+
+impl Block {
+    /// A block of `len` bytes.
+    ///
+    /// # Safety
+    /// The `len` bytes are initialised, no other path leads to them, and they stay allocated until
+    /// the block goes home, or for ever.
+    pub(super) const unsafe fn new(bytes: NonNull<u8>, len: u32, place: Place) -> Self {
+        Self { bytes, len, place }
+    }
+
+    /// Address of the first byte, for handing to libusb.
+    pub(crate) const fn as_ptr(&self) -> *mut u8 {
+        self.bytes.as_ptr()
+    }
+
+    pub(super) const fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Whether the block lies in memory that is mapped from the device.
+    #[must_use]
+    pub const fn is_in_device_memory(&self) -> bool {
+        self.place.in_device_memory
+    }
+}
+
+impl Deref for Block {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `new` was promised `len` initialised bytes for this block alone.
+        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr(), self.len as usize) }
+    }
+}
+
+impl DerefMut for Block {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; `&mut self` proves that nobody else looks.
+        unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.len as usize) }
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let region = self.place.region;
+        f.debug_struct("Block").field("len", &self.len).field("region", &region).finish()
+    }
+}

@@ -1,0 +1,151 @@
+//! A region of an arena: contiguous memory, its owner, and which units of it are free.
+//!
+//! Contract: allocation in [`Region::heap`] and [`Region::device`] alone; dropping gives the memory
+//! back, so the arena drops a region only while no block of it is out.
+
+use std::alloc::{self, Layout};
+use std::ptr::NonNull;
+
+use super::buddies::Buddies;
+use super::{BLOCK_LEN_MIN, DEVICE_BLOCK_MIN, NoMemory};
+use crate::os::heap;
+
+/// Alignment of heap regions, in bytes: a page, as mappings have.
+pub(super) const REGION_ALIGN: usize = 4096;
+
+/// Memory mapped from a device, with its owner: dropping it unmaps. What owns the mapping, and how
+/// the mapping came to be, the arena does not know.
+pub struct DeviceMemory {
+    base: NonNull<u8>,
+    len: usize,
+    /// Unmaps when dropped, before the device can be closed.
+    _owner: Box<dyn Send>,
+}
+
+// SAFETY: the bytes are reached through this value alone, and `new` was promised that they do not
+// belong to a thread.
+unsafe impl Send for DeviceMemory {}
+
+impl DeviceMemory {
+    /// `len` bytes of memory that `owner` keeps mapped.
+    ///
+    /// # Safety
+    /// The bytes are initialised, may be used from any thread, and stay mapped until `owner` is
+    /// dropped; no other path leads to them.
+    pub(crate) unsafe fn new(base: NonNull<u8>, len: usize, owner: Box<dyn Send>) -> Self {
+        Self { base, len, _owner: owner }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "nothing is mapped without bytes")]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The bytes. An arena that has the mapping lets nobody see this.
+    #[must_use]
+    pub const fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `new` was promised `len` initialised bytes for this value alone: an arena takes
+        // the mapping before blocks are handed out, and returns it when no block is out.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
+    }
+}
+
+/// The owner of a region's bytes.
+enum Source {
+    Heap { _bytes: HeapBytes },
+    Device(DeviceMemory),
+}
+
+/// An allocation, and the layout it was made with.
+struct HeapBytes {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+impl Drop for HeapBytes {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `Region::heap` with this layout; the arena leaks a region of which a
+        // block is out.
+        unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+/// Contiguous memory, cut by the buddy rule.
+pub(super) struct Region {
+    base: NonNull<u8>,
+    source: Source,
+    buddies: Buddies,
+    /// No block of it is handed out any more.
+    given_up: bool,
+}
+
+impl Region {
+    /// A region of `len` bytes of zeroed heap, a power of two.
+    pub(super) fn heap(len: usize) -> Result<Self, NoMemory> {
+        let buddies = Buddies::new(len / BLOCK_LEN_MIN).ok_or(NoMemory)?;
+        // Zeroed memory comes untouched from the system only without an alignment: with one, the
+        // standard library writes the zeroes itself, and so commits all of it.
+        let layout = Layout::from_size_align(len + REGION_ALIGN, 1).map_err(|_| NoMemory)?;
+        let start = heap::zeroed_bytes(layout).ok_or(NoMemory)?;
+        let padding = start.addr().get().next_multiple_of(REGION_ALIGN) - start.addr().get();
+        // SAFETY: the padding is less than `REGION_ALIGN`, by which the allocation is longer.
+        let base = unsafe { start.add(padding) };
+        let source = Source::Heap { _bytes: HeapBytes { start, layout } };
+        Ok(Self { base, source, buddies, given_up: false })
+    }
+
+    /// A region of the first `len` bytes of a mapping, a power of two.
+    pub(super) fn device(memory: DeviceMemory, len: usize) -> Result<Self, NoMemory> {
+        let buddies = Buddies::new(len / BLOCK_LEN_MIN).ok_or(NoMemory)?;
+        let base = memory.base;
+        Ok(Self { base, source: Source::Device(memory), buddies, given_up: false })
+    }
+
+    pub(super) const fn is_device_memory(&self) -> bool {
+        matches!(self.source, Source::Device(_))
+    }
+
+    /// Whether a block of `len` bytes may come from here.
+    pub(super) const fn is_for(&self, len: usize) -> bool {
+        !self.is_device_memory() || len >= DEVICE_BLOCK_MIN && !self.given_up
+    }
+
+    /// Takes a block of this order: address and unit.
+    pub(super) fn alloc(&mut self, order: u8) -> Option<(NonNull<u8>, u32)> {
+        let unit = self.buddies.alloc(order)?;
+        // SAFETY: `unit` lies in the region, so the offset stays inside its allocation.
+        let bytes = unsafe { self.base.add(unit as usize * BLOCK_LEN_MIN) };
+        Some((bytes, unit))
+    }
+
+    /// Takes a block back that `alloc` handed out.
+    pub(super) fn free(&mut self, unit: u32, order: u8) {
+        self.buddies.free(unit, order);
+    }
+
+    /// Address of a unit, to compare.
+    pub(super) const fn address(&self, unit: u32) -> *mut u8 {
+        self.base.as_ptr().wrapping_add(unit as usize * BLOCK_LEN_MIN)
+    }
+
+    /// Hands out no more blocks; returns whether none is out.
+    pub(super) const fn give_up(&mut self) -> bool {
+        self.given_up = true;
+        self.buddies.is_free()
+    }
+
+    /// Never gives the memory back.
+    pub(super) fn leak(self) {
+        std::mem::forget(self.source);
+    }
+
+    /// The mapping of a region of device memory.
+    pub(super) fn into_device_memory(self) -> Option<DeviceMemory> {
+        match self.source {
+            Source::Device(memory) => Some(memory),
+            Source::Heap { .. } => None,
+        }
+    }
+}
