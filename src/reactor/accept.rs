@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use log::debug;
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
-use usbferry_sys::os::limit;
+use usbferry_sys::os::{limit, tcp};
 
 use super::connection::Connection;
 use super::token::{Key, Source};
@@ -164,7 +164,7 @@ const SHOW_ADDRESSES: &str =
 
 /// The machine has no address of this kind, or does not know the protocol at all.
 fn is_no_such_protocol(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable || matches!(error.raw_os_error(), Some(97 | 47))
+    error.kind() == io::ErrorKind::AddrNotAvailable || tcp::is_family_missing(error)
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ pub(crate) use libusb1_sys::{
 pub(crate) use self::declared::{libusb_dev_mem_alloc, libusb_dev_mem_free, libusb_init_context};
 #[cfg(all(not(test), target_os = "macos"))]
 pub(crate) use libusb1_sys::libusb_detach_kernel_driver;
+#[cfg(all(not(test), not(target_os = "macos")))]
+pub(crate) use libusb1_sys::libusb_set_auto_detach_kernel_driver;
 #[cfg(all(not(test), target_os = "linux"))]
 pub(crate) use libusb1_sys::libusb_wrap_sys_device;
 #[cfg(all(not(test), not(target_os = "linux")))]
@@ -26,8 +28,8 @@ pub(crate) use libusb1_sys::{
     libusb_get_device_address, libusb_get_device_descriptor, libusb_get_device_list,
     libusb_get_pollfds, libusb_get_version, libusb_handle_events_timeout_completed,
     libusb_kernel_driver_active, libusb_open, libusb_release_interface, libusb_reset_device,
-    libusb_set_auto_detach_kernel_driver, libusb_set_configuration,
-    libusb_set_interface_alt_setting, libusb_set_pollfd_notifiers, libusb_submit_transfer,
+    libusb_set_configuration, libusb_set_interface_alt_setting, libusb_set_pollfd_notifiers,
+    libusb_submit_transfer,
 };
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
-//! What TCP knows of a peer: whether it is there, and how far away.
+//! What TCP knows of a peer: whether the peer is there, and how far away; and whether the system
+//! has TCP over a kind of addresses at all.
+//!
+//! Contract: nothing blocks; may be called from any thread.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -69,6 +73,13 @@ pub fn round_trip(_socket: BorrowedFd<'_>) -> Option<Duration> {
     None
 }
 
+/// Whether a call failed because the system has no addresses of this kind (`EAFNOSUPPORT`), as a
+/// system without IPv6.
+#[must_use]
+pub fn is_family_missing(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
@@ -84,6 +95,17 @@ mod tests {
         assert_eq!((signs.unanswered_probes, signs.retransmitted), (0, 0));
         let round_trip = round_trip(stream.as_fd()).unwrap();
         assert!(round_trip > Duration::ZERO && round_trip < Duration::from_secs(60));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs sockets")]
+    fn a_missing_family_is_told_from_other_failures() {
+        // A system without a family refuses the socket as it refuses a family that nobody has.
+        // SAFETY: makes a descriptor or none.
+        assert_eq!(unsafe { libc::socket(63, libc::SOCK_STREAM, 0) }, -1);
+        assert!(is_family_missing(&io::Error::last_os_error()));
+        let taken = TcpListener::bind("192.0.2.1:0").unwrap_err();
+        assert!(!is_family_missing(&taken), "{taken}");
     }
 
     #[test]
