@@ -1,5 +1,6 @@
 //! The program itself: what is typed, what it prints, how it ends.
 
+#[allow(dead_code, reason = "conformance uses the rest")]
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};

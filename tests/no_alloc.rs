@@ -5,6 +5,7 @@
 //! Every allocation of the process counts, except those of the thread that plays the client. So
 //! there is one test in this file and no other: a second one would count as well.
 
+#[allow(dead_code, reason = "conformance uses the rest")]
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -7,6 +7,7 @@
 
 #![cfg(target_os = "linux")]
 
+#[allow(dead_code, reason = "conformance uses the rest")]
 mod support;
 
 use std::ffi::{c_int, c_long, c_void};

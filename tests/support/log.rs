@@ -1,5 +1,6 @@
 //! What the server logs, kept so that tests can look.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
@@ -9,8 +10,13 @@ struct Kept(Mutex<Vec<(Level, String)>>);
 
 static KEPT: Kept = Kept(Mutex::new(Vec::new()));
 
-/// Done when it is kept.
+/// Done when the log is kept.
 static KEEP: Once = Once::new();
+
+thread_local! {
+    /// Set in a test that looks at the log: others run beside it, in threads of their own.
+    static IS_KEPT: Cell<bool> = const { Cell::new(false) };
+}
 
 impl Kept {
     fn lines(&self) -> MutexGuard<'_, Vec<(Level, String)>> {
@@ -30,17 +36,19 @@ impl Log for Kept {
     fn flush(&self) {}
 }
 
-/// Keeps what is logged from now on, at info and above.
+/// Keeps what is logged from now on, at info and above. Clients that this thread connects from now
+/// on have addresses of their own.
 pub(crate) fn keep() {
+    IS_KEPT.set(true);
     KEEP.call_once(|| {
         log::set_logger(&KEPT).expect("nobody else logs here");
         log::set_max_level(LevelFilter::Info);
     });
 }
 
-/// Whether what is logged is kept.
+/// Whether this thread's test looks at the log.
 pub(crate) fn is_kept() -> bool {
-    KEEP.is_completed()
+    IS_KEPT.get()
 }
 
 /// Forgets what was said about an earlier client of a test before, which had the same address.

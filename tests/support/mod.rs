@@ -5,7 +5,6 @@
 //!   it is dropped it must stop, in good order and in time, with every device given back.
 //! - [`client::MiniClient`] speaks the protocol over a blocking socket. It judges every reply as a
 //!   Linux client would, whatever the test at hand looks for.
-//! - [`hardware::Server`] is the whole program on the real libusb and a simulated usbfs.
 //! - [`hex::hex`] reads byte vectors as tests write them; `submit` makes SUBMITs, `random` chance
 //!   from seeds, `log` keeps what the server says.
 //!
@@ -29,14 +28,14 @@
 //! Memory that stays bounded (46, 67, 73) is shown by `no_alloc.rs`: once a device is attached
 //! nothing allocates, whatever the client claims or leaves unread. What no single case names,
 //! `simulation.rs` meets by chance. `packets.rs` has what clients leave in number_of_packets where
-//! there are none, `parts.rs` PDUs that are written in parts. `libusb.rs` and `requests.rs` have
-//! the same server on the real libusb, `descriptors.rs`, `long_reads.rs` and `trouble.rs` have it
-//! with devices that are odd or hold things up, `memory.rs` with usbfs's memory used up,
-//! `readings.rs` two readings of descriptors side by side; `peers.rs` has clients that are in each
-//! other's way, `cli.rs` the program as it is typed.
+//! there are none, `parts.rs` PDUs that are written in parts. In `tests/libusb`, `sessions.rs` and
+//! `requests.rs` have the same server on the real libusb, `descriptors.rs`, `long_reads.rs` and
+//! `trouble.rs` have it with devices that are odd or hold things up, `memory.rs` with usbfs's
+//! memory used up, `readings.rs` two readings of descriptors side by side; `peers.rs` has clients
+//! that are in each other's way, `cli.rs` the program as it is typed.
 //!
 //! Of these, some have a part that needs more than simulated devices:
-//! - 34 `big_bulk`, usbfs out of memory: the simulated bus has no quota. `libusb.rs` has one
+//! - 34 `big_bulk`, usbfs out of memory: the simulated bus has no quota. `sessions.rs` has one
 //!   (`memory_that_is_used_up_delays_and_does_not_fail`).
 //! - 51 `set_interface_inflight`, URBs that usbfs would kill: the server cancels them before it
 //!   comes to that. That the request waits until they have ended is shown in `src/session/tests.rs`
@@ -50,11 +49,7 @@
 //!   bytes is `a_client_that_accepts_no_byte_is_dropped` in `peers.rs`.
 //! - 75 `reap_edge`: libusb's 26 URBs a pass are libusb's; here one event brings hundreds.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 pub(crate) mod client;
-#[cfg(target_os = "linux")]
-pub(crate) mod hardware;
 pub(crate) mod hex;
 pub(crate) mod log;
 pub(crate) mod random;
@@ -114,6 +109,8 @@ impl Server {
             ..Settings::default()
         };
         change(&mut settings);
+        // Many servers run in this process, side by side.
+        usbferry_sys::os::limit::raise_open_files().expect("a soft limit can be raised");
         let specs = match devices {
             "" => Vec::new(),
             devices => Spec::parse_list(devices).expect("a list of devices"),

@@ -4,15 +4,13 @@
 //! before it, and -ECONNRESET when none did and none will (`support/client.rs`). What each test
 //! adds is the situation.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
-use support::client::{ECONNRESET, ENOENT, EPIPE, MiniClient, Reply};
-use support::hex::hex;
-use support::random::Random;
-use support::submit::{Submit, setup, unlink_bytes};
-use support::{Server, pattern};
+use crate::support::client::{ECONNRESET, ENOENT, EPIPE, MiniClient, Reply};
+use crate::support::hex::hex;
+use crate::support::random::Random;
+use crate::support::submit::{Submit, setup, unlink_bytes};
+use crate::support::{Server, pattern};
 use usbferry::usb::sim::loopback::request;
 
 const SOURCE: u8 = 0x81;
@@ -355,7 +353,7 @@ fn unlink_more_than_can_wait() {
     while client.outstanding() > 0 {
         match client.reply() {
             Reply::Submit(ret) => {
-                assert_eq!(ret.status, support::client::ENOMEM);
+                assert_eq!(ret.status, crate::support::client::ENOMEM);
                 refused += 1;
             }
             Reply::Unlink(ret) => unlinked += u32::from(ret.status != 0),

@@ -6,11 +6,8 @@
 //! and then URBs of the endpoints named must do; kernel drivers that were bound before are back at
 //! the end, and the host has the same configuration set. [`run`] does that with a driver and
 //! without.
-#![cfg(target_os = "linux")]
 
-mod support;
-
-use support::hardware::{
+use crate::hardware::{
     Listed, PORT_RESET, Server, kill_attached, request, transfer, urb, wait_until,
 };
 use usbferry_load::client::{AttachError, Client, Reply};

@@ -1,11 +1,9 @@
 //! Conformance cases 50 to 56: requests that the host must perform.
 
-mod support;
-
-use support::client::{ECONNRESET, ENOENT, EPIPE, MiniClient, Reply};
-use support::hex::hex;
-use support::submit::{Submit, setup};
-use support::{Server, pattern};
+use crate::support::client::{ECONNRESET, ENOENT, EPIPE, MiniClient, Reply};
+use crate::support::hex::hex;
+use crate::support::submit::{Submit, setup};
+use crate::support::{Server, pattern};
 use usbferry::usb::sim::loopback::request;
 
 const SOURCE: u8 = 0x81;

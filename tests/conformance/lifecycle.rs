@@ -1,16 +1,14 @@
 //! Conformance cases 70, 71, 74 and 75, and the rest of a connection's life: coming, going, devices
 //! that vanish, a server that stops.
 
-mod support;
-
 use std::net::TcpStream;
 use std::time::Duration;
 
-use support::client::{
+use crate::support::client::{
     DEVLIST, ENODEV, EPIPE, ESHUTDOWN, Ending, MiniClient, Reply, import_bytes, word,
 };
-use support::submit::{Submit, setup};
-use support::{LEN_MAX, Server, log, pattern, wait_until};
+use crate::support::submit::{Submit, setup};
+use crate::support::{LEN_MAX, Server, log, pattern, wait_until};
 use usbferry::usb::sim::loopback::request;
 
 const SOURCE: u8 = 0x81;
@@ -79,7 +77,7 @@ fn truncated() {
 #[test]
 fn end_of_stream_with_the_last_bytes() {
     let server = Server::start("loopback");
-    let pdu = Submit::read(SILENT, 512).bytes(1, support::D);
+    let pdu = Submit::read(SILENT, 512).bytes(1, crate::support::D);
     for len in [1, 47, 48] {
         let mut client = server.attach();
         client.assert_in_sync();
@@ -338,7 +336,7 @@ fn a_slow_device_holds_up_no_other() {
         assert_eq!(other.call_ok(&Submit::read(SOURCE, 512)), pattern(index * 512, 512));
     }
     assert!(!special.has_input(), "the other device waited for this one's cancelling");
-    assert_eq!(special.ret_unlink(unlink), support::client::ECONNRESET);
+    assert_eq!(special.ret_unlink(unlink), crate::support::client::ECONNRESET);
     assert_eq!(word(&opening.read(320), 4), 0);
 }
 

@@ -1,14 +1,11 @@
 //! The server's reading of descriptors beside the simulated kernel's, on devices that chance has
 //! made: two programs written from one source, `drivers/usb/core/config.c` of Linux 6.1.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 #[allow(dead_code, reason = "the simulated usbfs uses the rest")]
-#[path = "../testkit/usbfs/src/descriptors.rs"]
+#[path = "../../testkit/usbfs/src/descriptors.rs"]
 mod kernel;
 
-use support::random::Random;
+use crate::support::random::Random;
 use usbferry::usb::descriptor::{Descriptors, Device, Host, parse_configuration};
 use usbferry::wire::types::{Speed, TransferType};
 

@@ -1,11 +1,9 @@
 //! Conformance cases 1 to 19: DEVLIST, IMPORT, and requests that are neither.
 
-mod support;
-
-use support::client::{DEVLIST, Ending, MiniClient, import_bytes, word};
-use support::hex::hex;
-use support::submit::Submit;
-use support::{Server, log};
+use crate::support::client::{DEVLIST, Ending, MiniClient, import_bytes, word};
+use crate::support::hex::hex;
+use crate::support::submit::Submit;
+use crate::support::{Server, log};
 use usbferry::usb::sim::spec::DEVICES_MAX;
 
 /// Asks for the list and reads all of it, up to the end of the connection.
@@ -84,7 +82,7 @@ fn devlist_hides_busy() {
     // The device is listed again as soon as it is given back.
     drop(server.attach_to(0));
     server.wait_released(0);
-    support::wait_until("both are listed again", || count(&devlist(&server)) == 2);
+    crate::support::wait_until("both are listed again", || count(&devlist(&server)) == 2);
 }
 
 /// Case 6, over the wire: the record that `src/usb/libusb/found.rs` makes is tested there.
@@ -97,9 +95,9 @@ fn devlist_unconfigured() {
     assert_eq!(list[12 + 0x135..], [0, 1, 0], "configuration, configurations, interfaces");
     // It can be attached, and configured then.
     let mut client = server.attach();
-    assert_eq!(client.call(&Submit::read(0x81, 512)).status, support::client::ENOENT);
+    assert_eq!(client.call(&Submit::read(0x81, 512)).status, crate::support::client::ENOENT);
     client.call_ok(&Submit::set_configuration(1));
-    assert_eq!(client.call_ok(&Submit::read(0x81, 512)), support::pattern(0, 512));
+    assert_eq!(client.call_ok(&Submit::read(0x81, 512)), crate::support::pattern(0, 512));
 }
 
 /// Case 7.
@@ -148,7 +146,7 @@ fn import_race() {
     let busid = server.busid(0);
     for round in 0..50 {
         let mut clients = [server.connect(), server.connect()];
-        support::wait_until("the device is free", || count(&devlist(&server)) == 1);
+        crate::support::wait_until("the device is free", || count(&devlist(&server)) == 1);
         for client in &mut clients {
             client.send(&import_bytes(busid.as_wire()));
         }

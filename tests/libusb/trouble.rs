@@ -2,15 +2,12 @@
 //! lock, or they take long for what they are asked, or go meanwhile. Others notice nothing.
 //!
 //! Nothing here is measured: what is shown is that one thing is done while the other is not.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use support::hardware::{
+use crate::hardware::{
     Listed, PORT_RESET, Server, hold, new_root, request, transfer, urb, wait_until,
 };
 use usbferry_load::client::{AttachError, Client};

@@ -1,11 +1,9 @@
 //! Conformance cases 26 to 40: bulk and interrupt URBs.
 
-mod support;
-
-use support::client::{ENOMEM, EOVERFLOW, EPIPE, EPROTO, EREMOTEIO, MiniClient};
-use support::hex::hex;
-use support::submit::Submit;
-use support::{LEN_MAX, Server, pattern};
+use crate::support::client::{ENOMEM, EOVERFLOW, EPIPE, EPROTO, EREMOTEIO, MiniClient};
+use crate::support::hex::hex;
+use crate::support::submit::Submit;
+use crate::support::{LEN_MAX, Server, pattern};
 use usbferry::usb::sim::loopback::request::{self, Counters};
 
 const SOURCE: u8 = 0x81;
@@ -421,8 +419,10 @@ fn the_loop_carries_data_both_ways_at_once() {
         let read = client.submit(&Submit::read(LOOP_IN, 100_000));
         while client.awaits(read) {
             match client.reply() {
-                support::client::Reply::Submit(ret) if ret.seqnum == write => written = Some(ret),
-                support::client::Reply::Submit(ret) => back.extend(ret.data),
+                crate::support::client::Reply::Submit(ret) if ret.seqnum == write => {
+                    written = Some(ret)
+                }
+                crate::support::client::Reply::Submit(ret) => back.extend(ret.data),
                 other => panic!("{other:?}"),
             }
         }

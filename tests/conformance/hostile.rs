@@ -2,18 +2,16 @@
 //! that one connection closed with one line in the log, the device free again, everybody else
 //! served.
 
-mod support;
-
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Instant;
 
-use support::client::{ENOENT, ENOMEM, Ending, MiniClient, Reply, import_bytes, word};
-use support::hex::hex;
-use support::random::Random;
-use support::submit::{IN, OUT, Submit, setup, unlink_bytes};
-use support::{D, LEN_MAX, Server, log, pattern};
+use crate::support::client::{ENOENT, ENOMEM, Ending, MiniClient, Reply, import_bytes, word};
+use crate::support::hex::hex;
+use crate::support::random::Random;
+use crate::support::submit::{IN, OUT, Submit, setup, unlink_bytes};
+use crate::support::{D, LEN_MAX, Server, log, pattern};
 use usbferry::config::Settings;
 use usbferry::limits::{PEER_TIMEOUT_MAX, VIOLATION_REST};
 
@@ -190,7 +188,7 @@ fn unlink_with_unused_fields() {
     bytes[0x0c..0x14].fill(0xff);
     bytes[0x18..].fill(0xff);
     client.send(&bytes);
-    assert_eq!(client.ret_unlink(unlink), support::client::ECONNRESET);
+    assert_eq!(client.ret_unlink(unlink), crate::support::client::ECONNRESET);
 }
 
 /// A violation with URBs in flight, and one in the middle of others that are right: the device is
@@ -230,7 +228,7 @@ fn client_vanishes() {
     let mut client = server.attach();
     client.assert_in_sync();
     let [ours, theirs] = [server.address, client.address()].map(|a| format!(":{:04X}", a.port()));
-    support::wait_until("the server's socket has its keepalive timer", || {
+    crate::support::wait_until("the server's socket has its keepalive timer", || {
         let table = std::fs::read_to_string("/proc/net/tcp").expect("there is a /proc");
         let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let line = lines.find(|line| line[1].ends_with(&ours) && line[2].ends_with(&theirs));
@@ -272,7 +270,7 @@ fn slow_reader() {
         }
     }
     if !unlinked {
-        assert_eq!(slow.ret_unlink(unlink), support::client::ECONNRESET);
+        assert_eq!(slow.ret_unlink(unlink), crate::support::client::ECONNRESET);
     }
     slow.assert_in_sync();
 }
@@ -357,7 +355,7 @@ fn begin(server: &Server, bytes: &[u8]) -> MiniClient {
     server.assert_serves(0);
     // The client of that check is still on its way out, which an import would notice.
     let mut started = None;
-    support::wait_until("the device is free", || {
+    crate::support::wait_until("the device is free", || {
         let mut client = server.connect();
         client.send(bytes);
         // A status is among the first bytes of an answer to a whole request.
@@ -573,7 +571,7 @@ fn nearly_right_pdu(random: &mut Random, devid: u32) -> Vec<u8> {
     };
     if address & 0x0f == 5 && submit.endpoint == 5 {
         let lengths = [random.below(200), 0, random.below(2000)];
-        submit = submit.with_packets(&support::submit::in_a_row(&lengths));
+        submit = submit.with_packets(&crate::support::submit::in_a_row(&lengths));
     }
     submit.flags = random.one_of(&[0, 1, 0x40, 0x200, 0x41, u32::MAX]);
     if random.below(20) == 0 {

@@ -2,12 +2,10 @@
 //! descriptors a SUBMIT has at its end is its endpoint, in the setting in force or in one that a
 //! request under way asks for. All else in that field is what some clients leave there.
 
-mod support;
-
-use support::client::{EINVAL, ENOENT, MiniClient};
-use support::hex::hex;
-use support::submit::{IN, Submit, in_a_row, setup};
-use support::{Server, pattern};
+use crate::support::client::{EINVAL, ENOENT, MiniClient};
+use crate::support::hex::hex;
+use crate::support::submit::{IN, Submit, in_a_row, setup};
+use crate::support::{Server, pattern};
 use usbferry::usb::sim::loopback::request;
 
 const SOURCE: u8 = 0x81;
@@ -266,7 +264,7 @@ fn a_request_that_was_given_up() {
     let slow = client.submit(&Submit::clear_halt(SOURCE));
     let special = client.submit(&Submit::set_interface(1, 1));
     let unlink = client.unlink(special);
-    assert_eq!(client.ret_unlink(unlink), support::client::ECONNRESET);
+    assert_eq!(client.ret_unlink(unlink), crate::support::client::ECONNRESET);
     assert_eq!(client.ret(slow).status, 0);
     for number_of_packets in PLAUSIBLE {
         let seqnums = client.submit_all(&[

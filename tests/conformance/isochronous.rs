@@ -1,11 +1,9 @@
 //! Conformance cases 41 to 49: isochronous URBs.
 
-mod support;
-
-use support::client::{EINVAL, ENOENT, EPROTO, EXDEV, MiniClient};
-use support::hex::hex;
-use support::submit::{Descriptor, Submit, in_a_row};
-use support::{Server, pattern};
+use crate::support::client::{EINVAL, ENOENT, EPROTO, EXDEV, MiniClient};
+use crate::support::hex::hex;
+use crate::support::submit::{Descriptor, Submit, in_a_row};
+use crate::support::{Server, pattern};
 use usbferry::usb::sim::loopback::request;
 
 const SOURCE: u8 = 0x85;
@@ -287,7 +285,7 @@ fn iso_too_long() {
     let mut client = server.attach();
     client.set_interface(1, 1);
     let ret = client.call(&Submit::iso_read(SOURCE, &[3072; 22]));
-    assert_eq!((ret.status, ret.actual_length), (support::client::ENOMEM, 0));
+    assert_eq!((ret.status, ret.actual_length), (crate::support::client::ENOMEM, 0));
     assert_eq!((ret.error_count, ret.descriptors.len()), (22, 22));
     client.assert_in_sync();
     let seqnum = client.take_seqnum();
@@ -313,11 +311,11 @@ fn iso_stream() {
         let awaited = seqnums.pop_front().unwrap();
         while client.awaits(awaited) {
             match client.reply() {
-                support::client::Reply::Submit(ret) if ret.seqnum == awaited => {
+                crate::support::client::Reply::Submit(ret) if ret.seqnum == awaited => {
                     assert_eq!(ret.data, pattern(position, 768));
                     position += 768;
                 }
-                support::client::Reply::Submit(ret) if ret.seqnum == bulk => {
+                crate::support::client::Reply::Submit(ret) if ret.seqnum == bulk => {
                     assert_eq!(ret.data, pattern(bulk_position, 512));
                     bulk_position += 512;
                     bulk = client.submit(&Submit::read(BULK_SOURCE, 512));

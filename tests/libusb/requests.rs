@@ -1,13 +1,10 @@
 //! Requests that the host performs, on the real libusb with a simulated usbfs: what becomes of
 //! those that the host's call fails, and how a SUBMIT is read whose endpoint they change.
-#![cfg(target_os = "linux")]
 
-mod support;
-
-use support::client::{ENODEV, EPIPE, MiniClient};
-use support::hardware::Server;
-use support::hex::hex;
-use support::submit::Submit;
+use crate::hardware::Server;
+use crate::support::client::{ENODEV, EPIPE, MiniClient};
+use crate::support::hex::hex;
+use crate::support::submit::Submit;
 use usbferry::wire::types::BusId;
 
 /// CLEAR_FEATURE(ENDPOINT_HALT) as the device sees it.

@@ -1,13 +1,10 @@
 //! Memory: usbfs's, which all programs share, and that of clients with many URBs, with the real
 //! libusb on the simulated usbfs.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use support::hardware::{Server, transfer, urb, wait_until};
+use crate::hardware::{Server, transfer, urb, wait_until};
 use usbferry::limits::{ATTACHED_MAX, NO_MEMORY_TIMEOUT};
 use usbferry_load::client::Client;
 use usbferry_load::process;

@@ -1,11 +1,9 @@
 //! Conformance cases 20 to 25 and 76: control transfers.
 
-mod support;
-
-use support::client::{EINVAL, EOVERFLOW, EPIPE, MiniClient};
-use support::hex::hex;
-use support::submit::{IN, OUT, Submit, setup};
-use support::{Server, pattern};
+use crate::support::client::{EINVAL, EOVERFLOW, EPIPE, MiniClient};
+use crate::support::hex::hex;
+use crate::support::submit::{IN, OUT, Submit, setup};
+use crate::support::{Server, pattern};
 use usbferry::usb::sim::loopback::request;
 
 /// The device descriptor of the simulated loopback device.

@@ -4,14 +4,12 @@
 //!
 //! To run one seed again, put it alone into [`SEEDS`].
 
-mod support;
-
 use std::ops::Range;
 
-use support::client::{MiniClient, Reply, Ret};
-use support::random::Random;
-use support::submit::{Submit, in_a_row, setup};
-use support::{Server, pattern};
+use crate::support::client::{MiniClient, Reply, Ret};
+use crate::support::random::Random;
+use crate::support::submit::{Submit, in_a_row, setup};
+use crate::support::{Server, pattern};
 use usbferry::usb::sim::loopback::request;
 
 /// Each is a life of a client.

@@ -1,13 +1,10 @@
 //! Control reads of more bytes than libusb takes at once, on the simulated usbfs: what the host has
 //! read already is answered from that, and of the rest as much as the device has.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::fs;
 use std::path::PathBuf;
 
-use support::hardware::{Server, new_root, transfer, urb};
+use crate::hardware::{Server, new_root, transfer, urb};
 use usbferry_load::client::{Client, Reply};
 use usbferry_load::pdu;
 

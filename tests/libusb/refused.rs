@@ -1,9 +1,6 @@
 //! Imports that come to nothing, on the real libusb and the simulated usbfs: whatever the reason,
 //! the device is left as it was, and `--reset-on-release` does not reset it. Another program may be
 //! using it, which can be why it was refused.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +8,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use support::hardware::{Server, transfer, urb, wait_until};
+use crate::hardware::{Server, transfer, urb, wait_until};
 use usbferry_load::client::{AttachError, Client};
 
 /// `ST_NA`, `ST_DEV_BUSY`, `ST_NODEV`.

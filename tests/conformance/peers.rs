@@ -2,13 +2,11 @@
 //! more clients than there are places, and a server that stops while it is in the middle of
 //! something.
 
-mod support;
-
 use std::time::Duration;
 
-use support::client::{DEVLIST, ECONNRESET, MiniClient, import_bytes, word};
-use support::submit::Submit;
-use support::{Server, wait_until};
+use crate::support::client::{DEVLIST, ECONNRESET, MiniClient, import_bytes, word};
+use crate::support::submit::Submit;
+use crate::support::{Server, wait_until};
 use usbferry::config::TakeOver;
 use usbferry::usb::sim::loopback::request;
 

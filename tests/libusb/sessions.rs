@@ -1,12 +1,9 @@
 //! The server on the real libusb, whose usbfs is the simulated one of `testkit/usbfs`: nothing of
 //! ours is replaced, and what usbfs was asked for is in its log.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::time::Instant;
 
-use support::hardware::{PORT_RESET, Server, kill_attached, request, transfer, urb, wait_until};
+use crate::hardware::{PORT_RESET, Server, kill_attached, request, transfer, urb, wait_until};
 use usbferry::limits::{
     COMPLAINTS_PER_SECOND, DeviceLimits, MEMORY_DEFAULT, PACKETS_WAITING_MAX, SERVER_MEMORY,
     URBS_DEFAULT, URBS_WAITING_MAX,
