@@ -1,0 +1,71 @@
+//! What the device gets.
+
+use super::*;
+
+#[test]
+fn an_isochronous_interval_that_the_host_will_not_keep_is_noticed() {
+    // bInterval 4 is 8 frames or microframes.
+    for (submitted, noticed) in
+        [(8, false), (4, false), (0, false), (-1, false), (1, true), (16, true)]
+    {
+        let mut rig = Rig::new();
+        let mut configuration = configuration();
+        configuration.interfaces[0].current = 1;
+        configuration.interfaces[0].alternates[1].endpoints[1].interval = 4;
+        rig.port().perform = Some(Performed::Reconfigured {
+            configuration: Some(configuration),
+            status: Status::OK,
+        });
+        rig.send(&set_interface(1, 1), &[]);
+        rig.work();
+        rig.expect_submit(1, Status::OK, 0);
+        // Other endpoints have none, whatever a client sends.
+        rig.send(&Command::Submit(CmdSubmit { interval: 3, ..submit(2, 0x81, 8) }), &[]);
+        assert!(!rig.session.interval_warned);
+        let iso = CmdSubmit { number_of_packets: 1, interval: submitted, ..submit(3, 0x83, 8) };
+        rig.send(&Command::Submit(iso), &[0u32, 8, 0, 0].map(u32::to_be_bytes).concat());
+        assert_eq!(rig.session.interval_warned, noticed, "{submitted}");
+        let slot = rig.last_slot();
+        rig.transfer(slot).packets = vec![(8, Status::OK)];
+        rig.finish();
+    }
+}
+
+#[test]
+fn isochronous_data_is_joined_once_however_often_it_is_submitted() {
+    let mut rig = Rig::new();
+    let mut configuration = configuration();
+    configuration.interfaces[0].current = 1;
+    configuration.interfaces[0].alternates[1].endpoints[1].address = EndpointAddress::from_byte(3);
+    rig.port().perform =
+        Some(Performed::Reconfigured { configuration: Some(configuration), status: Status::OK });
+    rig.send(&set_interface(1, 1), &[]);
+    rig.work();
+    rig.submit(2, 0x81, 64);
+    let other = rig.last_slot();
+    rig.port().refuse = Some(RefusedReason::NoMemory);
+    // Packets 2..4 and 5..8 of eight bytes.
+    let packets: Vec<u8> = [2u32, 2, 0, 0, 5, 3, 0, 0].map(u32::to_be_bytes).concat();
+    let behind = [&[0, 0, 1, 2, 0, 3, 4, 5], &packets[..]].concat();
+    let iso = CmdSubmit { number_of_packets: 2, ..submit(3, 0x03, 8) };
+    rig.send(&Command::Submit(iso), &behind);
+    rig.port().refuse = None;
+    rig.end(other, Status::OK, &[]);
+    let slot = rig.last_slot();
+    let block = rig.block(slot);
+    assert_eq!(block[..5], [1, 2, 3, 4, 5]);
+    rig.transfer(slot).packets = vec![(2, Status::OK), (3, Status::OK)];
+    rig.finish();
+}
+
+#[test]
+fn zero_packet_is_for_bulk_out_only() {
+    let mut rig = Rig::new();
+    for (seqnum, endpoint, expected) in [(1, 0x01, true), (2, 0x81, false)] {
+        let flagged =
+            CmdSubmit { transfer_flags: flags::ZERO_PACKET, ..submit(seqnum, endpoint, 0) };
+        rig.send(&Command::Submit(flagged), &[]);
+        assert_eq!(rig.port().submitted.last().unwrap().zero_packet, expected);
+    }
+    rig.finish();
+}
