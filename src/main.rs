@@ -134,7 +134,8 @@ fn nothing_chosen() -> Failure {
 }
 
 fn run<B: Backend>(backend: B, settings: Settings) -> Result<(), Failure> {
-    let reactor = Reactor::new(backend, settings).map_err(Failure::Failed)?;
+    let reactor =
+        Reactor::new(backend, settings).map_err(|error| Failure::Failed(error.to_string()))?;
     reactor
         .stop_handle()
         .and_then(stop_on_signals)

@@ -73,7 +73,8 @@ pub(crate) fn print(plan: Plan) -> Result<(), String> {
         ..Settings::default()
     };
     let specs = Spec::parse_list("loopback").map_err(|error| error.to_string())?;
-    let reactor = Reactor::new(SimBackend::new(SimBus::with(&specs)), settings)?;
+    let reactor = Reactor::new(SimBackend::new(SimBus::with(&specs)), settings)
+        .map_err(|error| error.to_string())?;
     let address = reactor.addresses()[0];
     let mut stop = reactor.stop_handle().map_err(|error| error.to_string())?;
     let server = thread::spawn(|| reactor.run());

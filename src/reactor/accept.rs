@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use log::debug;
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
-use usbferry_sys::os::{limit, tcp};
+use usbferry_sys::os::limit;
 
 use super::connection::Connection;
+use super::error::{StartError, is_no_such_protocol};
 use super::token::{Key, Source};
 use super::{Reactor, is_past, net, note_deadline};
-use crate::cli::PORT;
 use crate::complaints::{reason, warn};
 use crate::config::{Listen, Settings};
 use crate::usb::Backend;
@@ -115,8 +115,8 @@ impl<B: Backend> Reactor<B> {
 /// Listens where it is to, as far as the machine can.
 ///
 /// # Errors
-/// An address can't be listened on; the message names which.
-pub(super) fn open_listeners(settings: &Settings) -> Result<Vec<TcpListener>, String> {
+/// An address can't be listened on.
+pub(super) fn open_listeners(settings: &Settings) -> Result<Vec<TcpListener>, StartError> {
     let mut listeners = Vec::new();
     for listen in &settings.listen {
         if let Some(listener) = open_listener(*listen)? {
@@ -127,63 +127,13 @@ pub(super) fn open_listeners(settings: &Settings) -> Result<Vec<TcpListener>, St
     Ok(listeners)
 }
 
-fn open_listener(listen: Listen) -> Result<Option<TcpListener>, String> {
+fn open_listener(listen: Listen) -> Result<Option<TcpListener>, StartError> {
     match net::listen(listen.address) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if listen.optional && is_no_such_protocol(&error) => {
             debug!("not listening on {}: {error}", listen.address);
             Ok(None)
         }
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(format!(
-            "{} is in use, perhaps by another USB/IP server; choose another with --listen",
-            listen.address
-        )),
-        Err(error) => Err(explain_listen(listen.address, &error)),
-    }
-}
-
-/// Why an address can't be listened on, and what to do about it.
-fn explain_listen(address: SocketAddr, error: &io::Error) -> String {
-    let all = if address.is_ipv6() { "[::]" } else { "0.0.0.0" };
-    let advice = match error.kind() {
-        _ if is_no_such_protocol(error) => format!(
-            "this machine has no such address; {SHOW_ADDRESSES} shows which it has, and {all} means \
-             all of them"
-        ),
-        io::ErrorKind::PermissionDenied => format!(
-            "ports below 1024 need root; choose a higher one, such as {PORT}, or run usbferry as root"
-        ),
-        _ => reason(error),
-    };
-    format!("can't listen on {address}: {advice}")
-}
-
-/// The command that shows a machine's addresses.
-const SHOW_ADDRESSES: &str =
-    if cfg!(target_os = "linux") { "\"ip address\"" } else { "\"ifconfig\"" };
-
-/// The machine has no address of this kind, or does not know the protocol at all.
-fn is_no_such_protocol(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable || tcp::is_family_missing(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::ErrorKind::{AddrNotAvailable, OutOfMemory, PermissionDenied};
-
-    use super::*;
-
-    #[test]
-    fn who_can_not_listen_is_told_what_to_do() {
-        for (address, kind, says) in [
-            ("192.0.2.1:3240", AddrNotAvailable, "shows which it has, and 0.0.0.0 means all"),
-            ("[2001:db8::1]:3240", AddrNotAvailable, "shows which it has, and [::] means all"),
-            ("0.0.0.0:80", PermissionDenied, "choose a higher one, such as 3240"),
-            ("0.0.0.0:3240", OutOfMemory, "out of memory"),
-        ] {
-            let said = explain_listen(address.parse().unwrap(), &kind.into());
-            assert!(said.starts_with(&format!("can't listen on {address}: ")), "{said}");
-            assert!(said.contains(says), "{said}");
-        }
+        Err(error) => Err(StartError::Listen { address: listen.address, error }),
     }
 }

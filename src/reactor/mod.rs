@@ -22,6 +22,7 @@
 mod accept;
 mod connection;
 mod ending;
+mod error;
 mod exports;
 mod net;
 mod spin;
@@ -50,6 +51,7 @@ use crate::session::TaskResult;
 use crate::usb::{Backend, Candidate, EventSource};
 use crate::worker::{Done, Inbox, Scanner};
 use connection::{Connection, DISCARD_LEN, DISCARD_PAUSE, End, Stage};
+pub use error::StartError;
 use exports::{PortOf, Scans};
 pub use net::prepare as prepare_socket;
 use spin::Spin;
@@ -117,22 +119,22 @@ impl<B: Backend> Reactor<B> {
     /// A server that listens and looks for devices, but does nothing before [`Self::run`].
     ///
     /// # Errors
-    /// An address can't be listened on, or the system has no room for a thread or a descriptor;
-    /// the message names which.
-    pub fn new(backend: B, settings: Settings) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("the system refuses what a server needs: {error}");
-        let poll = Poll::new().map_err(failed)?;
+    /// An address can't be listened on, or the system has no room for a thread or a descriptor.
+    pub fn new(backend: B, settings: Settings) -> Result<Self, StartError> {
+        let poll = Poll::new().map_err(StartError::System)?;
         let registry = poll.registry();
         let mut listeners = accept::open_listeners(&settings)?;
         for (number, listener) in (0..).zip(&mut listeners) {
             let token = Source::Listener(number).to_token();
-            registry.register(listener, token, Interest::READABLE).map_err(failed)?;
+            registry.register(listener, token, Interest::READABLE).map_err(StartError::System)?;
         }
-        let waker = Arc::new(Waker::new(registry, Source::Waker.to_token()).map_err(failed)?);
+        let waker =
+            Arc::new(Waker::new(registry, Source::Waker.to_token()).map_err(StartError::System)?);
         let complaints = Complaints::new(Instant::now());
         let inbox = Inbox::new(waker, complaints.clone());
-        let scanner = Scanner::start(backend, &inbox).map_err(failed)?;
-        let stop = StopSource::new(registry, Source::Stop.to_token()).map_err(failed)?;
+        let scanner = Scanner::start(backend, &inbox).map_err(StartError::System)?;
+        let stop =
+            StopSource::new(registry, Source::Stop.to_token()).map_err(StartError::System)?;
         let spin = Spin::new(settings.busy_poll);
         Ok(Self {
             poll,

@@ -1,0 +1,99 @@
+//! Why a server can't be started, in words for a user.
+//!
+//! Contract: plain data.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use usbferry_sys::os::tcp;
+
+use crate::cli::PORT;
+use crate::complaints::reason;
+
+/// Why a server can't be started.
+#[derive(Debug)]
+pub enum StartError {
+    /// The system refuses to listen on an address.
+    Listen {
+        /// The address, as the settings have it.
+        address: SocketAddr,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// The system has no descriptor or no thread left for the server.
+    System(io::Error),
+}
+
+impl std::error::Error for StartError {}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "{address} is in use, perhaps by another USB/IP server; choose another with \
+                 --listen"
+            ),
+            Self::Listen { address, error } => {
+                write!(f, "can't listen on {address}: ")?;
+                explain_listen(*address, error, f)
+            }
+            Self::System(error) => {
+                write!(f, "the system refuses what a server needs: {}", reason(error))
+            }
+        }
+    }
+}
+
+/// Why an address can't be listened on, and what to do about the reason.
+fn explain_listen(
+    address: SocketAddr,
+    error: &io::Error,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let all = if address.is_ipv6() { "[::]" } else { "0.0.0.0" };
+    match error.kind() {
+        _ if is_no_such_protocol(error) => write!(
+            f,
+            "this machine has no such address; {SHOW_ADDRESSES} shows which it has, and {all} means \
+             all of them"
+        ),
+        io::ErrorKind::PermissionDenied => write!(
+            f,
+            "ports below 1024 need root; choose a higher one, such as {PORT}, or run usbferry as root"
+        ),
+        _ => f.write_str(&reason(error)),
+    }
+}
+
+/// The command that shows a machine's addresses.
+const SHOW_ADDRESSES: &str =
+    if cfg!(target_os = "linux") { "\"ip address\"" } else { "\"ifconfig\"" };
+
+/// The machine has no address of this kind, or does not know the protocol at all.
+pub(super) fn is_no_such_protocol(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable || tcp::is_family_missing(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind::{AddrNotAvailable, OutOfMemory, PermissionDenied};
+
+    use super::*;
+
+    #[test]
+    fn who_can_not_listen_is_told_what_to_do() {
+        for (address, kind, says) in [
+            ("192.0.2.1:3240", AddrNotAvailable, "shows which it has, and 0.0.0.0 means all"),
+            ("[2001:db8::1]:3240", AddrNotAvailable, "shows which it has, and [::] means all"),
+            ("0.0.0.0:80", PermissionDenied, "choose a higher one, such as 3240"),
+            ("0.0.0.0:3240", OutOfMemory, "out of memory"),
+        ] {
+            let address = address.parse().unwrap();
+            let said = StartError::Listen { address, error: kind.into() }.to_string();
+            assert!(said.starts_with(&format!("can't listen on {address}: ")), "{said}");
+            assert!(said.contains(says), "{said}");
+        }
+    }
+}
