@@ -8,6 +8,9 @@
 use std::process::ExitCode;
 
 mod harness;
+#[cfg(target_os = "linux")]
+#[path = "harness/tree.rs"]
+mod tree;
 
 #[cfg(not(target_os = "linux"))]
 fn main() -> ExitCode {
@@ -22,67 +25,27 @@ fn main() -> ExitCode {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::ffi::OsString;
-    use std::fs;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use usbferry_load::preload;
     use usbferry_load::workload::{Check, Kind, Workload};
 
     use crate::harness;
-    use crate::harness::measure::{Bench, Usbfs};
+    use crate::harness::measure::Bench;
     use crate::harness::rows::Target;
     use crate::harness::server::Server;
     use crate::harness::settings::{self, Settings};
+    use crate::tree::Tree;
 
     /// One device for each session, and one for the client that does not read. With usbfs's memory
     /// as systems come (16 MiB for all programs together) not even mappings for so many would fit.
     const DEVICES: &str = "count=65:quota=512M";
 
-    /// A directory with the tree of a simulated usbfs; gone with the bench.
-    struct Tree(PathBuf);
-
-    impl Tree {
-        fn new(scratch: &Path, name: &str) -> Result<Self, String> {
-            let root = scratch.join(format!("usbfs-{name}-{}", std::process::id()));
-            fs::create_dir_all(&root).map_err(|error| format!("{}: {error}", root.display()))?;
-            Ok(Self(root))
-        }
-
-        fn environment(&self, library: &Path) -> Vec<(&'static str, OsString)> {
-            vec![
-                ("LD_PRELOAD", library.into()),
-                ("USBFERRY_USBFS_ROOT", self.0.clone().into()),
-                ("USBFERRY_USBFS", DEVICES.into()),
-            ]
-        }
-    }
-
-    impl Drop for Tree {
-        fn drop(&mut self) {
-            // What is left is below target.
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    impl Usbfs for Tree {
-        /// The counters of `testkit/usbfs/src/record.rs`: five kinds of calls, then the system
-        /// calls of the simulation.
-        fn counted(&self) -> [u64; 2] {
-            let counters = fs::read(self.0.join("counters")).unwrap_or_default();
-            let nodes = counters.as_chunks::<64>().0;
-            let word =
-                |node: &[u8; 64], index: usize| u64::from_le_bytes(node.as_chunks().0[index]);
-            let calls = nodes.iter().map(|node| (0..5).map(|i| word(node, i)).sum::<u64>()).sum();
-            [calls, nodes.iter().map(|node| word(node, 5)).sum()]
-        }
-    }
-
     pub(crate) fn bench(settings: &Settings) -> Result<(), String> {
         let scratch = settings::results()?;
         let library = preload::build(Path::new(env!("CARGO_MANIFEST_DIR")), &scratch)?;
-        let tree = Tree::new(&scratch, "own")?;
-        let beside_tree = Tree::new(&scratch, "beside")?;
+        let tree = Tree::new(&scratch, "own", DEVICES)?;
+        let beside_tree = Tree::new(&scratch, "beside", DEVICES)?;
         let mut arguments = vec!["--all".to_owned()];
         arguments.extend(settings.serve.iter().cloned());
         let bench = Bench {

@@ -64,6 +64,25 @@ pub struct Reply {
     pub packets: Vec<(u32, i32)>,
 }
 
+/// Asks for the list of devices, reads the whole reply, and returns the number of devices in it.
+///
+/// # Errors
+/// The connection failed, or the server refuses.
+pub fn devlist(server: impl ToSocketAddrs) -> io::Result<u32> {
+    let mut stream = connect(server)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(&[0x01, 0x11, 0x80, 0x05, 0, 0, 0, 0])?;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head)?;
+    if pdu::word(&head, 1) != 0 {
+        return Err(io::Error::other("the server has no list"));
+    }
+    // The server closes behind the last device.
+    io::copy(&mut stream, &mut io::sink())?;
+    Ok(pdu::word(&head, 2))
+}
+
 /// An attached device.
 #[derive(Debug)]
 pub struct Client {
