@@ -1,8 +1,8 @@
-//! The packet descriptors that end the PDU of an isochronous URB
-//! (`struct usbip_iso_packet_descriptor`): four big-endian words each.
+//! The packet descriptors at the end of an isochronous URB's PDU (`struct
+//! usbip_iso_packet_descriptor`): four big-endian words each.
 //!
-//! A reply carries the request's descriptors with only their last two words changed, so both are
-//! views of the same bytes: the descriptors stay where they were received.
+//! A reply carries the request's descriptors, with only the last two words of each changed. So both
+//! types are views of the same bytes, and the descriptors stay where they were received.
 
 use super::status::Status;
 
@@ -28,17 +28,17 @@ pub struct Packet {
     pub status: Status,
 }
 
-/// What a request's descriptors get wrong.
+/// The fault in a request's descriptors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PacketError {
-    /// A packet ends behind the buffer, or all together are longer than it.
+    /// A packet ends behind the buffer, or the packets together are longer than the buffer.
     OutOfBuffer,
-    /// OUT packets overlap or go backwards, so their data can't be joined in place.
+    /// OUT packets overlap or go backwards, so the data cannot be joined in place.
     Overlap,
 }
 
 impl<'a> Packets<'a> {
-    /// Views `bytes` as descriptors; a remainder of less than one is left out.
+    /// Views `bytes` as descriptors, without an incomplete descriptor at the end.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes.as_chunks().0)
@@ -70,7 +70,7 @@ impl<'a> Packets<'a> {
     }
 
     /// Checks a request against its buffer of `buffer_len` bytes and returns the sum of the
-    /// lengths: the bytes the packets take when they lie one behind the other, as usbfs has them.
+    /// lengths: the bytes of the packets without gaps, as usbfs stores them.
     ///
     /// # Errors
     /// See [`PacketError`]; overlaps only matter `for_out`, where data is joined in place.
@@ -89,7 +89,7 @@ impl<'a> Packets<'a> {
         u32::try_from(sum).ok().filter(|&sum| sum <= buffer_len).ok_or(PacketError::OutOfBuffer)
     }
 
-    /// Moves the packets of an OUT buffer, checked `for_out`, one behind the other.
+    /// Closes the gaps between the packets of an OUT buffer, checked `for_out`.
     pub fn join(self, data: &mut [u8]) {
         let mut to = 0;
         for packet in self.iter() {
@@ -106,15 +106,15 @@ impl<'a> Packets<'a> {
 pub struct PacketsMut<'a>(&'a mut [[u8; DESCRIPTOR_LEN]]);
 
 impl<'a> PacketsMut<'a> {
-    /// Views `bytes` as descriptors; a remainder of less than one is left out.
+    /// Views `bytes` as descriptors, without an incomplete descriptor at the end.
     #[must_use]
     pub fn new(bytes: &'a mut [u8]) -> Self {
         Self(bytes.as_chunks_mut().0)
     }
 
-    /// Writes what became of each packet, given its index and requested length, and returns the
-    /// sum of the actual lengths and the number of packets that failed. Nothing longer than the
-    /// request is ever reported.
+    /// Writes the actual length and status of each packet, as returned by `result` for an index and
+    /// a requested length. Returns the sum of the actual lengths and the number of failed packets.
+    /// An actual length never exceeds the requested length.
     pub fn fill(&mut self, mut result: impl FnMut(usize, u32) -> (u32, Status)) -> (u32, u32) {
         let (mut sum, mut errors) = (0u32, 0);
         for (index, bytes) in self.0.iter_mut().enumerate() {

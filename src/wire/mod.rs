@@ -1,16 +1,17 @@
-//! The protocol's bytes: parsing what strangers send, emitting what a client's kernel trusts.
+//! The protocol's bytes: parsing of untrusted input, and replies for a trusting client's kernel.
 //!
 //! - [`types`]: seqnum, devid, busid, endpoint address, speed.
 //! - [`op`]: the handshake, DEVLIST and IMPORT.
 //! - [`pdu`]: the 48-byte headers of CMD_SUBMIT, CMD_UNLINK and their replies.
-//! - [`iso`]: the packet descriptors that follow an isochronous URB.
+//! - [`iso`]: the packet descriptors behind an isochronous URB.
 //! - [`setup`]: the SETUP packet of a control transfer.
 //! - [`status`]: Linux errno values.
 //!
-//! Contract: nothing here panics on any input, allocates, blocks, or knows a socket or a clock.
-//! Parsers take arrays of the exact length, so there is no length to check twice. Integers are
-//! big-endian unless a type says otherwise. Layouts: `Documentation/usb/usbip_protocol.rst`,
-//! `drivers/usb/usbip/usbip_common.h`; where those two differ, the kernel's code is followed.
+//! Contract: no panic on any input, no blocking, no knowledge of sockets or clocks. Only the
+//! handshake ([`op`]) allocates, for its lists and names; PDUs are parsed and emitted in place.
+//! Parsers take arrays of the exact length, so no length is checked twice. Integers are big-endian
+//! unless a type says otherwise. Layouts: `Documentation/usb/usbip_protocol.rst`,
+//! `drivers/usb/usbip/usbip_common.h`; where the two differ, the kernel's code is followed.
 
 pub mod iso;
 pub mod op;
@@ -21,16 +22,16 @@ pub mod types;
 
 use std::fmt;
 
-/// A peer's bytes that no server can answer: its connection is closed.
+/// A peer's bytes without any possible answer: the connection is closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// The handshake has another version than 0x0111, which is the only one there is.
+    /// The handshake has a version other than 0x0111, the only known version.
     Version(u16),
     /// A request came with a status, which only replies have.
     RequestStatus(u32),
-    /// An operation that no server offers.
+    /// An operation offered by no server.
     Operation(u16),
-    /// A command that a client can't send.
+    /// A command that is not a client's.
     Command(u32),
     /// A direction other than 0 or 1.
     Direction(u32),

@@ -1,4 +1,4 @@
-//! The handshake: one request, one reply, before any URB (`tools/usb/usbip/src/usbip_network.h`).
+//! The handshake: a request and a reply before any URB (`tools/usb/usbip/src/usbip_network.h`).
 
 use bytes::BufMut;
 
@@ -8,7 +8,7 @@ use super::types::{BUS_ID_LEN, BusId, Speed};
 /// Bytes of `op_common`, which starts every request and reply.
 pub const OP_COMMON_LEN: usize = 8;
 
-/// Bytes of the busid that follows in OP_REQ_IMPORT.
+/// Bytes of the busid behind the `op_common` of OP_REQ_IMPORT.
 pub const IMPORT_BODY_LEN: usize = BUS_ID_LEN;
 
 /// Bytes of a `usb_device` record.
@@ -28,7 +28,7 @@ const REP_DEVLIST: u16 = 0x0005;
 /// Bytes of the device path field of a `usb_device`, its NUL included.
 const PATH_LEN: usize = 256;
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Request {
     /// The list of exports. Nothing follows.
@@ -41,8 +41,8 @@ impl Request {
     /// Reads a request's `op_common`.
     ///
     /// # Errors
-    /// Another version, a status that is not zero, an operation nobody serves: usbipd closes the
-    /// connection without a reply on each, and so must we.
+    /// Another version, a status other than zero, or an unknown operation. usbipd closes the
+    /// connection without a reply in each of these cases, and so must this server.
     pub fn parse(bytes: &[u8; OP_COMMON_LEN]) -> Result<Self, Error> {
         let (version, code, status) = split_common(bytes);
         if version != VERSION {
@@ -58,7 +58,7 @@ impl Request {
         }
     }
 
-    /// The request as a client sends it; an import's busid follows it.
+    /// The request as sent by a client; an import's busid follows separately.
     #[must_use]
     pub fn to_bytes(self) -> [u8; OP_COMMON_LEN] {
         let code = match self {
@@ -75,21 +75,21 @@ impl Request {
 pub enum OpStatus {
     /// ST_OK.
     Ok = 0,
-    /// ST_NA: it could not be exported.
+    /// ST_NA: the device could not be exported.
     NotAvailable = 1,
-    /// ST_DEV_BUSY: somebody has it.
+    /// ST_DEV_BUSY: another client or program has the device.
     DeviceBusy = 2,
-    /// ST_DEV_ERR: it is in an error state.
+    /// ST_DEV_ERR: the device is in an error state.
     DeviceError = 3,
-    /// ST_NODEV: there is no such export.
+    /// ST_NODEV: no device has the busid.
     NoDevice = 4,
 }
 
-/// A `usb_device` record: what a client learns of a device before it attaches it.
+/// A `usb_device` record: the description of a device before the client attaches the device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the field names are those of usbip_protocol.rst and USB 2.0")]
 pub struct UsbDevice {
-    /// Where the device sits on its server; cut at 255 bytes. Shown to users, otherwise unused.
+    /// The device's place on its server, cut at 255 bytes. Shown to users, otherwise unused.
     pub path: String,
     pub busid: BusId,
     pub busnum: u8,
@@ -104,7 +104,8 @@ pub struct UsbDevice {
     /// Zero when the device is not configured.
     pub configuration_value: u8,
     pub num_configurations: u8,
-    /// One record an interface of the active configuration, by number, in alternate setting 0.
+    /// One record for each interface of the active configuration, by number, in alternate setting
+    /// 0.
     pub interfaces: Vec<UsbInterface>,
 }
 
@@ -144,7 +145,7 @@ impl UsbDevice {
     }
 }
 
-/// Emits OP_REP_DEVLIST, `devices` in the order they come in.
+/// Emits OP_REP_DEVLIST, with `devices` in the given order.
 pub fn emit_devlist<'a>(devices: impl ExactSizeIterator<Item = &'a UsbDevice>, out: &mut Vec<u8>) {
     out.put_slice(&common(REP_DEVLIST, OpStatus::Ok));
     out.put_u32(u32::try_from(devices.len()).unwrap_or(u32::MAX));
@@ -156,12 +157,12 @@ pub fn emit_devlist<'a>(devices: impl ExactSizeIterator<Item = &'a UsbDevice>, o
     }
 }
 
-/// Emits OP_REP_DEVLIST without a list, and why there is none.
+/// Emits OP_REP_DEVLIST without a list, with the reason as status.
 pub fn emit_no_devlist(status: OpStatus, out: &mut Vec<u8>) {
     out.put_slice(&common(REP_DEVLIST, status));
 }
 
-/// Emits OP_REP_IMPORT: the device where it was imported, the reason where not.
+/// Emits OP_REP_IMPORT: the imported device, or the reason of the refusal.
 pub fn emit_import(result: Result<&UsbDevice, OpStatus>, out: &mut Vec<u8>) {
     match result {
         Ok(device) => {
@@ -184,7 +185,7 @@ pub mod client {
     /// Checks a DEVLIST reply's `op_common`.
     ///
     /// # Errors
-    /// Another version or operation, or the status that the server refused with.
+    /// Another version or operation, or the status of a server's refusal.
     pub fn parse_devlist_common(bytes: &[u8; OP_COMMON_LEN]) -> Result<(), Error> {
         let (version, code, status) = split_common(bytes);
         if version != VERSION {
@@ -199,7 +200,7 @@ pub mod client {
         Ok(())
     }
 
-    /// A remote device; numbers are shown as they came, whatever they are.
+    /// A remote device; numbers are shown unchecked.
     #[derive(Clone, PartialEq, Eq, Debug)]
     #[allow(missing_docs, reason = "the field names are those of usbip_protocol.rst")]
     pub struct RemoteDevice {
@@ -210,11 +211,11 @@ pub mod client {
         pub id_vendor: u16,
         pub id_product: u16,
         pub device_class: [u8; 3],
-        /// Interface records that follow.
+        /// Number of interface records behind the device record.
         pub num_interfaces: u8,
     }
 
-    /// Reads one `usb_device` record. Cannot fail: there is no wrong value in it for a reader.
+    /// Reads one `usb_device` record. Cannot fail: a reader accepts any value.
     #[must_use]
     pub fn parse_device(bytes: &[u8; USB_DEVICE_LEN]) -> RemoteDevice {
         let (path, mut rest) = bytes.split_at(PATH_LEN);

@@ -1,4 +1,4 @@
-//! The 48-byte headers that follow the handshake (`struct usbip_header` of
+//! The 48-byte headers after the handshake (`struct usbip_header` of
 //! `drivers/usb/usbip/usbip_common.h`).
 
 use bytes::{Buf, BufMut};
@@ -17,7 +17,7 @@ const CMD_UNLINK: u32 = 2;
 const RET_SUBMIT: u32 = 3;
 const RET_UNLINK: u32 = 4;
 
-/// What a client's header says.
+/// A client's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Command {
     /// A URB to carry out.
@@ -26,7 +26,7 @@ pub enum Command {
     Unlink(CmdUnlink),
 }
 
-/// CMD_SUBMIT. OUT data and isochronous descriptors follow it.
+/// CMD_SUBMIT, followed by OUT data and isochronous descriptors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the field names are the kernel's")]
 pub struct CmdSubmit {
@@ -38,17 +38,18 @@ pub struct CmdSubmit {
     /// Bytes; at most `i32::MAX`.
     pub transfer_buffer_length: u32,
     pub start_frame: i32,
-    /// As it came: 0 or -1 where the URB is not isochronous, depending on the client. Says nothing
-    /// about the type of the endpoint. Never echoed changed.
+    /// Unchecked: 0 or -1 for a URB without packets, depending on the client. Says nothing about
+    /// the type of the endpoint. Echoed unchanged.
     pub number_of_packets: i32,
-    /// Frames, at high speed and above microframes, between the packets of an isochronous URB, as
-    /// the client's driver wants it. Linux sends a power of 2, others what they like.
+    /// Frames, or microframes at high speed and above, between the packets of an isochronous URB,
+    /// by the choice of the client's driver. Linux sends a power of 2; other clients send any
+    /// number.
     pub interval: i32,
     pub setup: [u8; SETUP_LEN],
 }
 
 impl CmdSubmit {
-    /// Bytes of OUT data that follow the header.
+    /// Bytes of OUT data behind the header.
     #[must_use]
     pub const fn payload_len(&self) -> u32 {
         match self.endpoint.direction() {
@@ -60,7 +61,7 @@ impl CmdSubmit {
     /// The number of packets of a URB on an isochronous endpoint.
     ///
     /// # Errors
-    /// Out of range, so that the end of the PDU is unknown.
+    /// The number is out of range, so the end of the PDU is unknown.
     pub fn iso_packets(&self) -> Result<u32, Error> {
         match u32::try_from(self.number_of_packets) {
             Ok(count) if count <= PACKETS_MAX => Ok(count),
@@ -69,11 +70,11 @@ impl CmdSubmit {
     }
 }
 
-/// CMD_UNLINK. Nothing follows it.
+/// CMD_UNLINK, a header and nothing more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the field names are the kernel's")]
 pub struct CmdUnlink {
-    /// The request's own number, which its reply carries.
+    /// The command's own number, echoed in the reply.
     pub seqnum: SeqNum,
     pub devid: DevId,
     /// The CMD_SUBMIT to give up.
@@ -84,8 +85,8 @@ impl Command {
     /// Reads a header.
     ///
     /// # Errors
-    /// A command only a server may send, or a field no kernel sends: after one the connection is
-    /// of no more use, since nothing says where the next PDU starts.
+    /// A server's command, or a field never sent by any kernel. The connection is of no further
+    /// use, since the start of the next PDU is unknown.
     pub fn parse(bytes: &[u8; HEADER_LEN]) -> Result<Self, Error> {
         let mut fields = &bytes[..];
         let command = fields.get_u32();
@@ -133,7 +134,7 @@ impl Command {
         }
     }
 
-    /// Emits the header as a client sends it.
+    /// Emits the header as sent by a client.
     pub fn emit(&self, header: &mut [u8; HEADER_LEN]) {
         let mut out = &mut header[..];
         match self {
@@ -162,7 +163,7 @@ impl Command {
     }
 }
 
-/// What a server's header says.
+/// A server's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reply {
     /// A URB's end.
@@ -171,7 +172,7 @@ pub enum Reply {
     Unlink(RetUnlink),
 }
 
-/// RET_SUBMIT. IN data of `actual_length` bytes and isochronous descriptors follow it.
+/// RET_SUBMIT, followed by IN data of `actual_length` bytes and isochronous descriptors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the field names are the kernel's")]
 pub struct RetSubmit {
@@ -180,13 +181,13 @@ pub struct RetSubmit {
     /// Bytes, at most the request's transfer_buffer_length.
     pub actual_length: u32,
     pub start_frame: i32,
-    /// The request's own, whatever it was.
+    /// The request's own value, unchanged.
     pub number_of_packets: i32,
     /// Isochronous packets whose status is not zero.
     pub error_count: u32,
 }
 
-/// RET_UNLINK. Nothing follows it.
+/// RET_UNLINK, a header and nothing more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the field names are the kernel's")]
 pub struct RetUnlink {
@@ -196,7 +197,7 @@ pub struct RetUnlink {
 }
 
 impl RetSubmit {
-    /// Emits the header; every byte of it is written.
+    /// Emits the header and writes every byte.
     pub fn emit(&self, header: &mut [u8; HEADER_LEN]) {
         let mut out = &mut header[..];
         out.put_u32(RET_SUBMIT);
@@ -213,7 +214,7 @@ impl RetSubmit {
 }
 
 impl RetUnlink {
-    /// Emits the header; every byte of it is written.
+    /// Emits the header and writes every byte.
     pub fn emit(&self, header: &mut [u8; HEADER_LEN]) {
         let mut out = &mut header[..];
         out.put_u32(RET_UNLINK);
@@ -228,7 +229,7 @@ impl Reply {
     /// Reads a server's header, for the clients of tests and benches.
     ///
     /// # Errors
-    /// A command that a server can't send.
+    /// A command that is not a server's.
     pub fn parse(bytes: &[u8; HEADER_LEN]) -> Result<Self, Error> {
         let mut fields = &bytes[..];
         let command = fields.get_u32();
@@ -261,7 +262,7 @@ mod tests {
         bytes.try_into().expect("48 bytes")
     }
 
-    /// GET_DESCRIPTOR(device), 18 bytes, as Linux sends it.
+    /// GET_DESCRIPTOR(device), 18 bytes, as sent by Linux.
     const SUBMIT_CONTROL_IN: &str = "00000001 00000d05 0001000f 00000001 00000000
         00000200 00000012 00000000 00000000 00000000 8006000100001200";
 

@@ -1,7 +1,8 @@
-//! What a URB ended with, as the wire says it: a negative *Linux* errno on every host.
+//! The status of an ended URB, in the protocol's form: a negative *Linux* errno on every host.
 //!
-//! The numbers are constants of ours, because macOS has others for the same names (ECONNRESET is
-//! 54 there and 104 here). Meanings: `Documentation/driver-api/usb/error-codes.rst`.
+//! The numbers are constants of this module, because macOS has other numbers for the same names
+//! (ECONNRESET is 54 on macOS and 104 here). Meanings:
+//! `Documentation/driver-api/usb/error-codes.rst`.
 
 use std::fmt;
 
@@ -10,21 +11,21 @@ use std::fmt;
 pub struct Status(pub i32);
 
 impl Status {
-    /// It worked.
+    /// Success.
     pub const OK: Self = Self(0);
-    /// -EPERM: the interface of this endpoint could not be claimed.
+    /// -EPERM: the endpoint's interface could not be claimed.
     pub const EPERM: Self = Self(-1);
-    /// -ENOENT: no such endpoint; drivers take it as "killed" and stop.
+    /// -ENOENT: no such endpoint; drivers understand "killed" and stop.
     pub const ENOENT: Self = Self(-2);
-    /// -ENOMEM: no room for this URB.
+    /// -ENOMEM: no room for the URB.
     pub const ENOMEM: Self = Self(-12);
-    /// -EBUSY: somebody else has it.
+    /// -EBUSY: in use by another program or client.
     pub const EBUSY: Self = Self(-16);
-    /// -EXDEV: an isochronous packet that was not (wholly) transferred.
+    /// -EXDEV: an isochronous packet was not (wholly) transferred.
     pub const EXDEV: Self = Self(-18);
     /// -ENODEV: the device is gone.
     pub const ENODEV: Self = Self(-19);
-    /// -EINVAL: a request that can't be carried out as it stands.
+    /// -EINVAL: the request cannot be carried out in its present form.
     pub const EINVAL: Self = Self(-22);
     /// -EPIPE: the endpoint stalled.
     pub const EPIPE: Self = Self(-32);
@@ -34,7 +35,7 @@ impl Status {
     pub const EOVERFLOW: Self = Self(-75);
     /// -ECONNRESET: unlinked.
     pub const ECONNRESET: Self = Self(-104);
-    /// -ESHUTDOWN: the device or its endpoint was taken away.
+    /// -ESHUTDOWN: the device or the endpoint was taken away.
     pub const ESHUTDOWN: Self = Self(-108);
     /// -ETIMEDOUT: no answer in time.
     pub const ETIMEDOUT: Self = Self(-110);

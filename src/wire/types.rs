@@ -1,9 +1,10 @@
-//! The words of the protocol that are more than a number.
+//! The protocol's values with more meaning than a number.
 
 use std::fmt;
 
-/// Identifies a request on its connection. Clients choose it freely (Linux counts per virtual hub
-/// and wraps through zero, usbip-win2 keeps the direction in bit 0): compared, never ordered.
+/// Identifies a command on its connection. Clients choose numbers freely: Linux counts per virtual
+/// hub and wraps through zero, usbip-win2 keeps the direction in bit 0. So numbers are compared for
+/// equality. Their order is only a hint to the session, as long as a client's numbers keep growing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SeqNum(pub u32);
 
@@ -19,13 +20,13 @@ impl fmt::Display for SeqNum {
     }
 }
 
-/// `busnum << 16 | devnum`: how each PDU names the device its connection imported.
+/// `busnum << 16 | devnum`, the name of the connection's device in each PDU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DevId(pub u32);
 
 impl DevId {
     /// The id of a device by bus and address. Both fit in eight bits, because the Linux tool keeps
-    /// only so many (`tools/usb/usbip/libsrc/vhci_driver.c`).
+    /// no more (`tools/usb/usbip/libsrc/vhci_driver.c`).
     #[must_use]
     pub const fn new(busnum: u8, devnum: u8) -> Self {
         Self((busnum as u32) << 16 | devnum as u32)
@@ -41,13 +42,13 @@ impl fmt::Display for DevId {
 /// Bytes of a busid on the wire, padding included.
 pub const BUS_ID_LEN: usize = 32;
 
-/// A device's name on its server: the kernel's port path, such as `1-2.3`. At most 31 bytes, so
-/// that a NUL always ends it on the wire.
+/// A device's name on its server: the kernel's port path, such as `1-2.3`. At most 31 bytes, so the
+/// name always ends with a NUL on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BusId([u8; BUS_ID_LEN]);
 
 impl BusId {
-    /// Makes a busid of `name`; `None` when it is empty, longer than 31 bytes, or has a NUL.
+    /// Makes a busid of `name`; `None` for an empty name, a name of more than 31 bytes, or a NUL.
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
         let bytes = name.as_bytes();
@@ -59,8 +60,8 @@ impl BusId {
         Some(Self(field))
     }
 
-    /// Reads the wire's field: what stands before the first NUL, or all 32 bytes where there is
-    /// none, which equals no busid of ours. Bytes after the NUL do not count.
+    /// Reads the wire's field: the bytes before the first NUL. Without a NUL all 32 bytes count,
+    /// and equal no busid of this server. Bytes after the NUL do not count.
     #[must_use]
     pub fn from_wire(field: &[u8; BUS_ID_LEN]) -> Self {
         let len = field.iter().position(|&b| b == 0).unwrap_or(BUS_ID_LEN);
@@ -69,13 +70,13 @@ impl BusId {
         Self(padded)
     }
 
-    /// The field as the wire has it, zero-padded.
+    /// The field in the wire's form, zero-padded.
     #[must_use]
     pub const fn as_wire(&self) -> &[u8; BUS_ID_LEN] {
         &self.0
     }
 
-    /// The name without its padding.
+    /// The name without padding.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         let len = self.0.iter().position(|&b| b == 0).unwrap_or(BUS_ID_LEN);
@@ -84,7 +85,7 @@ impl BusId {
 }
 
 impl fmt::Display for BusId {
-    /// Peers choose these bytes, so everything unprintable is escaped before it reaches a log.
+    /// Escapes everything unprintable for the log, since peers choose the bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.as_bytes().escape_ascii().to_string())
     }
@@ -105,7 +106,7 @@ pub enum Direction {
     In,
 }
 
-/// An endpoint's number and direction as one byte: bit 7 set for IN (USB 2.0, table 9-13).
+/// An endpoint's number and direction in a byte: bit 7 set for IN (USB 2.0, table 9-13).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct EndpointAddress(u8);
 
@@ -123,7 +124,7 @@ impl EndpointAddress {
         }
     }
 
-    /// The address as a descriptor or a request's wIndex has it; bits 4 to 6 are dropped.
+    /// The address in the form of a descriptor or a request's wIndex; bits 4 to 6 are dropped.
     #[must_use]
     pub const fn from_byte(byte: u8) -> Self {
         Self(byte & 0x8f)
@@ -153,7 +154,7 @@ impl EndpointAddress {
         (self.0 & 0x0f) as usize | (self.0 >> 3 & 0x10) as usize
     }
 
-    /// The bit of this address in a set of endpoints held in 32 bits.
+    /// The bit of the address in a set of endpoints, kept in 32 bits.
     #[must_use]
     pub const fn bit(self) -> u32 {
         1 << self.index()
@@ -198,16 +199,16 @@ impl TransferType {
     }
 }
 
-/// `transfer_flags` of CMD_SUBMIT, in the stable numbering of `include/uapi/linux/usbip.h`.
-/// Only those that change what a server does have a name here; the others are ignored.
+/// `transfer_flags` of CMD_SUBMIT, in the stable numbering of `include/uapi/linux/usbip.h`. Only
+/// flags with a meaning for a server have a name here; all other flags are ignored.
 pub mod flags {
     /// A short IN transfer is an error (not for isochronous endpoints).
     pub const SHORT_NOT_OK: u32 = 0x0001;
-    /// End a bulk OUT transfer of full packets with a zero-length one.
+    /// End a bulk OUT transfer of full packets with a zero-length packet.
     pub const ZERO_PACKET: u32 = 0x0040;
 }
 
-/// `enum usb_device_speed` as it travels (`include/uapi/linux/usb/ch9.h`).
+/// `enum usb_device_speed`, in the protocol's numbers (`include/uapi/linux/usb/ch9.h`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Speed {
@@ -217,8 +218,8 @@ pub enum Speed {
     Full = 2,
     /// 480 Mbit/s.
     High = 3,
-    /// 5 Gbit/s and everything faster. Kernels before 6.12 refuse to attach a device of value 6,
-    /// and later ones have it as one of 5 Gbit/s all the same (docs/kernels.md).
+    /// 5 Gbit/s and every higher speed. Kernels before 6.12 refuse to attach a device of value 6,
+    /// and later kernels run such a device at 5 Gbit/s anyway (docs/kernels.md).
     Super = 5,
 }
 
