@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_requests_are_told_apart() {
+    fn wrong_requests_have_distinct_errors() {
         let parse = |version: u16, code: u16, status: u32| {
             let mut bytes = [0; 8];
             let mut out = &mut bytes[..];
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_reads_what_the_server_emits() {
+    fn a_client_reads_the_servers_record() {
         let device = device();
         let mut out = Vec::new();
         emit_devlist([&device].into_iter(), &mut out);

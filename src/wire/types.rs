@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn busid_refuses_what_the_wire_cannot_carry() {
+    fn busid_refuses_bad_names() {
         assert!(BusId::new("").is_none());
         assert!(BusId::new(&"1".repeat(31)).is_some());
         assert!(BusId::new(&"1".repeat(32)).is_none());

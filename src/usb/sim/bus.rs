@@ -1,11 +1,11 @@
-//! The simulated bus: which devices there are, which are plugged in, and who has them.
+//! The simulated bus: its devices, their plugs and their owners.
 //!
-//! Tests hold it beside the server and pull plugs. An open device takes its model out of the bus
-//! and brings it back when it is closed, so that what the device remembers outlives its clients
-//! and no lock is taken on the path of a URB.
+//! Tests keep a bus beside the server and pull plugs. An open device takes its model out of the bus
+//! and brings the model back on closing. So a device's memory outlives its clients, and no lock is
+//! taken on the path of a URB.
 //!
-//! Contract: any thread; every method holds one lock for as long as it takes to look at a list.
-//! Methods that name a device panic when it was never added: only tests call them.
+//! Contract: any thread; every method holds a lock no longer than a look at a list takes. Methods
+//! with a busid panic for an unknown device: only tests call these methods.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -27,33 +27,33 @@ const BUSNUM: u8 = 1;
 /// The first device's address; the root hub would have 1.
 const DEVNUM_FIRST: u8 = 2;
 
-/// A set of simulated devices. Clones share it.
+/// A set of simulated devices, shared by all clones.
 #[derive(Clone, Default)]
 pub struct SimBus(Arc<Mutex<Vec<Entry>>>);
 
-/// A device that was added.
+/// A device of the bus.
 struct Entry {
     busid: BusId,
     devnum: u8,
     spec: Spec,
     descriptors: Arc<Descriptors>,
     plug: Arc<Plug>,
-    /// `None` while a port has it.
+    /// `None` while a port has the model.
     model: Option<Model>,
-    /// Times it was opened.
+    /// Number of times the device was opened.
     opens: u64,
-    /// Times it is still to refuse to be opened.
+    /// Number of openings still to be refused.
     refusals: u32,
 }
 
-/// What a port borrowed from the bus, and gives back when dropped.
+/// A port's loan from the bus, given back on drop.
 pub(super) struct Lent {
     bus: SimBus,
     busid: BusId,
     model: Option<Model>,
 }
 
-/// What a port needs to begin with.
+/// The start of a port.
 pub(super) struct Loan {
     pub(super) lent: Lent,
     pub(super) spec: Spec,
@@ -69,10 +69,10 @@ impl Loan {
 }
 
 impl SimBus {
-    /// A bus with the devices of a list on it.
+    /// A bus with the devices of a list.
     ///
     /// # Panics
-    /// When there are more than [`DEVICES_MAX`], which [`Spec::parse_list`] never lets through.
+    /// For more than [`DEVICES_MAX`] devices, a number refused by [`Spec::parse_list`].
     #[must_use]
     pub fn with(specs: &[Spec]) -> Self {
         let bus = Self::default();
@@ -84,10 +84,10 @@ impl SimBus {
         bus
     }
 
-    /// Adds one device, whatever the spec's count, and plugs it in.
+    /// Adds a single device, regardless of the spec's count, and plugs the device in.
     ///
     /// # Panics
-    /// When there are [`DEVICES_MAX`] already.
+    /// On a bus with [`DEVICES_MAX`] devices.
     pub fn add(&self, spec: Spec) -> BusId {
         let mut entries = self.lock();
         let count = entries.len();
@@ -114,7 +114,7 @@ impl SimBus {
         self.with_entry(busid, |entry| entry.plug.pull());
     }
 
-    /// Brings a device back that was unplugged, configured as at first. What it remembers is kept.
+    /// Plugs an unplugged device in again, with its first configuration and its memory.
     pub fn replug(&self, busid: BusId) {
         self.with_entry(busid, |entry| entry.plug = Arc::default());
     }
@@ -142,19 +142,19 @@ impl SimBus {
         self.with_entry(busid, |entry| entry.refusals = times);
     }
 
-    /// Makes a device that nobody has open appear in this configuration; zero is none. A port that
-    /// has it sets it too, and leaves it behind.
+    /// Sets the configuration of a closed device; zero means none. An open port changes the
+    /// configuration too, and leaves its last choice behind.
     pub fn set_configuration(&self, busid: BusId, value: u8) {
         self.with_entry(busid, |entry| entry.plug.set_configuration(value));
     }
 
-    /// The busids of all devices, in the order they were added.
+    /// The busids of all devices, in the order of their addition.
     #[must_use]
     pub fn busids(&self) -> Vec<BusId> {
         self.lock().iter().map(|entry| entry.busid).collect()
     }
 
-    /// The devices that are plugged in.
+    /// The plugged devices.
     pub(super) fn present(&self) -> Vec<DeviceInfo> {
         let entries = self.lock();
         let present = entries.iter().filter(|entry| entry.plug.is_present());
@@ -276,12 +276,11 @@ impl Drop for Lent {
     }
 }
 
-/// A plugged device, as its port and the bus both see it. Another time it is plugged in is another
-/// one of these.
+/// A plugged device, seen by its port and by the bus. Each plugging makes a new `Plug`.
 pub(super) struct Plug {
     present: AtomicBool,
     configuration: AtomicU8,
-    /// Wakes whoever waits for the port.
+    /// Wakes the waiting owner of the port.
     waker: Mutex<Option<UnixStream>>,
 }
 
@@ -317,7 +316,8 @@ impl Plug {
         self.present.store(false, Ordering::Release);
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut waker) = waker.as_ref() {
-            // One byte into an empty socket; where even that fails nobody is there to be woken.
+            // A single byte into an empty socket; a failed write means that no reader is left to
+            // wake.
             let _ = waker.write(&[1]);
         }
     }

@@ -1,10 +1,10 @@
-//! The standard requests (USB 2.0, section 9.4), which all simulated devices answer alike.
+//! The standard requests (USB 2.0, section 9.4), answered alike by all simulated devices.
 //!
-//! SET_CONFIGURATION, SET_INTERFACE and CLEAR_FEATURE(ENDPOINT_HALT) are not among them: the host
-//! performs those, see [`super::port`]. As ordinary requests they are stalled, because they would
-//! change the device and leave the host without knowing.
+//! SET_CONFIGURATION, SET_INTERFACE and CLEAR_FEATURE(ENDPOINT_HALT) are missing, since the host
+//! performs these requests, see [`super::port`]. As ordinary requests they are stalled, because
+//! they would change the device without the host's knowledge.
 //!
-//! Contract: nothing here panics on any request, allocates or blocks.
+//! Contract: nothing panics on any request, allocates or blocks.
 
 use super::descriptors::{Descriptors, put};
 use super::endpoint::Endpoints;
@@ -28,13 +28,12 @@ const FEATURE_ENDPOINT_HALT: u16 = 0;
 /// Bits 5 and 6 of bmRequestType: zero for a standard request.
 const TYPE_MASK: u8 = 0x60;
 
-/// Whether all devices answer it alike.
+/// Whether all devices answer the request alike.
 pub(super) const fn is_standard(setup: &Setup) -> bool {
     setup.request_type & TYPE_MASK == 0
 }
 
-/// Carries out a standard request. Returns the bytes of the data stage that were moved; `None` is
-/// a stall.
+/// Carries out a standard request. Returns the moved bytes of the data stage; `None` is a stall.
 pub(super) fn answer(
     setup: &Setup,
     data: &mut [u8],
@@ -68,7 +67,7 @@ pub(super) fn answer(
             endpoints.named_haltable(setup.index)?.halted = true;
             Some(0)
         }
-        // The default endpoint is never halted, so that its halt can always be cleared.
+        // The default endpoint is never halted, so clearing its halt always succeeds.
         (TO_ENDPOINT, CLEAR_FEATURE) if index_low & 0x7f == 0 && setup.value == 0 => Some(0),
         _ => None,
     }

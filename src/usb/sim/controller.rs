@@ -1,8 +1,8 @@
 //! The rest of the host's side of a simulated bus: the configuration in force, the special
-//! requests, and what is to go wrong when.
+//! requests, and the planned faults.
 //!
-//! Contract: special requests can sleep, and do where a test or `fault=slow` told them to; nothing
-//! else blocks. Nothing here panics on what a client sends; special requests allocate, URBs don't.
+//! Contract: special requests sleep for a delay set by a test or by `fault=slow`; nothing else
+//! blocks. Nothing panics on a client's input; special requests allocate, URBs do not.
 
 use std::sync::Arc;
 use std::thread;
@@ -26,19 +26,19 @@ pub(super) struct Controller {
     pub(super) descriptors: Arc<Descriptors>,
     pub(super) configuration: Option<Configuration>,
     pub(super) plug: Arc<Plug>,
-    /// The configuration that it was in when it was opened.
+    /// The configuration at the time of opening.
     found_in: u8,
     pub(super) delays: Delays,
-    /// Special requests that are still to fail.
+    /// Number of special requests still to fail.
     pub(super) refusals: u16,
-    /// Special requests that were performed: SET_CONFIGURATION, SET_INTERFACE, CLEAR_HALT, resets.
+    /// Performed special requests: SET_CONFIGURATION, SET_INTERFACE, CLEAR_HALT, resets.
     pub(super) performed: [u32; 4],
     fault: Option<Fault>,
-    /// URBs submitted since the device was opened, those of the default endpoint left out.
+    /// URBs submitted since the device was opened, without URBs of the default endpoint.
     urbs: u64,
 }
 
-/// What takes how long.
+/// The times of slow actions.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Delays {
     /// Any URB.
@@ -52,7 +52,7 @@ pub(super) struct Delays {
 }
 
 impl Controller {
-    /// The host's side of a device that is opened, with queues for `urbs` URBs.
+    /// The host's side of an opening device, with queues for `urbs` URBs.
     pub(super) fn new(loan: &mut Loan, urbs: usize) -> Self {
         let whole = loan.descriptors.parsed();
         let special = match loan.spec.fault {
@@ -76,12 +76,12 @@ impl Controller {
         controller
     }
 
-    /// Sets the configuration again that the device was found in.
+    /// Sets the configuration from the time of opening again.
     pub(super) fn give_back(&self) {
         self.plug.set_configuration(self.found_in);
     }
 
-    /// Counts a URB, and says what the device's fault setting has in store for it.
+    /// Counts a URB, and returns the plan of the device's fault setting for the URB.
     pub(super) fn plan(&mut self, urb: &Urb) -> Plan {
         let Some(fault) = self.fault else {
             return Plan::None;
@@ -120,7 +120,7 @@ impl Controller {
             SpecialRequest::ClearHalt(endpoint) => self.clear_halt(model, endpoint),
             SpecialRequest::Reset => {
                 self.performed[3] += 1;
-                // As Linux does it: the configuration and the settings are restored afterwards.
+                // As on Linux, the configuration and the settings are restored afterwards.
                 self.reset(model);
                 Performed::Done
             }
@@ -150,7 +150,7 @@ impl Controller {
         Performed::Reconfigured { configuration: self.configuration.clone(), status: Status::OK }
     }
 
-    /// Selects an alternate setting and starts its endpoints anew; `None` when there is no such.
+    /// Selects an alternate setting and starts its endpoints anew; `None` for an unknown setting.
     fn select(
         &mut self,
         model: &mut Model,

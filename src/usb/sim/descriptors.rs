@@ -1,7 +1,7 @@
-//! What simulated devices say of themselves: builders for their descriptors (USB 2.0, section 9.6).
+//! The descriptions of simulated devices: builders for their descriptors (USB 2.0, section 9.6).
 //!
-//! Contract: building allocates; answering a request does not. Nothing here panics on what a
-//! client sends, or blocks.
+//! Contract: building allocates; answering a request does not. Nothing panics on a client's input,
+//! or blocks.
 
 use crate::usb::Configuration as Parsed;
 use crate::usb::descriptor::{Host, parse_configuration};
@@ -34,18 +34,18 @@ const STRING_LEN_MAX: usize = 255;
 pub(super) struct Descriptors {
     pub(super) speed: Speed,
     pub(super) device: [u8; 18],
-    /// The configuration with all that belongs to it.
+    /// The whole configuration, with the descriptors behind its own.
     pub(super) configuration: Vec<u8>,
     pub(super) product: &'static str,
     pub(super) serial: String,
 }
 
-/// Who made it all.
+/// The manufacturer of all devices.
 pub(super) const MANUFACTURER: &str = "usbferry";
 
 impl Descriptors {
-    /// Those of a device whose class is that of its interfaces. `parts` are the descriptors that
-    /// follow the configuration's own.
+    /// The descriptors of a device with its class in the interfaces. `parts` are the descriptors
+    /// behind the configuration's own.
     pub(super) fn new(
         speed: Speed,
         id_product: u16,
@@ -69,7 +69,7 @@ impl Descriptors {
         Self { speed, device, configuration: configuration(parts), product, serial }
     }
 
-    /// The configuration as a host reads it.
+    /// The configuration, read as by a host.
     pub(super) fn parsed(&self) -> Parsed {
         parse_configuration(&self.configuration, Host::at(self.speed))
             .expect("simulated devices have a configuration that can be read")
@@ -87,8 +87,8 @@ impl Descriptors {
         }
     }
 
-    /// A device of full speed stalls; one of high speed says that it has no configuration for the
-    /// other speed.
+    /// A device of full speed stalls; a device of high speed answers that no configuration exists
+    /// for the other speed.
     fn device_qualifier(&self, data: &mut [u8]) -> Option<usize> {
         if self.speed != Speed::High {
             return None;
@@ -110,7 +110,7 @@ impl Descriptors {
     }
 }
 
-/// Copies as much of `bytes` as there is room for and returns how much that is.
+/// Copies as much of `bytes` as fits and returns the number of copied bytes.
 pub(super) fn put(data: &mut [u8], bytes: &[u8]) -> usize {
     let len = bytes.len().min(data.len());
     data[..len].copy_from_slice(&bytes[..len]);
@@ -130,7 +130,7 @@ fn put_string(data: &mut [u8], units: impl Iterator<Item = u16>) -> usize {
     put(data, &descriptor[..len])
 }
 
-/// The configuration's descriptor and `parts` behind it.
+/// The configuration's descriptor, followed by `parts`.
 fn configuration(parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     let total = u16::try_from(9 + body.len()).expect("a simulated device is small");
@@ -190,14 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn lengths_and_counts_are_those_of_the_parts() {
+    fn lengths_and_counts_match_the_parts() {
         let configuration = descriptors(Speed::High).configuration;
         assert_eq!(configuration[..6], [9, 2, 34, 0, 1, 1]);
         assert_eq!(configuration.len(), 34);
     }
 
     #[test]
-    fn strings_are_utf_16_and_cut_to_what_was_asked_for() {
+    fn strings_are_utf_16_and_cut_to_the_requested_length() {
         let mut data = [0xa5; 64];
         let descriptors = descriptors(Speed::Full);
         assert_eq!(descriptors.get(STRING, 0, &mut data), Some(4));

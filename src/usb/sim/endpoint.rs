@@ -1,7 +1,7 @@
-//! The host controller's side of a simulated bus: the endpoints with their queues, and what tests
-//! have arranged to go wrong on them. The same for all models.
+//! The host controller's side of a simulated bus: the endpoints with their queues, and the faults
+//! arranged by tests. The same for all models.
 //!
-//! Contract: allocates in `new` only; nothing here panics on what a client sends, or blocks.
+//! Contract: allocates in `new` only; nothing panics on a client's input, or blocks.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,28 +11,28 @@ use crate::usb::{Alternate, Configuration};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress, TransferType};
 
-/// What is to go wrong with one URB.
+/// The planned fault of a single URB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Plan {
     /// Nothing.
     #[default]
     None,
-    /// It ends without an error after so many bytes.
+    /// The URB ends without an error after the given number of bytes.
     Short(usize),
-    /// It ends with a stall after so many bytes.
+    /// The URB ends with a stall after the given number of bytes.
     Stall(usize),
-    /// It ends with a bus error after so many bytes.
+    /// The URB ends with a bus error after the given number of bytes.
     BusError(usize),
     /// The device sends more than there is room for.
     Babble,
-    /// Isochronous packets are at most so long.
+    /// Isochronous packets have at most the given number of bytes.
     PacketsShort(usize),
-    /// One isochronous packet, by number, is lost.
+    /// The isochronous packet with the given number is lost.
     PacketLost(usize),
 }
 
 impl Plan {
-    /// Bytes of `length` that are to be moved.
+    /// Bytes of `length` to move.
     pub(super) fn limit(self, length: usize) -> usize {
         match self {
             Self::Short(bytes) | Self::Stall(bytes) | Self::BusError(bytes) => length.min(bytes),
@@ -40,7 +40,7 @@ impl Plan {
         }
     }
 
-    /// What the URB ends with once they were moved.
+    /// The URB's status after the bytes.
     pub(super) const fn status(self) -> Status {
         match self {
             Self::Stall(_) => Status::EPIPE,
@@ -51,27 +51,27 @@ impl Plan {
     }
 }
 
-/// What a cancelled URB ends with instead of nothing: so many bytes, and a status.
+/// The data and status of a cancelled URB, instead of no data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LateData {
     pub(super) bytes: usize,
     pub(super) status: Status,
 }
 
-/// An endpoint as the host controller has it.
+/// An endpoint in the host controller.
 pub(super) struct EndpointState {
-    /// URBs that wait, in the order they were submitted.
+    /// Waiting URBs, in the order of submission.
     pub(super) queue: VecDeque<Box<Urb>>,
     pub(super) halted: bool,
-    /// For the URB that is submitted next.
+    /// For the next submitted URB.
     pub(super) plan: Plan,
-    /// For the URB that is cancelled next.
+    /// For the next cancelled URB.
     pub(super) late_data: Option<LateData>,
     /// How long a packet or an interrupt takes; zero where the endpoint is not paced.
     pub(super) period: Duration,
-    /// When the last URB that was submitted is through, where the endpoint is paced.
+    /// The end of the last submitted URB, on a paced endpoint.
     clock: Option<Instant>,
-    /// Bytes of a packet, to see where data ends with a full one.
+    /// Bytes of a packet, for the check whether data ends with a full packet.
     pub(super) packet_len: usize,
     transfer_type: TransferType,
 }
@@ -90,8 +90,8 @@ impl EndpointState {
         }
     }
 
-    /// When a URB that is submitted now can end at the earliest. A paced endpoint takes up where
-    /// the URB before ends, or now if it is idle.
+    /// The earliest end of a URB submitted at `now`. A paced endpoint continues at the end of the
+    /// previous URB, or at `now` if idle.
     pub(super) fn schedule(&mut self, packets: usize, now: Instant) -> Instant {
         if self.period.is_zero() {
             return now;
@@ -121,7 +121,8 @@ impl EndpointState {
 /// All endpoints of a device.
 pub(super) struct Endpoints {
     states: [EndpointState; EndpointAddress::COUNT],
-    /// Those of the alternate settings in force, as [`EndpointAddress::bit`]s, and the default one.
+    /// The endpoints of the alternate settings in force, as [`EndpointAddress::bit`]s, and the
+    /// default endpoint.
     active: u32,
 }
 
@@ -130,7 +131,7 @@ const DEFAULT_ENDPOINT: u32 =
     EndpointAddress::new(0, Direction::Out).bit() | EndpointAddress::new(0, Direction::In).bit();
 
 impl Endpoints {
-    /// Queues for `urbs` URBs for every endpoint that some setting of `configuration` has.
+    /// Queues for `urbs` URBs on every endpoint of any setting of `configuration`.
     pub(super) fn new(configuration: &Configuration, urbs: usize) -> Self {
         let mut endpoints = Self {
             states: std::array::from_fn(|_| EndpointState::new()),
@@ -146,7 +147,7 @@ impl Endpoints {
         self.active & endpoint.bit() != 0
     }
 
-    /// Makes the endpoints of the settings in force the active ones.
+    /// Activates the endpoints of the settings in force.
     pub(super) fn configure(&mut self, configuration: Option<&Configuration>) {
         self.active = DEFAULT_ENDPOINT;
         for alternate in configuration.into_iter().flat_map(current_settings) {
@@ -167,27 +168,27 @@ impl Endpoints {
         &mut self.states[index]
     }
 
-    /// The endpoint at `index`, and the URB that is next there.
+    /// The endpoint at `index`, and its next URB.
     pub(super) fn front(&self, index: usize) -> Option<(&EndpointState, &Urb)> {
         let state = &self.states[index];
         state.queue.front().map(|urb| (state, urb.as_ref()))
     }
 
-    /// The endpoint that a request's wIndex names, unless it is the default one or not active.
+    /// The endpoint of a request's wIndex, unless inactive or the default endpoint.
     pub(super) fn named(&mut self, index: u16) -> Option<&mut EndpointState> {
         let [low, _] = index.to_le_bytes();
         let endpoint = EndpointAddress::from_byte(low);
         (endpoint.number() != 0 && self.is_active(endpoint)).then(|| self.state(endpoint))
     }
 
-    /// The same, where it can be halted.
+    /// The same, if the endpoint can be halted.
     pub(super) fn named_haltable(&mut self, index: u16) -> Option<&mut EndpointState> {
         self.named(index).filter(|state| state.transfer_type != TransferType::Isochronous)
     }
 }
 
-/// Where the URBs of an endpoint wait. Both directions of the default endpoint share one queue,
-/// because a request is carried out after the one before, whichever way its data goes.
+/// The queue of an endpoint's URBs. Both directions of the default endpoint share a queue, because
+/// control requests are carried out in order, regardless of their direction.
 pub(super) const fn queue_index(endpoint: EndpointAddress) -> usize {
     if endpoint.number() == 0 { 0 } else { endpoint.index() }
 }
@@ -198,7 +199,7 @@ fn addresses<'a>(alternates: impl IntoIterator<Item = &'a Alternate>) -> u32 {
     endpoints.fold(0, |bits, endpoint| bits | endpoint.address.bit())
 }
 
-/// The indexes of the bits that are set, lowest first.
+/// The indexes of the set bits, lowest first.
 pub(super) fn bits(mut set: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let index = set.checked_ilog2().map(|_| set.trailing_zeros() as usize)?;
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paced_endpoint_goes_on_where_it_was_and_starts_now_when_idle() {
+    fn a_paced_endpoint_continues_or_starts_now_when_idle() {
         let mut state = EndpointState::new();
         let start = Instant::now();
         let ms = Duration::from_millis;

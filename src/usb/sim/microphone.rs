@@ -1,16 +1,16 @@
 //! `microphone`: a USB Audio Class 1 source of full speed, 48 kHz, 16 bits, one channel.
 //!
-//! What it hears is a ramp: each sample is the one before plus one, modulo 65536, from zero on when
-//! the streaming interface's setting is selected. A sample is only made for a packet that carries
-//! it, so a recording without a break in the ramp proves that no packet was lost or swapped.
+//! The microphone hears a ramp, starting at zero when the streaming interface's setting is
+//! selected. Each sample is its predecessor plus one, modulo 65536. Samples are only made for
+//! packets in transfer. So a recording without a break in the ramp proves that no packet was lost
+//! or swapped.
 //!
-//! A packet takes a frame of 1 ms, unless the device is not paced: then they come as fast as they
-//! are asked for.
+//! A packet takes a frame of 1 ms. Without pacing packets come as fast as the host asks.
 //!
 //! Layout of the descriptors: Universal Serial Bus Device Class Definition for Audio Devices 1.0,
 //! sections 4.3 to 4.6, and Audio Data Formats 1.0, section 2.2.5.
 //!
-//! Contract: as the models', see `model`.
+//! Contract: the same as the models', see `model`.
 
 use std::time::Duration;
 
@@ -30,12 +30,12 @@ pub const RATE: u32 = 48_000;
 /// How long a packet takes.
 pub const FRAME: Duration = Duration::from_millis(1);
 
-/// Bytes of a packet: the samples of one frame.
+/// Bytes of a packet: the samples of a frame.
 pub const PACKET_LEN: u16 = 96;
 
 const _: () = assert!(PACKET_LEN as u32 == RATE / 1000 * 2);
 
-/// The rate as the class has it: three bytes.
+/// The rate in the class's form: three bytes.
 const RATE_BYTES: [u8; 3] = {
     let bytes = RATE.to_le_bytes();
     [bytes[0], bytes[1], bytes[2]]
@@ -51,7 +51,7 @@ const CS_ENDPOINT: u8 = 0x25;
 const MICROPHONE: u8 = 1;
 const STREAM: u8 = 2;
 
-/// Isochronous, synchronous: its clock is that of the frames.
+/// Isochronous, synchronous: the device's clock is the clock of the frames.
 const ATTRIBUTES: u8 = 0x01 | 3 << 2;
 
 #[rustfmt::skip]
@@ -105,7 +105,7 @@ const STREAMING_ENDPOINT: [u8; 7] = [
     0, 0, 0, // no lock delay, since it is locked to the frames
 ];
 
-/// The streaming endpoint: that of an audio device is two bytes longer than others.
+/// The streaming endpoint. The descriptor of an audio endpoint is two bytes longer than usual.
 const AUDIO_ENDPOINT: [u8; 9] = {
     let [_, kind, address, attributes, low, high, interval] =
         endpoint(ENDPOINT, ATTRIBUTES, PACKET_LEN, 1);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn its_descriptors_hang_together() {
+    fn the_descriptors_are_consistent() {
         let mut host = Host::open("microphone");
         let (_, whole) = host.descriptor(2, 0, 4096);
         assert_eq!(usize::from(whole[2]), whole.len());
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ramp_goes_on_over_urbs_and_starts_over_with_the_setting() {
+    fn the_ramp_spans_urbs_and_restarts_with_the_setting() {
         let mut host = streaming();
         let mut heard = Vec::new();
         for _ in 0..200 {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_can_be_read_and_set_to_what_it_is() {
+    fn the_rate_can_be_read_and_set_to_itself() {
         let mut host = streaming();
         let get = |request| setup(0xa2, request, 0x0100, 0x81, 3);
         for request in [0x81, 0x82, 0x83] {

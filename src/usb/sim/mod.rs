@@ -1,25 +1,25 @@
 //! Simulated devices: a USB stack made of software, for the demonstration, the tests and as the
-//! load of the benchmarks. Linux drives them with its ordinary drivers.
+//! load of the benchmarks. Linux drives the devices with its ordinary drivers.
 //!
-//! - [`spec`]: which devices to simulate, as the command line says it.
-//! - [`bus`]: the devices, plugged in or not; what tests hold.
+//! - [`spec`]: the choice of devices on the command line.
+//! - [`bus`]: the devices, plugged in or not, in the hands of tests.
 //!
-//! The host's side, which is the same for all models:
-//! - [`port`]: a device that is lent to a session.
-//! - [`transfer`]: URBs, and the slots that carry them.
-//! - `controller`: the configuration in force, special requests, and what is to go wrong when.
+//! The host's side, the same for all models:
+//! - [`port`]: a device lent to a session.
+//! - [`transfer`]: URBs, and the slots for them.
+//! - `controller`: the configuration in force, special requests, and the planned faults.
 //! - `endpoint`: the endpoints with their queues.
 //! - `control`: the standard requests.
 //!
 //! The devices:
-//! - `model`: what a device has to say and do; `descriptors`: what it says of itself.
+//! - `model`: the behaviour of a device; `descriptors`: its description.
 //! - The models: [`disk`], a stick with a file; [`microphone`]; [`loopback`], for measurements,
-//!   with endpoints of all kinds; [`serial`], a CDC ACM adapter that hears itself.
+//!   with endpoints of all kinds; [`serial`], a CDC ACM adapter with a loopback plug.
 //!
 //! `testing` is a host for the tests of the models.
 //!
-//! Contract: as the traits of [`crate::usb`] say. Given the times that it is told, everything is
-//! deterministic.
+//! Contract: the same as for the traits of [`crate::usb`]. Everything is deterministic for given
+//! times.
 
 pub mod bus;
 mod control;
@@ -76,7 +76,7 @@ impl Backend for SimBackend {
     }
 }
 
-/// A simulated device that was plugged in when it was looked for.
+/// A simulated device, plugged in at the time of a scan.
 #[derive(Clone)]
 pub struct SimCandidate {
     bus: SimBus,
@@ -90,7 +90,7 @@ impl Candidate for SimCandidate {
         &self.info
     }
 
-    /// A simulated device is the same after a reset, so it is not reset.
+    /// A reset does not change a simulated device, so opening never resets.
     fn open(
         &self,
         limits: &DeviceLimits,

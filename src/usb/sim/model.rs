@@ -1,13 +1,13 @@
-//! The models: what makes one simulated device another.
+//! The models: the differences between simulated devices.
 //!
-//! An enum and not a trait object, so that nothing on the path of a URB is called through a
-//! pointer. The port calls a model for one URB at a time, in this order: [`Model::ready`]; if it
-//! is, [`Model::fill`] or [`Model::consume`]; and [`Model::finish`] when the URB has ended. Which
-//! endpoints there are, and whether they are halted, is the port's affair: a model is only asked
-//! about its own.
+//! A model is an enum and not a trait object, so that nothing on the path of a URB is called
+//! through a pointer. The port calls a model for a single URB at a time, in the following order:
+//! [`Model::ready`]; for a ready endpoint [`Model::fill`] or [`Model::consume`]; and
+//! [`Model::finish`] at the URB's end. The port knows the existing and the halted endpoints, and
+//! asks a model only about endpoints of the model's own.
 //!
 //! Contract: models know no clock, queue or lock; time and faults are the port's. They allocate in
-//! [`Model::new`] only, and panic on nothing that a client sends.
+//! [`Model::new`] only, and no input from a client makes a model panic.
 
 use std::time::Duration;
 
@@ -21,28 +21,28 @@ use super::spec::{Kind, Spec};
 use crate::wire::setup::Setup;
 use crate::wire::types::{Direction, EndpointAddress};
 
-/// What a URB moved.
+/// The data moved by a URB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Moved {
     /// Bytes.
     pub(super) bytes: usize,
-    /// The endpoint stalled behind them.
+    /// The endpoint stalled behind the bytes.
     pub(super) stalled: bool,
 }
 
 impl Moved {
-    /// So many bytes.
+    /// The given number of bytes.
     pub(super) const fn bytes(bytes: usize) -> Self {
         Self { bytes, stalled: false }
     }
 
-    /// So many bytes, and then a stall.
+    /// The given number of bytes, and then a stall.
     pub(super) const fn stall(bytes: usize) -> Self {
         Self { bytes, stalled: true }
     }
 }
 
-/// A simulated device, without the host's side of it.
+/// A simulated device, without the host's side.
 pub(super) enum Model {
     Disk(Box<Disk>),
     Loopback(Box<Loopback>),
@@ -71,7 +71,7 @@ impl Model {
         }
     }
 
-    /// Whether the device would do anything but keep the host waiting on this endpoint.
+    /// Whether the device would do anything but keep the host waiting on `endpoint`.
     pub(super) fn ready(&self, endpoint: EndpointAddress) -> bool {
         match self {
             Self::Disk(disk) => disk.ready(endpoint.direction() == Direction::In),
@@ -81,8 +81,7 @@ impl Model {
         }
     }
 
-    /// Sends data on a bulk or interrupt endpoint that is ready. Less than there is room for ends
-    /// the URB.
+    /// Sends data on a ready bulk or interrupt endpoint. Less data than room ends the URB.
     pub(super) fn fill(&mut self, endpoint: EndpointAddress, room: &mut [u8]) -> Moved {
         match self {
             Self::Disk(disk) => disk.fill(room),
@@ -92,8 +91,8 @@ impl Model {
         }
     }
 
-    /// Receives data on a bulk or interrupt endpoint that is ready. What it does not take, it takes
-    /// when it is ready again.
+    /// Receives data on a ready bulk or interrupt endpoint. The device takes the rest of `data`
+    /// when the endpoint is ready again.
     pub(super) fn consume(&mut self, endpoint: EndpointAddress, data: &[u8]) -> Moved {
         match self {
             Self::Disk(disk) => disk.consume(data),
@@ -103,7 +102,7 @@ impl Model {
         }
     }
 
-    /// Learns that a fault ended a URB before its data was through.
+    /// Notes that a fault ended a URB before the end of its data.
     pub(super) const fn cut_short(&mut self) {
         match self {
             Self::Disk(disk) => disk.cut_short(),
@@ -128,7 +127,7 @@ impl Model {
         }
     }
 
-    /// Learns that a URB ended that was not cancelled, and whether an empty packet followed it.
+    /// Notes the end of a URB without a cancel, and whether an empty packet followed.
     pub(super) fn finish(&mut self, endpoint: EndpointAddress, empty_packet: bool) {
         match self {
             Self::Loopback(loopback) => loopback.finish(endpoint, empty_packet),
@@ -136,7 +135,7 @@ impl Model {
         }
     }
 
-    /// What it sent before it noticed that a URB was cancelled.
+    /// The data already sent when the device noticed the cancel of a URB.
     pub(super) fn fill_late(&mut self, endpoint: EndpointAddress, room: &mut [u8]) -> usize {
         match self {
             Self::Loopback(loopback) => loopback.fill_late(endpoint, room),
@@ -144,7 +143,7 @@ impl Model {
         }
     }
 
-    /// Learns of a control request, whoever answers it.
+    /// Notes a control request, even if answered elsewhere.
     pub(super) const fn note_setup(&mut self, setup: &Setup) {
         match self {
             Self::Loopback(loopback) => loopback.note_setup(setup),
@@ -152,8 +151,8 @@ impl Model {
         }
     }
 
-    /// Carries out a class or vendor request. Returns the bytes of the data stage that were moved;
-    /// `None` is a stall.
+    /// Carries out a class or vendor request. Returns the moved bytes of the data stage; `None` is
+    /// a stall.
     pub(super) fn control(
         &mut self,
         setup: &Setup,
@@ -168,7 +167,7 @@ impl Model {
         }
     }
 
-    /// How long an isochronous packet or an interrupt of this endpoint takes; zero for at once.
+    /// The time of an isochronous packet or an interrupt of `endpoint`; zero means at once.
     pub(super) const fn period(&self, endpoint: EndpointAddress) -> Duration {
         match self {
             Self::Loopback(loopback) => loopback.period(endpoint),
@@ -177,7 +176,7 @@ impl Model {
         }
     }
 
-    /// Starts an endpoint anew: its halt was cleared or its interface set.
+    /// Starts an endpoint anew, after its halt was cleared or its interface set.
     pub(super) const fn restart(&mut self, endpoint: EndpointAddress) {
         match self {
             Self::Loopback(loopback) => loopback.restart(endpoint),
@@ -186,7 +185,7 @@ impl Model {
         }
     }
 
-    /// Was reset, or opened by another client. Its endpoints are restarted besides.
+    /// Notes a reset, or an opening by another client. The endpoints are restarted separately.
     pub(super) fn reset(&mut self) {
         match self {
             Self::Disk(disk) => disk.reset(),

@@ -1,13 +1,13 @@
 //! An open simulated device: its URBs from submission to completion.
 //!
-//! Most URBs end as soon as they are submitted: the model moves their data, and their slot goes on
-//! the list of the next reap. The others wait in the queue of their endpoint: because the model has
-//! nothing to send or no room, because the device has a delay, or because the endpoint is paced.
-//! Whatever happens to a queue happens at its front, so each endpoint keeps its order.
+//! Most URBs end during submission: the model moves their data, and the slot goes on the list for
+//! the next reap. The other URBs wait in the queue of their endpoint, because the model has nothing
+//! to send or no room, because the device has a delay, or because the endpoint is paced. Only the
+//! front of a queue is ever served, so each endpoint keeps its order.
 //!
 //! Contract: one owner at a time, on any thread. Time comes from the caller, except that `perform`
-//! and `cancel` sleep where they were told to. Nothing allocates once the device is open but
-//! special requests; nothing panics on what a client sends.
+//! and `cancel` sleep for the delay set by a test. Nothing but a special request allocates once the
+//! device is open; no input from a client causes a panic.
 
 use std::io::Read;
 use std::os::fd::AsRawFd;
@@ -36,13 +36,13 @@ use crate::wire::types::{Direction, EndpointAddress, TransferType};
 pub struct SimPort {
     device: Device,
     mailboxes: Mailboxes,
-    /// Slots of URBs that have ended and were not reaped.
+    /// Slots of ended URBs before reaping.
     ended: Vec<u32>,
-    /// Queues that have URBs, by [`queue_index`].
+    /// Queues with URBs, by [`queue_index`].
     busy: u32,
-    /// The latest time it was told, which is what "at once" means to [`Port::next_deadline`].
+    /// The caller's latest time, the meaning of "at once" in [`Port::next_deadline`].
     now: Instant,
-    /// Somebody was told that the device is gone.
+    /// Whether the caller has learned that the device is gone.
     gone_told: bool,
     /// Readable when the device was unplugged.
     wake: UnixStream,
@@ -55,7 +55,7 @@ struct Device {
 }
 
 impl SimPort {
-    /// Opens a device that the bus has lent.
+    /// Opens a device lent by the bus.
     pub(super) fn new(
         mut loan: Loan,
         mailboxes: Mailboxes,
@@ -83,7 +83,7 @@ impl SimPort {
         self.device.controller.plug.is_present()
     }
 
-    /// Puts a URB that waited where its transfer finds it.
+    /// Moves a URB from its queue to its slot's mailbox.
     fn give_back(&self, urb: Box<Urb>) -> u32 {
         let slot = urb.token.slot;
         let mut mailbox =
@@ -92,8 +92,8 @@ impl SimPort {
         slot
     }
 
-    /// Serves what waits until nothing moves any more: what one endpoint takes in can be what
-    /// another waits for.
+    /// Serves the queues until nothing moves any more, since data received by an endpoint can be
+    /// the data awaited by another.
     fn advance(&mut self, completed: &mut Vec<u32>) {
         let mut moved = self.busy != 0;
         while moved {
@@ -104,7 +104,7 @@ impl SimPort {
         }
     }
 
-    /// Serves the front of a queue as long as it can end. Returns whether any did.
+    /// Serves the front of a queue as long as URBs end. Returns whether any URB ended.
     fn advance_queue(&mut self, index: usize, completed: &mut Vec<u32>) -> bool {
         let before = completed.len();
         loop {
@@ -126,7 +126,7 @@ impl SimPort {
         completed.len() > before
     }
 
-    /// Ends everything that waits: the device is gone.
+    /// Ends all waiting URBs: the device is gone.
     fn shut_down(&mut self, completed: &mut Vec<u32>) {
         for index in bits(std::mem::take(&mut self.busy)) {
             let next = |port: &mut Self| {
@@ -138,12 +138,12 @@ impl SimPort {
                 completed.push(self.give_back(urb));
             }
         }
-        // Whoever watches the descriptor by its level would be woken for ever.
+        // With level-triggered polling an unread byte would wake the caller for ever.
         let _ = self.wake.read(&mut [0; 8]);
         self.gone_told = true;
     }
 
-    /// When the URB that is next in a queue can end, if the device would let it.
+    /// The time at which the next URB of a queue can end, if the device allows.
     fn deadline(&self, index: usize) -> Option<Instant> {
         let (state, urb) = self.device.controller.endpoints.front(index)?;
         let model = self.device.lent.model_ref();
@@ -155,7 +155,7 @@ impl Port for SimPort {
     type Transfer = SimTransfer;
     type CancelToken = CancelToken;
 
-    /// As libusb's, so that what comes of it can be tried.
+    /// The same as libusb's limit, so that tests can reach the limit.
     const CONTROL_LEN_MAX: usize = CONTROL_LEN_MAX;
 
     fn event_sources(&self) -> Vec<EventSource> {
@@ -210,7 +210,7 @@ impl Port for SimPort {
     }
 
     fn hung_up(&mut self, _now: Instant) {
-        // The flag that unplugging sets is there before the descriptor says so.
+        // Unplugging sets the flag before waking the descriptor.
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -245,7 +245,7 @@ impl Port for SimPort {
 }
 
 impl Device {
-    /// Decides when a URB can end at the earliest, and what is to go wrong with it.
+    /// Sets the earliest end and the planned fault of a URB.
     fn start(&mut self, urb: &mut Urb, now: Instant) -> Result<(), RefusedReason> {
         let endpoint = urb.endpoint();
         let controller = &mut self.controller;
@@ -267,7 +267,7 @@ impl Device {
         Ok(())
     }
 
-    /// Moves what can be moved of a URB and returns whether it has ended.
+    /// Moves as much of a URB as possible and returns whether the URB has ended.
     fn serve(&mut self, urb: &mut Urb) -> bool {
         match urb.transfer_type {
             TransferType::Control => self.serve_control(urb),
@@ -354,7 +354,7 @@ impl Device {
         )
     }
 
-    /// Takes a URB out that still waits, and ends it.
+    /// Takes a waiting URB out of its queue, and ends the URB.
     fn cancel(&mut self, token: &CancelToken) -> Option<Box<Urb>> {
         let state = self.controller.endpoints.state(token.endpoint);
         let mut urb = state.remove(token)?;

@@ -1,13 +1,13 @@
 //! `serial`: a serial adapter of high speed, CDC ACM, with a loopback plug in its socket.
 //!
-//! What is written to 0x01 is read from 0x81, whatever the line coding. DTR is heard as DSR and RTS
-//! as DCD, so that each line can be told from the other; a break that is sent is heard as one. What
-//! changes is notified on 0x82.
+//! Data written to 0x01 is read from 0x81, at any line coding. The host hears DTR as DSR and RTS as
+//! DCD, so that the lines can be distinguished; a sent break is heard as a break. Changes are
+//! notified on 0x82.
 //!
 //! Layout of the descriptors: Class Definitions for Communication Devices 1.2, section 5; requests
 //! and notifications: PSTN Subclass 1.2, sections 6.3 and 6.5.
 //!
-//! Contract: as the models', see `model`.
+//! Contract: the same as the models', see `model`.
 
 use std::collections::VecDeque;
 
@@ -18,9 +18,9 @@ use crate::wire::types::{EndpointAddress, Speed};
 /// idProduct; the vendor is 0x1209.
 pub const ID_PRODUCT: u16 = 0x0004;
 
-/// The endpoint that data is written to.
+/// The endpoint for writing data.
 pub const OUT: u8 = 0x01;
-/// The endpoint that it is read from.
+/// The endpoint for reading data.
 pub const IN: u8 = 0x81;
 /// The endpoint of notifications.
 pub const NOTIFICATIONS: u8 = 0x82;
@@ -34,7 +34,7 @@ pub const NOTIFICATION_LEN: usize = 10;
 /// Bytes of a line coding.
 pub const CODING_LEN: usize = 7;
 
-/// 9600 bit/s, one stop bit, no parity, eight bits.
+/// 9600 bit/s, a single stop bit, no parity, eight bits.
 const CODING_DEFAULT: [u8; CODING_LEN] = [0x80, 0x25, 0, 0, 0, 0, 8];
 
 /// bDeviceClass: communications.
@@ -52,7 +52,7 @@ const CS_INTERFACE: u8 = 0x24;
 const HEADER: [u8; 5] = [5, CS_INTERFACE, 0, 0x20, 0x01];
 /// The device does not manage calls.
 const CALL_MANAGEMENT: [u8; 5] = [5, CS_INTERFACE, 1, 0, DATA_INTERFACE];
-/// It has line coding, line state and its notification, and breaks.
+/// The device has line coding, line state with notification, and breaks.
 const ABSTRACT_CONTROL: [u8; 4] = [4, CS_INTERFACE, 2, 0x02 | 0x04];
 const UNION: [u8; 5] = [5, CS_INTERFACE, 6, CONTROL_INTERFACE, DATA_INTERFACE];
 
@@ -101,12 +101,12 @@ const BREAK: u16 = 1 << 2;
 
 /// The device.
 pub(super) struct Serial {
-    /// What was written and not yet read.
+    /// Data written and not yet read.
     line: VecDeque<u8>,
     coding: [u8; CODING_LEN],
-    /// The modem lines as they are heard.
+    /// The state of the modem lines at the device.
     heard: u16,
-    /// Those that the host was told of.
+    /// The last notified state.
     told: u16,
     /// A break was heard, and the host not told.
     broken: bool,
@@ -149,7 +149,7 @@ impl Serial {
         len
     }
 
-    /// Tells the host what it hears. A break is told once, the lines stay as they are.
+    /// Notifies the host of the state. A break is notified once; the lines keep their state.
     const fn notification(&mut self) -> [u8; NOTIFICATION_LEN] {
         let state = self.heard | if self.broken { BREAK } else { 0 };
         (self.told, self.broken) = (self.heard, false);
@@ -173,7 +173,7 @@ impl Serial {
                 self.heard = heard(DTR, DSR) | heard(RTS, DCD);
                 Some(0)
             }
-            // However long it lasts; zero ends one.
+            // The duration does not matter; zero ends a break.
             (TO_INTERFACE, SEND_BREAK) => {
                 self.broken |= setup.value != 0;
                 Some(0)
@@ -189,8 +189,8 @@ impl Serial {
     }
 }
 
-/// Whether there is such a line coding: one, one and a half or two stop bits, five kinds of parity,
-/// five to eight bits or sixteen, at some rate.
+/// Whether a line coding is valid: one, one and a half or two stop bits, five kinds of parity, five
+/// to eight bits or sixteen, any rate but zero.
 const fn is_coding(coding: &[u8; CODING_LEN]) -> bool {
     let [rate @ .., stop_bits, parity, bits] = *coding;
     u32::from_le_bytes(rate) > 0 && stop_bits <= 2 && parity <= 4 && matches!(bits, 5..=8 | 16)
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(host.control_out(request, &[]), (Status::OK, 0));
     }
 
-    /// The notification that comes next.
+    /// The next notification.
     fn state(host: &mut Host) -> u16 {
         let (status, data) = host.read(NOTIFICATIONS, 16);
         assert_eq!((status, &data[..8]), (Status::OK, &[0xa1, 0x20, 0, 0, 0, 0, 2, 0][..]));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_descriptors_are_those_of_a_modem() {
+    fn serial_has_the_descriptors_of_a_modem() {
         let mut host = Host::open("serial");
         let (_, device) = host.descriptor(1, 0, 18);
         assert_eq!(device[4..7], [2, 0, 0]);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_data_is_read_back() {
         let mut host = Host::open("serial");
         let waiting = host.submit(IN, &[0; 64], &[]);
         assert!(host.poll(waiting).is_none());

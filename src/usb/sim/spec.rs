@@ -1,21 +1,21 @@
-//! Which devices to simulate, as the command line says it:
+//! The simulated devices of a command line:
 //! `disk:size=64M:delay=2ms,loopback:count=64:fault=stall@100`. Devices are separated by commas,
 //! their options by colons.
 //!
 //! | option | meaning | models |
 //! | --- | --- | --- |
-//! | `size=SIZE` | so many bytes, from 1M to 2G, or 512M where addresses have 32 bits | `disk` (16M) |
-//! | `count=K` | so many of them | all |
-//! | `delay=TIME` | each URB ends so long after it was submitted | all |
+//! | `size=SIZE` | bytes, from 1M to 2G, or to 512M where addresses have 32 bits | `disk` (16M) |
+//! | `count=K` | number of devices | all |
+//! | `delay=TIME` | time from the submission to the end of each URB | all |
 //! | `fault=slow`, `fault=slow=TIME` | opening and special requests take a second, or TIME | all |
 //! | `fault=stall@N` | the Nth URB stalls, once for each time the device is attached | all |
 //! | `fault=short@N` | the Nth URB ends after half its bytes, likewise | all |
 //! | `fault=vanish@N` | the device is unplugged while the Nth URB is in flight | all |
 //! | `pace=on`, `pace=off` | whether isochronous packets take their time on the bus | `microphone` (on), `loopback` (off) |
-//! | `data=pattern`, `data=counter` | sources and sinks know the pattern; or sources put the number of the URB into its first bytes and sinks look at nothing, which like a controller's work costs the processor nothing | `loopback` (pattern) |
+//! | `data=pattern`, `data=counter` | sources and sinks know the pattern; or sources put the number of the URB into its first bytes and sinks check nothing, without cost to the processor, like a real controller | `loopback` (pattern) |
 //!
-//! URBs of the default endpoint don't count. A TIME is a number with `us`, `ms` or `s`, a
-//! SIZE a number of bytes or one with `K`, `M` or `G`.
+//! URBs of the default endpoint do not count. A TIME is a number with `us`, `ms` or `s`, a SIZE a
+//! number of bytes or a number with `K`, `M` or `G`.
 //!
 //! Contract: plain data; errors are sentences for the user.
 
@@ -26,72 +26,73 @@ use super::disk::{SIZE_DEFAULT, SIZE_MAX, SIZE_MIN};
 use crate::limits::DISKS_LEN_MAX;
 use crate::units;
 
-/// Most simulated devices: each has an address of its own on bus 1, whose root hub has the first.
+/// Largest number of simulated devices: each has its own address on bus 1, and the root hub has the
+/// first address.
 pub const DEVICES_MAX: usize = 254;
 
-/// What there is for whoever does not say which: something to mount, to hear and to measure. A
-/// serial adapter has nothing to show, and is there by name.
+/// The devices without a choice by the user: a device to mount, a device to hear and a device to
+/// measure. A serial adapter shows nothing by itself, and is available by name.
 pub const ONE_OF_EACH: &str = "disk,microphone,loopback";
 
-/// How long opening takes with `fault=slow`, unless it says.
+/// The opening time of `fault=slow` without a value.
 const SLOW_DEFAULT: Duration = Duration::from_secs(1);
 
-/// What there is.
+/// The known devices, in words for the user.
 const KINDS: &str = "the simulated devices are disk, microphone and loopback, and by name serial";
 
 /// A device to simulate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Spec {
-    /// What it is.
+    /// The kind of device.
     pub kind: Kind,
-    /// How many of them to add.
+    /// The number of devices to add.
     pub count: usize,
-    /// How long after its submission a URB ends.
+    /// The time from a URB's submission to its end.
     pub delay: Duration,
-    /// What goes wrong.
+    /// The device's fault, if any.
     pub fault: Option<Fault>,
     /// Isochronous packets take as long as on a bus.
     pub paced: bool,
-    /// Its sources number their URBs, and know no pattern.
+    /// The device's sources number their URBs, without any pattern.
     pub counted: bool,
 }
 
-/// What a simulated device is.
+/// The kinds of simulated devices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// A USB stick: see [`super::disk`].
     Disk {
-        /// Bytes it holds.
+        /// Bytes of the disk.
         size: usize,
     },
     /// Sources, sinks and a loop: see [`super::loopback`].
     Loopback,
     /// A microphone that hears a ramp: see [`super::microphone`].
     Microphone,
-    /// A serial adapter that hears itself: see [`super::serial`].
+    /// A serial adapter with a loopback plug: see [`super::serial`].
     Serial,
 }
 
-/// What goes wrong with a simulated device. URBs count from one each time it is opened; those of
-/// the default endpoint don't.
+/// A fault of a simulated device. URBs count from one at each opening, without URBs of the default
+/// endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// Opening it and special requests take so long.
+    /// The time of opening and of special requests.
     Slow(Duration),
-    /// This URB stalls; an isochronous one loses its first packet.
+    /// The number of the URB to stall; an isochronous URB loses its first packet instead.
     Stall(u64),
-    /// This URB, or each packet of it, ends after half its bytes.
+    /// The number of the URB to end, with each of its packets, after half the bytes.
     Short(u64),
-    /// It is unplugged when this URB is submitted.
+    /// The number of the URB whose submission unplugs the device.
     Vanish(u64),
 }
 
-/// A text that names no simulated devices.
+/// A text without a valid list of simulated devices.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SpecError(String);
 
 impl Spec {
-    /// One device as it comes without options.
+    /// A device of `kind` without options.
     #[must_use]
     pub const fn new(kind: Kind) -> Self {
         Self {
@@ -107,7 +108,7 @@ impl Spec {
     /// Reads a list of devices.
     ///
     /// # Errors
-    /// A sentence that says what is allowed instead.
+    /// A sentence about the allowed values.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, SpecError> {
         let specs: Vec<Self> = text.split(',').map(Self::parse).collect::<Result<_, _>>()?;
         let total = specs.iter().fold(0, |sum: usize, spec| sum.saturating_add(spec.count));
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_each_is_there() {
+    fn the_default_list_is_valid() {
         let specs = Spec::parse_list(ONE_OF_EACH).unwrap();
         let kinds: Vec<Kind> = specs.iter().map(|spec| spec.kind).collect();
         let disk = Kind::Disk { size: SIZE_DEFAULT };
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn disks_fit_into_what_there_is_for_them() {
+    fn the_size_of_all_disks_is_limited() {
         let largest = units::size_text(SIZE_MAX as u64);
         let most = DISKS_LEN_MAX / SIZE_MAX as u64;
         let specs = Spec::parse_list(&format!("disk:size={largest}:count={most}")).unwrap();
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_is_allowed() {
+    fn errors_name_the_allowed_values() {
         assert!(error("tape").contains("loopback"));
         assert!(error("").contains("loopback"));
         for nameless in ["", "disk,", ",disk", "disk,,serial", ":count=2"] {

@@ -28,7 +28,7 @@ pub(super) struct Host {
     transfers: Vec<SimTransfer>,
     memory: Arena,
     idle: Vec<u32>,
-    /// Slots that were reaped and not looked at.
+    /// Reaped slots, not yet looked at.
     reaped: Vec<u32>,
     pub(super) gone: bool,
     pub(super) now: Instant,
@@ -39,7 +39,8 @@ pub(super) struct Host {
 pub(super) struct Ended {
     pub(super) status: Status,
     pub(super) actual_length: usize,
-    /// What the block holds: of an IN URB, as much as was received; isochronous: all of it.
+    /// The contents of the block: the received data of an IN URB, the whole block of an isochronous
+    /// URB.
     pub(super) data: Vec<u8>,
     pub(super) packets: Vec<(u32, Status)>,
 }
@@ -73,7 +74,7 @@ impl Host {
         self.port.configuration().unwrap()
     }
 
-    /// Submits a URB whose block starts out with `bytes`. Returns its slot.
+    /// Submits a URB with `bytes` at the start of its block. Returns its slot.
     pub(super) fn submit(&mut self, endpoint: u8, bytes: &[u8], packets: &[u32]) -> u32 {
         self.submit_flagged(endpoint, bytes, packets, false)
     }
@@ -104,7 +105,7 @@ impl Host {
         slot
     }
 
-    /// Submits a URB that must be refused.
+    /// Submits a URB, and expects a refusal.
     pub(super) fn refused(&mut self, endpoint: u8) -> RefusedReason {
         let submission = Submission {
             endpoint: EndpointAddress::from_byte(endpoint),
@@ -142,7 +143,7 @@ impl Host {
         self.now += time;
     }
 
-    /// What became of a URB, if it has ended.
+    /// The result of a URB, if ended.
     pub(super) fn poll(&mut self, slot: u32) -> Option<Ended> {
         self.reap();
         let position = self.reaped.iter().position(|&reaped| reaped == slot)?;
@@ -164,7 +165,7 @@ impl Host {
         bytes
     }
 
-    /// Waits for a URB, as long as the port itself says that it takes.
+    /// Waits for a URB for the time stated by the port itself.
     pub(super) fn wait(&mut self, slot: u32) -> Ended {
         loop {
             if let Some(ended) = self.poll(slot) {
@@ -175,7 +176,7 @@ impl Host {
         }
     }
 
-    /// The slots that are reaped now, in order, which are not looked at otherwise.
+    /// Reaps, and returns the ended slots in order without looking at them.
     pub(super) fn reaped(&mut self) -> Vec<u32> {
         self.reap();
         self.reaped.clone()
@@ -196,7 +197,8 @@ impl Host {
         (ended.status, ended.actual_length)
     }
 
-    /// Makes an isochronous transfer. Returns what the block holds and what became of the packets.
+    /// Makes an isochronous transfer. Returns the contents of the block and the results of the
+    /// packets.
     pub(super) fn packets(&mut self, endpoint: u8, bytes: &[u8], packets: &[u32]) -> Ended {
         let slot = self.submit(endpoint, bytes, packets);
         self.wait_packets(slot, packets.len())

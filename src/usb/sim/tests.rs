@@ -1,4 +1,4 @@
-//! What all simulated devices have in common: the bus, delays, faults, standard requests.
+//! The common parts of all simulated devices: the bus, delays, faults, standard requests.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ fn devices_have_busids_and_addresses_of_their_own() {
 }
 
 #[test]
-fn a_device_is_lent_to_one_at_a_time_and_keeps_count() {
+fn a_device_is_lent_to_one_port_at_a_time_and_counts_openings() {
     let host = Host::open("loopback");
     let (bus, busid) = (host.bus.clone(), host.busid);
     assert!(bus.is_open(busid));
@@ -76,7 +76,7 @@ fn an_unplugged_device_ends_its_urbs_and_wakes_its_owner() {
     assert_eq!(host.read(0x81, 8).0, Status::OK);
 }
 
-/// Whether the port's descriptor is, looked at without reading it.
+/// Whether the port's descriptor is readable, without reading.
 fn is_readable(host: &Host) -> bool {
     let source = host.port.event_sources()[0];
     assert!(source.readable && !source.writable);
@@ -156,7 +156,7 @@ fn a_configuration_can_be_left_and_taken_up_again() {
     );
     let two = host.perform(SpecialRequest::SetConfiguration(2));
     assert_eq!(two, Performed::Failed(Status::EPIPE));
-    // It is given back as it was found.
+    // The device is given back unchanged.
     let (bus, busid) = (host.bus.clone(), host.busid);
     host.close();
     let listed = || {

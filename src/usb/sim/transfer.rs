@@ -1,12 +1,12 @@
-//! URBs of simulated devices and the slots that carry them.
+//! URBs of simulated devices, and the slots for them.
 //!
-//! A URB that its device ends as soon as it is submitted never leaves its [`SimTransfer`]. One that
-//! has to wait moves into the port, as a box that was allocated when the device was opened, and
-//! comes back through the slot's mailbox: the port has no access to the transfers when it reaps.
+//! A URB that its device ends during submission never leaves its [`SimTransfer`]. A URB that has to
+//! wait moves into the port, as a box allocated when the device was opened, and returns through the
+//! slot's mailbox: the port has no access to the transfers when reaping.
 //!
-//! Contract: nothing here allocates once built, or blocks for longer than it takes to move a
-//! pointer. A transfer that was not reaped must not be taken; that is only noticed, by a panic,
-//! where its URB is with the port.
+//! Contract: nothing allocates after construction, or blocks for longer than the move of a pointer.
+//! A transfer must be reaped before its block is taken. A violation is only noticed, by a panic,
+//! while the URB is with the port.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -19,18 +19,18 @@ use crate::wire::iso::{PACKETS_MAX, Packets};
 use crate::wire::status::Status;
 use crate::wire::types::{EndpointAddress, TransferType};
 
-/// Where the port leaves the URBs of each slot when they end.
+/// The ended URBs of each slot, left there by the port.
 pub(super) type Mailboxes = Arc<[Mutex<Option<Box<Urb>>>]>;
 
 /// A URB slot of a simulated device.
 pub struct SimTransfer {
     token: CancelToken,
-    /// The URB, unless it is with the port or in the mailbox.
+    /// The URB, unless the port or the mailbox has the URB.
     urb: Option<Box<Urb>>,
     mailboxes: Mailboxes,
 }
 
-/// Names one submission of a slot: a token that comes too late finds nothing.
+/// Names a single submission of a slot, so a late token finds nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CancelToken {
     pub(super) slot: u32,
@@ -39,8 +39,8 @@ pub struct CancelToken {
 }
 
 impl SimTransfer {
-    /// As many slots as `count` says, and the port's side of their mailboxes. Without `packets`
-    /// they can't carry isochronous URBs.
+    /// Makes `count` slots, and the port's side of their mailboxes. Without `packets` the slots
+    /// cannot carry isochronous URBs.
     pub(super) fn slots(count: usize, packets: bool, now: Instant) -> (Vec<Self>, Mailboxes) {
         let mailboxes: Mailboxes = (0..count).map(|_| Mutex::new(None)).collect();
         let transfers = (0..)
@@ -68,7 +68,7 @@ impl SimTransfer {
         self.urb.take().expect("a URB was begun")
     }
 
-    /// Takes the block of a URB back that was begun and then refused.
+    /// Takes back the block of a URB refused after `begin`.
     pub(super) fn refuse(&mut self) -> Block {
         let urb = self.urb.as_mut().expect("a URB was begun");
         urb.block.take().expect("a URB that was begun has a block")
@@ -107,15 +107,15 @@ impl SimTransfer {
 pub(super) struct Urb {
     pub(super) token: CancelToken,
     pub(super) transfer_type: TransferType,
-    /// Bytes of the block that count.
+    /// Bytes of the block in use.
     pub(super) length: usize,
-    /// Bytes moved so far, a SETUP packet not included.
+    /// Bytes moved up to now, without the SETUP packet.
     pub(super) done: usize,
-    /// OUT data ends with a full packet, and an empty one follows it.
+    /// OUT data ends with a full packet and then an empty packet.
     pub(super) zero_packet: bool,
-    /// What is to go wrong with it.
+    /// The planned fault of the URB.
     pub(super) plan: Plan,
-    /// When it can end at the earliest.
+    /// The earliest time of the URB's end.
     pub(super) due: Instant,
     pub(super) status: Status,
     pub(super) block: Option<Block>,
@@ -169,19 +169,19 @@ impl Urb {
         &self.packets[..self.packet_count]
     }
 
-    /// The packets and the data they lie in, one behind the other.
+    /// The packets and their data, without gaps.
     pub(super) fn packets_and_data(&mut self) -> (&mut [PacketState], &mut [u8]) {
         let block = self.block.as_deref_mut().expect("a URB in flight has one");
         (&mut self.packets[..self.packet_count], &mut block[..self.length])
     }
 
-    /// The bytes of the block that count.
+    /// The bytes of the block in use.
     pub(super) fn data(&mut self) -> &mut [u8] {
         let block = self.block.as_deref_mut().expect("a URB in flight has one");
         &mut block[..self.length]
     }
 
-    /// Ends it with packets that never were on the bus, if it has packets.
+    /// Ends the URB with all its packets, if any, never on the bus.
     pub(super) fn abandon(&mut self, status: Status) {
         self.status = status;
         for packet in &mut self.packets[..self.packet_count] {
@@ -190,9 +190,9 @@ impl Urb {
     }
 }
 
-/// An isochronous packet: before it ends its length, afterwards its actual length in the upper half
-/// and its status in the lower one. One word, so that a slot's packets are zeroed memory that costs
-/// nothing before it is used.
+/// An isochronous packet. Before the packet's end the word is the length; afterwards the upper half
+/// is the actual length and the lower half the status. A single word lets a slot's packets be
+/// zeroed memory, free until first used.
 #[derive(Clone, Copy)]
 pub(super) struct PacketState(u64);
 
@@ -205,7 +205,7 @@ impl PacketState {
         Self((actual_length as u64) << 32 | status.0.cast_unsigned() as u64)
     }
 
-    /// Its length, while it has not ended.
+    /// The length of a packet before its end.
     pub(super) const fn length(self) -> usize {
         let bytes = self.0.to_le_bytes();
         u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "in flight")]
-    fn a_transfer_whose_urb_is_with_the_port_can_not_be_taken() {
+    fn a_transfer_with_its_urb_in_the_port_cannot_be_taken() {
         let (mut transfers, _mailboxes) = SimTransfer::slots(1, false, Instant::now());
         transfers[0].lend();
         let _ = transfers[0].take();

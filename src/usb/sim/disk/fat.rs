@@ -1,14 +1,14 @@
-//! The file system that a new disk holds: FAT12 or FAT16 by its size, with a readable file.
+//! The file system on a new disk: FAT12 or FAT16 by the disk's size, with a readable file.
 //!
 //! There is no partition table: the file system starts in the first block, as on most small media
-//! and as `mkfs.fat` does it. Every system mounts that, `mount /dev/sdX` is all it takes, and no
+//! and as with `mkfs.fat`. Every system mounts such a disk, on Linux by `mount /dev/sdX`, and no
 //! block is lost to alignment.
 //!
-//! Which of the two it is depends on the count of clusters alone (Microsoft's FAT specification
-//! 1.03, section 3.5). FAT32, which would start at 65525 clusters, is never made: 64 blocks a
-//! cluster reach two gigabytes without it.
+//! The count of clusters alone decides between FAT12 and FAT16 (Microsoft's FAT specification 1.03,
+//! section 3.5). FAT32 starts at 65525 clusters and is never made: 64 blocks a cluster reach two
+//! gigabytes without FAT32.
 //!
-//! Contract: only formats; knows nothing of what hosts write afterwards.
+//! Contract: only formats; ignores later writes of hosts.
 
 use super::scsi::BLOCK_LEN;
 
@@ -27,12 +27,12 @@ const ROOT_BLOCKS: usize = ROOT_ENTRIES * ENTRY_LEN / BLOCK_LEN;
 const FAT16_CLUSTERS_MIN: usize = 4085;
 /// Most clusters of FAT16.
 const FAT16_CLUSTERS_MAX: usize = 65_524;
-/// Clusters beyond which larger ones are taken.
+/// Above this number of clusters a larger cluster is chosen.
 const CLUSTERS_COMFORTABLE: usize = 16_384;
 /// Blocks of the largest cluster.
 const CLUSTER_BLOCKS_MAX: usize = 64;
 
-/// The first cluster has this number.
+/// The number of the first cluster.
 const CLUSTER_FIRST: usize = 2;
 
 /// A fixed medium, in the boot sector and the tables.
@@ -43,10 +43,10 @@ const FILE_NAME: &[u8; 11] = b"README  TXT";
 const ATTRIBUTE_ARCHIVE: u8 = 0x20;
 const ATTRIBUTE_VOLUME: u8 = 0x08;
 
-/// 2026-01-01, as directories have it.
+/// 2026-01-01, in the form of a directory entry.
 const DATE: u16 = (2026 - 1980) << 9 | 1 << 5 | 1;
 
-/// What the file says.
+/// The text of the file.
 pub(super) const README: &str = "\
 This disk is made of software.\r\n\
 \r\n\
@@ -73,7 +73,8 @@ impl Layout {
         while room / cluster_blocks > CLUSTERS_COMFORTABLE && cluster_blocks < CLUSTER_BLOCKS_MAX {
             cluster_blocks *= 2;
         }
-        // The tables are made for the clusters that there would be without them: a little too long.
+        // The tables have room for the clusters of a disk without tables, and so are a little too
+        // long.
         let most = (room / cluster_blocks).min(FAT16_CLUSTERS_MAX);
         let entries = most + CLUSTER_FIRST;
         let table_len = if is_fat16(most) { entries * 2 } else { (entries * 3).div_ceil(2) };
@@ -108,7 +109,7 @@ const fn is_fat16(clusters: usize) -> bool {
 /// Makes a file system of a disk of zeros.
 ///
 /// # Panics
-/// When the disk is smaller than its tables; [`super::SIZE_MIN`] is larger.
+/// For a disk smaller than its tables; [`super::SIZE_MIN`] is larger.
 pub(super) fn format(image: &mut [u8]) {
     let layout = Layout::new(image.len() / BLOCK_LEN);
     write_boot_sector(image, &layout);
@@ -146,7 +147,7 @@ fn write_boot_sector(image: &mut [u8], layout: &Layout) {
     image[510..512].copy_from_slice(&[0x55, 0xaa]);
 }
 
-/// Writes one of the tables: two entries that stand for nothing, and the chain of the file.
+/// Writes a table: two reserved entries, and the chain of the file.
 fn write_table(table: &mut [u8], layout: &Layout) {
     let fat16 = is_fat16(layout.clusters);
     set_entry(table, 0, 0xff00 | u16::from(MEDIA), fat16);
@@ -158,13 +159,13 @@ fn write_table(table: &mut [u8], layout: &Layout) {
     set_entry(table, last, 0xffff, fat16);
 }
 
-/// Sets an entry of a table of zeros. Twelve bits take the lower ones of `value`.
+/// Sets an entry of a table of zeros. An entry of twelve bits takes the lower bits of `value`.
 fn set_entry(table: &mut [u8], index: usize, value: u16, fat16: bool) {
     if fat16 {
         table[2 * index..][..2].copy_from_slice(&value.to_le_bytes());
         return;
     }
-    // Two entries share three bytes, and the odd one has the upper half of the second.
+    // Two entries share three bytes, and the odd entry has the upper half of the second byte.
     let shifted = (value & 0x0fff) << (4 * (index % 2));
     let [low, high] = shifted.to_le_bytes();
     let at = index * 3 / 2;
@@ -192,7 +193,7 @@ fn write_entry(entry: &mut [u8], name: &[u8; 11], attributes: u8, cluster: usize
     entry.put_u32(len);
 }
 
-/// Puts fields one behind the other.
+/// Writes fields without gaps.
 struct Writer<'a> {
     rest: &'a mut [u8],
 }
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn size_decides_between_the_two() {
+    fn size_decides_between_fat12_and_fat16() {
         assert!(!is_fat16(layout_of(1).clusters));
         let default = layout_of(16);
         assert!(is_fat16(default.clusters));
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_boot_sector_says_what_the_layout_is() {
+    fn the_boot_sector_describes_the_layout() {
         let mut image = vec![0; 16 << 20];
         format(&mut image);
         let layout = layout_of(16);
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn twelve_bits_are_packed_as_they_must() {
+    fn twelve_bit_entries_are_packed() {
         let mut table = [0; 9];
         for (index, value) in [0xfff8, 0xffff, 0x123, 0x456, 0x789, 0xabc].into_iter().enumerate() {
             set_entry(&mut table, index, value, false);

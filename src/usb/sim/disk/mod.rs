@@ -1,15 +1,15 @@
 //! `disk`: a USB stick of high speed. Bulk-only mass storage, SCSI commands, a RAM disk.
 //!
-//! This is the transport (Universal Serial Bus Mass Storage Class, Bulk-Only Transport 1.0): a
-//! command block comes in on 0x02, data goes either way, a status goes out on 0x81. Data may be cut
-//! into URBs in any way; a command block is one URB, as it is one packet on a bus. Commands are
-//! the affair of `scsi`, and what the disk holds at first that of `fat`.
+//! This module is the transport (Universal Serial Bus Mass Storage Class, Bulk-Only Transport 1.0):
+//! a command block comes in on 0x02, data goes either way, a status goes out on 0x81. Data may be
+//! cut into URBs at will; a command block is a single URB, like the single packet on a bus. Module
+//! `scsi` has the commands, and `fat` the first contents of the disk.
 //!
-//! Where host and device disagree about the data (section 6.7, the thirteen cases) the device
-//! stalls its IN endpoint rather than send less than the host waits for, and takes whatever the
-//! host sends and drops what it does not want.
+//! If host and device disagree about the data (section 6.7, the thirteen cases), the device stalls
+//! its IN endpoint rather than send less than the host expects. Of OUT data the device takes
+//! everything and drops the surplus.
 //!
-//! Contract: as the models', see `model`. What was written is kept as long as the bus.
+//! Contract: the same as the models', see `model`. Written data lives as long as the bus.
 
 mod fat;
 mod scsi;
@@ -27,20 +27,20 @@ use crate::wire::types::Speed;
 /// idProduct; the vendor is 0x1209.
 pub const ID_PRODUCT: u16 = 0x0002;
 
-/// Bytes of a disk unless it is told otherwise.
+/// Bytes of a disk by default.
 pub const SIZE_DEFAULT: usize = 16 << 20;
 
 /// Bytes of the smallest disk.
 pub const SIZE_MIN: usize = 1 << 20;
 
-/// Bytes of the largest disk: a FAT16 file system fills no more, and there must be room for it.
+/// Bytes of the largest disk, limited by FAT16 and by the memory for all disks.
 pub const SIZE_MAX: usize = if DISKS_LEN_MAX < 2 << 30 { 512 << 20 } else { 2 << 30 };
 
 const _: () = assert!(SIZE_MAX as u64 <= DISKS_LEN_MAX);
 
-/// The endpoint that data and status come from.
+/// The endpoint of IN data and status.
 pub const IN: u8 = 0x81;
-/// The endpoint that takes commands and data.
+/// The endpoint of commands and OUT data.
 pub const OUT: u8 = 0x02;
 
 /// Bytes of a packet.
@@ -84,14 +84,14 @@ pub(super) struct Disk {
     phase: Phase,
     /// dCBWTag, which the status repeats.
     tag: [u8; 4],
-    /// Bytes that the host asked for or sent, and the device had not or dropped.
+    /// Bytes expected or sent by the host, but missing at or dropped by the device.
     residue: usize,
     status: u8,
-    /// What a command had to say that is not in the image.
+    /// A command's answer from outside of the image.
     answer: [u8; ANSWER_LEN],
 }
 
-/// What the device waits for or has to send.
+/// The next step of the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     /// A command block.
@@ -100,19 +100,19 @@ enum Phase {
     Read { at: usize, left: usize },
     /// Bytes of the answer do.
     Answer { at: usize, left: usize },
-    /// There is nothing, or nothing more, of what the host waits for.
+    /// The host waits for data, and the device has none or no more.
     StallIn,
-    /// The host sends `expected` bytes; the first `left` of them go into the image.
+    /// The host sends `expected` bytes; the first `left` bytes go into the image.
     Write { at: usize, left: usize, expected: usize },
     /// The status goes to the host.
     Status,
-    /// The host sent what is no command block: it must reset the device before anything else.
+    /// The host sent an invalid command block, and must now reset the device.
     Lost,
 }
 
 /// The fields of a command block wrapper.
 struct Command {
-    /// Bytes that the host means to send or receive.
+    /// Bytes announced by the host for either direction.
     length: usize,
     is_in: bool,
     logical_unit: u8,
@@ -123,7 +123,7 @@ impl Disk {
     /// A disk of `size` bytes, formatted.
     pub(super) fn new(size: usize, serial: &str) -> Self {
         let size = size - size % BLOCK_LEN;
-        // Zeroed memory costs nothing before it is used.
+        // Zeroed memory is free until first used.
         let mut image = vec![0; size];
         fat::format(&mut image);
         Self {
@@ -172,8 +172,8 @@ impl Disk {
         }
     }
 
-    /// Goes on after data was sent: with `next` while there are bytes left. Behind the last one a
-    /// short packet tells a host that waits for more, or a stall where the packet was full.
+    /// Goes on after sending data: with `next` while bytes are left. At the end a short packet
+    /// informs a host that waits for more, or a stall if the packet was full.
     fn sent(&mut self, bytes: usize, room: usize, next: Phase, left: usize) -> Moved {
         let told = self.residue == 0 || !bytes.is_multiple_of(PACKET_LEN);
         self.phase = match left {
@@ -218,7 +218,7 @@ impl Disk {
         };
     }
 
-    /// Reads a command block wrapper; `None` when it is not valid and meaningful (section 6.2).
+    /// Reads a command block wrapper; `None` unless valid and meaningful (section 6.2).
     fn unwrap(&mut self, data: &[u8]) -> Option<Command> {
         let wrapper: &[u8; CBW_LEN] = data.try_into().ok()?;
         let (signature, rest) = wrapper.split_first_chunk()?;
@@ -240,8 +240,7 @@ impl Disk {
         })
     }
 
-    /// Starts what follows a command. H bytes are what the host means to move, D what the device
-    /// does.
+    /// Starts the step after a command. H bytes are the host's length, D bytes the device's.
     fn begin(&mut self, command: &Command) {
         let action = self.logical.execute(&command.block, command.logical_unit, &mut self.answer);
         self.status = if action == Action::Failed { FAILED } else { PASSED };
@@ -250,7 +249,7 @@ impl Disk {
             Action::Answer { len } | Action::Read { len, .. } => (len, true),
             Action::Write { len, .. } => (len, false),
         };
-        // Cases 2, 3, 7, 8, 10 and 13: the host must not believe that this went well.
+        // Cases 2, 3, 7, 8, 10 and 13: the host must not believe in a success.
         let same_way = device_in == command.is_in;
         if device_len > command.length || (device_len > 0 && !same_way) {
             self.status = PHASE_ERROR;
@@ -262,7 +261,7 @@ impl Disk {
             Action::Read { at, .. } if len > 0 => Phase::Read { at, left: len },
             Action::Answer { .. } if len > 0 => Phase::Answer { at: 0, left: len },
             _ if command.is_in => Phase::StallIn,
-            // Case 13: part of a command's data would be written for a command that failed.
+            // Case 13 would write part of the data of a failed command.
             Action::Write { at, .. } if self.status == PASSED => {
                 Phase::Write { at, left: len, expected: command.length }
             }
@@ -280,7 +279,7 @@ impl Disk {
         status
     }
 
-    /// A fault of the bus ended the data early: what is left of it is never moved.
+    /// Notes that a fault of the bus ended the data early: the rest is never moved.
     pub(super) const fn cut_short(&mut self) {
         let (Phase::Read { left, .. } | Phase::Answer { left, .. } | Phase::Write { left, .. }) =
             self.phase

@@ -1,29 +1,29 @@
-//! The SCSI commands of `disk`: what usb-storage and sd_mod, and what Windows and macOS, ask of a
-//! stick. Numbers and layouts: SCSI Block Commands 3 and SCSI Primary Commands 4.
+//! The SCSI commands of `disk`: the commands of usb-storage and sd_mod, and of Windows and macOS,
+//! for a stick. Numbers and layouts: SCSI Block Commands 3 and SCSI Primary Commands 4.
 //!
-//! A command block becomes an [`Action`]; moving the data is the transport's affair.
+//! A command block becomes an [`Action`]; the transport moves the data.
 //!
-//! Contract: nothing here panics on any command, allocates or blocks.
+//! Contract: nothing panics on any command, allocates or blocks.
 
 use super::super::descriptors::put;
 
 /// Bytes of a block.
 pub(super) const BLOCK_LEN: usize = 512;
 
-/// Bytes of the longest answer that does not come from the image.
+/// Bytes of the longest answer from outside of the image.
 pub(super) const ANSWER_LEN: usize = 64;
 
 /// Bytes of a serial number.
 const SERIAL_LEN: usize = 12;
 
-/// What a command comes to.
+/// The result of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Action {
     /// Nothing more.
     Done,
-    /// It failed; the sense data say why.
+    /// The command failed; the sense data has the reason.
     Failed,
-    /// So many bytes of the answer go to the host.
+    /// `len` bytes of the answer go to the host.
     Answer { len: usize },
     /// Bytes of the image go to the host.
     Read { at: usize, len: usize },
@@ -31,7 +31,7 @@ pub(super) enum Action {
     Write { at: usize, len: usize },
 }
 
-/// Why a command failed: sense key, additional sense code and its qualifier.
+/// The reason of a failure: sense key, additional sense code and its qualifier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Sense {
     key: u8,
@@ -54,7 +54,7 @@ impl Sense {
 
 /// The logical unit.
 pub(super) struct Logical {
-    /// Blocks it has.
+    /// Blocks of the disk.
     blocks: usize,
     serial: [u8; SERIAL_LEN],
     /// Why the last command failed.
@@ -87,10 +87,10 @@ const WRITE_12: u8 = 0xaa;
 /// The service action of READ CAPACITY (16).
 const READ_CAPACITY_16: u8 = 0x10;
 
-/// A direct access block device, removable, SPC-2, with this much behind the fifth byte.
+/// A direct access block device, removable, SPC-2; 31 bytes follow the fifth byte.
 const INQUIRY_HEADER: [u8; 8] = [0, 0x80, 4, 2, 31, 0, 0, 0];
 
-/// The caching mode page: no write cache, so that hosts need not flush.
+/// The caching mode page: no write cache, so hosts need not flush.
 const CACHING_PAGE: [u8; 20] = {
     let mut page = [0; 20];
     page[0] = 0x08;
@@ -105,7 +105,7 @@ impl Logical {
         Self { blocks, serial: field, sense: Sense::NONE }
     }
 
-    /// Carries out a command, but for its data; what it has to say goes into `answer`.
+    /// Carries out a command without moving its data; the command's own answer goes into `answer`.
     pub(super) fn execute(
         &mut self,
         block: &[u8; 16],
@@ -163,7 +163,7 @@ impl Logical {
 
     fn read_format_capacities(&self, c: &[u8; 16], answer: &mut [u8; ANSWER_LEN]) -> Action {
         let blocks = saturate(self.blocks).to_be_bytes();
-        // One descriptor of 8 bytes: a formatted medium, and the length of a block.
+        // A single descriptor of 8 bytes: a formatted medium, and the length of a block.
         let parts: [&[u8]; 3] = [&[0, 0, 0, 8], &blocks, &[2, 0, 2, 0]];
         reply(answer, &parts, u16_at(c, 7).into())
     }
@@ -194,7 +194,7 @@ impl Logical {
         })
     }
 
-    /// Nothing is compared: what was written is in memory.
+    /// Nothing is compared: written data is in memory.
     fn verify(&self, c: &[u8; 16]) -> Result<Action, Sense> {
         const BYTE_CHECK: u8 = 0x06;
         if c[1] & BYTE_CHECK != 0 {
@@ -203,7 +203,7 @@ impl Logical {
         self.range(c).map(|_| Action::Done)
     }
 
-    /// The bytes of the image that a command names.
+    /// The bytes of the image named by a command.
     fn range(&self, c: &[u8; 16]) -> Result<(usize, usize), Sense> {
         let (first, count) = match c[0] {
             READ_6 | WRITE_6 => {
@@ -252,7 +252,7 @@ fn mode_sense(
     if c[2] >> 6 == SAVED {
         return Err(Sense::NO_SAVED_VALUES);
     }
-    // The length that comes first does not count itself.
+    // The first length does not count itself.
     let mut header = [0; 8];
     let total = header_len + CACHING_PAGE.len();
     let length_len = header_len / 4;
@@ -265,7 +265,7 @@ fn report_luns(c: &[u8; 16], answer: &mut [u8; ANSWER_LEN]) -> Action {
     reply(answer, &[&[0, 0, 0, 8, 0, 0, 0, 0], &[0; 8]], usize_at(c, 6))
 }
 
-/// Puts `parts` together, cut to what the host allocated for them.
+/// Joins `parts`, cut to the host's allocation length.
 fn reply(answer: &mut [u8; ANSWER_LEN], parts: &[&[u8]], allocation: usize) -> Action {
     let mut len = 0;
     for part in parts {

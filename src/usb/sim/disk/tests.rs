@@ -1,4 +1,4 @@
-//! What `disk` does, seen from its host.
+//! The behaviour of `disk`, seen from its host.
 
 use super::fat::README;
 use super::{IN, OUT};
@@ -37,7 +37,7 @@ fn status(host: &mut Host) -> (u8, u32) {
     (bytes[12], residue)
 }
 
-/// Makes a command that answers `length` bytes at most, which must pass.
+/// Makes a command with an answer of at most `length` bytes, and expects success.
 fn ask(host: &mut Host, length: u16, block: &[u8]) -> Vec<u8> {
     send(host, length.into(), true, block);
     let (ended, data) = host.read(IN, length.into());
@@ -79,7 +79,7 @@ fn numbers(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn its_descriptors_are_those_of_a_stick() {
+fn a_disk_has_the_descriptors_of_a_stick() {
     let mut host = open();
     let (_, device) = host.descriptor(1, 0, 18);
     assert_eq!(device[8..12], [0x09, 0x12, 0x02, 0x00]);
@@ -94,7 +94,7 @@ fn its_descriptors_are_those_of_a_stick() {
 }
 
 #[test]
-fn it_says_what_it_is_and_how_large() {
+fn inquiry_and_capacity_are_answered() {
     let mut host = open();
     let inquiry = ask(&mut host, 36, &[0x12, 0, 0, 0, 36, 0]);
     assert_eq!(inquiry[..5], [0, 0x80, 4, 2, 31]);
@@ -117,7 +117,7 @@ fn it_says_what_it_is_and_how_large() {
 }
 
 #[test]
-fn mode_pages_say_that_there_is_no_write_cache() {
+fn mode_pages_announce_no_write_cache() {
     let mut host = open();
     let six = ask(&mut host, 192, &[0x1a, 0, 0x3f, 0, 192, 0]);
     assert_eq!(six[..6], [23, 0, 0, 0, 0x08, 18]);
@@ -131,7 +131,7 @@ fn mode_pages_say_that_there_is_no_write_cache() {
 }
 
 #[test]
-fn it_holds_a_readable_file() {
+fn a_new_disk_has_a_readable_file() {
     let mut host = open();
     let boot = ask(&mut host, 512, &read_10(0, 1));
     assert_eq!(boot[510..], [0x55, 0xaa]);
@@ -147,7 +147,7 @@ fn it_holds_a_readable_file() {
 }
 
 #[test]
-fn what_is_written_is_read_and_outlives_the_client() {
+fn written_data_is_read_and_outlives_the_client() {
     let mut host = open();
     let data = numbers(8 * 512);
     for (write, read) in [(0x2a, 0x28), (0xaa, 0xa8), (0x8a, 0x88), (0x0a, 0x08)] {
@@ -186,7 +186,7 @@ fn data_may_be_cut_into_any_urbs() {
 }
 
 #[test]
-fn urbs_that_wait_ahead_are_served_in_turn() {
+fn urbs_submitted_ahead_are_served_in_turn() {
     let mut host = open();
     let data = host.submit(IN, &[0; 512], &[]);
     let csw = host.submit(IN, &[0; 13], &[]);
@@ -197,7 +197,7 @@ fn urbs_that_wait_ahead_are_served_in_turn() {
 }
 
 #[test]
-fn a_command_that_fails_says_why() {
+fn a_failed_command_gives_its_reason() {
     let mut host = open();
     assert_eq!(run(&mut host, &[0xee; 6]), 1);
     assert_eq!(sense(&mut host), (5, 0x20));
@@ -217,9 +217,10 @@ fn a_command_that_fails_says_why() {
 }
 
 #[test]
-fn a_host_that_waits_for_more_meets_a_stall_or_a_short_packet() {
+fn too_little_data_ends_with_a_stall_or_a_short_packet() {
     let mut host = open();
-    // One block where four are waited for, in one URB and in URBs that end with the data.
+    // The device sends a single block to a host that waits for four, in a single URB and in URBs
+    // that end with the data.
     send(&mut host, 2048, true, &read_10(0, 1));
     let (ended, data) = host.read(IN, 2048);
     assert_eq!((ended, data.len()), (Status::EPIPE, 512));
@@ -237,7 +238,7 @@ fn a_host_that_waits_for_more_meets_a_stall_or_a_short_packet() {
 }
 
 #[test]
-fn a_host_that_disagrees_about_the_data_is_told_so() {
+fn disagreements_about_the_data_are_reported() {
     let mut host = open();
     send(&mut host, 0, false, &read_10(0, 1));
     assert_eq!(status(&mut host).0, 2, "case 2");
@@ -267,7 +268,7 @@ fn a_host_that_disagrees_about_the_data_is_told_so() {
 }
 
 #[test]
-fn what_is_no_command_stalls_until_the_reset() {
+fn an_invalid_command_stalls_until_the_reset() {
     for wrong in [
         b"garbage".to_vec(),
         wrap(1, 0, false, &[]),
@@ -289,7 +290,7 @@ fn what_is_no_command_stalls_until_the_reset() {
 }
 
 #[test]
-fn a_host_that_sends_more_than_it_said_is_told_so() {
+fn more_data_than_announced_is_a_phase_error() {
     let mut host = open();
     send(&mut host, 512, false, &write_10(60, 1));
     assert_eq!(host.write(OUT, &numbers(1024)).0, Status::OK);
@@ -310,7 +311,7 @@ fn another_unit_does_not_exist() {
 }
 
 #[test]
-fn faults_end_the_data_and_are_in_the_residue() {
+fn faults_end_the_data_and_count_in_the_residue() {
     // The command is the first URB, its data the second.
     let mut host = Host::open("disk:size=1M:fault=short@2");
     send(&mut host, 4096, true, &read_10(0, 8));

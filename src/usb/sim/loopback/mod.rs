@@ -1,26 +1,26 @@
-//! `loopback`: a vendor specific device of high speed that moves data every way there is, and goes
-//! wrong on request.
+//! `loopback`: a vendor specific device of high speed with data transfers of every kind, and faults
+//! on request.
 //!
-//! | endpoint | interface | what it does |
+//! | endpoint | interface | function |
 //! | --- | --- | --- |
-//! | 0x81 bulk IN | 0 | source: the [`pattern`], as much as there is room for |
+//! | 0x81 bulk IN | 0 | source: fills each buffer with the [`pattern`] |
 //! | 0x01 bulk OUT | 0 | sink: expects the pattern |
-//! | 0x02 bulk OUT | 0 | what is written here … |
+//! | 0x02 bulk OUT | 0 | data written here … |
 //! | 0x82 bulk IN | 0 | … is read here. Waits while there is nothing, as 0x02 does while [`LOOP_LEN`] bytes are |
 //! | 0x83 interrupt IN | 0 | a counter, eight bytes little-endian, every 8 ms |
-//! | 0x84 interrupt IN | 0 | silent: never has data, unless [`request::RELEASE`] gives it some |
-//! | 0x86 bulk IN | 0 | silent likewise |
+//! | 0x84 interrupt IN | 0 | silent: never has data, except by [`request::RELEASE`] |
+//! | 0x86 bulk IN | 0 | silent in the same way |
 //! | 0x85 isochronous IN | 1, setting 1 | source: up to 3072 bytes of the pattern a packet |
 //! | 0x05 isochronous OUT | 1, setting 1 | sink: expects the pattern |
 //!
 //! A stream starts at position 0 when the device is opened or reset, its interface set or its halt
 //! cleared. Isochronous packets are done at once, unless the device is paced: then each takes a
-//! microframe of 125 µs. With `data=counter` sources put the number of the URB since that start
-//! into the first eight bytes of each URB or packet, and sinks expect nothing.
+//! microframe of 125 µs. With `data=counter` sources put the number of the URB since the stream's
+//! start into the first eight bytes of each URB or packet, and sinks expect nothing.
 //!
-//! The requests to the default endpoint are those of [`request`].
+//! Module [`request`] has the requests to the default endpoint.
 //!
-//! Contract: as the models', see `model`.
+//! Contract: the same as the models', see `model`.
 
 pub mod pattern;
 pub mod request;
@@ -92,26 +92,26 @@ pub(super) fn descriptors(serial: String) -> Descriptors {
 /// The device.
 pub(super) struct Loopback {
     streams: [Stream; EndpointAddress::COUNT],
-    /// What was written to 0x02 and not yet read from 0x82.
+    /// Data written to 0x02 and not yet read from 0x82.
     pipe: VecDeque<u8>,
     /// The next report of 0x83.
     interrupts: u64,
     buffer: Box<[u8; BUFFER_LEN]>,
     buffer_len: usize,
-    /// The control request before this one, [`request::LAST_SETUP`] itself left out.
+    /// The previous control request other than [`request::LAST_SETUP`] itself.
     last_setup: [u8; SETUP_LEN],
     paced: bool,
     counted: bool,
 }
 
-/// What the device knows of an endpoint.
+/// The device's state of an endpoint.
 #[derive(Clone, Copy, Default)]
 struct Stream {
-    /// Bytes of the pattern that went by.
+    /// Bytes of the pattern since the stream's start.
     position: u64,
-    /// URBs that went by since.
+    /// URBs since the stream's start.
     number: u64,
-    /// What a silent endpoint was told to send.
+    /// Bytes for a silent endpoint to send.
     release: Option<u16>,
     counters: request::Counters,
 }
@@ -237,7 +237,7 @@ impl Stream {
         room.len()
     }
 
-    /// Sends the number of the URB, and behind it whatever was there.
+    /// Sends the number of the URB, and leaves the bytes behind the number unchanged.
     fn send_number(&self, room: &mut [u8]) -> usize {
         let number = self.number.to_le_bytes();
         match room.first_chunk_mut() {

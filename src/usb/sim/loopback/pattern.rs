@@ -1,15 +1,16 @@
-//! The bytes of sources, as sinks expect them: the byte at position `p` of a stream is `p % 251`.
+//! The bytes of sources, and the expectation of sinks: the byte at position `p` of a stream is `p %
+//! 251`.
 //!
-//! 251 is prime and near 256: no packet size, page size or buffer size is a multiple of it, so data
-//! that is lost, doubled or swapped shows wherever it is cut.
+//! 251 is prime and near 256. No packet size, page size or buffer size is a multiple of 251, so
+//! lost, doubled or swapped data shows at any cut.
 //!
-//! Contract: nothing here allocates, blocks or panics. Both ways cost about a `memcpy`.
+//! Contract: nothing allocates, blocks or panics. Both directions cost about a `memcpy`.
 
 /// Bytes after which the pattern repeats.
 pub const PERIOD: usize = 251;
 
-/// Bytes of the table: whole periods, and together with what they are copied to within the
-/// processor's nearest cache.
+/// Bytes of the table: whole periods. The table and its destination fit into the processor's
+/// nearest cache.
 const TABLE_LEN: usize = 64 * PERIOD;
 
 static TABLE: [u8; TABLE_LEN] = table();
@@ -34,7 +35,7 @@ pub fn fill(position: u64, data: &mut [u8]) {
     }
 }
 
-/// Counts the bytes of `data` that are not those of the pattern from `position` on.
+/// Counts the bytes of `data` that differ from the pattern from `position` on.
 #[must_use]
 pub fn errors(position: u64, data: &[u8]) -> u64 {
     let (head, body) = data.split_at(head_len(position, data.len()));
@@ -58,8 +59,8 @@ fn differing(data: &[u8], expected: &[u8]) -> u64 {
     if data == expected {
         return 0;
     }
-    // What fits into a byte is counted in bytes, many at a time: a client that sends something else
-    // altogether should not be much slower.
+    // A byte can count 255 differences, so differences are counted in bytes, many at a time: a
+    // client with entirely different data should not be much slower.
     let chunks = data.chunks(255).zip(expected.chunks(255));
     let count =
         |(a, b): (&[u8], &[u8])| -> u8 { a.iter().zip(b).map(|(a, b)| u8::from(a != b)).sum() };

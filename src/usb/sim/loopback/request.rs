@@ -1,36 +1,36 @@
-//! The vendor requests of `loopback`, all to the device. An endpoint is named by its address in
-//! wIndex. Whatever is not in the table is stalled, and so is a request that names an endpoint
-//! that the settings in force don't have, or the default one.
+//! The vendor requests of `loopback`, all to the device. wIndex names an endpoint by its address.
+//! Requests outside of the table are stalled, and so are requests with the default endpoint or an
+//! endpoint outside of the settings in force.
 //!
-//! | bmRequestType | bRequest | wValue | wIndex | data stage, and what it does |
+//! | bmRequestType | bRequest | wValue | wIndex | data stage and effect |
 //! | --- | --- | --- | --- | --- |
-//! | 0xc0 | 0x01 [`COUNTERS`] | | endpoint | 32 bytes: what went through it, see [`Counters`] |
+//! | 0xc0 | 0x01 [`COUNTERS`] | | endpoint | 32 bytes: the endpoint's traffic, see [`Counters`] |
 //! | 0x40 | 0x02 [`CLEAR_COUNTERS`] | | | sets the counters of all endpoints to zero |
 //! | 0x40 | 0x03 [`WRITE`] | | | up to 4096 bytes for … |
-//! | 0xc0 | 0x04 [`READ`] | | | … this, which returns what was written last |
-//! | 0xc0 | 0x05 [`LAST_SETUP`] | | | 8 bytes: the SETUP packet before this one, whatever it was |
-//! | 0xc0 | 0x06 [`PERFORMED`] | | | 16 bytes: how many SET_CONFIGURATION, SET_INTERFACE, CLEAR_HALT and resets the host performed since it opened the device, four bytes little-endian each |
-//! | 0x40 | 0x10 [`HALT`] | | endpoint | halts it: its URBs stall, those that wait included |
-//! | 0x40 | 0x11 [`SHORT`] | bytes | endpoint | its next URB ends after so many |
-//! | 0x40 | 0x12 [`STALL_AFTER`] | bytes | endpoint | its next URB stalls after so many |
-//! | 0x40 | 0x13 [`BUS_ERROR_AFTER`] | bytes | endpoint | its next URB fails with EPROTO after so many |
-//! | 0x40 | 0x14 [`BABBLE`] | | endpoint | its next URB is filled and fails with EOVERFLOW |
-//! | 0x40 | 0x15 [`PACKETS_SHORT`] | bytes | endpoint | isochronous: the packets of its next URB have at most so many |
-//! | 0x40 | 0x16 [`PACKET_LOST`] | number | endpoint | isochronous: this packet of its next URB fails with EPROTO |
-//! | 0x40 | 0x17 [`CANCEL_DONE`] | bytes | endpoint | its next URB that is cancelled is too late: it ends with so many bytes of the pattern and no error |
-//! | 0x40 | 0x18 [`CANCEL_PARTIAL`] | bytes | endpoint | its next URB that is cancelled ends with so many bytes and ECONNRESET |
-//! | 0x40 | 0x19 [`RELEASE`] | bytes | 0x84, 0x86 | the silent endpoint's oldest URB, or its next, gets so many bytes of the pattern |
-//! | 0x40 | 0x20 [`CONTROL_DELAY`] | ms | | control requests from the next one on take so long |
-//! | 0x40 | 0x21 [`SPECIAL_DELAY`] | ms | | special requests take so long |
-//! | 0x40 | 0x22 [`CANCEL_DELAY`] | ms | | cancelling takes so long |
-//! | 0x40 | 0x23 [`REFUSE_SPECIAL`] | times | | so many special requests fail with EPIPE |
+//! | 0xc0 | 0x04 [`READ`] | | | … the buffer read here |
+//! | 0xc0 | 0x05 [`LAST_SETUP`] | | | 8 bytes: the previous SETUP packet of any request |
+//! | 0xc0 | 0x06 [`PERFORMED`] | | | 16 bytes: the numbers of SET_CONFIGURATION, SET_INTERFACE, CLEAR_HALT and resets performed by the host since opening the device, four bytes little-endian each |
+//! | 0x40 | 0x10 [`HALT`] | | endpoint | halts the endpoint: its URBs stall, waiting URBs included |
+//! | 0x40 | 0x11 [`SHORT`] | bytes | endpoint | the next URB ends after wValue bytes |
+//! | 0x40 | 0x12 [`STALL_AFTER`] | bytes | endpoint | the next URB stalls after wValue bytes |
+//! | 0x40 | 0x13 [`BUS_ERROR_AFTER`] | bytes | endpoint | the next URB fails with EPROTO after wValue bytes |
+//! | 0x40 | 0x14 [`BABBLE`] | | endpoint | the next URB is filled and fails with EOVERFLOW |
+//! | 0x40 | 0x15 [`PACKETS_SHORT`] | bytes | endpoint | isochronous: the packets of the next URB have at most wValue bytes |
+//! | 0x40 | 0x16 [`PACKET_LOST`] | number | endpoint | isochronous: packet wValue of the next URB fails with EPROTO |
+//! | 0x40 | 0x17 [`CANCEL_DONE`] | bytes | endpoint | the next cancel is too late: the URB ends with wValue bytes of the pattern and no error |
+//! | 0x40 | 0x18 [`CANCEL_PARTIAL`] | bytes | endpoint | the next cancelled URB ends with wValue bytes and ECONNRESET |
+//! | 0x40 | 0x19 [`RELEASE`] | bytes | 0x84, 0x86 | the silent endpoint's oldest or next URB gets wValue bytes of the pattern |
+//! | 0x40 | 0x20 [`CONTROL_DELAY`] | ms | | later control requests take wValue ms |
+//! | 0x40 | 0x21 [`SPECIAL_DELAY`] | ms | | special requests take wValue ms |
+//! | 0x40 | 0x22 [`CANCEL_DELAY`] | ms | | cancelling takes wValue ms |
+//! | 0x40 | 0x23 [`REFUSE_SPECIAL`] | times | | the next wValue special requests fail with EPIPE |
 //! | 0x40 | 0x24 [`VANISH`] | | | unplugs the device |
 //!
-//! Delays, refusals and what is to happen to an endpoint's next URB last until the device is
-//! closed; the latter also ends when the endpoint's interface is set, its halt cleared, or the
-//! device reset.
+//! Delays, refusals and plans for an endpoint's next URB last until the device is closed. A plan
+//! for the next URB also ends when the endpoint's interface is set, its halt cleared, or the device
+//! reset.
 //!
-//! Contract: as the models', see `model`.
+//! Contract: the same as the models', see `model`.
 
 use std::time::Duration;
 
@@ -42,20 +42,20 @@ use crate::wire::setup::Setup;
 use crate::wire::status::Status;
 use crate::wire::types::EndpointAddress;
 
-/// bmRequestType of the requests that send something to the device.
+/// bmRequestType of requests with data for the device, or without data.
 pub const OUT: u8 = 0x40;
-/// bmRequestType of those that ask it something.
+/// bmRequestType of requests with data from the device.
 pub const IN: u8 = 0xc0;
 
 /// Reads the counters of an endpoint.
 pub const COUNTERS: u8 = 0x01;
-/// Clears those of all.
+/// Clears the counters of all endpoints.
 pub const CLEAR_COUNTERS: u8 = 0x02;
 /// Writes the buffer.
 pub const WRITE: u8 = 0x03;
 /// Reads the buffer.
 pub const READ: u8 = 0x04;
-/// Reads the SETUP packet that came before.
+/// Reads the previous SETUP packet.
 pub const LAST_SETUP: u8 = 0x05;
 /// Reads how often each special request was performed.
 pub const PERFORMED: u8 = 0x06;
@@ -63,9 +63,9 @@ pub const PERFORMED: u8 = 0x06;
 pub const HALT: u8 = 0x10;
 /// Ends the next URB early.
 pub const SHORT: u8 = 0x11;
-/// Stalls the next URB in its course.
+/// Stalls the next URB after some bytes.
 pub const STALL_AFTER: u8 = 0x12;
-/// Fails the next URB in its course.
+/// Fails the next URB after some bytes.
 pub const BUS_ERROR_AFTER: u8 = 0x13;
 /// Has the next URB overflow.
 pub const BABBLE: u8 = 0x14;
@@ -90,17 +90,17 @@ pub const REFUSE_SPECIAL: u8 = 0x23;
 /// Unplugs the device.
 pub const VANISH: u8 = 0x24;
 
-/// What went through an endpoint since its counters were cleared: 32 bytes, each field eight of
-/// them, little-endian. Cancelled URBs only count with their bytes.
+/// An endpoint's traffic since its counters were cleared: 32 bytes, four little-endian fields of
+/// eight bytes. A cancelled URB only adds to the bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     /// Bytes.
     pub bytes: u64,
-    /// URBs that ended.
+    /// Ended URBs.
     pub urbs: u64,
-    /// OUT: bytes that were not those of the pattern. The loop checks none.
+    /// OUT: bytes different from the pattern. The loop checks none.
     pub errors: u64,
-    /// OUT: empty packets, whether they were a URB or followed one.
+    /// OUT: empty packets, as a URB or behind a URB.
     pub empty_packets: u64,
 }
 
@@ -199,7 +199,7 @@ impl Loopback {
     }
 }
 
-/// Arranges what is to happen to an endpoint's next URB.
+/// Arranges a fault for an endpoint's next URB.
 fn arrange(setup: &Setup, state: &mut EndpointState) -> Option<()> {
     let value = usize::from(setup.value);
     let late = |status| Some(LateData { bytes: value, status });

@@ -1,4 +1,4 @@
-//! What `loopback` does, seen from its host.
+//! The behaviour of `loopback`, seen from its host.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ fn counters(host: &mut Host, endpoint: u16) -> Counters {
 }
 
 #[test]
-fn its_descriptors_are_those_of_its_endpoints() {
+fn the_descriptors_match_the_endpoints() {
     let mut host = open();
     let (status, device) = host.descriptor(1, 0, 64);
     assert_eq!((status, device.len()), (Status::OK, 18));
@@ -100,7 +100,7 @@ fn a_counted_source_numbers_its_urbs() {
 }
 
 #[test]
-fn the_sink_counts_what_it_gets() {
+fn the_sink_counts_bytes_and_errors() {
     let mut host = open();
     assert_eq!(host.write(0x01, &pattern(0, 1000)), (Status::OK, 1000));
     let mut wrong = pattern(1000, 24);
@@ -120,7 +120,7 @@ fn the_sink_counts_what_it_gets() {
 }
 
 #[test]
-fn the_loop_returns_what_was_written() {
+fn the_loop_returns_written_data() {
     let mut host = open();
     let reader = host.submit(0x82, &[0; 512], &[]);
     assert_eq!(host.poll(reader), None);
@@ -132,7 +132,7 @@ fn the_loop_returns_what_was_written() {
 }
 
 #[test]
-fn a_urb_does_not_overtake_one_that_waits() {
+fn a_urb_does_not_overtake_a_waiting_urb() {
     let mut host = open();
     let first = host.submit(0x82, &[0; 4], &[]);
     host.submit(0x02, b"onetwo", &[]);
@@ -142,7 +142,7 @@ fn a_urb_does_not_overtake_one_that_waits() {
 }
 
 #[test]
-fn the_loop_holds_back_what_it_has_no_room_for() {
+fn the_full_loop_holds_data_back() {
     let mut host = open();
     let data = pattern(7, 3 * LOOP_LEN);
     let writer = host.submit(0x02, &data, &[]);
@@ -222,7 +222,7 @@ fn a_halted_endpoint_stalls_until_it_is_cleared() {
 }
 
 #[test]
-fn what_was_arranged_happens_to_the_next_urb_only() {
+fn a_planned_fault_affects_the_next_urb_only() {
     let mut host = open();
     for (request, status, len) in [
         (request::SHORT, Status::OK, 100),
@@ -257,7 +257,7 @@ fn packets_fail_and_end_short_on_request() {
 }
 
 #[test]
-fn cancelled_urbs_end_in_order_with_the_data_that_was_arranged() {
+fn cancelled_urbs_end_in_order_with_the_planned_data() {
     let mut host = open();
     let slots: Vec<u32> = (0..4).map(|_| host.submit(0x86, &[0; 16], &[])).collect();
     host.cancel(slots[2]);
@@ -334,7 +334,7 @@ fn delays_and_refusals_last_as_long_as_the_device_is_open() {
 }
 
 #[test]
-fn it_vanishes_on_request() {
+fn the_device_vanishes_on_request() {
     let mut host = open();
     let waiting = host.submit(0x86, &[0; 16], &[]);
     command(&mut host, request::VANISH, 0, 0);
