@@ -1,30 +1,30 @@
-//! What a fuzzer drives: bytes as they come from strangers, each kind with all that must be true of
-//! it.
+//! The fuzzers' functions: each takes untrusted bytes of some kind and checks every property of the
+//! result.
 //!
 //! - [`handshake()`]: the start of a connection;
-//! - [`pdu`]: what comes behind it, whatever it is (`session::model::stream`);
-//! - [`descriptors`]: what a device says of itself (`usb::descriptor`);
-//! - [`operations`]: a client, a device and a worker that do what the bytes say
+//! - [`pdu`]: any bytes after the handshake (`session::model::stream`);
+//! - [`descriptors`]: a device's description of itself (`usb::descriptor`);
+//! - [`operations`]: a client, a device and a worker, all controlled by the bytes
 //!   (`session::model`).
 //!
-//! `fuzz/` has a target for each, and a corpus of inputs that reach what can be reached. With a
+//! `fuzz/` has a target for each function, and a corpus of inputs with wide coverage. With a
 //! nightly toolchain and cargo-fuzz, from the top of the repository:
 //!
 //! ```text
-//! cargo +nightly fuzz run -s none operations          until something is found
-//! cargo +nightly fuzz run -s none operations <file>   what was found, once more
-//! cargo +nightly fuzz cmin -s none operations         the corpus without what adds nothing
+//! cargo +nightly fuzz run -s none operations          until a failure
+//! cargo +nightly fuzz run -s none operations <file>   the failing input once more
+//! cargo +nightly fuzz cmin -s none operations         the corpus without useless inputs
 //! ```
 //!
-//! Each run has sessions of its own, whose tables are megabytes that nobody touches. On glibc
-//! `MALLOC_MMAP_THRESHOLD_=500000` in the environment has them mapped and not cleared: five times
-//! the runs. Without `-s none` there is an address sanitizer too, which marks them all, and has
-//! little to see: unsafe code is in `usbferry-sys`, at which `tests/memory-check` looks.
+//! Each run has sessions of its own, with megabytes of mostly untouched tables. On glibc
+//! `MALLOC_MMAP_THRESHOLD_=500000` in the environment has the tables mapped and not cleared: five
+//! times the runs. Without `-s none` an address sanitizer marks all these tables, and has little to
+//! find: unsafe code is in `usbferry-sys`, the subject of `tests/memory-check`.
 //!
-//! What `cmin` leaves has random names; inputs with names of their own are for cases that no edge
-//! tells from others, such as an UNLINK that overtakes its SUBMIT.
+//! Inputs left by `cmin` have random names. Inputs with telling names are for cases that coverage
+//! does not distinguish, such as an UNLINK that overtakes its SUBMIT.
 //!
-//! Without either, `cargo test fuzzing` runs the corpus, and variations of it that never change.
+//! On stable Rust `cargo test fuzzing` runs the corpus, and a fixed set of variations.
 
 use std::collections::HashSet;
 
@@ -37,18 +37,18 @@ use crate::usb::{Configuration, Interface};
 use crate::wire::Error;
 use crate::wire::types::{BusId, EndpointAddress, Speed, TransferType};
 
-/// Four bytes that say how a request is cut into reads, then the request.
+/// Takes four bytes with the lengths of reads, then the request.
 pub fn handshake(data: &[u8]) {
     let Some((cuts, request)) = data.split_first_chunk::<4>() else { return };
     let expected = read_request(request);
     let cuts = cuts.map(usize::from);
-    // Zero is a read that brings nothing; of zeroes alone nothing would ever come.
+    // Zero is a read without data; with zeroes alone nothing would ever arrive.
     for cuts in [&cuts[..], &[usize::MAX]].into_iter().filter(|cuts| **cuts != [0; 4]) {
         assert_eq!(receive(request, cuts), expected, "in pieces of {cuts:?}");
     }
 }
 
-/// Has the parser take a request in pieces, and never a byte of what follows it.
+/// Gives the parser a request in pieces, and checks that no byte behind the request is consumed.
 fn receive(request: &[u8], cuts: &[usize]) -> Result<Option<Wish>, Error> {
     let (mut handshake, mut rest) = (Handshake::default(), request);
     for &cut in cuts.iter().cycle() {
@@ -68,7 +68,7 @@ fn receive(request: &[u8], cuts: &[usize]) -> Result<Option<Wish>, Error> {
     Ok(None)
 }
 
-/// A request read as `usbip_network.h` has it: version, code and status, then a busid.
+/// A second parser, after `usbip_network.h`: version, code and status, then a busid.
 fn read_request(request: &[u8]) -> Result<Option<Wish>, Error> {
     let Some((&[v0, v1, c0, c1, s0, s1, s2, s3], body)) = request.split_first_chunk() else {
         return Ok(None);
@@ -86,7 +86,7 @@ fn read_request(request: &[u8]) -> Result<Option<Wish>, Error> {
     }
 }
 
-/// A byte that says what the host knows beside them, then a device's descriptors as sysfs has them.
+/// Takes a byte with the host's own knowledge, then a device's descriptors in the form of sysfs.
 pub fn descriptors(data: &[u8]) {
     let Some((&host, bytes)) = data.split_first() else { return };
     let speed = [Speed::Low, Speed::Full, Speed::High, Speed::Super][usize::from(host & 3)];
@@ -97,7 +97,7 @@ pub fn descriptors(data: &[u8]) {
     let whole = found.configurations.concat();
     assert!(
         whole.is_empty() || bytes[descriptor::DEVICE_LEN..].ends_with(&whole[..]) || {
-            // More of them than count.
+            // The device has more configurations than count.
             bytes[descriptor::DEVICE_LEN..].windows(whole.len()).any(|window| window == whole)
         }
     );
@@ -108,7 +108,7 @@ pub fn descriptors(data: &[u8]) {
     }
 }
 
-/// What is true of a configuration whatever its bytes were.
+/// Checks the properties of a configuration from any bytes.
 fn check_configuration(configuration: &Configuration) {
     assert!(configuration.interfaces.len() <= INTERFACES_MAX);
     assert!(configuration.interfaces.is_sorted_by(|one, other| one.number < other.number));
@@ -144,7 +144,7 @@ fn check_settings(interface: &Interface) -> HashSet<EndpointAddress> {
     all
 }
 
-/// PDUs, or what is none, to a session ([`model::stream`]).
+/// Gives PDUs, or bytes without any valid PDU, to a session ([`model::stream`]).
 pub fn pdu(data: &[u8]) {
     model::stream::run(data);
 }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::session::model::Rng;
 
-    /// Tells which input it was, when it is dropped by a panic.
+    /// Prints the input of a run if the run panics.
     struct Running<'a>(&'a str, &'a [u8]);
 
     impl Drop for Running<'_> {
@@ -174,7 +174,7 @@ mod tests {
         }
     }
 
-    /// The inputs of a target, by name, so that they have the same order on every machine.
+    /// The inputs of a target, sorted by name for the same order on every machine.
     fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
         let directory = PathBuf::from_iter([env!("CARGO_MANIFEST_DIR"), "fuzz", "corpus", target]);
         let files = fs::read_dir(&directory);
@@ -191,7 +191,7 @@ mod tests {
         inputs
     }
 
-    /// Runs a target on its corpus, and on as many `variations` of what is in there.
+    /// Runs a target on its corpus, and on the given number of `variations`.
     fn replay(target: &str, run: fn(&[u8]), variations: u32) {
         let corpus = corpus(target);
         for (name, bytes) in &corpus {
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    /// The first part of one input and the last of another, with some bytes changed.
+    /// The first part of `one` and the last part of `other`, with some bits changed.
     fn vary(one: &[u8], other: &[u8], rng: &mut Rng) -> Vec<u8> {
         // At a multiple of eight, words stay words and headers mostly headers.
         let mut cut = |bytes: &[u8]| {

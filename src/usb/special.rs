@@ -1,22 +1,24 @@
-//! Requests that the host's stack must perform, because it keeps state of its own about them: a
-//! raw SET_INTERFACE would change the device but not the endpoints that the host knows.
+//! Requests that the host's stack must perform, because the host keeps state of its own: a raw
+//! SET_INTERFACE would change the device but not the endpoints known to the host.
 //!
-//! The kernel's exporter knows the same four (`drivers/usb/usbip/stub_rx.c`,
-//! `tweak_special_requests`) and like it we compare the whole bmRequestType. Where the host's call
-//! fails, it sends the request to the device as it stands and answers with what that says; before
-//! 6.11 (6.1.109 of that series) it did so where the call had not failed, too, so that the device
-//! had each of the four twice. Here only a failed CLEAR_HALT goes to the device: the host has no
-//! state then that could differ but the data toggle, and it is the endpoint's client who asked for
-//! it to be reset. A raw SET_CONFIGURATION or SET_INTERFACE would succeed where the host had
-//! refused, for want of bandwidth or because another driver has the interface, and leave the device
-//! with endpoints that the host does not know; the client would be told that they are there. So
-//! these keep the status of the failure, as does a reset, which no device implements.
+//! The kernel's exporter knows the same four requests (`drivers/usb/usbip/stub_rx.c`,
+//! `tweak_special_requests`) and also compares the whole bmRequestType. If the host's call fails,
+//! the kernel's exporter sends the request to the device unchanged and returns the device's answer.
+//! Before 6.11 (6.1.109 of the stable series) the exporter did the same after a successful call, so
+//! the device had each of the four requests twice.
+//!
+//! Here only a failed CLEAR_HALT goes to the device. The only state of the host at stake is then
+//! the data toggle, and the endpoint's own client has asked for its reset. A raw SET_CONFIGURATION
+//! or SET_INTERFACE would succeed after a refusal by the host, for want of bandwidth or because
+//! another driver has the interface. The device would then have endpoints unknown to the host, and
+//! the client would believe in these endpoints. So both requests keep the status of the failure, as
+//! does a reset, which no device implements.
 
 use crate::wire::setup::Setup;
 use crate::wire::status::Status;
 use crate::wire::types::EndpointAddress;
 
-/// A request that the host's stack performs.
+/// A request performed by the host's stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SpecialRequest {
     /// SET_CONFIGURATION; zero unconfigures.
@@ -26,18 +28,18 @@ pub enum SpecialRequest {
     SetInterface { interface: u8, alternate: u8 },
     /// CLEAR_FEATURE(ENDPOINT_HALT), which resets the host's data toggle too.
     ClearHalt(EndpointAddress),
-    /// SET_FEATURE(PORT_RESET), as a hub would get it: a reset of the device.
+    /// SET_FEATURE(PORT_RESET), in a hub's form: a reset of the device.
     Reset,
 }
 
-/// What to do with a control request.
+/// The way to treat a control request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
-    /// Send it to the device.
+    /// Send the request to the device.
     Ordinary,
-    /// Have the host perform it.
+    /// Have the host perform the request.
     Special(SpecialRequest),
-    /// Answer it without the device, which must never see it.
+    /// Answer without the device, which must never see the request.
     Refuse(Status),
 }
 
@@ -64,7 +66,7 @@ pub fn classify(setup: &Setup) -> Class {
     match (setup.request_type, setup.request) {
         (TO_ENDPOINT, CLEAR_FEATURE) if setup.value == FEATURE_ENDPOINT_HALT => {
             let endpoint = EndpointAddress::from_byte(index_low);
-            // The default endpoint has no halt that a host could clear; usbfs knows no ep 0 here.
+            // The default endpoint has no halt for a host to clear; usbfs refuses endpoint 0 here.
             if endpoint.number() == 0 {
                 return Class::Ordinary;
             }
@@ -80,8 +82,8 @@ pub fn classify(setup: &Setup) -> Class {
         (TO_HUB_PORT, SET_FEATURE) if setup.value == FEATURE_PORT_RESET => {
             Class::Special(SpecialRequest::Reset)
         }
-        // A new address would hide the device from its own host; a test mode lasts until the
-        // device loses power.
+        // A new address would hide the device from its own host; a test mode lasts until the device
+        // loses power.
         (TO_DEVICE, SET_ADDRESS) => Class::Refuse(Status::EPIPE),
         (TO_DEVICE, SET_FEATURE) if setup.value == FEATURE_TEST_MODE => {
             Class::Refuse(Status::EPIPE)
