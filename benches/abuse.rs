@@ -1,11 +1,11 @@
-//! What a client that streams notices of others that mean no good, over loopback TCP, its device
-//! simulated.
+//! The effect of malicious clients on a streaming client, over loopback TCP with simulated devices.
 //!
-//! Abusers take processor time themselves, and so does answering them, whoever does it. What the
-//! server is to blame for shows only beside the same abuse of *another* server: a second usbferry
-//! on the same processor, of which the streaming client knows nothing. So each row is measured in
-//! rounds of five: alone, the abuse elsewhere, the abuse here, elsewhere again, alone again. `here
-//! / elsewhere` is what counts; the pairs of equal runs say how much a ratio means at the time.
+//! Abusers take processor time themselves, and so do the answers to them, in any case. The server's
+//! own share of the blame shows only in comparison with the same abuse of *another* server: a
+//! second usbferry on the same processor, unrelated to the streaming client. So each row is
+//! measured in rounds of five: alone, the abuse elsewhere, the abuse here, elsewhere again, alone
+//! again. `here / elsewhere` is the result; the pairs of equal runs show the noise of a ratio at
+//! the time.
 //!
 //! Client and servers are on one processor, the abuser is a process of its own on the other.
 
@@ -31,19 +31,19 @@ use harness::report::{Spread, spread};
 use harness::server::Server;
 use harness::settings::{self, Cores, Settings, pin};
 
-/// Simulated devices: the streaming client's, the abuser's, and those of newcomers.
+/// Simulated devices for the streaming client, the abuser, and newcomers.
 const DEVICES: &str = "--simulate=loopback:count=12";
 const STREAM: &str = "1-1";
 const ABUSED: &str = "1-2";
 const NEWCOMERS: std::ops::RangeInclusive<usize> = 3..=12;
 
-/// The argument with which this program is an abuser instead.
+/// The argument that turns this program into an abuser.
 const ABUSER: &str = "--abuse";
 
-/// How long a server may take to be rid of what an abuser has left.
+/// The server's time to clean up after an abuser.
 const SETTLING: Duration = Duration::from_secs(20);
 
-/// The median of what one client notices, and the rest of a row.
+/// The median of the streaming client's results, and the rest of a row.
 struct Row {
     workload: Workload,
     abuse: Abuse,
@@ -60,13 +60,13 @@ struct Round {
 
 struct Sample {
     outcome: Outcome,
-    /// What the streaming client's server used.
+    /// The resources used by the streaming client's server.
     server: Option<Usage>,
-    /// What the abuser did in a second.
+    /// The abuser's actions a second.
     abuse: f64,
 }
 
-/// How clients fare that come while the server is abused.
+/// The results of clients that arrive while the server is abused.
 struct Newcomers {
     waits: Vec<Duration>,
     attempts: u32,
@@ -87,8 +87,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Abuses a server until stdin ends. Says when it is under way, and in the end how often it did
-/// what it does.
+/// Abuses a server until stdin ends. Prints a line at the start of the abuse, and the number of
+/// actions at the end.
 fn be_abuser(abuse: &str, server: &str) -> Result<(), String> {
     let abuse: Abuse = abuse.parse()?;
     let server = server.parse().map_err(|_| format!("{server} is no address"))?;
@@ -140,7 +140,7 @@ impl Abuser {
         }
     }
 
-    /// Ends it: what it did in a second.
+    /// Ends the abuser, and returns its actions a second.
     fn stop(mut self) -> io::Result<f64> {
         drop(self.stdin.take());
         let seconds = self.begun.elapsed().as_secs_f64();
@@ -152,7 +152,7 @@ impl Abuser {
 
 impl Drop for Abuser {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -231,7 +231,7 @@ impl Servers<'_> {
         Abuser::start(abuse, address_of(server)?, self.settings.cores)
     }
 
-    /// Clients that come one after the other while the server is abused, each for another device.
+    /// Imports devices in turn while the server is abused, each as another client.
     fn newcomers(&self, abuse: Abuse) -> io::Result<Newcomers> {
         let server = address_of(&self.here)?;
         let abuser = self.abuser(abuse, &self.here)?;
@@ -279,7 +279,7 @@ struct Figures {
     ratio: Spread,
     /// The client's p99 here over elsewhere.
     p99: f64,
-    /// What the abuser did a second, elsewhere and here.
+    /// The abuser's actions a second, elsewhere and here.
     abuse: [f64; 2],
     /// Microseconds of the server's processor time for each thing the abuser did.
     cost: f64,
@@ -319,7 +319,7 @@ impl Figures {
     }
 }
 
-/// The most that a ratio of two equal things differed from one.
+/// The largest distance from 1 of the ratio of two equal runs.
 const fn width(noise: Spread) -> f64 {
     (1.0 - noise.least).max(noise.most - 1.0)
 }
@@ -352,7 +352,7 @@ fn line(row: &Row) -> String {
     let cost = if figures.cost.is_finite() {
         format!("{:.1}", figures.cost)
     } else {
-        // It did nothing that could be counted.
+        // The abuser's action cannot be counted.
         "-".to_owned()
     };
     let retried = match row.newcomers.retries() {

@@ -1,5 +1,5 @@
-//! The whole server over loopback TCP, its devices simulated: what sessions, reactor and sockets
-//! cost, without libusb. Each row is measured in turn with the least server there can be.
+//! The whole server over loopback TCP with simulated devices: the cost of sessions, reactor and
+//! sockets, without libusb. Each row is measured in turn with a minimal server.
 
 use std::process::ExitCode;
 
@@ -14,8 +14,8 @@ use harness::rows::Target;
 use harness::server::Server;
 use harness::settings::{self, Settings};
 
-/// Simulated devices: one for each session, and one for the client that does not read. They move
-/// data as a controller does, beside the processor, not by it.
+/// Simulated devices: one for each session, and one for the client that does not read. Like a
+/// controller, the devices move data without the processor.
 const DEVICES: &str = "--simulate=loopback:count=65:data=counter";
 
 fn main() -> ExitCode {
@@ -45,7 +45,7 @@ fn arguments(settings: &Settings) -> Vec<String> {
     std::iter::once(DEVICES.to_owned()).chain(settings.serve.iter().cloned()).collect()
 }
 
-/// What is asked of a load on one session.
+/// The goal of a load on a single session.
 fn target(workload: &Workload) -> Target {
     match (workload.kind, workload.depth) {
         (Kind::BulkIn(64), 1) => Target::Turnaround(1.2, 1.5),

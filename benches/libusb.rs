@@ -1,9 +1,9 @@
-//! The whole server over loopback TCP on the real libusb, whose usbfs is the simulated one of
-//! `testkit/usbfs`: what the server costs with all that stands between it and the kernel, at native
-//! speed. Calls of usbfs are answered within the process, so what the kernel would spend in them
-//! is not in the figures; the table says how many there are.
+//! The whole server over loopback TCP on the real libusb, with the simulated usbfs of
+//! `testkit/usbfs`: the cost of the server with every layer above the kernel, at native speed. The
+//! process itself answers calls of usbfs, so the figures lack the kernel's time for these calls;
+//! the table has their number.
 //!
-//! Linux only; elsewhere it says so.
+//! Linux only; on other systems the bench says so.
 
 use std::process::ExitCode;
 
@@ -37,8 +37,9 @@ mod linux {
     use crate::harness::settings::{self, Settings};
     use crate::tree::Tree;
 
-    /// One device for each session, and one for the client that does not read. With usbfs's memory
-    /// as systems come (16 MiB for all programs together) not even mappings for so many would fit.
+    /// A device for each session, and a device for the client that does not read. With usbfs's
+    /// default memory (16 MiB for all programs together) not even the mappings of 65 devices would
+    /// fit.
     const DEVICES: &str = "count=65:quota=512M";
 
     pub(crate) fn bench(settings: &Settings) -> Result<(), String> {
@@ -65,7 +66,7 @@ mod linux {
         harness::measure("libusb", &bench, target)
     }
 
-    /// What is asked of a load on one session: what a bare server on libusb reached.
+    /// The goal of a load on a single session: the result of a bare server on libusb.
     fn target(workload: &Workload) -> Target {
         match (workload.kind, workload.depth) {
             (Kind::BulkIn(64), 1) => Target::Rate(0.67),

@@ -1,5 +1,5 @@
-//! The wire code by itself: nanoseconds and bytes of each PDU, parsed and emitted. That what is
-//! timed works is looked at once, before.
+//! The wire code by itself: nanoseconds and bytes of each PDU, parsed and emitted. Before the
+//! timing the bench checks once that the code works.
 
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ use harness::settings::{self, Settings};
 /// Packets of isochronous URBs.
 const PACKETS: [u16; 5] = [1, 8, 32, 128, 1024];
 
-/// Bytes of a packet, and of the gap before it, which joining closes.
+/// Bytes of a packet, and of the gap in front, closed by joining.
 const PACKET_LEN: usize = 1024;
 const GAP_LEN: usize = 512;
 
@@ -30,7 +30,7 @@ const TIMES: usize = 9;
 const TIME: Duration = Duration::from_millis(20);
 const TIME_SMOKE: Duration = Duration::from_millis(1);
 
-/// What was measured of a case.
+/// The measurements of a case.
 struct Case {
     name: String,
     bytes: usize,
@@ -238,7 +238,7 @@ fn packets(table: &mut Table, count: u16) {
     table.add(&format!("packets check {count}"), bytes.len(), || {
         let _ = black_box(Packets::new(black_box(&bytes)).check(black_box(buffer_len_word), true));
     });
-    // A packet is its number over and over, and the gap before it is not.
+    // A packet is filled with its number, and the gap in front is not.
     let packet = |index: u16| [index.to_le_bytes()[0]; PACKET_LEN];
     let gap = |index: u16| [!index.to_le_bytes()[0]; GAP_LEN];
     let mut data: Vec<u8> =

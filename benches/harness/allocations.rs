@@ -1,5 +1,6 @@
-//! Allocations of the server a URB: it runs as a thread of this process, whose allocator counts
-//! what every thread but the client's asks for. For `exporter` only; libusb allocates in C.
+//! The server's allocations a URB. The server runs as a thread of this process, and the process's
+//! allocator counts the requests of every thread but the client's. For `exporter` only; libusb
+//! allocates in C.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -63,7 +64,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Prints the server's allocations a URB for one load of each kind.
+/// Prints the server's allocations a URB for a load of each kind.
 pub(crate) fn print(plan: Plan) -> Result<(), String> {
     IS_CLIENT.set(true);
     let listen = Listen { address: ([127, 0, 0, 1], 0).into(), optional: false };

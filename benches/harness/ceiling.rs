@@ -1,9 +1,9 @@
-//! The least USB/IP server there can be: the loop and the sockets of usbferry, and replies that
-//! were made beforehand. No devices, no state of URBs, no errors. What it receives goes over and
-//! over into the same memory, what it sends comes from it: what it reaches is what sockets and this
-//! way of waiting allow.
+//! The minimal USB/IP server: the loop and the sockets of usbferry, with prepared replies. The
+//! server has no devices, no state of URBs, and no errors. All received data goes into the same
+//! memory, and all sent data comes from there. Its speed is the limit of sockets and of this way of
+//! waiting.
 //!
-//! It believes what clients send, so it is for this bench's own client only.
+//! The server trusts its clients, so only this bench's own client may use it.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -17,16 +17,16 @@ use usbferry_load::pdu::{self, DESCRIPTOR_LEN, HEADER_LEN, SEQNUM};
 /// Bytes read at once: as many as stay in a processor's cache. Payloads go nowhere.
 const SCRATCH_LEN: usize = 256 * 1024;
 
-/// Reads of one turn, before what they asked for is written.
+/// Reads of a turn, before the replies are written.
 const READS_PER_TURN: usize = 8;
 
-/// Slices of one write.
+/// Slices of a write.
 const SLICES_MAX: usize = 64;
 
-/// Bytes of a reply up to which it is kept whole.
+/// Bytes of the longest reply kept whole.
 const SMALL_REPLY: usize = 2048;
 
-/// Replies that can wait to be written.
+/// Replies waiting to be written, at most.
 const REPLIES_MAX: usize = 256;
 
 /// Bytes of the largest payload.
@@ -38,7 +38,7 @@ const LISTENER: Token = Token(usize::MAX);
 pub(crate) fn serve() -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into())?;
-    // Its clients inherit it.
+    // Clients inherit the listener's options.
     prepare_socket(&listener, usbferry::limits::PEER_TIMEOUT_DEFAULT, None);
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     eprintln!("listening on {}", listener.local_addr()?);
@@ -98,7 +98,7 @@ fn accept(listener: &TcpListener, poll: &Poll, links: &mut Vec<Option<Link>>) ->
     }
 }
 
-/// What every reply of a load looks like.
+/// The form of every reply of a load.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Shape {
     is_in: bool,
@@ -116,11 +116,11 @@ struct Link {
     scratch: Box<[u8]>,
     start: usize,
     end: usize,
-    /// Bytes of the current PDU that are still to come behind its header, and its seqnum.
+    /// Missing bytes of the current PDU behind its header, and its seqnum.
     left: usize,
     seqnum: [u8; 4],
     shape: Option<Shape>,
-    /// Replies, or without their payload if it is large, [`REPLIES_MAX`] of them.
+    /// [`REPLIES_MAX`] replies, large replies without their payload.
     ring: Vec<u8>,
     stride: usize,
     payload_len: usize,
@@ -155,7 +155,7 @@ impl Link {
         }
     }
 
-    /// One turn of it. True when there is more to do at once.
+    /// A turn of the client. True when there is more to do at once.
     fn serve(&mut self, payload: &[u8]) -> io::Result<bool> {
         let mut reads = 0;
         while reads < READS_PER_TURN && self.read()? {
@@ -225,7 +225,7 @@ impl Link {
         }
     }
 
-    /// Answers an import, whatever it asks for, as device 1-1 with number 2.
+    /// Answers any import with device 1-1, number 2.
     fn attach(&mut self) {
         if self.end - self.start < 40 {
             return;

@@ -1,12 +1,12 @@
-//! What the benches of the whole server share:
+//! The common parts of the benches of the whole server:
 //!
-//! - [`server`]: servers as processes; - [`ceiling`]: the least that one can do;
-//! - [`rows`]: loads; - [`settings`]: what is typed to choose among them;
-//! - [`measure`]: in pairs against the ceiling; - [`syscalls`]: counting them with `perf`;
-//! - [`report`]: tables and JSON of what came out; - [`plot`]: pictures of it.
+//! - [`server`]: servers as processes; - [`ceiling`]: the minimal server;
+//! - [`rows`]: loads; - [`settings`]: the choice of loads on the command line;
+//! - [`measure`]: in pairs against the ceiling; - [`syscalls`]: counting with `perf`;
+//! - [`report`]: tables and JSON of the results; - [`plot`]: pictures of the results.
 //!
-//! The bench itself is the client: its one thread runs the load generator. A bench fails when a
-//! server answers anything wrong; how fast it does is printed, not judged.
+//! The bench itself is the client: its single thread runs the load generator. A bench fails when a
+//! server gives a wrong answer. The speed is printed, not judged.
 
 pub(crate) mod ceiling;
 pub(crate) mod measure;
@@ -27,7 +27,7 @@ use rows::{Row, Target};
 use settings::Settings;
 use usbferry_load::workload::Workload;
 
-/// The main function of a bench: is the ceiling's server if that was asked for, else runs `bench`.
+/// The main function of a bench: runs the ceiling's server on request, otherwise `bench`.
 pub(crate) fn main(bench: impl FnOnce(&Settings) -> Result<(), String>) -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let result = if arguments.next().is_some_and(|argument| argument == server::CEILING) {
@@ -44,8 +44,8 @@ pub(crate) fn main(bench: impl FnOnce(&Settings) -> Result<(), String>) -> ExitC
     }
 }
 
-/// Measures all selected rows, prints each as soon as it is measured, and writes the results down.
-/// `target` says what is asked of a load on one session beside the ceiling.
+/// Measures all selected rows, prints each at once, and writes the results to files. `target` has
+/// the goal of a load on a single session relative to the ceiling.
 pub(crate) fn measure(
     name: &str,
     bench: &Bench<'_>,

@@ -10,12 +10,12 @@ const COLOURS: [&str; 6] = ["#1b6ca8", "#d1495b", "#3a7d44", "#8d5a97", "#c77d1e
 /// A panel.
 pub(crate) struct Panel {
     pub(crate) title: String,
-    /// What stands below each step.
+    /// The label below each step.
     pub(crate) steps: Vec<String>,
     pub(crate) lines: Vec<Line>,
 }
 
-/// A line: its name, and a value for each step that has one.
+/// A line: its name, and the known values of its steps.
 pub(crate) struct Line {
     pub(crate) name: String,
     pub(crate) values: Vec<Option<f64>>,
@@ -84,7 +84,7 @@ fn draw_panel(svg: &mut String, panel: &Panel) {
     }
 }
 
-/// A round number that is not below `value`.
+/// A round number not below `value`.
 fn ceiling(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;

@@ -12,12 +12,12 @@ use std::time::Duration;
 /// How long perf may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What to say where there are rows without a count.
+/// The message for rows without a count.
 pub(crate) const MISSING: &str = "\
 sys is “-” where perf could not count: it is not installed (on Debian: linux-perf), or may not trace
 system calls, which mostly takes root.";
 
-/// Counts the calls of one process between [`Counter::enable`] and [`Counter::disable`].
+/// Counts the calls of a process between [`Counter::enable`] and [`Counter::disable`].
 pub(crate) struct Counter {
     perf: Child,
     control: fs::File,
@@ -26,7 +26,7 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    /// Starts counting, though nothing counts yet. `None` when that can't be done here.
+    /// Starts a paused count. `None` if counting is not possible here.
     pub(crate) fn start(pid: u32, scratch: &Path) -> Option<Self> {
         let [control, answers, output] =
             ["perf-control", "perf-answers", "perf-output"].map(|name| scratch.join(name));
@@ -47,7 +47,7 @@ impl Counter {
             .spawn()
             .ok()
             .filter(|_| made.success())?;
-        // Opened for both, so that opening does not wait for the other side.
+        // Opened for both directions, so that opening does not wait for the other side.
         let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path).ok();
         let lines = BufReader::new(open(&answers)?).lines();
         let (sender, receiver) = channel();
@@ -59,7 +59,7 @@ impl Counter {
             }
         });
         let mut counter = Self { perf, control: open(&control)?, answers: receiver, output };
-        // The first answer says that perf is there.
+        // The first answer proves that perf is running.
         (counter.enable() && counter.disable()).then_some(counter)
     }
 
@@ -78,7 +78,7 @@ impl Counter {
 
     /// Ends counting: the calls.
     pub(crate) fn finish(mut self) -> Option<u64> {
-        // Interrupted, perf writes its results.
+        // perf writes its results on SIGINT.
         let interrupt = format!("kill -INT {}", self.perf.id());
         Command::new("sh").arg("-c").arg(interrupt).status().ok()?;
         self.perf.wait().ok()?;
