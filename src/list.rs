@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::PORT;
 use crate::complaints::reason;
-use crate::usb::{Bound, DRIVER_OF_PROGRAMS, DeviceInfo};
+use crate::usb::{Bound, DRIVER_OF_PROGRAMS, DeviceInfo, OpenError};
 use crate::wire::op::client::{self, RemoteDevice};
 use crate::wire::op::{OP_COMMON_LEN, Request, USB_DEVICE_LEN, USB_INTERFACE_LEN};
 
@@ -39,7 +39,7 @@ pub struct Row {
 impl Row {
     /// A device of this machine. `obstacle` says why it can't be exported, with what to do.
     #[must_use]
-    pub fn local(info: &DeviceInfo, obstacle: Option<String>) -> Self {
+    pub fn local(info: &DeviceInfo, obstacle: Option<OpenError>) -> Self {
         let device = &info.device;
         let names = [info.manufacturer.as_deref(), info.product.as_deref()];
         let mut description = names.into_iter().flatten().collect::<Vec<_>>().join(" ");
@@ -73,7 +73,7 @@ impl Row {
     }
 }
 
-fn notes_on(info: &DeviceInfo, obstacle: Option<String>) -> Vec<String> {
+fn notes_on(info: &DeviceInfo, obstacle: Option<OpenError>) -> Vec<String> {
     let is_held = info.is_held_by_programs();
     let mut notes = driver_notes(&info.drivers, is_held);
     let busid = info.device.busid;

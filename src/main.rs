@@ -84,7 +84,8 @@ fn show(list: &List) -> Result<(), Failure> {
 }
 
 fn local_rows() -> Result<Vec<Row>, String> {
-    let mut candidates = LibusbBackend::new()?.scan()?;
+    let mut candidates =
+        LibusbBackend::new().and_then(|mut backend| backend.scan()).map_err(|e| e.to_string())?;
     candidates.sort_by_key(|candidate| candidate.info().device.busid);
     let row = |candidate: &libusb::LibusbCandidate| {
         let info = candidate.info();
@@ -111,7 +112,8 @@ fn serve_chosen(arguments: &Serve) -> Result<(), Failure> {
         Source::Nothing => Err(nothing_chosen()),
         Source::Simulated(specs) => run(SimBackend::new(SimBus::with(&specs)), settings),
         Source::Real => {
-            let backend = LibusbBackend::new().map_err(Failure::Failed)?;
+            let backend =
+                LibusbBackend::new().map_err(|error| Failure::Failed(error.to_string()))?;
             libusb::repair();
             run(backend, settings)
         }

@@ -22,13 +22,12 @@ use crate::config::Policy;
 use crate::limits::{ATTACHED_MAX, SLOT_MEMORY};
 use crate::reactor::Key;
 use crate::session::{Job, Remains, Tables, TaskResult};
-use crate::usb::{Backend, Candidate, OpenError, Opened, Port};
-use crate::wire::op::OpStatus;
+use crate::usb::{Backend, Candidate, Obstacle, OpenError, Opened, Port, ScanError};
 
 /// What a worker has done, and for which connection.
 pub(crate) enum Done<C: Candidate> {
     /// The devices that are present.
-    Scanned(Result<Vec<C>, String>),
+    Scanned(Result<Vec<C>, ScanError>),
     /// A device was opened, or could not be.
     Opened(Key, Result<Box<Ready<C::Port>>, OpenError>),
     /// A port comes back.
@@ -108,8 +107,7 @@ impl Scanner {
             complaints.take_thread();
             while receiver.recv().is_ok() {
                 let scanned = caught("looking for devices", || backend.scan());
-                let failed = || Err("devices can't be looked for, see above".to_owned());
-                outbox.put(Done::Scanned(scanned.unwrap_or_else(failed)));
+                outbox.put(Done::Scanned(scanned.unwrap_or(Err(ScanError::Panicked))));
             }
         })?;
         Ok(Self { requests })
@@ -196,8 +194,7 @@ fn open_or_recover<C: Candidate>(
     caught("opening it", || open(candidate, policy)).unwrap_or_else(|| {
         recover(candidate);
         let busid = candidate.info().device.busid;
-        let message = format!("{busid}: opening it failed, see above");
-        Err(OpenError { status: OpStatus::NotAvailable, message })
+        Err(OpenError { busid, obstacle: Obstacle::Panicked })
     })
 }
 

@@ -22,12 +22,12 @@
 //! each stack maps its own errors in one place.
 
 pub mod descriptor;
+mod error;
 pub mod isochronous;
 pub mod libusb;
 pub mod sim;
 pub mod special;
 
-use std::fmt;
 use std::os::fd::RawFd;
 use std::time::Instant;
 
@@ -36,9 +36,10 @@ use usbferry_sys::arena::{Arena, Block};
 
 use crate::limits::DeviceLimits;
 use crate::wire::iso::Packets;
-use crate::wire::op::{OpStatus, UsbDevice};
+use crate::wire::op::UsbDevice;
 use crate::wire::status::Status;
-use crate::wire::types::{BusId, EndpointAddress, TransferType};
+use crate::wire::types::{EndpointAddress, TransferType};
+pub use error::{Obstacle, OpenError, ScanError};
 use isochronous::IsochronousSettings;
 use special::SpecialRequest;
 
@@ -54,8 +55,8 @@ pub trait Backend: Send + 'static {
     /// Lists all devices present now, hubs and unusable ones included. *Blocks.*
     ///
     /// # Errors
-    /// The stack can't tell; the message says why, for the log.
-    fn scan(&mut self) -> Result<Vec<Self::Candidate>, String>;
+    /// The stack can't tell.
+    fn scan(&mut self) -> Result<Vec<Self::Candidate>, ScanError>;
 }
 
 /// A device that was present when it was looked for.
@@ -154,26 +155,6 @@ pub struct Opened<P: Port> {
     pub configurations: Vec<Vec<u8>>,
     /// Which of its endpoints are isochronous, in all settings of all its configurations.
     pub isochronous: IsochronousSettings,
-}
-
-/// Why a device could not be opened.
-#[derive(Clone, Debug)]
-pub struct OpenError {
-    /// What the client is told.
-    pub status: OpStatus,
-    /// What happened and what to do about it, for the log.
-    pub message: String,
-}
-
-impl OpenError {
-    /// The system has no memory for what a device's session needs.
-    pub(crate) fn no_memory(busid: BusId) -> Self {
-        let message = format!(
-            "{busid}: the system has no memory or address space for it. Is there a limit (ulimit -v, \
-             MemoryMax=)? Smaller --memory or --urbs need less"
-        );
-        Self { status: OpStatus::NotAvailable, message }
-    }
 }
 
 /// A configuration as it stands: which endpoints there are, and which of them may be used.
@@ -463,11 +444,5 @@ impl Interface {
     #[must_use]
     pub fn alternate(&self) -> Option<&Alternate> {
         self.alternates.iter().find(|alternate| alternate.setting == self.current)
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
     }
 }

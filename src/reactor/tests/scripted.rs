@@ -13,7 +13,7 @@ use crate::usb::sim::{SimBackend, SimCandidate};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
     Backend, Candidate, Completion, DeviceInfo, EventSource, OpenError, Opened, Performed, Port,
-    Reaped, Refused, Submission,
+    Reaped, Refused, ScanError, Submission,
 };
 use crate::wire::status::Status;
 use crate::wire::types::BusId;
@@ -123,9 +123,9 @@ impl Backend for ScriptedBackend {
 
     const EXACT_TIME: bool = true;
 
-    fn scan(&mut self) -> Result<Vec<ScriptedCandidate>, String> {
+    fn scan(&mut self) -> Result<Vec<ScriptedCandidate>, ScanError> {
         if self.script.enter(Call::Scan) {
-            return Err("the scan fails, as it was told to".to_owned());
+            return Err(ScanError::List(std::io::Error::other("told to fail")));
         }
         let candidate = |inner| ScriptedCandidate { inner, script: self.script.clone() };
         Ok(self.inner.scan()?.into_iter().map(candidate).collect())

@@ -7,7 +7,7 @@ use super::*;
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
 use crate::usb::sim::spec::Spec;
-use crate::usb::{Backend, Candidate, DeviceInfo, OpenError};
+use crate::usb::{Backend, Candidate, DeviceInfo, OpenError, ScanError};
 
 /// What passed a port, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,7 +47,7 @@ impl<B: Backend> Backend for WatchedBackend<B> {
 
     const EXACT_TIME: bool = B::EXACT_TIME;
 
-    fn scan(&mut self) -> Result<Vec<Self::Candidate>, String> {
+    fn scan(&mut self) -> Result<Vec<Self::Candidate>, ScanError> {
         let watched = |candidate| WatchedCandidate(candidate, self.1.clone());
         Ok(self.0.scan()?.into_iter().map(watched).collect())
     }

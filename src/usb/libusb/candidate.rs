@@ -12,9 +12,9 @@ use super::port::{LibusbPort, LibusbTransfer};
 use super::repair::repair;
 use super::share::Cost;
 use crate::limits::DeviceLimits;
-use crate::usb::{Candidate, DeviceInfo, OpenError, Opened, Port};
+use crate::usb::{Candidate, DeviceInfo, Obstacle, OpenError, Opened, Port};
 use crate::wire::iso::PACKETS_MAX;
-use crate::wire::op::OpStatus;
+use crate::wire::op::UsbDevice;
 use crate::wire::status::Status;
 
 /// A real device that was found.
@@ -31,17 +31,21 @@ impl LibusbCandidate {
 
     /// Why this process can't open the device, with what to do about it. *Blocks*, not for long.
     #[must_use]
-    pub fn obstacle(&self) -> Option<String> {
+    pub fn obstacle(&self) -> Option<OpenError> {
         let id = self.found.id;
         match patience::answer(PATIENCE, move || DeviceHandle::open_blocking(id, 0).map(drop)) {
             Some(Ok(())) => None,
-            Some(Err(error)) => Some(explain_open(error, &self.found, &self.info)),
-            None => Some(format!(
-                "{}: it does not answer. Something else is busy with it, or the device hangs; plug \
-                 it in again",
-                self.info.device.busid
-            )),
+            Some(Err(error)) => Some(self.failed(error)),
+            None => Some(self.error(Obstacle::Silent)),
         }
+    }
+
+    fn failed(&self, error: Error) -> OpenError {
+        self.error(obstacle_of(error, &self.found, &self.info))
+    }
+
+    const fn error(&self, obstacle: Obstacle) -> OpenError {
+        OpenError { busid: self.info.device.busid, obstacle }
     }
 }
 
@@ -57,13 +61,7 @@ impl Candidate for LibusbCandidate {
         limits: &DeviceLimits,
         reset_on_release: bool,
     ) -> Result<Opened<LibusbPort>, OpenError> {
-        let fail = |error| OpenError {
-            status: match error {
-                Error::NoDevice => OpStatus::NoDevice,
-                _ => OpStatus::NotAvailable,
-            },
-            message: explain_open(error, &self.found, &self.info),
-        };
+        let fail = |error| self.failed(error);
         let handle = DeviceHandle::open_blocking(self.found.id, limits.urbs).map_err(fail)?;
         let isochronous = self.found.descriptors.isochronous(self.found.host);
         let packets = if isochronous.is_empty() { 0 } else { PACKETS_MAX };
@@ -88,9 +86,8 @@ impl Candidate for LibusbCandidate {
             }
         };
         if let Some(status) = port.all_refused() {
-            let message = explain_refused(status, &self.info);
             port.close(transfers, memory);
-            return Err(OpenError { status: OpStatus::NotAvailable, message });
+            return Err(self.error(refused(status, &self.info)));
         }
         let configurations = self.found.descriptors.configurations.clone();
         Ok(Opened { port, transfers, memory, configuration, configurations, isochronous })
@@ -103,40 +100,22 @@ impl Candidate for LibusbCandidate {
     }
 }
 
-/// Why no interface could be claimed, and what to do about it.
-fn explain_refused(status: Status, info: &DeviceInfo) -> String {
-    let busid = info.device.busid;
+/// Why no interface could be claimed.
+fn refused(status: Status, info: &DeviceInfo) -> Obstacle {
     if status == Status::EBUSY {
-        let holders = info.holders_named();
-        return format!(
-            "{busid}: not exported: none of its interfaces could be claimed, since other programs \
-             have them. End them{holders}, then attach again"
-        );
+        return Obstacle::Held { holders: info.holders_named() };
     }
-    format!(
-        "{busid}: not exported: the system gave this program no permission to claim any of its \
-         interfaces. Run usbferry as root and outside of sandboxes, then attach again"
-    )
+    Obstacle::Forbidden
 }
 
-/// What went wrong when opening, and what to do about it.
-fn explain_open(error: Error, found: &Found, info: &DeviceInfo) -> String {
-    let device = &info.device;
-    let busid = device.busid;
+/// What libusb's error means when a device is opened.
+fn obstacle_of(error: Error, found: &Found, info: &DeviceInfo) -> Obstacle {
+    let UsbDevice { id_vendor: vendor, id_product: product, .. } = info.device;
     match error {
-        Error::Access if cfg!(target_os = "linux") => format!(
-            "{busid}: no permission. Run usbferry as root, or allow the device with a udev rule: \
-             SUBSYSTEM==\"usb\", ATTR{{idVendor}}==\"{:04x}\", ATTR{{idProduct}}==\"{:04x}\", \
-             MODE=\"0660\", GROUP=\"plugdev\"",
-            device.id_vendor, device.id_product
-        ),
-        Error::Access => format!("{busid}: no permission, or macOS keeps it. Try with sudo"),
-        Error::NoDevice => format!("{busid}: it is not there any more"),
-        Error::NoMem => OpenError::no_memory(busid).message,
-        Error::Io if found.descriptors.has_impossible_length() => format!(
-            "{busid}: libusb does not open a device with a configuration that says it is shorter \
-             than its own descriptor (wTotalLength below 9); only another firmware helps"
-        ),
-        other => format!("{busid}: can't be opened: {other}"),
+        Error::Access => Obstacle::Access { vendor, product },
+        Error::NoDevice => Obstacle::Gone,
+        Error::NoMem => Obstacle::NoMemory,
+        Error::Io if found.descriptors.has_impossible_length() => Obstacle::ImpossibleLength,
+        other => Obstacle::Libusb(other),
     }
 }

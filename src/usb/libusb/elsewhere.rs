@@ -7,6 +7,7 @@ use usbferry_sys::libusb::discovery::{DeviceSpeed, Discovery, FoundDevice};
 use super::Scan;
 use super::candidate::LibusbCandidate;
 use super::found::Found;
+use crate::usb::ScanError;
 use crate::usb::descriptor::{CONFIGURATIONS_MAX, Descriptors, Device, Host};
 use crate::wire::types::{BusId, Speed};
 
@@ -14,19 +15,14 @@ use crate::wire::types::{BusId, Speed};
 pub(super) struct Scanner(());
 
 impl Scanner {
-    pub(super) fn new() -> Result<Self, String> {
-        Discovery::new().map_err(|error| {
-            format!(
-                "libusb can't look for devices: {error}. Does this machine have USB, and may this \
-                 user see it?"
-            )
-        })?;
+    pub(super) fn new() -> Result<Self, ScanError> {
+        Discovery::new().map_err(ScanError::NoLibusb)?;
         Ok(Self(()))
     }
 
-    pub(super) fn scan(&mut self) -> Result<Scan, String> {
+    pub(super) fn scan(&mut self) -> Result<Scan, ScanError> {
         let found = Discovery::new().and_then(|mut discovery| discovery.devices());
-        let found = found.map_err(|error| format!("libusb can't list the devices: {error}"))?;
+        let found = found.map_err(ScanError::LibusbList)?;
         let candidates = found.into_iter().filter_map(candidate).collect();
         Ok(Scan { candidates, left_out: Vec::new() })
     }

@@ -10,6 +10,7 @@
 //! the files, devices are exported all the same, and a kill leaves drivers detached.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -102,7 +103,7 @@ fn directory() -> Option<PathBuf> {
             Ok(true) if is_news => info!("{directory}: notes of kernel drivers are kept there"),
             _ => {}
         }
-        taken == Ok(true)
+        matches!(taken, Ok(true))
     })
 }
 
@@ -114,11 +115,51 @@ fn is_news(directory: &Path, is_refused: bool) -> bool {
     if is_refused { refused.insert(directory.to_owned()) } else { refused.remove(directory) }
 }
 
+/// Why a directory can't hold notes of what was taken.
+#[derive(Debug)]
+enum Unfit {
+    /// Nothing is known of the directory.
+    Unknown(io::Error),
+    /// A symbolic link, which may lead anywhere.
+    Link,
+    /// A file or the like.
+    NoDirectory,
+    /// Another user's.
+    Foreign { owner: u32, us: u32 },
+    /// Other users may write in the directory, by its mode.
+    Open(u32),
+    /// Other users may write in the directory above.
+    Replaceable(PathBuf),
+    /// No file can be made or written to.
+    ReadOnly(io::Error),
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(error) => error.fmt(f),
+            Self::Link => f.write_str("it is a symbolic link, which is not followed"),
+            Self::NoDirectory => f.write_str("it is no directory"),
+            Self::Foreign { owner, us } => {
+                write!(f, "it belongs to user {owner}, and this is user {us}")
+            }
+            Self::Open(mode) => {
+                write!(f, "others may write there (mode {mode:o}); chmod go-w would help")
+            }
+            Self::Replaceable(parent) => {
+                let parent = parent.display();
+                write!(f, "others may replace it, because they may write in {parent}")
+            }
+            Self::ReadOnly(error) => write!(f, "it can't be written to: {error}"),
+        }
+    }
+}
+
 /// Makes a directory, or takes the one that is there. False where this user may make none.
 ///
 /// # Errors
-/// What is there is not this user's alone, and others must not name devices for us.
-fn take_directory(directory: &Path) -> Result<bool, String> {
+/// The directory is not this user's alone, and other users must not name devices for us.
+fn take_directory(directory: &Path) -> Result<bool, Unfit> {
     let made = fs::DirBuilder::new().mode(0o700).create(directory);
     if made.is_err() && fs::symlink_metadata(directory).is_err() {
         return Ok(false);
@@ -128,42 +169,34 @@ fn take_directory(directory: &Path) -> Result<bool, String> {
         check_parent(parent)?;
     }
     let probe = open_own(&mut writable(), &directory.join(".writable"));
-    probe.map(|_| true).map_err(|error| format!("it can't be written to: {error}"))
+    probe.map(|_| true).map_err(Unfit::ReadOnly)
 }
 
-fn check_directory(directory: &Path) -> Result<(), String> {
-    let found = fs::symlink_metadata(directory).map_err(|error| error.to_string())?;
-    let (user, us) = (found.uid(), user::effective_id());
-    if found.is_symlink() {
-        return Err("it is a symbolic link, which is not followed".to_owned());
-    }
-    if !found.is_dir() {
-        return Err("it is no directory".to_owned());
-    }
-    if user != us {
-        return Err(format!("it belongs to user {user}, and this is user {us}"));
-    }
+fn check_directory(directory: &Path) -> Result<(), Unfit> {
+    let found = fs::symlink_metadata(directory).map_err(Unfit::Unknown)?;
+    let (owner, us) = (found.uid(), user::effective_id());
     let mode = found.mode() & 0o7777;
-    if mode & 0o022 != 0 {
-        return Err(format!("others may write there (mode {mode:o}); chmod go-w would help"));
+    if found.is_symlink() {
+        Err(Unfit::Link)
+    } else if !found.is_dir() {
+        Err(Unfit::NoDirectory)
+    } else if owner != us {
+        Err(Unfit::Foreign { owner, us })
+    } else if mode & 0o022 != 0 {
+        Err(Unfit::Open(mode))
+    } else {
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whoever may write in the parent may put another directory in this one's place.
-fn check_parent(parent: &Path) -> Result<(), String> {
+fn check_parent(parent: &Path) -> Result<(), Unfit> {
     const WORLD_WRITABLE: u32 = 0o002;
     const STICKY: u32 = 0o1000;
     let Ok(found) = fs::metadata(parent) else { return Ok(()) };
     let is_trusted = [0, user::effective_id()].contains(&found.uid());
     let is_open = found.mode() & WORLD_WRITABLE != 0 && found.mode() & STICKY == 0;
-    if !is_trusted || is_open {
-        return Err(format!(
-            "others may replace it, because they may write in {}",
-            parent.display()
-        ));
-    }
-    Ok(())
+    if is_trusted && !is_open { Ok(()) } else { Err(Unfit::Replaceable(parent.to_owned())) }
 }
 
 /// Options for a file that is made where there is none.
@@ -350,7 +383,11 @@ mod tests {
 
     /// Why a directory is not taken.
     fn refusal(directory: &Path) -> String {
-        take_directory(directory).expect_err("it is not this user's alone")
+        take_directory(directory).expect_err("it is not this user's alone").to_string()
+    }
+
+    fn is_taken(directory: &Path) -> bool {
+        matches!(take_directory(directory), Ok(true))
     }
 
     #[test]
@@ -361,9 +398,9 @@ mod tests {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         };
         let [ours, link] = ["ours", "link"].map(|name| scratch.join(name));
-        assert_eq!(take_directory(&ours), Ok(true), "it is made");
+        assert!(is_taken(&ours), "it is made");
         assert_eq!(fs::metadata(&ours).unwrap().mode() & 0o777, 0o700);
-        assert_eq!(take_directory(&ours), Ok(true), "and found");
+        assert!(is_taken(&ours), "and found");
         symlink(&ours, &link).unwrap();
         assert!(refusal(&link).contains("symbolic link"));
         for mode in [0o770, 0o702, 0o777] {
@@ -381,9 +418,9 @@ mod tests {
         chmod(&scratch, 0o777);
         assert!(refusal(&ours).contains("replace"));
         chmod(&scratch, 0o1777);
-        assert_eq!(take_directory(&ours), Ok(true), "as in /tmp");
+        assert!(is_taken(&ours), "as in /tmp");
         chmod(&scratch, 0o755);
-        assert_eq!(take_directory(&scratch.join("none/at/all")), Ok(false));
+        assert!(matches!(take_directory(&scratch.join("none/at/all")), Ok(false)));
         fs::write(scratch.join("file"), "").unwrap();
         assert!(refusal(&scratch.join("file")).contains("no directory"));
         fs::remove_dir_all(scratch).unwrap();
@@ -404,7 +441,7 @@ mod tests {
             PathBuf::from("/usbferry")
         };
         // Below another's directory there may be none, or none that stays.
-        assert!(take_directory(&theirs) != Ok(true));
+        assert!(!is_taken(&theirs));
         fs::remove_dir_all(scratch).unwrap();
     }
 

@@ -38,7 +38,7 @@ mod status;
 #[cfg(target_os = "linux")]
 mod sysfs;
 
-use super::Backend;
+use super::{Backend, ScanError};
 pub use candidate::LibusbCandidate;
 #[cfg(not(target_os = "linux"))]
 use elsewhere::Scanner;
@@ -62,8 +62,8 @@ impl LibusbBackend {
     /// Starts looking for devices. *Blocks.*
     ///
     /// # Errors
-    /// There is no USB here, or looking is forbidden; a sentence that says so.
-    pub fn new() -> Result<Self, String> {
+    /// There is no USB here, or looking is forbidden.
+    pub fn new() -> Result<Self, ScanError> {
         Scanner::new().map(Self)
     }
 }
@@ -73,7 +73,7 @@ impl Backend for LibusbBackend {
 
     type Candidate = LibusbCandidate;
 
-    fn scan(&mut self) -> Result<Vec<LibusbCandidate>, String> {
+    fn scan(&mut self) -> Result<Vec<LibusbCandidate>, ScanError> {
         self.0.scan().map(|scan| scan.candidates)
     }
 }

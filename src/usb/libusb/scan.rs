@@ -25,8 +25,9 @@ use super::candidate::LibusbCandidate;
 use super::found::Found;
 use super::patience::PATIENCE;
 use super::sysfs::{self, Identity, Links, Present, Told};
-use crate::complaints::{info, reason, warn};
+use crate::complaints::{info, warn};
 use crate::limits::READERS_MAX;
+use crate::usb::ScanError;
 use crate::usb::descriptor::{Descriptors, Host};
 
 /// How long a reader may be with one device before another goes on with the rest.
@@ -172,17 +173,10 @@ impl Scanner {
     /// A scanner of this machine's devices.
     ///
     /// # Errors
-    /// There is no sysfs to be read, or none with USB; a sentence that says so.
-    pub(super) fn new() -> Result<Self, String> {
-        let looked = std::fs::read_dir(sysfs::DEVICES).map(drop);
-        looked.map_err(|error| {
-            format!(
-                "there are no devices to look for in {}: {}. Does this machine have USB, and \
-                 may this user see it, there and in /dev/bus/usb?",
-                sysfs::DEVICES,
-                reason(&error)
-            )
-        })?;
+    /// There is no sysfs to be read, or none with USB.
+    pub(super) fn new() -> Result<Self, ScanError> {
+        let looked = std::fs::read_dir(sysfs::DEVICES);
+        looked.map_err(|error| ScanError::NoDirectory { directory: sysfs::DEVICES, error })?;
         Ok(Self::below(PathBuf::from(sysfs::DEVICES)))
     }
 
@@ -195,10 +189,9 @@ impl Scanner {
     ///
     /// # Errors
     /// The system can't tell, because it has no open files or no threads left, or no sysfs any
-    /// more; a sentence that says why.
-    pub(super) fn scan(&mut self) -> Result<Scan, String> {
-        let looked = self.look();
-        looked.map_err(|error| format!("the system can't list its USB devices: {error}"))
+    /// more.
+    pub(super) fn scan(&mut self) -> Result<Scan, ScanError> {
+        self.look().map_err(ScanError::List)
     }
 
     fn look(&mut self) -> io::Result<Scan> {
@@ -581,6 +574,6 @@ mod tests {
     fn a_scan_that_can_not_look_is_an_error() {
         let mut sysfs = Sysfs::new("gone");
         fs::remove_dir_all(&sysfs.root).unwrap();
-        assert!(sysfs.scanner.scan().is_err_and(|error| error.contains("can't list")));
+        assert!(sysfs.scanner.scan().is_err_and(|error| error.to_string().contains("can't list")));
     }
 }

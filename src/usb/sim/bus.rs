@@ -17,8 +17,8 @@ use super::descriptors::{CONFIGURATION_VALUE, Descriptors, MANUFACTURER};
 use super::model::Model;
 use super::spec::{DEVICES_MAX, Fault, Spec};
 use crate::usb::isochronous::IsochronousSettings;
-use crate::usb::{DeviceInfo, OpenError};
-use crate::wire::op::{OpStatus, UsbDevice, UsbInterface};
+use crate::usb::{DeviceInfo, Obstacle, OpenError};
+use crate::wire::op::{UsbDevice, UsbInterface};
 use crate::wire::types::BusId;
 
 /// The number of the bus.
@@ -137,7 +137,7 @@ impl SimBus {
         self.with_entry(busid, |entry| entry.opens)
     }
 
-    /// Makes the next `times` opens of a device fail with [`OpStatus::NotAvailable`].
+    /// Makes the next `times` opens of a device fail with [`Obstacle::Told`].
     pub fn refuse_opens(&self, busid: BusId, times: u32) {
         self.with_entry(busid, |entry| entry.refusals = times);
     }
@@ -240,20 +240,20 @@ impl Entry {
 
     fn take_model(&mut self) -> Result<Model, OpenError> {
         if !self.plug.is_present() {
-            return Err(self.refuse(OpStatus::NoDevice, "is not plugged in"));
+            return Err(self.refuse(Obstacle::Gone));
         }
         if self.refusals > 0 {
             self.refusals -= 1;
-            return Err(self.refuse(OpStatus::NotAvailable, "refuses, as it was told to"));
+            return Err(self.refuse(Obstacle::Told));
         }
-        let busy = self.refuse(OpStatus::DeviceBusy, "is open already");
+        let busy = self.refuse(Obstacle::Open);
         let model = self.model.take().ok_or(busy)?;
         self.opens += 1;
         Ok(model)
     }
 
-    fn refuse(&self, status: OpStatus, why: &str) -> OpenError {
-        OpenError { status, message: format!("the simulated device {} {why}", self.busid) }
+    const fn refuse(&self, obstacle: Obstacle) -> OpenError {
+        OpenError { busid: self.busid, obstacle }
     }
 }
 

@@ -49,8 +49,7 @@ use self::bus::{Loan, SimBus};
 use self::port::SimPort;
 use self::transfer::SimTransfer;
 use crate::limits::DeviceLimits;
-use crate::usb::{Backend, Candidate, DeviceInfo, OpenError, Opened};
-use crate::wire::op::OpStatus;
+use crate::usb::{Backend, Candidate, DeviceInfo, Obstacle, OpenError, Opened, ScanError};
 
 /// Finds the devices of a [`SimBus`].
 pub struct SimBackend {
@@ -70,7 +69,7 @@ impl Backend for SimBackend {
 
     type Candidate = SimCandidate;
 
-    fn scan(&mut self) -> Result<Vec<SimCandidate>, String> {
+    fn scan(&mut self) -> Result<Vec<SimCandidate>, ScanError> {
         let candidate = |info| SimCandidate { bus: self.bus.clone(), info };
         Ok(self.bus.present().into_iter().map(candidate).collect())
     }
@@ -98,10 +97,8 @@ impl Candidate for SimCandidate {
     ) -> Result<Opened<SimPort>, OpenError> {
         let busid = self.info.device.busid;
         thread::sleep(self.bus.open_delay(busid));
-        let (wake, waker) = wake_pair().map_err(|error| OpenError {
-            status: OpStatus::NotAvailable,
-            message: format!("no sockets for the simulated device {busid}: {error}"),
-        })?;
+        let (wake, waker) = wake_pair()
+            .map_err(|error| OpenError { busid, obstacle: Obstacle::NoSockets(error) })?;
         let mut memory = Arena::new();
         memory.add_heap(limits.memory).map_err(|_| OpenError::no_memory(busid))?;
         let loan = self.bus.lend(busid)?;

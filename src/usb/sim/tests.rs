@@ -38,12 +38,12 @@ fn a_device_is_lent_to_one_port_at_a_time_and_counts_openings() {
     let host = Host::open("loopback");
     let (bus, busid) = (host.bus.clone(), host.busid);
     assert!(bus.is_open(busid));
-    assert_eq!(open_error(&bus).status, OpStatus::DeviceBusy);
+    assert_eq!(open_error(&bus).status(), OpStatus::DeviceBusy);
     host.close();
     assert!(!bus.is_open(busid));
     bus.refuse_opens(busid, 2);
-    assert_eq!(open_error(&bus).status, OpStatus::NotAvailable);
-    assert_eq!(open_error(&bus).status, OpStatus::NotAvailable);
+    assert_eq!(open_error(&bus).status(), OpStatus::NotAvailable);
+    assert_eq!(open_error(&bus).status(), OpStatus::NotAvailable);
     Host::open_on(&bus);
     assert_eq!(bus.open_count(busid), 2);
     assert!(!bus.is_open(busid), "a port that is dropped is closed");
@@ -67,10 +67,10 @@ fn an_unplugged_device_ends_its_urbs_and_wakes_its_owner() {
     assert_eq!(host.port.next_deadline(), None, "it was said once");
     assert_eq!(host.refused(0x81), RefusedReason::Gone);
     let late = candidates[0].open(&DeviceLimits::default(), false);
-    assert_eq!(late.err().unwrap().status, OpStatus::NoDevice);
+    assert_eq!(late.err().unwrap().status(), OpStatus::NoDevice);
     assert!(SimBackend::new(bus.clone()).scan().unwrap().is_empty());
     bus.replug(busid);
-    assert_eq!(open_error(&bus).status, OpStatus::DeviceBusy);
+    assert_eq!(open_error(&bus).status(), OpStatus::DeviceBusy);
     host.close();
     let mut host = Host::open_on(&bus);
     assert_eq!(host.read(0x81, 8).0, Status::OK);

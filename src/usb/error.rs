@@ -1,0 +1,173 @@
+//! Why a USB stack can't look for devices, or can't open a device, in words for a user.
+//!
+//! Contract: plain data.
+
+use std::fmt;
+use std::io;
+
+use usbferry_sys::libusb::error::Error as LibusbError;
+
+use crate::complaints::reason;
+use crate::wire::op::OpStatus;
+use crate::wire::types::BusId;
+
+/// Why devices can't be looked for.
+#[derive(Debug)]
+pub enum ScanError {
+    /// Linux shows no devices in the directory where it does.
+    NoDirectory {
+        /// The directory.
+        directory: &'static str,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// libusb can't be used at all.
+    NoLibusb(LibusbError),
+    /// Linux can't list its devices: no file or thread is left, or sysfs is gone.
+    List(io::Error),
+    /// libusb can't list the devices.
+    LibusbList(LibusbError),
+    /// The scan panicked; the log has the reason.
+    Panicked,
+}
+
+impl std::error::Error for ScanError {}
+
+impl fmt::Display for ScanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDirectory { directory, error } => write!(
+                f,
+                "there are no devices to look for in {directory}: {}. Does this machine have USB, \
+                 and may this user see it, there and in /dev/bus/usb?",
+                reason(error)
+            ),
+            Self::NoLibusb(error) => write!(
+                f,
+                "libusb can't look for devices: {error}. Does this machine have USB, and may this \
+                 user see it?"
+            ),
+            Self::List(error) => write!(f, "the system can't list its USB devices: {error}"),
+            Self::LibusbList(error) => write!(f, "libusb can't list the devices: {error}"),
+            Self::Panicked => f.write_str("devices can't be looked for, see above"),
+        }
+    }
+}
+
+/// Why a device could not be opened.
+#[derive(Debug)]
+pub struct OpenError {
+    /// The device.
+    pub busid: BusId,
+    /// What stands in the way.
+    pub obstacle: Obstacle,
+}
+
+/// What stands in the way of opening a device.
+#[derive(Debug)]
+pub enum Obstacle {
+    /// This user may not open the device.
+    Access {
+        /// idVendor.
+        vendor: u16,
+        /// idProduct.
+        product: u16,
+    },
+    /// The device does not answer.
+    Silent,
+    /// The device is not there any more.
+    Gone,
+    /// The device is open already.
+    Open,
+    /// The system has no memory for what a session with the device needs.
+    NoMemory,
+    /// A configuration says that it is shorter than its own descriptor, which libusb refuses.
+    ImpossibleLength,
+    /// Other programs have all interfaces.
+    Held {
+        /// The command that names the programs, as [`DeviceInfo`](super::DeviceInfo) says it.
+        holders: String,
+    },
+    /// The system lets this program claim none of the interfaces.
+    Forbidden,
+    /// libusb's error, where nothing more is known.
+    Libusb(LibusbError),
+    /// The system has no sockets for a simulated device.
+    NoSockets(io::Error),
+    /// A simulated device was told to refuse.
+    Told,
+    /// Opening the device panicked; the log has the reason.
+    Panicked,
+}
+
+impl OpenError {
+    /// The system has no memory for what a device's session needs.
+    pub(crate) const fn no_memory(busid: BusId) -> Self {
+        Self { busid, obstacle: Obstacle::NoMemory }
+    }
+
+    /// What the client is told.
+    #[must_use]
+    pub const fn status(&self) -> OpStatus {
+        match self.obstacle {
+            Obstacle::Gone => OpStatus::NoDevice,
+            Obstacle::Open => OpStatus::DeviceBusy,
+            _ => OpStatus::NotAvailable,
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.busid, self.obstacle)
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Access { vendor, product } => explain_access(*vendor, *product, f),
+            Self::Silent => f.write_str(
+                "it does not answer. Something else is busy with it, or the device hangs; plug it \
+                 in again",
+            ),
+            Self::Gone => f.write_str("it is not there any more"),
+            Self::Open => f.write_str("it is open already"),
+            Self::NoMemory => f.write_str(
+                "the system has no memory or address space for it. Is there a limit (ulimit -v, \
+                 MemoryMax=)? Smaller --memory or --urbs need less",
+            ),
+            Self::ImpossibleLength => f.write_str(
+                "libusb does not open a device with a configuration that says it is shorter than \
+                 its own descriptor (wTotalLength below 9); only another firmware helps",
+            ),
+            Self::Held { holders } => write!(
+                f,
+                "not exported: none of its interfaces could be claimed, since other programs have \
+                 them. End them{holders}, then attach again"
+            ),
+            Self::Forbidden => f.write_str(
+                "not exported: the system gave this program no permission to claim any of its \
+                 interfaces. Run usbferry as root and outside of sandboxes, then attach again",
+            ),
+            Self::Libusb(error) => write!(f, "can't be opened: {error}"),
+            Self::NoSockets(error) => write!(f, "no sockets for the simulated device: {error}"),
+            Self::Told => f.write_str("the simulated device refuses, as it was told to"),
+            Self::Panicked => f.write_str("opening it failed, see above"),
+        }
+    }
+}
+
+fn explain_access(vendor: u16, product: u16, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if cfg!(target_os = "linux") {
+        return write!(
+            f,
+            "no permission. Run usbferry as root, or allow the device with a udev rule: \
+             SUBSYSTEM==\"usb\", ATTR{{idVendor}}==\"{vendor:04x}\", \
+             ATTR{{idProduct}}==\"{product:04x}\", MODE=\"0660\", GROUP=\"plugdev\""
+        );
+    }
+    f.write_str("no permission, or macOS keeps it. Try with sudo")
+}
