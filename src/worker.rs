@@ -11,7 +11,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
 
 use mio::Waker;
 use usbferry_sys::os::heap;
@@ -123,7 +122,7 @@ impl Scanner {
 /// What a device's worker can be asked to do.
 enum Task<C: Candidate> {
     Work(Job<C::Port>),
-    Close(Remains<C::Port>, Duration),
+    Close(Remains<C::Port>),
 }
 
 /// The thread of one device, from before it is opened until it is given back.
@@ -157,11 +156,10 @@ impl<C: Candidate> Worker<C> {
                         let (port, result) = job.run();
                         Done::Worked(owner, port, result)
                     }
-                    Task::Close(remains, rest) => {
+                    Task::Close(remains) => {
                         if caught("giving it back", || remains.close()).is_none() {
                             recover(&candidate);
                         }
-                        thread::sleep(rest);
                         Done::Closed(owner)
                     }
                 });
@@ -175,9 +173,9 @@ impl<C: Candidate> Worker<C> {
         self.give(Task::Work(job));
     }
 
-    /// Has the device given back, and says so only so much later.
-    pub(crate) fn close(&self, remains: Remains<C::Port>, rest: Duration) {
-        self.give(Task::Close(remains, rest));
+    /// Has the device given back.
+    pub(crate) fn close(&self, remains: Remains<C::Port>) {
+        self.give(Task::Close(remains));
     }
 
     fn give(&self, task: Task<C>) {

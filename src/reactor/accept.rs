@@ -105,7 +105,7 @@ impl<B: Backend> Reactor<B> {
         self.connections_made += 1;
         self.clients += 1;
         let connection = Connection::new(key, stream, peer, self.now);
-        note_deadline(&mut self.next_deadline, connection.deadline);
+        note_deadline(&mut self.next_deadline, connection.client_deadline());
         entry.insert(connection);
         self.tidy_strangers();
         self.strangers.push_back(key);

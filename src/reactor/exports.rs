@@ -11,21 +11,23 @@
 //! | its device to be opened | `OPEN_TIMEOUT` | ST_NA; the device is busy until it is open, and is then given back |
 //! | a device that another client is about to lose | `HANDSHAKE_TIMEOUT` | ST_DEV_BUSY |
 //!
-//! Who leaves meanwhile is noticed (`Connection::has_left`), and waits for nothing any more.
+//! Who leaves meanwhile is noticed (`Client::has_left`), and waits for nothing any more.
 //!
 //! Contract: part of the reactor, so nothing here sleeps; what can is asked of a worker.
 
-use std::io;
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use super::connection::{Asked, Awaited, Connection, End, Stage};
+use super::client::{Asked, Awaited};
+use super::end::End;
+use super::loan::{self, Loan};
 use super::token::{Key, Source};
-use super::{Reactor, deregister, find, net, note_deadline, register};
+use super::{Reactor, client_of, find, note_deadline};
 use crate::complaints::{error, info, warn};
 use crate::handshake::Wish;
 use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT};
 use crate::session::{Remains, Session};
-use crate::usb::{Backend, Candidate, OpenError, Opened, Port, ScanError};
+use crate::usb::{Backend, Candidate, OpenError, Port, ScanError};
 use crate::wire::op::{self, OpStatus, UsbDevice};
 use crate::wire::types::{BusId, DevId};
 use crate::worker::{Ready, Worker};
@@ -41,8 +43,8 @@ pub(super) struct Scans<C> {
     pub(super) waiting: Vec<Key>,
     /// Came after it began, so they need another.
     pub(super) late: Vec<Key>,
-    /// Wait for a device that is being taken from another client.
-    pub(super) takers: Vec<Key>,
+    /// Wait for a device that another client is about to lose.
+    pub(super) contenders: Vec<Key>,
     /// What the last scan that was none in vain has found.
     known: Option<Vec<C>>,
     pub(super) told: Told,
@@ -64,7 +66,7 @@ impl<C> Default for Scans<C> {
             running: None,
             waiting: Vec::new(),
             late: Vec::new(),
-            takers: Vec::new(),
+            contenders: Vec::new(),
             known: None,
             told: Told::default(),
         }
@@ -74,7 +76,7 @@ impl<C> Default for Scans<C> {
 impl<C> Scans<C> {
     /// A connection is over, and waits for nothing any more.
     pub(super) fn forget(&mut self, key: Key) {
-        for waiting in [&mut self.waiting, &mut self.late, &mut self.takers] {
+        for waiting in [&mut self.waiting, &mut self.late, &mut self.contenders] {
             waiting.retain(|&other| other != key);
         }
     }
@@ -95,14 +97,12 @@ impl<B: Backend> Reactor<B> {
     /// Has a scan made on behalf of a connection, which waits for it for [`Scans::patience`].
     pub(super) fn request_scan(&mut self, key: Key) {
         let now = self.now;
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        let Stage::Asked(asked) = &mut connection.stage else { return };
-        asked.awaits = Awaited::Scan;
+        if !self.wait(key, Awaited::Scan, now + self.scans.patience()) {
+            return;
+        }
         if self.scans.is_overdue(now) {
             return self.answer_without_scan(key);
         }
-        connection.deadline = Some(now + self.scans.patience());
-        note_deadline(&mut self.next_deadline, connection.deadline);
         if self.scans.running.is_some() {
             self.scans.late.push(key);
         } else {
@@ -169,11 +169,8 @@ impl<B: Backend> Reactor<B> {
 
     /// Whether a connection is there and waits for a scan.
     fn awaits_scan(&mut self, key: Key) -> bool {
-        let connection = find(&mut self.connections, key);
-        connection.is_some_and(|connection| match &connection.stage {
-            Stage::Asked(asked) => asked.awaits == Awaited::Scan,
-            _ => false,
-        })
+        let asked = client_of(&mut self.connections, key).and_then(|client| client.asked());
+        asked.is_some_and(|asked| asked.awaits == Awaited::Scan)
     }
 
     /// Answers requests with what is known of the devices; a device that is not among them is
@@ -185,12 +182,12 @@ impl<B: Backend> Reactor<B> {
             if !self.awaits_scan(key) {
                 continue;
             }
-            let Some(connection) = find(&mut self.connections, key) else { continue };
-            let Stage::Asked(asked) = &connection.stage else { continue };
+            let Some(client) = client_of(&mut self.connections, key) else { continue };
+            let Some(asked) = client.asked() else { continue };
             match asked.wish {
                 Wish::Devlist => {
-                    connection.answer(|out| out.extend_from_slice(&list));
-                    self.finish(key, self.now);
+                    client.answer(|out| out.extend_from_slice(&list));
+                    self.close(key, false);
                 }
                 Wish::Import(busid) => self.answer_import(key, busid, candidates, absent),
             }
@@ -226,7 +223,14 @@ impl<B: Backend> Reactor<B> {
     }
 
     pub(super) fn is_held(&self, device: &UsbDevice) -> bool {
-        self.connections.iter().any(|(_, connection)| connection.busid == Some(device.busid))
+        self.holder_of(device.busid).is_some()
+    }
+
+    /// The connection with a loan of the device, if there is one.
+    fn holder_of(&self, busid: BusId) -> Option<Key> {
+        let has = |loan: &Loan<_>| loan.busid == busid;
+        let mut connections = self.connections.iter();
+        connections.find(|(_, c)| c.loan.as_ref().is_some_and(has)).map(|(_, c)| c.key)
     }
 
     pub(super) fn begin_import(&mut self, key: Key, candidate: &B::Candidate) {
@@ -234,7 +238,7 @@ impl<B: Backend> Reactor<B> {
         if self.is_held(device) {
             return self.contest(key, device);
         }
-        if self.connections.iter().filter(|(_, c)| c.busid.is_some()).count() >= ATTACHED_MAX {
+        if self.connections.iter().filter(|(_, c)| c.has_device()).count() >= ATTACHED_MAX {
             warn!("{}: {ATTACHED_MAX} devices are attached, which is the most", device.busid);
             return self.refuse(key, OpStatus::NotAvailable);
         }
@@ -242,11 +246,8 @@ impl<B: Backend> Reactor<B> {
         match Worker::open(key, candidate.clone(), policy, &self.inbox) {
             Ok(worker) => {
                 let Some(connection) = find(&mut self.connections, key) else { return };
-                connection.deadline = Some(self.now + OPEN_TIMEOUT);
-                note_deadline(&mut self.next_deadline, connection.deadline);
-                connection.worker = Some(worker);
-                connection.busid = Some(device.busid);
-                connection.stage = Stage::Opening(Box::new(device.clone()));
+                connection.loan = Some(Loan::opening(device, worker));
+                self.wait(key, Awaited::Opening, self.now + OPEN_TIMEOUT);
             }
             Err(error) => {
                 warn!("{}: the system has no thread or memory for it: {error}", device.busid);
@@ -257,57 +258,67 @@ impl<B: Backend> Reactor<B> {
 
     /// Takes a device from the client that has it, if the rules allow that; the new one waits until
     /// it is given back.
-    pub(super) fn contest(&mut self, key: Key, device: &UsbDevice) {
-        let held = |connection: &Connection<_>| connection.busid == Some(device.busid);
-        let holder = self.connections.iter().find(|(_, c)| held(c)).map(|(_, c)| c.key);
+    fn contest(&mut self, key: Key, device: &UsbDevice) {
         let asker = find(&mut self.connections, key).map(|connection| connection.peer);
-        let (Some(holder), Some(asker)) = (holder, asker) else { return };
-        let policy = self.settings.policy.takeover;
+        let (Some(holder), Some(asker)) = (self.holder_of(device.busid), asker) else { return };
         let Some(connection) = find(&mut self.connections, holder) else { return };
-        let permitted = policy.permits(connection.peer.ip(), asker.ip(), || connection.signs());
-        let is_stuck = matches!(connection.stage, Stage::Abandoned(until) if until <= self.now);
-        // A holder that is on its way out is about to give the device back anyway.
-        if is_stuck || !permitted && connection.stream.is_some() {
+        let Some(loan) = &connection.loan else { return };
+        let signs = || connection.client.as_ref().and_then(|client| client.socket.signs());
+        let policy = self.settings.policy.takeover;
+        let may_wait = if loan.is_ending() {
+            loan.may_be_awaited(self.now)
+        } else {
+            let permitted = policy.permits(connection.peer.ip(), asker.ip(), signs);
+            if permitted {
+                self.end(holder, &End::TakenOver(asker));
+            }
+            permitted
+        };
+        if !may_wait {
             return self.refuse(key, OpStatus::DeviceBusy);
         }
-        if connection.stream.is_some() {
-            self.end(holder, &End::TakenOver(asker));
-        }
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        let Stage::Asked(asked) = &mut connection.stage else { return };
-        asked.awaits = Awaited::Holder;
-        // From when it asked first: others that come home meanwhile have it look again.
-        connection.deadline = Some(asked.since + HANDSHAKE_TIMEOUT);
-        note_deadline(&mut self.next_deadline, connection.deadline);
-        self.scans.takers.push(key);
+        let asked = client_of(&mut self.connections, key).and_then(|client| client.asked());
+        let Some(&Asked { since, .. }) = asked else { return };
+        // From when the client asked first: devices that come home meanwhile have it look again.
+        self.wait(key, Awaited::Return, since + HANDSHAKE_TIMEOUT);
+        self.scans.contenders.push(key);
     }
 
-    /// Nobody has a device any more: has those who wait for one look at the bus again, where it may
-    /// have become another meanwhile.
-    pub(super) fn wake_takers(&mut self) {
-        for taker in std::mem::take(&mut self.scans.takers) {
-            self.request_scan(taker);
+    /// Has a client's answer wait for something, until a deadline. False when the client is gone or
+    /// has its answer.
+    fn wait(&mut self, key: Key, awaits: Awaited, deadline: Instant) -> bool {
+        let Some(client) = client_of(&mut self.connections, key) else { return false };
+        client.wait(awaits, deadline);
+        note_deadline(&mut self.next_deadline, client.deadline);
+        client.asked().is_some()
+    }
+
+    /// Nobody has a device any more: has the clients that wait for one look at the bus again, where
+    /// it may have become another meanwhile.
+    pub(super) fn wake_contenders(&mut self) {
+        for contender in std::mem::take(&mut self.scans.contenders) {
+            self.request_scan(contender);
         }
     }
 
     /// Tells a client that it does not get what it asked for.
     pub(super) fn refuse(&mut self, key: Key, status: OpStatus) {
-        let now = self.now;
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        match &connection.stage {
-            Stage::Asked(Asked { wish: Wish::Devlist, .. }) => {
-                connection.answer(|out| op::emit_no_devlist(status, out));
+        let Some(client) = client_of(&mut self.connections, key) else { return };
+        match client.asked() {
+            Some(Asked { wish: Wish::Devlist, .. }) => {
+                client.answer(|out| op::emit_no_devlist(status, out));
             }
-            _ => connection.answer(|out| op::emit_import(Err(status), out)),
+            _ => client.answer(|out| op::emit_import(Err(status), out)),
         }
-        self.finish(key, now);
+        self.close(key, false);
     }
 
-    /// Has a connection write its reply and close.
-    pub(super) fn finish(&mut self, key: Key, now: Instant) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        connection.finish(now);
-        note_deadline(&mut self.next_deadline, connection.deadline);
+    /// Has a client get its last bytes and close, `device_gone` as in
+    /// [`Stage::Closing`](super::client::Stage).
+    pub(super) fn close(&mut self, key: Key, device_gone: bool) {
+        let Some(client) = client_of(&mut self.connections, key) else { return };
+        client.close(self.now, device_gone);
+        note_deadline(&mut self.next_deadline, client.deadline);
         self.queue(key);
     }
 
@@ -317,7 +328,7 @@ impl<B: Backend> Reactor<B> {
         key: Key,
         result: Result<Box<Ready<PortOf<B>>>, OpenError>,
     ) {
-        // That it has left may be known only since this turn began.
+        // That the client has left may be known only since this turn began.
         if find(&mut self.connections, key).is_some_and(|connection| connection.has_left()) {
             self.end(key, &End::Closed);
         }
@@ -329,65 +340,36 @@ impl<B: Backend> Reactor<B> {
                 return self.end_opening(key, error.status());
             }
         };
-        let Stage::Opening(device) = std::mem::replace(&mut connection.stage, Stage::Returning)
-        else {
-            // Nobody waits for it any more.
-            if let Some(worker) = &connection.worker {
-                worker.close(Remains::from(opened), Duration::ZERO);
-            }
-            return;
+        let Some(device) = connection.loan.as_ref().and_then(Loan::promised).cloned() else {
+            // Nobody waits for the device any more.
+            return connection.change_loan(|loan| loan.return_opened(Remains::from(opened)));
         };
-        match self.watch(key, &opened.port) {
-            Ok(()) => self.attach(key, &device, Ready { opened, tables }),
+        let token = Source::Device(key.label()).to_token();
+        match loan::watch(self.poll.registry(), opened.port.event_sources(), token) {
+            Ok(fds) => self.attach(key, &device, Ready { opened, tables }, fds),
             Err(error) => {
+                // Nobody would notice the end of a transfer.
                 error!("{}: the system can't watch it: {error}", device.busid);
-                self.refuse_opened(key, opened);
+                connection.change_loan(|loan| loan.return_opened(Remains::from(opened)));
+                self.refuse(key, OpStatus::NotAvailable);
             }
         }
-    }
-
-    /// Has the system tell of what a connection's device has.
-    fn watch(&mut self, key: Key, port: &PortOf<B>) -> io::Result<()> {
-        let registry = self.poll.registry();
-        let Some(connection) = find(&mut self.connections, key) else { return Ok(()) };
-        for source in port.event_sources() {
-            register(registry, source, Source::Device(key.label()))?;
-            connection.device_fds.push(source.fd);
-        }
-        Ok(())
     }
 
     /// Gives a client the device that it waited for.
-    fn attach(&mut self, key: Key, device: &UsbDevice, ready: Ready<PortOf<B>>) {
+    fn attach(&mut self, key: Key, device: &UsbDevice, ready: Ready<PortOf<B>>, fds: Vec<RawFd>) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        connection.deadline = None;
         let devid = DevId::new(device.busnum, device.devnum);
         let session = Session::new(devid, self.settings.policy.limits, ready.opened, ready.tables);
         info!(
             "{}: {}: attached ({:04x}:{:04x})",
             connection.peer, device.busid, device.id_vendor, device.id_product
         );
-        connection.answer(|out| op::emit_import(Ok(device), out));
-        if let Some(stream) = &connection.stream {
-            net::prepare_attached(stream);
-            connection.segment_len = net::segment_len(stream);
+        connection.change_loan(|loan| loan.lend(session, fds));
+        if let Some(client) = &mut connection.client {
+            client.serve(|out| op::emit_import(Ok(device), out));
         }
-        connection.stage = Stage::Attached(Box::new(session));
         self.attached.push(key);
-        self.queue(key);
-    }
-
-    /// Gives a device back that was opened and can't be watched: nobody would notice the end of a
-    /// transfer. Its client is told that it does not get it.
-    fn refuse_opened(&mut self, key: Key, opened: Opened<PortOf<B>>) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        deregister(self.poll.registry(), &mut connection.device_fds);
-        connection.answer(|out| op::emit_import(Err(OpStatus::NotAvailable), out));
-        connection.deadline = Some(self.now + HANDSHAKE_TIMEOUT);
-        note_deadline(&mut self.next_deadline, connection.deadline);
-        if let Some(worker) = &connection.worker {
-            worker.close(Remains::from(opened), Duration::ZERO);
-        }
         self.queue(key);
     }
 
@@ -395,13 +377,9 @@ impl<B: Backend> Reactor<B> {
     /// device.
     fn end_opening(&mut self, key: Key, status: OpStatus) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        (connection.worker, connection.busid) = (None, None);
-        if matches!(connection.stage, Stage::Opening(_)) {
+        if connection.loan.take().is_some_and(|loan| loan.is_opening()) {
             self.refuse(key, status);
-        } else {
-            connection.stage = Stage::Finishing;
-            self.remove_if_over(key);
         }
-        self.wake_takers();
+        self.free(key);
     }
 }

@@ -11,48 +11,57 @@
 //!                   └─────── workers ◄──────┘ jobs: cancel, perform, close
 //! ```
 //!
-//! - `accept`: clients that come; - `connection`: one client's socket and its stage; - `exports`:
-//!   what clients ask for in their handshake; - `ending`: how connections end and devices come
-//!   home;
-//! - `spin`: whether to sleep; - `net`, `token`, `stop`: sockets, event names, the way to stop it.
+//! - `accept`: new clients; `connection`: a client (`client`, `socket`) and a device (`loan`);
+//!   `exchange`: the bytes and completions between both;
+//! - `exports`: the answers to handshakes; `ending`: ends (`end`) of connections and of loans;
+//! - `spin`: whether to sleep; `net`, `token`, `stop`: sockets, event names, the way to stop the
+//!   server.
 //!
 //! Contract: nothing on this thread sleeps but the one wait, and with nothing to do it does wait: a
 //! bit that nothing would clear is not set. Whatever can sleep otherwise is a worker's.
 
 mod accept;
+mod client;
 mod connection;
+mod end;
 mod ending;
 mod error;
+mod exchange;
 mod exports;
+mod loan;
 mod net;
+mod socket;
 mod spin;
 mod stop;
 #[cfg(test)]
 mod tests;
 mod token;
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Waker};
+use mio::{Events, Interest, Poll, Waker};
 use slab::Slab;
 use usbferry_sys::os::clock::CoarseClock;
 
-use crate::complaints::{Complaints, info};
+use crate::complaints::Complaints;
 use crate::config::Settings;
 use crate::limits::SHUTDOWN_TIMEOUT;
 use crate::session::TaskResult;
-use crate::usb::{Backend, Candidate, EventSource};
+use crate::usb::{Backend, Candidate};
 use crate::worker::{Done, Inbox, Scanner};
-use connection::{Connection, DISCARD_LEN, DISCARD_PAUSE, End, Stage};
+use client::{Client, DISCARD_LEN, DISCARD_PAUSE, Stage};
+use connection::Connection;
+use end::End;
 pub use error::StartError;
+use exchange::Turn;
 use exports::{PortOf, Scans};
+use loan::Loan;
 pub use net::prepare as prepare_socket;
 use spin::Spin;
 pub use stop::StopHandle;
@@ -97,10 +106,10 @@ pub struct Reactor<B: Backend> {
     /// Connections without a device whose turn it is, and until when they wait for it.
     due_strangers: VecDeque<Key>,
     strangers_rest_until: Option<Instant>,
-    /// Connections that are paused, or were until they ended, and until when: the earliest first.
-    paused: VecDeque<(Instant, Key)>,
-    /// Where bytes go that nobody wants.
-    waste: Box<[u8]>,
+    /// Connections whose client is paused or whose device rests, and until when.
+    rests: BinaryHeap<Reverse<(Instant, Key)>>,
+    /// Where bytes go that nobody reads.
+    discard: Box<[u8]>,
     accept_ready: bool,
     accept_paused_until: Option<Instant>,
     /// The last client could not be accepted, which the log was told.
@@ -153,8 +162,8 @@ impl<B: Backend> Reactor<B> {
             serving: Vec::new(),
             due_strangers: VecDeque::new(),
             strangers_rest_until: None,
-            paused: VecDeque::new(),
-            waste: vec![0; DISCARD_LEN].into_boxed_slice(),
+            rests: BinaryHeap::new(),
+            discard: vec![0; DISCARD_LEN].into_boxed_slice(),
             accept_ready: true,
             accept_paused_until: None,
             accept_failed: false,
@@ -242,10 +251,10 @@ impl<B: Backend> Reactor<B> {
         let stop = self.stopping.map(|since| since + SHUTDOWN_TIMEOUT);
         let deadline = |key: &Key| self.connections.get(key.index as usize)?.device_deadline();
         let devices = self.attached.iter().filter_map(deadline).min();
-        let paused = self.paused.front().map(|&(until, _)| until);
+        let rested = self.rests.peek().map(|&Reverse((until, _))| until);
         let left_out = self.complaints.deadline();
         let deadlines =
-            [self.next_deadline, self.accept_paused_until, stop, devices, paused, left_out];
+            [self.next_deadline, self.accept_paused_until, stop, devices, rested, left_out];
         let earliest = deadlines.into_iter().flatten().min();
         let earliest = earliest.map(|at| at.saturating_duration_since(self.now));
         // To the microsecond, unlike the others.
@@ -265,17 +274,12 @@ impl<B: Backend> Reactor<B> {
             Some(Source::Stop) => self.begin_stop(),
             Some(Source::Client(label)) => {
                 let Some(connection) = labelled(&mut self.connections, label) else { return };
-                // An event that was under way when the client was given up.
-                if connection.stream.is_none() {
-                    return;
-                }
+                // Else an event that was under way when the client was given up.
+                let Some(client) = &mut connection.client else { return };
+                client.socket.mark(event);
                 let key = connection.key;
-                let broken = event.is_error();
-                connection.read_closed |= event.is_read_closed() || broken;
-                connection.readable |= event.is_readable() || connection.read_closed;
-                connection.writable |= event.is_writable() || event.is_write_closed() || broken;
-                // Others are no reason to stay awake.
-                if connection.busid.is_some() {
+                // Clients without a device are no reason to stay awake.
+                if connection.has_device() {
                     self.spin.found();
                 }
                 self.queue(key);
@@ -283,15 +287,10 @@ impl<B: Backend> Reactor<B> {
             Some(Source::Device(label)) => {
                 let Some(connection) = labelled(&mut self.connections, label) else { return };
                 let key = connection.key;
-                connection.device_ready = true;
-                self.spin.found();
-                let hung_up = event.is_error() || event.is_read_closed() || event.is_write_closed();
-                if hung_up {
-                    let now = self.now;
-                    if let Some(session) = connection.session() {
-                        session.handle_hangup(now);
-                    }
+                if let Some(lent) = connection.loan.as_mut().and_then(Loan::in_use) {
+                    lent.mark(event);
                 }
+                self.spin.found();
                 self.queue(key);
             }
             None => {}
@@ -301,7 +300,7 @@ impl<B: Backend> Reactor<B> {
     /// Has a connection served, unless it is paused: then its bits wait.
     fn queue(&mut self, key: Key) {
         if let Some(connection) = find(&mut self.connections, key)
-            && !connection.paused
+            && !connection.is_paused()
             && !std::mem::replace(&mut connection.queued, true)
         {
             self.ready.push(key);
@@ -313,7 +312,7 @@ impl<B: Backend> Reactor<B> {
         self.drain_inbox();
         self.expire();
         self.queue_due_devices();
-        self.end_pauses();
+        self.end_rests();
         self.complaints.tell_left_out(self.now);
         let mut serving = std::mem::replace(&mut self.ready, std::mem::take(&mut self.serving));
         let all = serving.len();
@@ -334,7 +333,7 @@ impl<B: Backend> Reactor<B> {
 
     fn has_device(&self, key: Key) -> bool {
         let connection = self.connections.get(key.index as usize);
-        connection.is_some_and(|connection| connection.key == key && connection.busid.is_some())
+        connection.is_some_and(|connection| connection.key == key && connection.has_device())
     }
 
     /// Serves connections without a device and accepts more of them. While there are sessions,
@@ -389,14 +388,17 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Queues connections that were left alone for long enough.
-    fn end_pauses(&mut self) {
-        while let Some(&(until, key)) = self.paused.front()
+    /// Ends the rests that are over, of clients that send behind their answers and of devices.
+    fn end_rests(&mut self) {
+        while let Some(&Reverse((until, key))) = self.rests.peek()
             && until <= self.now
         {
-            self.paused.pop_front();
-            if let Some(connection) = find(&mut self.connections, key) {
-                connection.paused = false;
+            self.rests.pop();
+            let Some(connection) = find(&mut self.connections, key) else { continue };
+            if connection.loan.as_ref().is_some_and(|loan| loan.has_rested(self.now)) {
+                self.free(key);
+            } else if let Some(client) = &mut connection.client {
+                client.paused = false;
                 self.queue(key);
             }
         }
@@ -404,36 +406,11 @@ impl<B: Backend> Reactor<B> {
 
     /// Does what a connection has to do, as far as one turn goes.
     fn serve(&mut self, key: Key) {
-        let now = self.now;
         let Some(connection) = find(&mut self.connections, key) else { return };
         connection.queued = false;
-        let result = match connection.stage {
-            Stage::Handshake(_) => match connection.read_request(now) {
-                // One that has left is ended below.
-                Ok(Some(_)) if !connection.has_left() => {
-                    self.request_scan(key);
-                    Ok(false)
-                }
-                read => read.map(|_| false),
-            },
-            Stage::Attached(_) => {
-                let result = connection.serve_session(
-                    now,
-                    self.settings.peer_timeout,
-                    self.attached.len() == 1,
-                    &mut self.waste,
-                );
-                note_deadline(&mut self.next_deadline, connection.deadline);
-                result
-            }
-            Stage::Finishing | Stage::Returning | Stage::Abandoned(_) => {
-                let result = connection.serve_finishing(now, &mut self.waste);
-                if connection.paused {
-                    self.paused.push_back((now + DISCARD_PAUSE, key));
-                }
-                result
-            }
-            Stage::Asked(_) | Stage::Opening(_) => Ok(false),
+        let result = match self.read_request(key) {
+            Some(result) => result,
+            None => self.exchange(key),
         };
         let connection = find(&mut self.connections, key);
         match result {
@@ -445,20 +422,47 @@ impl<B: Backend> Reactor<B> {
         self.dispatch(key);
     }
 
-    /// Sends what a session wants done to its worker, and moves on a session that is over.
+    /// Reads the request of a client in its handshake; `None` for all other connections.
+    fn read_request(&mut self, key: Key) -> Option<Result<bool, End>> {
+        let now = self.now;
+        let client = client_of(&mut self.connections, key)?;
+        if !matches!(client.stage, Stage::Handshake(_)) {
+            return None;
+        }
+        let read = client.read_request(now);
+        // A client that has left is ended by the caller.
+        if matches!(read, Ok(Some(_))) && !client.has_left() {
+            self.request_scan(key);
+        }
+        Some(read.map(|_| false))
+    }
+
+    /// Moves the bytes and completions of a connection behind its handshake.
+    fn exchange(&mut self, key: Key) -> Result<bool, End> {
+        let Some(connection) = find(&mut self.connections, key) else { return Ok(false) };
+        let mut turn = Turn {
+            now: self.now,
+            peer_timeout: self.settings.peer_timeout,
+            alone: self.attached.len() == 1,
+            discard: &mut self.discard,
+        };
+        let result = connection.serve(&mut turn);
+        note_deadline(&mut self.next_deadline, connection.client_deadline());
+        if connection.is_paused() {
+            self.rests.push(Reverse((self.now + DISCARD_PAUSE, key)));
+        }
+        result
+    }
+
+    /// Sends a session's job to the worker, and moves on a loan that has nothing left to do.
     fn dispatch(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         if connection.is_finished() {
-            info!("{}: its device is gone", connection.peer);
-            connection.begin_farewell(self.now);
-            note_deadline(&mut self.next_deadline, connection.deadline);
-            return self.queue(key);
+            self.end_gone(key);
         }
-        let Stage::Attached(session) = &mut connection.stage else { return };
-        let Some(worker) = &connection.worker else { return };
-        if let Some(job) = session.take_job() {
-            worker.work(job);
-        } else if session.is_drained() {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        let Some(loan) = &mut connection.loan else { return };
+        if loan.dispatch() {
             self.give_back(key);
         }
     }
@@ -466,12 +470,11 @@ impl<B: Backend> Reactor<B> {
     /// A worker has done a job.
     fn handle_worked(&mut self, key: Key, port: PortOf<B>, result: TaskResult<PortOf<B>>) {
         let now = self.now;
-        if let Some(connection) = find(&mut self.connections, key) {
+        let loan = find(&mut self.connections, key).and_then(|c| c.loan.as_mut());
+        if let Some(lent) = loan.and_then(Loan::in_use) {
             // Events of the device while the port was away have brought nothing.
-            connection.device_ready = true;
-            if let Some(session) = connection.session() {
-                session.finish_job(port, result, now);
-            }
+            lent.mark_ready();
+            lent.session.finish_job(port, result, now);
         }
         self.queue(key);
     }
@@ -491,6 +494,11 @@ fn find<C: Candidate>(
     connections.get_mut(key.index as usize).filter(|connection| connection.key == key)
 }
 
+/// The client of a connection, unless the client is gone.
+fn client_of<C: Candidate>(connections: &mut Slab<Connection<C>>, key: Key) -> Option<&mut Client> {
+    find(connections, key)?.client.as_mut()
+}
+
 /// The connection that an event is about, unless it is over and another has its place.
 fn labelled<C: Candidate>(
     connections: &mut Slab<Connection<C>>,
@@ -505,20 +513,4 @@ fn is_past(until: Option<Instant>) -> bool {
 
 fn note_deadline(next: &mut Option<Instant>, deadline: Option<Instant>) {
     *next = [*next, deadline].into_iter().flatten().min();
-}
-
-fn register(registry: &Registry, source: EventSource, token: Source) -> io::Result<()> {
-    let interest = match (source.readable, source.writable) {
-        (true, true) => Interest::READABLE | Interest::WRITABLE,
-        (false, true) => Interest::WRITABLE,
-        _ => Interest::READABLE,
-    };
-    registry.register(&mut SourceFd(&source.fd), token.to_token(), interest)
-}
-
-/// Watches a device's descriptors no more, which are about to be closed.
-fn deregister(registry: &Registry, fds: &mut Vec<RawFd>) {
-    for fd in fds.drain(..) {
-        let _ = registry.deregister(&mut SourceFd(&fd));
-    }
 }

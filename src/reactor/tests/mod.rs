@@ -14,11 +14,12 @@ mod rest;
 mod scripted;
 mod waiting;
 
-use super::connection::{DISCARD_LEN, DISCARD_PAUSE, End};
 use super::*;
 use crate::config::Listen;
 use crate::config::rules::Selection;
-use crate::limits::{GONE_INPUT_TIMEOUT, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT};
+use crate::limits::{
+    GONE_INPUT_TIMEOUT, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT, VIOLATION_REST,
+};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
 use crate::usb::sim::spec::Spec;
@@ -167,6 +168,27 @@ fn only<B: Backend>(reactor: &Reactor<B>) -> &Connection<B::Candidate> {
     reactor.connections.iter().next().unwrap().1
 }
 
+/// Whether a client's socket has something to read.
+fn is_readable<C: Candidate>(connection: &Connection<C>) -> bool {
+    connection.client.as_ref().is_some_and(|client| client.socket.is_readable())
+}
+
+/// Whether a client's last bytes are written.
+fn is_closing<C: Candidate>(connection: &Connection<C>) -> bool {
+    let stage = connection.client.as_ref().map(|client| &client.stage);
+    matches!(stage, Some(Stage::Closing { .. }))
+}
+
+/// Whether a client's socket is known to have no more than it has read.
+fn is_read_closed<C: Candidate>(connection: &Connection<C>) -> bool {
+    connection.client.as_ref().is_some_and(|client| client.socket.is_read_closed())
+}
+
+/// Whether a connection has this device.
+fn has<C: Candidate>(connection: &Connection<C>, busid: BusId) -> bool {
+    connection.loan.as_ref().is_some_and(|loan| loan.busid == busid)
+}
+
 /// Sends all of it, which may take until it is read, and says that nothing more comes.
 fn send_and_shut_down(mut client: TcpStream, bytes: Vec<u8>) -> JoinHandle<TcpStream> {
     thread::spawn(move || {
@@ -190,11 +212,10 @@ fn paused_client(held: &mut Held) -> TcpStream {
     let mut client = held.connect();
     client.write_all(&[&DEVLIST[..], &[0]].concat()).unwrap();
     held.turn_until("what is behind its request is read", |reactor| {
-        let mut finishing = reactor.connections.iter().map(|(_, c)| &c.stage);
-        finishing.any(|stage| matches!(stage, Stage::Finishing)) && !only(reactor).readable
+        reactor.connections.iter().any(|(_, c)| is_closing(c)) && !is_readable(only(reactor))
     });
     client.write_all(&[0]).unwrap();
-    held.turn_until("the system tells of more", |reactor| only(reactor).readable);
+    held.turn_until("the system tells of more", |reactor| is_readable(only(reactor)));
     client
 }
 
@@ -206,7 +227,7 @@ fn a_client_that_sends_behind_its_answer_is_left_alone_for_a_while() {
     assert_eq!(reactor.timeout(), Some(DISCARD_PAUSE), "nothing is to be done at once");
     reactor.now += DISCARD_PAUSE;
     reactor.turn();
-    assert!(!only(reactor).readable, "it was looked at again");
+    assert!(!is_readable(only(reactor)), "it was looked at again");
     reactor.now += HANDSHAKE_TIMEOUT;
     reactor.turn();
     assert!(reactor.connections.is_empty(), "it was waited for long enough");
@@ -229,7 +250,7 @@ fn a_client_that_sends_much_behind_its_request_and_leaves_is_not_reset() {
     held.turn_until("it is there", |reactor| !reactor.connections.is_empty());
     held.turn_until("its end is read", |reactor| {
         let is_over = reactor.connections.is_empty();
-        if !is_over && only(reactor).paused {
+        if !is_over && only(reactor).is_paused() {
             reactor.now += DISCARD_PAUSE;
         }
         is_over
@@ -264,7 +285,7 @@ fn a_session_without_its_client_has_no_deadline() {
     let key = only(&held.reactor).key;
     held.reactor.end(key, &End::Closed);
     let ended = only(&held.reactor);
-    assert_eq!((ended.device_deadline(), ended.deadline), (None, None));
+    assert_eq!((ended.device_deadline(), ended.client_deadline()), (None, None));
 }
 
 #[test]
@@ -285,8 +306,8 @@ fn clients_without_a_device_wait_for_their_share() {
     let mut held = Held::new();
     let _client = held.attach();
     let waits = |reactor: &mut Reactor<SimBackend>| {
-        let strangers = reactor.connections.iter().filter(|(_, c)| c.busid.is_none());
-        strangers.clone().any(|(_, c)| c.readable) && reactor.timeout() > Some(Duration::ZERO)
+        let strangers = reactor.connections.iter().filter(|(_, c)| !c.has_device());
+        strangers.clone().any(|(_, c)| is_readable(c)) && reactor.timeout() > Some(Duration::ZERO)
     };
     let mut stranger = held.connect();
     held.turn_until("it is accepted", |reactor| reactor.connections.len() == 2);
@@ -297,7 +318,7 @@ fn clients_without_a_device_wait_for_their_share() {
     // When it has come, and when there is no session any more.
     held.reactor.strangers_rest_until = Some(Instant::now());
     held.turn_until("it was served", |reactor| {
-        reactor.connections.iter().all(|(_, c)| !c.readable)
+        reactor.connections.iter().all(|(_, c)| !is_readable(c))
     });
     assert_eq!(read_to_end(stranger)[..8], [1, 0x11, 0, 5, 0, 0, 0, 0]);
 }

@@ -42,7 +42,7 @@ fn asked_for_a_scan_that_does_not_end() {
     held.turn_until("it waits", |_| script.begun(Call::Scan) == 1);
     held.assert_rests("asked for the list");
     list.shutdown(Shutdown::Write).unwrap();
-    held.turn_until("that is seen", |reactor| only(reactor).read_closed);
+    held.turn_until("that is seen", |reactor| is_read_closed(only(reactor)));
     held.assert_rests("asked for the list, half closed");
     let _import = held.import(0);
     held.turn_until("it waits, too", |reactor| reactor.connections.len() == 2);
@@ -58,16 +58,16 @@ fn opening_a_device_that_does_not_open() {
     held.turn_until("it is being opened", |_| script.begun(open) == 1);
     held.assert_rests("opening");
     client.write_all(&[0; 48]).unwrap();
-    held.turn_until("more has come", |reactor| only(reactor).readable);
+    held.turn_until("more has come", |reactor| is_readable(only(reactor)));
     held.assert_rests("opening, with more from its client");
     held.reactor.now += OPEN_TIMEOUT;
     held.reactor.turn();
-    assert!(matches!(only(&held.reactor).stage, Stage::Abandoned(_)));
+    assert!(only(&held.reactor).loan.as_ref().unwrap().is_ending());
     held.assert_rests("abandoned");
     client.shutdown(Shutdown::Write).unwrap();
     held.turn_until("the client is gone", |reactor| {
         reactor.now += Duration::from_millis(1);
-        only(reactor).stream.is_none()
+        only(reactor).client.is_none()
     });
     held.assert_rests("abandoned, and its client gone");
 }
@@ -91,7 +91,7 @@ fn attached_idle_and_in_a_request_that_does_not_end() {
     client.write_all(&submit(4, SOURCE, 512)).unwrap();
     held.assert_rests("performing, with a URB behind");
     drop(client);
-    held.turn_until("the client is gone", |reactor| only(reactor).stream.is_none());
+    held.turn_until("the client is gone", |reactor| only(reactor).client.is_none());
     held.assert_rests("performing, and its client gone");
 }
 
@@ -136,7 +136,7 @@ fn giving_a_device_back_that_is_gone() {
     client.write_all(&[0; 100]).unwrap();
     held.assert_rests("returning, its client sends");
     client.shutdown(Shutdown::Write).unwrap();
-    held.turn_until("the client is gone", |reactor| only(reactor).stream.is_none());
+    held.turn_until("the client is gone", |reactor| only(reactor).client.is_none());
     held.assert_rests("returning, its client gone");
 }
 
@@ -146,12 +146,14 @@ fn finishing_and_paused() {
     let mut client = held.connect();
     client.write_all(&DEVLIST).unwrap();
     held.turn_until("it has its list", |reactor| {
-        reactor.connections.iter().any(|(_, c)| matches!(c.stage, Stage::Finishing))
+        reactor.connections.iter().any(|(_, c)| is_closing(c))
     });
     held.assert_rests("finishing");
     let paused = held.connect();
     let sending = send_and_shut_down(paused, [&DEVLIST[..], &[0; MUCH]].concat());
-    held.turn_until("it is paused", |reactor| reactor.connections.iter().any(|(_, c)| c.paused));
+    held.turn_until("it is paused", |reactor| {
+        reactor.connections.iter().any(|(_, c)| c.is_paused())
+    });
     held.assert_rests("paused");
     held.reactor.now += HANDSHAKE_TIMEOUT;
     held.turn_until("both are gone", |reactor| reactor.connections.is_empty());
@@ -168,7 +170,7 @@ fn stopping_with_a_client_that_does_not_read() {
         client.write_all(&submit(seqnum, SOURCE, 1 << 20)).unwrap();
     }
     held.turn_until("its socket is full", |reactor| {
-        only(reactor).stream.is_some() && !only(reactor).writable
+        only(reactor).client.as_ref().is_some_and(|client| !client.socket.is_writable())
     });
     held.assert_rests("attached, its client does not read");
     held.begin_stop();

@@ -3,6 +3,7 @@
 
 use super::scripted::{Act, Call, Script};
 use super::*;
+use crate::reactor::client::Awaited;
 use crate::reactor::exports::Told;
 use crate::wire::types::BusId;
 
@@ -53,8 +54,9 @@ impl<B: Backend> Held<B> {
     /// Every connection waits for a scan.
     fn wait_asked(&mut self, count: usize) {
         self.turn_until("all have asked", |reactor| {
-            let asked = reactor.connections.iter();
-            asked.filter(|(_, c)| matches!(c.stage, Stage::Asked(_))).count() == count
+            let clients = reactor.connections.iter().filter_map(|(_, c)| c.client.as_ref());
+            let asked = clients.filter_map(|client| client.asked());
+            asked.filter(|asked| asked.awaits != Awaited::Opening).count() == count
         });
     }
 
@@ -65,7 +67,7 @@ impl<B: Backend> Held<B> {
         drop(self.attach());
         self.turn_until("it is given back", |_| script.begun(close) == 1);
         let taker = self.import(0);
-        self.turn_until("it waits for it", |reactor| !reactor.scans.takers.is_empty());
+        self.turn_until("it waits for it", |reactor| !reactor.scans.contenders.is_empty());
         taker
     }
 }
@@ -178,14 +180,14 @@ fn a_device_that_does_not_open_keeps_its_client_waiting_for_so_long() {
     drop(stuck);
     held.turn_until("its client has left", |reactor| {
         reactor.now += Duration::from_millis(1);
-        reactor.connections.iter().any(|(_, c)| c.stream.is_none())
+        reactor.connections.iter().any(|(_, c)| c.client.is_none())
     });
     let again = held.import(0);
     assert_eq!(status(&held.answer(&again)), BUSY);
     script.clear(open);
     let busid = held.busid(0);
     held.turn_until("it is free", |reactor| {
-        !reactor.connections.iter().any(|(_, c)| c.busid == Some(busid))
+        !reactor.connections.iter().any(|(_, c)| has(c, busid))
     });
     let again = held.import(0);
     assert_eq!(status(&held.answer(&again)), 0);
@@ -206,7 +208,7 @@ fn a_client_that_leaves_while_its_device_is_opened_is_noticed() {
         }
         drop(client);
         held.turn_until("it is noticed", |reactor| reactor.clients == 0);
-        assert!(only(&held.reactor).stream.is_none());
+        assert!(only(&held.reactor).client.is_none());
         // The next one waits for what is about to be given back.
         let next = held.import(0);
         held.wait_asked(1);
@@ -227,7 +229,7 @@ fn a_client_that_has_left_does_not_get_the_device_that_was_opened_for_it() {
     let client = held.import(0);
     held.turn_until("it is being opened", |_| script.begun(open) == 1);
     drop(client);
-    held.mark_until(|reactor| only(reactor).read_closed);
+    held.mark_until(|reactor| is_read_closed(only(reactor)));
     script.clear(open);
     held.mark_until(|reactor| reactor.inbox_ready);
     held.turn_until("it is over", |reactor| reactor.connections.is_empty());
@@ -245,12 +247,12 @@ fn a_client_that_leaves_while_it_waits_for_a_scan_or_a_holder_is_noticed() {
     held.wait_asked(2);
     drop(clients);
     held.turn_until("it is noticed", |reactor| reactor.connections.is_empty());
-    let Scans { waiting, late, takers, .. } = &held.reactor.scans;
-    assert!(waiting.is_empty() && late.is_empty() && takers.is_empty());
+    let Scans { waiting, late, contenders, .. } = &held.reactor.scans;
+    assert!(waiting.is_empty() && late.is_empty() && contenders.is_empty());
     script.clear(Call::Scan);
     drop(held.taker_of_what_stays_away(&script));
     held.turn_until("it is noticed", |reactor| reactor.clients == 0);
-    assert!(held.reactor.scans.takers.is_empty());
+    assert!(held.reactor.scans.contenders.is_empty());
 }
 
 #[test]
@@ -259,6 +261,27 @@ fn who_waits_for_a_holder_that_does_not_come_home_is_told_that_it_is_busy() {
     let taker = held.taker_of_what_stays_away(&script);
     held.reactor.now += HANDSHAKE_TIMEOUT;
     assert_eq!(status(&held.answer(&taker)), BUSY);
+}
+
+/// A client that breaks the protocol keeps its device from everybody for a short while, in which no
+/// thread sleeps.
+#[test]
+fn a_device_rests_after_a_violation() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let [open, close] = [Call::Open(held.busid(0)), Call::Close(held.busid(0))];
+    held.attach().write_all(&[0xff; 48]).unwrap();
+    held.turn_until("it is given back", |reactor| {
+        script.begun(close) == 1 && !reactor.rests.is_empty()
+    });
+    let next = held.import(0);
+    held.turn_until("the next one waits for it", |reactor| !reactor.scans.contenders.is_empty());
+    assert_eq!(held.reactor.timeout(), Some(VIOLATION_REST), "time stands still");
+    held.reactor.now += VIOLATION_REST - Duration::from_nanos(1);
+    held.reactor.turn();
+    assert!(!held.reactor.scans.contenders.is_empty() && script.begun(open) == 1);
+    held.reactor.now += Duration::from_nanos(1);
+    assert_eq!(status(&held.answer(&next)), 0);
+    assert_eq!(script.begun(open), 2);
 }
 
 /// One whose transfers would end without anybody noticing.
@@ -270,7 +293,7 @@ fn a_device_that_can_not_be_watched_is_given_back() {
     let client = held.import(0);
     assert_eq!(status(&held.answer(&client)), NOT_AVAILABLE);
     held.turn_until("it is given back", |reactor| {
-        reactor.connections.iter().all(|(_, c)| c.busid.is_none())
+        reactor.connections.iter().all(|(_, c)| !c.has_device())
     });
     assert_eq!(script.begun(close), 1);
     assert!(held.reactor.attached.is_empty() && !held.bus.is_open(held.busid(0)));

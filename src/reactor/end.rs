@@ -1,0 +1,52 @@
+//! Why connections end: the one list of reasons, in the words of the log.
+//!
+//! Contract: plain values.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::session::Violation;
+use crate::wire;
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client closed the connection.
+    Closed,
+    /// The system reports a broken connection.
+    Socket(io::Error),
+    /// The handshake is not USB/IP's.
+    Handshake(wire::Error),
+    /// The bytes behind the handshake are not the protocol.
+    Violation(Violation),
+    /// The handshake, or writing the last bytes of a reply, took too long.
+    TimedOut,
+    /// The client accepted no byte for too long.
+    Stalled,
+    /// The server was full, and this client had been without a device for longest.
+    Displaced,
+    /// Another client took the device.
+    TakenOver(SocketAddr),
+    /// Everything was said, and the client needs nothing more.
+    Finished,
+    /// The server stops.
+    Stopping,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed by the client"),
+            Self::Socket(error) => write!(f, "connection lost: {error}"),
+            Self::Handshake(error) => write!(f, "not a USB/IP request: {error}"),
+            Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
+            Self::TimedOut => f.write_str("no complete request in time"),
+            Self::Stalled => f.write_str("the client reads nothing (see --peer-timeout)"),
+            Self::Displaced => f.write_str("makes place for others: no device, and there are many"),
+            Self::TakenOver(by) => write!(f, "{by} takes over (see --takeover)"),
+            Self::Finished => f.write_str("done"),
+            Self::Stopping => f.write_str("the server stops"),
+        }
+    }
+}

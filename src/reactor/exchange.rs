@@ -1,0 +1,165 @@
+//! One turn of a client and the device it has: bytes in, completions out, replies written.
+//!
+//! Each turn moves a bounded amount, so that one busy client leaves room for others.
+//!
+//! Contract: runs on the reactor, never blocks, allocates nothing; whatever a client does ends in
+//! an [`End`], never in a panic.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::time::{Duration, Instant};
+
+use super::client::{Client, Stage};
+use super::end::End;
+use super::loan::Lent;
+use crate::session::{RX_SLICES_MAX, SLICES_MAX};
+use crate::usb::Port;
+
+/// Bytes read in one turn of the only session there is, and one read more: sixteen URBs of 128 KiB.
+const READ_ALONE: usize = 2 << 20;
+
+/// Bytes read in one turn where other sessions wait for theirs, and one read more.
+const READ_AMONG_OTHERS: usize = 256 << 10;
+
+/// Bytes written in one turn of the only session there is. Without a bound a single call goes on as
+/// long as the client reads, and takes the memory of all URBs.
+const WRITE_ALONE: usize = 4 << 20;
+
+/// Bytes written in one turn where other sessions wait for theirs.
+const WRITE_AMONG_OTHERS: usize = 512 << 10;
+
+/// The circumstances of a turn.
+pub(super) struct Turn<'a> {
+    pub(super) now: Instant,
+    /// How long a client may accept no byte.
+    pub(super) peer_timeout: Duration,
+    /// No other session waits for the reactor.
+    pub(super) alone: bool,
+    /// Where bytes go that nobody reads.
+    pub(super) discard: &'a mut [u8],
+}
+
+/// A client and the device it has, for the length of a turn.
+pub(super) struct Exchange<'a, P: Port> {
+    pub(super) client: &'a mut Client,
+    pub(super) lent: &'a mut Lent<P>,
+}
+
+impl<P: Port> Exchange<'_, P> {
+    /// Moves bytes and completions, as far as one turn goes. True when there is more to do at once.
+    /// A client that takes no byte for `peer_timeout` gets a deadline. A session that is alone
+    /// takes in more before it answers.
+    ///
+    /// # Errors
+    /// Why the connection ends.
+    pub(super) fn serve(&mut self, turn: &mut Turn<'_>) -> Result<bool, End> {
+        let now = turn.now;
+        let unwritten = self.client.socket.written();
+        self.lent.reap(now);
+        let mut read = 0;
+        let (budget, mut room) = if turn.alone {
+            (READ_ALONE, WRITE_ALONE)
+        } else {
+            (READ_AMONG_OTHERS, WRITE_AMONG_OTHERS)
+        };
+        while read < budget {
+            let len = self.read_commands(now)?;
+            if len == 0 {
+                break;
+            }
+            self.lent.reap(now);
+            // Long payloads: replies are better written when the socket is empty. Each lets the
+            // client add another payload to a queue that outgrows a processor's cache.
+            if !self.lent.session.is_taking_long_payloads() {
+                self.flush(now, &mut room)?;
+            }
+            read += len;
+        }
+        self.flush(now, &mut room)?;
+        let stopping = matches!(self.client.stage, Stage::Stopping);
+        if stopping && self.is_flushed() {
+            self.client.socket.discard_unread(turn.discard);
+            return Err(End::Stopping);
+        }
+        if self.lent.session.is_gone() {
+            self.client.deadline = Some(self.lent.hurry(now));
+        } else if !stopping {
+            let progress = self.client.socket.written() != unwritten;
+            self.watch_for_stall(progress, now + turn.peer_timeout);
+        }
+        Ok(read >= budget || room == 0 || self.lent.is_ready() || self.may_read())
+    }
+
+    /// Reads once, and returns how many bytes; zero when there is nothing to take in for now.
+    fn read_commands(&mut self, now: Instant) -> Result<usize, End> {
+        let (session, socket) = (&mut self.lent.session, &mut self.client.socket);
+        if session.is_held_up() && session.wants_input() {
+            session.rx_advance(0, now).map_err(End::Violation)?;
+        }
+        if !socket.is_readable() || !session.wants_input() {
+            return Ok(0);
+        }
+        let mut slices: [_; RX_SLICES_MAX] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let used = session.rx_slices(&mut slices);
+        let read = socket.read_vectored(&mut slices[..used])?;
+        let len = read.unwrap_or(0);
+        session.rx_advance(len, now).map_err(End::Violation)?;
+        // Behind an acknowledgement that waits for a reply of ours, Nagle's algorithm would keep
+        // the rest of a PDU whose client writes it in parts, until the system stops waiting.
+        if read.is_some()
+            && !socket.is_readable()
+            && !session.has_output()
+            && session.is_read_in_parts(socket.segment_len())
+        {
+            socket.acknowledge();
+        }
+        Ok(len)
+    }
+
+    /// Writes what there is, as far as the socket takes it, and of the session's replies no more
+    /// than there is `room` for.
+    fn flush(&mut self, now: Instant, room: &mut usize) -> Result<(), End> {
+        self.client.flush_reply()?;
+        let (session, socket) = (&mut self.lent.session, &mut self.client.socket);
+        while socket.is_writable() && *room > 0 {
+            session.stage();
+            if !session.has_output() {
+                break;
+            }
+            // Behind the check: making this many slices costs more than all else here.
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = session.tx_slices(*room, &mut slices);
+            let written = socket.write_vectored(&slices[..count])?;
+            session.tx_advance(written, now);
+            *room -= written;
+        }
+        Ok(())
+    }
+
+    /// Whether the socket has taken everything there was to write.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.client.is_flushed() && !self.lent.session.has_output()
+    }
+
+    /// Whether there may be input that can be taken: writing replies has made room for it, and the
+    /// system does not tell of it a second time.
+    fn may_read(&self) -> bool {
+        let session = &self.lent.session;
+        session.wants_input() && (self.client.socket.is_readable() || session.is_held_up())
+    }
+
+    /// Sets a deadline when there is something to write and the socket takes nothing, and removes
+    /// the deadline when the socket does.
+    fn watch_for_stall(&mut self, progress: bool, deadline: Instant) {
+        if self.client.socket.is_writable() || self.is_flushed() {
+            self.client.deadline = None;
+        } else if progress || self.client.deadline.is_none() {
+            self.client.deadline = Some(deadline);
+        }
+    }
+
+    /// Whether the device is gone and the client was told all there is to tell.
+    pub(super) fn is_finished(&self) -> bool {
+        let session = &self.lent.session;
+        session.is_finished() && self.is_flushed() && session.is_input_closed()
+    }
+}

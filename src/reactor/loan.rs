@@ -1,0 +1,313 @@
+//! A device with a client: from the moment a worker begins to open the device until another client
+//! can have it.
+//!
+//! | state | the device | the client | left by |
+//! | --- | --- | --- | --- |
+//! | `Opening` | a worker opens it | waits (`Awaited::Opening`) | the worker's result; the client leaves or is told ST_NA |
+//! | `Abandoned` | a worker still opens it, for nobody | gone, or told ST_NA | the worker's result |
+//! | `Lent` | the session submits to it | served | the client goes, the device goes, the server stops |
+//! | `Draining` | the session cancels and collects all that is in flight | gone, or told of the end | the last transfer |
+//! | `Returning` | the worker gives it back to the system | gone, or told | the worker's result |
+//! | `Resting` | the system's; nobody may import it yet | gone | a deadline of the reactor |
+//!
+//! A connection without a loan has no device: the device is *free* when no connection has a loan of
+//! it. The states from `Abandoned` on, but for `Lent`, are *ending*: no client can use the device
+//! any more, and contenders may wait for it ([`Loan::is_ending`], [`Loan::may_be_awaited`]). A
+//! device rests after its client broke the protocol: to open and close a device costs more than
+//! all else that a client can ask for, and an abuser comes again at once.
+//!
+//! Contract: runs on the reactor, never blocks; a state changes only here.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use crate::limits::{GONE_INPUT_TIMEOUT, GONE_TIMEOUT, VIOLATION_REST};
+use crate::session::{Remains, Session};
+use crate::usb::{Candidate, EventSource, Port};
+use crate::wire::op::UsbDevice;
+use crate::wire::types::BusId;
+use crate::worker::Worker;
+
+/// A device with a client.
+pub(super) struct Loan<C: Candidate> {
+    /// The device.
+    pub(super) busid: BusId,
+    /// The thread of the device.
+    pub(super) worker: Worker<C>,
+    state: State<C::Port>,
+}
+
+/// How far a loan is.
+enum State<P: Port> {
+    /// A worker opens the device; the client is then told this description.
+    Opening(Box<UsbDevice>),
+    /// A worker opens the device in vain: the client has left, or was told that it does not get the
+    /// device, which is given back as soon as it is open. Contenders may hope until the instant.
+    Abandoned(Instant),
+    /// The client has the device.
+    Lent(Box<Lent<P>>),
+    /// The client has lost the device, and the device still has transfers of the client.
+    Draining(Box<Lent<P>>, Afterwards),
+    /// The worker gives the device back.
+    Returning(Afterwards),
+    /// The device is back, and nobody may import it before the instant.
+    Resting(Instant),
+}
+
+/// What becomes of a device once it is given back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Afterwards {
+    /// The next client can have it.
+    Free,
+    /// It rests for [`VIOLATION_REST`]: the client broke the protocol.
+    Rest,
+}
+
+/// A device in use by a session.
+pub(super) struct Lent<P: Port> {
+    pub(super) session: Session<P>,
+    /// The device's descriptors that are registered.
+    fds: Vec<RawFd>,
+    /// The device may have something to collect.
+    ready: bool,
+    /// A descriptor says that the device was hung up.
+    hung_up: bool,
+    /// When the reactor noticed that the device is gone.
+    gone_since: Option<Instant>,
+}
+
+impl<C: Candidate> Loan<C> {
+    /// A loan whose worker has begun to open the device.
+    pub(super) fn opening(device: &UsbDevice, worker: Worker<C>) -> Self {
+        let state = State::Opening(Box::new(device.clone()));
+        Self { busid: device.busid, worker, state }
+    }
+
+    /// Whether no client can use the device any more: it is on its way out.
+    pub(super) const fn is_ending(&self) -> bool {
+        match self.state {
+            State::Opening(_) | State::Lent(_) => false,
+            State::Abandoned(_) | State::Draining(..) | State::Returning(_) | State::Resting(_) => {
+                true
+            }
+        }
+    }
+
+    /// Whether a contender may wait for the device at `now`: it is on its way out, and nothing says
+    /// that it takes too long.
+    pub(super) fn may_be_awaited(&self, now: Instant) -> bool {
+        match self.state {
+            State::Abandoned(until) => now < until,
+            _ => self.is_ending(),
+        }
+    }
+
+    /// Whether the worker opens the device for the client.
+    pub(super) const fn is_opening(&self) -> bool {
+        matches!(self.state, State::Opening(_))
+    }
+
+    /// The description of the device that is being opened for the client.
+    pub(super) fn promised(&self) -> Option<&UsbDevice> {
+        match &self.state {
+            State::Opening(device) => Some(device),
+            _ => None,
+        }
+    }
+
+    /// The device in the client's hands.
+    pub(super) fn lent(&mut self) -> Option<&mut Lent<C::Port>> {
+        match &mut self.state {
+            State::Lent(lent) => Some(lent),
+            _ => None,
+        }
+    }
+
+    /// The device with a session, whether or not the client still has it.
+    pub(super) fn in_use(&mut self) -> Option<&mut Lent<C::Port>> {
+        match &mut self.state {
+            State::Lent(lent) | State::Draining(lent, _) => Some(lent),
+            _ => None,
+        }
+    }
+
+    /// When the device must be looked at even without an event.
+    pub(super) fn device_deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Lent(lent) | State::Draining(lent, _) => lent.deadline(),
+            _ => None,
+        }
+    }
+
+    /// Collects completions while the loan drains. True when there is more to collect at once.
+    pub(super) fn collect(&mut self, now: Instant) -> bool {
+        let State::Draining(lent, _) = &mut self.state else { return false };
+        lent.reap(now);
+        lent.ready
+    }
+
+    /// Hands a job of the session to the worker, if there is one. True when nothing is left to do
+    /// but to give the device back.
+    pub(super) fn dispatch(&mut self) -> bool {
+        let (State::Lent(lent) | State::Draining(lent, _)) = &mut self.state else { return false };
+        match lent.session.take_job() {
+            Some(job) => {
+                self.worker.work(job);
+                false
+            }
+            None => lent.session.is_drained(),
+        }
+    }
+
+    /// From `Opening` to `Abandoned`: nobody waits for the device any more; contenders may hope for
+    /// it until the instant.
+    pub(super) fn abandon(self, until: Instant) -> Self {
+        let state = match self.state {
+            State::Opening(_) => State::Abandoned(until),
+            state => state,
+        };
+        Self { state, ..self }
+    }
+
+    /// From `Opening` to `Lent`: the client has the device, whose descriptors are watched.
+    pub(super) fn lend(self, session: Session<C::Port>, fds: Vec<RawFd>) -> Self {
+        debug_assert!(self.is_opening(), "a device is opened for a client");
+        let lent = Lent { session, fds, ready: false, hung_up: false, gone_since: None };
+        Self { state: State::Lent(Box::new(lent)), ..self }
+    }
+
+    /// From `Lent` to `Draining`: the client has lost the device, and everything in flight is
+    /// cancelled.
+    pub(super) fn drain(self, afterwards: Afterwards) -> Self {
+        let state = match self.state {
+            State::Lent(mut lent) => {
+                lent.session.close_input();
+                lent.session.begin_teardown();
+                State::Draining(lent, afterwards)
+            }
+            state => state,
+        };
+        Self { state, ..self }
+    }
+
+    /// From `Opening` or `Abandoned` to `Returning`: the device is open, and nobody gets it.
+    pub(super) fn return_opened(self, remains: Remains<C::Port>) -> Self {
+        self.worker.close(remains);
+        Self { state: State::Returning(Afterwards::Free), ..self }
+    }
+
+    /// From `Draining` to `Returning`: nothing is in flight any more.
+    pub(super) fn return_drained(self, registry: &Registry) -> Self {
+        let state = match self.state {
+            State::Draining(lent, afterwards) => {
+                unwatch(registry, &lent.fds);
+                if let Some(remains) = lent.session.into_remains() {
+                    self.worker.close(remains);
+                }
+                State::Returning(afterwards)
+            }
+            state => state,
+        };
+        Self { state, ..self }
+    }
+
+    /// The worker has given the device back, at `now`: `None` when the device is free, else it
+    /// rests until the instant.
+    pub(super) fn returned(self, now: Instant) -> Option<(Self, Instant)> {
+        match self.state {
+            State::Returning(Afterwards::Rest) => {
+                let until = now + VIOLATION_REST;
+                Some((Self { state: State::Resting(until), ..self }, until))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the device has rested for long enough at `now`.
+    pub(super) fn has_rested(&self, now: Instant) -> bool {
+        matches!(self.state, State::Resting(until) if until <= now)
+    }
+}
+
+impl<P: Port> Lent<P> {
+    /// Notes what an event says about the device, for the next [`Self::reap`].
+    pub(super) fn mark(&mut self, event: &Event) {
+        self.ready = true;
+        self.hung_up |= event.is_error() || event.is_read_closed() || event.is_write_closed();
+    }
+
+    /// Notes that the device may have something to collect.
+    pub(super) const fn mark_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// Whether the device may have something to collect.
+    pub(super) const fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Collects what has ended, if anything may have.
+    pub(super) fn reap(&mut self, now: Instant) {
+        if std::mem::take(&mut self.hung_up) {
+            self.session.handle_hangup(now);
+        }
+        let due = self.session.next_deadline().is_some_and(|at| at <= now);
+        if self.ready || due {
+            self.ready = self.session.reap(now);
+        }
+    }
+
+    /// When the device must be looked at even without an event.
+    fn deadline(&self) -> Option<Instant> {
+        let gone = self.gone_since.filter(|_| !self.session.is_input_closed());
+        let closing = gone.map(|since| since + GONE_INPUT_TIMEOUT);
+        [self.session.next_deadline(), closing].into_iter().flatten().min()
+    }
+
+    /// The device is gone: what is under way to it is still answered, for a short while. Returns
+    /// when that while ends.
+    pub(super) fn hurry(&mut self, now: Instant) -> Instant {
+        let since = *self.gone_since.get_or_insert(now);
+        if now >= since + GONE_INPUT_TIMEOUT {
+            self.session.close_input();
+        }
+        since + GONE_TIMEOUT
+    }
+}
+
+/// Has the system tell of a device's events as those of `source`, and returns the descriptors.
+///
+/// # Errors
+/// The system's; then nothing is watched.
+pub(super) fn watch(
+    registry: &Registry,
+    sources: Vec<EventSource>,
+    token: Token,
+) -> io::Result<Vec<RawFd>> {
+    let mut fds = Vec::with_capacity(sources.len());
+    for source in sources {
+        let interest = match (source.readable, source.writable) {
+            (true, true) => Interest::READABLE | Interest::WRITABLE,
+            (false, true) => Interest::WRITABLE,
+            _ => Interest::READABLE,
+        };
+        if let Err(error) = registry.register(&mut SourceFd(&source.fd), token, interest) {
+            unwatch(registry, &fds);
+            return Err(error);
+        }
+        fds.push(source.fd);
+    }
+    Ok(fds)
+}
+
+/// Has the system tell no more of descriptors, which are about to be closed.
+fn unwatch(registry: &Registry, fds: &[RawFd]) {
+    for fd in fds {
+        let _ = registry.deregister(&mut SourceFd(fd));
+    }
+}
