@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# libusb lists fewer interfaces of a device than Linux has made of it, or none, without a word in its
-# answer in the first case.
+# libusb lists fewer interfaces of a device than Linux, or none. In the first case libusb reports no
+# error.
 #
-# Seen with libusb 1.0.30 (PyPI libusb-package 1.0.30.0; 1.0.26 does the same). Both devices below are in
-# sysfs as Linux shows them: `descriptors` with what the device said, bConfigurationValue 1. Linux's own
-# reading (drivers/usb/core/config.c, usb_parse_interface and find_next_descriptor) skips what is
-# surplus, and binds drivers to every interface:
-# - an interface that counts one endpoint and has two: Linux skips the second and has all three
-#   interfaces. libusb_get_active_config_descriptor
-#   returns 0 and two interfaces: the third is gone.
-# - an interface that counts one endpoint and has none: Linux has both interfaces. libusb returns -1
-#   (LIBUSB_ERROR_IO), so a program that asks for the configuration takes the device for broken.
-# A program that serves devices to others must read sysfs itself.
+# Seen with libusb 1.0.30 (PyPI libusb-package 1.0.30.0; 1.0.26 behaves the same). sysfs has both
+# devices below in Linux's form: `descriptors` with the device's bytes, bConfigurationValue 1.
+# Linux's own reading (drivers/usb/core/config.c, usb_parse_interface and find_next_descriptor)
+# skips the surplus, and binds drivers to every interface:
+# - an interface with bNumEndpoints 1 and two endpoints: Linux skips the second endpoint and has all
+#   three interfaces. libusb_get_active_config_descriptor returns 0 and two interfaces: the third is
+#   missing.
+# - an interface with bNumEndpoints 1 and no endpoint: Linux has both interfaces. libusb returns -1
+#   (LIBUSB_ERROR_IO), so a program that asks for the configuration considers the device broken.
+# So a program that serves devices to others must read sysfs itself.
 #
-# Needs root, for a mount namespace of its own in which /sys/bus and /dev show just these two devices.
-# Output when this was written:
+# Needs root, for a mount namespace of its own with /sys/bus and /dev showing just these two
+# devices. Output at the time of writing:
 #   libusb 1.0.30: surplus endpoint: 2 of 3 interfaces; endpoint missing: error -1
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# PyPI's serial-usbipclient means to assert DTR and RTS when it attaches a serial adapter, and asserts
-# neither: its SET_CONTROL_LINE_STATE has both bits in the upper byte of wValue, which is reserved
-# (CDC, PSTN subclass 1.2, section 6.3.12: bit 0 is DTR, bit 1 RTS). Firmware that waits for DTR before
-# it talks, as that of many boards does, stays silent with this client, though each request succeeds.
-# The same request is host to device in its SETUP packet and IN in the header of USB/IP: a server that
-# refuses what does not agree there refuses this client, though without data the direction says nothing.
+# PyPI's serial-usbipclient means to assert DTR and RTS when attaching a serial adapter, and asserts
+# neither. Its SET_CONTROL_LINE_STATE has both bits in the upper byte of wValue, a reserved byte
+# (CDC, PSTN subclass 1.2, section 6.3.12: bit 0 is DTR, bit 1 RTS). Each request succeeds, but
+# firmware that waits for DTR before talking, as on many boards, stays silent with this client. The
+# same request is host to device in its SETUP packet and IN in the header of USB/IP. A server that
+# refuses such a contradiction refuses this client, although the direction means nothing without
+# data.
 #
-# Seen with serial-usbipclient 1.1.2 and py-datastruct 1.1.0, the client's own method called with a
-# connection that keeps what it is given.
+# Seen with serial-usbipclient 1.1.2 and py-datastruct 1.1.0: the script calls the client's own
+# method with a connection that keeps its input.
 #
-# Output when this was written:
+# Output at the time of writing:
 #   setup 21 22 00 03 00 00 00 00: DTR 0 RTS 0 | direction in the header: 1, in the SETUP packet: 0
 set -euo pipefail
 folder=$(mktemp -d)

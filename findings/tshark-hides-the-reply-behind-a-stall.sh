@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Wireshark's dissector of USB/IP over TCP hides the reply that shares a segment with an error reply.
+# Wireshark's dissector of USB/IP over TCP hides a reply behind an error reply in the same segment.
 #
-# Seen with tshark 4.0.17 (Debian 12). The capture is valid: two GET_STATUS requests (CMD_SUBMIT), then
-# their replies, the first a stall (status -32, no data, 48 bytes), the second with its two bytes.
-# Where both replies stand in one TCP segment, the dissector takes all the bytes behind the stall for a
-# part of it, and shows one reply; in a segment each, both are shown. Every device stalls requests that
-# it does not know, and every exporter that writes two replies at once can make such a segment: Linux's
-# client reads it right. Who looks for a lost reply in such a capture looks in the wrong place.
+# Seen with tshark 4.0.17 (Debian 12). The capture is valid: two GET_STATUS requests (CMD_SUBMIT),
+# then their replies, the first a stall (status -32, no data, 48 bytes), the second with its two
+# bytes. If both replies share a TCP segment, the dissector takes all the bytes behind the stall for
+# a part of the stall, and shows a single reply; in separate segments both are shown. Every device
+# stalls unknown requests, and every exporter that writes two replies at once can make such a
+# segment, which Linux's client reads correctly. With this dissector, a search for a lost reply
+# leads to the wrong place.
 #
-# Output when this was written:
+# Output at the time of writing:
 #   in one segment: replies 1 | in a segment each: replies 1 2
 set -euo pipefail
 version=4.0.17-0+deb12u3

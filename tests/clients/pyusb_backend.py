@@ -28,7 +28,7 @@ def open_device(product):
 
 def loopback():
     device = open_device(LOOPBACK)
-    # Its descriptors name no strings, but they can be asked for.
+    # The descriptors name no strings, but the device has strings.
     check("product", usb.util.get_string(device, 2), "Simulated loopback")
     check("source", bytes(device.read(0x81, 100_000)), pattern(0, 100_000))
     for length in (1, 512, 513, 70_000):

@@ -14,7 +14,7 @@ ids = [(path.idVendor, path.idProduct) for path in published.paths]
 check("devices", ids, [(VENDOR, product) for product in ALL])
 check("interfaces", [len(path.interfaces) for path in published.paths], [2, 1, 2, 2])
 
-# Twice, so that the first must have given the device back.
+# Twice, so the first client must have given the device back.
 for _ in range(2):
     client = USBIPClient(remote=server)
     client.attach(devices=[adapter])
@@ -27,7 +27,7 @@ for _ in range(2):
         data = pattern(0, length)
         check("bytes taken", client.send(usb, data), length)
         check("bytes", usb.response_data(timeout=5.0, size=length), data)
-    # Each read that is pending is given up, and waited for.
+    # Each pending read is cancelled, and its end awaited.
     if not usb.pending_commands:
         sys.exit("nothing is pending, so nothing is given up")
     client.shutdown()

@@ -9,7 +9,7 @@ import time
 from support.simulated import ADDRESS, ALL, DISK, LOOPBACK, MICROPHONE, PORT, SERIAL, VENDOR
 from support.simulated import check, pattern
 
-# Its C library's twin has the same name; this file is not called usbip.py for that reason.
+# The package's C library has the same name, so this file is not called usbip.py.
 from usbip import host
 from usbip.classes.host.cdc_acm import CDCDriver
 from usbip.classes.host.msc import MSCDriver

@@ -62,7 +62,7 @@ def filler(length):
     """Descriptors of a class, so many bytes in all."""
     pieces = []
     while length:
-        # None of one byte is left over.
+        # Avoids a last descriptor of a single byte.
         size = min(length, 255) if length != 256 else 200
         pieces.append(class_specific(CLASS_SPECIFIC, bytes(size - 2)))
         length -= size
@@ -227,7 +227,7 @@ class Mute(Loopback):
 
 class Odd(Loopback):
     product = 0x0003
-    # A line break, quotes, a slash, what no UTF-8 can say, and the most characters there can be.
+    # A line break, quotes, a slash, invalid UTF-16, and the longest possible string.
     strings = ("new\nline \"'<&>\\/", "\u00e4\u4e2d\U0001f600 \ud800 \u0007", "0" * 126)
 
     def describe(self):

@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 
-# Name, bytes of a block, how many of them.
+# Name, bytes of a block, number of blocks.
 SIZES = (("4 KiB", 4096, 64), ("1 MiB", 1 << 20, 4))
 REPETITIONS = 5
 
@@ -71,7 +71,7 @@ def main(device, path, *pids):
             seconds = statistics.median(run(fd, image, size, count) for _ in range(REPETITIONS))
             cpu = (processor_time(pids) - before) / REPETITIONS
             print(f"{what} {name};{seconds:.4f};{size * count};{cpu:.4f}")
-        # What was written, in one piece.
+        # The written data, in a single piece.
         read(fd, image, size * count, 1)
     with open(path, "wb") as file:
         file.write(image)

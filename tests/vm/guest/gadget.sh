@@ -1,4 +1,4 @@
-# Gadgets on dummy_hcd. Sourced by the scenarios that plug one in, unplug it, or make it another.
+# Gadgets on dummy_hcd. Sourced by the scenarios that plug, unplug or change a gadget.
 
 gadget=/sys/kernel/config/usb_gadget/test
 gadget_serial=SOURCESINK
@@ -10,7 +10,7 @@ plug_gadget() { # speed: high-speed or super-speed, function...
   step "plug the gadget, $speed: $*"
   modprobe -a libcomposite usb_f_ss_lb usb_f_mass_storage
   modprobe dummy_hcd is_super_speed=1
-  # After the modules: configfs shows what was there when it was mounted.
+  # After the modules, since configfs shows only the functions known when mounted.
   mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
   mkdir -p "$gadget"/{strings/0x409,configs/c.1/strings/0x409}
   # Gadget zero's numbers, which usbtest's table has.
@@ -27,7 +27,7 @@ plug_gadget() { # speed: high-speed or super-speed, function...
   connect_gadget
 }
 
-# A disk of 8 MiB; what is on it is in $state/disk.img.
+# A disk of 8 MiB with the contents of $state/disk.img.
 give_disk() { # attribute that takes a file's name
   head -c 8M /dev/urandom > "$state/disk.img"
   echo "$state/disk.img" > "$1"
@@ -46,7 +46,7 @@ gadget_there() {
   [[ -n $busid && -e /sys/bus/usb/devices/$busid/$busid:1.0 ]]
 }
 
-# Ends it for good, and the modules with it.
+# Removes the gadget, and the modules too.
 unplug_gadget() {
   local function
   step "unplug the gadget"
@@ -60,8 +60,8 @@ unplug_gadget() {
   rmmod dummy_hcd
 }
 
-# usbtest takes every such device that is there when it is loaded: the gadget, so that there is a driver
-# to give back, or what it became on vhci, while the gadget itself is in the server's hands.
+# usbtest binds every such device present at its loading: the gadget, so that there is a driver to
+# give back, or the gadget's image on vhci, while the server has the gadget itself.
 load_usbtest() { # device
   modprobe usbtest
   wait_for 20 "usbtest to take $1" has_driver "$1" usbtest

@@ -15,7 +15,7 @@ with open(path, "rb", buffering=0) as device:
     print("listening", flush=True)
     while count:
         for _, _, kind, code, value in EVENT.iter_unpack(device.read(EVENT.size * 64)):
-            # Value 2 is the kernel repeating a key that is held, which is up to its timing.
+            # Value 2 is the kernel's repetition of a held key, dependent on timing.
             if kind == EV_KEY and value != 2:
                 print(code, value, flush=True)
                 count -= 1

@@ -36,7 +36,8 @@ def transfer(fd, address, data):
     urb = ctypes.create_string_buffer(
         URB.pack(BULK, address, 0, 0, ctypes.addressof(data), len(data), 0, 0, 0, 0, 0, 0)
     )
-    # Not by fcntl.ioctl, which gives the kernel a copy: the result comes to this place.
+    # Not by fcntl.ioctl, which gives the kernel a copy: the kernel writes the result to this very
+    # place.
     if libc.ioctl(fd, ctypes.c_ulong(SUBMIT), urb):
         sys.exit(f"not submitted: {errno.errorcode[ctypes.get_errno()]}")
     poll = select.poll()

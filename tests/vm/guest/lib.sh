@@ -1,11 +1,11 @@
-# What scenarios are made of. Sourced by guest/init and guest/scenario.
+# The building blocks of scenarios. Sourced by guest/init and guest/scenario.
 #
-# Starting a program costs a tenth of a second under emulation: what is called in loops is bash only.
+# Starting a program costs a tenth of a second under emulation, so loops use bash only.
 #
-# A scenario calls `serve BUSID...` or `simulate KIND`, `attach BUSID`, looks at the device that
-# appears on vhci, `detach`es it and ends with `stop_server`. It fails by any command failing, or
-# with a better reason by `fail`. Where it leaves something behind (a driver not given back, a
-# server that runs, an attached port, an oops), guest/init makes it fail.
+# A scenario calls `serve BUSID...` or `simulate KIND`, `attach BUSID`, looks at the device on vhci,
+# `detach`es the device and ends with `stop_server`. Any failing command fails the scenario; `fail`
+# gives a better reason. If a scenario leaves anything behind (a driver not given back, a running
+# server, an attached port, an oops), guest/init fails the scenario.
 
 shopt -s extglob
 channel=/dev/ttyS1
@@ -15,8 +15,8 @@ run=$cache/run
 state=/run/state
 source "$run/settings"
 
-# In the words of kernels from 6.1 on. Of a WARN, those of 7.x name the place before the processor; of
-# a task that hangs, what it waits in before how long.
+# The words of kernels from 6.1 on. In a WARN, kernels 7.x name the place before the processor; for
+# a hung task, the place of the wait before its length.
 kernel_trouble_pattern='BUG:|WARNING: (CPU: |.*CPU#)|Oops|general protection|blocked.* for more than'
 kernel_trouble_pattern+='|self-detected stall|detected stalls|soft lockup|refcount_t|UBSAN'
 kernel_trouble_pattern+='|list_add corruption|list_del corruption|Bad page|scheduling while atomic'
@@ -44,11 +44,11 @@ fail() {
 
 # ---- Waiting -------------------------------------------------------------------------------------
 
-# A tenth of a second, without starting a program for it.
+# Sleeps a tenth of a second without starting a program.
 exec {never}<> <(:)
 pause() { read -r -t 0.1 -u "$never" || true; }
 
-# Until the command succeeds; no longer than so many seconds.
+# Waits until the command succeeds, for the given number of seconds at most.
 wait_for() { # seconds, what for, command...
   local seconds=$(($1 * patience)) what=$2 end
   shift 2
@@ -64,18 +64,18 @@ wait_for() { # seconds, what for, command...
 
 process_gone() { ! kill -0 "$1" 2> /dev/null; }
 
-# Runs a program in the background; what it says goes to a file in $state, where nothing of the time
-# before is found. Its process is $started.
+# Runs a program in the background. Its output goes to a file in $state, emptied before. $started is
+# the program's process.
 start() { # file, command...
   local said=$state/$1
   shift
-  # By this shell: the other one may begin late.
+  # By this shell, since the other shell may begin late.
   : > "$said"
   "$@" > "$said" 2>&1 &
   started=$!
 }
 
-# Until the program that was started says so.
+# Waits until a started program prints the line.
 wait_until_said() { # seconds, file, line
   wait_for "$1" "$2 to say $3" said_or_dead "$2" "$3" "$started"
   grep -qx "$3" "$state/$2" || fail "$2 ended: $(tail -n 1 "$state/$2")"
@@ -100,7 +100,7 @@ devices_on() { # vhci or local
 vhci_devices() { devices_on vhci; }
 local_devices() { devices_on local; }
 
-# The local device of that serial number (see qemu_devices in tests/vm/run).
+# The local device with the serial number (see qemu_devices in tests/vm/run).
 local_device() { # serial
   local device serial
   for device in $(local_devices); do
@@ -127,7 +127,7 @@ local_drivers() {
   for device in $(local_devices); do drivers_of "$device"; done
 }
 
-# Whether every interface of a device has that driver.
+# Whether every interface of a device has the given driver.
 has_driver() { # device, driver
   local drivers
   drivers=$(drivers_of "$1")
@@ -139,7 +139,7 @@ driver_on() { # device, driver
   [[ $(drivers_of "$1")$'\n' == *" $2"$'\n'* ]]
 }
 
-# Something that a driver made below a device: `below 9-1 '*/block/sd?'`.
+# A file made by a driver below a device: `below 9-1 '*/block/sd?'`.
 below() { # device, path pattern
   find "$(readlink -f "/sys/bus/usb/devices/$1")" -path "$2" 2> /dev/null | head -1
 }
@@ -150,7 +150,7 @@ block_device_of() { # device
   [[ -n $path && $(< "$path/size") -gt 0 ]] && echo "/dev/${path##*/}"
 }
 
-# Cards by their number, found in the path: the number says nothing of which device it is.
+# The number of a device's card, found by the path: the number itself says nothing about the device.
 card_of() { # device
   local path
   path=$(below "$1" '*/sound/card[0-9]*/controlC*')
@@ -189,7 +189,7 @@ listening() { # port
   return 1
 }
 
-# Runs `usbferry serve ARGUMENT...`; returns when it listens on the port.
+# Runs `usbferry serve ARGUMENT...`; returns when the server listens on the port.
 start_usbferry() { # port, argument...
   local port=$1
   shift
@@ -204,7 +204,7 @@ start_usbferry() { # port, argument...
 
 listening_or_dead() { listening "$1" || ! kill -0 "$2" 2> /dev/null; }
 
-# Exports these local devices on port 3240.
+# Exports local devices on port 3240.
 serve() { # busid...
   local busid arguments=()
   case $server in
@@ -231,7 +231,7 @@ simulate() { # kind, further arguments
   start_usbferry 3240 --simulate="$1" "${@:2}"
 }
 
-# The busid of the one device that is simulated; both list tools have to show it.
+# The busid of the only simulated device; both list tools have to show the device.
 simulated_busid() {
   local busid
   busid=$(remote_busids)
@@ -241,14 +241,14 @@ simulated_busid() {
   echo "$busid"
 }
 
-# The server on that port (3240) is to end as a service manager would have it: SIGTERM, exit 0.
+# Ends the server on the port (3240) like a service manager: SIGTERM, exit 0.
 stop_server() { # [port]
   local port=${1:-3240} pid status=0 busid
   step "stop the server on port $port"
   pid=$(server_pid "$port")
   sed -i "/ $port\$/d" "$state/servers"
   kill -TERM "$pid"
-  # A server that stays is killed, and its status says so.
+  # A server that does not end is killed, and fails by its exit status.
   (
     sleep $((15 * patience))
     kill -KILL "$pid"
@@ -281,7 +281,7 @@ kill_server() { # [port]
 }
 
 # After a detach the device must be free on the server's side: with usbferry the local driver has
-# it again at once; usbipd keeps it with usbip-host until it is unbound.
+# the device back at once; usbipd keeps the device with usbip-host until unbound.
 released() { # busid, local driver
   case $server in
     usbferry) driver_on "$1" "$2" ;;
@@ -289,20 +289,20 @@ released() { # busid, local driver
   esac
 }
 
-# The local driver must not have a device that is exported.
+# The local driver must not have an exported device.
 must_not_have() { # busid, local driver
   ! driver_on "$1" "$2" || fail "the local driver $2 still has $1 while it is attached"
 }
 
 # ---- The stock client -----------------------------------------------------------------------------
 
-# The usbip tools come from the unpacked packages, with their libraries and the loader of those: where
-# the kernel is newer than this machine's system, so are they.
+# The usbip tools come from the unpacked packages, with their libraries and their loader: with a
+# newer kernel than this machine's system, tools and libraries are newer too.
 libraries=$cache/root/lib/x86_64-linux-gnu
 packaged=("$libraries/ld-linux-x86-64.so.2" --library-path "$libraries")
 usbip_tool() { "${packaged[@]}" "$cache/root/usr/sbin/usbip" "$@"; }
 
-# The busids that `usbip list -r` shows.
+# The busids shown by `usbip list -r`.
 remote_busids() { # [port]
   usbip_tool --tcp-port "${1:-3240}" list -r 127.0.0.1 |
     sed -n 's/^ *\([0-9a-zA-Z._-]*\): .*([0-9a-f]\{4\}:[0-9a-f]\{4\})$/\1/p'
@@ -325,7 +325,7 @@ attach_elsewhere() { # busid [port [which port of the controller]]
   local ports
   step "attach $1 to the second controller"
   vhci_before=$(echo $(vhci_devices))
-  # Each controller has as many ports for USB 2 as for USB 3, and they are numbered on.
+  # Each controller has as many ports for USB 2 as for USB 3, numbered consecutively.
   ports=$(grep -c '^[hs]s' /sys/devices/platform/vhci_hcd.0/status)
   python3 "$vm/guest/attach_at.py" 127.0.0.1 "${2:-3240}" "$1" $((ports + ${3:-0}))
   wait_for 20 "the device of $1 on vhci" new_vhci_device
@@ -338,14 +338,14 @@ new_vhci_device_name() {
     [[ " $vhci_before " == *" $device "* ]] || echo "$device"
   done
 }
-# With its interfaces, which are not numbered from 0 in every device.
+# Waits for the interfaces too, whose numbers do not start at 0 in every device.
 new_vhci_device() {
   local device
   device=$(new_vhci_device_name)
   [[ -n $device && -n $(drivers_of "$device") ]]
 }
 
-# The port as `usbip port` says it, for a device on vhci.
+# The port of a device on vhci, by `usbip port`.
 port_of() { # device
   usbip_tool port 2> /dev/null |
     awk -v device="$1" '/^Port / {port = $2 + 0} $2 == "->" && $1 == device {print port}'
@@ -370,7 +370,7 @@ usbip_py() { # host, command...
 
 listed() { usbip_py 127.0.0.1 list | grep -q "^$1 "; } # busid
 
-# Runs load.py, which imports the device and keeps URBs in flight; its process is $load.
+# Runs load.py, which imports the device and keeps URBs in flight; $load is its process.
 start_load() { # command that runs it or '', argument of load.py...
   local within=$1
   shift
@@ -380,28 +380,28 @@ start_load() { # command that runs it or '', argument of load.py...
   wait_until_said 30 load running
 }
 
-# Runs reads.py, which reads a disk until that fails; its process is $reads.
+# Runs reads.py, which reads a disk until a read fails; $reads is its process.
 start_reads() { # disk
   start reads python3 "$vm/guest/reads.py" "$1"
   reads=$started
   wait_until_said 30 reads reading
 }
 
-# The read that was under way has failed as on a disk that was pulled out.
+# Checks that the read under way has failed as on an unplugged disk.
 reads_failed() {
   wait "$reads" 2> /dev/null || true
   [[ $(tail -n 1 "$state/reads") == @(EIO|ENODEV|ENXIO) ]] ||
     fail "the reader saw no error: $(< "$state/reads")"
 }
 
-# Starts to ask for the device again and again until it can be imported; `came_free` has the result.
+# Starts to ask for the device repeatedly until an import succeeds; `came_free` has the result.
 await_free() { # busid, seconds
   start await usbip_py 127.0.0.1 await "$1" $(($2 * patience))
   await=$started
   wait_until_said 20 await busy
 }
 
-# The seconds from a time (of EPOCHREALTIME) until the import; fails if they are more than a bound.
+# The seconds from a time (of EPOCHREALTIME) until the import; fails above the bound.
 came_free() { # since, bound
   local bound=$(($2 * patience)) free elapsed
   wait "$await" || fail "not free again: $(tail -n 1 "$state/await")"
@@ -416,7 +416,7 @@ seconds_between() { awk "BEGIN {printf \"%.2f\", $2 - $1}"; }
 
 # ---- What a leak would make grow --------------------------------------------------------------------
 
-# Descriptors and threads of the server, and what usbfs has left for programs.
+# Descriptors and threads of the server, and the memory left in usbfs.
 server_holds() { # local device to ask usbfs by
   local pid descriptors threads
   pid=$(server_pid)
@@ -426,15 +426,15 @@ server_holds() { # local device to ask usbfs by
     python3 "$vm/guest/usbfs.py" free "$1") bytes of usbfs free"
 }
 
-# Servers started from now on: what they free, their C library gives back at once. Else it keeps some
-# MiB for later, now more and now less, and a leak does not show.
+# Makes the C library of servers started from now on give back freed memory at once. Otherwise the
+# library keeps a varying number of MiB for later, and a leak does not show.
 keep_no_freed_memory() {
   export MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=0 MALLOC_MMAP_THRESHOLD_=65536
 }
 
-# Does something COUNT times, in two halves, and fails if in both of them the server's memory grew by
-# half of so many KiB: a leak does so in each, but a block that happens to lie behind what was freed,
-# and keeps its memory from the system, does it once.
+# Runs a command COUNT times, in two halves, and fails if in both halves the server's memory grew by
+# half of the given KiB. A leak grows in each half. A block that happens to lie behind freed memory,
+# and keeps that memory from the system, does so only once.
 grow_less_than() { # KiB, count, command that takes a count
   local half before after grown=()
   for half in 1 2; do
@@ -448,14 +448,14 @@ grow_less_than() { # KiB, count, command that takes a count
     fail "the server's memory grew by ${grown[0]} and ${grown[1]} KiB"
 }
 
-# KiB: Anonymous (what the server itself has allocated), Rss (with files), counted page by page.
+# KiB: Anonymous (the server's own allocations), Rss (with files), counted page by page.
 server_memory() { # field
   sed -n "s/^$1: *\([0-9]*\) kB$/\1/p" "/proc/$(server_pid)/smaps_rollup"
 }
 
 # ---- Tasks that are stuck ---------------------------------------------------------------------------
 
-# Tasks that sleep uninterruptibly now.
+# Tasks in an uninterruptible sleep now.
 sleeping_tasks() {
   local stat
   for stat in /proc/[0-9]*/task/*/stat; do
@@ -464,7 +464,7 @@ sleeping_tasks() {
   done 2> /dev/null
 }
 
-# Those that do so now and three seconds later.
+# Tasks in an uninterruptible sleep now and three seconds later.
 stuck_tasks() {
   sleeping_tasks | sort > "$state/sleeping"
   [[ -s $state/sleeping ]] || return 0

@@ -32,7 +32,7 @@ def run_gadget(client, silent, interface, count_in, count_out, replies, silent_i
     load.start(bulk_in, count_in)
     load.start(bulk_out, count_out)
     if not replies:
-        # Whatever was submitted before this is answered has arrived.
+        # After this answer all earlier submissions have arrived.
         client.submit(0x80, 18, struct.pack("<BBHHH", 0x80, 6, 0x0100, 0, 18))
         client.reply()
     while True:

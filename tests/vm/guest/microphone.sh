@@ -1,5 +1,5 @@
-# Recording from usbferry's simulated microphone: each of its samples is the one before it plus 1,
-# so a recording shows every sample that is missing, doubled or out of place.
+# Recording from usbferry's simulated microphone: each sample is its predecessor plus 1, so a
+# recording shows every missing, doubled or misplaced sample.
 
 seconds=5
 

@@ -1,4 +1,4 @@
-# A client with a network of its own, which can be cut and made bad. Sourced by the scenarios that do.
+# A client with a network of its own, which can be cut or made slow and lossy. Sourced by scenarios.
 
 server_address=10.77.0.1
 client_address=10.77.0.2
@@ -16,7 +16,7 @@ make_network() {
 
 in_network() { ip netns exec client "$@"; }
 
-# Exports these local devices to that network and to this machine.
+# Exports local devices to the client's network and to this machine.
 serve_network() { # busid...
   local busid arguments=(--listen "$server_address:3240" --listen 127.0.0.1:3240)
   arguments+=(--allow "$client_address/32")

@@ -81,7 +81,7 @@ def tree_of(busid):
         facts = tuple(attribute(path, name) for name in names)
         endpoints = {}
         for ep in glob.glob(f"{path}/ep_*"):
-            # What goes while it is read is -1.
+            # An attribute that disappears during the reading counts as -1.
             endpoints[int(ep[-2:], 16)] = tuple(
                 int(attribute(ep, name) or "-1", 16) for name in ("bmAttributes", "wMaxPacketSize", "bInterval")
             )
@@ -234,19 +234,20 @@ class Case:
         self.interfaces, self.number = list(interfaces), number
         self.said = more.pop("said", len(configurations))
         self.speed = more.pop("speed", HIGH)
-        # Others than these must be among those that the server exports.
+        # The server's options must export other ids than the default, too.
         self.ids = more.pop("ids", IDS)
         self.settings = more.pop("settings", ())
         self.endpoints = set(more.pop("endpoints", (0x81,)))
         self.gone = more.pop("gone", ())
         # Interfaces that no program can claim.
         self.unclaimed = more.pop("unclaimed", ())
-        # A driver that has lost it gets it again only if the interfaces are made anew: the kernel first sets it to
-        # setting 0, which fails.
+        # A driver that loses the interface gets it back only if the interfaces are made anew: the
+        # kernel first sets setting 0, which fails.
         self.renewed = more.pop("renewed", False)
         # The kernel refuses the device as a whole.
         self.absent = more.pop("absent", False)
-        # The device stalls SET_CONFIGURATION; somebody unconfigures it by hand; the import is refused.
+        # The device stalls SET_CONFIGURATION; a user unconfigures the device by hand; the import is
+        # refused.
         self.stalls, self.by_hand, self.refused = (more.pop(name, False) for name in ("stalls", "by_hand", "refused"))
         assert not more
 
@@ -312,7 +313,7 @@ def cases():
         endpoints=(0x81, 0x82, 0x83),
         gone=(0x84,),
     )
-    # The kernel ignores endpoint 85 of interface 1 of one of them, so that of interface 2 counts.
+    # The kernel ignores endpoint 85 of interface 1 in one of the cases, so interface 2's counts.
     twice_85 = interface(0, 0, 0), interface(1, 0, 1), bulk(0x85), interface(2, 0, 1), endpoint(0x85, INTERRUPT, 8, 4)
     three = {"interfaces": (0, 1, 2), "endpoints": (0x85,)}
     yield Case("an ignored endpoint", configuration(3, *twice_85), ids=(0x0926, 0x0202), **three)
@@ -403,7 +404,7 @@ def cases():
     cut = bytes.fromhex(CUT.replace("3c00", "1900", 1))
     yield Case("two configurations, the first longer than it says", cut, second, gone=(1,))
     yield Case("inside the first of two", inside, second)
-    # 6.1 says that it chops the device to one configuration, and returns the error all the same.
+    # 6.1 logs that it chops the device to one configuration, and returns the error all the same.
     yield Case("one configuration of two", PLAIN, said=2, absent=True)
     yield Case("nine configurations", *[PLAIN[:5] + bytes((n,)) + PLAIN[6:] for n in range(1, 10)], endpoints=(0x81, 1))
     yield Case("SET_CONFIGURATION stalls", PLAIN, number=None, interfaces=(), endpoints=(), stalls=True, gone=(0x81,))
@@ -456,8 +457,8 @@ def check_list(case, host, busid):
         with Guest(host) as client:
             return client.listed(busid)
 
-    # On a machine so busy that a scan takes a second clients are told what was last known, which is the device
-    # that was here before.
+    # If the machine is so busy that a scan takes a second, clients get the last known state: the
+    # device before this one.
     try:
         wait_for("DEVLIST", lambda: listed() == wanted)
     except Wrong as wrong:
@@ -481,7 +482,7 @@ def check_descriptors(client, busid):
     """GET_DESCRIPTOR of each configuration returns what the host has of it."""
     at, bytes_ = 18, descriptors_of(busid)
     status, found = client.control(0x80, 6, 0x100, 0, 18)
-    # That is the device's own; the host may know of fewer configurations.
+    # The descriptor is the device's own; the host may know fewer configurations.
     expect("the device descriptor", (status, found[:17]), (0, bytes_[:17]))
     for index in range(bytes_[17]):
         status, found = client.control(0x80, 6, 0x200 | index, 0, 0xFFFF)

@@ -1,10 +1,11 @@
-# Devices made of a program (device.py), attached to the second controller: there they are real devices
-# to the kernel and to libusb. Exported from there, they are attached to the first.
+# Devices made of a program (device.py), attached to the second controller: real devices to the
+# kernel and to libusb. usbferry exports the devices from there, and the first controller attaches
+# them.
 #
-# They are what the gadgets of dummy_hcd can't be. The stock dummy_hcd and usbip-vudc have no isochronous
-# transfers, and a gadget's configuration ends at 4,096 bytes (USB_COMP_EP0_BUFSIZ).
+# Programs can do more than the gadgets of dummy_hcd. The stock dummy_hcd and usbip-vudc have no
+# isochronous transfers, and a gadget's configuration ends at 4,096 bytes (USB_COMP_EP0_BUFSIZ).
 
-# A second one needs others.
+# A second program needs other values.
 program_port=3250 program_place=0
 
 plug_program() { # argument of device.py...
@@ -23,18 +24,18 @@ unplug_program() {
   wait "$program" 2> /dev/null || true
 }
 
-# A bulk loopback is a serial port to usbserial, which takes any device that is named to it.
+# usbserial makes a serial port of a bulk loopback: the driver takes any device named to it.
 load_usbserial() {
   modprobe usbserial
   echo "1209 $1" > /sys/bus/usb-serial/drivers/generic/new_id
 }
 
-# Sends bytes into a port that sends them back, and compares.
+# Sends bytes into a port with a loopback, and compares.
 loop_through() { # port, bytes
   local reader
   stty -F "$1" raw -echo -echoe -echok
   head -c "$2" /dev/urandom > "$state/sent"
-  # Opened once for both ways: whoever closes it last throws away what has not been read.
+  # Opened once for both ways: the last close discards unread data.
   exec {tty}<> "$1"
   timeout $((60 * patience)) head -c "$2" <&"$tty" > "$state/received" &
   reader=$!

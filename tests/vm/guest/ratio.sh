@@ -1,18 +1,19 @@
-# Comparing usbferry with the kernel's own exporter. Sourced by the scenarios that measure; what is
-# measured goes to $state/times, in lines as ratios.py wants them.
+# Comparison of usbferry with the kernel's own exporter. Sourced by the scenarios that measure; the
+# measurements go to $state/times, in lines for ratios.py.
 
-# What does the server's work. usbipd only shakes hands; these threads of the kernel do the rest.
+# The processes of the server. usbipd only does the handshake; the listed kernel threads do the
+# rest.
 server_pids() {
   if [[ $server == usbipd ]]; then pgrep '^stub_[rt]x$'; else server_pid; fi
 }
 
-# Nanoseconds of processor time that processes have had, their threads included.
+# Nanoseconds of processor time of processes, with their threads.
 processor_time() { # pid...
   local pid
   for pid in "$@"; do cat "/proc/$pid/task/"*/schedstat; done | awk '{ sum += $1 } END { print sum }'
 }
 
-# Runs a command and notes how long it took, and the server with it.
+# Runs a command and records its time and the server's.
 timed() { # by, device, load, bytes, command...
   local by=$1 device=$2 load=$3 bytes=$4 pids since before
   pids=$(server_pids)
@@ -26,7 +27,7 @@ timed() { # by, device, load, bytes, command...
     >> "$state/times"
 }
 
-# A line for each kind of load: the medians, and that of the rounds' ratios.
+# A line for each kind of load: the medians, and the median of the rounds' ratios.
 ratios() { # rounds
   local line lines
   cat "$state/times"

@@ -32,7 +32,7 @@ HEADER = struct.Struct(">IIIII Iiiii 8s")
 DEVICE_LEN, PACKET_LEN, SPEED_AT = 312, 16, 0x128
 CMD_SUBMIT, CMD_UNLINK, RET_SUBMIT, RET_UNLINK = 1, 2, 3, 4
 IN = 1
-# Seconds that a wish waits for the reply it is about.
+# Seconds that a command waits for its reply.
 WAIT = 60
 REQ_IMPORT, REP_IMPORT = 0x8003, 0x0003
 
@@ -107,7 +107,7 @@ class Session:
         self.reset = False
         self.wished = threading.Event()
         self.lock = threading.Lock()
-        # So that two threads do not write into each other's messages.
+        # Keeps the messages of two threads apart.
         self.sending = threading.Lock()
 
     def run(self):
@@ -225,7 +225,7 @@ class Session:
             return self.wished.wait(WAIT)
         with self.sending:
             if wish == "reset":
-                # Wakes who reads from it, and sends nothing; closing it then is a reset.
+                # Wakes the reader, and sends nothing; closing is then a reset.
                 self.reset = True
                 self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.client.shutdown(socket.SHUT_RD)

@@ -1,5 +1,5 @@
 # The recorder between vhci and the server (record.py): the server is on port 3240, clients come to
-# 3241. Sourced by the scenarios that write down what a kernel's client sends and does.
+# 3241. Sourced by the scenarios that record the behaviour of a kernel's client.
 
 start_recorder() {
   step "start the recorder"
@@ -12,7 +12,7 @@ stop_recorder() {
   wait "$recorder" 2> /dev/null || true
 }
 
-# Has the recorder do something, and prints what it answers.
+# Gives the recorder a command, and prints its answer.
 recorder() { # word...
   local commands
   exec {commands}<> /dev/tcp/127.0.0.1/3299
@@ -21,19 +21,19 @@ recorder() { # word...
   exec {commands}>&-
 }
 
-# What was recorded since the last time, a note for each endpoint.
+# Notes the new recordings, a note for each endpoint.
 note_recorded() { # what it was
   local line
   while read -r line; do note "$1: $line"; done < <(recorder table)
 }
 
-# The ports of vhci that somebody has, whether a device came of it or not; the state of the others is 4.
+# The ports of vhci in use, with or without a device; free ports have state 4.
 ports_in_use() {
   sed -nE 's/^[hs]s +([0-9]+) (00[^4]).*/\1/p' /sys/devices/platform/vhci_hcd.0/status*
 }
 no_port_in_use() { [[ -z $(ports_in_use) ]]; }
 
-# The first lines of vhci in the kernel's log since it was marked.
+# The first lines of vhci in the kernel's log since the mark.
 mark_log() { echo "vmtest: mark" > /dev/kmsg; }
 vhci_said() {
   dmesg | awk '/vmtest: mark/ {n = 0; next}

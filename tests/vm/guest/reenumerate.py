@@ -68,7 +68,7 @@ def imported(host, busid, product):
         try:
             device = client.attach(busid)
         except Refused as refused:
-            # The session with the old one may be about to end.
+            # The session with the old identity may be about to end.
             if refused.status != ST_DEV_BUSY:
                 raise
             return False

@@ -16,7 +16,7 @@ def main(host, busid, end):
         client.attach(busid)
         descriptor = client.device_descriptor()
         while not os.path.exists(end):
-            # SET_FEATURE(PORT_RESET) as to a hub: a host takes it as meant for itself.
+            # SET_FEATURE(PORT_RESET) in a hub's form: a host understands a reset of the device.
             status, _ = client.control(0x23, 3, 4, 1)
             if status:
                 sys.exit(f"reset {resets + 1}: status {status}")

@@ -102,7 +102,7 @@ def main():
     before = breaks()
     termios.tcsendbreak(line, 0)
     wait("a break", breaks, before + 1)
-    # In raw mode a break is a zero in front of what comes next.
+    # In raw mode a break is a zero in front of the next data.
     echo(b"still there", in_front=b"\0")
 
 

@@ -35,7 +35,7 @@ def pending(client):
     bulk_in, _ = client.bulk(1)
     for _ in range(count):
         client.submit(bulk_in, length)
-    # The answer to this says that they have arrived.
+    # After this answer all earlier submissions have arrived.
     client.submit(0x80, 18, struct.pack("<BBHHH", 0x80, 6, 0x0100, 0, 18))
     reply = client.reply()
     if reply.address != 0x80 or reply.status:

@@ -1,5 +1,6 @@
-# Sound played on QEMU's card, which records it in a wav. Sourced by the scenarios that compare what
-# it records with and without USB/IP: after its mixer, so a ramp is first played on the local card.
+# Sound played on QEMU's card, which records a wav. Sourced by the scenarios that compare recordings
+# with and without USB/IP. The recording is behind the mixer, so a ramp is first played on the local
+# card.
 
 recording=$run/sound.wav
 
@@ -10,12 +11,12 @@ make_ramp() { # frames
 # Bytes recorded until now.
 recorded() { stat -c %s "$recording" 2> /dev/null || echo 0; }
 
-# Plays the ramp; where it lies in the recording is in $from and $to then. What goes wrong on the card
-# without USB/IP, or because aplay itself is too slow (underrun), is the machine's doing: tried again.
+# Plays the ramp; $from and $to then have its place in the recording. A failure of the local card,
+# or an underrun of a slow aplay, is the machine's doing: tried again.
 #
-# ALSA gives a write up (EIO) if none of its periods ends within 1.1 times the buffer's length: with half a
-# second in four periods, a machine that does a quarter of real time fails. Nothing here is about time, so
-# the buffer is as long as the driver has it, and a period as short as is reasonable.
+# ALSA gives a write up (EIO) if no period ends within 1.1 times the buffer's length. With half a
+# second in four periods, a machine at a quarter of real time fails. Time does not matter here, so
+# the buffer is as long as the driver allows, and a period as short as reasonable.
 play() { # device, local or vhci
   local try said
   for try in 1 2 3; do
@@ -32,7 +33,7 @@ play() { # device, local or vhci
   fail "aplay on the $2 card: ${said##*$'\n'}"
 }
 
-# Whether what was recorded from the third place to the fourth is what was from the first to the second.
+# Whether the recording from the third to the fourth place equals the first to the second.
 compare_sound() { # from, to, from, to
   python3 "$vm/guest/ramp.py" compare "$recording" "$@" > "$state/compared" 2>&1 ||
     fail "$(< "$state/compared")"

@@ -1,5 +1,5 @@
-# The scenario of the USB sticks: read all of it over USB/IP, write, read back, and see the local
-# driver have it again afterwards with what was written.
+# The scenario of the USB sticks: read the whole stick over USB/IP, write, read back, and see the
+# local driver have the stick again afterwards with the written data.
 
 checksum() { sha256sum "$1" | cut -d' ' -f1; }
 
@@ -30,7 +30,7 @@ stick() { # serial, the file behind the stick
   head -c 3M /dev/urandom > "$state/written.img"
   dd if="$state/written.img" of="$disk" bs=1M seek=5 oflag=direct conv=fsync status=none
   dd if="$state/written.img" of="$expected" bs=1M seek=5 conv=notrunc status=none
-  # One sector, too: small transfers beside the large ones.
+  # Also a single sector: small transfers beside the large transfers.
   dd if="$state/written.img" of="$disk" bs=512 count=1 seek=7 oflag=direct conv=fsync status=none
   dd if="$state/written.img" of="$expected" bs=512 count=1 seek=7 conv=notrunc status=none
   read_direct "$disk" "$state/read.img" 0 $megabytes

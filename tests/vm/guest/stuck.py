@@ -154,7 +154,7 @@ def by_a_program(machine):
 
     drivers = machine.found[0]
     machine.raw.stuck.clear()
-    # usbfs claims the interface for it if nobody has it, so no kernel driver may.
+    # usbfs claims a free interface for the program, so no kernel driver may have the interface.
     name = next(iter(drivers))
     with open(f"/sys/bus/usb/devices/{name}/driver/unbind", "w", encoding="ascii") as file:
         file.write(name)

@@ -77,7 +77,7 @@ class Client:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.device = None
         self.seqnum = 0
-        # What was submitted and not yet answered: seqnum to (address, length, when it was sent).
+        # Unanswered submissions: seqnum to (address, length, time of sending).
         self.pending = {}
 
     def __enter__(self):

@@ -49,7 +49,7 @@ PARAMETERS = {
     20: dict(count=100),
     21: dict(count=100, size=256, vary=1),
     24: dict(count=200),
-    # The two that are about throughput.
+    # The two throughput cases.
     27: dict(count=50),
     28: dict(count=50),
     29: dict(count=200),
@@ -67,8 +67,8 @@ def run_case(fd, case, packet, size):
     if case in (27, 28):
         parameters["size"] = size
     if case in (4, 8):
-        # Reads of whole packets only: the gadget sends whole buffers, and what is more than was
-        # asked for would be babble.
+        # Reads of whole packets only: the gadget sends whole buffers, and data beyond the request
+        # would be babble.
         parameters["vary"] = packet
     data = ctypes.create_string_buffer(
         PARAM.pack(

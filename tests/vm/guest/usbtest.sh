@@ -1,6 +1,6 @@
 # The scenario of the kernel's own USB test driver: the SourceSink gadget on dummy_hcd, exported,
-# attached, and put through usbtest's cases on the vhci side. What has no isochronous or interrupt
-# endpoint (dummy_hcd offers none to the gadget) leaves cases 15, 16, 22, 23, 25 and 26 out.
+# attached, and put through usbtest's cases on the vhci side. dummy_hcd offers the gadget no
+# isochronous and no interrupt endpoint, so cases 15, 16, 22, 23, 25 and 26 are left out.
 
 cases=0-14,17-21,24,27-29
 

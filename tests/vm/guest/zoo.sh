@@ -1,5 +1,5 @@
-# Devices of docs/devices.md, which QEMU plugs in while the guest runs or which are gadgets on dummy_hcd,
-# and what several of the programs need that judge them.
+# Devices of docs/devices.md, plugged in by QEMU while the guest runs or made of gadgets on
+# dummy_hcd, and the common parts of the judging programs.
 
 source "$vm/guest/gadget.sh"
 
@@ -16,7 +16,7 @@ need_program() { # program...
 # ---- QEMU's devices ------------------------------------------------------------------------------
 # There is one port left on xHCI, which a hub takes, and five on EHCI, for high speed only.
 
-# The commands of QEMU's monitor, of which the last makes the device; its name is in $plugged.
+# Gives QEMU's monitor commands. The last makes the device; $plugged is its name.
 plug() { # command...
   local command
   local_before=" $(echo $(local_devices)) "
@@ -48,7 +48,7 @@ unplug_hub() { unplug "$hub" hub; }
 
 # ---- Gadgets -------------------------------------------------------------------------------------
 
-# A gadget of its own, without functions yet.
+# Makes a gadget without functions.
 make_gadget() { # product id
   modprobe -a libcomposite
   modprobe dummy_hcd
@@ -97,7 +97,7 @@ attach_and_release() { # busid, local driver, command that is called in between
   serve "$1"
   wait_for 20 "usbip list -r to show $1" offered "$1"
   attach "$1"
-  # The kernel's exporter has the device itself, and leaves its interfaces without a driver.
+  # The kernel's exporter binds the device itself, and leaves its interfaces without a driver.
   [[ $2 == none && $server == usbipd ]] || must_not_have "$1" "$2"
   "$3"
   detach "$attached"
@@ -124,7 +124,7 @@ zmodem() { # from, to, bytes
   note "zmodem: $3 bytes from $1 to $2"
 }
 
-# A character device of a class that a driver made: `node_of 9-1 tty`.
+# A character device made by a driver for a device: `node_of 9-1 tty`.
 node_of() { # device, tty, usbmisc or hidraw
   local path
   path=$(below "$1" "*/$2/*" | head -1)
@@ -140,8 +140,9 @@ net_of() { # device
   [[ -n $path ]] && echo "${path%%/*}"
 }
 
-# Pings and a file by HTTP from the gadget, each by the network of its own kernel: the client's end is in a
-# namespace, or both would be this machine. What is the client's goes back, since it goes as the device does.
+# Pings and a file by HTTP from the gadget, each by the network of its own kernel. The client's end
+# is in a namespace, since otherwise both ends would be this machine. Afterwards the client's
+# interface leaves the namespace, to disappear with its device.
 gadget_network() { # function's name in configfs
   local near net httpd
   near=$(< "$gadget/functions/$1/ifname")
@@ -173,7 +174,7 @@ gadget_network() { # function's name in configfs
   ip netns delete client
 }
 
-# Reads a whole disk past the cache, writes a piece of it, and compares with the file that it is.
+# Reads a whole disk past the cache, writes a piece, and compares with the disk's file.
 compare_disk() { # disk, file
   step "compare $1"
   cmp <(dd if="$1" bs=64K iflag=direct status=none) "$2" || fail "$1 is not $2"

@@ -1,6 +1,7 @@
-# What a client can't use harms nobody else: while a device is attached that the client's kernel has given up,
-# the server gives five disks to another client, and once that device is detached, the disks are attached
-# and all read at once, beside one of 6,000 bytes of configuration, which once was such a device.
+# A device that its client cannot use does not affect other clients. While a device is attached that
+# the client's kernel has given up, the server gives five disks to another client. After that device
+# is detached, the disks are attached and all read at once, beside a device with 6,000 bytes of
+# configuration, a size that an earlier version could not serve.
 limit=480
 servers=usbferry
 zoo=yes
@@ -51,7 +52,7 @@ scenario() {
   unplug_program
 }
 
-# The first on its controller; its port is in $vain then.
+# The first device on its controller; $vain then has its port.
 attach_in_vain() { # busid
   local status=/sys/devices/platform/vhci_hcd.0/status
   step "usbip attach -b $1, in vain"
@@ -62,8 +63,8 @@ attach_in_vain() { # busid
   vain=$(awk '$1 == "hs" && $3 != "004" {print $2 + 0}' "$status")
   [[ $vain =~ ^[0-9]+$ ]] || fail "$1 is not attached: $(< "$status")"
 }
-# While a port has no device, the tool opens nothing ("open vhci_driver"), so can't detach that one, either:
-# it looks in sysfs for the device of each port that is in use (usbip_vhci_driver_open).
+# While a port has no device, every command of the tool fails ("open vhci_driver"), detach included:
+# the tool looks in sysfs for the device of each port in use (usbip_vhci_driver_open).
 detach_by_hand() { # port
   ! usbip_tool port > "$state/ports" 2>&1 || note "this tool does without the device of a port"
   echo "$1" > /sys/devices/platform/vhci_hcd.0/detach

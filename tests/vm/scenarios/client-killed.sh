@@ -1,5 +1,5 @@
 # A client killed in mid-transfer, with 64 bulk URBs under way: the device is free again at once and
-# the local driver has it. Once a gadget, both ways; once a stick, in the middle of a command.
+# the local driver has it back. Once a gadget, both ways; once a stick, in the middle of a command.
 limit=90
 servers=usbferry
 

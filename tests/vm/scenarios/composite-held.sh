@@ -1,6 +1,7 @@
-# A gadget of two interfaces, one of which another program has: it can be imported, that interface is
-# refused, the other works and so do control transfers; the log and the list say which interface. For
-# vhci it is a device like any other. Once the program is gone, all of it works.
+# A gadget of two interfaces, one held by another program. The gadget can be imported; the held
+# interface is refused, while the other interface and control transfers work. The log and the list
+# name the held interface. For vhci the gadget is an ordinary device. After the end of the program
+# the whole gadget works.
 limit=120
 servers=usbferry
 

@@ -14,7 +14,7 @@ scenario() {
   make_network
   serve_network "$gadget_busid"
 
-  # The loopback's bulk IN has nothing before something was sent to it.
+  # The loopback's bulk IN has no data before the first data sent to its bulk OUT.
   note "64 URBs pending, nothing under way"
   cut_with_urbs_pending 0 64 0 0
   note "64 URBs pending, data under way both ways"

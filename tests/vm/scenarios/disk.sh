@@ -1,5 +1,5 @@
-# The simulated disk as a user has it: mounted, a file read, a file written, and still there after
-# another attach.
+# A user's work with the simulated disk: mounted, a file read, a file written, and the file still
+# there after another attach.
 limit=90
 servers=usbferry
 

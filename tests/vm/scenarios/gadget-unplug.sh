@@ -1,6 +1,7 @@
-# A gadget unplugged under load: the URBs that are pending are answered before a clean end, the device
-# is no more listed nor importable, the server goes on. Then the same with vhci for a client, a disk that
-# is read and control transfers: its kernel takes it for an unplugged device, and nothing is stuck.
+# A gadget unplugged under load: the pending URBs are answered before a clean end, the device can be
+# neither listed nor imported, the server goes on. Then the same with vhci as the client, a disk
+# being read, and control transfers: the client's kernel sees an unplugged device, and nothing is
+# stuck.
 limit=180
 servers=usbferry
 
@@ -9,7 +10,7 @@ source "$vm/guest/gadget.sh"
 scenario() {
   local stick round end ended how unanswered since
   stick=$(local_device STICKEHCI)
-  # The loopback's bulk IN has nothing before something was sent to it.
+  # The loopback's bulk IN has no data before the first data sent to its bulk OUT.
   plug_gadget high-speed SourceSink Loopback
   start_usbferry 3240 --device 0525:a4a0 --device "$stick"
   for round in 1 2; do
@@ -19,7 +20,7 @@ scenario() {
     read -r _ ended how unanswered _ _ since _ <<< "$end"
     note "round $round: end after $(seconds_between "$unplugged_at" "${ended%:}") s; ${end#*: }"
     [[ $how == 'clean;' ]] || fail "the end was not a clean one"
-    # What is sent later may come too late for an answer.
+    # URBs sent after the unplug may come too late for an answer.
     ((unanswered == 0)) || awk "BEGIN {exit !(${since%;} > $unplugged_at)}" ||
       fail "URBs sent before the gadget was unplugged were not answered"
     # ESHUTDOWN, ENODEV, or EPROTO from the controller, which knows first.

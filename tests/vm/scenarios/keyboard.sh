@@ -2,7 +2,7 @@
 # stays pending until a key is pressed.
 limit=60
 
-# What the monitor's sendkey calls them, and the codes of linux/input-event-codes.h.
+# The names of the monitor's sendkey, and the codes of linux/input-event-codes.h.
 keys=(a 30 b 48 z 44 1 2 0 11 ret 28 f1 59 f10 68 esc 1 spc 57 left 105 delete 111 kp_5 76)
 
 scenario() {
@@ -16,10 +16,10 @@ scenario() {
   input=$(input_of "$attached")
 
   step "listen on $input"
-  # Each key once, then shift held over one.
+  # Each key once, then a key with shift.
   start keys python3 "$vm/guest/keys.py" "$input" $((${#keys[@]} + 4))
   wait_until_said 20 keys listening
-  # While nothing is pressed the URB stays where it is, and nothing may arrive.
+  # While no key is pressed the URB stays pending, and nothing may arrive.
   sleep 1
   for ((i = 0; i < ${#keys[@]}; i += 2)); do
     press "${keys[i]}" $((i + 2))
@@ -37,7 +37,7 @@ scenario() {
   wait_for 15 "the local driver" has_driver "$busid" usbhid
 }
 
-# Presses a key and waits until as many events as it makes in all have arrived.
+# Presses a key and waits for the given total number of events.
 press() { # key, events
   step "press $1"
   monitor sendkey "$1" 20

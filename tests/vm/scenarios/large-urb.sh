@@ -1,6 +1,6 @@
-# URBs as large as a program on the client can make them. With vhci of 6.1 that is 4 MiB, one block of
-# memory of the client's kernel, and more never leaves it; from 7.x on vhci takes any length in pieces,
-# so one SUBMIT asks for, or brings, as much as the client's usbfs has memory for.
+# The largest URBs of a program on the client. With vhci of 6.1 the limit is 4 MiB, one block of
+# memory of the client's kernel, and no larger URB leaves the client. From 7.x on vhci takes any
+# length in pieces, so a single SUBMIT can be as large as the memory of the client's usbfs.
 limit=90
 servers=usbferry
 
@@ -18,7 +18,7 @@ scenario() {
     case $said in
       "read $size, written $size, 0 errors") ;;
       "not submitted: ENOMEM")
-        # Refused by the client's own kernel: the server heard nothing of it.
+        # Refused by the client's own kernel: the server never saw the URB.
         ((size > 4194304)) && [[ $(uname -r) == 6.* ]] || fail "$size bytes: $said"
         ;;
       *) fail "$size bytes: $said" ;;

@@ -1,5 +1,5 @@
-# Configuration descriptors of more than 4,096 bytes, the most that libusb asks a device for in a control
-# transfer: the client reads them whole, and the interface that comes last in them works.
+# Configuration descriptors of more than 4,096 bytes, libusb's limit for a control transfer: the
+# client reads the whole descriptor, and the last interface in the descriptor works.
 limit=180
 zoo=yes
 

@@ -1,5 +1,6 @@
-# 32 gadgets at once, each with reads of 120 KiB, at default settings: usbfs has 16 MiB for all of them.
-# Each has moved before what a mapping costs, so that those have one who can.
+# 32 gadgets at once, each with reads of 120 KiB, at default settings: usbfs has 16 MiB for all of
+# them. Before the measurement each gadget moves the amount that earns a mapping, so that gadgets
+# get mappings as far as possible.
 limit=600
 servers=usbferry
 

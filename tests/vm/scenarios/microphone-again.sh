@@ -1,5 +1,6 @@
-# Isochronous IN through usbfs. The simulated microphone, attached through vhci, is a device like any
-# other to libusb: a second usbferry exports it again, and it is attached from there and recorded.
+# Isochronous IN through usbfs. The simulated microphone, attached through vhci, is an ordinary
+# device to libusb: a second usbferry exports the microphone again, and a client of that server
+# records.
 limit=90
 servers=usbferry
 

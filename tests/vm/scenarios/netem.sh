@@ -39,7 +39,7 @@ scenario() {
   cmp "$run/stick-xhci.img" "$expected" || fail "the file behind the stick lacks what was written"
 }
 
-# Packets that netem dropped, both ways.
+# Number of packets dropped by netem, both ways.
 lost() {
   (tc -s qdisc show dev server-end && in_network tc -s qdisc show dev client-end) |
     sed -n 's/.*(dropped \([0-9]*\),.*/\1/p' | awk '{sum += $1} END {print sum + 0}'

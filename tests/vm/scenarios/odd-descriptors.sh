@@ -1,5 +1,6 @@
-# Devices with odd descriptors (guest/odd.py): what the kernel makes of each is what usbferry serves of it, and the
-# client's kernel comes to the same. docs/descriptors.md has the table.
+# Devices with odd descriptors (guest/odd.py): usbferry serves each device as its own kernel has
+# read the device, and the client's kernel comes to the same result. docs/descriptors.md has the
+# table.
 limit=600
 servers=usbferry
 zoo=yes

@@ -1,18 +1,19 @@
-# 100 re-enumerations of a gadget, as another product each time, half of them under a client: each new
-# identity is listed soon and can be imported, the client of the old one is told, nothing leaks.
+# 100 re-enumerations of a gadget, as another product each time, half of them during a session: each
+# new identity is listed soon and can be imported, the client of the old identity sees an end,
+# nothing leaks.
 limit=270
 servers=usbferry
 
 source "$vm/guest/gadget.sh"
-# Seconds. Without emulation it is 0.3 s; here the list and the import, a scan each, cost as much
-# themselves: together 1.1 s in the median on a machine with three times as much to do as it can.
+# Seconds. Without emulation the bound is 0.3 s. Here the list and the import, each with a scan,
+# take 1.1 s in the median by themselves, on a machine with three times its capacity of work.
 bound=$((2 * patience))
 
 scenario() {
   local before after
   plug_gadget high-speed SourceSink
   keep_no_freed_memory
-  # Everything but what QEMU plugs in, which has its own vendor ids.
+  # Everything but QEMU's devices, known by their vendor ids.
   start_usbferry 3240 --all --exclude 46f4:0001 --exclude 46f4:0002 --exclude 0627:0001
 
   re_enumerate 10

@@ -1,6 +1,6 @@
-# Writes down what this kernel's vhci does when a server ends the session, says what makes no sense or
-# nothing at all: what is left of the port, what a program that reads the disk is told, and with which
-# statuses the class driver's URBs end. See docs/kernels.md.
+# Records the reaction of this kernel's vhci when a server ends the session, breaks the protocol or
+# falls silent: the state of the port, the errors of a program reading the disk, and the statuses of
+# the class driver's URBs. See docs/kernels.md.
 limit=500
 measures=yes
 servers=usbferry
@@ -41,10 +41,10 @@ end_session() { # how
   after_end "$1"
 }
 
-# No reply and no end: once the driver's own time limit is over, it waits for the answer to an UNLINK.
+# No reply and no end: after its own time limit the driver waits for the answer to an UNLINK.
 fall_silent() {
   local hung_task=/proc/sys/kernel/hung_task_timeout_secs had
-  # That it waits for ever is what is to be seen.
+  # The kernel must report the endless wait.
   had=$(< $hung_task)
   echo 0 > $hung_task
   read_disk
@@ -70,7 +70,7 @@ read_disk() {
   watch_bus
 }
 
-# The stream of a sound card, with a reply that says of its packets that there are none.
+# The stream of a sound card, with a reply that announces no packets.
 end_stream() {
   attach "$busid" 3241
   wait_for 20 "the sound card of $attached" card_of "$attached"
@@ -95,13 +95,13 @@ after_end() { # how
     note "$1: still attached"
     detach "$attached"
   fi
-  # usbmon says the status of each URB that is done; most of those of 0 are of the time before.
+  # usbmon has the status of each ended URB; most statuses of 0 are from before the reply.
   note "$1: statuses of URBs: $(awk '$3 == "C" {split($5, word, ":"); count[word[1]]++}
     END {for (s in count) printf "%s (%d) ", s, count[s]}' "$state/monitor")"
   note "$1: the kernel said: $(vhci_said)"
 }
 
-# Notes what becomes of URBs on the bus of $attached from now on.
+# Records the ends of URBs on the bus of $attached from now on.
 watch_bus() {
   mark_log
   : > "$state/monitor"

@@ -1,6 +1,6 @@
-# Writes down at which speeds, as the wire has them, this usbip tool and this kernel's vhci take a device,
-# and what it runs at then. See docs/kernels.md. Up to 4 the device is one of high speed, from 5 on one
-# of super speed: what it has for packets is right for that, and not for low speed.
+# Records which speeds on the wire are accepted by this usbip tool and this kernel's vhci, and the
+# resulting speed of the device. See docs/kernels.md. Up to 4 the device is a high-speed device,
+# from 5 on a super-speed device; its packet sizes fit these speeds, and do not fit low speed.
 limit=300
 measures=yes
 servers=usbferry

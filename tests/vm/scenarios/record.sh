@@ -1,5 +1,5 @@
-# Writes down what this kernel's vhci and this usbip tool send to a server: the calls of the tool on its
-# socket, and of each class driver the headers of its SUBMITs. What docs/kernels.md says is from here.
+# Records the data that this kernel's vhci and this usbip tool send to a server: the tool's calls on
+# its socket, and the headers of each class driver's SUBMITs. docs/kernels.md has the results.
 limit=500
 measures=yes
 servers=usbferry
@@ -55,7 +55,7 @@ trace_tool() {
   echo > "$tracing/trace"
   attach "$xhci" 3241
   for event in "${events[@]}"; do echo 0 > "$tracing/events/syscalls/sys_enter_$event/enable"; done
-  # The tool's name is that of its loader here.
+  # The trace names the tool by its loader.
   note "usbip attach: $(sed -n 's/^ *ld-linux.*: sys_\(.*\)$/\1/p' "$tracing/trace" |
     sed -E 's/(buf|buff|ubuf|optval|uservaddr|addr|addr_len|optlen|addrlen): [0-9a-fx]+,? ?//g' |
     tr '\n' ';')"
@@ -92,7 +92,7 @@ record_sound() { # busid
   wait_for 20 "the sound card of $attached" card_of "$attached"
   make_ramp 24000
   step "play"
-  # The recorder is slow: whether all of it is heard is not the question here.
+  # The recorder is slow: complete sound does not matter here.
   aplay -D "hw:$(card_of "$attached"),0" --buffer-time=5000000 --period-time=50000 \
     "$state/ramp.wav" || note "aplay failed"
   finish "$1" snd-usb-audio 'snd-usb-audio, playing'
@@ -118,7 +118,7 @@ record_serial() { # busid
   tty=$(below "$attached" '*/tty/ttyACM*')
   tty=/dev/${tty##*/}
   step "write to $tty"
-  # The gadget throws away what comes while nobody has its side open.
+  # The gadget discards incoming data while its own side is closed.
   exec {gadget_side}<> /dev/ttyGS0 {port}<> "$tty"
   stty -F /dev/ttyGS0 raw -echo
   stty -F "$tty" raw -echo

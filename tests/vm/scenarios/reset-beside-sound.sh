@@ -1,5 +1,5 @@
-# One client resets a stick again and again while another plays sound: not a frame of it is missing, and
-# the stick works afterwards.
+# One client resets a stick again and again while another client plays sound: every frame arrives,
+# and the stick works afterwards.
 limit=180
 servers=usbferry
 

@@ -15,7 +15,7 @@ scenario() {
   keep_no_freed_memory
   serve "$gadget_busid" "$sound"
 
-  # What is allocated once and kept is allocated by then.
+  # By now all memory that is allocated once and kept has been allocated.
   rounds 20
   wait_for 10 "the local drivers" drivers_are "$drivers"
   before=$(server_holds "$gadget_busid")

@@ -1,5 +1,5 @@
-# The simulated serial adapter under cdc_acm, as a terminal has it: the line coding of stty arrives and
-# is read back, what is written comes back, modem lines and breaks are heard, and a break in the
+# The simulated serial adapter under cdc_acm, used like a terminal: the line coding of stty arrives
+# and is read back, written data comes back, modem lines and breaks are heard, and the end of the
 # connection is a hang-up.
 limit=90
 servers=usbferry

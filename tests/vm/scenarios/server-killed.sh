@@ -1,6 +1,6 @@
-# The server killed in mid-transfer while a disk is read through vhci: the client's kernel takes it
-# for an unplugged device, nothing of it is stuck, its port is free. The next start of the server
-# gives the local driver what was left without one, and exports as ever.
+# The server killed in mid-transfer while a disk is read through vhci. The client's kernel sees an
+# unplugged device, nothing is stuck, and the port is free. The next start of the server gives the
+# devices left without a driver back to the local driver, and exports as ever.
 limit=120
 servers=usbferry
 

@@ -1,6 +1,6 @@
-# A client that submits and never reads, and one whose many large URBs never end, each beside one that
-# reads a disk through vhci: the disk is read to its end while the other is stalled, its data is as it
-# should be, and the other's session holds no more than its memory.
+# A client that submits and never reads, and a client with many large URBs that never end, each
+# beside a client that reads a disk through vhci. The disk is read to its end while the other client
+# is stalled, the data is right, and the other session holds no more than its memory.
 limit=150
 servers=usbferry
 
@@ -11,9 +11,10 @@ scenario() {
   stick=$(local_device STICKXHCI)
   cp "$run/stick-xhci.img" "$expected"
   plug_gadget high-speed SourceSink Loopback
-  # A client that takes no byte for the server's --peer-timeout is dropped, as it should be; here it is
-  # to stay, however long the machine takes. It sends until the server's socket is full, too, and
-  # kernels of 7.x have room for 15 MiB there on a machine of this size, where 6.1 has for 6.
+  # By design, a client that takes no byte for the server's --peer-timeout is dropped. Here the
+  # client has to stay, however long the machine takes, and the client also sends until the server's
+  # socket is full. On a machine of this size kernels of 7.x have room for 15 MiB in the socket, and
+  # 6.1 for 6.
   start_usbferry 3240 --device "$gadget_busid" --device "$stick" --peer-timeout 3600s
   attach "$stick"
   wait_for 30 "the disk of $attached" block_device_of "$attached"
@@ -38,19 +39,19 @@ read_beside() { # what the other client does (see slow.py)
   slow=$started
   wait_until_said 60 slow 'stalled .*'
   read_all
-  # While it is stalled nothing of it is given back. VmHWM would not do: it misses the pages that each
-  # thread has not accounted for yet, as many as 64 on kernels before 6.2.
+  # While the client is stalled none of the memory is given back. VmHWM would be wrong: VmHWM misses
+  # the pages not yet accounted for by each thread, as many as 64 on kernels before 6.2.
   memory=$(($(server_memory Rss) - memory_before))
   note "$1: $(< "$state/slow"); $before s alone, $elapsed s beside it, $memory KiB more memory"
   process_gone "$slow" && fail "the other client is gone: $(tail -n 1 "$state/slow")"
-  # The session's --memory and --device-memory, and what is allocated beside them.
+  # The session's --memory and --device-memory, and the other allocations.
   ((memory < (64 + 2 + 6) << 10)) || fail "$memory KiB for a client with URBs $1"
   kill -KILL "$slow"
   wait "$slow" 2> /dev/null || true
   wait_for 5 "the gadget to be free" listed "$gadget_busid"
 }
 
-# Leaves in $elapsed how many seconds it took.
+# Leaves the number of seconds in $elapsed.
 read_all() {
   local since=$EPOCHREALTIME
   step "read the disk"

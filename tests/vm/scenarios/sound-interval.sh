@@ -1,7 +1,7 @@
-# A UAC1 speaker whose isochronous endpoint has bInterval 4, as the kernel's UAC1 gadget has. At high speed
-# the client's driver and usbfs agree on its interval. At full speed snd-usb-audio wants a packet each frame
-# and usbfs, which takes no interval from a program, moves one each eight: all of the sound arrives, but takes
-# eight times as long, and the log says why.
+# A UAC1 speaker with bInterval 4 on its isochronous endpoint, like the kernel's UAC1 gadget. At
+# high speed the client's driver and usbfs agree on the interval. At full speed snd-usb-audio wants
+# a packet in each frame, but usbfs takes no interval from a program and moves a packet in every
+# eighth frame. All of the sound arrives, in eight times the time, and the log gives the reason.
 limit=180
 servers=usbferry
 zoo=yes
@@ -41,7 +41,7 @@ over_usbferry() { # interval
   stop_server
 }
 
-# Plays, and looks whether the speaker heard it, and what interval its SUBMITs had.
+# Plays, and checks the sound heard by the speaker and the interval of the SUBMITs.
 play_on() { # device, interval
   rm -f "$state/heard.intervals"
   : > "$state/heard"

@@ -1,7 +1,7 @@
-# What usbipd-ratio.sh does with sticks, for what streams: queued bulk transfers of the kernel's usbtest
-# driver on a gadget, each way, and sound, isochronous. Through usbferry and the kernel's own exporter in
-# turns within one boot. dummy_hcd and the sound card have a speed of their own, and so has each server
-# that keeps up; what they then differ by is the processor time.
+# The comparison of usbipd-ratio.sh for streams: queued bulk transfers of the kernel's usbtest
+# driver on a gadget, each way, and isochronous sound. Through usbferry and the kernel's own
+# exporter in turns within one boot. dummy_hcd and the sound card have a speed of their own, the
+# speed of any server that keeps up; then only the processor time differs.
 limit=500
 measures=yes
 servers=usbferry

@@ -1,8 +1,8 @@
-# Sticks on xHCI and EHCI through the kernel's own exporter and through usbferry: as it comes, never
-# looking for work before it sleeps (sleeping), and without memory mapped from the device (copying).
-# In turns within one boot: small and large blocks, reads and writes. The data is checked; of the
-# times only the ratio says something, and it is told, not judged: under emulation it is that of the
-# processors' work.
+# Sticks on xHCI and EHCI through the kernel's own exporter and through usbferry: with default
+# settings, without looking for work before sleeping (sleeping), and without memory mapped from the
+# device (copying). In turns within one boot: small and large blocks, reads and writes. The data is
+# checked. Only the ratios of the times mean anything, and the scenario prints them without judging:
+# under emulation a ratio is a ratio of the processors' work.
 limit=800
 measures=yes
 servers=usbferry
@@ -30,9 +30,9 @@ scenario() {
   ratios "$rounds"
 }
 
-# Both sticks through that server, one after the other.
+# Measures both sticks in turn through a server.
 measure() { # server
-  # What lib.sh starts and stops.
+  # The server for the functions of lib.sh.
   local server=usbferry
   case $1 in
     usbipd) server=usbipd && serve "$xhci" "$ehci" ;;

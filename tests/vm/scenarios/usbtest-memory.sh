@@ -1,6 +1,6 @@
-# The kernel's usbtest driver while usbfs has little memory to give, once because its limit is low, of
-# which a device has a share, and once because another program has nearly all: URBs wait for each
-# other, none fails for it.
+# The kernel's usbtest driver while usbfs has little memory: once because of a low limit with a
+# share for the device, and once because another program has nearly all memory. URBs wait for each
+# other, and none fails for want of memory.
 limit=240
 servers=usbferry
 
@@ -36,7 +36,7 @@ with_little_memory() { # what the log says of that
   attach "$gadget_busid"
   load_usbtest "$attached"
   python3 "$vm/guest/usbtest.py" "$attached" "$cases" "$channel" $size || fail "not all cases pass"
-  # Otherwise nothing had to wait, and this proves nothing.
+  # Otherwise no URB had to wait, and the scenario proves nothing.
   grep -q "$1" "$log/$name.server.log" || fail "the log does not say: $1"
   rmmod usbtest
   detach "$attached"

@@ -1,7 +1,8 @@
-# An ACM gadget which the client suspends whenever it is not used: messages both ways over a port that is open
-# while the device sleeps. One to the device wakes it. One to the host waits in the gadget until the device is
-# awake for another reason, since Linux 6.1's ACM gadget wakes no host and USB/IP has no message by which
-# a device could: so it is on dummy_hcd itself, and so it must be through a server. Nothing may be lost.
+# An ACM gadget, suspended by the client whenever unused: messages both ways over a port that is
+# open while the device sleeps. A message to the device wakes the device. A message to the host
+# waits in the gadget until the device is awake for another reason: Linux 6.1's ACM gadget wakes no
+# host, and USB/IP has no message for a wakeup. So the behaviour through a server must equal the
+# behaviour on dummy_hcd itself. No message may be lost.
 limit=240
 zoo=yes
 
@@ -12,7 +13,7 @@ scenario() {
   modprobe cdc-acm
   make_gadget 0x000a
   add_function 1 acm.0
-  # With remote wakeup: without, a port that is open keeps the device awake.
+  # With remote wakeup; without, an open port keeps the device awake.
   echo 0xa0 > "$gadget/configs/c.1/bmAttributes"
   connect_gadget
   wait_for 30 "the local driver" has_driver "$gadget_busid" cdc_acm

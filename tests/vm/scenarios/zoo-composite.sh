@@ -1,5 +1,5 @@
-# A gadget of five functions and seven interfaces: disk, serial port, network, keyboard, printer. Five of
-# the client's drivers have one each, and all of them work.
+# A gadget of five functions and seven interfaces: disk, serial port, network, keyboard, printer.
+# Each function has another driver at the client, and all five work.
 limit=300
 zoo=yes
 

@@ -1,5 +1,5 @@
-# A gadget of two configurations, an NCM network and a serial port: the client goes from one to the other
-# and back, and what is there works each time.
+# A gadget of two configurations, an NCM network and a serial port: the client changes the
+# configuration and back, and the functions of each work every time.
 limit=240
 zoo=yes
 

@@ -1,5 +1,5 @@
-# A FIDO key: libfido2's fido2-token asks it over hidraw what it is. Interrupt endpoints both ways, a message
-# of several reports, and a driver of the kernel between.
+# A FIDO key: libfido2's fido2-token queries the key over hidraw. Interrupt endpoints both ways, a
+# message of several reports, and a driver of the kernel between.
 limit=120
 zoo=yes
 

@@ -1,5 +1,5 @@
-# An FTDI serial port: a driver of its own kind, with its status in each packet. Files go by ZMODEM to another
-# port, which stays local, and back; modem lines, speeds and a break are control transfers of the vendor.
+# An FTDI serial port: a vendor's driver, with the status in each packet. Files go by ZMODEM to a
+# local port and back; modem lines, speeds and a break are control transfers of the vendor.
 limit=240
 zoo=yes
 

@@ -1,4 +1,5 @@
-# A stick with two LUNs behind a hub, at full speed: each LUN is a disk, with what is in its own file.
+# A stick with two LUNs behind a hub, at full speed: each LUN is a disk with the contents of its own
+# file.
 limit=180
 zoo=yes
 

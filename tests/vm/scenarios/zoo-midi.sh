@@ -1,5 +1,5 @@
-# A MIDI gadget: system exclusive messages by amidi in both directions, and notes for aseqdump. Messages of
-# a few bytes by bulk endpoints, of which the one that is read has URBs pending all the time.
+# A MIDI gadget: system exclusive messages by amidi in both directions, and notes for aseqdump.
+# Messages are a few bytes long and go by bulk endpoints; the IN endpoint always has URBs pending.
 limit=240
 zoo=yes
 
@@ -25,7 +25,7 @@ talk() { # device, how
   there=$(echo /sys/devices/platform/dummy_udc.0/gadget*/sound/card*/midi*)
   there=${there##*/card}
   there=${there%%/*}
-  # Less than what ALSA keeps for a reader who is late, which is 4,096 bytes.
+  # Less than ALSA's buffer for a late reader, 4,096 bytes.
   { printf '\xf0' && head -c 3000 /dev/urandom | tr '\200-\377' '\0-\177' && printf '\xf7'; } \
     > "$state/exclusive"
   for turn in 1 2 3; do
@@ -74,6 +74,6 @@ sequencer_client() { # card
   aconnect -l | sed -n "s/^client \([0-9]*\): .*card=$1.*/\1/p"
 }
 
-# Whether a program waits in poll(), so has all open that it will read.
+# Whether a program waits in poll(), and so has opened all its inputs.
 polls() { [[ $(< "/proc/$1/syscall") == 7\ * ]]; } # process
 has_size() { (($(stat -c %s "$1" 2> /dev/null || echo 0) >= $2)); } # file, bytes

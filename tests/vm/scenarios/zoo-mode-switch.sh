@@ -1,5 +1,5 @@
-# A modem that is a disc until its client ejects it: usb_modeswitch does so at the client. The device goes,
-# comes back as another, and that is attached and works.
+# A modem disguised as a disc until its client ejects the disc: usb_modeswitch at the client does
+# so. The device goes and comes back as another device; the new device is attached and works.
 limit=240
 servers=usbferry
 zoo=yes
@@ -37,7 +37,7 @@ scenario() {
 
 ejected() { [[ -z $(< "$gadget/functions/mass_storage.0/lun.0/file") ]]; }
 
-# What a modem's firmware does then.
+# Does the work of a modem's firmware after the ejection.
 become_modem() {
   step "become a modem"
   disconnect_gadget

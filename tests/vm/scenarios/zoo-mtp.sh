@@ -1,5 +1,5 @@
-# A device that speaks MTP: gphoto2, a libusb program, lists its folder at the client, gets a file and puts
-# one there.
+# An MTP device: gphoto2, a libusb program, lists a folder at the client, gets a file and puts a
+# file.
 limit=240
 zoo=yes
 

@@ -1,5 +1,5 @@
-# A network adapter with two configurations, CDC and RNDIS: the client switches from the one that its kernel
-# chose to the other and back. In each a lease by DHCP, pings and a file by TFTP.
+# A network adapter with two configurations, CDC and RNDIS: the client changes from its kernel's
+# choice to the other configuration and back. In each: a lease by DHCP, pings and a file by TFTP.
 limit=300
 zoo=yes
 
@@ -34,9 +34,9 @@ judge() {
   get_file
 }
 
-# The client's thread that receives is kept on one processor. Else packets that it takes on two of them
-# overtake each other there (netif_rx() has a queue for each), and QEMU's TFTP server, which answers any
-# acknowledgement with the next block and sends none again, can't go on after that.
+# The client's receiving thread is kept on one processor. Otherwise packets received on two
+# processors overtake each other (netif_rx() has a queue for each). QEMU's TFTP server answers any
+# acknowledgement with the next block and sends no block again, so the transfer could not go on.
 keep_order() {
   local thread
   for thread in $(pgrep -x vhci_rx); do taskset -p 1 "$thread"; done

@@ -1,6 +1,6 @@
-# A device whose strings have a line break, half a surrogate and 126 characters, whose interfaces are numbered
-# 200 and 7, and whose descriptors of a class stand in odd places: the lists stay whole, the client reads what
-# the host read, and the interface with endpoints works.
+# A device with strings of a line break, half a surrogate and 126 characters, with interfaces
+# numbered 200 and 7, and with class descriptors in odd places. The lists stay complete, the client
+# reads the same descriptors as the host, and the interface with endpoints works.
 limit=120
 servers=usbferry
 zoo=yes

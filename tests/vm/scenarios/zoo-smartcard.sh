@@ -11,13 +11,13 @@ scenario() {
   plug_hub
   plug "device_add usb-ccid,bus=xhci.0,port=4.1,id=ccid" \
     "device_add ccid-card-emulated,bus=ccid.0,id=card,backend=certificates,db=sql:$host_run/card,cert1=card1,cert2=card2,cert3=card3"
-  # No driver of the kernel has it.
+  # No driver of the kernel has the reader.
   attach_and_release "$plugged" none judge
   unplug "$plugged" ccid
   unplug_hub
 }
 
-# What QEMU's card says of itself.
+# Makes the certificates of QEMU's card.
 make_card() {
   local number
   step "make the card"
@@ -39,7 +39,7 @@ judge() {
   pcscd=$started
   wait_for 60 "pcscd to see the card" card_seen
   opensc-tool --reader 0 --atr > "$state/atr" 2>&1 || fail "opensc-tool: $(tail -n 1 "$state/atr")"
-  # SELECT of the card manager: an answer of the card, whatever it says.
+  # SELECT of the card manager: any answer of the card will do.
   opensc-tool --reader 0 --send-apdu 00:A4:04:00:07:A0:00:00:00:79:01:00 > "$state/apdu" 2>&1 || true
   grep -q 'SW1=0x90' "$state/apdu" || fail "the card did not answer: $(tail -n 2 "$state/apdu")"
   note "$(head -n 1 "$state/atr"); $(grep -o 'SW1=.*' "$state/apdu")"

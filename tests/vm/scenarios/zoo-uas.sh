@@ -26,7 +26,7 @@ judge() {
     dd if="$disk" bs=64K skip=$((reader * 16)) count=16 iflag=direct of="$state/part$reader" status=none &
     readers+=($!)
   done
-  # Each by its number: the server is a child, too.
+  # Each reader by its number, since the server is a child, too.
   for reader in "${readers[@]}"; do wait "$reader" || fail "a reader failed"; done
   cat "$state"/part[0-3] | cmp - "$run/uas" || fail "what was read side by side differs"
   note "uas: read, written, four readers at once"
