@@ -5,6 +5,7 @@
 //! - [`limit`]: the process's limit of open files.
 //! - [`signal`]: signals that are ignored.
 //! - [`tcp`]: whether a silent peer is still there.
+//! - `uevent`: news of devices, on Linux.
 //! - [`user`]: whose files are made.
 
 pub mod clock;
@@ -12,4 +13,6 @@ pub mod heap;
 pub mod limit;
 pub mod signal;
 pub mod tcp;
+#[cfg(target_os = "linux")]
+pub mod uevent;
 pub mod user;
