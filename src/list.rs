@@ -374,7 +374,7 @@ mod tests {
         use crate::usb::sim::{SimBackend, bus::SimBus, spec::Spec};
         use crate::usb::{Backend, Candidate};
         let bus = SimBus::with(&Spec::parse_list("disk").unwrap());
-        let found = SimBackend::new(bus).scan().unwrap();
+        let found = SimBackend::new(bus).scan().unwrap().devices;
         let disk = found.iter().map(Candidate::info).find(|info| !info.is_hub()).unwrap();
         DeviceInfo { drivers, ..disk.clone() }
     }

@@ -84,8 +84,10 @@ fn show(list: &List) -> Result<(), Failure> {
 }
 
 fn local_rows() -> Result<Vec<Row>, String> {
-    let mut candidates =
-        LibusbBackend::new().and_then(|mut backend| backend.scan()).map_err(|e| e.to_string())?;
+    let mut candidates = LibusbBackend::new()
+        .and_then(|mut backend| backend.scan())
+        .map_err(|e| e.to_string())?
+        .devices;
     candidates.sort_by_key(|candidate| candidate.info().device.busid);
     let row = |candidate: &libusb::LibusbCandidate| {
         let info = candidate.info();

@@ -21,12 +21,12 @@ use crate::config::Policy;
 use crate::limits::{ATTACHED_MAX, SLOT_MEMORY};
 use crate::reactor::Key;
 use crate::session::{Job, Remains, Tables, TaskResult};
-use crate::usb::{Backend, Candidate, Obstacle, OpenError, Opened, Port, ScanError};
+use crate::usb::{Backend, Candidate, Obstacle, OpenError, Opened, Port, Scan, ScanError};
 
 /// What a worker has done, and for which connection.
 pub(crate) enum Done<C: Candidate> {
     /// The devices that are present.
-    Scanned(Result<Vec<C>, ScanError>),
+    Scanned(Result<Scan<C>, ScanError>),
     /// A device was opened, or could not be.
     Opened(Key, Result<Box<Ready<C::Port>>, OpenError>),
     /// A port comes back.

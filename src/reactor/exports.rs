@@ -27,7 +27,7 @@ use crate::complaints::{error, info, warn};
 use crate::handshake::Wish;
 use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT};
 use crate::session::{Remains, Session};
-use crate::usb::{Backend, Candidate, OpenError, Port, ScanError};
+use crate::usb::{Backend, Candidate, OpenError, Port, Scan, ScanError};
 use crate::wire::op::{self, OpStatus, UsbDevice};
 use crate::wire::types::{BusId, DevId};
 use crate::worker::{Ready, Worker};
@@ -114,14 +114,14 @@ impl<B: Backend> Reactor<B> {
 
     /// Answers the requests that waited for a scan. A scan that failed has found nothing out,
     /// neither that there is no device nor that a client's is missing.
-    pub(super) fn handle_scanned(&mut self, result: Result<Vec<B::Candidate>, ScanError>) {
+    pub(super) fn handle_scanned(&mut self, result: Result<Scan<B::Candidate>, ScanError>) {
         let waiting = std::mem::take(&mut self.scans.waiting);
         if !self.scans.is_overdue(self.now) && std::mem::take(&mut self.scans.told.overdue) {
             info!("to look for devices takes no longer than it should again");
         }
         self.scans.running = None;
         match result {
-            Ok(candidates) => {
+            Ok(Scan { devices: candidates, .. }) => {
                 if std::mem::take(&mut self.scans.told.failed) {
                     info!("devices are looked for again");
                 }

@@ -4,7 +4,8 @@
 //! go through the same sessions, reactor and wire code. Which one is a type parameter of the
 //! reactor; nothing on the path of a URB is called through a pointer.
 //!
-//! - [`Backend`] finds devices; it lives on the thread that looks for them.
+//! - [`Backend`] finds devices; it lives on the thread that looks for them. [`Hints`] say when to
+//!   look again, and live with the reactor.
 //! - [`Candidate`] is a device that was found and can be opened, on a thread that may block.
 //! - [`Port`] is an open device. Whoever owns it may use it: the reactor submits and reaps through
 //!   it, and moves it to the device's worker for everything that can sleep, so that the two can
@@ -28,6 +29,7 @@ pub mod libusb;
 pub mod sim;
 pub mod special;
 
+use std::io;
 use std::os::fd::RawFd;
 use std::time::Instant;
 
@@ -52,11 +54,60 @@ pub trait Backend: Send + 'static {
     /// by it. To real ones it is for deadlines, and a few milliseconds late will do.
     const EXACT_TIME: bool;
 
-    /// Lists all devices present now, hubs and unusable ones included. *Blocks.*
+    /// What says when a scan would find something else, where the system has something that does
+    /// so; called once, before the first scan. What changes after the call is hinted at.
+    fn hints(&mut self) -> Option<Box<dyn Hints>> {
+        None
+    }
+
+    /// Looks for all devices present now, hubs and unusable devices included. *Blocks.*
     ///
     /// # Errors
     /// The stack can't tell.
-    fn scan(&mut self) -> Result<Vec<Self::Candidate>, ScanError>;
+    fn scan(&mut self) -> Result<Scan<Self::Candidate>, ScanError>;
+}
+
+/// What a scan has found.
+#[derive(Clone, Debug)]
+pub struct Scan<C> {
+    /// The devices.
+    pub devices: Vec<C>,
+    /// False where some device could not be asked in time: another scan may find more, with no
+    /// hint before.
+    pub is_whole: bool,
+}
+
+impl<C> Scan<C> {
+    /// The same scan of a backend that wraps the devices of another.
+    pub fn map<D>(self, wrap: impl FnMut(C) -> D) -> Scan<D> {
+        let Self { devices, is_whole } = self;
+        Scan { devices: devices.into_iter().map(wrap).collect(), is_whole }
+    }
+}
+
+/// Says when to scan again: a hint. Every change that a later [`Backend::scan`] of devices would
+/// show has a hint, which [`Hints::take`] finds as soon as the change is made. Hints without a
+/// change are allowed: a scan is the truth.
+///
+/// Contract: never blocks.
+pub trait Hints: Send {
+    /// The descriptor that becomes ready with a hint. The same for as long as the hints live.
+    fn event_source(&self) -> EventSource;
+
+    /// Takes the hints that have come since the last call.
+    ///
+    /// # Errors
+    /// There are no hints any more, and scans are needed as if there had never been any.
+    fn take(&mut self) -> io::Result<News>;
+}
+
+/// What [`Hints::take`] has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct News {
+    /// There was a hint.
+    pub scan_again: bool,
+    /// There may be more: call again, without waiting for the descriptor.
+    pub more: bool,
 }
 
 /// A device that was present when it was looked for.
@@ -217,8 +268,8 @@ impl Endpoint {
     }
 }
 
-/// A descriptor that becomes ready when transfers may have completed. Borrowed: it belongs to the
-/// port and is valid until the port is closed.
+/// A descriptor that becomes ready when transfers may have completed, or a hint has come. Borrowed:
+/// it belongs to the port, which closes it, or to the [`Hints`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EventSource {
     /// The descriptor.

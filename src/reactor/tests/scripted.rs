@@ -13,7 +13,7 @@ use crate::usb::sim::{SimBackend, SimCandidate};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
     Backend, Candidate, Completion, DeviceInfo, EventSource, OpenError, Opened, Performed, Port,
-    Reaped, Refused, ScanError, Submission,
+    Reaped, Refused, Scan, ScanError, Submission,
 };
 use crate::wire::status::Status;
 use crate::wire::types::BusId;
@@ -123,12 +123,12 @@ impl Backend for ScriptedBackend {
 
     const EXACT_TIME: bool = true;
 
-    fn scan(&mut self) -> Result<Vec<ScriptedCandidate>, ScanError> {
+    fn scan(&mut self) -> Result<Scan<ScriptedCandidate>, ScanError> {
         if self.script.enter(Call::Scan) {
             return Err(ScanError::List(std::io::Error::other("told to fail")));
         }
         let candidate = |inner| ScriptedCandidate { inner, script: self.script.clone() };
-        Ok(self.inner.scan()?.into_iter().map(candidate).collect())
+        Ok(self.inner.scan()?.map(candidate))
     }
 }
 

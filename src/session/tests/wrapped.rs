@@ -7,7 +7,7 @@ use super::*;
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
 use crate::usb::sim::spec::Spec;
-use crate::usb::{Backend, Candidate, DeviceInfo, OpenError, ScanError};
+use crate::usb::{Backend, Candidate, DeviceInfo, OpenError, Scan, ScanError};
 
 /// What passed a port, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,9 +47,9 @@ impl<B: Backend> Backend for WatchedBackend<B> {
 
     const EXACT_TIME: bool = B::EXACT_TIME;
 
-    fn scan(&mut self) -> Result<Vec<Self::Candidate>, ScanError> {
+    fn scan(&mut self) -> Result<Scan<Self::Candidate>, ScanError> {
         let watched = |candidate| WatchedCandidate(candidate, self.1.clone());
-        Ok(self.0.scan()?.into_iter().map(watched).collect())
+        Ok(self.0.scan()?.map(watched))
     }
 }
 
@@ -152,7 +152,7 @@ fn open(spec: &str) -> (SimSession, Log, SimBus) {
     let log = Log::default();
     let bus = SimBus::with(&Spec::parse_list(spec).unwrap());
     let mut backend = WatchedBackend(SimBackend::new(bus.clone()), log.clone());
-    let candidate = backend.scan().unwrap().remove(0);
+    let candidate = backend.scan().unwrap().devices.remove(0);
     let limits = DeviceLimits { urbs: 64, ..DeviceLimits::default() };
     let opened = candidate.open(&limits, false).unwrap();
     (Session::new(DEVID, limits, opened, Tables::new(64).unwrap()), log, bus)

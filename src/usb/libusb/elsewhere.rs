@@ -4,11 +4,11 @@
 
 use usbferry_sys::libusb::discovery::{DeviceSpeed, Discovery, FoundDevice};
 
-use super::Scan;
+use super::Sighted;
 use super::candidate::LibusbCandidate;
 use super::found::Found;
-use crate::usb::ScanError;
 use crate::usb::descriptor::{CONFIGURATIONS_MAX, Descriptors, Device, Host};
+use crate::usb::{Scan, ScanError};
 use crate::wire::types::{BusId, Speed};
 
 /// Looks for devices, each time with a context of its own.
@@ -20,11 +20,11 @@ impl Scanner {
         Ok(Self(()))
     }
 
-    pub(super) fn scan(&mut self) -> Result<Scan, ScanError> {
+    pub(super) fn scan(&mut self) -> Result<Sighted, ScanError> {
         let found = Discovery::new().and_then(|mut discovery| discovery.devices());
         let found = found.map_err(ScanError::LibusbList)?;
-        let candidates = found.into_iter().filter_map(candidate).collect();
-        Ok(Scan { candidates, left_out: Vec::new() })
+        let devices = found.into_iter().filter_map(candidate).collect();
+        Ok(Sighted { scan: Scan { devices, is_whole: true }, left_out: Vec::new() })
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! - `scan` looks for devices on Linux, by what `sysfs` reads; `elsewhere` asks libusb and the
 //!   devices, where nobody else can be asked.
+//! - `hotplug` says when to look again, on Linux.
 //! - `found` is what a scan found, and what clients are told of that; `candidate` is how it is
 //!   opened.
 //! - `port` is an open device: submitting, reaping, cancelling.
@@ -26,6 +27,8 @@ mod claims;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 mod found;
+#[cfg(target_os = "linux")]
+mod hotplug;
 mod ledger;
 mod memory;
 mod patience;
@@ -38,7 +41,7 @@ mod status;
 #[cfg(target_os = "linux")]
 mod sysfs;
 
-use super::{Backend, ScanError};
+use super::{Backend, Hints, Scan, ScanError};
 pub use candidate::LibusbCandidate;
 #[cfg(not(target_os = "linux"))]
 use elsewhere::Scanner;
@@ -47,13 +50,12 @@ pub use repair::repair;
 #[cfg(target_os = "linux")]
 use scan::Scanner;
 
-/// Finds real devices. Each scan looks anew: what hotplug events would keep up to date can be wrong
-/// where they do not arrive, as in containers without a udev daemon.
+/// Finds real devices. Each scan looks anew, whatever hints say.
 pub struct LibusbBackend(Scanner);
 
-/// What a scan found.
-struct Scan {
-    candidates: Vec<LibusbCandidate>,
+/// What a look at the bus found.
+struct Sighted {
+    scan: Scan<LibusbCandidate>,
     /// Bus and address of devices that are there and of which nothing is known.
     left_out: Vec<(u8, u8)>,
 }
@@ -73,7 +75,13 @@ impl Backend for LibusbBackend {
 
     type Candidate = LibusbCandidate;
 
-    fn scan(&mut self) -> Result<Vec<LibusbCandidate>, ScanError> {
-        self.0.scan().map(|scan| scan.candidates)
+    #[cfg(target_os = "linux")]
+    fn hints(&mut self) -> Option<Box<dyn Hints>> {
+        let hotplug = hotplug::Hotplug::open()?;
+        Some(Box::new(hotplug))
+    }
+
+    fn scan(&mut self) -> Result<Scan<LibusbCandidate>, ScanError> {
+        self.0.scan().map(|sighted| sighted.scan)
     }
 }

@@ -33,15 +33,15 @@ pub fn repair() {
     if debts.is_empty() {
         return;
     }
-    let scan = match LibusbBackend::new().and_then(|mut backend| backend.0.scan()) {
-        Ok(scan) => scan,
+    let sighted = match LibusbBackend::new().and_then(|mut backend| backend.0.scan()) {
+        Ok(sighted) => sighted,
         Err(error) => return warn!("drivers can't be given back: no list of devices: {error}"),
     };
     for (debt, entry) in debts {
-        if scan.left_out.contains(&(debt.bus, debt.address)) {
+        if sighted.left_out.contains(&(debt.bus, debt.address)) {
             continue;
         }
-        let mut found = scan.candidates.iter().map(|candidate| &candidate.found);
+        let mut found = sighted.scan.devices.iter().map(|candidate| &candidate.found);
         match found.find(|found| debt.is_of_same_device(&debt_of(found.id, Vec::new(), None))) {
             Some(found) => repair_device(found, debt, entry),
             // A device that was plugged in again since has its drivers.

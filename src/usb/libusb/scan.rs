@@ -20,15 +20,15 @@ use std::time::{Duration, Instant};
 
 use usbferry_sys::os::limit;
 
-use super::Scan;
+use super::Sighted;
 use super::candidate::LibusbCandidate;
 use super::found::Found;
 use super::patience::PATIENCE;
 use super::sysfs::{self, Identity, Links, Present, Told};
 use crate::complaints::{info, warn};
 use crate::limits::READERS_MAX;
-use crate::usb::ScanError;
 use crate::usb::descriptor::{Descriptors, Host};
+use crate::usb::{Scan, ScanError};
 
 /// How long a reader may be with one device before another goes on with the rest.
 const STALL: Duration = Duration::from_millis(20);
@@ -51,6 +51,13 @@ struct Answer {
     told: Option<Told>,
     /// It can't be read: it is gone, or not for this user.
     failed: bool,
+}
+
+impl Answer {
+    /// Whether the device said all that it was asked for.
+    const fn is_whole(&self) -> bool {
+        self.descriptors.is_some() && self.told.is_some() && !self.failed
+    }
 }
 
 /// What the readers share.
@@ -190,30 +197,32 @@ impl Scanner {
     /// # Errors
     /// The system can't tell, because it has no open files or no threads left, or no sysfs any
     /// more.
-    pub(super) fn scan(&mut self) -> Result<Scan, ScanError> {
+    pub(super) fn scan(&mut self) -> Result<Sighted, ScanError> {
         self.look().map_err(ScanError::List)
     }
 
-    fn look(&mut self) -> io::Result<Scan> {
+    fn look(&mut self) -> io::Result<Sighted> {
         let present = sysfs::present(&self.devices)?;
         let identities: HashSet<Identity> = present.iter().map(|found| found.identity).collect();
         self.known.retain(|identity, _| identities.contains(identity));
         self.silent.retain(|identity| identities.contains(identity));
         let asked = present.iter().filter(|found| found.hub.is_none());
         let mut answers = self.ask(asked.map(|found| found.identity))?;
-        let mut scan = Scan { candidates: Vec::new(), left_out: Vec::new() };
+        let mut scan = Scan { devices: Vec::new(), is_whole: true };
+        let mut left_out = Vec::new();
         for device in present {
             let answer = answers.remove(&device.identity);
+            scan.is_whole &= device.hub.is_some() || answer.as_ref().is_some_and(Answer::is_whole);
             // What can't be read is gone, or as good as that.
             if answer.as_ref().is_some_and(|answer| answer.failed) {
                 continue;
             }
             match self.candidate(&device, answer) {
-                Some(candidate) => scan.candidates.push(candidate),
-                None => scan.left_out.push((device.identity.bus, device.identity.address)),
+                Some(candidate) => scan.devices.push(candidate),
+                None => left_out.push((device.identity.bus, device.identity.address)),
             }
         }
-        Ok(scan)
+        Ok(Sighted { scan, left_out })
     }
 
     /// Asks devices for what is read with their locks. Those are not asked whose reader is still
@@ -257,7 +266,7 @@ impl Scanner {
             return Some(candidate(device, descriptors, Told::default(), links));
         }
         let answer = answer.unwrap_or_default();
-        let is_whole = answer.descriptors.is_some() && answer.told.is_some();
+        let is_whole = answer.is_whole();
         let known = self.known.entry(device.identity).or_default();
         known.descriptors = answer.descriptors.or_else(|| known.descriptors.take());
         known.told = answer.told.or_else(|| known.told.take());
@@ -378,8 +387,8 @@ mod tests {
         }
 
         fn scan(&mut self) -> (Vec<DeviceInfo>, Vec<(u8, u8)>) {
-            let scan = self.scanner.look().unwrap();
-            (scan.candidates.iter().map(|found| found.info().clone()).collect(), scan.left_out)
+            let Sighted { scan, left_out } = self.scanner.look().unwrap();
+            (scan.devices.iter().map(|found| found.info().clone()).collect(), left_out)
         }
 
         /// Names of the devices that are found.

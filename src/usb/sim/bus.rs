@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::descriptors::{CONFIGURATION_VALUE, Descriptors, MANUFACTURER};
+use super::hotplug::{Bell, SimHints};
 use super::model::Model;
 use super::spec::{DEVICES_MAX, Fault, Spec};
 use crate::usb::isochronous::IsochronousSettings;
@@ -27,9 +28,15 @@ const BUSNUM: u8 = 1;
 /// The first device's address; the root hub would have 1.
 const DEVNUM_FIRST: u8 = 2;
 
+/// What is added to the address of a device that takes the place of another.
+const DEVNUM_LATER: u8 = 64;
+
 /// A set of simulated devices, shared by all clones.
 #[derive(Clone, Default)]
-pub struct SimBus(Arc<Mutex<Vec<Entry>>>);
+pub struct SimBus {
+    entries: Arc<Mutex<Vec<Entry>>>,
+    bell: Bell,
+}
 
 /// A device of the bus.
 struct Entry {
@@ -50,6 +57,7 @@ struct Entry {
 pub(super) struct Lent {
     bus: SimBus,
     busid: BusId,
+    devnum: u8,
     model: Option<Model>,
 }
 
@@ -101,11 +109,13 @@ impl SimBus {
             devnum: DEVNUM_FIRST + number,
             model: Some(Model::new(&spec, &serial)),
             descriptors: Arc::new(Model::descriptors(&spec, serial)),
-            plug: Arc::default(),
+            plug: Arc::new(Plug::new(self.bell.clone())),
             spec,
             opens: 0,
             refusals: 0,
         });
+        drop(entries);
+        self.bell.ring();
         busid
     }
 
@@ -116,7 +126,31 @@ impl SimBus {
 
     /// Plugs an unplugged device in again, with its first configuration and its memory.
     pub fn replug(&self, busid: BusId) {
-        self.with_entry(busid, |entry| entry.plug = Arc::default());
+        self.with_entry(busid, |entry| entry.plug = Arc::new(Plug::new(self.bell.clone())));
+        self.bell.ring();
+    }
+
+    /// Plugs in another device where one was unplugged: with another number, and empty memory.
+    pub fn replug_as(&self, busid: BusId, spec: Spec) {
+        self.with_entry(busid, |entry| {
+            let serial = format!("{:012X}", 0x05EE_D0FF_0000_u64 + u64::from(entry.devnum));
+            entry.devnum = entry.devnum.wrapping_add(DEVNUM_LATER);
+            entry.model = Some(Model::new(&spec, &serial));
+            entry.descriptors = Arc::new(Model::descriptors(&spec, serial));
+            entry.plug = Arc::new(Plug::new(self.bell.clone()));
+            entry.spec = spec;
+        });
+        self.bell.ring();
+    }
+
+    /// Hints that another scan is due, though nothing has changed.
+    pub fn hint(&self) {
+        self.bell.ring();
+    }
+
+    /// Ends all hints.
+    pub fn end_hints(&self) {
+        self.bell.hang_up();
     }
 
     /// Whether a device is plugged in.
@@ -161,6 +195,11 @@ impl SimBus {
         present.map(Entry::info).collect()
     }
 
+    /// What hints at changes from now on; `None` where the system has no sockets.
+    pub(super) fn hints(&self) -> Option<SimHints> {
+        self.bell.listen()
+    }
+
     /// How long opening a device is to take.
     pub(super) fn open_delay(&self, busid: BusId) -> Duration {
         self.with_entry(busid, |entry| match entry.spec.fault {
@@ -169,13 +208,16 @@ impl SimBus {
         })
     }
 
-    pub(super) fn lend(&self, busid: BusId) -> Result<Loan, OpenError> {
+    /// Lends the device that was found at a busid with this address.
+    pub(super) fn lend(&self, busid: BusId, devnum: u8) -> Result<Loan, OpenError> {
         self.with_entry(busid, |entry| {
-            let model = entry.take_model()?;
+            if entry.devnum != devnum {
+                return Err(entry.refuse(Obstacle::Gone));
+            }
+            let model = Some(entry.take_model()?);
             let bus = self.clone();
-            let model = Some(model);
             Ok(Loan {
-                lent: Lent { bus, busid, model },
+                lent: Lent { bus, busid, devnum, model },
                 spec: entry.spec.clone(),
                 descriptors: Arc::clone(&entry.descriptors),
                 plug: Arc::clone(&entry.plug),
@@ -184,7 +226,7 @@ impl SimBus {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with_entry<T>(&self, busid: BusId, f: impl FnOnce(&mut Entry) -> T) -> T {
@@ -272,7 +314,11 @@ impl Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         let model = self.model.take();
-        self.bus.with_entry(self.busid, |entry| entry.model = model);
+        self.bus.with_entry(self.busid, |entry| {
+            if entry.devnum == self.devnum {
+                entry.model = model;
+            }
+        });
     }
 }
 
@@ -282,19 +328,19 @@ pub(super) struct Plug {
     configuration: AtomicU8,
     /// Wakes the waiting owner of the port.
     waker: Mutex<Option<UnixStream>>,
+    bell: Bell,
 }
 
-impl Default for Plug {
-    fn default() -> Self {
+impl Plug {
+    fn new(bell: Bell) -> Self {
         Self {
             present: AtomicBool::new(true),
             configuration: AtomicU8::new(CONFIGURATION_VALUE),
             waker: Mutex::new(None),
+            bell,
         }
     }
-}
 
-impl Plug {
     pub(super) fn is_present(&self) -> bool {
         self.present.load(Ordering::Acquire)
     }
@@ -304,7 +350,9 @@ impl Plug {
     }
 
     pub(super) fn set_configuration(&self, value: u8) {
-        self.configuration.store(value, Ordering::Relaxed);
+        if self.configuration.swap(value, Ordering::Relaxed) != value {
+            self.bell.ring();
+        }
     }
 
     /// Has `waker` written to when the plug is pulled.
@@ -320,5 +368,6 @@ impl Plug {
             // wake.
             let _ = waker.write(&[1]);
         }
+        self.bell.ring();
     }
 }

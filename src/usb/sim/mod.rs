@@ -2,7 +2,7 @@
 //! load of the benchmarks. Linux drives the devices with its ordinary drivers.
 //!
 //! - [`spec`]: the choice of devices on the command line.
-//! - [`bus`]: the devices, plugged in or not, in the hands of tests.
+//! - [`bus`]: the devices, plugged in or not, in the hands of tests. `hotplug` hints at changes.
 //!
 //! The host's side, the same for all models:
 //! - [`port`]: a device lent to a session.
@@ -27,6 +27,7 @@ mod controller;
 mod descriptors;
 pub mod disk;
 mod endpoint;
+mod hotplug;
 pub mod loopback;
 pub mod microphone;
 mod model;
@@ -49,7 +50,9 @@ use self::bus::{Loan, SimBus};
 use self::port::SimPort;
 use self::transfer::SimTransfer;
 use crate::limits::DeviceLimits;
-use crate::usb::{Backend, Candidate, DeviceInfo, Obstacle, OpenError, Opened, ScanError};
+use crate::usb::{
+    Backend, Candidate, DeviceInfo, Hints, Obstacle, OpenError, Opened, Scan, ScanError,
+};
 
 /// Finds the devices of a [`SimBus`].
 pub struct SimBackend {
@@ -69,9 +72,15 @@ impl Backend for SimBackend {
 
     type Candidate = SimCandidate;
 
-    fn scan(&mut self) -> Result<Vec<SimCandidate>, ScanError> {
+    fn hints(&mut self) -> Option<Box<dyn Hints>> {
+        let hints = self.bus.hints()?;
+        Some(Box::new(hints))
+    }
+
+    fn scan(&mut self) -> Result<Scan<SimCandidate>, ScanError> {
         let candidate = |info| SimCandidate { bus: self.bus.clone(), info };
-        Ok(self.bus.present().into_iter().map(candidate).collect())
+        let devices = self.bus.present().into_iter().map(candidate).collect();
+        Ok(Scan { devices, is_whole: true })
     }
 }
 
@@ -101,7 +110,7 @@ impl Candidate for SimCandidate {
             .map_err(|error| OpenError { busid, obstacle: Obstacle::NoSockets(error) })?;
         let mut memory = Arena::new();
         memory.add_heap(limits.memory).map_err(|_| OpenError::no_memory(busid))?;
-        let loan = self.bus.lend(busid)?;
+        let loan = self.bus.lend(busid, self.info.device.devnum)?;
         loan.plug.set_waker(waker);
         Ok(opened(loan, wake, limits, memory))
     }

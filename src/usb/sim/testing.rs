@@ -54,7 +54,7 @@ impl Host {
 
     /// Opens the first device of a bus.
     pub(super) fn open_on(bus: &SimBus) -> Self {
-        let candidate = SimBackend::new(bus.clone()).scan().unwrap().remove(0);
+        let candidate = SimBackend::new(bus.clone()).scan().unwrap().devices.remove(0);
         let limits = DeviceLimits { urbs: 64, ..DeviceLimits::default() };
         let opened = candidate.open(&limits, false).unwrap();
         Self {

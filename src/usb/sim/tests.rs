@@ -8,12 +8,12 @@ use super::spec::{Kind, Spec};
 use super::testing::{Host, setup};
 use crate::limits::DeviceLimits;
 use crate::usb::special::SpecialRequest;
-use crate::usb::{Backend, Candidate, OpenError, Performed, Port, RefusedReason};
+use crate::usb::{Backend, Candidate, Hints, News, OpenError, Performed, Port, RefusedReason};
 use crate::wire::op::OpStatus;
 use crate::wire::status::Status;
 
 fn open_error(bus: &SimBus) -> OpenError {
-    let candidates = SimBackend::new(bus.clone()).scan().unwrap();
+    let candidates = SimBackend::new(bus.clone()).scan().unwrap().devices;
     let opened = candidates[0].open(&DeviceLimits::default(), false);
     opened.err().expect("it is refused")
 }
@@ -21,7 +21,7 @@ fn open_error(bus: &SimBus) -> OpenError {
 #[test]
 fn devices_have_busids_and_addresses_of_their_own() {
     let bus = SimBus::with(&Spec::parse_list("loopback:count=254").unwrap());
-    let found = SimBackend::new(bus.clone()).scan().unwrap();
+    let found = SimBackend::new(bus.clone()).scan().unwrap().devices;
     let mut devnums: Vec<u8> = found.iter().map(|c| c.info().device.devnum).collect();
     devnums.dedup();
     assert_eq!((devnums.len(), devnums[0], devnums[253]), (254, 2, 255));
@@ -49,11 +49,68 @@ fn a_device_is_lent_to_one_port_at_a_time_and_counts_openings() {
     assert!(!bus.is_open(busid), "a port that is dropped is closed");
 }
 
+/// Takes all hints; whether there was one.
+fn is_hinted(hints: &mut dyn Hints) -> bool {
+    let mut hinted = false;
+    loop {
+        let News { scan_again, more } = hints.take().unwrap();
+        hinted |= scan_again;
+        if !more {
+            return hinted;
+        }
+    }
+}
+
+#[test]
+fn every_change_of_the_bus_is_hinted_at() {
+    let mut host = Host::open("loopback");
+    let (bus, busid) = (host.bus.clone(), host.busid);
+    let hints = &mut *SimBackend::new(bus.clone()).hints().unwrap();
+    assert!(!is_hinted(hints), "nothing has changed since");
+    host.perform(SpecialRequest::SetConfiguration(0));
+    assert!(is_hinted(hints), "its client has changed it");
+    let disk = || Spec::parse_list("disk").unwrap().remove(0);
+    let changes: [(&str, &dyn Fn()); 6] = [
+        ("unplug", &|| bus.unplug(busid)),
+        ("replug", &|| bus.replug(busid)),
+        ("another", &|| bus.replug_as(busid, disk())),
+        ("configuration", &|| bus.set_configuration(busid, 0)),
+        ("new", &|| {
+            bus.add(disk());
+        }),
+        ("many", &|| (0..5000).for_each(|_| bus.hint())),
+    ];
+    for (name, change) in changes {
+        change();
+        assert!(is_hinted(hints) && !is_hinted(hints), "{name}");
+    }
+    bus.set_configuration(busid, 0);
+    assert!(!is_hinted(hints), "it was 0 before");
+    bus.end_hints();
+    assert!(hints.take().is_err());
+}
+
+#[test]
+fn a_device_that_took_the_place_of_another_is_not_opened_for_it() {
+    let host = Host::open("loopback");
+    let (bus, busid) = (host.bus.clone(), host.busid);
+    let before = SimBackend::new(bus.clone()).scan().unwrap().devices;
+    bus.replug_as(busid, Spec::parse_list("disk").unwrap().remove(0));
+    let refused = before[0].open(&DeviceLimits::default(), false).err().expect("it is another");
+    assert_eq!(refused.status(), OpStatus::NoDevice);
+    // The first's memory does not become the second's.
+    host.close();
+    let now = SimBackend::new(bus.clone()).scan().unwrap().devices;
+    let product = |candidate: &super::SimCandidate| candidate.info().product.clone();
+    assert_ne!(product(&now[0]), product(&before[0]));
+    assert!(now[0].open(&DeviceLimits::default(), false).is_ok());
+}
+
 #[test]
 fn an_unplugged_device_ends_its_urbs_and_wakes_its_owner() {
     let mut host = Host::open("loopback");
     let (bus, busid) = (host.bus.clone(), host.busid);
-    let candidates = SimBackend::new(bus.clone()).scan().unwrap();
+    let candidates = SimBackend::new(bus.clone()).scan().unwrap().devices;
     let ended = host.submit(0x81, &[0; 8], &[]);
     let waiting = host.submit(0x86, &[0; 8], &[]);
     assert!(!is_readable(&host));
@@ -68,7 +125,7 @@ fn an_unplugged_device_ends_its_urbs_and_wakes_its_owner() {
     assert_eq!(host.refused(0x81), RefusedReason::Gone);
     let late = candidates[0].open(&DeviceLimits::default(), false);
     assert_eq!(late.err().unwrap().status(), OpStatus::NoDevice);
-    assert!(SimBackend::new(bus.clone()).scan().unwrap().is_empty());
+    assert!(SimBackend::new(bus.clone()).scan().unwrap().devices.is_empty());
     bus.replug(busid);
     assert_eq!(open_error(&bus).status(), OpStatus::DeviceBusy);
     host.close();
@@ -160,7 +217,7 @@ fn a_configuration_can_be_left_and_taken_up_again() {
     let (bus, busid) = (host.bus.clone(), host.busid);
     host.close();
     let listed = || {
-        let device = SimBackend::new(bus.clone()).scan().unwrap()[0].info().device.clone();
+        let device = SimBackend::new(bus.clone()).scan().unwrap().devices[0].info().device.clone();
         (device.configuration_value, device.interfaces.len())
     };
     assert_eq!(listed(), (1, 2));
@@ -232,6 +289,6 @@ fn a_bus_is_filled_by_hand_as_well() {
     let busid = bus.add(Spec::new(Kind::Loopback));
     assert_eq!(bus.busids(), [busid]);
     bus.set_configuration(busid, 0);
-    let found = SimBackend::new(bus).scan().unwrap();
+    let found = SimBackend::new(bus).scan().unwrap().devices;
     assert_eq!(found[0].info().device.configuration_value, 0);
 }
