@@ -1,8 +1,8 @@
-//! Work that may panic without taking its thread along: a bug costs one device its session, not the
+//! Work that may panic without ending its thread: a bug costs a device its session, but not the
 //! server the device.
 //!
-//! Contract: for workers. Whatever the work had a hold of is dropped, or is handed on by a caller
-//! that does so with care: nothing is taken for whole that a panic may have left half done.
+//! Contract: for workers. A panic drops everything owned by the work. Borrowed values may be left
+//! half changed, so a caller that keeps a value after a panic must not rely on its state.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::complaints::error;
 
-/// Does `work`, of which `what` is the name in the log; `None` when it panicked.
+/// Does `work`, named `what` in the log; `None` after a panic.
 pub(crate) fn caught<T>(what: &str, work: impl FnOnce() -> T) -> Option<T> {
     let panic = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => return Some(done),
@@ -23,10 +23,10 @@ pub(crate) fn caught<T>(what: &str, work: impl FnOnce() -> T) -> Option<T> {
     None
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn message_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it did not say why")
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 #[cfg(test)]
@@ -34,13 +34,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_no_result_and_all_else_is() {
+    fn only_a_panic_is_no_result() {
         assert_eq!(caught("a sum", || 1 + 1), Some(2));
         assert_eq!(caught("a panic", || -> u8 { panic!("as it was told to") }), None);
     }
 
     #[test]
-    fn what_a_panic_says_is_known() {
+    fn the_message_of_a_panic_is_found() {
         let panic = |work: fn()| catch_unwind(work).expect_err("it panics");
         assert_eq!(message_of(&*panic(|| panic!("plain"))), "plain");
         assert_eq!(message_of(&*panic(|| panic!("formatted {}", 1))), "formatted 1");

@@ -1,6 +1,6 @@
-//! Numbers with a unit behind them, as they are typed: sizes and times.
+//! Numbers with a unit, in the form that users type: sizes and times.
 //!
-//! Contract: pure. What is wrong with a text is for the caller to say, who knows what it is for.
+//! Contract: pure. Errors have no text; the caller knows the purpose of the number and explains.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(crate) fn parse_size(text: &str) -> Option<usize> {
     digits.parse::<usize>().ok()?.checked_mul(1 << shift)
 }
 
-/// Bytes as they are typed, of those that the limits have.
+/// The typed form of a limit in bytes.
 pub(crate) const fn size_text(bytes: u64) -> &'static str {
     match bytes >> 20 {
         1 => "1M",
@@ -30,7 +30,7 @@ pub(crate) const fn size_text(bytes: u64) -> &'static str {
     }
 }
 
-/// Any number of bytes as it is typed, with the largest unit that leaves no rest.
+/// The typed form of any number of bytes, with the largest unit that leaves no rest.
 pub(crate) fn typed_size(bytes: usize) -> String {
     let units = [(30, "G"), (20, "M"), (10, "K")];
     let unit = units.into_iter().find(|&(shift, _)| bytes > 0 && bytes.trailing_zeros() >= shift);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_shown_as_it_is_typed() {
+    fn a_size_is_shown_in_its_typed_form() {
         for text in ["0", "1", "1023", "1K", "1536K", "2M", "16M", "1G", "1048577"] {
             assert_eq!(typed_size(parse_size(text).unwrap()), text);
         }

@@ -1,11 +1,11 @@
-//! Reads a device's raw descriptors (USB 2.0, section 9.6) as Linux does, whatever they look like.
+//! Reads a device's raw descriptors (USB 2.0, section 9.6) with the leniency of Linux.
 //!
-//! What a server exports is what its host has made of the device, and `drivers/usb/core/config.c`
-//! accepts with a notice much that a strict reader refuses. So this is its reading: of 6.1, whose
-//! rules stand beside each constant. `docs/descriptors.md` has them as a table. Simulated devices
-//! are read by the same rules, and so are systems whose own reading nobody can ask for.
+//! A server exports a device as its host has read the device, and `drivers/usb/core/config.c`
+//! accepts with a notice much that a strict reader refuses. So this module reads like Linux 6.1;
+//! the rules stand beside each constant, and `docs/descriptors.md` has a table. Simulated devices
+//! are read by the same rules, as are devices of a system that does not reveal its own reading.
 //!
-//! Contract: pure functions. Nothing in here panics, or takes long, on any bytes.
+//! Contract: pure functions. No bytes cause a panic or a long run.
 
 use super::isochronous::IsochronousSettings;
 use super::{Alternate, Configuration, Endpoint, Interface};
@@ -18,7 +18,7 @@ const ENDPOINT: u8 = 5;
 
 /// Bytes of a device descriptor.
 pub const DEVICE_LEN: usize = 18;
-/// Bytes of a configuration descriptor at least; more of them count as part of it.
+/// Bytes of a configuration descriptor at least; a longer descriptor is valid.
 const CONFIGURATION_LEN: usize = 9;
 /// Bytes of an interface descriptor at least.
 const INTERFACE_LEN: usize = 9;
@@ -27,18 +27,18 @@ const ENDPOINT_LEN: usize = 7;
 
 /// Configurations of a device at most (`USB_MAXCONFIG`).
 pub const CONFIGURATIONS_MAX: usize = 8;
-/// Interfaces of a configuration at most: the first that it names (`USB_MAXINTERFACES`).
+/// Interfaces of a configuration at most: the first 32 interface numbers (`USB_MAXINTERFACES`).
 pub const INTERFACES_MAX: usize = 32;
 /// Settings of an interface at most (`USB_MAXALTSETTING`).
 pub const SETTINGS_MAX: usize = 128;
 /// Endpoints of a setting at most (`USB_MAXENDPOINTS`).
 pub const ENDPOINTS_MAX: usize = 30;
 
-/// The bits of wMaxPacketSize that say how often a microframe has a packet
-/// (`USB_EP_MAXP_MULT_MASK`).
+/// The bits of wMaxPacketSize with the number of packets a microframe (`USB_EP_MAXP_MULT_MASK`).
 const PACKETS_PER_MICROFRAME: u16 = 0x1800;
 
-/// What the host knows of a device beside its descriptors, and what its reading depends on.
+/// The host's knowledge of a device apart from the descriptors, as far as the reading depends on
+/// it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Host {
     /// The speed of the device.
@@ -46,7 +46,7 @@ pub struct Host {
     /// Interface descriptors beyond bNumInterfaces do not count
     /// (`USB_QUIRK_HONOR_BNUMINTERFACES`).
     pub honors_interface_count: bool,
-    /// Endpoints that it leaves out, by interface number and address.
+    /// Endpoints that the host leaves out, by interface number and address.
     pub ignored: &'static [(u8, u8)],
 }
 
@@ -74,7 +74,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Reads one.
+    /// Reads a device descriptor.
     #[must_use]
     pub const fn parse(bytes: &[u8; DEVICE_LEN]) -> Self {
         Self {
@@ -90,9 +90,10 @@ impl Device {
         }
     }
 
-    /// What a host leaves out of it that has the quirk `USB_QUIRK_ENDPOINT_IGNORE` for it
-    /// (`usb_endpoint_ignore` of `drivers/usb/core/quirks.c`, which is the same in Linux 5.10, 6.1
-    /// and 6.12). They are of sound cards of which another interface has the address by right.
+    /// Endpoints left out by a host with the quirk `USB_QUIRK_ENDPOINT_IGNORE` for the device
+    /// (`usb_endpoint_ignore` of `drivers/usb/core/quirks.c`, the same in Linux 5.10, 6.1 and
+    /// 6.12). The devices are sound cards, and in each the address rightly belongs to another
+    /// interface.
     #[must_use]
     pub const fn ignored_endpoints(&self) -> &'static [(u8, u8)] {
         match (self.id_vendor, self.id_product) {
@@ -104,10 +105,10 @@ impl Device {
         }
     }
 
-    /// The speed of a device whose host has no word for it that is known here. A device of high
-    /// speed has a default endpoint of 64 bytes, one of super speed one of 2 to the 9th (USB 3.2,
-    /// table 9-11), and no device that follows a standard before 2.0 has either. Full rather than
-    /// low, which forbids bulk endpoints.
+    /// The speed of a device for an unknown word of the host. A high-speed device has a default
+    /// endpoint of 64 bytes, a super-speed device an endpoint of 2 to the 9th (USB 3.2, table
+    /// 9-11), and devices of standards before 2.0 have neither. The default is full and not low
+    /// speed, since low speed forbids bulk endpoints.
     #[must_use]
     pub const fn speed(&self) -> Speed {
         match (self.bcd_usb, self.max_packet_size_0) {
@@ -118,20 +119,20 @@ impl Device {
     }
 }
 
-/// All descriptors of a device that its host has read.
+/// All descriptors of a device, as read by the host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Descriptors {
     /// The device descriptor.
     pub device: Device,
-    /// The configurations by index, each with all that belongs to it. A host cuts them where they
-    /// end, whatever wTotalLength says.
+    /// The configurations by index, each with its interfaces and endpoints. A host cuts
+    /// configurations at the end of the data, regardless of wTotalLength.
     pub configurations: Vec<Vec<u8>>,
 }
 
 impl Descriptors {
-    /// Takes apart what sysfs has as `descriptors` (`read_descriptors` of
-    /// `drivers/usb/core/sysfs.c`): the device descriptor, and behind it the configurations, each
-    /// cut to the descriptors that are whole. `None` without a device descriptor.
+    /// Splits the contents of sysfs's `descriptors` (`read_descriptors` of
+    /// `drivers/usb/core/sysfs.c`): the device descriptor, followed by the configurations, each cut
+    /// to its complete descriptors. `None` without a device descriptor.
     #[must_use]
     pub fn split(bytes: &[u8]) -> Option<Self> {
         let (device, rest) = bytes.split_first_chunk()?;
@@ -146,7 +147,7 @@ impl Descriptors {
         self.configurations.iter().any(|bytes| bytes.get(5) == Some(&value))
     }
 
-    /// Whether a configuration says that it is shorter than its own descriptor.
+    /// Whether a configuration claims to be shorter than its own descriptor.
     #[must_use]
     pub fn has_impossible_length(&self) -> bool {
         let mut configurations = self.configurations.iter();
@@ -170,7 +171,7 @@ impl Descriptors {
     }
 }
 
-/// The descriptors that stand one behind the other, up to the first that is not whole.
+/// Consecutive descriptors, up to the first incomplete descriptor.
 struct Chain<'a>(&'a [u8]);
 
 impl<'a> Iterator for Chain<'a> {
@@ -184,8 +185,8 @@ impl<'a> Iterator for Chain<'a> {
     }
 }
 
-/// Takes apart `count` configurations. What they say of their length is true for those that the
-/// host did not cut; where one was cut, the next begins earlier, with a configuration descriptor.
+/// Splits `count` configurations. wTotalLength is right for a configuration not cut by the host;
+/// behind a cut configuration the next begins earlier, with a configuration descriptor.
 fn split_configurations(bytes: &[u8], count: usize) -> Vec<Vec<u8>> {
     let mut position = 0;
     let mut starts = Vec::new();
@@ -211,21 +212,22 @@ fn split_configurations(bytes: &[u8], count: usize) -> Vec<Vec<u8>> {
     configurations
 }
 
-/// Which of the configuration descriptors that come later begins the next configuration, while
-/// `missing` configurations are. There can be more of them: one inside a configuration is no error.
+/// The index in `later` of the descriptor that begins the next configuration, with `missing`
+/// configurations still to come. `later` may be longer, since a configuration descriptor inside a
+/// configuration is no error.
 fn next_start(later: &[usize], end: usize, missing: usize) -> usize {
     let told = later.iter().position(|&start| start == end);
     told.filter(|told| later.len() > missing && later.len() - told >= missing).unwrap_or(0)
 }
 
-/// wTotalLength, as far as it can be: the host reads no fewer bytes than the descriptor itself has.
+/// wTotalLength, at least the descriptor's own length: the host reads no fewer bytes.
 fn total_length(bytes: &[u8]) -> usize {
     let told = bytes.get(2..4).map_or(0, |told| u16::from_le_bytes([told[0], told[1]]));
     usize::from(told).max(CONFIGURATION_LEN)
 }
 
-/// Reads a configuration with all that belongs to it, its interfaces in the setting that they have
-/// after SET_CONFIGURATION. `None` for what makes a host refuse the whole device.
+/// Reads a configuration with its interfaces and endpoints, each interface in its setting after
+/// SET_CONFIGURATION. `None` if a host would refuse the whole device.
 #[must_use]
 pub fn parse_configuration(bytes: &[u8], host: Host) -> Option<Configuration> {
     let bytes = &bytes[..bytes.len().min(total_length(bytes))];
@@ -250,23 +252,23 @@ pub fn parse_configuration(bytes: &[u8], host: Host) -> Option<Configuration> {
     Some(Configuration { value, interfaces })
 }
 
-/// An interface while it is read.
+/// An interface during the reading.
 struct Parsed {
     number: u8,
-    /// Its settings that count at most.
+    /// The number of settings that count.
     settings: usize,
     alternates: Vec<Alternate>,
     /// Endpoints of any setting, a bit each.
     endpoints: u32,
 }
 
-/// The setting that endpoints belong to: the one whose descriptor came last.
+/// The setting of the following endpoints, from the last interface descriptor.
 struct Current {
-    /// Its interface's index.
+    /// The index of the interface.
     interface: usize,
-    /// bNumEndpoints, as far as it counts.
+    /// Room for endpoints: bNumEndpoints, cut to the limit.
     room: usize,
-    /// Its endpoints, a bit each.
+    /// Endpoints of the setting, a bit each.
     endpoints: u32,
 }
 
@@ -278,7 +280,7 @@ impl Parsed {
     }
 }
 
-/// Which interfaces there are, and how many settings of each, without these.
+/// The interfaces and their numbers of settings, without the settings themselves.
 fn count_settings(body: &[u8], count: u8, host: Host) -> Vec<Parsed> {
     let mut interfaces: Vec<Parsed> = Vec::new();
     for descriptor in Chain(body) {
@@ -298,8 +300,8 @@ fn count_settings(body: &[u8], count: u8, host: Host) -> Vec<Parsed> {
     interfaces
 }
 
-/// Takes up an interface descriptor; `None` where it does not count, and with it the endpoints that
-/// follow.
+/// Takes an interface descriptor; `None` if the descriptor does not count, nor the endpoints
+/// behind.
 fn begin_setting(interfaces: &mut [Parsed], descriptor: &[u8]) -> Option<Current> {
     let &[_, _, number, setting, count, class, sub_class, protocol, _, ..] = descriptor else {
         return None;
@@ -317,12 +319,12 @@ fn begin_setting(interfaces: &mut [Parsed], descriptor: &[u8]) -> Option<Current
     Some(Current { interface: index, room, endpoints: 0 })
 }
 
-/// Takes up an endpoint descriptor, if it counts.
+/// Takes an endpoint descriptor, if the descriptor counts.
 fn add_endpoint(interfaces: &mut [Parsed], current: &mut Current, descriptor: &[u8], host: Host) {
     let &[_, _, address, attributes, size_low, size_high, interval, ..] = descriptor else {
         return;
     };
-    // Bits 4 to 6 are reserved; with one of them set the number is too large.
+    // Bits 4 to 6 are reserved; with any of the bits set the number is too large.
     if descriptor.len() < ENDPOINT_LEN || !matches!(address & 0x7f, 1..=15) {
         return;
     }
@@ -347,7 +349,7 @@ fn add_endpoint(interfaces: &mut [Parsed], current: &mut Current, descriptor: &[
     alternate.endpoints.push(Endpoint { address, transfer_type, max_packet_size, interval });
 }
 
-/// The addresses that an endpoint takes, a bit each: a control endpoint has both directions.
+/// The addresses in use by an endpoint, a bit each: a control endpoint has both directions.
 pub(super) const fn places_of(address: EndpointAddress, transfer_type: TransferType) -> u32 {
     let number = address.number();
     match transfer_type {
@@ -359,10 +361,10 @@ pub(super) const fn places_of(address: EndpointAddress, transfer_type: TransferT
     }
 }
 
-/// Type and wMaxPacketSize of an endpoint as the host corrects them.
+/// Type and wMaxPacketSize of an endpoint, corrected like the host's.
 fn correct(speed: Speed, told: TransferType, size: u16) -> (TransferType, u16) {
     use TransferType::{Bulk, Control, Interrupt, Isochronous};
-    // Low speed has no bulk endpoints: the host polls them.
+    // Low speed has no bulk endpoints, so the host polls.
     let transfer_type = if (speed, told) == (Speed::Low, Bulk) { Interrupt } else { told };
     let most = match (speed, transfer_type) {
         (Speed::Low, Control | Interrupt) => 8,

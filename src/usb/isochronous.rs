@@ -1,10 +1,9 @@
-//! Which endpoints of a device are isochronous, in every setting it has and not only in those in
-//! force.
+//! The isochronous endpoints of a device, in all settings and not only in those in force.
 //!
-//! A client may send URBs behind a request that has not been carried out yet, for endpoints that
-//! only the request makes isochronous. Packet descriptors follow such a URB and no other, so where
-//! it ends in the stream depends on settings that are still to come: of interfaces of the active
-//! configuration, or of another configuration altogether.
+//! A client may send URBs behind a request not yet carried out, for endpoints made isochronous only
+//! by the request. Packet descriptors follow only a URB on an isochronous endpoint. So the URB's
+//! end in the stream depends on future settings, either of interfaces of the active configuration,
+//! or of another configuration.
 //!
 //! Contract: plain data; built when a device is opened, and never changed.
 
@@ -16,11 +15,11 @@ use crate::wire::types::{EndpointAddress, TransferType};
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IsochronousSettings {
     settings: Box<[Setting]>,
-    /// Endpoints that some setting has, and none as an isochronous one; a bit each.
+    /// Endpoints of some setting, but isochronous in none; a bit each.
     never: u32,
 }
 
-/// A setting of an interface that has isochronous endpoints.
+/// A setting with isochronous endpoints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Setting {
     /// bConfigurationValue.
@@ -29,14 +28,15 @@ struct Setting {
     interface: u8,
     /// bAlternateSetting.
     alternate: u8,
-    /// It is the one in force behind SET_CONFIGURATION.
+    /// Whether the setting is in force after SET_CONFIGURATION.
     is_first: bool,
-    /// Its isochronous endpoints, a bit each.
+    /// The isochronous endpoints, a bit each.
     endpoints: u32,
 }
 
 impl IsochronousSettings {
-    /// Those of a device that has these configurations, each as SET_CONFIGURATION leaves it.
+    /// The settings of a device with the given configurations, each in its state after
+    /// SET_CONFIGURATION.
     #[must_use]
     pub fn of<'a>(configurations: impl IntoIterator<Item = &'a Configuration>) -> Self {
         let mut settings = Vec::new();
@@ -64,14 +64,14 @@ impl IsochronousSettings {
         self.settings.is_empty()
     }
 
-    /// Endpoints that are isochronous once the device was set to this configuration; a bit each.
+    /// Endpoints that are isochronous after SET_CONFIGURATION of the given value; a bit each.
     #[must_use]
     pub fn of_configuration(&self, value: u8) -> u32 {
         self.union(|setting| setting.configuration == value && setting.is_first)
     }
 
-    /// Endpoints that are isochronous in this setting of an interface, in the given configuration
-    /// or, for `None`, in any; a bit each.
+    /// Endpoints that are isochronous in the given setting of an interface, in the given
+    /// configuration or, for `None`, in any configuration; a bit each.
     #[must_use]
     pub fn of_setting(&self, configuration: Option<u8>, interface: u8, alternate: u8) -> u32 {
         self.union(|setting| {
@@ -80,7 +80,7 @@ impl IsochronousSettings {
         })
     }
 
-    /// Whether there is such an endpoint, and no setting in which it is isochronous.
+    /// Whether an endpoint exists, and is isochronous in no setting.
     #[must_use]
     pub const fn is_never(&self, endpoint: EndpointAddress) -> bool {
         self.never & endpoint.bit() != 0
@@ -98,8 +98,8 @@ fn any(alternate: &Alternate) -> u32 {
     endpoints.fold(0, |set, one| set | places_of(one.address, one.transfer_type))
 }
 
-/// The isochronous endpoints of a setting. Endpoint 0 is the default one whatever a descriptor
-/// says.
+/// The isochronous endpoints of a setting. Endpoint 0 is always the default endpoint, regardless of
+/// descriptors.
 fn isochronous(alternate: &Alternate) -> u32 {
     let endpoints = alternate.endpoints.iter().filter(|endpoint| {
         endpoint.transfer_type == TransferType::Isochronous && endpoint.address.number() != 0

@@ -1,8 +1,8 @@
-//! Oddities of real firmware, and what config.c makes of each.
+//! Oddities of real firmware, and the reading of config.c for each.
 
 use super::*;
 
-/// The bytes that a line of hexadecimal digits stands for.
+/// The bytes of a line of hexadecimal digits.
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
@@ -17,7 +17,7 @@ fn read(text: &str) -> Configuration {
     read_at(text, Speed::High)
 }
 
-/// A configuration numbered 1 that says that it has `count` interfaces.
+/// A configuration numbered 1, with bNumInterfaces `count`.
 fn configuration(count: u8, parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     let [low, high] = u16::try_from(body.len() + 9).unwrap().to_le_bytes();
@@ -52,7 +52,7 @@ fn numbers(configuration: &Configuration) -> Vec<u8> {
 }
 
 #[test]
-fn zero_is_a_number_like_others() {
+fn zero_is_an_ordinary_configuration_number() {
     let found =
         read("09022700010000803209040000030b00000007058102400000070501024000000705820308000a");
     assert_eq!(found.value, 0);
@@ -60,10 +60,10 @@ fn zero_is_a_number_like_others() {
 }
 
 #[test]
-fn a_configuration_ends_where_its_bytes_do() {
+fn a_configuration_ends_with_its_bytes() {
     let cut = "09023c0001010080320904000002ff0000000705810200020007050102000200";
     assert_eq!(shape(&read(cut)), [(0, vec![(0, vec![0x81, 0x01])])]);
-    // Less told than is there: what is beyond was not read by the host.
+    // wTotalLength is too small: the host did not read the rest.
     let short = "0902190001010080320904000002ff0000000705810200020007050102000200";
     assert_eq!(shape(&read(short)), [(0, vec![(0, vec![0x81])])]);
     // No length at all: the descriptor itself is read all the same.
@@ -74,7 +74,7 @@ fn a_configuration_ends_where_its_bytes_do() {
 }
 
 #[test]
-fn what_is_behind_a_wrong_length_does_not_count() {
+fn descriptors_behind_a_wrong_length_do_not_count() {
     let junk = "0902230001010080320904000002ff0000000705810200020007050102000200010203";
     let expected = [(0, vec![(0, vec![0x81, 0x01])])];
     assert_eq!(shape(&read(junk)), expected);
@@ -82,13 +82,13 @@ fn what_is_behind_a_wrong_length_does_not_count() {
         let bytes = hex(&format!("0904000002ff0000000705810200020007050102000200{junk}"));
         assert_eq!(shape(&parse(&configuration(1, &[&bytes]))), expected, "{junk}");
     }
-    // In the middle it ends all that follows.
+    // A wrong length in the middle ends the reading.
     let parts: [&[u8]; 4] = [&interface(0, 0, 0), &[1, 4], &interface(1, 0, 0), &[2, 9]];
     assert_eq!(numbers(&parse(&configuration(2, &parts))), [0]);
 }
 
 #[test]
-fn the_endpoints_that_are_there_count() {
+fn existing_endpoints_count() {
     let missing = read("09022200020100803209040000010e0100000705810310000809040100010e020000");
     assert_eq!(shape(&missing), [(0, vec![(0, vec![0x81])]), (1, vec![(0, vec![])])]);
     let surplus = read(
@@ -100,14 +100,14 @@ fn the_endpoints_that_are_there_count() {
 }
 
 #[test]
-fn only_as_many_endpoints_as_are_told_and_as_the_host_has_room_for() {
+fn endpoints_are_limited_by_their_count_and_the_hosts_room() {
     let told = |count: u8, addresses: &[u8]| {
         let endpoints: Vec<u8> =
             addresses.iter().flat_map(|&address| endpoint(address, 2, 64)).collect();
         shape(&parse(&configuration(1, &[&interface(0, 0, count), &endpoints])))
     };
     assert_eq!(told(1, &[0x81, 0x02, 0x83]), [(0, vec![(0, vec![0x81])])]);
-    // What does not count leaves its place to the next.
+    // A skipped endpoint leaves its place to the next.
     assert_eq!(told(2, &[0x80, 0x81, 0x81, 0x02]), [(0, vec![(0, vec![0x81, 0x02])])]);
     let all: Vec<u8> = (1..16).flat_map(|number| [number, number | 0x80]).collect();
     assert_eq!(told(255, &all), [(0, vec![(0, all.clone())])]);
@@ -135,7 +135,7 @@ fn settings_are_sorted_by_their_interface() {
 }
 
 #[test]
-fn interfaces_come_by_number_whatever_the_numbers_are() {
+fn interfaces_are_sorted_by_any_numbers() {
     let parts: [&[u8]; 3] = [&interface(200, 0, 0), &interface(3, 0, 0), &interface(7, 0, 0)];
     for count in [0, 1, 3, 255] {
         assert_eq!(numbers(&parse(&configuration(count, &parts))), [3, 7, 200]);
@@ -143,14 +143,14 @@ fn interfaces_come_by_number_whatever_the_numbers_are() {
 }
 
 #[test]
-fn the_first_interfaces_count_where_there_are_too_many() {
+fn the_first_of_too_many_interfaces_count() {
     for count in [33, 255] {
         let parts: Vec<u8> = (0..count).rev().flat_map(|n| interface(n, 0, 0)).collect();
-        // The first 32 that it names, whatever their numbers.
+        // The first 32 numbers in the order of the descriptors.
         let expected: Vec<u8> = (count - 32..count).collect();
         assert_eq!(numbers(&parse(&configuration(count, &[&parts]))), expected);
     }
-    // Settings and endpoints of one that does not count are not another's.
+    // Settings and endpoints of a skipped interface belong to no other interface.
     let mut parts: Vec<u8> = (0..33).flat_map(|n| interface(n, 0, 0)).collect();
     parts.extend(interface(32, 1, 1));
     parts.extend(endpoint(0x81, 2, 512));
@@ -165,12 +165,12 @@ fn surplus_interfaces_count_unless_the_host_honours_the_number() {
     let bytes = configuration(1, &parts);
     assert_eq!(numbers(&parse(&bytes)), [0, 1]);
     let host = Host { honors_interface_count: true, ..Host::at(Speed::High) };
-    // Even settings of those that count come too late.
+    // Later settings of a counted interface are too late as well.
     assert_eq!(shape(&parse_configuration(&bytes, host).unwrap()), [(0, vec![(0, vec![])])]);
 }
 
 #[test]
-fn a_setting_that_comes_twice_counts_once() {
+fn a_repeated_setting_counts_once() {
     let parts: [&[u8]; 4] = [
         &interface(0, 0, 1),
         &endpoint(0x81, 2, 512),
@@ -201,7 +201,7 @@ fn the_setting_in_force_is_zero_or_else_the_first() {
 
 #[test]
 fn an_endpoint_needs_a_number() {
-    // Bits 4 to 6 are reserved: 6.1 takes them for part of the number, and skips it.
+    // Bits 4 to 6 are reserved: 6.1 counts the bits as part of the number, and skips the endpoint.
     for address in [0x00, 0x80, 0x10, 0x90, 0x11, 0x71, 0xf1, 0x7f, 0xff] {
         let parts: [&[u8]; 3] =
             [&interface(0, 0, 2), &endpoint(address, 2, 512), &endpoint(0x82, 2, 512)];
@@ -211,7 +211,7 @@ fn an_endpoint_needs_a_number() {
 }
 
 #[test]
-fn an_endpoint_that_comes_twice_is_the_first() {
+fn the_first_of_a_repeated_endpoint_counts() {
     let types = |parts: &[&[u8]]| -> Vec<(u8, u8, TransferType)> {
         let found = parse(&configuration(2, parts));
         let mut types = Vec::new();
@@ -224,10 +224,10 @@ fn an_endpoint_that_comes_twice_is_the_first() {
         types
     };
     use TransferType::{Bulk, Control, Interrupt};
-    // In one setting.
+    // Twice in the same setting.
     let one: [&[u8]; 3] = [&interface(0, 0, 2), &endpoint(0x81, 2, 512), &endpoint(0x81, 3, 64)];
     assert_eq!(types(&one), [(0, 0x81, Bulk)]);
-    // In another interface, whatever its setting; not in another setting of the same.
+    // Twice in two interfaces in any settings; different settings of the same interface may repeat.
     let other: [&[u8]; 6] = [
         &interface(1, 1, 1),
         &endpoint(0x81, 3, 64),
@@ -237,7 +237,8 @@ fn an_endpoint_that_comes_twice_is_the_first() {
         &endpoint(0x81, 3, 64),
     ];
     assert_eq!(types(&other), [(1, 0x81, Interrupt), (1, 0x81, Interrupt)]);
-    // A control endpoint has both directions; two others of one number do not meet.
+    // A control endpoint has both directions; two endpoints of other types with a number do not
+    // conflict.
     let both: [&[u8]; 4] = [
         &interface(0, 0, 3),
         &endpoint(0x82, 0, 64),
@@ -255,7 +256,7 @@ fn an_endpoint_that_comes_twice_is_the_first() {
 }
 
 #[test]
-fn other_descriptors_are_passed_over_wherever_they_stand() {
+fn other_descriptors_are_skipped_anywhere() {
     // An association, a device, another configuration, class descriptors, a companion.
     let parts: [&[u8]; 11] = [
         &[8, 11, 0, 2, 14, 3, 0, 0],
@@ -276,7 +277,7 @@ fn other_descriptors_are_passed_over_wherever_they_stand() {
 }
 
 #[test]
-fn descriptors_that_are_too_short_or_longer() {
+fn short_descriptors_are_skipped_and_long_ones_read() {
     // A short interface descriptor hides the endpoints behind it.
     let short: [&[u8]; 4] =
         [&interface(0, 0, 0), &[8, 4, 1, 0, 1, 255, 0, 0], &endpoint(0x81, 2, 512), &[2, 4]];
@@ -291,7 +292,7 @@ fn descriptors_that_are_too_short_or_longer() {
 }
 
 #[test]
-fn the_head_of_a_configuration_may_be_long_and_not_short() {
+fn a_configuration_descriptor_may_be_long_but_not_short() {
     let mut long = vec![11, 2, 20, 0, 1, 5, 0, 0x80, 50, 1, 2];
     long.extend(interface(0, 0, 0));
     assert_eq!(parse(&long).value, 5);
@@ -313,7 +314,7 @@ fn sizes_and_types_are_corrected_by_speed() {
         let endpoint = found.interfaces[0].alternates[0].endpoints[0];
         (endpoint.transfer_type, endpoint.max_packet_size)
     };
-    // Low speed has no bulk endpoints, so it is polled.
+    // Low speed has no bulk endpoints, so the host polls.
     assert_eq!(correct(Speed::Low, 2, 64), (Interrupt, 8));
     assert_eq!(correct(Speed::Low, 2, 4), (Interrupt, 4));
     assert_eq!(correct(Speed::Low, 3, 64), (Interrupt, 8));
@@ -329,7 +330,7 @@ fn sizes_and_types_are_corrected_by_speed() {
     assert_eq!(correct(Speed::High, 3, 0x0c00), (Interrupt, 0x0c00));
     assert_eq!(correct(Speed::Super, 0, 1024), (Control, 512));
     assert_eq!(correct(Speed::Super, 1, 0x1400), (Isochronous, 1024));
-    // No size is none, and stays so: transfers of it fail, its setting does not.
+    // A size of zero is kept: transfers to the endpoint fail, its setting does not.
     for speed in [Speed::Low, Speed::Full, Speed::High, Speed::Super] {
         assert_eq!(correct(speed, 3, 0), (Interrupt, 0));
     }
@@ -337,12 +338,12 @@ fn sizes_and_types_are_corrected_by_speed() {
     assert_eq!(correct(Speed::High, 0xfd, 192), (Isochronous, 192));
 }
 
-/// A device descriptor that says that it has `count` configurations.
+/// A device descriptor with bNumConfigurations `count`.
 fn device(count: u8) -> Vec<u8> {
     vec![18, 1, 0, 2, 0xef, 2, 1, 64, 0x6b, 0x1d, 4, 1, 0x12, 0x06, 1, 2, 3, count]
 }
 
-/// A configuration with one interface, which says that it is of `told` bytes.
+/// A configuration with a single interface and wTotalLength `told`.
 fn simple(value: u8, told: u16) -> Vec<u8> {
     let [low, high] = told.to_le_bytes();
     let head = [9, 2, low, high, 1, value, 0, 0x80, 50];
@@ -366,7 +367,7 @@ fn a_device_descriptor_is_read() {
 }
 
 #[test]
-fn configurations_are_told_apart_also_where_one_was_cut() {
+fn configurations_are_split_also_behind_a_cut() {
     let whole = [simple(1, 18), simple(2, 18), simple(3, 18)];
     assert_eq!(split(&whole), whole);
     for told in [60, 36, 54, 0xffff, 0] {
@@ -378,13 +379,13 @@ fn configurations_are_told_apart_also_where_one_was_cut() {
 }
 
 #[test]
-fn a_configuration_inside_another_begins_none() {
+fn a_nested_configuration_descriptor_begins_no_configuration() {
     let inner = [simple(1, 27), vec![9, 2, 9, 0, 9, 9, 0, 0, 0]].concat();
     let both = [inner.clone(), simple(2, 18)];
     assert_eq!(split(&both), both);
     let last = [simple(2, 18), inner];
     assert_eq!(split(&last), last);
-    // Too short to be one.
+    // Too short for a descriptor.
     let stub = [[simple(1, 50), vec![2, 2]].concat(), simple(2, 18)];
     assert_eq!(split(&stub), stub);
 }
@@ -398,7 +399,7 @@ fn there_are_eight_configurations_at_most() {
 }
 
 #[test]
-fn a_number_that_comes_twice_is_the_first_configurations() {
+fn a_repeated_number_means_the_first_configuration() {
     let bytes = [device(2), simple(1, 18), simple(1, 18)].concat();
     let mut descriptors = Descriptors::split(&bytes).unwrap();
     descriptors.configurations[1][11] = 7;
