@@ -69,6 +69,7 @@ pub mod list;
 pub mod logging;
 pub mod reactor;
 mod session;
+pub mod stats;
 mod units;
 pub mod usb;
 pub mod wire;

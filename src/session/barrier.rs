@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use super::urb::{UrbIndex, UrbState};
-use super::{Session, endpoints, free_record};
+use super::{Session, endpoints};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Configuration, Performed, Port};
 use crate::wire::status::Status;
@@ -89,7 +89,7 @@ impl<P: Port> Session<P> {
         let Some(barrier) = self.barrier.take() else { return };
         let urb = barrier.urb;
         match performed {
-            _ if self.tearing_down => free_record(&mut self.urbs, &mut self.memory, urb),
+            _ if self.tearing_down => self.buffers.free_record(&mut self.urbs, urb),
             Performed::Done => self.finish(urb, Status::OK, 0),
             Performed::Reconfigured { configuration, status } => {
                 self.reconfigure(configuration);

@@ -3,12 +3,15 @@
 
 use std::time::Instant;
 
+use super::Session;
 use super::urb::{NO_URB, UrbIndex, UrbState};
-use super::{Session, free_record};
 use crate::usb::Port;
 use crate::wire::setup::Setup;
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, TransferType, flags};
+
+/// How a packet ends that never was on the bus.
+const NOT_TRANSFERRED: (u32, Status) = (0, Status::EXDEV);
 
 impl<P: Port> Session<P> {
     /// Takes up a transfer that has ended.
@@ -19,37 +22,38 @@ impl<P: Port> Session<P> {
     /// packets were missed, which drivers of such endpoints put up with.
     pub(super) fn handle_completion(&mut self, slot: u32, now: Instant) {
         let Some(port) = &mut self.port else { unreachable!("the port has just found it") };
-        let urb = std::mem::replace(&mut self.owners[slot as usize], NO_URB);
-        let completion = port.take(&mut self.transfers[slot as usize]);
-        self.free_transfers.push(slot);
+        let (urb, completion) = self.slots.end(port, slot);
         let record = self.urbs.get_mut(urb);
         record.transfer = NO_URB;
         record.block = Some(completion.block);
         self.endpoints.get_mut(record.submit.endpoint).in_flight -= 1;
         if record.cancelling {
-            // It ended before the worker came to it; the slot's next URB must not be hit.
-            self.cancels.retain(|&other| other != slot);
+            self.slots.forget_cancel(slot);
         }
         if self.tearing_down {
-            return free_record(&mut self.urbs, &mut self.memory, urb);
-        }
-        let is_bystander =
-            self.cancels_pipe && completion.status == Status::ECONNRESET && !record.cancelling;
-        if record.transfer_type == TransferType::Isochronous {
-            if is_bystander {
-                return self.finish(urb, Status::OK, 0);
-            }
-            return self.finish_isochronous(urb, slot, completion.status);
-        }
-        if is_bystander && completion.actual_length == 0 {
-            return self.enqueue(urb, now);
+            return self.buffers.free_record(&mut self.urbs, urb);
         }
         let (mut status, mut actual_length) = (completion.status, completion.actual_length);
+        let is_bystander = self.cancels_pipe && status == Status::ECONNRESET && !record.cancelling;
+        if record.transfer_type == TransferType::Isochronous {
+            return self.finish_isochronous(urb, slot, status, is_bystander);
+        }
+        if is_bystander && actual_length == 0 {
+            return self.enqueue(urb, now);
+        }
         if record.transfer_type == TransferType::Control {
             (status, actual_length) = self.control.result_of(record, status, actual_length);
         }
         let (status, actual_length) = self.result_of(urb, status, actual_length);
+        self.note_ended(urb, status, actual_length);
         self.finish(urb, status, actual_length);
+    }
+
+    /// Counts a URB that the device has ended.
+    fn note_ended(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
+        let record = self.urbs.get(urb);
+        let (endpoint, direction) = (record.submit.endpoint, record.direction);
+        self.counters.note_ended(endpoint, direction, status, actual_length);
     }
 
     /// What the client is told of a transfer that is not isochronous.
@@ -77,17 +81,29 @@ impl<P: Port> Session<P> {
 
     /// Ends an isochronous URB that was with the device: each packet has a result of its own. The
     /// URB's status says only whether it was cut short as a whole (driver-api/usb/error-codes).
-    fn finish_isochronous(&mut self, urb: UrbIndex, slot: u32, status: Status) {
+    fn finish_isochronous(&mut self, urb: UrbIndex, slot: u32, status: Status, is_bystander: bool) {
         let Some(port) = &self.port else { unreachable!("the port has just found it") };
-        let transfer = &self.transfers[slot as usize];
-        let result_of = |index, _| port.packet(transfer, index);
+        let transfer = &self.slots.transfers[slot as usize];
+        let result_of = |index, _| match is_bystander {
+            true => NOT_TRANSFERRED,
+            false => port.packet(transfer, index),
+        };
         let (sum, errors) = self.urbs.packets_mut(urb).fill(result_of);
-        self.urbs.get_mut(urb).error_count = errors;
+        let record = self.urbs.get_mut(urb);
+        record.error_count = errors;
+        self.counters.note_packets(record.submit.endpoint, errors);
         let status = match status {
-            Status::ECONNRESET | Status::ESHUTDOWN | Status::ENODEV => status,
+            Status::ECONNRESET | Status::ESHUTDOWN | Status::ENODEV if !is_bystander => status,
             _ => Status::OK,
         };
+        self.note_ended(urb, status, sum);
         self.conclude(urb, status, sum);
+    }
+
+    /// Answers a URB with an error that the device never had.
+    pub(super) fn refuse(&mut self, urb: UrbIndex, status: Status) {
+        self.counters.refused += 1;
+        self.finish(urb, status, 0);
     }
 
     /// Ends a URB without a result of the device, or one that is not isochronous: its reply, or
@@ -96,7 +112,7 @@ impl<P: Port> Session<P> {
         // Packets that never were with the device all failed; the reply must still carry them,
         // or the client's driver could not use the URB again.
         if self.urbs.get(urb).packets > 0 {
-            let (_, errors) = self.urbs.packets_mut(urb).fill(|_, _| (0, Status::EXDEV));
+            let (_, errors) = self.urbs.packets_mut(urb).fill(|_, _| NOT_TRANSFERRED);
             self.urbs.get_mut(urb).error_count = errors;
         }
         self.conclude(urb, status, actual_length);
@@ -107,7 +123,7 @@ impl<P: Port> Session<P> {
         record.status = status;
         record.actual_length = actual_length;
         if record.muted {
-            return free_record(&mut self.urbs, &mut self.memory, urb);
+            return self.buffers.free_record(&mut self.urbs, urb);
         }
         if let Some(unlink) = record.unlink {
             return self.conclude_unlinked(urb, unlink, status, actual_length);
@@ -121,7 +137,7 @@ impl<P: Port> Session<P> {
         record.state = UrbState::Replying;
         let has_data = record.direction == Direction::In && record.actual_length > 0;
         if !has_data && let Some(block) = record.block.take() {
-            self.memory.free(block);
+            self.buffers.free(block);
         }
         self.tx.push_submit(urb);
     }

@@ -13,7 +13,7 @@
 use std::time::Instant;
 
 use super::Session;
-use super::submit::{Attempt, take_block};
+use super::submit::Attempt;
 use super::urb::{Urb, UrbIndex};
 use crate::complaints::warn;
 use crate::usb::Port;
@@ -127,8 +127,7 @@ impl<P: Port> Session<P> {
         let asked = usize::from(Setup::from_bytes(&record.submit.setup).length);
         let bytes = &bytes[..bytes.len().min(asked)];
         let length = SETUP_LEN + bytes.len();
-        let Some(mut block) = take_block(&mut self.memory, self.memory_reserve, length, true)
-        else {
+        let Some(mut block) = self.buffers.take(length, true) else {
             return self.wait_for_buffer(urb, now);
         };
         block[SETUP_LEN..length].copy_from_slice(bytes);

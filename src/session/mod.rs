@@ -28,6 +28,7 @@
 //! a client or a device does.
 
 mod barrier;
+mod buffers;
 mod complete;
 mod control;
 mod endpoints;
@@ -35,6 +36,7 @@ mod endpoints;
 pub(crate) mod model;
 mod prospects;
 mod rx;
+mod slots;
 mod submit;
 mod tx;
 mod unlink;
@@ -53,8 +55,9 @@ use usbferry_sys::arena::DeviceMemory;
 
 use crate::caught::caught;
 use crate::limits::{
-    self, DeviceLimits, EARLY_UNLINKS_MAX, PACKETS_WAITING_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX,
+    DeviceLimits, EARLY_UNLINKS_MAX, PACKETS_WAITING_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX,
 };
+use crate::stats::{Counters, SessionStats};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Configuration, MemoryChange, Opened, Performed, Port};
 use crate::wire;
@@ -63,11 +66,13 @@ use crate::wire::pdu::HEADER_LEN;
 use crate::wire::status::Status;
 use crate::wire::types::{DevId, SeqNum};
 use barrier::Barrier;
+use buffers::Buffers;
 use control::Control;
 use endpoints::Endpoints;
 use prospects::Prospects;
 pub(crate) use rx::RX_SLICES_MAX;
 use rx::{Receiver, Stage};
+use slots::Slots;
 pub(crate) use tx::SLICES_MAX;
 use tx::TxQueue;
 use unlink::EarlyUnlink;
@@ -207,13 +212,8 @@ pub(crate) struct Session<P: Port> {
     limits: DeviceLimits,
     /// Away while the worker has it.
     port: Option<P>,
-    transfers: Vec<P::Transfer>,
-    /// Slots that carry no URB; the one freed last is used next.
-    free_transfers: Vec<u32>,
-    /// The URB that each slot carries.
-    owners: Vec<UrbIndex>,
-    memory: Arena,
-    memory_reserve: usize,
+    slots: Slots<P>,
+    buffers: Buffers,
     configuration: Option<Configuration>,
     control: Control,
     endpoints: Endpoints,
@@ -224,18 +224,12 @@ pub(crate) struct Session<P: Port> {
     prospects: Prospects,
     /// URBs behind the barrier, in the order they came.
     held: VecDeque<UrbIndex>,
-    /// Slots to cancel by the next job, all of them in flight.
-    cancels: Vec<u32>,
-    /// The list for that job, kept for its memory.
-    tokens: Vec<P::CancelToken>,
     /// The SUBMIT that came last.
     newest_seqnum: Option<SeqNum>,
     /// No SUBMIT had a number below that of one before.
     seqnums_grow: bool,
     /// UNLINKs that may have overtaken their SUBMITs.
     early_unlinks: Vec<EarlyUnlink>,
-    /// Slots that ended, while they are looked at.
-    completed: Vec<u32>,
     /// The device was hung up while the worker had the port.
     missed_hangup: bool,
     /// Transfers are in flight that can't be cancelled.
@@ -247,19 +241,15 @@ pub(crate) struct Session<P: Port> {
     lost: bool,
     /// The device is gone: nothing is submitted any more.
     gone: bool,
-    /// The log was told that the system's memory is used up.
-    memory_warned: bool,
     /// It was said that the client's driver wants another interval than the host's.
     interval_warned: bool,
-    /// There was no memory for a URB, which waits: when to try again, since others, too, give some
-    /// back.
-    retry: Option<Instant>,
     /// Parsing has stopped at a PDU because replies must be read first.
     held_up: bool,
     /// Nothing more is taken from the client.
     input_closed: bool,
     /// The client is gone: nothing is answered any more.
     tearing_down: bool,
+    counters: Counters,
 }
 
 impl<P: Port> Session<P> {
@@ -273,16 +263,12 @@ impl<P: Port> Session<P> {
         opened.port.attached();
         let slots = opened.transfers.len();
         let records = records_for(slots);
-        let slot_count = u32::try_from(slots).expect("limits keep slots few");
         Self {
             devid,
             limits,
             port: Some(opened.port),
-            transfers: opened.transfers,
-            free_transfers: (0..slot_count).rev().collect(),
-            owners: vec![urb::NO_URB; slots],
-            memory_reserve: opened.memory.free_bytes() / limits::MEMORY_RESERVE_SHARE,
-            memory: opened.memory,
+            slots: Slots::new(opened.transfers),
+            buffers: Buffers::new(opened.memory),
             endpoints: Endpoints::new(opened.configuration.as_ref()),
             configuration: opened.configuration,
             control: Control::new(opened.configurations, P::CONTROL_LEN_MAX),
@@ -292,23 +278,19 @@ impl<P: Port> Session<P> {
             barrier: None,
             prospects: Prospects::new(opened.isochronous),
             held: VecDeque::with_capacity(records),
-            cancels: Vec::with_capacity(slots),
-            tokens: Vec::with_capacity(slots),
             newest_seqnum: None,
             seqnums_grow: true,
             early_unlinks: Vec::with_capacity(EARLY_UNLINKS_MAX),
-            completed: Vec::with_capacity(slots),
             missed_hangup: false,
             stuck: false,
             cancels_pipe: cfg!(target_os = "macos"),
             lost: false,
             gone: false,
-            memory_warned: false,
             interval_warned: false,
-            retry: None,
             held_up: false,
             input_closed: false,
             tearing_down: false,
+            counters: Counters::default(),
         }
     }
 
@@ -317,7 +299,14 @@ impl<P: Port> Session<P> {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let early = self.early_unlinks.iter().map(|early| early.until).min();
         let Some(port) = &self.port else { return early };
-        [port.next_deadline(), self.retry, early].into_iter().flatten().min()
+        [port.next_deadline(), self.buffers.retry, early].into_iter().flatten().min()
+    }
+
+    /// A copy of what was counted.
+    #[allow(dead_code, reason = "for a snapshot of the server")]
+    pub(crate) fn stats(&self) -> SessionStats {
+        let in_flight = |endpoint| self.endpoints.get(endpoint).in_flight;
+        self.counters.copy(self.slots.gauge(), self.buffers.gauge(), in_flight)
     }
 
     /// Takes nothing more from the client; what it asked for before is still answered.
@@ -361,7 +350,7 @@ impl<P: Port> Session<P> {
         &'a mut self,
         slices: &mut [IoSliceMut<'a>; RX_SLICES_MAX],
     ) -> usize {
-        self.rx.lay_out(&mut self.memory, self.memory_reserve);
+        self.rx.lay_out(&mut self.buffers);
         let payload = match self.rx.stage {
             Stage::Payload { urb, filled, end } => {
                 let block = self.urbs.get_mut(urb).block.as_mut();
@@ -386,7 +375,7 @@ impl<P: Port> Session<P> {
             Stage::Payload { filled, end, .. } => len.min(end - filled),
             _ => 0,
         };
-        self.rx.received(len - in_payload, &mut self.memory);
+        self.rx.received(len - in_payload, &mut self.buffers);
         if len > 0 && !self.early_unlinks.is_empty() {
             self.prolong_early_unlinks(now);
         }
@@ -394,7 +383,7 @@ impl<P: Port> Session<P> {
             self.payload_received(urb, filled + in_payload, end, now);
         }
         let parsed = self.parse(now);
-        self.rx.free_unused(&mut self.memory);
+        self.rx.free_unused(&mut self.buffers);
         self.settle(now);
         parsed
     }
@@ -434,16 +423,15 @@ impl<P: Port> Session<P> {
             self.expire_early_unlinks(now);
         }
         let Some(port) = &mut self.port else { return false };
-        let mut completed = std::mem::take(&mut self.completed);
-        let reaped = port.reap(now, &mut completed);
-        for &slot in &completed {
+        let reaped = self.slots.reap(port, now);
+        let mut index = 0;
+        while let Some(slot) = self.slots.ended(index) {
             self.handle_completion(slot, now);
+            index += 1;
         }
-        if !completed.is_empty() {
-            self.retry = self.retry.map(|_| now);
+        if self.slots.forget_ended() > 0 {
+            self.buffers.retry = self.buffers.retry.map(|_| now);
         }
-        completed.clear();
-        self.completed = completed;
         self.lost |= reaped.gone;
         self.settle(now);
         self.submit_waiting(now);
@@ -462,15 +450,12 @@ impl<P: Port> Session<P> {
     /// What is to be done on the worker, if anything; the port goes with it.
     pub(crate) fn take_job(&mut self) -> Option<Job<P>> {
         self.port.as_ref()?;
-        let tokens = self.take_cancels();
-        let task = if tokens.is_empty() {
-            self.tokens = tokens;
-            match self.take_performance() {
-                Some(request) => Task::Perform(request),
-                None => self.take_memory_change()?,
-            }
-        } else {
+        let task = if let Some(tokens) = self.slots.take_cancels() {
             Task::Cancel(tokens)
+        } else if let Some(request) = self.take_performance() {
+            Task::Perform(request)
+        } else {
+            self.take_memory_change()?
         };
         Some(Job { port: self.port.take()?, task })
     }
@@ -480,19 +465,10 @@ impl<P: Port> Session<P> {
         let change = self.port.as_ref()?.memory_change().filter(|_| !self.tearing_down)?;
         let given_up = match change {
             // Not while a URB lies in it.
-            MemoryChange::GiveUp => Some(self.memory.give_up_device_memory()?),
+            MemoryChange::GiveUp => Some(self.buffers.give_up_device_memory()?),
             MemoryChange::Look | MemoryChange::Map => None,
         };
         Some(Task::ChangeMemory(change, given_up))
-    }
-
-    /// The transfers to cancel now.
-    fn take_cancels(&mut self) -> Vec<P::CancelToken> {
-        let mut tokens = std::mem::take(&mut self.tokens);
-        for slot in self.cancels.drain(..) {
-            tokens.push(P::cancel_token(&self.transfers[slot as usize]));
-        }
-        tokens
     }
 
     /// Takes the port back from the worker. Whatever ended while the port was away gave its only
@@ -500,16 +476,15 @@ impl<P: Port> Session<P> {
     pub(crate) fn finish_job(&mut self, port: P, result: TaskResult<P>, now: Instant) {
         self.port = Some(port);
         match result {
-            TaskResult::Cancelled(tokens) => self.tokens = tokens,
+            TaskResult::Cancelled(tokens) => self.slots.keep_tokens(tokens),
             TaskResult::NotCancelled(tokens) => {
-                self.tokens = tokens;
+                self.slots.keep_tokens(tokens);
                 (self.lost, self.stuck) = (true, true);
             }
             TaskResult::Performed(performed) => self.finish_performance(performed, now),
             TaskResult::MemoryChanged(mapped) => {
                 if let Some(mapped) = mapped {
-                    // Without memory to keep account of it all goes on in the heap.
-                    let _ = self.memory.add_device_memory(mapped);
+                    self.buffers.add_device_memory(mapped);
                 }
             }
         }
@@ -520,10 +495,10 @@ impl<P: Port> Session<P> {
 
     /// Fills the staging buffer with replies that wait.
     pub(crate) fn stage(&mut self) {
-        let (urbs, memory) = (&mut self.urbs, &mut self.memory);
+        let (urbs, buffers) = (&mut self.urbs, &mut self.buffers);
         // Records are freed after staging, which still looks at the table.
         while let Some(urb) = self.tx.stage_next(urbs) {
-            free_record(urbs, memory, urb);
+            buffers.free_record(urbs, urb);
         }
     }
 
@@ -538,8 +513,8 @@ impl<P: Port> Session<P> {
 
     /// Notes that `len` bytes were written.
     pub(crate) fn tx_advance(&mut self, len: usize, now: Instant) {
-        let (urbs, memory) = (&mut self.urbs, &mut self.memory);
-        self.tx.advance(len, |urb| free_record(urbs, memory, urb));
+        let (urbs, buffers) = (&mut self.urbs, &mut self.buffers);
+        self.tx.advance(len, |urb| buffers.free_record(urbs, urb));
         self.submit_waiting(now);
         self.settle(now);
     }
@@ -551,11 +526,11 @@ impl<P: Port> Session<P> {
             return;
         }
         self.tearing_down = true;
-        self.retry = None;
+        self.buffers.retry = None;
         if let Some(port) = &mut self.port {
             port.set_starving(false);
         }
-        self.rx.clear(&mut self.memory);
+        self.rx.clear(&mut self.buffers);
         self.early_unlinks.clear();
         self.tx.clear();
         self.held.clear();
@@ -569,10 +544,10 @@ impl<P: Port> Session<P> {
                 UrbState::Free | UrbState::Performing => {}
                 UrbState::Waiting => {
                     self.endpoints.remove_waiting(&mut self.urbs, urb);
-                    free_record(&mut self.urbs, &mut self.memory, urb);
+                    self.buffers.free_record(&mut self.urbs, urb);
                 }
                 UrbState::Receiving | UrbState::Held | UrbState::Replying => {
-                    free_record(&mut self.urbs, &mut self.memory, urb);
+                    self.buffers.free_record(&mut self.urbs, urb);
                 }
             }
         }
@@ -586,16 +561,19 @@ impl<P: Port> Session<P> {
 
     /// What is left, for the worker to close. `None` while something is still in flight.
     pub(crate) fn into_remains(self) -> Option<Remains<P>> {
-        debug_assert!(self.memory.outstanding() == 0 || self.stuck, "every buffer came home");
-        Some(Remains { port: self.port?, transfers: self.transfers, memory: self.memory })
+        debug_assert!(self.buffers.outstanding() == 0 || self.stuck, "every buffer came home");
+        Some(Remains {
+            port: self.port?,
+            transfers: self.slots.transfers,
+            memory: self.buffers.into_memory(),
+        })
     }
 
     /// What was allocated for lists: it must never change.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn footprint(&self) -> [usize; 5] {
-        let [held, completed] = [self.held.capacity(), self.completed.capacity()];
-        let [cancels, early] = [self.cancels.capacity(), self.early_unlinks.capacity()];
-        [held, completed, cancels, early, self.tx.footprint()]
+    pub(crate) fn footprint(&self) -> [usize; 4] {
+        let [held, early] = [self.held.capacity(), self.early_unlinks.capacity()];
+        [held, early, self.slots.footprint(), self.tx.footprint()]
     }
 
     /// Acts on a device that is gone: what waits is answered, what it had was reaped.
@@ -607,7 +585,7 @@ impl<P: Port> Session<P> {
         self.expire_early_unlinks(now);
         self.held.clear();
         if let Some(urb) = self.drop_barrier() {
-            self.finish(urb, Status::ENODEV, 0);
+            self.refuse(urb, Status::ENODEV);
         }
         let mut next = 0;
         while let Some(urb) = self.urbs.next_used(next) {
@@ -615,9 +593,9 @@ impl<P: Port> Session<P> {
             match self.urbs.get(urb).state {
                 UrbState::Waiting => {
                     self.endpoints.remove_waiting(&mut self.urbs, urb);
-                    self.finish(urb, Status::ENODEV, 0);
+                    self.refuse(urb, Status::ENODEV);
                 }
-                UrbState::Held => self.finish(urb, Status::ENODEV, 0),
+                UrbState::Held => self.refuse(urb, Status::ENODEV),
                 UrbState::Free
                 | UrbState::Receiving
                 | UrbState::InFlight
@@ -625,12 +603,5 @@ impl<P: Port> Session<P> {
                 | UrbState::Replying => {}
             }
         }
-    }
-}
-
-/// Frees a record and its buffer.
-fn free_record(urbs: &mut UrbTable, memory: &mut Arena, urb: UrbIndex) {
-    if let Some(block) = urbs.remove(urb) {
-        memory.free(block);
     }
 }

@@ -28,9 +28,10 @@
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
 
-use usbferry_sys::arena::{Arena, Block};
+use usbferry_sys::arena::Block;
 use usbferry_sys::os::heap;
 
+use super::buffers::Buffers;
 use super::urb::UrbIndex;
 use crate::wire::pdu::HEADER_LEN;
 use crate::wire::types::EndpointAddress;
@@ -140,10 +141,10 @@ impl Receiver {
         self.large = large;
     }
 
-    /// Lays out the next read; buffers for what is expected are taken from `memory` as long as it
-    /// has more than `reserve` bytes. [`Self::slices`] are then where the bytes go.
-    pub(crate) fn lay_out(&mut self, memory: &mut Arena, reserve: usize) {
-        self.stop(memory);
+    /// Lays out the next read; buffers for what is expected are taken from `buffers`, but not from
+    /// the last part. [`Self::slices`] are then where the bytes go.
+    pub(super) fn lay_out(&mut self, buffers: &mut Buffers) {
+        self.stop(buffers);
         self.reading = true;
         self.scratch.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
@@ -162,10 +163,7 @@ impl Receiver {
         let step = shape.len + self.tail();
         let room = (SCRATCH_LEN - HEADER_LEN - self.boundary) / step;
         for _ in 0..self.wanted.min(room).min(AHEAD_LEN / shape.len) {
-            if memory.free_bytes() < reserve + shape.len {
-                break;
-            }
-            let Some(block) = memory.alloc(shape.len) else { break };
+            let Some(block) = buffers.take(shape.len, false) else { break };
             self.ahead.push_back(Ahead { block, filled: 0 });
         }
     }
@@ -205,7 +203,7 @@ impl Receiver {
     }
 
     /// Notes `len` bytes that were read into [`Self::slices`].
-    pub(crate) fn received(&mut self, len: usize, memory: &mut Arena) {
+    pub(super) fn received(&mut self, len: usize, buffers: &mut Buffers) {
         let reading = std::mem::replace(&mut self.reading, false);
         debug_assert!(reading || len == 0, "nothing is read where there was no room");
         if self.ahead.is_empty() || !reading {
@@ -231,7 +229,7 @@ impl Receiver {
         self.wanted = if full == expected { (2 * full).min(AHEAD_MAX) } else { full + 1 };
         let filled = self.ahead.iter().filter(|ahead| ahead.filled > 0).count();
         for Ahead { block, .. } in self.ahead.drain(filled..) {
-            memory.free(block);
+            buffers.free(block);
         }
     }
 
@@ -326,21 +324,21 @@ impl Receiver {
     }
 
     /// Gives back the blocks that are of no use any more.
-    pub(crate) fn free_unused(&mut self, memory: &mut Arena) {
+    pub(super) fn free_unused(&mut self, buffers: &mut Buffers) {
         for block in self.unused.drain(..) {
-            memory.free(block);
+            buffers.free(block);
         }
     }
 
     /// Expects nothing any more; what came stays.
-    fn stop(&mut self, memory: &mut Arena) {
+    fn stop(&mut self, buffers: &mut Buffers) {
         self.join();
-        self.free_unused(memory);
+        self.free_unused(buffers);
     }
 
     /// Forgets everything: nobody will ask for it.
-    pub(crate) fn clear(&mut self, memory: &mut Arena) {
-        self.stop(memory);
+    pub(super) fn clear(&mut self, buffers: &mut Buffers) {
+        self.stop(buffers);
         (self.stage, self.shape) = (Stage::Header, None);
         (self.start, self.end) = (0, 0);
     }
@@ -353,15 +351,13 @@ mod tests {
     const SHAPE: Shape =
         Shape { endpoint: EndpointAddress::from_byte(1), len: 10_000, descriptors: 16 };
 
-    fn memory() -> Arena {
-        let mut memory = Arena::new();
-        memory.add_heap(1 << 20).unwrap();
-        memory
+    fn memory() -> Buffers {
+        Buffers::with_reserve(1 << 20, 0)
     }
 
     /// Reads from `stream` once, as much as there is room for.
-    fn read(receiver: &mut Receiver, memory: &mut Arena, stream: &mut &[u8]) {
-        receiver.lay_out(memory, 0);
+    fn read(receiver: &mut Receiver, memory: &mut Buffers, stream: &mut &[u8]) {
+        receiver.lay_out(memory);
         let mut slices = std::array::from_fn::<_, RX_SLICES_MAX, _>(|_| IoSliceMut::new(&mut []));
         let used = receiver.slices(&mut slices);
         let mut len = 0;
@@ -505,13 +501,14 @@ mod tests {
         read(&mut receiver, &mut memory, &mut &[][..]);
         assert!(memory.outstanding() == 0 && !receiver.has_unparsed());
         // Laid out twice, without a word on what came.
-        receiver.lay_out(&mut memory, 0);
-        receiver.lay_out(&mut memory, 0);
+        receiver.lay_out(&mut memory);
+        receiver.lay_out(&mut memory);
         receiver.clear(&mut memory);
         assert_eq!(memory.outstanding(), 0);
         // Nothing is expected where memory is short.
         let mut receiver = expecting(9);
-        receiver.lay_out(&mut memory, (1 << 20) - 20_000);
+        let mut memory = Buffers::with_reserve(1 << 20, (1 << 20) - 20_000);
+        receiver.lay_out(&mut memory);
         assert_eq!(receiver.ahead.len(), 1);
         receiver.clear(&mut memory);
     }

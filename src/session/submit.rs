@@ -13,7 +13,7 @@
 
 use std::time::Instant;
 
-use usbferry_sys::arena::{Arena, Block};
+use usbferry_sys::arena::Block;
 
 use super::control::Control;
 use super::endpoints::EndpointState;
@@ -195,14 +195,14 @@ impl<P: Port> Session<P> {
             record.block = Some(block);
             return self.payload_received(urb, filled, len, now);
         }
-        self.rx.free_unused(&mut self.memory);
+        self.rx.free_unused(&mut self.buffers);
         let endpoint = self.endpoints.get(record.submit.endpoint);
         // What is held is counted nowhere yet.
         let idle =
             endpoint.in_flight == 0 && endpoint.first_waiting().is_none() && !record.behind_barrier;
         // The payload is coming whether there is room for it or not.
         if record.refusal.is_none() {
-            record.block = take_block(&mut self.memory, self.memory_reserve, offset + len, idle);
+            record.block = self.buffers.take(offset + len, idle);
             record.refusal = record.block.is_none().then_some(Status::ENOMEM);
         }
         self.rx.stage = if record.block.is_some() {
@@ -240,9 +240,13 @@ impl<P: Port> Session<P> {
     fn pdu_received(&mut self, urb: UrbIndex, now: Instant) {
         self.rx.stage = Stage::Header;
         if let Some(status) = self.urbs.get(urb).refusal {
-            self.finish(urb, status, 0);
+            // An UNLINK that came before it gives it up.
+            match self.urbs.get(urb).unlink {
+                Some(_) => self.finish(urb, status, 0),
+                None => self.refuse(urb, status),
+            }
         } else if self.gone {
-            self.finish(urb, Status::ENODEV, 0);
+            self.refuse(urb, Status::ENODEV);
         } else if self.is_behind_barrier() {
             self.hold(urb);
         } else if self.urbs.get(urb).behind_barrier {
@@ -277,7 +281,7 @@ impl<P: Port> Session<P> {
         match special::classify(&Setup::from_bytes(&record.submit.setup)) {
             Class::Ordinary => self.enqueue(urb, now),
             Class::Special(request) => self.begin_barrier(urb, request),
-            Class::Refuse(status) => self.finish(urb, status, 0),
+            Class::Refuse(status) => self.refuse(urb, status),
         }
     }
 
@@ -291,7 +295,7 @@ impl<P: Port> Session<P> {
             // Its data was received without room for a SETUP packet in front.
             let became_control = record.transfer_type == TransferType::Control;
             if let Some(status) = refusal.or_else(|| became_control.then_some(Status::EINVAL)) {
-                return self.finish(urb, status, 0);
+                return self.refuse(urb, status);
             }
         }
         self.start(urb, now);
@@ -301,7 +305,7 @@ impl<P: Port> Session<P> {
     #[inline(always)]
     pub(super) fn enqueue(&mut self, urb: UrbIndex, now: Instant) {
         if self.gone {
-            return self.finish(urb, Status::ENODEV, 0);
+            return self.refuse(urb, Status::ENODEV);
         }
         let endpoint = self.urbs.get(urb).submit.endpoint;
         let is_next = self.endpoints.get(endpoint).first_waiting().is_none();
@@ -313,12 +317,13 @@ impl<P: Port> Session<P> {
 
     /// Hands to the device what waited, as far as it now can.
     pub(super) fn submit_waiting(&mut self, now: Instant) {
-        let Some(port) = self.port.as_mut().filter(|_| self.retry.is_none_or(|at| at <= now))
+        let Some(port) =
+            self.port.as_mut().filter(|_| self.buffers.retry.is_none_or(|at| at <= now))
         else {
             return;
         };
         // What there was no memory for may have been given up meanwhile; else it is noted anew.
-        if self.retry.take().is_some() {
+        if self.buffers.retry.take().is_some() {
             port.set_starving(false);
         }
         let mut set = self.endpoints.waiting();
@@ -344,35 +349,31 @@ impl<P: Port> Session<P> {
         let endpoint = self.endpoints.get_mut(record.submit.endpoint);
         let idle = endpoint.in_flight == 0;
         let slots_kept = if idle { 0 } else { ENDPOINT_RESERVE };
-        if self.free_transfers.len() <= slots_kept {
+        if self.slots.free() <= slots_kept {
             return Attempt::MustWait;
         }
         let Some(length) = length_of(record, packets, &self.control) else {
-            self.finish(urb, Status::EINVAL, 0);
+            self.refuse(urb, Status::EINVAL);
             return Attempt::Settled;
         };
         if length >= MUCH_MEMORY && endpoint.starving_since.is_none() && port.others_starve() {
             return self.wait_for_memory(urb, now);
         }
-        let new = || take_block(&mut self.memory, self.memory_reserve, length, idle);
+        let new = || self.buffers.take(length, idle);
         let Some(mut block) = record.block.take().or_else(new) else {
             return self.wait_for_buffer(urb, now);
         };
-        let Some(slot) = self.free_transfers.pop() else {
-            unreachable!("there are more than are kept")
-        };
         let submission = submission(record, packets, length, idle, &mut block, &self.control);
-        match port.submit(&mut self.transfers[slot as usize], &submission, block, now) {
-            Ok(()) => {
+        match self.slots.submit(port, &submission, (urb, block), now) {
+            Ok(slot) => {
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
-                self.owners[slot as usize] = urb;
                 endpoint.in_flight += 1;
                 endpoint.starving_since = None;
+                self.counters.note_submitted(submission.endpoint, endpoint.in_flight);
                 Attempt::Settled
             }
             Err(refused) => {
                 record.block = Some(refused.block);
-                self.free_transfers.push(slot);
                 self.submit_refused(urb, refused.reason, now)
             }
         }
@@ -388,7 +389,7 @@ impl<P: Port> Session<P> {
         if self.endpoints.any_in_flight(u32::MAX) {
             return self.wait_for_memory(urb, now);
         }
-        self.finish(urb, Status::ENOMEM, 0);
+        self.refuse(urb, Status::ENOMEM);
         Attempt::Settled
     }
 
@@ -399,11 +400,11 @@ impl<P: Port> Session<P> {
             let since = *endpoint.starving_since.get_or_insert(now);
             // The time is not started anew for those behind it.
             if now >= since + NO_MEMORY_TIMEOUT {
-                self.finish(urb, Status::ENOMEM, 0);
+                self.refuse(urb, Status::ENOMEM);
                 return Attempt::Settled;
             }
         }
-        self.retry = Some(now + NO_MEMORY_RETRY);
+        self.buffers.retry = Some(now + NO_MEMORY_RETRY);
         Attempt::MustWait
     }
 
@@ -413,8 +414,8 @@ impl<P: Port> Session<P> {
         let is_first = self.endpoints.get(endpoint).in_flight == 0;
         match reason {
             RefusedReason::NoMemory => {
-                if !self.memory_warned {
-                    self.memory_warned = true;
+                if !self.buffers.is_warned {
+                    self.buffers.is_warned = true;
                     warn!(
                         "the system's memory for USB transfers is used up; transfers wait for each \
                          other. On Linux raise it: \
@@ -432,10 +433,10 @@ impl<P: Port> Session<P> {
             // Its turn comes when one before it on its endpoint ends.
             RefusedReason::Share => return Attempt::MustWait,
             RefusedReason::Gone => {
-                self.finish(urb, Status::ENODEV, 0);
+                self.refuse(urb, Status::ENODEV);
                 self.lost = true;
             }
-            RefusedReason::Failed(status) => self.finish(urb, status, 0),
+            RefusedReason::Failed(status) => self.refuse(urb, status),
         }
         Attempt::Settled
     }
@@ -481,18 +482,6 @@ fn length_of(record: &Urb, packets: Packets<'_>, control: &Control) -> Option<us
             packets.check(length, for_out).ok().map(|sum| sum as usize)
         }
     }
-}
-
-/// A buffer of `length` bytes. The last part of the memory, `reserve` bytes, is for endpoints that
-/// are idle.
-pub(super) fn take_block(
-    memory: &mut Arena,
-    reserve: usize,
-    length: usize,
-    idle: bool,
-) -> Option<Block> {
-    let reserve = if idle { 0 } else { reserve + length };
-    if memory.free_bytes() < reserve { None } else { memory.alloc(length) }
 }
 
 /// What the port is told of a URB; its buffer is put in the order that a transfer has.

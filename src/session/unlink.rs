@@ -26,7 +26,7 @@
 use std::time::Instant;
 
 use super::urb::{UrbIndex, UrbState};
-use super::{Session, Violation, free_record};
+use super::{Session, Violation};
 use crate::limits::{EARLY_UNLINK_TIMEOUT, EARLY_UNLINKS_MAX};
 use crate::usb::Port;
 use crate::wire::pdu::CmdUnlink;
@@ -59,6 +59,7 @@ impl<P: Port> Session<P> {
         if unlink.devid != self.devid {
             return Err(Violation::WrongDevice(unlink.devid));
         }
+        self.counters.unlinks += 1;
         let Some(urb) = self.urbs.find(unlink.target) else {
             self.unlink_unknown(unlink, now);
             return Ok(());
@@ -160,13 +161,13 @@ impl<P: Port> Session<P> {
     pub(super) fn cancel(&mut self, urb: UrbIndex) {
         let record = self.urbs.get_mut(urb);
         if !std::mem::replace(&mut record.cancelling, true) {
-            self.cancels.push(record.transfer);
+            self.slots.cancel(record.transfer);
         }
     }
 
     /// Answers the UNLINK of a URB that the device never had.
     fn drop_unlinked(&mut self, urb: UrbIndex, unlink: SeqNum) {
-        free_record(&mut self.urbs, &mut self.memory, urb);
+        self.buffers.free_record(&mut self.urbs, urb);
         self.tx.push_unlink(unlink, Status::ECONNRESET);
     }
 

@@ -21,6 +21,8 @@ impl World {
             assert!(!self.over || matches!(event, Event::Reaped(_)), "{event:?} for nobody");
             match event {
                 Event::Submitted { slot, spare } => {
+                    let endpoint = self.port().flight(slot).endpoint;
+                    self.account.note_submitted(endpoint);
                     self.check_reserve(slot, spare);
                     self.check_submission(slot);
                 }
@@ -32,6 +34,7 @@ impl World {
         self.note_barrier();
         self.note_shortage();
         self.check_bounds();
+        self.check_stats();
     }
 
     /// Checks that no endpoint keeps the others from their last slots.
@@ -49,7 +52,7 @@ impl World {
     fn check_submission(&mut self, slot: u32) {
         let endpoint = self.port().flight(slot).endpoint;
         self.starved[endpoint.index()] = None;
-        let owner = self.session.owners[slot as usize];
+        let owner = self.session.slots.owner(slot);
         assert_ne!(owner, NO_URB, "a slot in flight belongs to a URB");
         let id = id_of(&self.session.urbs.get(owner).submit);
         self.port().flight(slot).id = id;
@@ -65,7 +68,7 @@ impl World {
         };
         assert!(forwarded || sent.fate == Fate::Waiting, "twice: {sent:?}");
         assert_eq!(Verdict::Device(flight.transfer_type), expected, "{sent:?}");
-        let block = self.session.transfers[slot as usize].block.as_deref();
+        let block = self.session.slots.transfers[slot as usize].block.as_deref();
         verdict::check_submission(sent, &flight, block.expect("it has its buffer"));
         self.port().slots[slot as usize] = Some(flight);
         self.client.urbs.get_mut(&id).expect("just seen").fate = Fate::Submitted;
@@ -95,7 +98,11 @@ impl World {
         self.collected += 1;
         let order = self.collected;
         let outcome = flight.outcome.expect("only what has ended is collected");
+        self.account.note_collected(flight.endpoint);
         if let Some(sent) = self.client.urbs.get_mut(&flight.id) {
+            if !self.over {
+                self.account.note_ended(flight.endpoint, sent, &outcome);
+            }
             sent.fate = Fate::Ended { outcome, order };
         }
     }
@@ -148,21 +155,20 @@ impl World {
             self.client.urbs.values().filter(|sent| !sent.packets.is_empty()).count();
         let crowded = crowded(self.client.urbs.len(), URBS_WAITING_MAX)
             || crowded(with_packets, PACKETS_WAITING_MAX);
-        let full = self.session.memory.free_bytes() < self.scale.memory / 4;
+        let full = self.session.buffers.free_bytes() < self.scale.memory / 4;
         // What waits longer than it may for a buffer gets no other answer.
         let in_pieces = self.session.endpoints.waiting() != 0 && !self.has_largest_buffer();
         self.client.excuses.memory |= crowded || full || in_pieces;
     }
 
     fn has_largest_buffer(&mut self) -> bool {
-        let block = self.session.memory.alloc(self.scale.urb_len + CONTROL_LEN_MAX + SETUP_LEN);
-        block.map(|block| self.session.memory.free(block)).is_some()
+        self.session.buffers.has(self.scale.urb_len + CONTROL_LEN_MAX + SETUP_LEN)
     }
 
     /// Checks that nothing is lost and nothing grows.
     fn check_bounds(&mut self) {
         let carrying = self.port().slots.iter().flatten().count();
-        assert_eq!(self.session.free_transfers.len() + carrying, self.scale.slots, "slots");
+        assert_eq!(self.session.slots.free() + carrying, self.scale.slots, "slots");
         assert_eq!(self.session.footprint(), self.footprint, "something was allocated");
         let closed = self.over || self.session.input_closed;
         let silent = !self.session.has_output();
@@ -182,7 +188,7 @@ impl World {
             self.client.check_unlinks_are_answered(&early.collect::<Vec<_>>());
         }
         // What the system has no memory for is tried again later, if it is noted that it is.
-        if self.session.port.is_some() && self.session.retry.is_none() {
+        if self.session.port.is_some() && self.session.buffers.retry.is_none() {
             self.session.submit_waiting(self.now);
             let has_share = |event: &Event| {
                 matches!(event, Event::Refused { reason: RefusedReason::Share, .. })
@@ -204,9 +210,8 @@ impl World {
                 continue;
             };
             let length = self.session.urbs.get(urb).submit.transfer_buffer_length as usize;
-            let block = self.session.memory.alloc(length.max(CONTROL_LEN_MAX + SETUP_LEN));
-            let has_room = block.is_some() && !self.session.free_transfers.is_empty();
-            block.into_iter().for_each(|block| self.session.memory.free(block));
+            let has_buffer = self.session.buffers.has(length.max(CONTROL_LEN_MAX + SETUP_LEN));
+            let has_room = has_buffer && self.session.slots.free() > 0;
             assert!(!has_room, "endpoint {index} could go on");
         }
     }

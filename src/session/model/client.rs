@@ -2,7 +2,7 @@
 //! (`drivers/usb/usbip/vhci_rx.c`), which also knows how each URB ended and checks that it is told
 //! just that.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::device::{configurations, pattern};
 use super::verdict::{Outcome, Verdict, asked_for, judge, sets};
@@ -100,6 +100,11 @@ pub(super) struct Client {
     pub(super) urbs: BTreeMap<u32, Sent>,
     by_seqnum: HashMap<SeqNum, u32>,
     unlinks: HashMap<SeqNum, Unlink>,
+    /// Where in the stream UNLINKs end that the session did not get yet, and how many it got.
+    unlink_ends: VecDeque<u64>,
+    unlinks_got: u64,
+    /// URBs answered with an error that the device never had.
+    pub(super) refused: u64,
     /// Special requests that were neither performed nor answered.
     pub(super) specials: BTreeMap<u32, (SeqNum, SpecialRequest)>,
     /// Endpoints that one of those may make isochronous, or one that ended while there were others,
@@ -140,6 +145,9 @@ impl Client {
             urbs: BTreeMap::new(),
             by_seqnum: HashMap::new(),
             unlinks: HashMap::new(),
+            unlink_ends: VecDeque::new(),
+            unlinks_got: 0,
+            refused: 0,
             specials: BTreeMap::new(),
             asked: None,
             configurations: vec![(0, configuration)],
@@ -239,6 +247,7 @@ impl Client {
             sent.unlink = Some(seqnum);
         }
         self.unlinks.insert(seqnum, Unlink { target, ahead: false, end: self.sent });
+        self.unlink_ends.push_back(self.sent);
     }
 
     /// Sends an UNLINK of the next SUBMIT, as Linux does when one of its threads is late.
@@ -249,6 +258,7 @@ impl Client {
         let [target, seqnum] = [self.fresh_seqnum(), self.fresh_seqnum()];
         self.emit(&Command::Unlink(CmdUnlink { seqnum, devid: DEVID, target }));
         self.unlinks.insert(seqnum, Unlink { target: None, ahead: true, end: self.sent });
+        self.unlink_ends.push_back(self.sent);
         self.overtaken = Some([target, seqnum]);
     }
 
@@ -263,6 +273,15 @@ impl Client {
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.outbox.extend_from_slice(bytes);
         self.sent += bytes.len() as u64;
+    }
+
+    /// UNLINKs that the session got.
+    pub(super) fn unlinks_got(&mut self) -> u64 {
+        while self.unlink_ends.front().is_some_and(|end| *end <= self.delivered) {
+            self.unlink_ends.pop_front();
+            self.unlinks_got += 1;
+        }
+        self.unlinks_got
     }
 
     /// What the session did not get yet.
@@ -373,6 +392,7 @@ impl Client {
                 let (data, descriptors) = behind.split_at(data_len);
                 self.check_submit(sent, &ret, data, descriptors);
                 let len = HEADER_LEN + behind.len();
+                self.refused += u64::from(is_refusal(sent, ret.status));
                 self.retire(id, &ret);
                 Some(len)
             }
@@ -495,6 +515,13 @@ impl Client {
         self.used.push(sent.submit.seqnum);
         self.urbs.remove(&unlink.target.expect("it has a URB"));
     }
+}
+
+/// Whether the answer of a URB is an error that no device and no host's stack has given.
+fn is_refusal(sent: &Sent, status: Status) -> bool {
+    let had = !matches!(sent.fate, Fate::Waiting | Fate::Performed(Performed::Forward));
+    // A barrier gives up what waits.
+    !had && status != Status::OK && status != Status::ECONNRESET
 }
 
 /// The results in a reply's descriptors, whose other half must be as it was sent.

@@ -36,7 +36,7 @@ impl World {
     fn is_quiet(&self) -> bool {
         matches!(self.away, Away::No)
             && !self.session.has_output()
-            && self.session.free_transfers.len() == self.scale.slots
+            && self.session.slots.free() == self.scale.slots
     }
 
     fn settle_once(&mut self) {
@@ -70,7 +70,7 @@ impl World {
     fn check_settled(&mut self) {
         let session = &self.session;
         assert!(session.port.is_some() && !session.has_output());
-        assert_eq!(session.free_transfers.len(), self.scale.slots, "slots that came home");
+        assert_eq!(session.slots.free(), self.scale.slots, "slots that came home");
         if session.gone {
             assert!(session.is_finished(), "the device is gone and all was said");
         }
@@ -78,8 +78,9 @@ impl World {
             return self.check_rest_is_unread();
         }
         self.client.check_nothing_is_left();
+        assert_eq!(session.stats().refused, self.client.refused, "URBs that were refused");
         assert!(session.urbs.is_empty(), "a record is not home");
-        assert_eq!(session.memory.outstanding(), 0, "a buffer is not home");
+        assert_eq!(session.buffers.outstanding(), 0, "a buffer is not home");
     }
 
     /// Checks that all was answered which the session has read to its end.

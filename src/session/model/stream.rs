@@ -317,7 +317,7 @@ impl Rig {
             let [how, len] =
                 [(); 2].map(|()| u16::try_from(self.rng.below(1 << 16)).expect("16 bits"));
             let (status, actual) = result_of(flight, how, len, flight.length - offset, false);
-            let transfer = &mut self.session.transfers[slot as usize];
+            let transfer = &mut self.session.slots.transfers[slot as usize];
             let block = transfer.block.as_mut().expect("the transfer has its buffer");
             // A control transfer's endpoint has no direction, its request has.
             let is_in = match flight.transfer_type {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use usbferry_sys::arena::BLOCK_LEN_MIN;
 
+use super::account::Account;
 use super::client::Client;
 use super::device::{Event, Flight, ModelPort, configurations, pattern};
 use super::operation::{Operation, Rng, Scale};
@@ -60,7 +61,8 @@ pub(super) struct World {
     /// Since when the system has refused every URB for want of memory.
     pub(super) starved: [Option<Instant>; EndpointAddress::COUNT],
     /// What the session has allocated.
-    pub(super) footprint: [usize; 5],
+    pub(super) footprint: [usize; 4],
+    pub(super) account: Account,
 }
 
 impl World {
@@ -88,7 +90,8 @@ impl World {
             jobs: 0,
             failures: 0,
             starved: [None; EndpointAddress::COUNT],
-            footprint: [0; 5],
+            footprint: [0; 4],
+            account: Account::default(),
         };
         world.footprint = world.session.footprint();
         world
@@ -175,7 +178,7 @@ impl World {
         if self.over || bytes.is_empty() || !self.session.wants_input() {
             return;
         }
-        let (barriers, free) = (self.client.barriers, self.session.memory.free_bytes());
+        let (barriers, free) = (self.client.barriers, self.session.buffers.free_bytes());
         let mut rest = bytes;
         let result = self.session.rx_read(&mut rest, self.now);
         let taken = bytes.len() - rest.len();
@@ -243,7 +246,7 @@ impl World {
 
     /// Fills in how a transfer ended, and what the client has to be told.
     fn ended(&mut self, mut flight: Flight, slot: u32, how: u16, len: u16, gone: bool) -> Flight {
-        let transfer = &mut self.session.transfers[slot as usize];
+        let transfer = &mut self.session.slots.transfers[slot as usize];
         let sent = &self.client.urbs[&flight.id];
         let is_control = flight.transfer_type == TransferType::Control;
         let offset = if is_control { SETUP_LEN } else { 0 };

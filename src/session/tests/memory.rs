@@ -1,6 +1,7 @@
 //! What waits for slots and for memory, and what is refused for want of either.
 
 use super::*;
+use crate::limits::NO_MEMORY_TIMEOUT;
 
 #[test]
 fn a_silent_endpoint_can_not_keep_the_others_out() {
@@ -188,7 +189,7 @@ fn memory_that_nobody_gives_back_is_not_waited_for_for_ever() {
     let mut rig = Rig::new();
     rig.port().refuse = Some(RefusedReason::NoMemory);
     rig.submit(1, 0x82, 64);
-    rig.now += limits::NO_MEMORY_TIMEOUT;
+    rig.now += NO_MEMORY_TIMEOUT;
     rig.session.reap(rig.now);
     rig.expect_submit(1, Status::ENOMEM, 0);
     rig.finish();

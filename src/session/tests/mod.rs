@@ -8,6 +8,7 @@ mod job;
 mod memory;
 mod receive;
 mod reply;
+mod stats;
 mod submit;
 mod unlink;
 mod wrapped;
@@ -176,7 +177,7 @@ impl Rig {
     }
 
     fn transfer(&mut self, slot: u32) -> &mut TestTransfer {
-        &mut self.session.transfers[slot as usize]
+        &mut self.session.slots.transfers[slot as usize]
     }
 
     /// The buffer of a slot in flight.
@@ -303,7 +304,7 @@ impl Rig {
             }
         }
         assert!(self.session.is_drained());
-        assert_eq!(self.session.free_transfers.len(), SLOTS as usize);
+        assert_eq!(self.session.slots.free(), SLOTS as usize);
         self.session.into_remains().expect("the port is here").close();
     }
 }

@@ -1,6 +1,7 @@
 //! The race of SUBMIT and UNLINK.
 
 use super::*;
+use crate::limits::EARLY_UNLINK_TIMEOUT;
 
 #[test]
 fn a_cancel_does_not_hit_the_next_urb_of_its_slot() {
@@ -106,11 +107,11 @@ fn an_early_unlink_waits_as_long_as_what_comes_before_its_submit_is_on_its_way()
     // with a pause.
     rig.send(&Command::Submit(submit(11, 0x01, 5)), &[1]);
     for byte in 2..=4 {
-        rig.now += limits::EARLY_UNLINK_TIMEOUT - Duration::from_millis(1);
+        rig.now += EARLY_UNLINK_TIMEOUT - Duration::from_millis(1);
         rig.session.reap(rig.now);
         rig.feed(&[byte], usize::MAX).unwrap();
     }
-    rig.now += 3 * limits::EARLY_UNLINK_TIMEOUT;
+    rig.now += 3 * EARLY_UNLINK_TIMEOUT;
     rig.session.reap(rig.now);
     assert!(rig.session.next_deadline().is_some_and(|at| at > rig.now), "it is not asked in vain");
     rig.feed(&[5], usize::MAX).unwrap();

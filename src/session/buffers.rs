@@ -1,0 +1,118 @@
+//! The buffers of a device, of which the last part is for endpoints that have nothing in flight, and
+//! what is known of a system that has no memory for more.
+//!
+//! Contract: nothing allocates but blocks of the device's own memory; nothing blocks.
+
+use std::time::Instant;
+
+use usbferry_sys::arena::{Arena, Block, DeviceMemory};
+
+use super::urb::{UrbIndex, UrbTable};
+use crate::limits::MEMORY_RESERVE_SHARE;
+use crate::stats::Gauge;
+
+/// The buffers of a session.
+pub(super) struct Buffers {
+    memory: Arena,
+    /// Bytes of heap that are left to endpoints that have nothing in flight.
+    reserve: usize,
+    /// Bytes of heap when no block is out.
+    room: usize,
+    /// Bytes of the blocks that are out, and the most that ever were.
+    in_use: usize,
+    most_in_use: usize,
+    /// There was no memory for a URB, which waits: when to try again, since other devices, too, give
+    /// some back.
+    pub(super) retry: Option<Instant>,
+    /// The log was told that the system's memory is used up.
+    pub(super) is_warned: bool,
+}
+
+impl Buffers {
+    pub(super) const fn new(memory: Arena) -> Self {
+        let room = memory.free_bytes();
+        Self {
+            reserve: room / MEMORY_RESERVE_SHARE,
+            room,
+            memory,
+            in_use: 0,
+            most_in_use: 0,
+            retry: None,
+            is_warned: false,
+        }
+    }
+
+    /// A buffer of `length` bytes; only for an `idle` endpoint also from the last part.
+    pub(super) fn take(&mut self, length: usize, idle: bool) -> Option<Block> {
+        let reserve = if idle { 0 } else { self.reserve + length };
+        if self.memory.free_bytes() < reserve {
+            return None;
+        }
+        let block = self.memory.alloc(length)?;
+        self.in_use += length;
+        self.most_in_use = self.most_in_use.max(self.in_use);
+        Some(block)
+    }
+
+    /// Takes a buffer back.
+    pub(super) fn free(&mut self, block: Block) {
+        self.in_use -= block.len();
+        self.memory.free(block);
+    }
+
+    /// Frees a record and its buffer.
+    pub(super) fn free_record(&mut self, urbs: &mut UrbTable, urb: UrbIndex) {
+        if let Some(block) = urbs.remove(urb) {
+            self.free(block);
+        }
+    }
+
+    /// Bytes in use. Mapped memory counts where it is used, and not as room.
+    pub(super) const fn gauge(&self) -> Gauge {
+        Gauge::of(self.in_use, self.most_in_use, self.room)
+    }
+
+    /// Buffers that are not home.
+    pub(super) const fn outstanding(&self) -> usize {
+        self.memory.outstanding()
+    }
+
+    /// Hands out no more device memory; the mapping, once no buffer lies in it.
+    pub(super) fn give_up_device_memory(&mut self) -> Option<DeviceMemory> {
+        self.memory.give_up_device_memory()
+    }
+
+    /// Hands out device memory, too. Where the system has no memory to keep account of that, all
+    /// goes on in the heap.
+    pub(super) fn add_device_memory(&mut self, mapped: DeviceMemory) {
+        let _ = self.memory.add_device_memory(mapped);
+    }
+
+    /// The memory, to be closed with the device.
+    pub(super) fn into_memory(self) -> Arena {
+        self.memory
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl Buffers {
+    /// Bytes of heap that no block has.
+    pub(super) const fn free_bytes(&self) -> usize {
+        self.memory.free_bytes()
+    }
+
+    /// Whether there is a buffer of `length` bytes, wherever.
+    pub(super) fn has(&mut self, length: usize) -> bool {
+        self.memory.alloc(length).map(|block| self.memory.free(block)).is_some()
+    }
+}
+
+#[cfg(test)]
+impl Buffers {
+    /// One region of heap, of which `reserve` bytes are the last part.
+    pub(super) fn with_reserve(len: usize, reserve: usize) -> Self {
+        let mut memory = Arena::new();
+        memory.add_heap(len).expect("there is memory");
+        Self { reserve, ..Self::new(memory) }
+    }
+}

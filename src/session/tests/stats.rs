@@ -1,0 +1,90 @@
+//! What is counted, and what is not.
+
+use super::*;
+use crate::stats::{EndpointStats, Gauge};
+
+impl Rig {
+    fn endpoint(&self, address: u8) -> EndpointStats {
+        let stats = self.session.stats();
+        let address = EndpointAddress::from_byte(address);
+        let mut endpoints = stats.endpoints.into_iter().filter(|(other, _)| *other == address);
+        endpoints.next().map(|(_, endpoint)| endpoint).unwrap_or_default()
+    }
+}
+
+#[test]
+fn urbs_and_bytes_count_when_the_device_has_ended_them() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.session.stats().endpoints, []);
+    rig.submit(1, 0x81, 100);
+    rig.submit(2, 0x81, 100);
+    rig.send(&Command::Submit(submit(3, 0x01, 5)), &[7; 5]);
+    let [first, second, third] = [0, 1, 2].map(|index| rig.port().submitted[index].slot);
+    let waiting = EndpointStats { in_flight: 2, most_in_flight: 2, ..Default::default() };
+    assert_eq!(rig.endpoint(0x81), waiting);
+    assert_eq!(rig.session.stats().slots, Gauge { now: 3, most: 3, room: SLOTS.into() });
+    assert_eq!(rig.session.stats().buffers, Gauge { now: 205, most: 205, room: 1 << 20 });
+    rig.end(first, Status::OK, &[1; 60]);
+    rig.end(second, Status::EPIPE, &[]);
+    rig.end_with(third, Status::OK, 5);
+    let ended = rig.endpoint(0x81);
+    assert_eq!((ended.urbs, ended.bytes_in, ended.bytes_out, ended.in_flight), (2, 60, 0, 0));
+    assert_eq!(ended.errors.by_status().collect::<Vec<_>>(), [(Some(Status::EPIPE), 1)]);
+    let out = rig.endpoint(0x01);
+    assert_eq!((out.urbs, out.bytes_in, out.bytes_out, out.most_in_flight), (1, 0, 5, 1));
+    // Data stays in its buffer until the client has it.
+    assert_eq!(rig.session.stats().buffers, Gauge { now: 100, most: 205, room: 1 << 20 });
+    rig.collect(usize::MAX);
+    let stats = rig.session.stats();
+    assert_eq!((stats.buffers.now, stats.slots.now, stats.slots.most), (0, 0, 3));
+    assert_eq!((stats.unlinks, stats.refused), (0, 0));
+    rig.finish();
+}
+
+#[test]
+fn unlinks_and_refusals_are_the_sessions() {
+    let mut rig = Rig::new();
+    rig.submit(1, 0x81, 100);
+    rig.unlink(2, 1);
+    rig.unlink(3, 99);
+    // No such endpoint, and one whose device is gone.
+    rig.submit(4, 0x87, 100);
+    rig.port().refuse = Some(RefusedReason::Gone);
+    rig.submit(5, 0x82, 100);
+    let stats = rig.session.stats();
+    assert_eq!((stats.unlinks, stats.refused, stats.endpoints.len()), (2, 2, 1));
+    let slot = rig.last_slot();
+    rig.end(slot, Status::ECONNRESET, &[]);
+    assert_eq!(rig.endpoint(0x81).errors.total(), 1);
+    rig.finish();
+}
+
+#[test]
+fn packets_that_fail_are_counted_and_a_urb_of_them_is_no_error() {
+    let mut rig = Rig::new();
+    rig.port().perform = Some(in_setting(1));
+    rig.send(&set_interface(1, 1), &[]);
+    rig.work();
+    let iso = CmdSubmit { number_of_packets: 2, ..submit(2, 0x83, 150) };
+    let packets: Vec<u8> = [0u32, 100, 0, 0, 100, 50, 0, 0].map(u32::to_be_bytes).concat();
+    rig.send(&Command::Submit(iso), &packets);
+    let slot = rig.last_slot();
+    rig.transfer(slot).packets = vec![(100, Status::OK), (0, Status::EXDEV)];
+    rig.end(slot, Status::OK, &[9; 100]);
+    let ended = rig.endpoint(0x83);
+    assert_eq!((ended.urbs, ended.bytes_in, ended.packet_errors), (1, 100, 1));
+    assert_eq!(ended.errors.total(), 0);
+    rig.finish();
+}
+
+#[test]
+fn urbs_of_a_client_that_is_gone_do_not_count() {
+    let mut rig = Rig::new();
+    rig.submit(1, 0x81, 100);
+    let slot = rig.last_slot();
+    rig.session.begin_teardown();
+    rig.end(slot, Status::OK, &[1; 60]);
+    let ended = rig.endpoint(0x81);
+    assert_eq!((ended.urbs, ended.bytes_in, ended.in_flight), (0, 0, 0));
+    rig.finish();
+}
