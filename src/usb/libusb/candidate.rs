@@ -5,6 +5,7 @@
 use usbferry_sys::arena::{Arena, NoMemory};
 use usbferry_sys::libusb::error::Error;
 use usbferry_sys::libusb::handle::DeviceHandle;
+use usbferry_sys::libusb::transfer::Transfer;
 
 use super::found::Found;
 use super::patience::{self, PATIENCE};
@@ -67,7 +68,7 @@ impl Candidate for LibusbCandidate {
         let packets = if isochronous.is_empty() { 0 } else { PACKETS_MAX };
         let slots = u32::try_from(limits.urbs).expect("limits keep slots few");
         let transfers: Result<Vec<LibusbTransfer>, Error> = (0..slots)
-            .map(|index| Ok(LibusbTransfer(handle.new_transfer(index, packets)?, index)))
+            .map(|index| Ok(LibusbTransfer(Transfer::new(&handle, index, packets)?, index)))
             .collect();
         let transfers = transfers.map_err(fail)?;
         let mut memory = Arena::new();

@@ -329,7 +329,7 @@ impl Port for LibusbPort {
     }
 
     fn cancel(&mut self, token: &CancelToken) {
-        match self.handle.cancel_blocking(token) {
+        match token.cancel_blocking(&mut self.handle) {
             // Either way it is reaped.
             Ok(()) | Err(Error::NotFound | Error::NoDevice) => {}
             Err(error) => warn!("{}: cancelling a transfer: {error}", self.busid),

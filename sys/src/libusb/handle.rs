@@ -20,7 +20,6 @@ use crate::libusb::context;
 use crate::libusb::device::{self, DeviceId, OpenDevice};
 use crate::libusb::error::{Error, check};
 use crate::libusb::raw;
-use crate::libusb::transfer::{CancelToken, Transfer};
 #[cfg(target_os = "linux")]
 use crate::libusb::usbfs;
 
@@ -95,16 +94,12 @@ impl DeviceHandle {
         unsafe { raw::libusb_get_device(self.device.as_ptr()) }
     }
 
-    /// Makes a transfer that reports itself as `index`, with room for `packets` isochronous
-    /// packets.
-    ///
-    /// # Errors
-    /// `NoMem`.
-    ///
-    /// # Panics
-    /// When `index` is not below the number the handle was opened for.
-    pub fn new_transfer(&self, index: u32, packets: u32) -> Result<Transfer, Error> {
-        Transfer::new(&self.device, &self.completions, index, packets)
+    pub(crate) const fn device(&self) -> &Arc<OpenDevice> {
+        &self.device
+    }
+
+    pub(crate) const fn completions(&self) -> &Arc<CompletionQueue> {
+        &self.completions
     }
 
     /// The descriptors to watch. They do not change while the device is open.
@@ -186,20 +181,6 @@ impl DeviceHandle {
     #[cfg(target_os = "linux")]
     fn node_for(&self, interface: u8) -> Option<RawFd> {
         if usize::from(interface) < LIBUSB_INTERFACES { None } else { self.node() }
-    }
-
-    /// Whether `transfer` was made for this device.
-    pub(crate) fn is_of(&self, device: &Arc<OpenDevice>) -> bool {
-        Arc::ptr_eq(&self.device, device)
-    }
-
-    /// Asks for a transfer to be given up; it still ends by [`Self::handle_events`]. *Blocks*
-    /// until the host controller has let go of it. A transfer that has ended is left alone.
-    ///
-    /// # Errors
-    /// `NotFound` when it was not in flight any more, else libusb's.
-    pub fn cancel_blocking(&mut self, token: &CancelToken) -> Result<(), Error> {
-        token.cancel(&self.device)
     }
 
     /// Maps `len` bytes that the host controller can use without a copy; `None` where the platform

@@ -83,6 +83,12 @@ unsafe impl Send for Core {}
 // SAFETY: as above; a shared `Core` allows no more than `libusb_cancel_transfer`.
 unsafe impl Sync for Core {}
 
+impl Core {
+    fn is_of(&self, handle: &DeviceHandle) -> bool {
+        Arc::ptr_eq(&self.device, handle.device())
+    }
+}
+
 impl Drop for Core {
     fn drop(&mut self) {
         // SAFETY: allocated in `Transfer::new` and not in flight: a transfer in flight leaks the
@@ -101,12 +107,16 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    pub(crate) fn new(
-        device: &Arc<OpenDevice>,
-        completions: &Arc<CompletionQueue>,
-        index: u32,
-        packets: u32,
-    ) -> Result<Self, Error> {
+    /// A transfer of this device that reports itself as `index`, with room for `packets`
+    /// isochronous packets.
+    ///
+    /// # Errors
+    /// `NoMem`.
+    ///
+    /// # Panics
+    /// When `index` is not below the number of transfers that the handle was opened for.
+    pub fn new(handle: &DeviceHandle, index: u32, packets: u32) -> Result<Self, Error> {
+        let completions = handle.completions();
         assert!((index as usize) < completions.transfers(), "transfer index out of range");
         let count = i32::try_from(packets).map_err(|_| Error::InvalidParam)?;
         // SAFETY: any non-negative count is allowed.
@@ -119,12 +129,12 @@ impl Transfer {
             index,
             state: AtomicU8::new(IDLE),
             completions: Arc::clone(completions),
-            device: Arc::clone(device),
+            device: Arc::clone(handle.device()),
         });
         let user_data = Arc::as_ptr(&core).cast_mut().cast();
         // Fields that never change, written once.
         // SAFETY: `raw` was just allocated and nobody else knows it.
-        unsafe { (*raw).dev_handle = device.as_ptr() };
+        unsafe { (*raw).dev_handle = core.device.as_ptr() };
         // SAFETY: as above.
         unsafe { (*raw).callback = on_transfer_ended };
         // SAFETY: as above.
@@ -151,7 +161,7 @@ impl Transfer {
     ) -> Result<(), (Error, Block)> {
         let length = request.length;
         assert_eq!(self.core.state.load(Ordering::Relaxed), IDLE, "the transfer is in use");
-        assert!(handle.is_of(&self.core.device), "the transfer belongs to another device");
+        assert!(self.core.is_of(handle), "the transfer belongs to another device");
         assert!(length <= block.len(), "the buffer is too short for the transfer");
         let packet_count = match request.kind {
             Kind::Isochronous => self.write_packets(packets, length),
@@ -266,7 +276,7 @@ impl Transfer {
         (actual_length, TransferStatus::from_code(status))
     }
 
-    /// A name under which [`DeviceHandle::cancel_blocking`] can cancel this transfer.
+    /// A name by which a worker can cancel this transfer.
     #[must_use]
     pub fn cancel_token(&self) -> CancelToken {
         CancelToken(Arc::clone(&self.core))
@@ -287,8 +297,17 @@ impl Drop for Transfer {
 pub struct CancelToken(Arc<Core>);
 
 impl CancelToken {
-    pub(crate) fn cancel(&self, device: &Arc<OpenDevice>) -> Result<(), Error> {
-        assert!(Arc::ptr_eq(device, &self.0.device), "the transfer belongs to another device");
+    /// Asks for the transfer to be given up; the transfer still ends by
+    /// [`DeviceHandle::handle_events`]. *Blocks* until the host controller has let go of the
+    /// buffer. A transfer that has ended is left alone.
+    ///
+    /// # Errors
+    /// `NotFound` when the transfer was not in flight any more, else libusb's.
+    ///
+    /// # Panics
+    /// When the transfer was made for another device.
+    pub fn cancel_blocking(&self, handle: &mut DeviceHandle) -> Result<(), Error> {
+        assert!(self.0.is_of(handle), "the transfer belongs to another device");
         // SAFETY: the transfer is allocated; libusb looks itself whether it is in flight.
         check(unsafe { raw::libusb_cancel_transfer(self.0.raw) })
     }
@@ -330,7 +349,7 @@ mod tests {
 
     fn open() -> (DeviceHandle, Transfer, Arena) {
         let handle = DeviceHandle::open_blocking(ID, 4).unwrap();
-        let transfer = handle.new_transfer(3, 8).unwrap();
+        let transfer = Transfer::new(&handle, 3, 8).unwrap();
         let mut arena = Arena::new();
         arena.add_heap(8192).unwrap();
         arena.add_device_memory(handle.map_memory_blocking(32768).unwrap()).unwrap();
@@ -443,8 +462,8 @@ mod tests {
         let block = arena.alloc(512).unwrap();
         transfer.submit(&mut handle, BULK_IN, std::iter::empty(), block).unwrap();
         let token = transfer.cancel_token();
-        handle.cancel_blocking(&token).unwrap();
-        assert_eq!(handle.cancel_blocking(&token), Err(Error::NotFound));
+        token.cancel_blocking(&mut handle).unwrap();
+        assert_eq!(token.cancel_blocking(&mut handle), Err(Error::NotFound));
         let mut completed = Vec::new();
         handle.handle_events(&mut completed).unwrap();
         assert_eq!(completed, [3]);
