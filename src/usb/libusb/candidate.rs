@@ -7,16 +7,17 @@ use usbferry_sys::libusb::error::Error;
 use usbferry_sys::libusb::handle::DeviceHandle;
 use usbferry_sys::libusb::transfer::Transfer;
 
+use super::claims::Claims;
 use super::found::Found;
+use super::memory::PortMemory;
 use super::patience::{self, PATIENCE};
+use super::pieces::InFlight;
 use super::port::{LibusbPort, LibusbTransfer};
 use super::repair::repair;
-use super::share::Cost;
 use crate::limits::DeviceLimits;
-use crate::usb::{Candidate, DeviceInfo, Obstacle, OpenError, Opened, Port};
+use crate::usb::{Candidate, DeviceInfo, Obstacle, OpenError, Opened};
 use crate::wire::iso::PACKETS_MAX;
 use crate::wire::op::UsbDevice;
-use crate::wire::status::Status;
 
 /// A real device that was found.
 #[derive(Clone, Debug)]
@@ -66,30 +67,18 @@ impl Candidate for LibusbCandidate {
         let handle = DeviceHandle::open_blocking(self.found.id, limits.urbs).map_err(fail)?;
         let isochronous = self.found.descriptors.isochronous(self.found.host);
         let packets = if isochronous.is_empty() { 0 } else { PACKETS_MAX };
-        let slots = u32::try_from(limits.urbs).expect("limits keep slots few");
-        let transfers: Result<Vec<LibusbTransfer>, Error> = (0..slots)
-            .map(|index| Ok(LibusbTransfer(Transfer::new(&handle, index, packets)?, index)))
-            .collect();
-        let transfers = transfers.map_err(fail)?;
+        let transfers = transfers(&handle, limits.urbs, packets).map_err(fail)?;
         let mut memory = Arena::new();
         memory.add_heap(limits.memory).map_err(|NoMemory| fail(Error::NoMem))?;
-        let mut port = LibusbPort::new(handle, self.found.clone(), limits.device_memory);
-        port.packets = packets;
-        port.bulk_is_whole = port.handle.sends_bulk_whole();
-        port.costs = vec![Cost::default(); limits.urbs];
-        port.reset_on_release = reset_on_release;
-        let claimed = port.claim_found();
-        let configuration = match claimed {
-            Ok(configuration) => configuration,
-            Err(error) => {
-                port.close(transfers, memory);
-                return Err(fail(error));
-            }
-        };
-        if let Some(status) = port.all_refused() {
-            port.close(transfers, memory);
-            return Err(self.error(refused(status, &self.info)));
+        let in_flight = InFlight::new(limits.urbs, handle.sends_bulk_whole());
+        let port_memory = PortMemory::new_blocking(limits.device_memory);
+        let claims = Claims::take(handle, self.found.clone()).map_err(fail)?;
+        if let Some(error) = claims.refusal() {
+            claims.give_back();
+            return Err(self.error(refused(error, &self.info)));
         }
+        let configuration = claims.configuration.clone();
+        let port = LibusbPort::new(claims, packets, in_flight, port_memory, reset_on_release);
         let configurations = self.found.descriptors.configurations.clone();
         Ok(Opened { port, transfers, memory, configuration, configurations, isochronous })
     }
@@ -101,9 +90,20 @@ impl Candidate for LibusbCandidate {
     }
 }
 
+/// A transfer for each slot.
+fn transfers(
+    handle: &DeviceHandle,
+    slots: usize,
+    packets: u32,
+) -> Result<Vec<LibusbTransfer>, Error> {
+    let slots = u32::try_from(slots).expect("limits keep slots few");
+    let transfer = |index| Ok(LibusbTransfer(Transfer::new(handle, index, packets)?, index));
+    (0..slots).map(transfer).collect()
+}
+
 /// Why no interface could be claimed.
-fn refused(status: Status, info: &DeviceInfo) -> Obstacle {
-    if status == Status::EBUSY {
+fn refused(error: Error, info: &DeviceInfo) -> Obstacle {
+    if error == Error::Busy {
         return Obstacle::Held { holders: info.holders_named() };
     }
     Obstacle::Forbidden

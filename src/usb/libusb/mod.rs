@@ -1,26 +1,28 @@
 //! Real devices, through libusb: `usbferry-sys` as the traits of [`crate::usb`].
 //!
-//! What a device is, its host says: on Linux that is sysfs, read by our own parser. Neither
+//! The host says how a device is set up: on Linux by sysfs, read by our own parser. Neither
 //! libusb's reading of the descriptors nor the device's own word counts, because the host goes by
 //! neither.
 //!
-//! - `scan` looks for devices on Linux, by what `sysfs` reads; `elsewhere` asks libusb and the
-//!   devices, where nobody else can be asked.
-//! - `hotplug` says when to look again, on Linux.
-//! - `found` is what a scan found, and what clients are told of that; `candidate` is how it is
-//!   opened.
-//! - `port` is an open device: submitting, reaping, cancelling.
-//! - `claims` takes interfaces from their kernel drivers and gives them back, and performs the
-//!   requests that change which interfaces there are.
-//! - `memory` is the system's memory for transfers: what is mapped of it, and what can't be had;
-//!   `share` is how much of it a device may have in flight.
-//! - `ledger` remembers outside the process what was taken, and `repair` gives it back after a
-//!   kill.
-//! - `status` is the only place where libusb's statuses and errors become those of the wire.
-//! - `patience` bounds how long a device is waited for that may not answer.
+//! Finding devices:
+//! - `scan` looks for devices on Linux, by files that `sysfs` reads; `elsewhere` asks libusb and
+//!   the devices, on systems without sysfs.
+//! - `hotplug` says on Linux when to scan again.
+//! - `found` is a device as a scan found it; `candidate` opens the device for a client.
+//! - `patience` bounds the wait for a device that may not answer.
 //!
-//! Contract: calls of [`Port`](super::Port) that do not block are for the reactor, all else is for
-//! workers.
+//! An open device:
+//! - `port` submits, reaps and cancels transfers; `pieces` counts their requests to the system, and
+//!   `presence` knows whether the device is still there.
+//! - `claims` takes interfaces from their kernel drivers; `requests` performs the special requests,
+//!   which change the interfaces there are; `owed` gives drivers and configuration back.
+//! - `memory` is the system's memory for transfers, mapped and not; `share` is the part of it that
+//!   a device may have in flight.
+//! - `ledger` keeps a note of what is owed outside the process, and `repair` pays after a kill.
+//! - `status` is the only place where libusb's statuses and errors become those of the wire.
+//!
+//! Contract: calls of [`Port`](super::Port) that do not block are for the reactor, all other calls
+//! for workers.
 
 mod candidate;
 mod claims;
@@ -31,9 +33,13 @@ mod found;
 mod hotplug;
 mod ledger;
 mod memory;
+mod owed;
 mod patience;
+mod pieces;
 mod port;
+mod presence;
 mod repair;
+mod requests;
 #[cfg(target_os = "linux")]
 mod scan;
 mod share;

@@ -1,49 +1,36 @@
-//! An open real device: its transfers, and how it is closed.
+//! An open real device: submitting, reaping, cancelling, and how the device is closed.
 //!
-//! Contract: [`Port`]'s. What does not block there is for the reactor, all else is for workers.
+//! A port is made of parts: the device with its [`Claims`], its transfers' requests
+//! ([`InFlight`]) and memory ([`PortMemory`]), and whether the device is still there
+//! ([`Presence`]).
+//!
+//! Contract: [`Port`]'s. Calls that do not block there are for the reactor, all others for workers.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use log::debug;
-use usbferry_sys::arena::DeviceMemory;
-use usbferry_sys::arena::{Arena, Block};
+use usbferry_sys::arena::{Arena, Block, DeviceMemory};
 use usbferry_sys::libusb::error::{Error, TransferStatus};
-use usbferry_sys::libusb::handle::DeviceHandle;
+use usbferry_sys::libusb::handle::PollFd;
 use usbferry_sys::libusb::transfer::{self, CancelToken, Kind, Request};
 
-use super::found::Found;
-use super::ledger;
+use super::claims::Claims;
 use super::memory::PortMemory;
+use super::pieces::InFlight;
+use super::presence::{Presence, RECHECK, RECHECKS_MAX};
 use super::share::Cost;
 use super::status::{refused_reason, status_of};
 use crate::complaints::warn;
 use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
-    Completion, Configuration, EventSource, MemoryChange, Performed, Port, Reaped, Refused,
-    RefusedReason, Submission,
+    Completion, EventSource, MemoryChange, Performed, Port, Reaped, Refused, RefusedReason,
+    Submission,
 };
 use crate::wire::status::Status;
-use crate::wire::types::{BusId, TransferType};
-
-/// How often to look again after a hang-up: the kernel reports it before libusb can act on it
-/// (`usbdev_remove` and `usbdev_poll` of `drivers/usb/core/devio.c`).
-const HANGUP_RECHECK: Duration = Duration::from_millis(2);
-
-/// Looks before a hung-up device is taken for gone whatever libusb says: a second.
-const HANGUP_RECHECKS_MAX: u32 = 500;
+use crate::wire::types::TransferType;
 
 /// Transfers reaped in one call of [`Port::reap`], so that one busy device leaves room for others.
 const REAP_BUDGET: usize = 256;
-
-/// Requests that libusb collects from usbfs in one pass over a device's events
-/// (`op_handle_events`): fewer in flight, and one pass finds all that have ended.
-const PIECES_PER_PASS: usize = 26;
-
-/// Bytes of bulk data where libusb splits them at all, and isochronous packets, that it puts into
-/// one request to usbfs in any case (`os/linux_usbfs.h`).
-const PIECE_LEN: usize = 16 * 1024;
-const PIECE_PACKETS: usize = 128;
 
 /// The longest isochronous packet that libusb takes. Linux looks itself whether one fits its
 /// endpoint (`usb_submit_urb`: EMSGSIZE, which libusb returns as an invalid parameter). For macOS
@@ -53,69 +40,41 @@ const PACKET_LEN_MAX: u32 = if cfg!(target_os = "macos") { 0xffff } else { u32::
 
 /// An open real device.
 pub struct LibusbPort {
-    pub(super) handle: DeviceHandle,
-    pub(super) found: Found,
-    pub(super) busid: BusId,
-    /// Isochronous packets that its transfers have room for.
-    pub(super) packets: u32,
-    pub(super) configuration: Option<Configuration>,
-    /// The number of the configuration that it was in when it was opened; `None` for none.
-    pub(super) found_in: Option<u8>,
-    /// Interfaces that are claimed.
-    pub(super) claims: Vec<u8>,
-    /// Interfaces that kernel drivers had, and get back.
-    pub(super) driven: Vec<u8>,
-    /// The note of it that outlives this process.
-    pub(super) entry: Option<ledger::Entry>,
-    pub(super) reset_on_release: bool,
-    /// A client has had it.
-    pub(super) is_attached: bool,
-    /// libusb does not split bulk transfers.
-    pub(super) bulk_is_whole: bool,
-    /// What each slot's transfer costs the system, and of how many requests all together consist.
-    pub(super) costs: Vec<Cost>,
-    pub(super) pieces_in_flight: usize,
-    pub(super) memory: PortMemory,
-    /// When it was opened: a time that has come.
+    claims: Claims,
+    /// Isochronous packets that each of its transfers has room for.
+    packets: u32,
+    in_flight: InFlight,
+    memory: PortMemory,
+    presence: Presence,
+    reset_on_release: bool,
+    /// A client has had the device.
+    is_attached: bool,
+    /// A time that has come.
     opened: Instant,
-    /// When to look again after a hang-up, and how often that was done.
-    pub(super) recheck: Option<Instant>,
-    pub(super) rechecks: u32,
-    /// When to look again after a pass over its events that failed, and how many did in a row.
-    pub(super) retry: Option<Instant>,
-    pub(super) failures: u32,
-    /// It is gone, as far as this process is concerned.
-    pub(super) gone: bool,
 }
 
 /// A URB slot of a real device, and its number.
 pub struct LibusbTransfer(pub(super) transfer::Transfer, pub(super) u32);
 
 impl LibusbPort {
-    /// `device_memory` bytes may be mapped from it. *Blocks.*
-    pub(super) fn new(handle: DeviceHandle, found: Found, device_memory: usize) -> Self {
+    /// A port for a device whose interfaces are claimed, whose transfers have room for `packets`
+    /// isochronous packets.
+    pub(super) fn new(
+        claims: Claims,
+        packets: u32,
+        in_flight: InFlight,
+        memory: PortMemory,
+        reset_on_release: bool,
+    ) -> Self {
         Self {
-            handle,
-            busid: found.busid,
-            found,
-            packets: 0,
-            configuration: None,
-            found_in: None,
-            claims: Vec::new(),
-            driven: Vec::new(),
-            entry: None,
-            reset_on_release: false,
+            claims,
+            packets,
+            in_flight,
+            memory,
+            presence: Presence::default(),
+            reset_on_release,
             is_attached: false,
-            bulk_is_whole: false,
-            costs: Vec::new(),
-            pieces_in_flight: 0,
-            memory: PortMemory::new_blocking(device_memory),
             opened: Instant::now(),
-            recheck: None,
-            rechecks: 0,
-            retry: None,
-            failures: 0,
-            gone: false,
         }
     }
 
@@ -132,57 +91,25 @@ impl LibusbPort {
         let mut reason = refused_reason(error, kind);
         if reason == RefusedReason::NoMemory {
             self.memory.note_refused(now);
-            if self.memory.can_never_be_had(submission, cost, self.busid) {
+            if self.memory.can_never_be_had(submission, cost, self.claims.busid()) {
                 reason = RefusedReason::Failed(Status::ENOMEM);
             }
         }
         Refused { block, reason }
     }
 
-    /// Whether it is time to look again after a hang-up; true when enough is enough.
-    fn recheck_hangup(&mut self, now: Instant) -> bool {
-        if self.recheck.is_some_and(|at| at <= now) {
-            self.rechecks += 1;
-            self.recheck = Some(now + HANGUP_RECHECK);
-        }
-        self.rechecks > HANGUP_RECHECKS_MAX
-    }
-
-    /// Whether a pass over its events was the last. A signal may interrupt one, and a system that
-    /// is short of something may fail it: neither is an unplug, and it is looked again. Where it
-    /// fails for as long as a hang-up may take, its transfers would never end.
-    fn is_end(&mut self, handled: Result<(), Error>, now: Instant) -> bool {
-        let error = match handled {
-            Ok(()) => {
-                (self.retry, self.failures) = (None, 0);
-                return false;
-            }
-            Err(Error::Interrupted) => return false,
-            Err(Error::NoDevice) => return true,
-            Err(error) => error,
-        };
-        if self.failures == 0 {
-            warn!("{}: libusb can't handle its events: {error}", self.busid);
-        }
-        self.failures += 1;
-        self.retry = Some(now + HANGUP_RECHECK);
-        self.failures > HANGUP_RECHECKS_MAX
-    }
-}
-
-impl LibusbPort {
     /// Collects what is still in flight, which is nothing unless cancelling it panicked: the kernel
     /// has given it up with the interfaces. What does not come back keeps the device open.
     fn take_back(&mut self, transfers: &mut [LibusbTransfer], memory: &mut Arena) {
-        let mut looks = HANGUP_RECHECKS_MAX;
+        let mut looks = RECHECKS_MAX;
         let mut completed = Vec::new();
         while memory.outstanding() > 0 && looks > 0 {
-            let _ = self.handle.handle_events(&mut completed);
+            let _ = self.claims.handle.handle_events(&mut completed);
             for slot in completed.drain(..) {
                 memory.free(transfers[slot as usize].0.take().block);
             }
             looks -= 1;
-            std::thread::sleep(HANGUP_RECHECK);
+            std::thread::sleep(RECHECK);
         }
     }
 }
@@ -190,17 +117,6 @@ impl LibusbPort {
 /// Whether an isochronous packet is longer than libusb may be asked for.
 fn has_packet_over(most: u32, submission: &Submission<'_>) -> bool {
     most < u32::MAX && submission.packets.iter().any(|packet| packet.length > most)
-}
-
-/// The most requests to the system that libusb makes of one transfer.
-fn pieces_of(submission: &Submission<'_>, bulk_is_whole: bool) -> usize {
-    let pieces = match submission.transfer_type {
-        TransferType::Control => 1,
-        TransferType::Bulk | TransferType::Interrupt if bulk_is_whole => 1,
-        TransferType::Isochronous => submission.packets.len().div_ceil(PIECE_PACKETS),
-        TransferType::Bulk | TransferType::Interrupt => submission.length.div_ceil(PIECE_LEN),
-    };
-    pieces.max(1)
 }
 
 impl Port for LibusbPort {
@@ -214,12 +130,12 @@ impl Port for LibusbPort {
     }
 
     fn event_sources(&self) -> Vec<EventSource> {
-        let source = |pollfd: &usbferry_sys::libusb::handle::PollFd| EventSource {
+        let source = |pollfd: &PollFd| EventSource {
             fd: pollfd.fd,
             readable: pollfd.wants_input(),
             writable: pollfd.wants_output(),
         };
-        self.handle.pollfds().iter().map(source).collect()
+        self.claims.handle.pollfds().iter().map(source).collect()
     }
 
     fn submit(
@@ -247,47 +163,44 @@ impl Port for LibusbPort {
             zero_packet: submission.zero_packet,
         };
         let packets = submission.packets.iter().map(|packet| packet.length);
-        let pieces = pieces_of(submission, self.bulk_is_whole);
-        let cost = Cost::of(submission, pieces, block.is_in_device_memory());
+        let cost = self.in_flight.cost_of(submission, block.is_in_device_memory());
         // Refused on the way, libusb would call a part that was sent an error.
-        if pieces > 1 && self.memory.can_never_be_had(submission, cost, self.busid) {
+        if cost.requests > 1 && self.memory.can_never_be_had(submission, cost, self.claims.busid())
+        {
             return Err(self.refused(Error::NoMem, kind, submission, cost, block, now));
         }
-        if !self.memory.has_room(cost, submission.is_first, self.busid, now) {
+        if !self.memory.has_room(cost, submission.is_first, self.claims.busid(), now) {
             return Err(Refused { block, reason: RefusedReason::Share });
         }
         transfer
             .0
-            .submit(&mut self.handle, request, packets, block)
+            .submit(&mut self.claims.handle, request, packets, block)
             .map_err(|(error, block)| self.refused(error, kind, submission, cost, block, now))?;
         self.memory.note_submitted(submission.length, cost);
-        self.costs[transfer.1 as usize] = cost;
-        self.pieces_in_flight += pieces;
+        self.in_flight.add(transfer.1, cost);
         Ok(())
     }
 
     fn reap(&mut self, now: Instant, completed: &mut Vec<u32>) -> Reaped {
         self.memory.look_around();
-        let mut gone = self.recheck_hangup(now);
+        let mut gone = self.presence.look(now);
         let mut more = true;
         while more && completed.len() < REAP_BUDGET {
-            let (before, all) = (completed.len(), self.pieces_in_flight < PIECES_PER_PASS);
-            let handled = self.handle.handle_events(completed);
-            gone |= self.is_end(handled, now);
+            let (before, all) = (completed.len(), self.in_flight.fits_a_pass());
+            let handled = self.claims.handle.handle_events(completed);
+            gone |= self.presence.note_pass(handled, self.claims.busid(), now);
             for &slot in &completed[before..] {
-                let cost = self.costs[slot as usize];
-                self.memory.note_ended(cost);
-                self.pieces_in_flight -= cost.requests;
+                self.memory.note_ended(self.in_flight.remove(slot));
             }
-            // Where it may not have reached all, only a pass that brings nothing is the end.
+            // Where a pass may not have reached all, only a pass that brings nothing is the end.
             more = !all && completed.len() > before && !gone;
             if handled == Err(Error::Interrupted) {
                 more = true;
                 break;
             }
         }
-        self.gone |= gone || self.handle.is_gone();
-        Reaped { more, gone: self.gone }
+        self.presence.note_gone(self.claims.handle.is_gone());
+        Reaped { more, gone: self.presence.is_gone() }
     }
 
     fn take(&mut self, transfer: &mut LibusbTransfer) -> Completion {
@@ -311,17 +224,14 @@ impl Port for LibusbPort {
     }
 
     fn hung_up(&mut self, now: Instant) {
-        if self.recheck.is_none() {
-            self.recheck = Some(now + HANGUP_RECHECK);
-        }
+        self.presence.hung_up(now);
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         if self.memory.has_to_give_up() {
             return Some(self.opened);
         }
-        // What a device had that is gone is given back with an event.
-        [self.recheck, self.retry].into_iter().flatten().min().filter(|_| !self.gone)
+        self.presence.next_look()
     }
 
     fn cancel_token(transfer: &LibusbTransfer) -> CancelToken {
@@ -329,39 +239,15 @@ impl Port for LibusbPort {
     }
 
     fn cancel(&mut self, token: &CancelToken) {
-        match token.cancel_blocking(&mut self.handle) {
+        match token.cancel_blocking(&mut self.claims.handle) {
             // Either way it is reaped.
             Ok(()) | Err(Error::NotFound | Error::NoDevice) => {}
-            Err(error) => warn!("{}: cancelling a transfer: {error}", self.busid),
+            Err(error) => warn!("{}: cancelling a transfer: {error}", self.claims.busid()),
         }
     }
 
     fn perform(&mut self, request: SpecialRequest) -> Performed {
-        debug!("{}: {request:?}", self.busid);
-        match request {
-            SpecialRequest::SetConfiguration(value) => self.set_configuration(value),
-            SpecialRequest::SetInterface { interface, alternate } => {
-                let found = self.configuration.as_ref().and_then(|c| c.interface(interface));
-                if let Some(status) = found.and_then(|interface| interface.refused) {
-                    return Performed::Failed(status);
-                }
-                let result = self.set_interface(interface, alternate);
-                self.performed(result)
-            }
-            SpecialRequest::ClearHalt(endpoint) => {
-                match self.handle.clear_halt_blocking(endpoint.as_byte()) {
-                    Ok(()) => Performed::Done,
-                    Err(Error::NoDevice) => Performed::Gone,
-                    // As the kernel's exporter does (see `special`): some devices don't know the
-                    // request and go on all the same, and some clients repeat it until it succeeds.
-                    Err(error) => {
-                        debug!("{}: {endpoint} is left to the device: {error}", self.busid);
-                        Performed::Forward
-                    }
-                }
-            }
-            SpecialRequest::Reset => self.reset(),
-        }
+        self.claims.perform(request)
     }
 
     fn memory_change(&self) -> Option<MemoryChange> {
@@ -373,7 +259,7 @@ impl Port for LibusbPort {
         change: MemoryChange,
         given_up: Option<DeviceMemory>,
     ) -> Option<DeviceMemory> {
-        self.memory.change_blocking(change, given_up, &self.handle, self.busid)
+        self.memory.change_blocking(change, given_up, &self.claims.handle, self.claims.busid())
     }
 
     fn others_starve(&self) -> bool {
@@ -386,19 +272,16 @@ impl Port for LibusbPort {
 
     fn close(mut self, mut transfers: Vec<LibusbTransfer>, mut memory: Arena) {
         if self.reset_on_release && self.is_attached {
-            match self.handle.reset_blocking() {
+            match self.claims.handle.reset_blocking() {
                 Ok(()) | Err(Error::NoDevice | Error::NotFound) => {}
-                Err(error) => warn!("{}: resetting it: {error}", self.busid),
+                Err(error) => warn!("{}: resetting it: {error}", self.claims.busid()),
             }
         }
-        self.release_all();
+        self.claims.release();
         self.take_back(&mut transfers, &mut memory);
-        self.give_back_configuration();
-        self.give_back_barred();
-        self.give_back_drivers();
-        drop(transfers);
-        // Mapped memory keeps the device open, so it goes before the handle.
-        drop(memory);
+        self.claims.give_back();
+        // Memory that is mapped keeps the device open, as transfers do.
+        drop((transfers, memory));
     }
 }
 

@@ -2,22 +2,20 @@
 //! configuration that they were in.
 //!
 //! Contract: blocks; for the start of the program, and for workers whose device was given up by a
-//! panic, as by a kill. `is_given_back` and `debt_of` are for whoever closes a device, too.
+//! panic, as by a kill.
 
 use std::time::Duration;
 
 use log::debug;
-use usbferry_sys::arena::Arena;
-use usbferry_sys::libusb::device::DeviceId;
 use usbferry_sys::libusb::error::Error;
 use usbferry_sys::libusb::handle::DeviceHandle;
 
+use super::claims::Claims;
 use super::found::Found;
 use super::ledger::{self, Debt, Entry};
-use super::port::LibusbPort;
+use super::owed::{debt_of, has_barred, is_given_back, renew_interfaces};
 use super::{LibusbBackend, patience};
 use crate::complaints::{info, warn};
-use crate::usb::{Configuration, Port};
 use crate::wire::types::BusId;
 
 /// Why anything is given back here.
@@ -50,12 +48,6 @@ pub fn repair() {
     }
 }
 
-/// What is owed for a device.
-pub(super) const fn debt_of(id: DeviceId, interfaces: Vec<u8>, configuration: Option<u8>) -> Debt {
-    let DeviceId { bus, address, id_vendor, id_product } = id;
-    Debt { bus, address, id_vendor, id_product, interfaces, configuration }
-}
-
 /// Does for a device what is owed; `entry` stays where something can't be done.
 fn repair_device(found: &Found, debt: Debt, entry: Entry) {
     let (id, busid) = (found.id, found.busid);
@@ -69,7 +61,7 @@ fn repair_device(found: &Found, debt: Debt, entry: Entry) {
     };
     let now = found.configuration_now(&handle);
     if debt.configuration.is_some() && now.is_ok_and(|now| now != debt.configuration) {
-        return end_session(LibusbPort::new(handle, found.clone(), 0), debt, entry);
+        return end_session(handle, found, debt, entry);
     }
     if let Ok(Some(value)) = now
         && has_barred(&found.configuration(value), &debt.interfaces)
@@ -106,48 +98,13 @@ fn give_back(handle: &mut DeviceHandle, busid: BusId, interfaces: &[u8]) -> bool
 /// Ends the session of a client that has set another configuration, or none, as it would have been
 /// ended. Drivers may have interfaces of that configuration by now, which keep it set
 /// (`proc_setconfig`).
-fn end_session(mut port: LibusbPort, debt: Debt, entry: Entry) {
-    let busid = port.busid;
-    (port.found_in, port.entry) = (debt.configuration, Some(entry));
-    match port.claim_all() {
-        Ok(_) => {
-            let more = debt.interfaces.into_iter();
-            let more: Vec<u8> = more.filter(|one| !port.driven.contains(one)).collect();
-            port.driven.extend(more);
-            port.close(Vec::new(), Arena::new());
+fn end_session(handle: DeviceHandle, found: &Found, debt: Debt, entry: Entry) {
+    let busid = found.busid;
+    match Claims::take_over(handle, found.clone(), debt, entry) {
+        Ok(claims) => {
+            claims.give_back();
             info!("{busid}: the session that a usbferry had with it that was killed is over");
         }
         Err(error) => warn!("{busid}: the system does not say what it is set to: {error}"),
     }
-}
-
-/// Whether Linux lets no driver have one of these interfaces again. It sets an interface to 0 when
-/// it is taken from somebody, and where that fails again before a driver is asked
-/// (`needs_altsetting0` in `usb_unbind_interface` and `usb_probe_interface` of
-/// `drivers/usb/core/driver.c`); with an interface that has no setting 0 it always fails.
-pub(super) fn has_barred(configuration: &Configuration, interfaces: &[u8]) -> bool {
-    let mut taken = configuration.interfaces.iter().filter(|one| interfaces.contains(&one.number));
-    cfg!(target_os = "linux") && taken.any(|interface| interface.first_setting() != 0)
-}
-
-/// Has Linux make the interfaces of the configuration `value`, which is set, anew, and look for
-/// drivers of each. *Blocks.*
-///
-/// # Errors
-/// `Busy` while anybody has one of them, which changes nothing (`proc_setconfig`). With any other
-/// error the device is gone, or left unconfigured.
-pub(super) fn renew_interfaces(handle: &mut DeviceHandle, value: u8) -> Result<(), Error> {
-    let unconfigured = handle.set_configuration_blocking(None);
-    // Else the host has unconfigured it, whatever the device said to that.
-    if let Err(error @ (Error::Busy | Error::NoDevice)) = unconfigured {
-        return Err(error);
-    }
-    handle.set_configuration_blocking(Some(value))
-}
-
-/// Whether an interface needs nothing more: a driver has it, or none can.
-pub(super) const fn is_given_back(attached: Result<(), Error>) -> bool {
-    use Error::{Busy, InvalidParam, NoDevice, NotFound};
-    // The parameter is an interface that the device has no more.
-    matches!(attached, Ok(()) | Err(Busy | InvalidParam | NoDevice | NotFound))
 }

@@ -1,0 +1,192 @@
+//! What is owed for an open device: interfaces to its kernel drivers, and its configuration to the
+//! device. A note in the [ledger](super::ledger) says the same to the next start, for the case that
+//! this process is killed.
+//!
+//! Contract: everything here blocks.
+
+use usbferry_sys::libusb::device::DeviceId;
+use usbferry_sys::libusb::error::Error;
+use usbferry_sys::libusb::handle::DeviceHandle;
+
+use super::found::Found;
+use super::ledger::{self, Debt, Entry};
+use crate::complaints::warn;
+use crate::usb::Configuration;
+use crate::wire::types::BusId;
+
+/// What is owed for a device.
+pub(super) struct Owed {
+    /// Interfaces that kernel drivers had, and get back.
+    drivers: Vec<u8>,
+    /// The number of the configuration that the device was found in; `None` for none.
+    configuration: Option<u8>,
+    /// The note that outlives this process; `None` before the first, and where none can be kept.
+    note: Option<Entry>,
+}
+
+impl Owed {
+    /// For a device that was found in the configuration numbered `configuration`, or in none.
+    pub(super) const fn new(configuration: Option<u8>) -> Self {
+        Self { drivers: Vec::new(), configuration, note: None }
+    }
+
+    /// What another process owed, and noted in `entry`.
+    pub(super) const fn noted(configuration: Option<u8>, entry: Entry) -> Self {
+        Self { drivers: Vec::new(), configuration, note: Some(entry) }
+    }
+
+    /// The kernel has looked for drivers of all interfaces, so nothing is owed to them.
+    pub(super) fn forget_drivers(&mut self) {
+        self.drivers.clear();
+    }
+
+    /// Interfaces that kernel drivers had before.
+    pub(super) fn add_drivers(&mut self, interfaces: &[u8]) {
+        let new = interfaces.iter().filter(|number| !self.drivers.contains(number));
+        let new: Vec<u8> = new.copied().collect();
+        self.drivers.extend(new);
+    }
+
+    /// Notes which interfaces kernel drivers have, before they are taken from them.
+    pub(super) fn note_drivers(
+        &mut self,
+        handle: &DeviceHandle,
+        found: &Found,
+        configuration: Option<&Configuration>,
+    ) {
+        let interfaces = configuration.iter().flat_map(|c| &c.interfaces);
+        let numbers = interfaces.map(|interface| interface.number);
+        let driven = numbers.filter(|&number| handle.has_kernel_driver_blocking(number));
+        self.add_drivers(&driven.collect::<Vec<u8>>());
+        let mut debt = debt_of(found.id, self.drivers.clone(), self.configuration);
+        match &mut self.note {
+            Some(entry) => entry.update(&debt),
+            None => {
+                self.note = ledger::note(&found.busid.to_string(), &mut debt);
+                (self.drivers, self.configuration) = (debt.interfaces, debt.configuration);
+            }
+        }
+    }
+
+    /// Gives back what is owed for a device that is in `configuration` and whose interfaces are
+    /// free.
+    pub(super) fn give_back(
+        mut self,
+        handle: &mut DeviceHandle,
+        busid: BusId,
+        configuration: Option<&Configuration>,
+    ) {
+        self.give_back_configuration(handle, busid, configuration.map(|c| c.value));
+        self.give_back_barred(handle, busid, configuration);
+        self.give_back_drivers(handle, busid);
+    }
+
+    /// Sets the configuration again that the device had before a client set another, or none.
+    fn give_back_configuration(
+        &mut self,
+        handle: &mut DeviceHandle,
+        busid: BusId,
+        value: Option<u8>,
+    ) {
+        if value == self.configuration {
+            return;
+        }
+        match handle.set_configuration_blocking(self.configuration) {
+            // The kernel has looked for drivers of all its interfaces.
+            Ok(()) => self.forget_drivers(),
+            Err(Error::NoDevice) => {}
+            Err(error) => match self.configuration {
+                Some(value) => {
+                    warn!("{busid}: it does not go back to configuration {value}: {error}");
+                }
+                None => warn!("{busid}: it can't be unconfigured again: {error}"),
+            },
+        }
+    }
+
+    /// Has Linux make the interfaces anew where a driver could not have its own again, which also
+    /// looks for drivers of all interfaces.
+    fn give_back_barred(
+        &mut self,
+        handle: &mut DeviceHandle,
+        busid: BusId,
+        configuration: Option<&Configuration>,
+    ) {
+        let Some(configuration) = configuration else { return };
+        let value = configuration.value;
+        let ours = configuration.interfaces.iter().filter(|interface| interface.refused.is_none());
+        let ours = ours.map(|interface| interface.number);
+        let taken: Vec<u8> = ours.filter(|number| self.drivers.contains(number)).collect();
+        if Some(value) != self.configuration || !has_barred(configuration, &taken) {
+            return;
+        }
+        match renew_interfaces(handle, value) {
+            Ok(()) => self.forget_drivers(),
+            Err(Error::NoDevice) => {}
+            Err(Error::Busy) => warn!(
+                "{busid}: an interface without setting 0 gets its kernel driver again only when \
+                 configuration {value} is set anew, and another of its interfaces is in use"
+            ),
+            Err(error) => {
+                warn!("{busid}: configuration {value} can't be set anew: {error}. Plug it in again")
+            }
+        }
+    }
+
+    /// Gives interfaces back to the kernel drivers that had them. All are free by then, because a
+    /// driver that wants several takes the others with the first.
+    fn give_back_drivers(&mut self, handle: &mut DeviceHandle, busid: BusId) {
+        let mut is_settled = true;
+        for interface in self.drivers.drain(..) {
+            let attached = handle.attach_kernel_driver_blocking(interface);
+            is_settled &= is_given_back(attached);
+            match attached {
+                // Busy: the driver took it along with another.
+                Ok(()) | Err(Error::Busy | Error::NoDevice) => {}
+                Err(error) => {
+                    warn!("{busid}: no kernel driver took interface {interface} back: {error}");
+                }
+            }
+        }
+        if let Some(entry) = self.note.take_if(|_| is_settled) {
+            entry.settle();
+        }
+    }
+}
+
+/// A note's text: what is owed for a device.
+pub(super) const fn debt_of(id: DeviceId, interfaces: Vec<u8>, configuration: Option<u8>) -> Debt {
+    let DeviceId { bus, address, id_vendor, id_product } = id;
+    Debt { bus, address, id_vendor, id_product, interfaces, configuration }
+}
+
+/// Whether Linux lets no driver have one of these interfaces again. An interface is set to 0 when
+/// it is taken from its owner, and where that fails again before a driver is asked
+/// (`needs_altsetting0` in `usb_unbind_interface` and `usb_probe_interface` of
+/// `drivers/usb/core/driver.c`); with an interface that has no setting 0 it always fails.
+pub(super) fn has_barred(configuration: &Configuration, interfaces: &[u8]) -> bool {
+    let mut taken = configuration.interfaces.iter().filter(|one| interfaces.contains(&one.number));
+    cfg!(target_os = "linux") && taken.any(|interface| interface.first_setting() != 0)
+}
+
+/// Has Linux make the interfaces of the configuration `value`, which is set, anew, and look for
+/// drivers of each. *Blocks.*
+///
+/// # Errors
+/// `Busy` while a program or a driver has an interface, which changes nothing (`proc_setconfig`).
+/// After any other error the device is gone, or left unconfigured.
+pub(super) fn renew_interfaces(handle: &mut DeviceHandle, value: u8) -> Result<(), Error> {
+    let unconfigured = handle.set_configuration_blocking(None);
+    // After other errors the host has unconfigured the device, whatever the device answered.
+    if let Err(error @ (Error::Busy | Error::NoDevice)) = unconfigured {
+        return Err(error);
+    }
+    handle.set_configuration_blocking(Some(value))
+}
+
+/// Whether an interface needs nothing more: a driver has it, or none can.
+pub(super) const fn is_given_back(attached: Result<(), Error>) -> bool {
+    use Error::{Busy, InvalidParam, NoDevice, NotFound};
+    // The parameter is an interface that the device has no more.
+    matches!(attached, Ok(()) | Err(Busy | InvalidParam | NoDevice | NotFound))
+}

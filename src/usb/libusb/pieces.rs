@@ -1,0 +1,67 @@
+//! How libusb cuts transfers into requests to the system, and how many of those are in flight.
+//!
+//! Contract: for the reactor; allocation in [`InFlight::new`] alone; nothing blocks.
+
+use super::share::Cost;
+use crate::usb::Submission;
+use crate::wire::types::TransferType;
+
+/// Requests that libusb collects from usbfs in one pass over a device's events
+/// (`op_handle_events`): with fewer in flight, one pass finds all that have ended.
+const PIECES_PER_PASS: usize = 26;
+
+/// Bytes of bulk data where libusb splits them at all, and isochronous packets, that libusb puts
+/// into one request to usbfs in any case (`os/linux_usbfs.h`).
+const PIECE_LEN: usize = 16 * 1024;
+const PIECE_PACKETS: usize = 128;
+
+/// The requests of a device's transfers.
+pub(super) struct InFlight {
+    /// libusb does not split bulk transfers.
+    bulk_is_whole: bool,
+    /// What each slot's transfer costs the system.
+    costs: Vec<Cost>,
+    /// Requests of all transfers together.
+    requests: usize,
+}
+
+impl InFlight {
+    /// For `slots` transfers.
+    pub(super) fn new(slots: usize, bulk_is_whole: bool) -> Self {
+        Self { bulk_is_whole, costs: vec![Cost::default(); slots], requests: 0 }
+    }
+
+    /// What a transfer would cost.
+    pub(super) fn cost_of(&self, submission: &Submission<'_>, in_mapping: bool) -> Cost {
+        Cost::of(submission, pieces_of(submission, self.bulk_is_whole), in_mapping)
+    }
+
+    /// The transfer of a slot was submitted.
+    pub(super) fn add(&mut self, slot: u32, cost: Cost) {
+        self.costs[slot as usize] = cost;
+        self.requests += cost.requests;
+    }
+
+    /// The transfer of a slot has ended: what it cost.
+    pub(super) fn remove(&mut self, slot: u32) -> Cost {
+        let cost = self.costs[slot as usize];
+        self.requests -= cost.requests;
+        cost
+    }
+
+    /// Whether one pass over the device's events finds all that have ended.
+    pub(super) const fn fits_a_pass(&self) -> bool {
+        self.requests < PIECES_PER_PASS
+    }
+}
+
+/// The most requests to the system that libusb makes of one transfer.
+fn pieces_of(submission: &Submission<'_>, bulk_is_whole: bool) -> usize {
+    let pieces = match submission.transfer_type {
+        TransferType::Control => 1,
+        TransferType::Bulk | TransferType::Interrupt if bulk_is_whole => 1,
+        TransferType::Isochronous => submission.packets.len().div_ceil(PIECE_PACKETS),
+        TransferType::Bulk | TransferType::Interrupt => submission.length.div_ceil(PIECE_LEN),
+    };
+    pieces.max(1)
+}
