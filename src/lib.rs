@@ -5,7 +5,7 @@
 //!
 //! # The program
 //! `main.rs` reads the command line ([`cli`], and `units` for sizes and times), chooses a USB
-//! stack, and either prints devices ([`list`]) or runs the server. What it logs, a thread of
+//! stack, and either prints devices ([`commands`]) or runs the server. What it logs, a thread of
 //! [`logging`] writes; what clients can bring the server to say has a budget, in `complaints`.
 //! [`limits`] has every bound of the server with its reason, and [`config`] who may connect and
 //! what is exported.
@@ -58,6 +58,7 @@
 
 mod caught;
 pub mod cli;
+pub mod commands;
 mod complaints;
 pub mod config;
 #[cfg(any(test, fuzzing))]
@@ -65,7 +66,6 @@ pub mod config;
 pub mod fuzzing;
 mod handshake;
 pub mod limits;
-pub mod list;
 pub mod logging;
 pub mod reactor;
 mod session;

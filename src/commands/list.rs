@@ -8,9 +8,11 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use crate::cli::PORT;
+use super::Failure;
+use crate::cli::{List, PORT};
 use crate::complaints::reason;
-use crate::usb::{Bound, DRIVER_OF_PROGRAMS, DeviceInfo, OpenError};
+use crate::usb::libusb::{self, LibusbBackend};
+use crate::usb::{Backend, Bound, Candidate, DRIVER_OF_PROGRAMS, DeviceInfo, OpenError};
 use crate::wire::op::client::{self, RemoteDevice};
 use crate::wire::op::{OP_COMMON_LEN, Request, USB_DEVICE_LEN, USB_INTERFACE_LEN};
 
@@ -20,9 +22,38 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Devices that are believed of a server; more are no machine's.
 const DEVICES_MAX: u32 = 4096;
 
+/// `usbferry list`.
+pub(super) fn show(list: &List) -> Result<(), Failure> {
+    let (rows, nothing) = match &list.remote {
+        Some(host) => (ask(host), format!("{host} exports nothing that is free now")),
+        None => (local_rows(), "there are no USB devices".to_owned()),
+    };
+    let rows = rows.map_err(Failure::Failed)?;
+    match print(&rows, &nothing) {
+        // An output that is closed early, as by `| head`, is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("the list can't be printed: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn local_rows() -> Result<Vec<Row>, String> {
+    let scan =
+        LibusbBackend::new().and_then(|mut backend| backend.scan()).map_err(|e| e.to_string())?;
+    let mut candidates = scan.devices;
+    candidates.sort_by_key(|candidate| candidate.info().device.busid);
+    let row = |candidate: &libusb::LibusbCandidate| {
+        let info = candidate.info();
+        let obstacle = if info.is_hub() { None } else { candidate.obstacle() };
+        Row::local(info, obstacle)
+    };
+    Ok(candidates.iter().map(row).collect())
+}
+
 /// What is shown of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Row {
+pub(super) struct Row {
     busid: String,
     id_vendor: u16,
     id_product: u16,
@@ -39,7 +70,7 @@ pub struct Row {
 impl Row {
     /// A device of this machine. `obstacle` says why it can't be exported, with what to do.
     #[must_use]
-    pub fn local(info: &DeviceInfo, obstacle: Option<OpenError>) -> Self {
+    pub(super) fn local(info: &DeviceInfo, obstacle: Option<OpenError>) -> Self {
         let device = &info.device;
         let names = [info.manufacturer.as_deref(), info.product.as_deref()];
         let mut description = names.into_iter().flatten().collect::<Vec<_>>().join(" ");
@@ -181,7 +212,7 @@ const fn class_name(class: u8) -> &'static str {
 ///
 /// # Errors
 /// The output's.
-pub fn print(rows: &[Row], nothing: &str) -> io::Result<()> {
+pub(super) fn print(rows: &[Row], nothing: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if rows.is_empty() {
         return writeln!(out, "{nothing}");
@@ -193,7 +224,7 @@ pub fn print(rows: &[Row], nothing: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// A sentence: it can't be reached, or does not speak USB/IP.
-pub fn ask(host: &str) -> Result<Vec<Row>, String> {
+pub(super) fn ask(host: &str) -> Result<Vec<Row>, String> {
     ask_within(host, TIMEOUT)
 }
 

@@ -1,88 +1,23 @@
-//! The command line: what is typed, checked and turned into [`Settings`].
+//! `usbferry serve`: what is typed, checked and turned into [`Settings`].
 //!
 //! Contract: no I/O. Whatever is wrong is a sentence that says what to type instead.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use clap::builder::PossibleValue;
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 use ipnet::IpNet;
-use log::LevelFilter;
 
+use super::PORT;
+use super::parse::{
+    parse_busy_poll, parse_listen, parse_memory, parse_network, parse_peer_timeout, parse_size,
+    parse_urb_size, parse_urbs, size,
+};
 use crate::config::rules::{Allowed, DeviceSpec, Selection};
 use crate::config::{Listen, Policy, Settings, TakeOver};
 use crate::limits::{self, DeviceLimits};
 use crate::units;
 use crate::usb::sim::spec::{self, Spec};
-
-/// The port that the IANA gave to USB/IP.
-pub const PORT: u16 = 3240;
-
-/// A fast USB/IP server: exports USB devices to other computers, with no kernel module.
-#[derive(Parser, Debug)]
-#[command(version = version(), about, propagate_version = true, max_term_width = 100)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-
-    /// What to log on stderr: error, warn, info, debug or trace, or a filter such as
-    /// "info,usbferry::session=trace". If this is not given, RUST_LOG says, or else it is info
-    #[arg(long, global = true, value_name = "LEVEL", value_parser = parse_log)]
-    log: Option<String>,
-}
-
-impl Cli {
-    /// What to log: as was typed, or else as `RUST_LOG` has it. That is for all programs, and may
-    /// name others only.
-    ///
-    /// # Errors
-    /// A sentence: `RUST_LOG` holds neither a level nor a filter.
-    pub fn log_filter(&self, environment: Option<String>) -> Result<String, String> {
-        let environment = environment.filter(|text| !text.is_empty());
-        match (&self.log, environment) {
-            (Some(typed), _) => Ok(typed.clone()),
-            (None, None) => Ok("info".to_owned()),
-            (None, Some(text)) if parts_of(&text).all(names_another) => Ok(text),
-            (None, Some(text)) => {
-                parse_log(&text).map_err(|error| format!("RUST_LOG is “{text}”: {error}"))
-            }
-        }
-    }
-}
-
-/// The program's version and that of libusb, which may be the system's and then any.
-#[must_use]
-pub fn version() -> &'static str {
-    static VERSION: LazyLock<String> = LazyLock::new(|| {
-        format!(
-            "{} (libusb {})",
-            env!("CARGO_PKG_VERSION"),
-            usbferry_sys::libusb::version::libusb()
-        )
-    });
-    &VERSION
-}
-
-/// The commands.
-#[derive(Subcommand, Debug)]
-pub enum Command {
-    /// Export devices
-    Serve(Box<Serve>),
-    /// Show the devices of this machine, or those another one exports
-    List(List),
-}
-
-/// `usbferry list`.
-#[derive(Args, Debug)]
-pub struct List {
-    /// Ask the USB/IP server there (any, not only usbferry) what it exports
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub remote: Option<String>,
-}
 
 /// `usbferry serve`.
 #[derive(Args, Debug)]
@@ -185,31 +120,6 @@ struct Tuning {
     busy_poll: Duration,
 }
 
-impl clap::ValueEnum for TakeOver {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Never, Self::Stale, Self::SameHost, Self::Any]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        let (name, help) = match self {
-            Self::Never => ("never", "Never: the new client is told that the device is busy"),
-            Self::Stale => (
-                "stale",
-                "When the holder has the same address and its connection looks dead. Over `ssh -R` \
-                 every client has the address 127.0.0.1 and a connection that is alive as long as \
-                 the tunnel",
-            ),
-            Self::SameHost => (
-                "same-host",
-                "When the holder has the same address, dead or alive. Over `ssh -R` that is \
-                 everybody",
-            ),
-            Self::Any => ("any", "Always: whoever asks last has the device"),
-        };
-        Some(PossibleValue::new(name).help(help))
-    }
-}
-
 /// What to export.
 #[derive(Debug)]
 pub enum Source {
@@ -289,118 +199,12 @@ impl Serve {
     }
 }
 
-/// A filter must have a part for this program: a word that is no level would be taken for the name
-/// of another's module, and then nothing is logged at all.
-fn parse_log(text: &str) -> Result<String, String> {
-    let concerns_us = |part: &str| match part.split_once('=') {
-        Some((target, level)) => is_ours(target) && is_level(level),
-        None => is_level(part) || is_ours(part),
-    };
-    if parts_of(text).any(concerns_us) {
-        return Ok(text.to_owned());
-    }
-    Err("give error, warn, info, debug or trace, or a filter for usbferry such as \
-         info,usbferry::session=trace"
-        .to_owned())
-}
-
-/// The parts of a filter. Behind a slash is what lines must have in them.
-fn parts_of(filter: &str) -> impl Iterator<Item = &str> {
-    filter.split('/').next().unwrap_or_default().split(',')
-}
-
-fn is_level(text: &str) -> bool {
-    text.trim().parse::<LevelFilter>().is_ok()
-}
-
-fn is_ours(target: &str) -> bool {
-    target.trim().starts_with("usbferry")
-}
-
-/// Whether a part of a filter is for another program, and says for what.
-fn names_another(part: &str) -> bool {
-    part.split_once('=').is_some_and(|(target, level)| !is_ours(target) && is_level(level))
-}
-
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "give an address with its port, such as 192.168.1.5:3240, 0.0.0.0:3240 or [::1]:3240 \
-         (no names)"
-            .to_owned()
-    })
-}
-
-fn parse_network(text: &str) -> Result<IpNet, String> {
-    let address =
-        || text.parse().ok().map(|address| IpNet::new_assert(address, host_bits(address)));
-    IpNet::from_str(text).ok().or_else(address).ok_or_else(|| {
-        "give a network such as 192.168.1.0/24 or fd00::/8, or one address".to_owned()
-    })
-}
-
-/// The prefix length of a network of one address.
-const fn host_bits(address: std::net::IpAddr) -> u8 {
-    match address {
-        std::net::IpAddr::V4(_) => 32,
-        std::net::IpAddr::V6(_) => 128,
-    }
-}
-
-fn parse_urbs(text: &str) -> Result<usize, String> {
-    let range = limits::URBS_MIN..=limits::URBS_MAX;
-    let urbs = text.parse().ok().filter(|urbs| range.contains(urbs));
-    urbs.ok_or_else(|| format!("give a number from {} to {}", range.start(), range.end()))
-}
-
-/// The largest size that can be set, as it is typed.
-const MOST: &str = size(limits::MEMORY_MAX);
-
-/// A size as it is typed, of those that the limits have.
-const fn size(bytes: usize) -> &'static str {
-    units::size_text(bytes as u64)
-}
-
-fn parse_memory(text: &str) -> Result<usize, String> {
-    let range = limits::MEMORY_MIN..=limits::MEMORY_MAX;
-    units::parse_size(text)
-        .filter(|bytes| bytes.is_power_of_two() && range.contains(bytes))
-        .ok_or_else(|| format!("give a power of two from 1M to {MOST}, such as 16M"))
-}
-
-/// Descriptors are read by control transfers, and without them a client can use nothing.
-fn parse_urb_size(text: &str) -> Result<usize, String> {
-    let bytes = parse_size(text)?;
-    if bytes < limits::CONTROL_LEN_MAX {
-        let least = limits::CONTROL_LEN_MAX;
-        return Err(format!("give a number of bytes from {least} to {MOST}, such as 128K or 16M"));
-    }
-    Ok(bytes)
-}
-
-fn parse_size(text: &str) -> Result<usize, String> {
-    units::parse_size(text)
-        .filter(|&bytes| bytes <= limits::MEMORY_MAX)
-        .ok_or_else(|| format!("give a number of bytes up to {MOST}, such as 4096, 128K or 16M"))
-}
-
-/// The longest busy polling: beyond it, sleeping costs nothing anybody could notice.
-const BUSY_POLL_MAX: Duration = Duration::from_millis(100);
-
-fn parse_busy_poll(text: &str) -> Result<Duration, String> {
-    units::parse_time(text)
-        .filter(|&time| time <= BUSY_POLL_MAX)
-        .ok_or_else(|| "give a time up to 100ms, such as 50us or 1ms".to_owned())
-}
-
-fn parse_peer_timeout(text: &str) -> Result<Duration, String> {
-    let range = limits::PEER_TIMEOUT_MIN..=limits::PEER_TIMEOUT_MAX;
-    units::parse_time(text)
-        .filter(|time| range.contains(time))
-        .ok_or_else(|| "give a time from 3s to 3600s, such as 15s".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
+    use super::super::parse::MOST;
+    use super::super::{Cli, Command};
     use super::*;
 
     fn serve(arguments: &[&str]) -> Result<(Settings, Source), String> {
@@ -409,20 +213,6 @@ mod tests {
             Command::Serve(serve) => serve.settings(),
             Command::List(_) => unreachable!("it says serve"),
         }
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
-    }
-
-    #[test]
-    fn a_size_of_the_limits_is_told_as_it_is_typed() {
-        for bytes in [limits::MEMORY_DEFAULT, limits::URB_LEN_DEFAULT, limits::MEMORY_MAX] {
-            assert_eq!(parse_size(size(bytes)), Ok(bytes));
-        }
-        let more = (limits::MEMORY_MAX + 1).to_string();
-        assert!(parse_size(&more).unwrap_err().contains(MOST), "{more}");
     }
 
     #[test]
@@ -463,37 +253,6 @@ mod tests {
         }
         assert!(serve(&["--simulate=printer"]).is_err());
         assert!(serve(&["--simulate", "--all"]).is_err());
-    }
-
-    #[test]
-    fn the_log_is_what_was_typed_or_what_the_environment_says() {
-        let filter = |arguments: &[&str], environment: Option<&str>| {
-            let line = ["usbferry", "list"].iter().chain(arguments);
-            let cli = Cli::try_parse_from(line).map_err(|error| error.to_string())?;
-            cli.log_filter(environment.map(str::to_owned))
-        };
-        assert_eq!(filter(&[], None).unwrap(), "info");
-        assert_eq!(filter(&[], Some("othercrate=debug")).unwrap(), "othercrate=debug");
-        assert_eq!(filter(&[], Some("")).unwrap(), "info");
-        for both in ["a=info,b::c=off", "a=info/text", "a=info,warn"] {
-            assert_eq!(filter(&[], Some(both)).unwrap(), both);
-        }
-        for wrong in ["loud", "loud/info", "usbferry=loud", "info=4", "a=info,loud", "a=loud"] {
-            let refused = filter(&[], Some(wrong)).unwrap_err();
-            assert!(
-                refused.starts_with(&format!("RUST_LOG is “{wrong}”: give error")),
-                "{refused}"
-            );
-            // What is typed is what counts.
-            assert_eq!(filter(&["--log", "warn"], Some(wrong)).unwrap(), "warn");
-        }
-        for typed in ["trace", "OFF", "warn,usbferry::session=trace", "usbferry", "mio,debug/x"] {
-            assert_eq!(filter(&["--log", typed], Some("warn")).unwrap(), typed);
-        }
-        for wrong in ["", "verbose", "verbose/info", "othercrate=debug", "usbferry=loud", "info=4"]
-        {
-            assert!(filter(&["--log", wrong], None).unwrap_err().contains("give error"), "{wrong}");
-        }
     }
 
     #[test]
