@@ -48,6 +48,8 @@ const RESULTS_MAX: usize = ATTACHED_MAX + 1;
 pub(crate) struct Inbox<C: Candidate> {
     receiver: Receiver<Done<C>>,
     sender: Outbox<C>,
+    /// There may be results.
+    ready: bool,
     /// What workers say counts as what the reactor says.
     complaints: Complaints,
 }
@@ -77,11 +79,22 @@ impl<C: Candidate> Outbox<C> {
 impl<C: Candidate> Inbox<C> {
     pub(crate) fn new(waker: Arc<Waker>, complaints: Complaints) -> Self {
         let (sender, receiver) = sync_channel(RESULTS_MAX);
-        Self { receiver, sender: Outbox { sender, waker }, complaints }
+        Self { receiver, sender: Outbox { sender, waker }, ready: true, complaints }
+    }
+
+    /// Notes that a worker has woken the reactor.
+    pub(crate) const fn mark(&mut self) {
+        self.ready = true;
+    }
+
+    /// Whether there may be results.
+    pub(crate) const fn is_ready(&self) -> bool {
+        self.ready
     }
 
     /// The next result, if there is one.
-    pub(crate) fn take(&self) -> Option<Done<C>> {
+    pub(crate) fn take(&mut self) -> Option<Done<C>> {
+        self.ready = false;
         self.receiver.try_recv().ok()
     }
 }

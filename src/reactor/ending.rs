@@ -8,15 +8,14 @@
 //!
 //! Contract: part of the reactor, so nothing here sleeps.
 
-use std::cmp::Reverse;
-
 use log::debug;
 
 use super::client::{Awaited, Stage};
 use super::end::End;
 use super::loan::{Afterwards, Loan};
+use super::schedule::Rest;
 use super::token::Key;
-use super::{Reactor, client_of, find, note_deadline};
+use super::{Reactor, find};
 use crate::complaints::{info, warn};
 use crate::limits::{DRAIN_TIMEOUT, OPEN_TIMEOUT};
 use crate::usb::{Backend, Candidate};
@@ -25,15 +24,14 @@ use crate::wire::op::OpStatus;
 impl<B: Backend> Reactor<B> {
     /// Ends connections that did not get further in time.
     pub(super) fn expire(&mut self) {
-        if self.next_deadline.is_none_or(|at| self.now < at) {
+        if !self.schedule.take_deadline(self.now) {
             return;
         }
-        self.next_deadline = None;
         let mut expired = Vec::new();
         for (_, connection) in &self.connections {
             match connection.client_deadline() {
                 Some(at) if at <= self.now => expired.push(connection.key),
-                deadline => note_deadline(&mut self.next_deadline, deadline),
+                deadline => self.schedule.note_deadline(deadline),
             }
         }
         for key in expired {
@@ -72,52 +70,12 @@ impl<B: Backend> Reactor<B> {
         self.refuse(key, OpStatus::NotAvailable);
     }
 
-    /// Ends the oldest connection without a device, so that another can be made: nobody keeps
-    /// clients out by coming often and asking for nothing. A client in good order sends its request
-    /// with its first bytes, and is served before all others have come after it. Where all have
-    /// asked for something and wait, the oldest of these is told that it does not get it. There is
-    /// no share for each address: over `ssh -R` all have the same. False when there is no such
-    /// connection.
-    pub(super) fn make_place(&mut self) -> bool {
-        let mut waiting = None;
-        for _ in 0..self.strangers.len() {
-            let Some(key) = self.strangers.pop_front() else { break };
-            let Some(connection) = find(&mut self.connections, key) else { continue };
-            if connection.has_device() {
-                continue;
-            }
-            let Some(client) = &connection.client else { continue };
-            if client.asked().is_none() {
-                self.end(key, &End::Displaced);
-                return true;
-            }
-            waiting = waiting.or(Some(key));
-            self.strangers.push_back(key);
-        }
-        let Some(key) = waiting else { return false };
-        self.refuse(key, OpStatus::NotAvailable);
-        if let Some(client) = client_of(&mut self.connections, key) {
-            let _ = client.flush_reply();
-        }
-        self.end(key, &End::Displaced);
-        true
-    }
-
-    /// Forgets listed clients that have left or got a device, when these have become many.
-    pub(super) fn tidy_strangers(&mut self) {
-        if self.strangers.len() < 2 * self.settings.connections {
-            return;
-        }
-        let connections = &mut self.connections;
-        self.strangers.retain(|&key| find(connections, key).is_some_and(|c| !c.has_device()));
-    }
-
     /// Ends a connection: at once without a device, else when the device has let go of everything.
     /// A connection whose client is gone already is left to that.
     pub(super) fn end(&mut self, key: Key, end: &End) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(mut client) = connection.take_client(self.now) else { return };
-        self.clients -= 1;
+        self.door.let_out();
         let _ = self.poll.registry().deregister(client.socket.stream_mut());
         let peer = connection.peer;
         match end {
@@ -156,7 +114,7 @@ impl<B: Backend> Reactor<B> {
 
     /// Has a session's device given back.
     pub(super) fn give_back(&mut self, key: Key) {
-        self.attached.retain(|&attached| attached != key);
+        self.schedule.detach(key);
         let Some(connection) = find(&mut self.connections, key) else { return };
         let registry = self.poll.registry();
         connection.change_loan(|loan| loan.return_drained(registry));
@@ -170,7 +128,7 @@ impl<B: Backend> Reactor<B> {
         match loan.returned(self.now) {
             Some((resting, until)) => {
                 connection.loan = Some(resting);
-                self.rests.push(Reverse((until, key)));
+                self.schedule.rest(until, Rest::Connection(key));
             }
             None => self.free(key),
         }
@@ -189,16 +147,11 @@ impl<B: Backend> Reactor<B> {
     /// Stops: no new clients; those that are there get what was already said to them, then every
     /// device is given back.
     pub(super) fn begin_stop(&mut self) {
-        if self.stopping.is_some() || !self.stop.is_requested() {
+        if !self.stop.begin(self.now) {
             return;
         }
         log::info!("stopping: giving back every device");
-        self.stopping = Some(self.now);
-        // Nothing else would end the pause, and when its time has come each wait would be none.
-        self.accept_paused_until = None;
-        for mut listener in self.listeners.drain(..) {
-            let _ = self.poll.registry().deregister(&mut listener);
-        }
+        self.door.close(self.poll.registry());
         let keys: Vec<Key> = self.connections.iter().map(|(_, c)| c.key).collect();
         for key in keys {
             self.stop_one(key);
@@ -209,7 +162,7 @@ impl<B: Backend> Reactor<B> {
     fn stop_one(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         if connection.begin_stop(self.now + DRAIN_TIMEOUT) {
-            note_deadline(&mut self.next_deadline, connection.client_deadline());
+            self.schedule.note_deadline(connection.client_deadline());
             return self.queue(key);
         }
         // Unread bytes would make the end of the connection a reset.

@@ -22,7 +22,7 @@ use super::client::{Asked, Awaited};
 use super::end::End;
 use super::loan::{self, Loan};
 use super::token::{Key, Source};
-use super::{Reactor, client_of, find, note_deadline};
+use super::{Reactor, client_of, find};
 use crate::complaints::{error, info, warn};
 use crate::handshake::Wish;
 use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT};
@@ -289,7 +289,7 @@ impl<B: Backend> Reactor<B> {
     fn wait(&mut self, key: Key, awaits: Awaited, deadline: Instant) -> bool {
         let Some(client) = client_of(&mut self.connections, key) else { return false };
         client.wait(awaits, deadline);
-        note_deadline(&mut self.next_deadline, client.deadline);
+        self.schedule.note_deadline(client.deadline);
         client.asked().is_some()
     }
 
@@ -318,7 +318,7 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn close(&mut self, key: Key, device_gone: bool) {
         let Some(client) = client_of(&mut self.connections, key) else { return };
         client.close(self.now, device_gone);
-        note_deadline(&mut self.next_deadline, client.deadline);
+        self.schedule.note_deadline(client.deadline);
         self.queue(key);
     }
 
@@ -369,7 +369,7 @@ impl<B: Backend> Reactor<B> {
         if let Some(client) = &mut connection.client {
             client.serve(|out| op::emit_import(Ok(device), out));
         }
-        self.attached.push(key);
+        self.schedule.attach(key);
         self.queue(key);
     }
 

@@ -6,12 +6,12 @@
 //! the next wait is then none.
 //!
 //! ```text
-//! poll ─► mark ─► inbox ─► deadlines ─► serve each ready session ─► strangers, accept ─► poll
+//! poll ─► mark ─► inbox ─► deadlines ─► serve each ready session ─► deviceless, door ─► poll
 //!                   ▲                       │ read, parse, submit, reap, write
 //!                   └─────── workers ◄──────┘ jobs: cancel, perform, close
 //! ```
 //!
-//! - `accept`: new clients; `connection`: a client (`client`, `socket`) and a device (`loan`);
+//! - `schedule`: whose turn it is; `door`: new clients; `connection`: a client (`client`, `socket`) and a device (`loan`);
 //!   `exchange`: the bytes and completions between both;
 //! - `exports`: the answers to handshakes; `ending`: ends (`end`) of connections and of loans;
 //! - `spin`: whether to sleep; `net`, `token`, `stop`: sockets, event names, the way to stop the
@@ -20,9 +20,9 @@
 //! Contract: nothing on this thread sleeps but the one wait, and with nothing to do it does wait: a
 //! bit that nothing would clear is not set. Whatever can sleep otherwise is a worker's.
 
-mod accept;
 mod client;
 mod connection;
+mod door;
 mod end;
 mod ending;
 mod error;
@@ -30,6 +30,7 @@ mod exchange;
 mod exports;
 mod loan;
 mod net;
+mod schedule;
 mod socket;
 mod spin;
 mod stop;
@@ -37,90 +38,56 @@ mod stop;
 mod tests;
 mod token;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Waker};
+use mio::{Events, Poll, Waker};
 use slab::Slab;
 use usbferry_sys::os::clock::CoarseClock;
 
 use crate::complaints::Complaints;
 use crate::config::Settings;
-use crate::limits::SHUTDOWN_TIMEOUT;
 use crate::session::TaskResult;
 use crate::usb::{Backend, Candidate};
 use crate::worker::{Done, Inbox, Scanner};
 use client::{Client, DISCARD_LEN, DISCARD_PAUSE, Stage};
 use connection::Connection;
+use door::Door;
 use end::End;
 pub use error::StartError;
 use exchange::Turn;
 use exports::{PortOf, Scans};
 use loan::Loan;
 pub use net::prepare as prepare_socket;
+use schedule::{Rest, Schedule};
 use spin::Spin;
+use stop::Stop;
 pub use stop::StopHandle;
-use stop::StopSource;
 pub(crate) use token::Key;
 use token::{Label, Source};
 
 /// Events taken in one wait. More wait for the next turn.
 const EVENTS_PER_TURN: usize = 1024;
 
-/// Time of a turn for all connections without a device together, where sessions have something to
-/// do in it, and where they are only there: their next bytes may come meanwhile.
-const STRANGERS_TIME: Duration = Duration::from_micros(20);
-const STRANGERS_TIME_ALONE: Duration = Duration::from_micros(250);
-
-/// How long they then wait, in times of what they took: while there are sessions, a flood of them
-/// has a quarter of a processor, and waking up for one that means it is no wait to speak of.
-const STRANGERS_REST: u32 = 3;
-
 /// The server.
 pub struct Reactor<B: Backend> {
     poll: Poll,
     settings: Settings,
-    listeners: Vec<TcpListener>,
-    stop: StopSource,
+    door: Door,
+    stop: Stop,
     inbox: Inbox<B::Candidate>,
     scanner: Scanner,
     scans: Scans<B::Candidate>,
     connections: Slab<Connection<B::Candidate>>,
-    /// Connections that have no device, the oldest first, and some that are over or have one now.
-    strangers: VecDeque<Key>,
-    /// Connections that have a client: a device may take longer to be given back.
-    clients: usize,
-    /// Connections made so far: what tells a place's users apart.
-    connections_made: u64,
-    /// Connections with a device, whose deadlines count; few beside the rest.
-    attached: Vec<Key>,
-    /// Connections with something to do.
-    ready: Vec<Key>,
-    /// Connections whose turn it is, kept for its memory.
-    serving: Vec<Key>,
-    /// Connections without a device whose turn it is, and until when they wait for it.
-    due_strangers: VecDeque<Key>,
-    strangers_rest_until: Option<Instant>,
-    /// Connections whose client is paused or whose device rests, and until when.
-    rests: BinaryHeap<Reverse<(Instant, Key)>>,
+    schedule: Schedule,
     /// Where bytes go that nobody reads.
     discard: Box<[u8]>,
-    accept_ready: bool,
-    accept_paused_until: Option<Instant>,
-    /// The last client could not be accepted, which the log was told.
-    accept_failed: bool,
-    inbox_ready: bool,
-    /// The earliest deadline of any connection, or earlier.
-    next_deadline: Option<Instant>,
-    stopping: Option<Instant>,
     complaints: Complaints,
     spin: Spin,
     clock: CoarseClock,
+    /// The time of this turn.
     now: Instant,
 }
 
@@ -132,44 +99,24 @@ impl<B: Backend> Reactor<B> {
     pub fn new(backend: B, settings: Settings) -> Result<Self, StartError> {
         let poll = Poll::new().map_err(StartError::System)?;
         let registry = poll.registry();
-        let mut listeners = accept::open_listeners(&settings)?;
-        for (number, listener) in (0..).zip(&mut listeners) {
-            let token = Source::Listener(number).to_token();
-            registry.register(listener, token, Interest::READABLE).map_err(StartError::System)?;
-        }
-        let waker =
-            Arc::new(Waker::new(registry, Source::Waker.to_token()).map_err(StartError::System)?);
+        let door = Door::open(&settings, registry)?;
+        let waker = Waker::new(registry, Source::Waker.to_token()).map_err(StartError::System)?;
         let complaints = Complaints::new(Instant::now());
-        let inbox = Inbox::new(waker, complaints.clone());
+        let inbox = Inbox::new(Arc::new(waker), complaints.clone());
         let scanner = Scanner::start(backend, &inbox).map_err(StartError::System)?;
-        let stop =
-            StopSource::new(registry, Source::Stop.to_token()).map_err(StartError::System)?;
+        let stop = Stop::new(registry, Source::Stop.to_token()).map_err(StartError::System)?;
         let spin = Spin::new(settings.busy_poll);
         Ok(Self {
             poll,
             settings,
-            listeners,
+            door,
             stop,
             inbox,
             scanner,
             scans: Scans::default(),
             connections: Slab::new(),
-            strangers: VecDeque::new(),
-            clients: 0,
-            connections_made: 0,
-            attached: Vec::new(),
-            ready: Vec::new(),
-            serving: Vec::new(),
-            due_strangers: VecDeque::new(),
-            strangers_rest_until: None,
-            rests: BinaryHeap::new(),
+            schedule: Schedule::default(),
             discard: vec![0; DISCARD_LEN].into_boxed_slice(),
-            accept_ready: true,
-            accept_paused_until: None,
-            accept_failed: false,
-            inbox_ready: true,
-            next_deadline: None,
-            stopping: None,
             complaints,
             spin,
             clock: CoarseClock::new(),
@@ -180,7 +127,7 @@ impl<B: Backend> Reactor<B> {
     /// Where it listens, ports that the system chose included.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.door.addresses()
     }
 
     /// What stops it, from any thread or signal handler.
@@ -227,38 +174,28 @@ impl<B: Backend> Reactor<B> {
     /// is in a hurry; and what one of several sessions gains, another's client may lose, if it
     /// needs this processor.
     fn looks_again(&mut self) -> bool {
-        self.attached.len() == 1 && self.spin.looks_again(Instant::now)
+        self.schedule.attached().len() == 1 && self.spin.looks_again(Instant::now)
     }
 
     /// Stopped, and nothing is left, or what is left took too long.
     fn is_done(&self) -> bool {
-        match self.stopping {
-            Some(since) => self.connections.is_empty() || self.now >= since + SHUTDOWN_TIMEOUT,
-            None => false,
-        }
+        let is_past = |deadline| self.connections.is_empty() || self.now >= deadline;
+        self.stop.deadline().is_some_and(is_past)
     }
 
     /// How long to wait for events.
     fn timeout(&self) -> Option<Duration> {
-        let accept = self.accept_ready && self.accept_paused_until.is_none();
-        let strangers = accept && self.stopping.is_none() || !self.due_strangers.is_empty();
-        if strangers && self.strangers_rest_until.is_none()
-            || self.inbox_ready
-            || !self.ready.is_empty()
-        {
+        let deviceless = self.door.is_due() || self.schedule.deviceless_len() > 0;
+        if self.inbox.is_ready() || self.schedule.is_due(deviceless) {
             return Some(Duration::ZERO);
         }
-        let stop = self.stopping.map(|since| since + SHUTDOWN_TIMEOUT);
         let deadline = |key: &Key| self.connections.get(key.index as usize)?.device_deadline();
-        let devices = self.attached.iter().filter_map(deadline).min();
-        let rested = self.rests.peek().map(|&Reverse((until, _))| until);
-        let left_out = self.complaints.deadline();
-        let deadlines =
-            [self.next_deadline, self.accept_paused_until, stop, devices, rested, left_out];
-        let earliest = deadlines.into_iter().flatten().min();
+        let devices = self.schedule.attached().iter().filter_map(deadline).min();
+        let others = [self.schedule.deadline(), self.stop.deadline(), self.complaints.deadline()];
+        let earliest = others.into_iter().chain([devices]).flatten().min();
         let earliest = earliest.map(|at| at.saturating_duration_since(self.now));
         // To the microsecond, unlike the others.
-        let rest = self.strangers_rest_until.filter(|_| strangers);
+        let rest = self.schedule.deviceless_rest().filter(|_| deviceless);
         let rest = rest.map(|at| at.saturating_duration_since(Instant::now()));
         [earliest, rest].into_iter().flatten().min()
     }
@@ -266,12 +203,12 @@ impl<B: Backend> Reactor<B> {
     /// Notes what an event says, and does nothing yet.
     fn mark(&mut self, event: &mio::event::Event) {
         match Source::from_token(event.token()) {
-            Some(Source::Listener(_)) => self.accept_ready = true,
+            Some(Source::Listener(_)) => self.door.mark(),
             Some(Source::Waker) => {
-                self.inbox_ready = true;
+                self.inbox.mark();
                 self.spin.found();
             }
-            Some(Source::Stop) => self.begin_stop(),
+            Some(Source::Stop) => self.stop.mark(),
             Some(Source::Client(label)) => {
                 let Some(connection) = labelled(&mut self.connections, label) else { return };
                 // Else an event that was under way when the client was given up.
@@ -297,37 +234,34 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Has a connection served, unless it is paused: then its bits wait.
+    /// Has a connection served ([`Schedule::queue`]).
     fn queue(&mut self, key: Key) {
-        if let Some(connection) = find(&mut self.connections, key)
-            && !connection.is_paused()
-            && !std::mem::replace(&mut connection.queued, true)
-        {
-            self.ready.push(key);
+        if let Some(connection) = find(&mut self.connections, key) {
+            self.schedule.queue(connection);
         }
     }
 
     /// One turn through the phases.
     fn turn(&mut self) {
+        self.begin_stop();
         self.drain_inbox();
         self.expire();
         self.queue_due_devices();
         self.end_rests();
         self.complaints.tell_left_out(self.now);
-        let mut serving = std::mem::replace(&mut self.ready, std::mem::take(&mut self.serving));
+        let mut serving = self.schedule.begin_turn();
         let all = serving.len();
         serving.retain(|&key| {
-            let is_session = self.has_device(key);
-            if is_session {
+            let has_device = self.has_device(key);
+            if has_device {
                 self.serve(key);
             }
-            !is_session
+            !has_device
         });
-        let among_sessions = serving.len() < all;
-        self.due_strangers.extend(serving.drain(..));
-        self.serving = serving;
-        if self.accept_ready || !self.due_strangers.is_empty() {
-            self.serve_strangers(among_sessions);
+        let beside_sessions = serving.len() < all;
+        self.schedule.queue_deviceless(serving);
+        if self.door.is_due() || self.schedule.deviceless_len() > 0 {
+            self.serve_deviceless(beside_sessions);
         }
     }
 
@@ -336,37 +270,23 @@ impl<B: Backend> Reactor<B> {
         connection.is_some_and(|connection| connection.key == key && connection.has_device())
     }
 
-    /// Serves connections without a device and accepts more of them. While there are sessions,
-    /// these have their share of the time: when it is used up the others keep their places in the
-    /// queue, but one of each is always served.
-    fn serve_strangers(&mut self, among_sessions: bool) {
-        if self.attached.is_empty() {
-            self.strangers_rest_until = None;
-            return self.serve_due_strangers(None);
-        }
-        let begun = Instant::now();
-        if self.strangers_rest_until.is_some_and(|until| begun < until) {
-            return;
-        }
-        let time = if among_sessions { STRANGERS_TIME } else { STRANGERS_TIME_ALONE };
-        self.serve_due_strangers(Some(begun + time));
-        let ended = Instant::now();
-        self.strangers_rest_until = Some(ended + (ended - begun) * STRANGERS_REST);
-    }
-
-    fn serve_due_strangers(&mut self, until: Option<Instant>) {
-        for _ in 0..self.due_strangers.len() {
-            let Some(key) = self.due_strangers.pop_front() else { break };
+    /// Serves connections without a device and accepts more of them, for their share of the time:
+    /// when the share is used up, the rest of them keep their places in the queue. One connection
+    /// is always served, and one accepted.
+    fn serve_deviceless(&mut self, beside_sessions: bool) {
+        let Some(share) = self.schedule.begin_share(beside_sessions) else { return };
+        for _ in 0..self.schedule.deviceless_len() {
+            let Some(key) = self.schedule.next_deviceless() else { break };
             self.serve(key);
-            if is_past(until) {
+            if share.is_used_up() {
                 break;
             }
         }
-        self.accept(until);
+        self.accept(&share);
+        self.schedule.end_share(&share);
     }
 
     fn drain_inbox(&mut self) {
-        self.inbox_ready = false;
         while let Some(done) = self.inbox.take() {
             match done {
                 Done::Scanned(result) => self.handle_scanned(result),
@@ -379,28 +299,33 @@ impl<B: Backend> Reactor<B> {
 
     /// Queues connections whose devices want to be looked at by now.
     fn queue_due_devices(&mut self) {
-        for index in 0..self.attached.len() {
-            let key = self.attached[index];
+        for index in 0..self.schedule.attached().len() {
+            let key = self.schedule.attached()[index];
             let Some(connection) = find(&mut self.connections, key) else { continue };
             if connection.device_deadline().is_some_and(|at| at <= self.now) {
-                self.queue(key);
+                self.schedule.queue(connection);
             }
         }
     }
 
-    /// Ends the rests that are over, of clients that send behind their answers and of devices.
+    /// Ends the rests that are over.
     fn end_rests(&mut self) {
-        while let Some(&Reverse((until, key))) = self.rests.peek()
-            && until <= self.now
-        {
-            self.rests.pop();
-            let Some(connection) = find(&mut self.connections, key) else { continue };
-            if connection.loan.as_ref().is_some_and(|loan| loan.has_rested(self.now)) {
-                self.free(key);
-            } else if let Some(client) = &mut connection.client {
-                client.paused = false;
-                self.queue(key);
+        while let Some(rest) = self.schedule.end_rest(self.now) {
+            match rest {
+                Rest::Connection(key) => self.end_rest_of(key),
+                Rest::Door => self.door.end_rest(),
             }
+        }
+    }
+
+    /// Ends the rest of a connection's device, or else that of its client.
+    fn end_rest_of(&mut self, key: Key) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        if connection.loan.as_ref().is_some_and(|loan| loan.has_rested(self.now)) {
+            self.free(key);
+        } else if let Some(client) = &mut connection.client {
+            client.paused = false;
+            self.schedule.queue(connection);
         }
     }
 
@@ -443,13 +368,13 @@ impl<B: Backend> Reactor<B> {
         let mut turn = Turn {
             now: self.now,
             peer_timeout: self.settings.peer_timeout,
-            alone: self.attached.len() == 1,
+            alone: self.schedule.attached().len() == 1,
             discard: &mut self.discard,
         };
         let result = connection.serve(&mut turn);
-        note_deadline(&mut self.next_deadline, connection.client_deadline());
+        self.schedule.note_deadline(connection.client_deadline());
         if connection.is_paused() {
-            self.rests.push(Reverse((self.now + DISCARD_PAUSE, key)));
+            self.schedule.rest(self.now + DISCARD_PAUSE, Rest::Connection(key));
         }
         result
     }
@@ -505,12 +430,4 @@ fn labelled<C: Candidate>(
     label: Label,
 ) -> Option<&mut Connection<C>> {
     connections.get_mut(label.index as usize).filter(|connection| connection.key.label() == label)
-}
-
-fn is_past(until: Option<Instant>) -> bool {
-    until.is_some_and(|until| Instant::now() >= until)
-}
-
-fn note_deadline(next: &mut Option<Instant>, deadline: Option<Instant>) {
-    *next = [*next, deadline].into_iter().flatten().min();
 }

@@ -20,7 +20,7 @@ fn every_call_may_panic() {
     for call in [Call::Open(busid), Call::Perform(busid), Call::Cancel(busid), Call::Close(busid)] {
         let (mut held, script, _finally) = Held::scripted("loopback:count=2");
         let mut other = held.import(1);
-        held.turn_until("another is attached", |reactor| reactor.attached.len() == 1);
+        held.turn_until("another is attached", |reactor| reactor.schedule.attached().len() == 1);
         script.set(call, Act::Panic);
         let mut client = held.import(0);
         held.turn_until("it has begun", |_| script.begun(Call::Open(busid)) == 1);
@@ -29,7 +29,7 @@ fn every_call_may_panic() {
                 assert_eq!(ended(&mut held, client), [1, 0x11, 0, 3, 0, 0, 0, 1], "ST_NA");
             }
             Call::Close(_) => {
-                held.turn_until("it is attached", |reactor| reactor.attached.len() == 2);
+                held.turn_until("it is attached", |reactor| reactor.schedule.attached().len() == 2);
                 drop(client);
             }
             _ => {
@@ -51,7 +51,7 @@ fn every_call_may_panic() {
         assert!(!recovered || script.begun(Call::Recover(busid)) == 1, "{call:?}");
         script.clear(call);
         let _next = held.import(0);
-        held.turn_until("the next has it", |reactor| reactor.attached.len() == 2);
+        held.turn_until("the next has it", |reactor| reactor.schedule.attached().len() == 2);
         // The other session has noticed nothing.
         let mut read = submit(1, SOURCE, 64);
         read[8..12].copy_from_slice(&(DEVID + 1).to_be_bytes());

@@ -14,11 +14,13 @@ mod rest;
 mod scripted;
 mod waiting;
 
+use super::door::ACCEPT_PAUSE;
 use super::*;
 use crate::config::Listen;
 use crate::config::rules::Selection;
 use crate::limits::{
-    GONE_INPUT_TIMEOUT, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT, VIOLATION_REST,
+    GONE_INPUT_TIMEOUT, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT, SHUTDOWN_TIMEOUT,
+    VIOLATION_REST,
 };
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
@@ -122,7 +124,7 @@ impl<B: Backend> Held<B> {
     /// A client with the first device.
     fn attach(&mut self) -> TcpStream {
         let client = self.import(0);
-        self.turn_until("it is attached", |reactor| !reactor.attached.is_empty());
+        self.turn_until("it is attached", |reactor| !reactor.schedule.attached().is_empty());
         // Its time must not lie behind the device's.
         self.reactor.now = self.reactor.time();
         client
@@ -130,7 +132,7 @@ impl<B: Backend> Held<B> {
 
     fn begin_stop(&mut self) {
         self.reactor.stop_handle().unwrap().stop();
-        self.turn_until("it stops", |reactor| reactor.stopping.is_some());
+        self.turn_until("it stops", |reactor| reactor.stop.deadline().is_some());
     }
 
     /// Makes one turn, as the reactor itself would, after a wait of that length at most.
@@ -238,6 +240,7 @@ fn a_client_that_is_paused_when_the_server_stops_is_not_reset() {
     let mut held = Held::new();
     let client = paused_client(&mut held);
     held.reactor.stop_handle().unwrap().stop();
+    held.reactor.stop.mark();
     held.reactor.begin_stop();
     assert!(held.reactor.is_done());
     read_to_end(client);
@@ -293,10 +296,14 @@ fn a_pause_in_accepting_ends_with_a_stop() {
     let mut reactor = Held::new().reactor;
     // After that it has nothing to do.
     reactor.turn();
-    reactor.accept_ready = true;
-    reactor.accept_paused_until = Some(reactor.now);
+    reactor.door.mark();
+    reactor.pause_accepting(&io::ErrorKind::OutOfMemory.into());
+    assert_eq!(reactor.timeout(), Some(ACCEPT_PAUSE));
     reactor.stop_handle().unwrap().stop();
-    reactor.begin_stop();
+    reactor.stop.mark();
+    reactor.now += ACCEPT_PAUSE;
+    reactor.turn();
+    assert!(reactor.stop.deadline().is_some());
     assert_eq!(reactor.timeout(), Some(SHUTDOWN_TIMEOUT));
 }
 
@@ -311,12 +318,12 @@ fn clients_without_a_device_wait_for_their_share() {
     };
     let mut stranger = held.connect();
     held.turn_until("it is accepted", |reactor| reactor.connections.len() == 2);
-    assert!(held.reactor.strangers_rest_until.is_some(), "that took time");
-    held.reactor.strangers_rest_until = Some(Instant::now() + PATIENCE);
+    assert!(held.reactor.schedule.deviceless_rest().is_some(), "that took time");
+    held.reactor.schedule.set_deviceless_rest(Instant::now() + PATIENCE);
     stranger.write_all(&DEVLIST).unwrap();
     held.turn_until("its turn has not come", waits);
     // When it has come, and when there is no session any more.
-    held.reactor.strangers_rest_until = Some(Instant::now());
+    held.reactor.schedule.set_deviceless_rest(Instant::now());
     held.turn_until("it was served", |reactor| {
         reactor.connections.iter().all(|(_, c)| !is_readable(c))
     });
@@ -326,7 +333,7 @@ fn clients_without_a_device_wait_for_their_share() {
 #[test]
 fn labels_that_wrap_are_of_whoever_has_the_place_now() {
     let mut held = Held::new();
-    held.reactor.connections_made = u64::from(token::GENERATIONS) - 2;
+    *held.reactor.door.made_mut() = u64::from(token::GENERATIONS) - 2;
     for _ in 0..4 {
         let mut client = held.connect();
         client.write_all(&DEVLIST).unwrap();
@@ -335,5 +342,5 @@ fn labels_that_wrap_are_of_whoever_has_the_place_now() {
         assert_eq!(client.join().unwrap()[..8], [1, 0x11, 0, 5, 0, 0, 0, 0]);
         held.turn_until("its place is free", |reactor| reactor.connections.is_empty());
     }
-    assert_eq!(held.reactor.connections_made, u64::from(token::GENERATIONS) + 2);
+    assert_eq!(*held.reactor.door.made_mut(), u64::from(token::GENERATIONS) + 2);
 }

@@ -207,7 +207,7 @@ fn a_client_that_leaves_while_its_device_is_opened_is_noticed() {
             socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         }
         drop(client);
-        held.turn_until("it is noticed", |reactor| reactor.clients == 0);
+        held.turn_until("it is noticed", |reactor| reactor.door.clients() == 0);
         assert!(only(&held.reactor).client.is_none());
         // The next one waits for what is about to be given back.
         let next = held.import(0);
@@ -231,7 +231,7 @@ fn a_client_that_has_left_does_not_get_the_device_that_was_opened_for_it() {
     drop(client);
     held.mark_until(|reactor| is_read_closed(only(reactor)));
     script.clear(open);
-    held.mark_until(|reactor| reactor.inbox_ready);
+    held.mark_until(|reactor| reactor.inbox.is_ready());
     held.turn_until("it is over", |reactor| reactor.connections.is_empty());
     assert_eq!([open, attached, close].map(|call| script.begun(call)), [1, 0, 1]);
     drop(held.attach());
@@ -251,7 +251,7 @@ fn a_client_that_leaves_while_it_waits_for_a_scan_or_a_holder_is_noticed() {
     assert!(waiting.is_empty() && late.is_empty() && contenders.is_empty());
     script.clear(Call::Scan);
     drop(held.taker_of_what_stays_away(&script));
-    held.turn_until("it is noticed", |reactor| reactor.clients == 0);
+    held.turn_until("it is noticed", |reactor| reactor.door.clients() == 0);
     assert!(held.reactor.scans.contenders.is_empty());
 }
 
@@ -271,7 +271,7 @@ fn a_device_rests_after_a_violation() {
     let [open, close] = [Call::Open(held.busid(0)), Call::Close(held.busid(0))];
     held.attach().write_all(&[0xff; 48]).unwrap();
     held.turn_until("it is given back", |reactor| {
-        script.begun(close) == 1 && !reactor.rests.is_empty()
+        script.begun(close) == 1 && reactor.schedule.deadline().is_some()
     });
     let next = held.import(0);
     held.turn_until("the next one waits for it", |reactor| !reactor.scans.contenders.is_empty());
@@ -296,7 +296,7 @@ fn a_device_that_can_not_be_watched_is_given_back() {
         reactor.connections.iter().all(|(_, c)| !c.has_device())
     });
     assert_eq!(script.begun(close), 1);
-    assert!(held.reactor.attached.is_empty() && !held.bus.is_open(held.busid(0)));
+    assert!(held.reactor.schedule.attached().is_empty() && !held.bus.is_open(held.busid(0)));
     drop(client);
     held.turn_until("nothing is left of its client", |reactor| reactor.connections.is_empty());
     script.clear(watch);
@@ -332,7 +332,7 @@ fn devices_that_do_not_come_home_take_no_places() {
         let client = held.import(index);
         held.turn_until("it is being opened", |_| script.begun(open) == 1);
         drop(client);
-        held.turn_until("its client is gone", |reactor| reactor.clients == 0);
+        held.turn_until("its client is gone", |reactor| reactor.door.clients() == 0);
     }
     let clients = [held.import(2), held.list()];
     let replies = clients.each_ref().map(|client| status(&held.answer(client)));

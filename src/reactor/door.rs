@@ -1,0 +1,262 @@
+//! The door: listening for clients, accepting them, and making place for them.
+//!
+//! Contract: part of the reactor, so nothing here sleeps. A client that is not allowed is closed
+//! before the server sends a byte.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use log::debug;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry};
+use usbferry_sys::os::limit;
+
+use super::connection::Connection;
+use super::end::End;
+use super::error::{StartError, is_no_such_protocol};
+use super::schedule::{Rest, Share};
+use super::token::{Key, Source};
+use super::{Reactor, client_of, find, net};
+use crate::complaints::{reason, warn};
+use crate::config::{Listen, Settings};
+use crate::usb::Backend;
+use crate::wire::op::OpStatus;
+
+/// Clients accepted in one turn, so that a flood of new clients leaves room for the present ones.
+const ACCEPTS_PER_TURN: usize = 16;
+
+/// Rest of the door when the process has no descriptor left.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where clients come in.
+pub(super) struct Door {
+    listeners: Vec<TcpListener>,
+    /// The system may have clients to be accepted.
+    ready: bool,
+    /// Nobody is accepted until a rest ends: the process had no descriptor left.
+    paused: bool,
+    /// The last client could not be accepted, as the log was told.
+    failed: bool,
+    /// Connections made so far, which tells the users of a place apart.
+    made: u64,
+    /// Clients that are connected. A connection may outlive its client.
+    clients: usize,
+    /// Clients without a device, the oldest first; some have left by now or have a device.
+    deviceless: VecDeque<Key>,
+}
+
+impl Door {
+    /// Listens where the settings say, as far as the machine can.
+    ///
+    /// # Errors
+    /// An address can't be listened on, or the system has no descriptor.
+    pub(super) fn open(settings: &Settings, registry: &Registry) -> Result<Self, StartError> {
+        let mut listeners = Vec::new();
+        for listen in &settings.listen {
+            let Some(mut listener) = open_listener(*listen)? else { continue };
+            net::prepare(&listener, settings.peer_timeout, settings.socket_buffer);
+            let number = u32::try_from(listeners.len()).expect("addresses are few");
+            let token = Source::Listener(number).to_token();
+            let registered = registry.register(&mut listener, token, Interest::READABLE);
+            registered.map_err(StartError::System)?;
+            listeners.push(listener);
+        }
+        Ok(Self {
+            listeners,
+            ready: true,
+            paused: false,
+            failed: false,
+            made: 0,
+            clients: 0,
+            deviceless: VecDeque::new(),
+        })
+    }
+
+    /// Where the server listens.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Notes that the system has clients to be accepted.
+    pub(super) const fn mark(&mut self) {
+        self.ready = true;
+    }
+
+    /// Ends the rest of the door.
+    pub(super) const fn end_rest(&mut self) {
+        self.paused = false;
+    }
+
+    /// Whether clients are to be accepted now.
+    pub(super) const fn is_due(&self) -> bool {
+        self.ready && !self.paused
+    }
+
+    /// Listens no more.
+    pub(super) fn close(&mut self, registry: &Registry) {
+        for mut listener in self.listeners.drain(..) {
+            let _ = registry.deregister(&mut listener);
+        }
+        self.ready = false;
+    }
+
+    /// Clients that are connected.
+    #[cfg(test)]
+    pub(super) const fn clients(&self) -> usize {
+        self.clients
+    }
+
+    /// A client has left.
+    pub(super) const fn let_out(&mut self) {
+        self.clients -= 1;
+    }
+
+    /// Connections made so far.
+    #[cfg(test)]
+    pub(super) const fn made_mut(&mut self) -> &mut u64 {
+        &mut self.made
+    }
+}
+
+impl<B: Backend> Reactor<B> {
+    /// Accepts clients, until the time for connections without a device is used up.
+    pub(super) fn accept(&mut self, share: &Share) {
+        if !self.door.is_due() {
+            return;
+        }
+        self.door.ready = false;
+        for listener in 0..self.door.listeners.len() {
+            self.accept_from(listener, share);
+        }
+    }
+
+    /// Accepts a turn's worth of clients of one listener.
+    fn accept_from(&mut self, listener: usize, share: &Share) {
+        use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.door.listeners[listener].accept() {
+                Ok((stream, peer)) => {
+                    self.door.failed = false;
+                    self.admit(stream, peer);
+                }
+                Err(error) if error.kind() == WouldBlock => return,
+                // The client is gone again, or the call was interrupted.
+                Err(error) if matches!(error.kind(), ConnectionAborted | Interrupted) => {}
+                // A client without a device has the descriptor that the new client needs.
+                Err(error) if limit::is_reached(&error) && self.make_place() => {}
+                Err(error) => {
+                    self.pause_accepting(&error);
+                    break;
+                }
+            }
+            if share.is_used_up() {
+                break;
+            }
+        }
+        // There may be more clients, of which the system does not tell a second time.
+        self.door.ready = true;
+    }
+
+    /// Accepts nobody for a while.
+    pub(super) fn pause_accepting(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.door.failed, true) {
+            warn!("can't accept a client: {}. Is the limit of open files low?", reason(error));
+        }
+        // Another listener may have paused in this turn.
+        if !std::mem::replace(&mut self.door.paused, true) {
+            self.schedule.rest(self.now + ACCEPT_PAUSE, Rest::Door);
+        }
+    }
+
+    /// Takes up a new client, unless the settings forbid it.
+    fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr) {
+        if !self.settings.allowed.contains(peer.ip()) {
+            let address = peer.ip().to_canonical();
+            warn!(
+                "{peer}: refused: its address is not among those given by --allow; allow it with \
+                 --allow {address}"
+            );
+            return;
+        }
+        if self.door.clients >= self.settings.connections && !self.make_place() {
+            let count = self.door.clients;
+            warn!("{peer}: refused: {count} clients are connected, the most there may be");
+            return;
+        }
+        if !net::INHERITS {
+            net::prepare(&stream, self.settings.peer_timeout, self.settings.socket_buffer);
+        }
+        let entry = self.connections.vacant_entry();
+        let index = u32::try_from(entry.key()).expect("CONNECTIONS_MAX is small");
+        let key = Key { index, generation: self.door.made };
+        let token = Source::Client(key.label()).to_token();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
+            warn!("{peer}: refused: {error}");
+            return;
+        }
+        self.door.made += 1;
+        self.door.clients += 1;
+        let connection = Connection::new(key, stream, peer, self.now);
+        self.schedule.note_deadline(connection.client_deadline());
+        entry.insert(connection);
+        self.tidy_deviceless();
+        self.door.deviceless.push_back(key);
+    }
+
+    /// Ends the oldest connection without a device, so that another can be made: nobody keeps
+    /// clients out by coming often and asking for nothing. A client in good order sends its request
+    /// with its first bytes, and is served before all others have come after it. Where all have
+    /// asked for something and wait, the oldest of these is told that it does not get it. There is
+    /// no share for each address: over `ssh -R` all have the same. False when there is no such
+    /// connection.
+    fn make_place(&mut self) -> bool {
+        let mut waiting = None;
+        for _ in 0..self.door.deviceless.len() {
+            let Some(key) = self.door.deviceless.pop_front() else { break };
+            let Some(connection) = find(&mut self.connections, key) else { continue };
+            if connection.has_device() {
+                continue;
+            }
+            let Some(client) = &connection.client else { continue };
+            if client.asked().is_none() {
+                self.end(key, &End::Displaced);
+                return true;
+            }
+            waiting = waiting.or(Some(key));
+            self.door.deviceless.push_back(key);
+        }
+        let Some(key) = waiting else { return false };
+        self.refuse(key, OpStatus::NotAvailable);
+        if let Some(client) = client_of(&mut self.connections, key) {
+            let _ = client.flush_reply();
+        }
+        self.end(key, &End::Displaced);
+        true
+    }
+
+    /// Forgets listed clients that have left or got a device, when these have become many.
+    fn tidy_deviceless(&mut self) {
+        if self.door.deviceless.len() < 2 * self.settings.connections {
+            return;
+        }
+        let connections = &mut self.connections;
+        let is_deviceless =
+            |&key: &Key| find(connections, key).is_some_and(|connection| !connection.has_device());
+        self.door.deviceless.retain(is_deviceless);
+    }
+}
+
+/// Listens on an address; `None` where the address is optional and the machine has none such.
+fn open_listener(listen: Listen) -> Result<Option<TcpListener>, StartError> {
+    match net::listen(listen.address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if listen.optional && is_no_such_protocol(&error) => {
+            debug!("not listening on {}: {error}", listen.address);
+            Ok(None)
+        }
+        Err(error) => Err(StartError::Listen { address: listen.address, error }),
+    }
+}

@@ -1,0 +1,229 @@
+//! Whose turn it is, and until when everybody else waits.
+//!
+//! Connections with a device come first in each turn, for a bounded amount each. Connections
+//! without a device follow, all of them together for a bounded time while there are sessions, so
+//! that a flood of clients that want nothing costs the sessions little.
+//!
+//! Four rests keep abuse cheap. Three have an instant here and a reason elsewhere, to the accuracy
+//! of a turn: a client that sends behind its answer ([`DISCARD_PAUSE`](super::client)), a device
+//! after a violation ([`VIOLATION_REST`](crate::limits::VIOLATION_REST)), and accepting when there
+//! is no descriptor left ([`ACCEPT_PAUSE`](super::door)). The fourth, of connections without a
+//! device, lasts microseconds and is measured by the clock itself.
+//!
+//! Contract: plain state of the reactor; lists keep their memory.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::token::Key;
+use crate::usb::Candidate;
+
+/// Time of a turn for all connections without a device together, when sessions have something to
+/// do in the turn.
+const DEVICELESS_TIME: Duration = Duration::from_micros(20);
+
+/// The same when all sessions are idle in the turn: their next bytes may come meanwhile.
+const DEVICELESS_TIME_ALONE: Duration = Duration::from_micros(250);
+
+/// Connections without a device rest this many times as long as they were served, so a flood of
+/// clients gets a quarter of a processor. A single client is served in no time and hardly waits.
+const DEVICELESS_REST: u32 = 3;
+
+/// Whose turn it is.
+#[derive(Default)]
+pub(super) struct Schedule {
+    /// Connections with something to do.
+    ready: Vec<Key>,
+    /// The list of the turn before, kept for its memory.
+    serving: Vec<Key>,
+    /// Connections whose device has a session. Few beside all connections.
+    attached: Vec<Key>,
+    /// Connections without a device that have something to do.
+    deviceless: VecDeque<Key>,
+    /// Until when these rest.
+    deviceless_rest: Option<Instant>,
+    /// Other rests, and when they end.
+    rests: BinaryHeap<Reverse<(Instant, Rest)>>,
+    /// The earliest deadline of any client, or earlier.
+    next_deadline: Option<Instant>,
+}
+
+/// A part of the server at rest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Rest {
+    /// A connection: its client or its device.
+    Connection(Key),
+    /// Accepting clients.
+    Door,
+}
+
+/// The time that connections without a device have in a turn.
+pub(super) enum Share {
+    /// There is no session: all the time there is.
+    Whole,
+    /// From an instant until another.
+    Part(Instant, Instant),
+}
+
+impl Share {
+    /// Whether the time is used up.
+    pub(super) fn is_used_up(&self) -> bool {
+        match self {
+            Self::Whole => false,
+            Self::Part(_, until) => Instant::now() >= *until,
+        }
+    }
+}
+
+impl Schedule {
+    /// Has a connection served, unless its client is paused: then its bits wait.
+    pub(super) fn queue<C: Candidate>(&mut self, connection: &mut Connection<C>) {
+        if !connection.is_paused() && !std::mem::replace(&mut connection.queued, true) {
+            self.ready.push(connection.key);
+        }
+    }
+
+    /// Begins a turn: the connections with something to do.
+    pub(super) fn begin_turn(&mut self) -> Vec<Key> {
+        std::mem::replace(&mut self.ready, std::mem::take(&mut self.serving))
+    }
+
+    /// Has the connections of a turn that have no device wait for their share of the time.
+    pub(super) fn queue_deviceless(&mut self, mut serving: Vec<Key>) {
+        self.deviceless.extend(serving.drain(..));
+        self.serving = serving;
+    }
+
+    /// How many connections without a device have something to do.
+    pub(super) fn deviceless_len(&self) -> usize {
+        self.deviceless.len()
+    }
+
+    /// The connection without a device whose turn it is.
+    pub(super) fn next_deviceless(&mut self) -> Option<Key> {
+        self.deviceless.pop_front()
+    }
+
+    /// Begins the time for connections without a device; `None` while they rest. `beside_sessions`:
+    /// sessions have something to do in this turn.
+    pub(super) fn begin_share(&mut self, beside_sessions: bool) -> Option<Share> {
+        if self.attached.is_empty() {
+            self.deviceless_rest = None;
+            return Some(Share::Whole);
+        }
+        let now = Instant::now();
+        if self.deviceless_rest.is_some_and(|until| now < until) {
+            return None;
+        }
+        let time = if beside_sessions { DEVICELESS_TIME } else { DEVICELESS_TIME_ALONE };
+        Some(Share::Part(now, now + time))
+    }
+
+    /// Ends that time: connections without a device rest.
+    pub(super) fn end_share(&mut self, share: &Share) {
+        if let Share::Part(begun, _) = *share {
+            let now = Instant::now();
+            self.deviceless_rest = Some(now + (now - begun) * DEVICELESS_REST);
+        }
+    }
+
+    /// Notes that a connection's device has a session.
+    pub(super) fn attach(&mut self, key: Key) {
+        self.attached.push(key);
+    }
+
+    /// Notes that a connection's device has no session any more.
+    pub(super) fn detach(&mut self, key: Key) {
+        self.attached.retain(|&attached| attached != key);
+    }
+
+    /// Connections whose device has a session.
+    pub(super) fn attached(&self) -> &[Key] {
+        &self.attached
+    }
+
+    /// Notes a client's deadline.
+    pub(super) fn note_deadline(&mut self, deadline: Option<Instant>) {
+        self.next_deadline = [self.next_deadline, deadline].into_iter().flatten().min();
+    }
+
+    /// Whether a client's deadline may have come. If so, all are forgotten, to be noted anew.
+    pub(super) fn take_deadline(&mut self, now: Instant) -> bool {
+        self.next_deadline.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Begins a rest.
+    pub(super) fn rest(&mut self, until: Instant, rest: Rest) {
+        self.rests.push(Reverse((until, rest)));
+    }
+
+    /// A rest that is over, which is thereby forgotten.
+    pub(super) fn end_rest(&mut self, now: Instant) -> Option<Rest> {
+        let &Reverse((until, rest)) = self.rests.peek()?;
+        (until <= now).then(|| {
+            self.rests.pop();
+            rest
+        })
+    }
+
+    /// Whether there is something to do at once. `deviceless`: for connections without a device,
+    /// which may rest, or for the door.
+    pub(super) fn is_due(&self, deviceless: bool) -> bool {
+        !self.ready.is_empty() || deviceless && self.deviceless_rest.is_none()
+    }
+
+    /// When a client's deadline comes or a rest ends, but for that of connections without a device.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let rest = self.rests.peek().map(|&Reverse((until, _))| until);
+        [self.next_deadline, rest].into_iter().flatten().min()
+    }
+
+    /// Until when connections without a device rest, to the microsecond.
+    pub(super) const fn deviceless_rest(&self) -> Option<Instant> {
+        self.deviceless_rest
+    }
+
+    /// Has connections without a device rest until an instant.
+    #[cfg(test)]
+    pub(super) const fn set_deviceless_rest(&mut self, until: Instant) {
+        self.deviceless_rest = Some(until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_end_in_the_order_of_their_instants() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let key = |index| Rest::Connection(Key { index, generation: 0 });
+        let mut schedule = Schedule::default();
+        for (millis, rest) in [(100, Rest::Door), (10, key(1)), (20, key(2)), (10, key(3))] {
+            schedule.rest(at(millis), rest);
+        }
+        assert_eq!(schedule.deadline(), Some(at(10)));
+        assert_eq!(schedule.end_rest(at(9)), None);
+        let ended: Vec<Rest> = std::iter::from_fn(|| schedule.end_rest(at(20))).collect();
+        assert_eq!(ended, [key(1), key(3), key(2)]);
+        assert_eq!((schedule.deadline(), schedule.end_rest(at(99))), (Some(at(100)), None));
+        assert_eq!((schedule.end_rest(at(100)), schedule.deadline()), (Some(Rest::Door), None));
+    }
+
+    #[test]
+    fn a_deadline_that_has_come_is_forgotten_and_a_later_one_is_not() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut schedule = Schedule::default();
+        schedule.note_deadline(Some(later));
+        assert!(!schedule.take_deadline(now));
+        schedule.note_deadline(Some(now));
+        schedule.note_deadline(None);
+        assert_eq!(schedule.deadline(), Some(now));
+        assert!(schedule.take_deadline(now));
+        assert_eq!(schedule.deadline(), None);
+    }
+}
