@@ -88,8 +88,10 @@ pub enum Obstacle {
         /// The command that names the programs, as [`DeviceInfo`](super::DeviceInfo) says it.
         holders: String,
     },
-    /// The system lets this program claim none of the interfaces.
+    /// This program has no permission to claim any of the interfaces.
     Forbidden,
+    /// The system failed to let this program claim the interfaces.
+    Unclaimed(LibusbError),
     /// libusb's error, where nothing more is known.
     Libusb(LibusbError),
     /// The system has no sockets for a simulated device.
@@ -152,12 +154,24 @@ impl fmt::Display for Obstacle {
                 "not exported: the system gave this program no permission to claim any of its \
                  interfaces. Run usbferry as root and outside of sandboxes, then attach again",
             ),
+            Self::Unclaimed(error) => explain_unclaimed(*error, f),
             Self::Libusb(error) => write!(f, "can't be opened: {error}"),
             Self::NoSockets(error) => write!(f, "no sockets for the simulated device: {error}"),
             Self::Told => f.write_str("the simulated device refuses, as it was told to"),
             Self::Panicked => f.write_str("opening it failed, see above"),
         }
     }
+}
+
+fn explain_unclaimed(error: LibusbError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let advice = match error {
+        LibusbError::NoMem => "Free some of the system's memory",
+        _ => "Plug the device in again",
+    };
+    write!(
+        f,
+        "not exported: none of its interfaces could be claimed: {error}. {advice}, then attach again"
+    )
 }
 
 fn explain_access(vendor: u16, product: u16, f: &mut fmt::Formatter<'_>) -> fmt::Result {

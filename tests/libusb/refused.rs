@@ -125,6 +125,23 @@ fn a_device_that_may_not_be_claimed_is_refused_for_want_of_permission() {
     }
 }
 
+/// A failure of the system is no lack of permission: the message has the error, and what to do.
+#[test]
+fn a_claim_that_fails_is_told_with_its_error() {
+    for (errno, error, advice) in [
+        ("EIO", "input/output error", "Plug the device in again"),
+        ("ENOMEM", "out of memory", "memory"),
+    ] {
+        let server = start(&format!("driver=:refuse=claim,{errno}"));
+        assert_eq!(refusal(&server, "1-1"), NOT_AVAILABLE);
+        let said = server.said_by_now("none of its interfaces could be claimed", 1);
+        assert!(said[0].contains(error) && said[0].contains(advice), "{said:?}");
+        assert_eq!(server.said("no permission"), [""; 0]);
+    }
+    let server = start("driver=:refuse=claim,ENODEV");
+    assert_eq!(refusal(&server, "1-1"), NO_DEVICE);
+}
+
 #[test]
 fn what_another_client_has_is_not_reset_for_one_who_does_not_get_it() {
     let server = start("");

@@ -103,10 +103,12 @@ fn transfers(
 
 /// Why no interface could be claimed.
 fn refused(error: Error, info: &DeviceInfo) -> Obstacle {
-    if error == Error::Busy {
-        return Obstacle::Held { holders: info.holders_named() };
+    match error {
+        Error::Busy => Obstacle::Held { holders: info.holders_named() },
+        Error::NoDevice => Obstacle::Gone,
+        Error::Access => Obstacle::Forbidden,
+        other => Obstacle::Unclaimed(other),
     }
-    Obstacle::Forbidden
 }
 
 /// What libusb's error means when a device is opened.

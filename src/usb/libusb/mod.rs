@@ -47,7 +47,9 @@ mod status;
 #[cfg(target_os = "linux")]
 mod sysfs;
 
-use super::{Backend, Hints, Scan, ScanError};
+#[cfg(target_os = "linux")]
+use super::Hints;
+use super::{Backend, Scan, ScanError};
 pub use candidate::LibusbCandidate;
 #[cfg(not(target_os = "linux"))]
 use elsewhere::Scanner;

@@ -273,7 +273,7 @@ impl DeviceHandle {
     /// Claims an interface. *Blocks* while a kernel driver lets go.
     ///
     /// # Errors
-    /// libusb's.
+    /// libusb's; on Linux `Access`, `NoMem` and `Io` are told from `Other`.
     pub fn claim_blocking(&mut self, interface: u8) -> Result<(), Error> {
         #[cfg(target_os = "macos")]
         self.capture_blocking(interface);
@@ -284,7 +284,11 @@ impl DeviceHandle {
             return Ok(());
         }
         // SAFETY: the handle is open.
-        check(unsafe { raw::libusb_claim_interface(self.device.as_ptr(), interface.into()) })
+        let claimed =
+            check(unsafe { raw::libusb_claim_interface(self.device.as_ptr(), interface.into()) });
+        #[cfg(target_os = "linux")]
+        let claimed = claimed.map_err(usbfs::named);
+        claimed
     }
 
     /// Releases an interface. *Blocks*: it goes back to alternate setting 0, and with auto-detach

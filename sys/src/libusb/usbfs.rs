@@ -62,13 +62,23 @@ fn ioctl<T>(node: RawFd, request: libc::Ioctl, argument: &mut T) -> Result<libc:
     if code >= 0 { Ok(code) } else { Err(error_of(&io::Error::last_os_error())) }
 }
 
-/// As libusb maps errors of these requests (`os/linux_usbfs.c`).
+/// Names what libusb calls "other" of a request that failed last: errno is still that of the
+/// request.
+pub(crate) fn named(error: Error) -> Error {
+    if error == Error::Other { error_of(&io::Error::last_os_error()) } else { error }
+}
+
+/// As libusb maps errors of these requests (`os/linux_usbfs.c`), and by name some that libusb calls
+/// "other": permission and memory have remedies of their own.
 fn error_of(error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODATA) => Error::NotFound,
         Some(libc::EBUSY) => Error::Busy,
         Some(libc::ENODEV) => Error::NoDevice,
         Some(libc::EINVAL) => Error::InvalidParam,
+        Some(libc::EPERM | libc::EACCES) => Error::Access,
+        Some(libc::ENOMEM) => Error::NoMem,
+        Some(libc::EIO) => Error::Io,
         _ => Error::Other,
     }
 }
