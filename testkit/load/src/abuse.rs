@@ -1,7 +1,7 @@
-//! Clients that mean no good, or know no better: for measuring what other clients notice of them.
+//! Malicious or careless clients, for measuring their effect on other clients.
 //!
-//! Contract: one thread, or two where replies have to be read away. That a server closes, refuses
-//! or resets is what these clients are for: they go on with the next connection.
+//! Contract: a single thread, or two if replies have to be discarded. A server's closing, refusing
+//! or resetting is expected: the clients go on with the next connection.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,60 +14,60 @@ use std::time::{Duration, Instant};
 use crate::client::{AttachError, Client, PATIENCE};
 use crate::pdu::Submit;
 
-/// Connections that say nothing.
+/// Silent connections.
 pub const IDLE: usize = 1000;
 
-/// Requests that are begun and not finished, before anything is measured: more than a server holds.
+/// Incomplete requests before the measurement: more than a server holds.
 pub const HALF_HANDSHAKES: u64 = 10_000;
 
-/// So many more of them a second while it is.
+/// Further incomplete requests a second during the measurement.
 pub const HALF_HANDSHAKES_PER_SECOND: u64 = 2500;
 
-/// Connections that go on with garbage where they should close.
+/// Connections that go on with garbage instead of closing.
 pub const STAYING: usize = 200;
 
-/// How many of them this side keeps open: as many as usbferry ever does, and some.
+/// Connections kept open on this side: somewhat more than usbferry ever keeps.
 const HELD_MAX: usize = 4500;
 
 /// Bytes of garbage, of which each use takes some.
 const GARBAGE_LEN: usize = 1 << 20;
 
-/// Bytes written at once where it is to be much.
+/// Bytes of a large write.
 const PIECE_LEN: usize = 64 << 10;
 
 /// Bytes and number of URBs whose replies nobody reads.
 const UNREAD: (usize, usize) = (128 << 10, 64);
 
-/// An endpoint that no simulated device has.
+/// An endpoint missing in every simulated device.
 const NO_ENDPOINT: u8 = 9;
 
-/// An OP_REQ_DEVLIST, and what an OP_REQ_IMPORT begins with.
+/// An OP_REQ_DEVLIST, and the start of an OP_REQ_IMPORT.
 const LIST_REQUEST: [u8; 8] = [0x01, 0x11, 0x80, 0x05, 0, 0, 0, 0];
 const IMPORT_REQUEST: [u8; 8] = [0x01, 0x11, 0x80, 0x03, 0, 0, 0, 0];
 
-/// What is done to a server.
+/// The abuse of a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Abuse {
-    /// Nothing: what the others are compared with.
+    /// No abuse, for comparison.
     Nothing,
-    /// [`IDLE`] connections that say nothing.
+    /// [`IDLE`] silent connections.
     Idle,
     /// [`HALF_HANDSHAKES`] begun requests left open, and then more at a steady rate.
     HalfHandshakes,
-    /// Begun requests, dropped at once: as fast as they can be made.
+    /// Incomplete requests, dropped at once, at the full rate of a processor.
     HandshakeFlood,
-    /// Random bytes instead of a request, on one connection after the other.
+    /// Random bytes instead of a request, on a new connection each time.
     GarbageRequests,
     /// Random bytes after an import, over and over.
     GarbageUrbs,
-    /// URBs for an endpoint that does not exist, with random bytes, as fast as they are taken.
+    /// URBs for a nonexistent endpoint, with random payload, as fast as the server reads.
     GarbagePayload,
-    /// Random bytes behind requests that were answered, on [`STAYING`] connections, as fast as they
-    /// are taken.
+    /// Random bytes behind answered requests, on [`STAYING`] connections, as fast as the server
+    /// reads.
     GarbageBehind,
-    /// Requests for the list of devices, one after the other.
+    /// Requests for the list of devices, in turn.
     Lists,
-    /// A client that asks for much and reads nothing.
+    /// A client with many requests that reads nothing.
     Unread,
 }
 
@@ -101,12 +101,12 @@ impl Abuse {
         }
     }
 
-    /// Does it to a server for as long as `go_on` says so; `ready` is called when it is under way.
-    /// Those that need a device use `busid`. Returns how often it was done meanwhile: connections,
-    /// or pieces of payload.
+    /// Abuses a server until `go_on` returns false; `ready` is called when the abuse is under way.
+    /// Kinds of abuse with a device use `busid`. Returns the number of actions meanwhile:
+    /// connections, or pieces of payload.
     ///
     /// # Errors
-    /// The first connection fails: there is no server, or this process may have too few.
+    /// The first connection fails: there is no server, or this process lacks descriptors.
     pub fn run(
         self,
         server: SocketAddr,
@@ -115,7 +115,7 @@ impl Abuse {
         go_on: impl Fn() -> bool,
     ) -> io::Result<u64> {
         let mut abuser = Abuser { server, garbage: Garbage::new(), done: 0 };
-        // One that is not refused, so that what is measured is not the absence of a server.
+        // A first connection must succeed, so that the measurement is not of a missing server.
         abuser.connect()?;
         match self {
             Self::Nothing => {
@@ -141,7 +141,7 @@ impl Abuse {
             Self::HandshakeFlood | Self::GarbageRequests | Self::GarbageUrbs | Self::Lists => {
                 ready();
                 while go_on() {
-                    // Refused or reset: so be it.
+                    // Refusals and resets are expected.
                     let _ = match self {
                         Self::HandshakeFlood => abuser.begin().map(drop),
                         Self::GarbageRequests => abuser.garbage_request(),
@@ -232,7 +232,7 @@ impl Abuser {
         }
     }
 
-    /// Keeps in step: each piece follows a header that announces it.
+    /// Keeps the stream in step: each piece follows its header.
     fn send_payload(
         &mut self,
         busid: &str,
@@ -254,8 +254,8 @@ impl Abuser {
         Ok(())
     }
 
-    /// Goes on with garbage on connections that have had their answer; new ones where the server
-    /// has enough of that.
+    /// Sends garbage on connections with an answered request, and makes new connections for those
+    /// closed by the server.
     fn send_behind(&mut self, ready: impl FnOnce(), go_on: impl Fn() -> bool) -> io::Result<()> {
         let mut staying: Vec<TcpStream> =
             (0..STAYING).map(|_| self.listed()).collect::<io::Result<_>>()?;
@@ -277,7 +277,7 @@ impl Abuser {
         self.listed().map(drop)
     }
 
-    /// Asks for the list, reads all of it, and stays.
+    /// Asks for the list, reads the whole list, and keeps the connection.
     fn listed(&self) -> io::Result<TcpStream> {
         let mut stream = self.connect()?;
         stream.write_all(&LIST_REQUEST)?;
@@ -320,7 +320,7 @@ impl Garbage {
     }
 }
 
-/// A client that has asked for much and reads nothing.
+/// A client with many requests that reads nothing.
 fn unread(server: SocketAddr, busid: &str) -> io::Result<Client> {
     let (len, urbs) = UNREAD;
     let mut client = attach(server, busid)?;
@@ -350,10 +350,10 @@ fn wait(go_on: impl Fn() -> bool) {
     }
 }
 
-/// How long a client that means well waits for a device, and how often it has to try.
+/// The time until a well-behaved client gets a device, and the number of its attempts.
 ///
 /// # Errors
-/// It does not get it in [`PATIENCE`].
+/// The client does not get the device within [`PATIENCE`].
 pub fn newcomer(server: SocketAddr, busid: &str) -> io::Result<(Duration, u32)> {
     let begun = Instant::now();
     let mut attempts = 1;

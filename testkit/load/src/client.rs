@@ -1,5 +1,5 @@
-//! A plain client: attaches a device, submits and unlinks URBs, reads one reply after the other.
-//! For what is not measured, and for tests. Blocking, with a time limit on every call.
+//! A plain client: attaches a device, submits and unlinks URBs, reads replies in turn. For work
+//! outside of measurements, and for tests. Blocking, with a time limit on every call.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,9 +24,9 @@ const BUSY: u32 = 2;
 /// Why a device was not attached.
 #[derive(Debug)]
 pub enum AttachError {
-    /// The server says so: its status.
+    /// The status of the server's refusal.
     Refused(u32),
-    /// The connection failed, or what came is no reply.
+    /// The connection failed, or the received bytes are no reply.
     Io(io::Error),
 }
 
@@ -52,7 +52,7 @@ impl fmt::Display for AttachError {
 pub struct Reply {
     /// The SUBMIT's, or the UNLINK's.
     pub seqnum: u32,
-    /// It is a RET_UNLINK.
+    /// Whether the reply is a RET_UNLINK.
     pub is_unlink: bool,
     /// Negative errno.
     pub status: i32,
@@ -64,7 +64,7 @@ pub struct Reply {
     pub packets: Vec<(u32, i32)>,
 }
 
-/// Asks for the list of devices, reads the whole reply, and returns the number of devices in it.
+/// Asks for the list of devices, reads the whole reply, and returns the number of devices.
 ///
 /// # Errors
 /// The connection failed, or the server refuses.
@@ -89,7 +89,7 @@ pub struct Client {
     stream: TcpStream,
     devid: u32,
     next_seqnum: u32,
-    /// Direction and packets of what is in flight.
+    /// Direction and packets of the URBs in flight.
     in_flight: HashMap<u32, (bool, usize)>,
 }
 
@@ -119,7 +119,7 @@ impl Client {
         Ok(Self { stream, devid, next_seqnum: 1, in_flight: HashMap::new() })
     }
 
-    /// Attaches a device that may still be on its way back from the client before.
+    /// Attaches a device that may still be on its way back from the previous client.
     ///
     /// # Errors
     /// See [`AttachError`].
@@ -144,8 +144,7 @@ impl Client {
         self.devid
     }
 
-    /// The connection, for a load, and the first seqnum that was not used. Nothing may be in
-    /// flight.
+    /// The connection, for a load, and the first unused seqnum. Nothing may be in flight.
     #[must_use]
     pub fn into_parts(self) -> (TcpStream, u32, u32) {
         assert!(self.in_flight.is_empty(), "everything was answered");
@@ -157,7 +156,7 @@ impl Client {
         Self { stream, devid, next_seqnum, in_flight: HashMap::new() }
     }
 
-    /// Submits a URB; seqnum and devid are filled in. `data` is what follows the header.
+    /// Submits a URB; seqnum and devid are filled in. `data` follows the header.
     ///
     /// # Errors
     /// The connection's.
@@ -170,7 +169,7 @@ impl Client {
         Ok(seqnum)
     }
 
-    /// Asks for a URB to be given up; the seqnum of that.
+    /// Asks the server to give up a URB, and returns the seqnum of the UNLINK.
     ///
     /// # Errors
     /// The connection's.
@@ -184,7 +183,7 @@ impl Client {
     /// The next reply.
     ///
     /// # Errors
-    /// The connection's; `InvalidData` for what is no reply.
+    /// The connection's; `InvalidData` for bytes that are no reply.
     pub fn reply(&mut self) -> io::Result<Reply> {
         let mut header = [0; HEADER_LEN];
         self.stream.read_exact(&mut header)?;
@@ -263,7 +262,7 @@ impl Client {
         self.control([0x40, 2, 0, 0, 0, 0, 0, 0], &[]).map(drop)
     }
 
-    /// Bytes, URBs and wrong bytes that went through an endpoint of usbferry's simulated devices.
+    /// Counts of bytes, URBs and wrong bytes of an endpoint of usbferry's simulated devices.
     ///
     /// # Errors
     /// The connection's, or the device has no counters.
@@ -280,7 +279,7 @@ impl Client {
     }
 }
 
-/// Connects to the first address of a server that answers.
+/// Connects to the first answering address of a server.
 fn connect(server: impl ToSocketAddrs) -> io::Result<TcpStream> {
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the server has no address"));
     for address in server.to_socket_addrs()? {
@@ -294,11 +293,11 @@ fn connect(server: impl ToSocketAddrs) -> io::Result<TcpStream> {
 
 fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // Where the system's choice is BBR, what is sent waits for timers: they would be measured
+    // With BBR as the system's choice data waits for timers, and the measurement would be of timers
     // instead of the server.
     #[cfg(target_os = "linux")]
     match socket.set_tcp_congestion(b"reno") {
-        // Each Linux has it; QEMU's user mode makes a number of the name.
+        // Each Linux has `reno`; QEMU's user mode makes a number of the name.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         result => result?,
     }

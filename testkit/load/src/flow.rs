@@ -1,12 +1,12 @@
-//! One session under load: URBs on their way out, replies on their way in.
+//! A session under load: URBs on their way out, replies on their way in.
 //!
-//! Small PDUs lie ready behind one another in a ring, payload and all; only their seqnum is
-//! written before they go. The payload of large ones is a slice of the pattern that all share.
-//! Replies are looked at in the buffer they were read into, or, where they are long, their first
-//! bytes are read and the kernel discards the rest.
+//! Small PDUs are stored with their payload in a ring, without gaps; only the seqnum is written
+//! before sending. The payload of a large PDU is a slice of a common pattern. Replies are checked
+//! in the read buffer. Of long replies only the first bytes are read, and the kernel discards the
+//! rest.
 //!
-//! Contract: works on blocking and on non-blocking sockets; replies must come in the order of the
-//! SUBMITs, as those of one endpoint do; anything else than a full reply without error is an error.
+//! Contract: works on blocking and on non-blocking sockets. Replies must come in the order of the
+//! SUBMITs, as on a single endpoint. Anything other than a full reply without error is an error.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -21,25 +21,25 @@ use crate::histogram::Histogram;
 use crate::pdu::{self, HEADER_LEN, PERIOD, SEQNUM, Submit};
 use crate::workload::{Check, Workload};
 
-/// Bytes of a PDU up to which its payload lies beside its header.
+/// Bytes of the longest PDU with its payload beside the header.
 const SMALL_PDU: usize = 2048;
 
-/// Bytes of a reply up to which it is read whole.
+/// Bytes of the longest reply that is read whole.
 const SMALL_REPLY: usize = 8192;
 
 /// Bytes read at once.
 const READ_LEN: usize = 256 * 1024;
 
-/// Bytes looked at of a long reply: its header and the first of its data.
+/// Checked bytes of a long reply: its header and the first of its data.
 const HEAD_LEN: usize = HEADER_LEN + CHECKED_LEN;
 
-/// Bytes of data that are checked.
+/// Checked bytes of data.
 const CHECKED_LEN: usize = 8;
 
-/// Slices of one write.
+/// Slices of a write.
 const SLICES_MAX: usize = 64;
 
-/// `MSG_TRUNC`: on a TCP socket of Linux, what is received is thrown away (tcp(7)).
+/// `MSG_TRUNC`: on a TCP socket of Linux, received data is discarded (tcp(7)).
 const DISCARD: i32 = 0x20;
 
 /// A session under load.
@@ -49,7 +49,7 @@ pub struct Flow {
     check: Check,
     outgoing: Outgoing,
     incoming: Incoming,
-    /// When each URB in flight was sent, by its number modulo the depth.
+    /// The time of sending of each URB in flight, by the URB's number modulo the depth.
     sent_at: Box<[Instant]>,
     /// URBs answered, ever.
     answered: u64,
@@ -59,14 +59,14 @@ pub struct Flow {
     pub turnaround: Histogram,
 }
 
-/// What a read brought.
+/// The result of a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
-    /// Replies that are whole now.
+    /// Newly complete replies.
     pub replies: u64,
-    /// The socket may have more; else it has none, and new bytes are a new event.
+    /// The socket may have more; otherwise the socket is empty, and new bytes are a new event.
     pub more: bool,
-    /// The socket had nothing. One that was to wait for it has waited too long.
+    /// The socket was empty. For a blocking socket the time limit has passed.
     pub blocked: bool,
 }
 
@@ -77,21 +77,21 @@ impl Progress {
 struct Outgoing {
     /// PDUs, or headers only; as many as the pattern has phases or the depth is.
     ring: Vec<u8>,
-    /// Bytes of one of them.
+    /// Bytes of a PDU in the ring.
     stride: usize,
     /// The pattern, from which large payloads are cut.
     payload: Vec<u8>,
-    /// Bytes of payload that are not in the ring.
+    /// Bytes of payload outside of the ring.
     payload_len: usize,
-    /// Packet descriptors, the same for each, behind such a payload.
+    /// The packet descriptors behind a payload, the same for each.
     trailer: Vec<u8>,
     devid: u32,
     first_seqnum: u32,
     /// URBs whose SUBMIT is with the socket.
     sent: u64,
-    /// URBs that may be sent.
+    /// Number of URBs allowed to be sent.
     allowed: u64,
-    /// Bytes of the next PDU that were written.
+    /// Written bytes of the next PDU.
     written: usize,
 }
 
@@ -153,7 +153,7 @@ impl Flow {
         self.stream.as_raw_fd()
     }
 
-    /// Allows so many more URBs.
+    /// Allows `urbs` more URBs.
     pub const fn allow(&mut self, urbs: u64) {
         self.outgoing.allowed += urbs;
     }
@@ -176,7 +176,7 @@ impl Flow {
         self.turnaround.clear();
     }
 
-    /// Writes SUBMITs that are allowed. False when the socket takes no more for now.
+    /// Writes allowed SUBMITs. False when the socket takes no more for now.
     ///
     /// # Errors
     /// The connection's.
@@ -212,7 +212,7 @@ impl Flow {
     /// Reads once.
     ///
     /// # Errors
-    /// The connection's; `InvalidData` for a reply that is not what it should be.
+    /// The connection's; `InvalidData` for an unexpected reply.
     pub fn read(&mut self) -> io::Result<Progress> {
         let wanted = self.incoming.wanted();
         let got = match self.incoming.receive(&mut self.stream, wanted) {
@@ -244,8 +244,8 @@ impl Flow {
         Ok(Progress { replies, more, blocked: false })
     }
 
-    /// Whether its replies take more than one read each, so that waiting in a read would mean one
-    /// reply at a time.
+    /// Whether a reply takes more than one read. Waiting in reads would then take replies one by
+    /// one.
     #[must_use]
     pub const fn is_long(&self) -> bool {
         self.incoming.is_long()
@@ -324,12 +324,12 @@ impl Outgoing {
         }
     }
 
-    /// Bytes of one PDU.
+    /// Bytes of a PDU.
     const fn pdu_len(&self) -> usize {
         self.stride + self.payload_len + self.trailer.len()
     }
 
-    /// Bytes up to the end of the header or of what is behind it.
+    /// Bytes up to the end of the header or of the part behind.
     const fn part_len(&self) -> usize {
         let end = if self.written < HEADER_LEN { HEADER_LEN } else { self.pdu_len() };
         end - self.written
@@ -360,7 +360,7 @@ impl Outgoing {
         (slices, used)
     }
 
-    /// PDUs that lie in the ring: one slice, or two where it starts over.
+    /// Slices of PDUs in the ring: one slice, or two if the ring starts over.
     fn slices_of_ring<'a>(&'a self, until: u64, slices: &mut [IoSlice<'a>]) -> usize {
         let (from, to) = (self.place(self.sent), self.place(until));
         let from = from + self.written;
@@ -439,7 +439,7 @@ impl Incoming {
         stream.read(&mut self.buffer[self.end..self.end + wanted])
     }
 
-    /// Notes what [`Self::receive`] read; whether replies can be complete.
+    /// Notes the bytes read by [`Self::receive`]; whether replies can be complete.
     fn received(&mut self, got: usize) -> bool {
         if self.skip > 0 {
             self.skip -= got;
@@ -452,7 +452,7 @@ impl Incoming {
         !self.is_long()
     }
 
-    /// The first bytes of the next reply that is whole.
+    /// The first bytes of the next complete reply.
     fn take(&mut self) -> Option<&[u8]> {
         let start = self.start;
         if self.is_long() {
@@ -470,7 +470,7 @@ impl Incoming {
     }
 }
 
-/// Reads up to `len` bytes that nobody wants.
+/// Reads and discards up to `len` bytes.
 #[cfg(target_os = "linux")]
 fn discard(stream: &TcpStream, trash: &mut Vec<u8>, len: usize) -> io::Result<usize> {
     let room: &mut [MaybeUninit<u8>] = trash.spare_capacity_mut();

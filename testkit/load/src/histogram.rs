@@ -19,7 +19,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Counts `count` times that were all the same.
+    /// Counts `count` equal times.
     pub fn record(&mut self, time: Duration, count: u64) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.counts[bucket(nanoseconds)] += count;
@@ -32,7 +32,7 @@ impl Histogram {
         self.total = 0;
     }
 
-    /// Adds what another one counted.
+    /// Adds the counts of another histogram.
     pub fn add(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
@@ -40,7 +40,7 @@ impl Histogram {
         self.total += other.total;
     }
 
-    /// The time that so many in a million are not longer than.
+    /// The time not exceeded by the given number of parts in a million.
     #[must_use]
     pub fn quantile(&self, per_million: u64) -> Duration {
         let rank = (self.total * per_million).div_ceil(1_000_000).max(1);

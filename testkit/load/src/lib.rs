@@ -1,20 +1,20 @@
-//! Load for USB/IP servers, any of them: one thread that keeps URBs in flight on one or many
-//! sessions, at far less cost than a server that carries them out.
+//! Load for any USB/IP server: a single thread that keeps URBs in flight on one or many sessions,
+//! at far less cost than the server.
 //!
-//! What makes it cheap: PDUs are built once, and only their seqnum is written when they are sent;
-//! many go out in one write; replies of a load all have one length, so that taking one up is a
-//! comparison of four words; and what is long is not copied but discarded by the kernel. Every
-//! reply is checked: its seqnum, status and length, and the first bytes of its data.
+//! The load is cheap for four reasons. PDUs are built once, and only the seqnum is written before
+//! sending. Many PDUs go out in one write. All replies of a load have the same length, so a check
+//! compares four words. Long data is not copied but discarded by the kernel. Every reply is
+//! checked: its seqnum, status and length, and the first bytes of its data.
 //!
-//! - [`workload`]: what is asked for; - [`pdu`]: the bytes of it;
-//! - [`flow`]: one session under load; - [`run`]: one or many of them, for a while;
-//! - [`client`]: a plain client for what is not measured, and for tests;
-//! - [`histogram`]: turnaround times; - [`process`]: what the system says of a process;
-//! - [`abuse`]: clients that mean no good;
+//! - [`workload`]: the description of a load; - [`pdu`]: its bytes;
+//! - [`flow`]: a session under load; - [`run`]: one or many sessions, for a while;
+//! - [`client`]: a plain client for work outside of measurements, and for tests;
+//! - [`histogram`]: turnaround times; - [`process`]: the system's figures of a process;
+//! - [`abuse`]: malicious clients;
 //! - [`preload`]: the simulated usbfs of this repository, built and found.
 //!
-//! Contract: one thread, bounded times: a server that does not answer is an error, not a wait
-//! without end.
+//! Contract: a single thread, bounded times: a server that does not answer is an error, not an
+//! endless wait.
 
 #![forbid(unsafe_code)]
 

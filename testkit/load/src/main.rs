@@ -12,7 +12,8 @@ use usbferry_load::process::{self, Usage};
 use usbferry_load::run::{self, Moment, Outcome, Plan};
 use usbferry_load::workload::{Check, Kind, Workload};
 
-/// Keeps URBs in flight on devices of a USB/IP server, and says how many it answered and how fast.
+/// Keeps URBs in flight on devices of a USB/IP server, and prints the number and rate of the
+/// answers.
 #[derive(Parser, Debug)]
 #[command(max_term_width = 100)]
 struct Arguments {
@@ -23,7 +24,7 @@ struct Arguments {
     #[arg(value_delimiter = ',', required = true)]
     busids: Vec<String>,
 
-    /// What to ask for: bulk-in:LEN, bulk-out:LEN, iso-in:PACKETSxLEN, iso-out:PACKETSxLEN or
+    /// Kind of URBs: bulk-in:LEN, bulk-out:LEN, iso-in:PACKETSxLEN, iso-out:PACKETSxLEN or
     /// control-in
     #[arg(long, default_value = "bulk-in:512")]
     kind: Kind,
@@ -32,33 +33,33 @@ struct Arguments {
     #[arg(long, default_value_t = 16)]
     depth: usize,
 
-    /// Endpoint number, where it is not that of usbferry's simulated devices
+    /// Endpoint number, if other than in usbferry's simulated devices
     #[arg(long)]
     endpoint: Option<u8>,
 
-    /// Set this interface's alternate setting first, INTERFACE.SETTING; isochronous loads on
+    /// Set an interface's alternate setting first, INTERFACE.SETTING; isochronous loads on
     /// usbferry's simulated devices set 1.1
     #[arg(long, value_parser = parse_setting)]
     interface: Option<(u8, u8)>,
 
-    /// What to check IN data for
+    /// Check of IN data
     #[arg(long, value_enum, default_value_t = Data::Length)]
     check: Data,
 
-    /// How long to run, in milliseconds, after a quarter of that to warm up
+    /// Length of the run in milliseconds, after a quarter more for warming up
     #[arg(long, default_value_t = 2000)]
     milliseconds: u64,
 
-    /// The server's process, to say what it used; on this machine only
+    /// The server's process, for figures of its resources; on this machine only
     #[arg(long)]
     pid: Option<u32>,
 }
 
 #[derive(Clone, Copy, ValueEnum, Debug)]
 enum Data {
-    /// Its length
+    /// The length
     Length,
-    /// A counter in its first eight bytes, as the simulated usbfs has it
+    /// A counter in the first eight bytes, as in the simulated usbfs
     Counter,
     /// The pattern of usbferry's simulated loopback
     Pattern,

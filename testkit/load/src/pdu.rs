@@ -1,5 +1,5 @@
-//! The bytes that are exchanged, as far as a load needs them. Written for this program alone, so
-//! that a mistake in the server's own wire code can't hide behind the same one here.
+//! The protocol's bytes, as far as a load needs them. Written for this program alone, so that no
+//! mistake in the server's own wire code can hide behind the same mistake here.
 
 use std::io::IoSlice;
 
@@ -9,14 +9,14 @@ pub const HEADER_LEN: usize = 48;
 /// Bytes of a packet descriptor.
 pub const DESCRIPTOR_LEN: usize = 16;
 
-/// Where a header has its seqnum.
+/// The place of the seqnum in a header.
 pub const SEQNUM: std::ops::Range<usize> = 4..8;
 
 /// Bytes after which the pattern repeats.
 pub const PERIOD: usize = 251;
 
-/// Puts those parts of a PDU into `slices` that lie behind the first `skip` bytes of what is to be
-/// written, and takes from `skip` what was left out; returns the number of slices used.
+/// Puts the parts of a PDU behind the first `skip` bytes into `slices`, and subtracts the skipped
+/// bytes from `skip`. Returns the number of used slices.
 pub fn slice_parts<'a>(
     parts: [&'a [u8]; 3],
     skip: &mut usize,
@@ -37,9 +37,9 @@ pub fn slice_parts<'a>(
 /// A CMD_SUBMIT to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Submit {
-    /// Its number.
+    /// The command's own number.
     pub seqnum: u32,
-    /// The device, as its import said.
+    /// The device, by the reply to its import.
     pub devid: u32,
     /// Data flows to the client.
     pub is_in: bool,
@@ -93,7 +93,7 @@ pub fn word(header: &[u8], index: usize) -> u32 {
     u32::from_be_bytes(bytes)
 }
 
-/// The descriptors of packets that lie one behind the other.
+/// The descriptors of packets without gaps.
 #[must_use]
 pub fn descriptors(packets: usize, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; packets * DESCRIPTOR_LEN];

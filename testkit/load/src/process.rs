@@ -1,20 +1,20 @@
-//! What Linux says of a process in `/proc`. Elsewhere nothing, and every figure is missing.
+//! Linux's figures of a process in `/proc`. On other systems every figure is missing.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// What a process had used at a time.
+/// The resources used by a process up to some time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
-    /// Processor time of all its threads, in user mode and in the kernel.
+    /// Processor time of all threads, in user mode and in the kernel.
     pub cpu: Duration,
-    /// Times it gave up a processor to wait, and times one was taken from it.
+    /// Voluntary and involuntary switches to other threads.
     pub switches: u64,
 }
 
 impl Usage {
-    /// What was used since `earlier`.
+    /// The resources used since `earlier`.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {
@@ -24,7 +24,7 @@ impl Usage {
     }
 }
 
-/// What a process has used, its threads that live now together.
+/// The resources used by a process, all living threads together.
 #[must_use]
 pub fn usage(pid: u32) -> Option<Usage> {
     let mut usage = Usage::default();
@@ -40,7 +40,7 @@ pub fn usage(pid: u32) -> Option<Usage> {
     Some(usage)
 }
 
-/// What the calling thread has used.
+/// The resources used by the calling thread.
 #[must_use]
 pub fn own_cpu() -> Option<Duration> {
     let spent = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
@@ -56,7 +56,7 @@ pub fn peak_memory(pid: u32) -> Option<u64> {
 
 /// Starts looking for the most memory anew. Only for processes of one's own.
 pub fn reset_peak(pid: u32) {
-    // Where that can't be done the peak is that of the process's life.
+    // If the write fails, the peak is the peak of the process's whole life.
     let _ = fs::write(Path::new("/proc").join(pid.to_string()).join("clear_refs"), "5");
 }
 

@@ -1,8 +1,8 @@
 //! Runs a load for a while, on one session or on many.
 //!
-//! One session is served with blocking calls: a write, a read, and no system call to wait. Many
-//! are served as they become ready, and so is one whose replies take several reads: all that is
-//! there is read before the next SUBMITs go out, or half a queue of it.
+//! A single session is served with blocking calls: a write, a read, and no system call to wait.
+//! Many sessions are served as they become ready, and so is a session with replies of several
+//! reads. All available data, or half a queue, is read before the next SUBMITs go out.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::flow::Flow;
 use crate::histogram::Histogram;
 use crate::process;
 
-/// Reads of one session before the others have theirs.
+/// Reads of a session before the turn of the next.
 const READS_PER_TURN: usize = 64;
 
 /// How long to run.
@@ -23,31 +23,31 @@ const READS_PER_TURN: usize = 64;
 pub struct Plan {
     /// Before anything counts.
     pub warm_up: Duration,
-    /// What counts.
+    /// The length of the measurement.
     pub time: Duration,
 }
 
-/// A moment of a run, at which its caller may look at the server.
+/// A moment of a run for the caller to look at the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Moment {
-    /// From here on it counts.
+    /// The start of the measurement.
     Start,
     /// Up to here.
     End,
 }
 
-/// What a run brought.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// URBs that were answered in the time that counts.
+    /// URBs answered during the measurement.
     pub urbs: u64,
-    /// That time.
+    /// The length of the measurement.
     pub time: Duration,
     /// URBs of each session.
     pub by_session: Vec<u64>,
     /// Turnaround times.
     pub turnaround: Histogram,
-    /// Processor time of this thread.
+    /// Processor time of the calling thread.
     pub own_cpu: Option<Duration>,
 }
 
@@ -61,10 +61,10 @@ impl Outcome {
     }
 }
 
-/// Runs a load; `look` is called at both ends of the time that counts.
+/// Runs a load; `look` is called at both ends of the measurement.
 ///
 /// # Errors
-/// A connection's, or a reply that is not what it should be.
+/// A connection's, or an unexpected reply.
 pub fn run(
     flows: &mut [Flow],
     depth: usize,
@@ -81,7 +81,7 @@ pub fn run(
     }
 }
 
-/// Where in its plan a run is.
+/// The position of a run in its plan.
 struct Clock<L> {
     plan: Plan,
     look: L,
@@ -157,7 +157,7 @@ fn write(flow: &mut Flow) -> io::Result<()> {
     if flow.write()? { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
 }
 
-/// Waits for replies; a socket with a time limit that says "would block" has reached it.
+/// Waits for replies; "would block" means the end of the socket's time limit.
 fn read(flow: &mut Flow) -> io::Result<u64> {
     let progress = flow.read()?;
     if progress.blocked {
@@ -218,7 +218,7 @@ fn run_many<L: FnMut(Moment)>(
     outcome.ok_or_else(|| io::ErrorKind::TimedOut.into())
 }
 
-/// Moves what there is on one session, a bounded amount of it. True when there may be more.
+/// Moves a bounded amount of data on a session. True when there may be more.
 fn serve(flow: &mut Flow, batch: u64, allow_more: bool) -> io::Result<bool> {
     let (mut replies, mut more, mut reads) = (0, true, 0);
     flow.write()?;

@@ -1,4 +1,4 @@
-//! What a load is: URBs of one kind and length, so many in flight.
+//! The description of a load: URBs of a single kind and length, with a number in flight.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,10 +16,10 @@ const PACKETS_MAX: usize = 1024;
 /// The SETUP packet of GET_DESCRIPTOR(device), 18 bytes.
 const GET_DEVICE_DESCRIPTOR: [u8; 8] = [0x80, 6, 0, 1, 0, 0, 18, 0];
 
-/// What the URBs are.
+/// The kind and length of URBs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Bulk IN of so many bytes.
+    /// Bulk IN of the given number of bytes.
     BulkIn(usize),
     /// Bulk OUT.
     BulkOut(usize),
@@ -34,7 +34,7 @@ pub enum Kind {
 /// A load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Workload {
-    /// What the URBs are.
+    /// The kind and length of the URBs.
     pub kind: Kind,
     /// URBs in flight.
     pub depth: usize,
@@ -44,12 +44,12 @@ pub struct Workload {
     pub apart: bool,
 }
 
-/// What IN data is checked for.
+/// The check of IN data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Check {
-    /// Its length only.
+    /// The length only.
     Length,
-    /// It starts with the number of the URB, from 0, in eight bytes little-endian.
+    /// The data starts with the number of the URB, from 0, in eight bytes little-endian.
     Counter,
     /// The byte at position `p` of the stream is `p % 251`.
     Pattern,
@@ -77,7 +77,7 @@ impl Workload {
         }
     }
 
-    /// Whether its URBs have no data.
+    /// Whether the URBs have no data.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
@@ -100,13 +100,13 @@ impl Workload {
         matches!(self.kind, Kind::BulkIn(_) | Kind::IsochronousIn(..) | Kind::ControlIn)
     }
 
-    /// Whether what it moves is a stream that goes on from URB to URB.
+    /// Whether the data is a stream over the URBs.
     #[must_use]
     pub const fn is_stream(&self) -> bool {
         !matches!(self.kind, Kind::ControlIn)
     }
 
-    /// The SETUP packet of its URBs.
+    /// The SETUP packet of the URBs.
     #[must_use]
     pub const fn setup(&self) -> [u8; 8] {
         match self.kind {

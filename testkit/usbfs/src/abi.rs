@@ -1,4 +1,4 @@
-//! usbfs as the kernel has it: the structures and numbers of `include/uapi/linux/usbdevice_fs.h`.
+//! The kernel's usbfs: the structures and numbers of `include/uapi/linux/usbdevice_fs.h`.
 
 use std::ffi::{c_char, c_int, c_uchar, c_uint, c_void};
 
@@ -29,7 +29,7 @@ pub(crate) mod nr {
 pub(crate) const IOCTL_TYPE: u8 = b'U';
 
 /// ZERO_PACKET, BULK_CONTINUATION, NO_PACKET_SIZE_LIM, BULK_SCATTER_GATHER, REAP_AFTER_DISCONNECT,
-/// MMAP and CONNINFO_EX: what a kernel of today says of xHCI.
+/// MMAP and CONNINFO_EX: a current kernel's capabilities for xHCI.
 pub(crate) const CAPABILITIES: u32 = 0x01 | 0x02 | 0x04 | 0x08 | 0x10 | 0x20 | 0x80;
 
 /// Bytes of a SETUP packet.

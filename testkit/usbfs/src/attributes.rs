@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::{device, locks, paths, tree};
 
-/// Descriptors that can be such files: those below this number.
+/// Descriptors of attributes have to be below this number.
 const FDS_MAX: usize = 65_536;
 
-/// What one read gets at most (`kernfs_file_read_iter`).
+/// Bytes of a read at most (`kernfs_file_read_iter`).
 const READ_MAX: usize = 4096;
 
-/// What is kept of a descriptor that is no such file, and of one whose readers wait for nothing;
-/// else it is the place in [`locks`].
+/// Marks a descriptor of any other file, and a descriptor of an attribute without a lock. Any other
+/// value is a place in [`locks`].
 const OTHER: u16 = u16::MAX;
 const FREE: u16 = u16::MAX - 1;
 
@@ -25,7 +25,7 @@ fn at(fd: c_int) -> Option<&'static AtomicU16> {
     OPEN.get(usize::try_from(fd).ok()?)
 }
 
-/// A file was opened; `path` is where it is in the tree, if it is.
+/// Notes an opened file; `path` is its place in the tree, if any.
 pub(crate) fn opened(fd: c_int, path: Option<&CStr>) {
     let Some(place) = at(fd) else { return };
     let path = path.map(|path| Path::new(OsStr::from_bytes(path.to_bytes())));
@@ -42,7 +42,7 @@ pub(crate) fn closed(fd: c_int) {
     }
 }
 
-/// Waits for the lock that a reader of this file takes; how much of `len` bytes it gets then.
+/// Waits for the lock of the file's readers, and returns the part of `len` bytes for the read.
 pub(crate) fn wait(fd: c_int, len: usize) -> usize {
     match at(fd).map_or(OTHER, |place| place.load(Ordering::Relaxed)) {
         OTHER => return len,

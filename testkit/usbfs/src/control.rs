@@ -1,5 +1,5 @@
-//! `ioctl` on a device node: transfers go to the [`node`](crate::node), the rest is answered here
-//! as `drivers/usb/core/devio.c` has it.
+//! `ioctl` on a device node: transfers go to the [`node`](crate::node), and this module answers the
+//! rest after `drivers/usb/core/devio.c`.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 
@@ -11,14 +11,14 @@ use crate::device::{Locked, outcome};
 use crate::node::{self, Node};
 use crate::{fail, memory, record, requests};
 
-/// The most data that CONTROL moves: a page.
+/// Bytes of data of a CONTROL call at most: a page.
 const CONTROL_MAX: usize = 4096;
 
 /// Flags of [`DisconnectClaim`].
 const IF_DRIVER: c_uint = 1;
 const EXCEPT_DRIVER: c_uint = 2;
 
-/// Answers an ioctl, with the device's lock as the kernel has it for all of them.
+/// Answers an ioctl while holding the device's lock, as the kernel does for every ioctl.
 pub(crate) fn ioctl(node: &'static Node, request: c_ulong, argument: *mut c_void) -> c_int {
     let [number, kind, ..] = request.to_le_bytes();
     if kind != abi::IOCTL_TYPE {
@@ -26,7 +26,7 @@ pub(crate) fn ioctl(node: &'static Node, request: c_ulong, argument: *mut c_void
     }
     let device = node.lock().device;
     let Some(mut host) = device.map(|device| device.lock()) else { return fail(libc::EBADF) };
-    // What is done can be reaped when the device is gone.
+    // Ended URBs can be reaped when the device is gone.
     let result = if number == nr::REAP_URB_NDELAY {
         node.reap().map(|urb| put(argument.cast(), urb))
     } else if host.device.is_gone() {
@@ -41,7 +41,7 @@ pub(crate) fn ioctl(node: &'static Node, request: c_ulong, argument: *mut c_void
     result.unwrap_or_else(fail)
 }
 
-/// Answers what is no transfer.
+/// Answers every ioctl other than a transfer's.
 fn control(
     node: &'static Node,
     host: &mut Locked<'_>,
@@ -63,7 +63,7 @@ fn control(
     }
 }
 
-/// Answers what changes something, and logs it.
+/// Answers ioctls with changes, and logs the calls.
 fn change(
     node: &'static Node,
     host: &mut Locked<'_>,
@@ -171,7 +171,7 @@ fn clear_halt(node: &Node, host: &mut Locked<'_>, argument: *mut c_void) -> Chan
     (format!("clear_halt {address:02x}"), result)
 }
 
-/// CONTROL: a whole control transfer in one call.
+/// CONTROL: a whole control transfer in a single call.
 fn control_transfer(
     node: &Node,
     host: &mut Locked<'_>,
@@ -192,7 +192,7 @@ fn control_transfer(
     let data = if len == 0 {
         &mut []
     } else {
-        // SAFETY: the program's buffer has wLength bytes, which is what it says by passing it.
+        // SAFETY: the program promises a buffer of wLength bytes by the call.
         unsafe { std::slice::from_raw_parts_mut(transfer.data, len) }
     };
     let moved = requests::answer(transfer.setup, data, &mut node.lock().streams, host);
@@ -210,7 +210,7 @@ fn get_driver(host: &Locked<'_>, argument: *mut GetDriver) -> Result<c_int, c_in
     Ok(put(argument, answer))
 }
 
-/// The length that a program gives in `ConnectInfoEx::size`; it is also part of the request.
+/// The program's length in `ConnectInfoEx::size`, also a part of the request's number.
 fn request_len(argument: *mut c_void) -> u32 {
     get::<u32>(argument)
 }
@@ -235,7 +235,7 @@ fn connect_info_ex(host: &Locked<'_>, size: u32, argument: *mut c_void) -> c_int
 }
 
 fn name_of(field: &[c_char; 256]) -> String {
-    // SAFETY: 256 bytes that are there; without a NUL the string would end with the last.
+    // SAFETY: 256 existing bytes; without a NUL the string would end with the last byte.
     let bytes = unsafe { std::slice::from_raw_parts(field.as_ptr().cast::<u8>(), 256) };
     let name = CStr::from_bytes_until_nul(bytes).map(CStr::to_string_lossy);
     name.map(std::borrow::Cow::into_owned).unwrap_or_default()
@@ -243,7 +243,7 @@ fn name_of(field: &[c_char; 256]) -> String {
 
 /// Reads an ioctl's argument.
 fn get<T>(argument: *mut c_void) -> T {
-    // SAFETY: the request's number says that the program passed a pointer to such a value.
+    // SAFETY: by the request's number the program passed a pointer to a value of this type.
     unsafe { argument.cast::<T>().read_unaligned() }
 }
 

@@ -1,11 +1,11 @@
-//! What the kernel makes of the descriptors that a device returns: `usb_get_configuration()` and
-//! what it calls, in `drivers/usb/core/config.c` of Linux 6.1. Of the quirks of single devices
-//! only those on the number of interfaces and on endpoints that are left out matter here.
+//! The kernel's reading of a device's descriptors: `usb_get_configuration()` and its callees in
+//! `drivers/usb/core/config.c` of Linux 6.1. Of the quirks of single devices only two matter here:
+//! on the number of interfaces, and on ignored endpoints.
 //!
-//! Written from that source for this program alone, so that a mistake in usbferry's own reading of
-//! descriptors can't hide behind the same one here.
+//! Written from the kernel's source for this library alone, so that no mistake in usbferry's own
+//! reading of descriptors can hide behind the same mistake here.
 //!
-//! Contract: any bytes in, no panic; a device that the kernel gives up is an error.
+//! Contract: any bytes in, no panic; a device given up by the kernel is an error.
 
 /// `struct usb_device_descriptor`.
 pub(crate) const DEVICE_LEN: usize = 18;
@@ -32,7 +32,7 @@ const INTERFACES_MAX: usize = 32;
 const SETTINGS_MAX: usize = 128;
 const ENDPOINTS_MAX: usize = 30;
 
-/// `bmAttributes` of an endpoint, its type.
+/// The types of endpoints, in the bits of `bmAttributes`.
 pub(crate) const CONTROL: u8 = 0;
 pub(crate) const ISOCHRONOUS: u8 = 1;
 pub(crate) const BULK: u8 = 2;
@@ -52,7 +52,7 @@ const IGNORED: [(u16, u16, u8, u8); 4] = [
     (0x0926, 0x0208, 1, 0x85),
 ];
 
-/// What the kernel knows of a device beside its configurations.
+/// The kernel's knowledge of a device apart from its configurations.
 #[derive(Clone, Copy)]
 struct Known {
     speed: Speed,
@@ -79,10 +79,10 @@ pub(crate) enum Speed {
     SuperPlus = 6,
 }
 
-/// A device as the host sees it.
+/// A device as seen by the host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Host {
-    /// The device descriptor, whose number of configurations is that of those below.
+    /// The device descriptor, with the number of configurations below.
     pub(crate) device: [u8; DEVICE_LEN],
     pub(crate) configurations: Vec<Configuration>,
 }
@@ -92,15 +92,15 @@ pub(crate) struct Host {
 pub(crate) struct Configuration {
     /// `bConfigurationValue`.
     pub(crate) value: u8,
-    /// As the device returned it.
+    /// The bytes returned by the device.
     pub(crate) raw: Vec<u8>,
-    /// Bytes of it that the kernel looks at: its own `wTotalLength`.
+    /// Bytes used by the kernel: the configuration's own `wTotalLength`.
     pub(crate) kept: usize,
     /// In the order in which their first setting comes.
     pub(crate) interfaces: Vec<Interface>,
 }
 
-/// An interface with its settings, in the order in which they come.
+/// An interface with its settings, in the order of the descriptors.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Interface {
     pub(crate) number: u8,
@@ -121,11 +121,11 @@ pub(crate) struct Setting {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Endpoint {
     pub(crate) address: u8,
-    /// [`CONTROL`] and so on.
+    /// [`CONTROL`] or another type.
     pub(crate) kind: u8,
     /// `wMaxPacketSize`, the transactions of a microframe included.
     pub(crate) max_packet: u16,
-    /// The most that an isochronous packet has.
+    /// Bytes of an isochronous packet at most.
     pub(crate) packet_max: u32,
 }
 
@@ -138,8 +138,8 @@ fn word(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// Reads a device whose configurations answer these bytes (`usb_get_configuration`). One that is
-/// not there stalls.
+/// Reads a device from the answers to its configurations' requests (`usb_get_configuration`). A
+/// missing configuration stalls.
 pub(crate) fn read(
     device: [u8; DEVICE_LEN],
     answers: &[Vec<u8>],
@@ -160,16 +160,16 @@ pub(crate) fn read(
 }
 
 impl Host {
-    /// `descriptors` in sysfs (`read_descriptors`), which is never longer than one configuration
-    /// can be (`dev_bin_attr_descriptors`).
+    /// `descriptors` in sysfs (`read_descriptors`), limited to the longest possible configuration
+    /// (`dev_bin_attr_descriptors`).
     pub(crate) fn sysfs(&self) -> Vec<u8> {
         let kept = self.configurations.iter().flat_map(|one| &one.raw[..one.kept]);
         self.device.iter().chain(kept).copied().take(SYSFS_MAX).collect()
     }
 
-    /// Reads a device node from `position` on (`usbdev_read`), and returns how far: each
-    /// configuration has the length that it claims, and what the kernel has not of that is left
-    /// as it is in `room`. Words of the device descriptor are in the host's order.
+    /// Reads a device node from `position` on (`usbdev_read`), and returns the number of read
+    /// bytes. Each configuration has its claimed length; bytes missing in the kernel are left
+    /// unchanged in `room`. Words of the device descriptor are in the host's order.
     pub(crate) fn read_node(&self, position: usize, room: &mut [u8]) -> usize {
         let mut device = self.device;
         for at in [2, 8, 10, 12] {
@@ -197,7 +197,8 @@ impl Host {
 
 impl Configuration {
     fn read(answer: &[u8], known: Known) -> Result<Self, String> {
-        // First its head is asked for, then as much as that says; what does not come is zero.
+        // The first request is for the head, the second for the length in the head; missing bytes
+        // are zero.
         if answer.len() < 4 {
             return Err(format!("a configuration descriptor of {} bytes", answer.len()));
         }
@@ -230,7 +231,7 @@ impl Configuration {
         self.raw = bytes;
     }
 
-    /// `usb_parse_interface`: its descriptor, and what there is up to the next one.
+    /// `usb_parse_interface`: an interface descriptor, and everything up to the next.
     fn parse_interface(
         &mut self,
         own: &[u8],
@@ -289,7 +290,7 @@ impl Configuration {
     }
 }
 
-/// Bytes of the descriptors that can be told apart; with the first that can't the rest is left.
+/// Bytes of the complete descriptors; the first malformed descriptor ends the count.
 fn whole_descriptors(bytes: &[u8]) -> usize {
     let mut len = 0;
     while let [own, _, ..] = bytes[len..] {
@@ -301,8 +302,8 @@ fn whole_descriptors(bytes: &[u8]) -> usize {
     len
 }
 
-/// Interface numbers in the order in which they come, and how many settings each may have.
-/// None count any more when there are `said` interfaces.
+/// Interface numbers in the order of the descriptors, with the number of allowed settings each.
+/// After `said` interfaces no further number counts.
 fn count_settings(mut bytes: &[u8], said: usize) -> Vec<(u8, usize)> {
     let mut counts: Vec<(u8, usize)> = Vec::new();
     while !bytes.is_empty() {
@@ -319,7 +320,7 @@ fn count_settings(mut bytes: &[u8], said: usize) -> Vec<(u8, usize)> {
     counts
 }
 
-/// From the next descriptor of one of these types on (`find_next_descriptor`).
+/// The bytes from the next descriptor of any of the types on (`find_next_descriptor`).
 fn skip_to<'a>(mut bytes: &'a [u8], kinds: &[u8]) -> &'a [u8] {
     while !bytes.is_empty() && !kinds.contains(&head(bytes).1) {
         bytes = &bytes[head(bytes).0..];
@@ -328,7 +329,7 @@ fn skip_to<'a>(mut bytes: &'a [u8], kinds: &[u8]) -> &'a [u8] {
 }
 
 impl Endpoint {
-    /// `usb_parse_endpoint`: its descriptor, and what follows it.
+    /// `usb_parse_endpoint`: an endpoint descriptor, and the descriptors behind.
     fn read(own: &[u8], behind: &[u8], speed: Speed) -> Option<Self> {
         let number = own.get(2)? & 0x7f;
         if own.len() < ENDPOINT_LEN || number == 0 || number >= 16 {
@@ -355,7 +356,7 @@ impl Endpoint {
     }
 }
 
-/// Cuts a `wMaxPacketSize` to what its type may have.
+/// Cuts a `wMaxPacketSize` to its type's limit.
 fn repair(max_packet: u16, kind: u8, speed: Speed) -> u16 {
     let periodic = kind == ISOCHRONOUS || kind == INTERRUPT;
     let transactions = if speed == Speed::High && periodic { max_packet & 0x1800 } else { 0 };
@@ -370,7 +371,7 @@ fn repair(max_packet: u16, kind: u8, speed: Speed) -> u16 {
     if max_packet & !transactions > max { transactions | max } else { max_packet }
 }
 
-/// How many packets of the largest size make up an isochronous one (`usb_submit_urb`).
+/// The number of packets of the largest size in an isochronous packet (`usb_submit_urb`).
 fn packets(max_packet: u16, kind: u8, speed: Speed, behind: &[u8]) -> u32 {
     if kind != ISOCHRONOUS {
         return 1;
@@ -386,7 +387,7 @@ fn packets(max_packet: u16, kind: u8, speed: Speed, behind: &[u8]) -> u32 {
     }
 }
 
-/// `dwBytesPerInterval`, where a companion says so (`usb_parse_ssp_isoc_endpoint_companion`).
+/// `dwBytesPerInterval`, if a companion has the value (`usb_parse_ssp_isoc_endpoint_companion`).
 fn ssp_interval(kind: u8, speed: Speed, behind: &[u8]) -> Option<u32> {
     let [len, SS_COMPANION, _, attributes, ..] = *behind.first_chunk::<SS_COMPANION_LEN>()? else {
         return None;

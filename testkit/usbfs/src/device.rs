@@ -1,9 +1,9 @@
-//! The simulated devices, and the host's view of each: its configuration, who has which interface,
-//! which endpoints can be used. What the calls do is `drivers/usb/core/devio.c`, `message.c` and
+//! The simulated devices, and the host's view of each: its configuration, the owners of its
+//! interfaces, the usable endpoints. The calls follow `drivers/usb/core/devio.c`, `message.c` and
 //! `driver.c` of Linux 6.1.
 //!
-//! Contract: [`Locked`] is the device's lock, as the kernel has it; whoever has it takes no other
-//! device's, and a node's only after it.
+//! Contract: [`Locked`] is the kernel's lock of the device. A holder takes no other device's lock,
+//! and a node's lock only afterwards.
 
 use std::ffi::c_int;
 use std::ops::{Deref, DerefMut};
@@ -30,30 +30,30 @@ pub(crate) struct Device {
     state: Mutex<State>,
 }
 
-/// What calls on any of its open nodes change.
+/// The state changed by calls on any open node.
 pub(crate) struct State {
-    /// Index of the configuration that the host has set.
+    /// Index of the configuration set by the host.
     configuration: Option<usize>,
-    /// The number of the one that the device was told last.
+    /// The number in the last SET_CONFIGURATION to the device.
     told: u8,
-    /// Those of the configuration, in its order.
+    /// The configuration's interfaces, in its order.
     interfaces: Vec<Interface>,
-    /// What can be used of the settings that are set, by [`node::index`].
+    /// The usable endpoints of the current settings, by [`node::index`].
     endpoints: [Option<Endpoint>; 32],
 }
 
 struct Interface {
     number: u8,
-    /// The kernel driver has it.
+    /// Whether the kernel driver has the interface.
     driver: bool,
-    /// The node that claimed it.
+    /// The node with the claim.
     owner: Option<usize>,
-    /// Index of its setting.
+    /// Index of the current setting.
     setting: usize,
-    /// Its endpoints take URBs (`usb_host_endpoint.enabled`).
+    /// Whether the endpoints take URBs (`usb_host_endpoint.enabled`).
     enabled: bool,
-    /// It could not be set to 0 when it was taken from somebody, and no driver gets it before it
-    /// can (`needs_altsetting0`).
+    /// Setting 0 failed when the interface was taken from its owner. No driver gets the interface
+    /// before setting 0 succeeds (`needs_altsetting0`).
     needs_setting_0: bool,
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn all() -> &'static [Device] {
     DEVICES.get_or_init(|| options::get().devices.iter().enumerate().map(Device::new).collect())
 }
 
-/// The device with this number on the bus.
+/// The device with the given number on the bus.
 pub(crate) fn numbered(number: u8) -> Option<&'static Device> {
     all().get(usize::from(number).checked_sub(2)?)
 }
@@ -79,7 +79,7 @@ impl Device {
         Self { index, options, host, gone, urbs, state }
     }
 
-    /// Takes the device's lock, and waits for it if somebody else has it.
+    /// Takes the device's lock, and waits for any other holder.
     pub(crate) fn lock(&self) -> Locked<'_> {
         loop {
             locks::wait(self.index + 1);
@@ -96,7 +96,7 @@ impl Device {
         Locked { device: self, state }
     }
 
-    /// Its number on the bus.
+    /// The device's number on the bus.
     pub(crate) const fn number(&self) -> usize {
         self.index + 2
     }
@@ -109,12 +109,12 @@ impl Device {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// Counts a URB; its number, from 1 on.
+    /// Counts a URB and returns its number, from 1 on.
     pub(crate) fn count_urb(&self) -> u64 {
         self.urbs.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Unplugs it: what is open of it hangs up, its place in the tree is empty.
+    /// Unplugs the device: open nodes hang up, its place in the tree is empty.
     pub(crate) fn unplug(&self) {
         if !self.gone.swap(true, Ordering::Relaxed) {
             record::log(&format!("{} unplugged", self.busid()));
@@ -122,7 +122,7 @@ impl Device {
         }
     }
 
-    /// Takes as long as the options have it for what a device does slowly, unless it goes
+    /// Takes the time of a slow action of the device, by the options, unless the device disappears
     /// meanwhile.
     fn work(&self) -> Result<(), c_int> {
         if let Some(after) = self.options.unplug_during {
@@ -147,7 +147,7 @@ impl Device {
 }
 
 impl State {
-    /// The endpoint that is in use at an address.
+    /// The endpoint in use at an address.
     pub(crate) const fn endpoint(&self, address: u8) -> Option<Endpoint> {
         self.endpoints[node::index(address)]
     }
@@ -212,17 +212,17 @@ impl DerefMut for Locked<'_> {
 }
 
 impl Locked<'_> {
-    /// The configuration that the host has set.
+    /// The configuration set by the host.
     pub(crate) fn configuration(&self) -> Option<&Configuration> {
         self.configuration.map(|index| &self.device.host.configurations[index])
     }
 
-    /// Interface numbers, and whether the kernel's driver has them.
+    /// Interface numbers, each with whether the kernel's driver has the interface.
     pub(crate) fn drivers(&self) -> impl Iterator<Item = (u8, bool)> {
         self.interfaces.iter().map(|interface| (interface.number, interface.driver))
     }
 
-    /// Takes over what an earlier program left.
+    /// Takes over the state left by an earlier program.
     pub(crate) fn take_over(&mut self, configuration: Option<u8>, has_driver: &dyn Fn(u8) -> bool) {
         let configurations = &self.device.host.configurations;
         self.configuration = configuration
@@ -231,7 +231,7 @@ impl Locked<'_> {
         self.begin(host, false);
         for index in 0..self.interfaces.len() {
             let is_driven = has_driver(self.interfaces[index].number);
-            // Taken from its driver, and since then from the program.
+            // Taken from its driver, and later from the earlier program.
             let needs_setting_0 = !is_driven && self.current(index).number != 0;
             let interface = &mut self.interfaces[index];
             (interface.driver, interface.needs_setting_0) = (is_driven, needs_setting_0);
@@ -240,7 +240,7 @@ impl Locked<'_> {
         self.enable(host);
     }
 
-    /// What the device answers to GET_CONFIGURATION.
+    /// The device's answer to GET_CONFIGURATION.
     pub(crate) fn told(&self) -> u8 {
         self.device.options.answer_configuration.unwrap_or(self.told)
     }
@@ -276,7 +276,7 @@ impl Locked<'_> {
         self.find(number.into()).map(|index| self.current(index).number)
     }
 
-    /// `findintfep`: the interface that has an endpoint in any of its settings.
+    /// `findintfep`: the interface with an endpoint in any of its settings.
     pub(crate) fn interface_of(&self, endpoint: u8) -> Result<u32, c_int> {
         if endpoint & 0x70 != 0 {
             return Err(libc::EINVAL);
@@ -288,7 +288,7 @@ impl Locked<'_> {
         interface.map(|interface| interface.number.into()).ok_or(libc::ENOENT)
     }
 
-    /// `checkintf`: claims what was not claimed before it is used.
+    /// `checkintf`: claims an unclaimed interface before use.
     pub(crate) fn check(&mut self, node: usize, number: u32) -> Result<(), c_int> {
         self.configuration().ok_or(libc::EHOSTUNREACH)?;
         let index = self.find(number);
@@ -318,8 +318,8 @@ impl Locked<'_> {
         }
     }
 
-    /// Whether a setting is a printer's, whose GET_DEVICE_ID anybody may send: the interface is in
-    /// wIndex's high byte, for this request alone.
+    /// Whether a setting is a printer's. Anybody may send a printer's GET_DEVICE_ID; only in this
+    /// request the interface is in wIndex's high byte.
     fn prints(&self, setting: u8, interface: u8) -> bool {
         let Some(index) = self.find(interface.into()) else { return false };
         let mut settings = self.settings(index).iter();
@@ -351,7 +351,7 @@ impl Locked<'_> {
         }
     }
 
-    /// `proc_disconnect_claim`; `may_take` says whether from the driver of that name.
+    /// `proc_disconnect_claim`; `may_take` decides by the name of the driver.
     pub(crate) fn take(
         &mut self,
         node: usize,
@@ -381,7 +381,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Releases all that a node that is closed has.
+    /// Releases all interfaces of a closing node.
     pub(crate) fn release_all(&mut self, node: usize) {
         for index in 0..self.interfaces.len() {
             if self.interfaces[index].owner == Some(node) {
@@ -390,7 +390,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Takes an interface from whoever has it (`usb_unbind_interface`): its setting is 0 again.
+    /// Takes an interface from its owner (`usb_unbind_interface`): its setting is 0 again.
     fn unbind(&mut self, index: usize) {
         let interface = &mut self.interfaces[index];
         let driver = std::mem::take(&mut interface.driver);
@@ -399,7 +399,7 @@ impl Locked<'_> {
         if driver {
             tree::set_driver(self.device, self.value(), number, false);
         }
-        // Disabled, and enabled again if it is set to 0.
+        // Disabled, and enabled again by setting 0.
         self.interfaces[index].enabled = self.current(index).number == 0;
         if self.current(index).number != 0 && self.change_setting(index, 0).is_err() {
             self.interfaces[index].needs_setting_0 = true;
@@ -427,8 +427,8 @@ impl Locked<'_> {
         Ok(self.bind(index))
     }
 
-    /// Gives an interface that nobody has to the kernel's driver, if there is one and it can have
-    /// it (`usb_probe_interface`).
+    /// Gives a free interface to the kernel's driver, if there is a driver and the driver can have
+    /// the interface (`usb_probe_interface`).
     fn bind(&mut self, index: usize) -> bool {
         if !self.device.has_driver() {
             return false;
@@ -443,7 +443,7 @@ impl Locked<'_> {
         true
     }
 
-    /// The name of the driver that has an interface.
+    /// The name of the interface's driver.
     pub(crate) fn driver(&self, number: u32) -> Result<&'static str, c_int> {
         self.find(number).and_then(|index| self.driver_at(index)).ok_or(libc::ENODATA)
     }
@@ -470,7 +470,7 @@ impl Locked<'_> {
         let (alternate, number) = (settings[setting].number, self.interfaces[index].number);
         self.device.work()?;
         match self.tell([0x01, 11, alternate, 0, number, 0, 0, 0]) {
-            // It need not be understood where there is no choice.
+            // The device need not understand the request if there is no choice.
             Err(libc::EPIPE) if is_only => {}
             Err(errno) => {
                 self.interfaces[index].enabled = false;
@@ -503,7 +503,7 @@ impl Locked<'_> {
         let number = found.map_or(0, |index| configurations[index].value);
         self.device.work()?;
         let told = self.tell([0x00, 9, number, 0, 0, 0, 0, 0]);
-        // The old one is gone, whatever the device says.
+        // The old configuration is gone, regardless of the device's answer.
         self.configuration = found.filter(|_| told.is_ok());
         let (host, driver) = (&self.device.host, self.device.has_driver());
         self.begin(host, driver);
@@ -511,7 +511,7 @@ impl Locked<'_> {
         told
     }
 
-    /// `usb_reset_configuration`: all settings are the first ones again; drivers stay.
+    /// `usb_reset_configuration`: all interfaces have their first setting again; drivers stay.
     fn reset_configuration(&mut self) -> Result<(), c_int> {
         let Some(configuration) = self.configuration else { return Ok(()) };
         let host = &self.device.host;
@@ -525,7 +525,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// RESET (`usb_reset_device`): what usbfs has goes to the kernel's driver; the configuration
+    /// RESET (`usb_reset_device`): interfaces of usbfs go to the kernel's driver; the configuration
     /// and the settings are set again.
     pub(crate) fn reset(&mut self) -> Result<(), c_int> {
         for index in 0..self.interfaces.len() {
@@ -550,7 +550,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Number of the configuration that is set, for names of interfaces.
+    /// Number of the current configuration, for names of interfaces.
     fn value(&self) -> u8 {
         self.configuration().map_or(0, |configuration| configuration.value)
     }

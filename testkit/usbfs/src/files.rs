@@ -1,8 +1,8 @@
-//! The C library's functions that this library stands in front of. Each looks whether its path or
-//! descriptor is simulated, and else calls the one that it hides.
+//! The C library's functions replaced by this library. Each function checks whether its path or
+//! descriptor is simulated, and otherwise calls the replaced function.
 //!
-//! Functions with a variable number of arguments are defined here with the most that they can
-//! have: on Linux's architectures the two are called alike.
+//! Functions with a variable number of arguments are defined here with the largest number: on
+//! Linux's architectures both are called alike.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 
@@ -17,7 +17,7 @@ macro_rules! redirecting {
     ($($name:ident {$($before:ident: $kind:ty),*} ($($after:ident: $type:ty),*) -> $result:ty;)*) => {
         $(
             /// # Safety
-            /// As the C library's function of this name.
+            /// As for the C library's function of the same name.
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name(
                 $($before: $kind,)* path: *const c_char $(, $after: $type)*
@@ -32,12 +32,12 @@ macro_rules! redirecting {
     };
 }
 
-/// Defines functions that open files: `NAME{before}(after)`, path and flags between the two.
+/// Defines functions that open files: `NAME{before}(after)`, with path and flags in the middle.
 macro_rules! opening {
     ($($name:ident {$($before:ident: $kind:ty),*} ($($after:ident: $type:ty),*);)*) => {
         $(
             /// # Safety
-            /// As the C library's function of this name.
+            /// As for the C library's function of the same name.
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name(
                 $($before: $kind,)* path: *const c_char, flags: c_int $(, $after: $type)*
@@ -90,7 +90,7 @@ redirecting! {
     statx {directory: c_int} (flags: c_int, mask: c_uint, buffer: *mut c_void) -> c_int;
 }
 
-/// Opens a path that is a device node's.
+/// Opens a path of a device node.
 fn open_node(path: *const c_char, flags: c_int) -> Option<c_int> {
     let number = paths::device_number(path)?;
     let device = device::numbered(number).filter(|device| !device.is_gone())?;
@@ -120,7 +120,7 @@ macro_rules! controlling {
     ($($name:ident;)*) => {
         $(
             /// # Safety
-            /// As the C library's function of this name.
+            /// As for the C library's function of the same name.
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name(
                 fd: c_int,
@@ -162,8 +162,8 @@ unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_
 /// As the C library's.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __read_chk(fd: c_int, buffer: *mut c_void, len: size_t, _: size_t) -> ssize_t {
-    // SAFETY: the caller's promise. That the length fits is for the C library to check; a program
-    // that this library is for has been run without it.
+    // SAFETY: the caller's promise. The C library checks the length; programs for this library have
+    // been run without the check.
     unsafe { read(fd, buffer, len) }
 }
 
@@ -185,7 +185,7 @@ macro_rules! polling {
     ($($name:ident($($after:ident: $type:ty),*);)*) => {
         $(
             /// # Safety
-            /// As the C library's function of this name.
+            /// As for the C library's function of the same name.
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name(
                 fds: *mut libc::pollfd, count: libc::nfds_t, $($after: $type),*
@@ -211,7 +211,7 @@ macro_rules! seeking {
     ($($name:ident($offset:ty);)*) => {
         $(
             /// # Safety
-            /// As the C library's function of this name.
+            /// As for the C library's function of the same name.
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name(fd: c_int, offset: $offset, whence: c_int) -> $offset {
                 if let Some(node) = node::of(fd) {
@@ -230,7 +230,7 @@ seeking! {
     lseek64(off64_t);
 }
 
-/// Whether it went there; errno is set where it did not.
+/// Moves the position; sets errno and returns false on failure.
 fn seek_node(node: &node::Node, offset: impl TryInto<usize>, whence: c_int) -> bool {
     match offset.try_into() {
         Ok(position) if whence == libc::SEEK_SET => {
@@ -249,7 +249,7 @@ macro_rules! mapping {
     ($($name:ident($offset:ty);)*) => {
         $(
             /// # Safety
-            /// As the C library's function of this name.
+            /// As for the C library's function of the same name.
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name(
                 address: *mut c_void,
@@ -342,9 +342,9 @@ unsafe extern "C" fn realpath(path: *const c_char, room: *mut c_char) -> *mut c_
     found
 }
 
-/// Turns a path in the tree into what it stands for, in place: it only gets shorter.
+/// Replaces a path in the tree by its simulated path, in place: the path only gets shorter.
 fn hide_root(path: *mut c_char) {
-    // SAFETY: a string that `realpath` has just returned.
+    // SAFETY: a string just returned by `realpath`.
     let bytes = unsafe { CStr::from_ptr(path) }.to_bytes();
     let Some(rest) = paths::unredirect(bytes) else { return };
     let start = bytes.len() - rest.len();
@@ -360,14 +360,14 @@ macro_rules! statting {
     ($($name:ident;)*) => {
         $(
             /// # Safety
-            /// As the C library's function of this name.
+            /// As for the C library's function of the same name.
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name(path: *const c_char, buffer: *mut c_void) -> c_int {
                 let next = real!($name(*const c_char, *mut c_void) -> c_int);
                 // SAFETY: the caller's promise.
                 let result = unsafe { next(path, buffer) };
                 if result == 0 && is_sys(path) {
-                    // SAFETY: `f_type` stands first, and has the type of its values.
+                    // SAFETY: `f_type` is the first field, and has the type of the constant.
                     unsafe { write_to(buffer, libc::SYSFS_MAGIC) };
                 }
                 result
@@ -382,14 +382,14 @@ statting! {
 }
 
 /// # Safety
-/// A value of this type is there, and may be written.
+/// `place` is a writable value of type `T`.
 unsafe fn write_to<T>(place: *mut c_void, value: T) {
     // SAFETY: the caller's promise.
     unsafe { place.cast::<T>().write(value) };
 }
 
 fn is_sys(path: *const c_char) -> bool {
-    // SAFETY: a path that the C library has just used.
+    // SAFETY: a path just used by the C library.
     let path = unsafe { CStr::from_ptr(path) };
     path == c"/sys"
 }

@@ -1,11 +1,11 @@
-//! Signals that interrupt who waits for a device, as many as `options` say.
+//! Signals that interrupt waits for a device, as often as `options` demand.
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{node, options};
 
-/// Whether this wait, for these descriptors, is one that a signal interrupts.
+/// Whether a signal interrupts this wait for the given descriptors.
 pub(crate) fn is_due(fds: *const libc::pollfd, count: libc::nfds_t) -> bool {
     static WAITS: AtomicU64 = AtomicU64::new(0);
     let count = usize::try_from(count).unwrap_or(0);
@@ -17,8 +17,8 @@ pub(crate) fn is_due(fds: *const libc::pollfd, count: libc::nfds_t) -> bool {
 }
 
 fn descriptor(fds: *const libc::pollfd, index: usize) -> c_int {
-    // SAFETY: below the number that the program says it passed.
+    // SAFETY: below the number passed by the program.
     let entry = unsafe { fds.add(index) };
-    // SAFETY: the program passed it to be read.
+    // SAFETY: the program passed the entry for reading.
     unsafe { (*entry).fd }
 }

@@ -1,11 +1,11 @@
-//! The lock that the kernel has for each device (`usb_lock_device`): held while a call of usbfs
-//! works, but not while it waits for a URB; also by attributes in sysfs that look at the
-//! configuration or at strings ([`TAKEN_BY`]).
+//! The kernel's lock of each device (`usb_lock_device`). A call of usbfs holds the lock while
+//! working, but not while waiting for a URB. Attributes in sysfs that look at the configuration or
+//! at strings hold the lock too ([`TAKEN_BY`]).
 //!
-//! Somebody else may hold it as well, as the kernel does while it has trouble with a device: who
-//! runs the program says so in `locks`, a file of the tree's root in which byte N is not zero while
-//! the lock of 1-N is held, and byte 0 for the root hub. It may be written at any time, before the
-//! program starts too.
+//! The kernel itself may also hold the lock, while it has trouble with a device. To simulate this,
+//! the user of the program writes to `locks`, a file of the tree's root: byte N is not zero while
+//! the lock of 1-N is held, and byte 0 stands for the root hub. The file may be written at any
+//! time, also before the program starts.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,9 +15,9 @@ use std::time::Duration;
 use crate::options::DEVICES_MAX;
 use crate::record;
 
-/// Attributes of a device whose reader waits for the lock: `usb_lock_device_interruptible` in
-/// `drivers/usb/core/sysfs.c` of Linux 6.1. Kernels before 6.1.16 take it for `descriptors` as
-/// well.
+/// Attributes of a device with the lock for readers: `usb_lock_device_interruptible` in
+/// `drivers/usb/core/sysfs.c` of Linux 6.1. Kernels before 6.1.16 also take the lock for
+/// `descriptors`.
 pub(crate) const TAKEN_BY: [&str; 8] = [
     "bConfigurationValue",
     "bNumInterfaces",
@@ -32,14 +32,14 @@ pub(crate) const TAKEN_BY: [&str; 8] = [
 /// How often to look whether a lock is still held.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Waits while somebody else holds the lock of the device at this place, 0 for the root hub.
+/// Waits while another holder has the lock of the device at the place, 0 for the root hub.
 pub(crate) fn wait(place: usize) {
     while held()[place].load(Ordering::Relaxed) != 0 {
         thread::sleep(LOOK);
     }
 }
 
-/// Whether somebody else holds it.
+/// Whether another holder has the lock.
 pub(crate) fn is_held(place: usize) -> bool {
     held()[place].load(Ordering::Relaxed) != 0
 }

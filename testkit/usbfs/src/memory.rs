@@ -1,4 +1,4 @@
-//! usbfs's memory: what URBs and mappings may take all together, and the mappings.
+//! usbfs's memory: the limit for URBs and mappings together, and the mappings.
 
 use std::ffi::{c_int, c_void};
 use std::sync::Mutex;
@@ -7,26 +7,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::options;
 
-/// What the kernel keeps of a URB beside its buffer: `struct async` and `struct urb`, in bytes.
+/// The kernel's memory for a URB beside its buffer: `struct async` and `struct urb`, in bytes.
 const URB_OVERHEAD: usize = 104 + 184;
 
-/// A `struct usb_memory`, what it keeps of a mapping.
+/// A `struct usb_memory`, the kernel's memory for a mapping.
 const MAPPING_OVERHEAD: usize = 64;
 
-/// Of each part of a buffer that need not be in one piece: its length, and `struct scatterlist`.
+/// The length of each part of a scattered buffer, and the size of its `struct scatterlist`.
 const PART_LEN: usize = 16_384;
 const PART_OVERHEAD: usize = 32;
 
-/// The most that the kernel has in one piece: `KMALLOC_MAX_SIZE`.
+/// The largest contiguous block of the kernel: `KMALLOC_MAX_SIZE`.
 const PIECE_MAX: usize = 4 << 20;
 
-/// Mappings are of whole ones.
+/// The unit of mappings.
 pub(crate) const PAGE: usize = 4096;
 
 static USED: AtomicUsize = AtomicUsize::new(0);
 
-/// Takes the memory of a URB with `extra` bytes besides and a buffer of `len` bytes, which may be
-/// in parts or must be in one piece; what it costs.
+/// Takes the memory of a URB with `extra` bytes besides and a buffer of `len` bytes, `scattered` or
+/// contiguous. Returns the cost.
 pub(crate) fn take_urb(extra: usize, len: usize, scattered: bool) -> Result<usize, c_int> {
     let parts = if scattered && len > PART_LEN { len.div_ceil(PART_LEN) } else { 0 };
     let cost = URB_OVERHEAD + extra + len + parts * PART_OVERHEAD;
@@ -38,7 +38,7 @@ pub(crate) fn take_urb(extra: usize, len: usize, scattered: bool) -> Result<usiz
     Ok(cost)
 }
 
-/// Takes the memory of a CONTROL call; what it costs.
+/// Takes the memory of a CONTROL call. Returns the cost.
 pub(crate) fn take_control() -> Result<usize, c_int> {
     let cost = PAGE + 184 + 8;
     take(cost).map(|()| cost)
@@ -63,8 +63,8 @@ type Mapping = (usize, usize, usize);
 
 static MAPPINGS: Mutex<Vec<Mapping>> = Mutex::new(Vec::new());
 
-/// Maps `len` zeroed bytes for a node, in whole pages. They are there from the start:
-/// usbfs maps memory that it has.
+/// Maps `len` zeroed bytes for a node, in whole pages, committed from the start like memory of
+/// usbfs.
 pub(crate) fn map(node: usize, len: usize) -> Result<*mut c_void, c_int> {
     let len = len.next_multiple_of(PAGE);
     take(len + MAPPING_OVERHEAD)?;
@@ -73,7 +73,7 @@ pub(crate) fn map(node: usize, len: usize) -> Result<*mut c_void, c_int> {
     let base = if len > PIECE_MAX {
         libc::MAP_FAILED
     } else {
-        // SAFETY: a new mapping; what becomes of it is the program's own affair.
+        // SAFETY: a new mapping, from now on the program's own affair.
         unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) }
     };
     if base == libc::MAP_FAILED {
@@ -84,7 +84,7 @@ pub(crate) fn map(node: usize, len: usize) -> Result<*mut c_void, c_int> {
     Ok(base)
 }
 
-/// Notes that something was unmapped; if it was one of these mappings, the node it is of.
+/// Notes an unmapped address; returns the node of the mapping, if the mapping was usbfs's.
 pub(crate) fn unmapped(base: *mut c_void) -> Option<usize> {
     let mut mappings = lock();
     let index = mappings.iter().position(|&(start, ..)| start == base.addr())?;

@@ -6,12 +6,12 @@
 //!        └► silent ── discard, unplug ──────────────┘
 //! ```
 //!
-//! The pipe is full exactly when nothing was done at the last look: it is filled by a reap that
-//! finds nothing, and drained by the first URB that is done after that.
+//! The pipe is full exactly if the last look found no ended URB: a reap without a result fills the
+//! pipe, and the first URB to end afterwards drains the pipe.
 //!
-//! Contract: a node's lock is taken after its device's, and after that of the list of nodes. A node
-//! is never freed, only used again, so that a call that is under way while another thread closes it
-//! meets a closed node and not freed memory.
+//! Contract: a node's lock is taken after its device's, and after the lock of the list of nodes. A
+//! node is never freed, only used again. So a call under way during a close by another thread meets
+//! a closed node and not freed memory.
 
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
@@ -27,10 +27,10 @@ use crate::standard::Behaviour;
 use crate::transfers::{self, Streams, UrbPtr};
 use crate::{abi, memory};
 
-/// Descriptors that can be device nodes: those below this number.
+/// Descriptors of device nodes have to be below this number.
 const FDS_MAX: usize = 65_536;
 
-/// URBs of a node for which there is room from the start. More make its lists grow.
+/// URBs of a node with room from the start. With more URBs the lists grow.
 const URBS: usize = 8192;
 
 static OPEN: [AtomicPtr<Node>; FDS_MAX] = [const { AtomicPtr::new(std::ptr::null_mut()) }; FDS_MAX];
@@ -45,9 +45,9 @@ pub(crate) struct Node {
     counters: Counters,
 }
 
-/// What the calls on a node share.
+/// The common state of the calls on a node.
 pub(crate) struct State {
-    /// `None` when it is closed.
+    /// `None` for a closed node.
     pub(crate) device: Option<&'static Device>,
     /// The program's descriptor, the write end.
     write_end: c_int,
@@ -58,16 +58,16 @@ pub(crate) struct State {
     /// Where `read` goes on.
     pub(crate) position: usize,
     pub(crate) streams: Streams,
-    /// Its mappings, from and to.
+    /// The node's mappings, from and to.
     pub(crate) mappings: Vec<(usize, usize)>,
     done: VecDeque<Pending>,
-    /// By the time at which they are done.
+    /// Sorted by the time of the end.
     waiting: VecDeque<(Instant, Pending)>,
     silent: VecDeque<Pending>,
     has_timer: bool,
 }
 
-/// A URB that was submitted, and the memory it takes.
+/// A submitted URB, and its memory.
 #[derive(Clone, Copy)]
 struct Pending {
     urb: UrbPtr,
@@ -84,14 +84,14 @@ pub(crate) const fn index(endpoint: u8) -> usize {
     (endpoint & 0x0f) as usize | (endpoint >> 3 & 0x10) as usize
 }
 
-/// The node behind a descriptor, if it is one.
+/// The node behind a descriptor, if any.
 pub(crate) fn of(fd: c_int) -> Option<&'static Node> {
     let place = OPEN.get(usize::try_from(fd).ok()?)?;
     // SAFETY: null or a node, and nodes live for ever.
     unsafe { place.load(Ordering::Acquire).as_ref() }
 }
 
-/// Opens a device; its descriptor.
+/// Opens a device and returns its descriptor.
 pub(crate) fn open(device: &'static Device, flags: c_int) -> Result<c_int, c_int> {
     let host = device.lock();
     if device.is_gone() {
@@ -109,7 +109,7 @@ pub(crate) fn open(device: &'static Device, flags: c_int) -> Result<c_int, c_int
     Ok(write_end)
 }
 
-/// A node that is not in use, made the device's before another thread can find it unused too.
+/// Takes an unused node for the device, in one step, so that no other thread finds the node unused.
 fn begin(device: &'static Device, read_end: c_int, write_end: c_int) -> &'static Node {
     let mut nodes = NODES.lock().unwrap_or_else(PoisonError::into_inner);
     let unused = nodes.iter().copied().find(|node| node.lock().device.is_none());
@@ -128,7 +128,7 @@ fn begin(device: &'static Device, read_end: c_int, write_end: c_int) -> &'static
     node
 }
 
-/// A pipe that has room for one byte: its read end and its write end.
+/// A pipe with room for a single byte: its read end and its write end.
 fn pipe(flags: c_int) -> Result<[c_int; 2], c_int> {
     let mut ends = [-1; 2];
     let flags = libc::O_NONBLOCK | flags & libc::O_CLOEXEC;
@@ -136,18 +136,17 @@ fn pipe(flags: c_int) -> Result<[c_int; 2], c_int> {
     if unsafe { libc::pipe2(ends.as_mut_ptr(), flags) } != 0 {
         return Err(libc::EMFILE);
     }
-    // The kernel rounds up to one page, which is one slot.
-    // SAFETY: an own descriptor and an integer.
+    // The kernel rounds up to a page, a single slot. SAFETY: an own descriptor and an integer.
     unsafe { libc::fcntl(ends[1], libc::F_SETPIPE_SZ, 1) };
     Ok(ends)
 }
 
 fn close_descriptor(fd: c_int) {
-    // SAFETY: an own descriptor that nobody uses after this.
+    // SAFETY: an own descriptor, unused from now on.
     unsafe { libc::close(fd) };
 }
 
-/// A program closes a descriptor: if it is a node, that is closed too.
+/// Notes a closing descriptor, and closes the node behind the descriptor, if any.
 pub(crate) fn close(fd: c_int) {
     let Some(node) = of(fd) else { return };
     let place = usize::try_from(fd).ok().and_then(|fd| OPEN.get(fd));
@@ -157,7 +156,7 @@ pub(crate) fn close(fd: c_int) {
     node.close();
 }
 
-/// Hangs up all nodes of a device that is gone.
+/// Hangs up all nodes of an unplugged device.
 pub(crate) fn hang_up(device: &Device) {
     let nodes = NODES.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for node in nodes {
@@ -168,7 +167,7 @@ pub(crate) fn hang_up(device: &Device) {
     }
 }
 
-/// Forgets a mapping that is no more.
+/// Forgets a former mapping.
 pub(crate) fn forget_mapping(id: usize, start: usize) {
     let nodes = NODES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(node) = nodes.get(id) {
@@ -199,7 +198,7 @@ impl Node {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call that is none of those below.
+    /// Counts a call other than the calls below.
     pub(crate) fn count_other(&self) {
         let _state = self.lock();
         self.counters.add(Counter::Others);
@@ -235,13 +234,13 @@ impl Node {
         self.begin(&mut state, host, pending, number);
         drop(state);
         if device.is_gone() {
-            // The request was the one that unplugs it.
+            // The request unplugged the device.
             hang_up(device);
         }
         Ok(())
     }
 
-    /// Ends a URB now, or has it wait.
+    /// Ends a URB now, or makes the URB wait.
     fn begin(
         &'static self,
         state: &mut State,
@@ -275,7 +274,7 @@ impl Node {
         self.timer.notify_one();
     }
 
-    /// Ends what waits, when it is time. Ends itself with the node.
+    /// Ends waiting URBs in time. The thread ends with the node.
     fn run_timer(&self) {
         let mut state = self.lock();
         while state.device.is_some() {
@@ -302,19 +301,19 @@ impl Node {
             state.full = false;
             self.counters.add(Counter::PipeCalls);
             let mut byte = 0u8;
-            // SAFETY: an own descriptor, and room for the one byte that is in the pipe.
+            // SAFETY: an own descriptor, and room for the single byte in the pipe.
             unsafe { real_read(state.read_end, &raw mut byte, 1) };
         }
     }
 
-    /// Notes in the pipe that there is nothing to reap.
+    /// Marks in the pipe that no URB can be reaped.
     fn fill(&self, state: &mut State) {
         if state.full || state.read_end < 0 {
             return;
         }
         state.full = true;
         self.counters.add(Counter::PipeCalls);
-        // SAFETY: an own descriptor with a reader, and one byte, for which there is room.
+        // SAFETY: an own descriptor with a reader, and a single byte, with room in the pipe.
         unsafe { libc::write(state.write_end, [0u8].as_ptr().cast(), 1) };
     }
 
@@ -334,7 +333,7 @@ impl Node {
         Err(libc::EAGAIN)
     }
 
-    /// DISCARDURB: what waits ends as killed; what is done is not found.
+    /// DISCARDURB: a waiting URB ends as killed; an ended URB is not found.
     pub(crate) fn discard(&self, urb: *mut Urb) -> Result<(), c_int> {
         let mut state = self.lock();
         self.counters.add(Counter::Discards);
@@ -351,7 +350,7 @@ impl Node {
         Ok(())
     }
 
-    /// Kills what waits on endpoints of the set, as the kernel does when it takes them away.
+    /// Kills the waiting URBs of the given endpoints, like the kernel when the endpoints go.
     pub(crate) fn kill(&self, endpoints: u32) {
         let mut state = self.lock();
         let is_one = |pending: &Pending| endpoints & bit(pending.urb.endpoint()) != 0;
@@ -364,7 +363,7 @@ impl Node {
         }
     }
 
-    /// Ends what waits, and closes the other end.
+    /// Ends the waiting URBs, and closes the other end.
     fn hang_up(&self, state: &mut State) {
         while let Some(pending) = state.take_pending() {
             transfers::abandon(pending.urb, -libc::ESHUTDOWN);
@@ -390,7 +389,7 @@ impl Node {
         if read_end >= 0 {
             close_descriptor(read_end);
         }
-        // Nobody else's it is before it has given up what it claimed.
+        // The node's lock is held until the claims are released, and no open gets the node before.
         state.device = None;
         host.release_all(self.id);
         self.timer.notify_one();
@@ -398,14 +397,13 @@ impl Node {
 }
 
 impl State {
-    /// Takes a URB that is not done out of whatever list it is in.
+    /// Takes any pending URB out of its list.
     fn take_pending(&mut self) -> Option<Pending> {
         let waiting = self.waiting.pop_front().map(|(_, pending)| pending);
         waiting.or_else(|| self.silent.pop_front())
     }
 
-    /// Memory for a URB: its buffer costs nothing where it lies in a mapping, to whose end it must
-    /// fit then.
+    /// Memory for a URB: a buffer within a mapping costs nothing, but must fit into the mapping.
     fn take_memory(&self, urb: UrbPtr) -> Result<usize, c_int> {
         let (mut start, mut len) = urb.buffer();
         let overhead = urb.overhead();
@@ -420,7 +418,7 @@ impl State {
     }
 }
 
-/// `read` past this library's own.
+/// The C library's `read`.
 ///
 /// # Safety
 /// `buffer` has room for `len` bytes.

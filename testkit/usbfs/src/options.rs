@@ -1,39 +1,39 @@
-//! What to simulate, from the environment: options behind colons, as in
+//! The simulation's options, from the environment: options behind colons, as in
 //! `USBFERRY_USBFS=count=8:delay=200us:stall=100`.
 //!
-//! Of the whole:
+//! Options of the whole simulation:
 //!
 //! | option | meaning | default |
 //! | --- | --- | --- |
-//! | `count=K` | so many devices, 1-1 to 1-K | 1 |
-//! | `quota=SIZE` | `usbfs_memory_mb`: what URBs and mappings of this process may take, beyond which is ENOMEM | 16M |
-//! | `eintr=N` | every Nth `poll` or `ppoll` that has a device node among its descriptors is interrupted by a signal | never |
+//! | `count=K` | number of devices, 1-1 to 1-K | 1 |
+//! | `quota=SIZE` | `usbfs_memory_mb`: limit for URBs and mappings of this process, ENOMEM beyond | 16M |
+//! | `eintr=N` | a signal interrupts every Nth `poll` or `ppoll` with a device node among its descriptors | never |
 //!
-//! Of devices, where `N.` before the name is for the Nth alone:
+//! Options of devices, with `N.` in front for the Nth device alone:
 //!
 //! | option | meaning | default |
 //! | --- | --- | --- |
-//! | `delay=TIME` | URBs end so long after they were submitted | at once |
-//! | `data=counter`, `pattern`, `none` | what IN data is: a counter in the first eight bytes, or the byte at stream position `p` is `p % 251`, and OUT data is checked for that | `counter` |
+//! | `delay=TIME` | time from submission to end of a URB | at once |
+//! | `data=counter`, `pattern`, `none` | IN data: a counter in the first eight bytes, or a pattern: the byte at stream position `p` is `p % 251`, and OUT data is checked for the pattern | `counter` |
 //! | `stall=N` | every Nth URB stalls | never |
-//! | `unplug=N` | the Nth URB of a device unplugs it | never |
-//! | `slow=TIME` | RESET, SET_INTERFACE and SET_CONFIGURATION take so long, and the device's lock is held meanwhile | at once |
-//! | `unplug-during=TIME` | so long after the first such call began the device is unplugged, and the call fails | never |
-//! | `driver=NAME` | kernel driver that has all interfaces at first; empty for none | `simulated` |
+//! | `unplug=N` | the Nth URB of a device unplugs the device | never |
+//! | `slow=TIME` | time of RESET, SET_INTERFACE and SET_CONFIGURATION, with the device's lock held | at once |
+//! | `unplug-during=TIME` | time from the start of the first of these calls to an unplug, which fails the call | never |
+//! | `driver=NAME` | kernel driver of all interfaces at first; empty for none | `simulated` |
 //! | `device=HEX` | the device descriptor | see [`standard`](crate::standard) |
-//! | `config=HEX`, `config=@FILE` | what the device answers to GET_DESCRIPTOR(configuration), one for each configuration: the host makes of that what the kernel does | see [`standard`](crate::standard) |
+//! | `config=HEX`, `config=@FILE` | the device's answer to GET_DESCRIPTOR(configuration), an option for each configuration: the host reads the bytes like the kernel | see [`standard`](crate::standard) |
 //! | `speed=TEXT` | `speed` in sysfs | 480 |
-//! | `quirks=HEX` | `quirks` in sysfs: what the kernel knows of the device, of which 20 (`USB_QUIRK_HONOR_BNUMINTERFACES`) and 8000 (`USB_QUIRK_ENDPOINT_IGNORE`) matter here | 0 |
-//! | `active=N`, `active=none` | number of the configuration that the host has set at first | that of the first |
-//! | `answer-configuration=N` | what the device answers to GET_CONFIGURATION | what it was told |
-//! | `stall-request=HEX` | control requests that begin with these bytes stall; may come again | none |
-//! | `refuse=WHAT,ERRNO` | the host fails WHAT: `open`, `mmap`, `submit`, `claim`, `release`, `disconnect`, `connect`, `set-interface`, `set-configuration`, `clear-halt`, `reset`, `control`, `get-driver`; with `@N` behind it only for interface N, or the endpoint of that address in hexadecimal; may come again | nothing |
+//! | `quirks=HEX` | `quirks` in sysfs: the kernel's quirks of the device; 20 (`USB_QUIRK_HONOR_BNUMINTERFACES`) and 8000 (`USB_QUIRK_ENDPOINT_IGNORE`) matter here | 0 |
+//! | `active=N`, `active=none` | number of the configuration set by the host at first | the first configuration's |
+//! | `answer-configuration=N` | the device's answer to GET_CONFIGURATION | the last SET_CONFIGURATION's |
+//! | `stall-request=HEX` | control requests starting with the given bytes stall; may be repeated | none |
+//! | `refuse=WHAT,ERRNO` | the host fails WHAT: `open`, `mmap`, `submit`, `claim`, `release`, `disconnect`, `connect`, `set-interface`, `set-configuration`, `clear-halt`, `reset`, `control`, `get-driver`; with `@N` behind only for interface N, or the endpoint with the hexadecimal address; may be repeated | nothing |
 //!
 //! URBs of the default endpoint neither stall nor unplug. A TIME is a number with `us` or `ms`, a
-//! SIZE one with `K` or `M`. An ERRNO is its name. With `device=` or `config=` every endpoint is a
-//! source or a sink.
+//! SIZE a number with `K` or `M`. An ERRNO is its name. With `device=` or `config=` every endpoint
+//! is a source or a sink.
 //!
-//! While a program runs, `locks` in the tree's root says whose lock somebody else holds: see
+//! While a program runs, `locks` in the tree's root sets the locks held by others: see
 //! [`locks`](crate::locks).
 
 use std::ffi::c_int;
@@ -44,18 +44,18 @@ use std::time::Duration;
 use crate::descriptors::{self, Host, Speed};
 use crate::{refuse, standard};
 
-/// Most devices: numbers 2 to 255 of one bus.
+/// Largest number of devices: numbers 2 to 255 of a bus.
 pub(crate) const DEVICES_MAX: usize = 254;
 
 /// Where the tree goes.
 const ROOT: &str = "USBFERRY_USBFS_ROOT";
-/// What to simulate.
+/// The variable with the options.
 const OPTIONS: &str = "USBFERRY_USBFS";
 
-/// What IN data is, and OUT data is expected to be.
+/// IN data, and the expected OUT data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Data {
-    /// Whatever is in the buffer.
+    /// The former contents of the buffer.
     None,
     /// The number of the URB on its endpoint, in eight bytes.
     Counter,
@@ -71,7 +71,7 @@ enum Active {
     Number(u8),
 }
 
-/// What to simulate.
+/// The options of a simulation.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) root: PathBuf,
@@ -80,7 +80,7 @@ pub(crate) struct Options {
     pub(crate) devices: Vec<DeviceOptions>,
 }
 
-/// What a device is like.
+/// The options of a device.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceOptions {
     pub(crate) delay: Duration,
@@ -95,7 +95,7 @@ pub(crate) struct DeviceOptions {
     pub(crate) answer_configuration: Option<u8>,
     pub(crate) stall_requests: Vec<Vec<u8>>,
     device: Option<[u8; descriptors::DEVICE_LEN]>,
-    /// What the device answers; empty for the standard one.
+    /// The device's answers; empty for the standard device.
     configurations: Vec<Vec<u8>>,
     active: Active,
     refusals: Vec<(String, c_int)>,
@@ -116,7 +116,7 @@ impl Options {
             Self { root, quota: 16 << 20, eintr: None, devices: vec![DeviceOptions::default()] };
         let text = std::env::var(OPTIONS).unwrap_or_default();
         let given = || text.split(':').filter(|option| !option.is_empty());
-        // How many there are is known before what they are like.
+        // The number of devices must be known before their options.
         if let Some(count) = given().filter_map(|option| option.strip_prefix("count=")).next_back()
         {
             let count = count.parse().ok().filter(|count| (1..=DEVICES_MAX).contains(count));
@@ -207,12 +207,12 @@ impl DeviceOptions {
         Some(())
     }
 
-    /// Whether it is the device that this library describes itself.
+    /// Whether the device is the library's own.
     pub(crate) const fn is_standard(&self) -> bool {
         self.device.is_none() && self.configurations.is_empty()
     }
 
-    /// What it answers to GET_DESCRIPTOR(configuration).
+    /// The device's answer to GET_DESCRIPTOR(configuration).
     pub(crate) fn configuration(&self, index: usize) -> Option<&[u8]> {
         match self.configurations.get(index) {
             None if index == 0 && self.configurations.is_empty() => Some(&standard::CONFIGURATION),
@@ -220,7 +220,7 @@ impl DeviceOptions {
         }
     }
 
-    /// What it answers to GET_DESCRIPTOR(device).
+    /// The device's answer to GET_DESCRIPTOR(device).
     pub(crate) fn device(&self) -> [u8; descriptors::DEVICE_LEN] {
         self.device.unwrap_or_else(|| {
             let mut device = standard::DEVICE_DESCRIPTOR;
@@ -235,13 +235,13 @@ impl DeviceOptions {
             "1.5" => Speed::Low,
             "12" => Speed::Full,
             "5000" => Speed::Super,
-            // A later kernel may have more of them.
+            // A later kernel may know more speeds.
             text if text.len() > 4 && text.parse::<u32>().is_ok() => Speed::SuperPlus,
             _ => Speed::High,
         }
     }
 
-    /// What the host makes of it. A device that the host would give up can't be simulated.
+    /// The host's view of the device. A device given up by the host can't be simulated.
     pub(crate) fn host(&self) -> Host {
         let answers: Vec<Vec<u8>> =
             (0..).map_while(|index| self.configuration(index)).map(<[u8]>::to_vec).collect();
@@ -249,7 +249,7 @@ impl DeviceOptions {
         host.unwrap_or_else(|error| refuse(&format!("the kernel would give this up: {error}")))
     }
 
-    /// Index of the configuration that is set at first.
+    /// Index of the first configuration.
     pub(crate) fn first_configuration(&self, host: &Host) -> Option<usize> {
         let Active::Number(number) = self.active else {
             return (self.active == Active::First).then_some(0);
@@ -258,13 +258,13 @@ impl DeviceOptions {
         Some(index.unwrap_or_else(|| refuse("active= names no configuration")))
     }
 
-    /// Whether the host is to fail something, with what.
+    /// Whether the host fails a call, and the errno.
     pub(crate) fn refuses(&self, what: &str) -> Result<(), c_int> {
         let refusal = self.refusals.iter().find(|(named, _)| named == what);
         refusal.map_or(Ok(()), |&(_, errno)| Err(errno))
     }
 
-    /// The same of something that concerns an interface or an endpoint.
+    /// The same for a call on an interface or an endpoint.
     pub(crate) fn refuses_at(&self, what: &str, at: &dyn std::fmt::Display) -> Result<(), c_int> {
         if self.refusals.is_empty() {
             return Ok(());

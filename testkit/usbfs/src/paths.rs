@@ -9,16 +9,15 @@ use crate::tree;
 /// Where the simulated controller is in sysfs.
 pub(crate) const CONTROLLER: &str = "/sys/devices/platform/usbferry-usbfs";
 
-/// What is simulated, with all that is below it.
+/// The simulated directories, with everything below.
 const SIMULATED: [&str; 4] = ["/dev/bus/usb", "/sys/bus/usb", "/sys/module/usbcore", CONTROLLER];
 
-/// The place in the tree that stands for `path`; `None` for paths that are not simulated, which
-/// is all that most calls ever ask.
+/// The place in the tree for `path`; `None` for all other paths, the result of most calls.
 pub(crate) fn redirect(path: *const c_char) -> Option<CString> {
     if path.is_null() {
         return None;
     }
-    // SAFETY: the program passed it as a path, hence a string that ends in NUL.
+    // SAFETY: the program passed a path, and so a string with a NUL.
     let path = unsafe { CStr::from_ptr(path) }.to_bytes();
     if !is_simulated(path) {
         return None;
@@ -27,7 +26,7 @@ pub(crate) fn redirect(path: *const c_char) -> Option<CString> {
     CString::new(tree::root().join(relative).into_os_string().as_bytes()).ok()
 }
 
-/// Whether a path is one of the simulated ones.
+/// Whether a path is simulated.
 fn is_simulated(path: &[u8]) -> bool {
     SIMULATED.iter().any(|prefix| {
         let rest = path.strip_prefix(prefix.as_bytes());
@@ -35,7 +34,7 @@ fn is_simulated(path: &[u8]) -> bool {
     })
 }
 
-/// Whether a path in the tree is one of sysfs.
+/// Whether a path in the tree belongs to sysfs.
 pub(crate) fn is_attribute(path: &Path) -> bool {
     path.strip_prefix(tree::root()).is_ok_and(|rest| rest.starts_with("sys"))
 }
@@ -50,7 +49,7 @@ pub(crate) fn device_number(path: *const c_char) -> Option<u8> {
     path.strip_prefix("/dev/bus/usb/001/")?.parse().ok()
 }
 
-/// The number of an open file that a path in `/proc` names.
+/// The number of the open file of a path in `/proc`.
 pub(crate) fn open_file(path: *const c_char) -> Option<i32> {
     if path.is_null() {
         return None;
@@ -60,7 +59,7 @@ pub(crate) fn open_file(path: *const c_char) -> Option<i32> {
     path.strip_prefix("/proc/self/fd/")?.parse().ok()
 }
 
-/// What a program is to see of a path in the tree.
+/// The program's view of a path in the tree.
 pub(crate) fn unredirect(path: &[u8]) -> Option<&[u8]> {
     let root = tree::root().as_os_str().as_bytes();
     path.strip_prefix(root).filter(|rest| rest.first() == Some(&b'/'))

@@ -1,11 +1,11 @@
-//! The functions that this library's own stand in front of: the next ones of the same name.
+//! The replaced functions: the next functions of the same names.
 
 use std::ffi::{CStr, c_void};
 
-/// Finds the next function of a name. Ends the process where there is none: then nobody could
-/// have meant to call it.
+/// Finds the next function of a name. Ends the process if there is none: then the program could not
+/// have meant to call the function.
 pub(crate) fn find(name: &CStr) -> *mut c_void {
-    // SAFETY: a name that ends in NUL, and a handle that the dynamic linker defines.
+    // SAFETY: a name with a NUL, and a handle defined by the dynamic linker.
     let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
     if found.is_null() {
         crate::refuse("a function of the C library is missing");
@@ -26,7 +26,7 @@ macro_rules! real {
             FOUND.store(found, Ordering::Relaxed);
         }
         type Function = unsafe extern "C" fn($($argument),*) -> $result;
-        // SAFETY: the symbol of that name has this signature in the C library.
+        // SAFETY: the symbol with the name has this signature in the C library.
         unsafe { std::mem::transmute::<*mut std::ffi::c_void, Function>(found) }
     }};
 }

@@ -1,13 +1,13 @@
-//! What was called, for whoever runs the program: a `log` of all calls but transfers, `counters` of
-//! those, and the control `requests` that reach devices, all in the tree's root.
+//! Records of the calls for the user of the program: a `log` of all calls except transfers,
+//! `counters` of the transfers, and the control `requests` that reach devices, all in the tree's
+//! root.
 //!
-//! `requests` has a line for each: the device and the SETUP packet in hexadecimal. The host's own
-//! are among them where a call has the host send them, but not those with which it got to know the
-//! device.
+//! `requests` has a line for each request: the device and the SETUP packet in hexadecimal. Requests
+//! sent by the host because of a call are included, but not the requests of the enumeration.
 //!
-//! `counters` is an array of little-endian words of 64 bits, [`COUNTERS`] for each node that is
-//! open, in the order of [`Counter`]; a node that was closed keeps its sums. It is mapped, so that
-//! counting is an addition in memory.
+//! `counters` is an array of little-endian words of 64 bits, [`COUNTERS`] for each open node, in
+//! the order of [`Counter`]; a closed node keeps its sums. The file is mapped, so that counting is
+//! an addition in memory.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -17,20 +17,20 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::{options, refuse};
 
-/// What is counted.
+/// The counted calls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Counter {
-    /// URBs submitted, those that were refused included.
+    /// Submitted URBs, refused URBs included.
     Submits,
     /// URBs reaped.
     Reaps,
-    /// Reaps that found nothing.
+    /// Reaps without a result.
     EmptyReaps,
     /// URBs discarded.
     Discards,
     /// Other ioctls.
     Others,
-    /// System calls this library made for the pipe: what usbfs would not cost.
+    /// System calls of this library for the pipe, a cost that usbfs does not have.
     PipeCalls,
     /// URBs refused because memory is used up.
     NoMemory,
@@ -39,7 +39,7 @@ pub(crate) enum Counter {
 /// Words of a node: a cache line.
 pub(crate) const COUNTERS: usize = 8;
 
-/// Nodes that have counters. More share the last ones.
+/// Nodes with counters. Further nodes share the last counters.
 const NODES: usize = 256;
 
 /// The counters of a node.
@@ -52,7 +52,7 @@ impl Counters {
         Self(&mapped()[start..start + COUNTERS])
     }
 
-    /// Adds one. The caller has the node's lock, so nobody else adds.
+    /// Adds one. The caller has the node's lock, so no other thread adds.
     pub(crate) fn add(self, counter: Counter) {
         let place = &self.0[counter as usize];
         place.store(place.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -66,12 +66,12 @@ fn mapped() -> &'static [AtomicU64] {
 
 fn map_counters() -> &'static [AtomicU64] {
     let bytes = map("counters", NODES * COUNTERS * size_of::<u64>());
-    // SAFETY: the mapping is aligned to a page, as long as this, stays for ever, and atomics may
-    // be shared with whoever else maps the file.
+    // SAFETY: the mapping is aligned to a page, long enough, and never unmapped; atomics may be
+    // shared with any other mapping of the file.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<AtomicU64>(), NODES * COUNTERS) }
 }
 
-/// Maps a file of the root that is as long as that, and made if it is not there.
+/// Maps a file of the root with the given length, and makes a missing file.
 pub(crate) fn map(name: &str, len: usize) -> &'static [AtomicU8] {
     let path = options::get().root.join(name);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -79,14 +79,14 @@ pub(crate) fn map(name: &str, len: usize) -> &'static [AtomicU8] {
     let file = file.unwrap_or_else(|error| refuse(&format!("{}: {error}", path.display())));
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let fd = file.as_raw_fd();
-    // SAFETY: a new mapping of a file of that length, never unmapped.
+    // SAFETY: a new mapping of a file with the length, never unmapped.
     let base =
         unsafe { libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, fd, 0) };
     if base == libc::MAP_FAILED {
         refuse(&format!("{} can't be mapped", path.display()));
     }
-    // SAFETY: the mapping is as long as this, stays for ever, and atomics may be shared with
-    // whoever else maps the file.
+    // SAFETY: the mapping is long enough and never unmapped; atomics may be shared with any other
+    // mapping of the file.
     unsafe { std::slice::from_raw_parts(base.cast::<AtomicU8>(), len) }
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn log(line: &str) {
     append("log", line);
 }
 
-/// Notes a control request that reaches a device, whoever sends it.
+/// Records a control request that reaches a device, from any sender.
 pub(crate) fn request(busid: &str, setup: [u8; 8]) {
     let hex: String = setup.iter().map(|byte| format!("{byte:02x}")).collect();
     append("requests", &format!("{busid} {hex}"));

@@ -1,6 +1,6 @@
-//! Control requests that reach the device: the standard ones of an idle device, and some vendor
-//! requests of usbferry's simulated loopback (`usb::sim::loopback::request`), by the same numbers:
-//! COUNTERS, CLEAR_COUNTERS, WRITE, READ and VANISH.
+//! Control requests to the device: the standard requests of an idle device, and some vendor
+//! requests of usbferry's simulated loopback (`usb::sim::loopback::request`), with the same
+//! numbers: COUNTERS, CLEAR_COUNTERS, WRITE, READ and VANISH.
 
 use crate::device::Locked;
 use crate::standard;

@@ -1,6 +1,6 @@
-//! The device that is simulated unless options describe another.
+//! The default device, unless options describe another.
 //!
-//! | endpoint | interface | what it does |
+//! | endpoint | interface | function |
 //! | --- | --- | --- |
 //! | 0x81 bulk IN | 0 | source |
 //! | 0x01 bulk OUT | 0 | sink |
@@ -10,13 +10,14 @@
 //! | 0x85 isochronous IN | 1, setting 1 | source of up to 3072 bytes a packet |
 //! | 0x05 isochronous OUT | 1, setting 1 | sink |
 //!
-//! The addresses are those of usbferry's own simulated loopback, so that one client suits both.
+//! The addresses are the same as in usbferry's own simulated loopback, so a client suits both
+//! devices.
 
-/// idVendor and idProduct: one of those that pid.codes keeps for tests.
+/// idVendor and idProduct, reserved for tests by pid.codes.
 const ID_VENDOR: [u8; 2] = 0x1209_u16.to_le_bytes();
 const ID_PRODUCT: [u8; 2] = 0x0010_u16.to_le_bytes();
 
-/// What an endpoint does with its URBs.
+/// The behaviour of an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Behaviour {
     Flows,
@@ -24,7 +25,7 @@ pub(crate) enum Behaviour {
     Silent,
 }
 
-/// What this device's endpoints do.
+/// The behaviour of the default device's endpoints.
 pub(crate) const fn behaviour(endpoint: u8) -> Behaviour {
     match endpoint {
         0x83 => Behaviour::Ticks,
@@ -41,7 +42,7 @@ pub(crate) const DEVICE_DESCRIPTOR: [u8; 18] = [
     1, 2, 3, 1,
 ];
 
-/// The configuration descriptor and all that belongs to it.
+/// The whole configuration: its descriptor and all descriptors behind.
 #[rustfmt::skip]
 pub(crate) const CONFIGURATION: [u8; 85] = [
     9, 2, 85, 0, 2, 1, 0, 0x80, 50,

@@ -1,4 +1,4 @@
-//! URBs as the program has them, and what the device does with their data.
+//! The program's URBs, and the device's work on their data.
 
 use std::ffi::c_int;
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ const TICK: Duration = Duration::from_millis(8);
 /// Bytes after which the pattern repeats.
 const PERIOD: u64 = 251;
 
-/// A URB of the program. It is the kernel's, hence this library's, from its submission until it is
-/// reaped, and nobody else's.
+/// A URB of the program. From its submission to its reap the URB belongs to the kernel, and so to
+/// this library alone.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct UrbPtr(*mut Urb);
 
-// SAFETY: see the type: whoever has the node's lock is the only one to look.
+// SAFETY: see the type: only the holder of the node's lock looks at the URB.
 unsafe impl Send for UrbPtr {}
 
 impl UrbPtr {
@@ -33,9 +33,9 @@ impl UrbPtr {
         self.0
     }
 
-    /// The URB; one call's result is dropped before the next.
+    /// The URB; the result of a call is dropped before the next call.
     fn get<'a>(self) -> &'a mut Urb {
-        // SAFETY: the program passed a valid URB and does not touch it before it is reaped.
+        // SAFETY: the program passed a valid URB and does not touch the URB before its reap.
         unsafe { &mut *self.0 }
     }
 
@@ -47,13 +47,13 @@ impl UrbPtr {
         self.get().endpoint
     }
 
-    /// Where its buffer is, and how long.
+    /// The address and length of the buffer.
     pub(crate) fn buffer(self) -> (usize, usize) {
         let urb = self.get();
         (urb.buffer.addr(), usize::try_from(urb.buffer_length).unwrap_or(0))
     }
 
-    /// What the kernel keeps of it beside what it keeps of all.
+    /// The kernel's memory for the URB apart from the memory common to all.
     pub(crate) fn overhead(self) -> usize {
         match self.get().kind {
             abi::KIND_CONTROL => abi::SETUP_LEN,
@@ -62,30 +62,30 @@ impl UrbPtr {
         }
     }
 
-    /// Its buffer may be in parts.
+    /// Whether the buffer may be in parts.
     pub(crate) fn is_scattered(self) -> bool {
         self.get().kind == abi::KIND_BULK
     }
 
-    /// The first `len` bytes of its buffer.
+    /// The first `len` bytes of the buffer.
     fn bytes<'a>(self, len: usize) -> &'a mut [u8] {
         if len == 0 {
             return &mut [];
         }
-        // SAFETY: the program's buffer has the length it says, and is the kernel's for now.
+        // SAFETY: the program's buffer has the stated length, and is the kernel's for now.
         unsafe { std::slice::from_raw_parts_mut(self.get().buffer, len) }
     }
 
     fn packets<'a>(self) -> &'a mut [IsoPacket] {
         let count = usize::try_from(self.get().number_of_packets).unwrap_or(0);
-        // SAFETY: the packets lie behind the URB, within what the program allocated.
+        // SAFETY: the packets lie behind the URB, within the program's allocation.
         let first = unsafe { self.0.add(1) }.cast::<IsoPacket>();
         // SAFETY: there are as many as the URB says.
         unsafe { std::slice::from_raw_parts_mut(first, count) }
     }
 }
 
-/// What a node remembers of its endpoints' data.
+/// A node's memory of its endpoints' data.
 #[derive(Default)]
 pub(crate) struct Streams {
     streams: [Stream; 32],
@@ -94,12 +94,12 @@ pub(crate) struct Streams {
     pub(crate) buffer: Vec<u8>,
 }
 
-/// An endpoint's data: what went by.
+/// The data of an endpoint up to now.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Stream {
     pub(crate) bytes: u64,
     pub(crate) urbs: u64,
-    /// OUT: bytes that were not the pattern's.
+    /// OUT: bytes different from the pattern.
     pub(crate) errors: u64,
     position: u64,
 }
@@ -134,8 +134,8 @@ impl Streams {
     }
 }
 
-/// Whether usbfs takes this URB (`proc_do_submiturb`), and of which endpoint; `None` for the
-/// default one.
+/// Whether usbfs takes a URB (`proc_do_submiturb`), and the URB's endpoint; `None` for the default
+/// endpoint.
 pub(crate) fn check(
     urb: UrbPtr,
     host: &mut Locked<'_>,
@@ -188,7 +188,7 @@ fn check_packets(urb: UrbPtr) -> Result<(), c_int> {
     }
 }
 
-/// What `usb_submit_urb` then says to the lengths.
+/// The check of the lengths by `usb_submit_urb`.
 pub(crate) fn check_lengths(urb: UrbPtr, endpoint: Option<Endpoint>) -> Result<(), c_int> {
     let Some(endpoint) = endpoint else { return Ok(()) };
     let is_too_long = |packet: &IsoPacket| packet.length > endpoint.packet_max;
@@ -199,7 +199,7 @@ pub(crate) fn check_lengths(urb: UrbPtr, endpoint: Option<Endpoint>) -> Result<(
     Ok(())
 }
 
-/// What the device does with a URB.
+/// The device's behaviour for a URB.
 pub(crate) fn behaviour(urb: UrbPtr, device: &Device) -> Behaviour {
     if urb.is_control() || !device.options.is_standard() {
         return Behaviour::Flows;
@@ -219,7 +219,7 @@ pub(crate) fn abandon(urb: UrbPtr, status: c_int) {
     }
 }
 
-/// Moves a URB's data and writes its result. `number` counts from 1, control requests are 0.
+/// Moves a URB's data and writes its result. `number` counts from 1; control requests have 0.
 pub(crate) fn complete(urb: UrbPtr, streams: &mut Streams, host: &mut Locked<'_>, number: u64) {
     let options = host.device.options;
     let fields = urb.get();
@@ -253,7 +253,7 @@ pub(crate) fn complete(urb: UrbPtr, streams: &mut Streams, host: &mut Locked<'_>
     }
 }
 
-/// All packets are full, but the first of a URB that stalls is lost.
+/// Fills all packets, but loses the first packet of a URB that stalls.
 fn complete_packets(packets: &mut [IsoPacket], stalls: bool) -> c_int {
     for packet in &mut *packets {
         (packet.actual_length, packet.status) = (packet.length, 0);

@@ -1,7 +1,7 @@
-//! The directory tree: device nodes, which are empty files here, and what sysfs says of them.
+//! The directory tree: device nodes, here empty files, and their sysfs.
 //!
-//! Made when a program first asks, unless it is there already: programs that follow one another
-//! see the devices as the last one left them. Nothing is undone at the end.
+//! The tree is made at a program's first call, unless there is a tree already: each program sees
+//! the devices in the state left by the program before. Nothing is undone at the end.
 
 use std::fs;
 use std::io;
@@ -50,7 +50,7 @@ fn make(root: &Path) -> io::Result<()> {
     attributes(&hub, 1, ("480", 0), &standard::ROOT_HUB)?;
     fs::write(hub.join("bConfigurationValue"), "1\n")?;
     link_device(root, "usb1", "usb1")?;
-    // The sign that the tree is whole comes last.
+    // The sign of a complete tree comes last.
     let nodes = root.join("dev.new/bus/usb/001");
     fs::create_dir_all(&nodes)?;
     fs::write(nodes.join("001"), "")?;
@@ -86,12 +86,13 @@ fn node(device: &Device) -> PathBuf {
     root().join(format!("dev/bus/usb/001/{:03}", device.number()))
 }
 
-/// Whether nobody may write to a device's node, be it root. libusb never opens one only to read.
+/// Whether nobody, not even root, may write to a device's node. libusb never opens a node only to
+/// read.
 pub(crate) fn is_read_only(device: &Device) -> bool {
     fs::metadata(node(device)).is_ok_and(|node| node.permissions().readonly())
 }
 
-/// The attributes that never change.
+/// The constant attributes.
 fn attributes(
     own: &Path,
     number: usize,
@@ -160,7 +161,7 @@ pub(crate) fn set_configuration(locked: &Locked<'_>) {
     }
 }
 
-/// Attributes of a device that is not configured are empty.
+/// Attributes of an unconfigured device are empty.
 fn show_configuration(root: &Path, locked: &Locked<'_>) -> io::Result<()> {
     let device = locked.device;
     let own = directory(root, Some(device));
@@ -186,7 +187,7 @@ fn show_configuration(root: &Path, locked: &Locked<'_>) -> io::Result<()> {
     let names = ["bConfigurationValue", "bNumInterfaces", "bmAttributes", "bMaxPower"];
     let texts = texts.unwrap_or_else(|| names.map(|name| (name, String::new())));
     for (name, text) in texts {
-        // No reader may see half of it.
+        // No reader may see a half-written file.
         let new = root.join(format!("{}.new", device.busid()));
         fs::write(&new, text)?;
         fs::rename(new, own.join(name))?;
@@ -194,7 +195,7 @@ fn show_configuration(root: &Path, locked: &Locked<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// The place in [`locks`] of whose lock a reader of this path takes, if it takes any.
+/// The place in [`locks`] of the lock for readers of a path, if any.
 pub(crate) fn lock_of(path: &Path) -> Option<usize> {
     let name = path.file_name()?.to_str()?;
     if !locks::TAKEN_BY.contains(&name) {
@@ -210,7 +211,7 @@ pub(crate) fn lock_of(path: &Path) -> Option<usize> {
 pub(crate) fn remove_device(device: &Device) {
     let root = root();
     let link = root.join("sys/bus/usb/devices").join(device.busid());
-    // Another process that was told the same may have been first.
+    // Another process with the same task may have been first.
     let _ = fs::remove_file(node(device));
     let _ = fs::remove_file(link);
     let _ = fs::remove_dir_all(directory(root, Some(device)));

@@ -1,5 +1,5 @@
-//! The simulated host's reading of descriptors, against what `drivers/usb/core/config.c` of Linux
-//! 6.1 says. The library itself can't be linked to a test program: see its manifest.
+//! The simulated host's reading of descriptors, compared with `drivers/usb/core/config.c` of Linux
+//! 6.1. The library itself can't be linked to a test program: see its manifest.
 #![cfg(target_os = "linux")]
 #![allow(dead_code, reason = "the library uses the rest")]
 
@@ -8,7 +8,7 @@ mod descriptors;
 
 use descriptors::{Configuration, Host, Speed, read};
 
-/// A device of so many configurations.
+/// A device with the given number of configurations.
 fn device(configurations: u8) -> [u8; 18] {
     [18, 1, 0, 2, 0, 0, 0, 64, 9, 18, 16, 0, 0, 1, 0, 0, 0, configurations]
 }
@@ -36,7 +36,7 @@ fn shape(configuration: &Configuration) -> String {
     settings.join(" ")
 }
 
-/// A configuration's shape and how many bytes of it are kept.
+/// A configuration's shape and the number of kept bytes.
 #[track_caller]
 fn assert_reads(bytes: &[u8], expected: &str, kept: usize) {
     let host = host(bytes, Speed::High);
@@ -45,7 +45,7 @@ fn assert_reads(bytes: &[u8], expected: &str, kept: usize) {
     assert_eq!(host.sysfs().len(), 18 + kept);
 }
 
-/// A configuration descriptor with these interfaces behind it.
+/// A configuration descriptor with interfaces behind.
 fn configuration(interfaces: u8, rest: &[&[u8]]) -> Vec<u8> {
     let rest = rest.concat();
     let len = u16::try_from(9 + rest.len()).expect("short").to_le_bytes();
@@ -89,7 +89,7 @@ fn the_total_length_is_what_is_there() {
     // 60 are said, 32 come.
     let bytes = hex("09023c0001010080320904000002ff0000000705810200020007050102000200");
     assert_reads(&bytes, "0.0[81 01]", 32);
-    // A byte too much, and one that says less than comes.
+    // A byte too much, and a wTotalLength that is too small.
     let mut bytes = configuration(1, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 512), &[7]]);
     assert_reads(&bytes, "0.0[81]", 25);
     bytes[2] = 18;
@@ -265,7 +265,7 @@ fn the_node_has_holes_where_the_device_had_no_data() {
     assert_eq!(host.read_node(138, &mut room), 0);
 }
 
-/// Whatever the bytes are, there is an end and no panic.
+/// Any bytes come to an end without a panic.
 #[test]
 fn any_bytes_are_read() {
     let whole =

@@ -13,16 +13,15 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-/// Names the tree for the program that has the library.
+/// Names the tree for the program with the library.
 const ROOT: &str = "USBFERRY_USBFS_ROOT";
 
-/// `_IO`, `_IOR` and so on of usbfs: `type` is `U`.
+/// `_IO`, `_IOR` and the like of usbfs: `type` is `U`.
 const SET_CONFIGURATION: u32 = 0x8004_5505;
 const CLAIM_INTERFACE: u32 = 0x8004_550f;
 const RELEASE_INTERFACE: u32 = 0x8004_5510;
 
-/// Runs the test `name` in a program with the library and these options; what it does there is
-/// `inside`.
+/// Runs the test `name` in a program with the library and the options; the program runs `inside`.
 fn preloaded(name: &str, options: &str, inside: impl FnOnce(&Path)) {
     if let Some(root) = std::env::var_os(ROOT) {
         return inside(Path::new(&root));
@@ -51,7 +50,7 @@ fn open(device: usize) -> io::Result<File> {
 /// An ioctl whose argument is an integer.
 fn call(node: &File, request: u32, mut argument: c_int) -> io::Result<()> {
     let argument: *mut c_void = (&raw mut argument).cast();
-    // SAFETY: an open file, and what these requests take.
+    // SAFETY: an open file, and an argument for the request.
     let result = unsafe { libc::ioctl(node.as_raw_fd(), request.into(), argument) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -64,7 +63,7 @@ fn claim(node: &File, interface: c_uint) -> c_int {
     errno(call(node, CLAIM_INTERFACE, interface.cast_signed()))
 }
 
-/// Whose node another thread has too is told that it is closed when the other closes it.
+/// A thread that shared its node with another would find the node closed by the other.
 #[test]
 fn no_two_opens_share_a_node() {
     preloaded("no_two_opens_share_a_node", "driver=", |_| {
@@ -84,13 +83,13 @@ fn no_two_opens_share_a_node() {
     });
 }
 
-/// What waits for a lock that somebody else holds, and what does not.
+/// The calls that wait for a lock held by others, and the calls that do not.
 #[test]
 fn a_held_lock_holds_up_its_device() {
     preloaded("a_held_lock_holds_up_its_device", "count=2", |root| {
         let (held, free) = (attribute(1, ""), attribute(2, ""));
         let node = open(1).expect("it is there");
-        // The library has made it by now.
+        // The library has made the file by now.
         let locks = OpenOptions::new().write(true).open(root.join("locks")).expect("it is there");
         locks.write_all_at(&[1], 1).expect("it is long enough");
         for name in ["speed", "descriptors", "busnum", "idVendor"] {
@@ -147,12 +146,12 @@ fn configuration_0_is_one_if_there_is_one() {
     });
 }
 
-/// Interfaces are a bit each in an unsigned long, whatever their number.
+/// Interfaces are a bit each in an unsigned long, so large numbers do not fit.
 #[test]
-fn usbfs_claims_no_interface_above_those_that_it_counts() {
+fn usbfs_claims_no_interface_beyond_its_bits() {
     let high = "0902240003010080320904040000ff00000009043f0000ff0000000904400000ff000000";
     let options = format!("config={high}");
-    preloaded("usbfs_claims_no_interface_above_those_that_it_counts", &options, |_| {
+    preloaded("usbfs_claims_no_interface_beyond_its_bits", &options, |_| {
         let node = open(1).expect("it is there");
         let present = ["1-1:1.4", "1-1:1.63", "1-1:1.64"].map(|name| attribute(1, name).exists());
         assert_eq!(present, [true; 3]);
@@ -173,7 +172,8 @@ fn what_is_refused_is_refused_where_it_is_to_be() {
     });
 }
 
-/// Bytes that nodes may map: whole pages, with what usbfs keeps of each, within the limit.
+/// Bytes for the mappings of nodes: whole pages, with usbfs's own memory for each, within the
+/// limit.
 #[test]
 fn mappings_count_in_whole_pages() {
     preloaded("mappings_count_in_whole_pages", "quota=12K", |_| {
