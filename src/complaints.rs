@@ -10,7 +10,6 @@
 //! Contract: any thread; a lock is held for as long as it takes to count.
 
 use std::cell::RefCell;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -128,15 +127,6 @@ macro_rules! say_info {
 }
 
 pub(crate) use {say, say_error as error, say_info as info, say_warn as warn};
-
-/// The system's reason as a user is told it, without its number, which says no more.
-pub(crate) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.rsplit_once(" (os error ") {
-        Some((words, _)) if error.raw_os_error().is_some() => words.to_owned(),
-        _ => text,
-    }
-}
 
 #[cfg(test)]
 mod tests {

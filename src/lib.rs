@@ -58,6 +58,7 @@
 
 mod caught;
 pub mod cli;
+pub mod client;
 pub mod commands;
 mod complaints;
 pub mod config;
@@ -73,4 +74,5 @@ pub mod stats;
 mod units;
 pub mod usb;
 pub mod wire;
+mod words;
 mod worker;

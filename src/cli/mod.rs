@@ -12,9 +12,6 @@ use clap::{Args, Parser, Subcommand};
 use parse::{names_another, parse_log, parts_of};
 pub use serve::{Serve, Source};
 
-/// The port that the IANA gave to USB/IP.
-pub const PORT: u16 = 3240;
-
 /// A fast USB/IP server: exports USB devices to other computers, with no kernel module.
 #[derive(Parser, Debug)]
 #[command(version = version(), about, propagate_version = true, max_term_width = 100)]

@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 
-use super::PORT;
 use super::parse::{
     parse_busy_poll, parse_listen, parse_memory, parse_network, parse_peer_timeout, parse_size,
     parse_urb_size, parse_urbs, size,
@@ -18,6 +17,7 @@ use crate::config::{Listen, Policy, Settings, TakeOver};
 use crate::limits::{self, DeviceLimits};
 use crate::units;
 use crate::usb::sim::spec::{self, Spec};
+use crate::wire::PORT;
 
 /// `usbferry serve`.
 #[derive(Args, Debug)]

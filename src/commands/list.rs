@@ -4,28 +4,18 @@
 //! but the look-up of its name, which is the system's.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::io::{self, Write};
 
 use super::Failure;
-use crate::cli::{List, PORT};
-use crate::complaints::reason;
+use crate::cli::List;
+use crate::client::{self, Exported};
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::{Backend, Bound, Candidate, DRIVER_OF_PROGRAMS, DeviceInfo, OpenError};
-use crate::wire::op::client::{self, RemoteDevice};
-use crate::wire::op::{OP_COMMON_LEN, Request, USB_DEVICE_LEN, USB_INTERFACE_LEN};
-
-/// How long a server may take to be reached and to answer, all together.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Devices that are believed of a server; more are no machine's.
-const DEVICES_MAX: u32 = 4096;
 
 /// `usbferry list`.
 pub(super) fn show(list: &List) -> Result<(), Failure> {
     let (rows, nothing) = match &list.remote {
-        Some(host) => (ask(host), format!("{host} exports nothing that is free now")),
+        Some(host) => (remote_rows(host), format!("{host} exports nothing that is free now")),
         None => (local_rows(), "there are no USB devices".to_owned()),
     };
     let rows = rows.map_err(Failure::Failed)?;
@@ -36,6 +26,11 @@ pub(super) fn show(list: &List) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+fn remote_rows(host: &str) -> Result<Vec<Row>, String> {
+    let exports = client::exports(host).map_err(|error| error.to_string())?;
+    Ok(exports.into_iter().map(Row::remote).collect())
 }
 
 pub(super) fn local_rows() -> Result<Vec<Row>, String> {
@@ -90,7 +85,8 @@ impl Row {
         }
     }
 
-    fn remote(device: &RemoteDevice, interface_classes: Vec<u8>) -> Self {
+    fn remote(exported: Exported) -> Self {
+        let Exported { device, interface_classes } = exported;
         Self {
             busid: device.busid.to_string(),
             id_vendor: device.id_vendor,
@@ -98,7 +94,7 @@ impl Row {
             speed: device.speed,
             class: device.device_class[0],
             interface_classes,
-            description: device.path.clone(),
+            description: device.path,
             notes: Vec::new(),
         }
     }
@@ -220,146 +216,6 @@ pub(super) fn print(rows: &[Row], nothing: &str) -> io::Result<()> {
     rows.iter().try_for_each(|row| writeln!(out, "{row}"))
 }
 
-/// Asks a server for its exports. *Blocks.*
-///
-/// # Errors
-/// A sentence: it can't be reached, or does not speak USB/IP.
-pub(super) fn ask(host: &str) -> Result<Vec<Row>, String> {
-    ask_within(host, TIMEOUT)
-}
-
-fn ask_within(host: &str, timeout: Duration) -> Result<Vec<Row>, String> {
-    let mut stream = connect(host, timeout)?;
-    let said = |error: io::Error| match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-            format!("{host} has not answered completely within {timeout:?}")
-        }
-        _ => format!("{host} does not answer as a USB/IP server: {}", reason(&error)),
-    };
-    let nothing = |error: io::Error| {
-        if is_closed(&error) {
-            return format!(
-                "{host} closed the connection without an answer: it is no USB/IP server, or does \
-                 not serve this machine's address (usbferry: --allow)"
-            );
-        }
-        said(error)
-    };
-    let mut common = [0; OP_COMMON_LEN];
-    stream.write_all(&Request::Devlist.to_bytes()).map_err(nothing)?;
-    let (first, rest) = common.split_at_mut(1);
-    stream.read_exact(first).map_err(nothing)?;
-    stream.read_exact(rest).map_err(said)?;
-    client::parse_devlist_common(&common)
-        .map_err(|error| format!("{host} does not answer as a USB/IP server: {error}"))?;
-    let mut count = [0; 4];
-    stream.read_exact(&mut count).map_err(said)?;
-    let count = u32::from_be_bytes(count);
-    if count > DEVICES_MAX {
-        return Err(format!("{host} claims to export {count} devices"));
-    }
-    (0..count).map(|_| read_device(&mut stream).map_err(said)).collect()
-}
-
-/// The other side has closed or reset the connection.
-fn is_closed(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
-    kinds.contains(&error.kind())
-}
-
-fn read_device(stream: &mut impl Read) -> io::Result<Row> {
-    let mut record = [0; USB_DEVICE_LEN];
-    stream.read_exact(&mut record)?;
-    let device = client::parse_device(&record);
-    let classes = (0..device.num_interfaces).map(|_| {
-        let mut interface = [0; USB_INTERFACE_LEN];
-        stream.read_exact(&mut interface)?;
-        Ok(interface[0])
-    });
-    let classes = classes.collect::<io::Result<_>>()?;
-    Ok(Row::remote(&device, classes))
-}
-
-/// A connection that is of use until a certain time, however often something comes.
-struct Limited {
-    stream: TcpStream,
-    deadline: Instant,
-}
-
-/// The time until `deadline`.
-///
-/// # Errors
-/// There is none left.
-fn left_until(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-}
-
-impl Read for Limited {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some(left_until(self.deadline)?))?;
-        self.stream.read(buffer)
-    }
-}
-
-impl Write for Limited {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(left_until(self.deadline)?))?;
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn connect(host: &str, timeout: Duration) -> Result<Limited, String> {
-    let addresses = resolve(host)?;
-    let deadline = Instant::now() + timeout;
-    let mut last = None;
-    for address in addresses {
-        let connected =
-            left_until(deadline).and_then(|left| TcpStream::connect_timeout(&address, left));
-        match connected {
-            Ok(stream) => return Ok(Limited { stream, deadline }),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(match last {
-        Some(error) => {
-            let reason = reason(&error);
-            format!("can't reach {host}: {reason}. Is a USB/IP server running there?")
-        }
-        None => format!("{host} has no address"),
-    })
-}
-
-/// The addresses of `HOST` or `HOST:PORT`, also of an IPv6 address with or without brackets.
-fn resolve(host: &str) -> Result<Vec<std::net::SocketAddr>, String> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let addresses = match bare.parse::<std::net::IpAddr>() {
-        Ok(address) => Ok(vec![(address, PORT).into()]),
-        Err(_) if host.contains(':') => host.to_socket_addrs().map(Iterator::collect),
-        Err(_) => (host, PORT).to_socket_addrs().map(Iterator::collect),
-    };
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let is_nameless = name.trim_matches(['[', ']', ' ']).is_empty();
-    addresses.map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => no_host(host),
-        _ if is_nameless => no_host(host),
-        _ => format!(
-            "the address of {host} can't be found: {}. Is that its name, and does this machine's \
-             name service know it? Its address will do, too",
-            reason(&error)
-        ),
-    })
-}
-
-fn no_host(host: &str) -> String {
-    format!("“{host}” is no host: give a name or an address, or one with a port as in host:{PORT}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,53 +288,5 @@ mod tests {
         assert_eq!(row(0xef, &[1, 1, 3]).class_name(), "audio+input");
         assert_eq!(row(9, &[9]).class_name(), "hub");
         assert_eq!(row(0, &[]).class_name(), "-");
-    }
-
-    /// However often a server sends something, it has so much time and no more.
-    #[test]
-    fn a_server_that_drips_is_not_waited_for() {
-        const TIMEOUT: Duration = Duration::from_millis(100);
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let dripping = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            // A list of many devices, whose bytes would take minutes.
-            stream.write_all(&[1, 0x11, 0, 5, 0, 0, 0, 0, 0, 0, 0x0f, 0xff]).unwrap();
-            let mut bytes = 0;
-            while stream.write_all(&[0]).is_ok() {
-                bytes += 1;
-                std::thread::sleep(TIMEOUT / 10);
-            }
-            bytes
-        });
-        let refused = ask_within(&address, TIMEOUT).unwrap_err();
-        assert!(refused.contains("has not answered completely"), "{refused}");
-        let bytes = dripping.join().unwrap();
-        assert!(bytes < USB_DEVICE_LEN, "{bytes} bytes were waited for");
-    }
-
-    #[test]
-    fn hosts_come_with_and_without_ports() {
-        for (host, expected) in [
-            ("127.0.0.1", "127.0.0.1:3240"),
-            ("127.0.0.1:3241", "127.0.0.1:3241"),
-            ("::1", "[::1]:3240"),
-            ("[::1]", "[::1]:3240"),
-            ("[::1]:3241", "[::1]:3241"),
-        ] {
-            assert_eq!(resolve(host).unwrap()[0].to_string(), expected);
-        }
-        for (host, says) in [
-            ("127.0.0.1:port", "with a port as in"),
-            ("127.0.0.1:65536", "with a port as in"),
-            ("", "is no host"),
-            (":3240", "is no host"),
-            ("[]:3240", "is no host"),
-            ("nobody.invalid", "Its address will do"),
-            ("nobody.invalid:3241", "Its address will do"),
-        ] {
-            let refused = resolve(host).unwrap_err();
-            assert!(refused.contains(says), "{refused}");
-        }
     }
 }

@@ -19,10 +19,11 @@ use super::error::{StartError, is_no_such_protocol};
 use super::schedule::{Rest, Share};
 use super::token::{Key, Source};
 use super::{Reactor, client_of, find, net};
-use crate::complaints::{reason, warn};
+use crate::complaints::warn;
 use crate::config::{Listen, Settings};
 use crate::usb::Backend;
 use crate::wire::op::OpStatus;
+use crate::words::reason;
 
 /// Clients accepted in one turn, so that a flood of new clients leaves room for the present ones.
 const ACCEPTS_PER_TURN: usize = 16;

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 
 use usbferry_sys::os::tcp;
 
-use crate::cli::PORT;
-use crate::complaints::reason;
+use crate::wire::PORT;
+use crate::words::reason;
 
 /// Why a server can't be started.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use std::io;
 
 use usbferry_sys::libusb::error::Error as LibusbError;
 
-use crate::complaints::reason;
 use crate::wire::op::OpStatus;
 use crate::wire::types::BusId;
+use crate::words::reason;
 
 /// Why devices can't be looked for.
 #[derive(Debug)]

@@ -22,6 +22,9 @@ pub mod types;
 
 use std::fmt;
 
+/// The TCP port that the IANA has given to USB/IP.
+pub const PORT: u16 = 3240;
+
 /// A peer's bytes without any possible answer: the connection is closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {

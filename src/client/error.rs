@@ -1,0 +1,84 @@
+//! Why a server gives no answer, in words for a user.
+//!
+//! Contract: plain data.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::wire::{self, PORT};
+use crate::words::reason;
+
+/// Why a server gave no answer.
+#[derive(Debug)]
+pub struct ClientError {
+    /// The server, as the user named it.
+    pub host: String,
+    /// What went wrong.
+    pub trouble: Trouble,
+}
+
+/// What went wrong between a server and us.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The text names no host.
+    NoHost,
+    /// The address of the host can't be found.
+    Unknown(io::Error),
+    /// The host has no address.
+    NoAddress,
+    /// No connection can be made.
+    Unreachable(io::Error),
+    /// The server closed the connection before the first byte of an answer.
+    Closed,
+    /// The answer was not complete within this time.
+    Slow(Duration),
+    /// The connection failed within the answer.
+    CutShort(io::Error),
+    /// The answer is not USB/IP.
+    Protocol(wire::Error),
+    /// The list has more devices than any machine.
+    TooMany(u32),
+}
+
+impl std::error::Error for ClientError {}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = &self.host;
+        match &self.trouble {
+            Trouble::NoHost => write!(
+                f,
+                "“{host}” is no host: give a name or an address, or one with a port as in \
+                 host:{PORT}"
+            ),
+            Trouble::Unknown(error) => write!(
+                f,
+                "the address of {host} can't be found: {}. Is that its name, and does this \
+                 machine's name service know it? Its address will do, too",
+                reason(error)
+            ),
+            Trouble::NoAddress => write!(f, "{host} has no address"),
+            Trouble::Unreachable(error) => write!(
+                f,
+                "can't reach {host}: {}. Is a USB/IP server running there?",
+                reason(error)
+            ),
+            Trouble::Closed => write!(
+                f,
+                "{host} closed the connection without an answer: it is no USB/IP server, or does \
+                 not serve this machine's address (usbferry: --allow)"
+            ),
+            Trouble::Slow(time) => {
+                write!(f, "{host} has not answered completely within {time:?}")
+            }
+            Trouble::CutShort(error) => {
+                write!(f, "{host} does not answer as a USB/IP server: {}", reason(error))
+            }
+            Trouble::Protocol(error) => {
+                write!(f, "{host} does not answer as a USB/IP server: {error}")
+            }
+            Trouble::TooMany(count) => write!(f, "{host} claims to export {count} devices"),
+        }
+    }
+}
