@@ -487,8 +487,13 @@ impl Interface {
     /// is none (`usb_set_configuration`).
     #[must_use]
     pub fn first_setting(&self) -> u8 {
-        let has_zero = self.alternates.iter().any(|alternate| alternate.setting == 0);
-        if has_zero { 0 } else { self.alternates.first().map_or(0, |first| first.setting) }
+        if self.has_setting_0() { 0 } else { self.alternates.first().map_or(0, |a| a.setting) }
+    }
+
+    /// Whether there is a setting 0, or no setting at all.
+    #[must_use]
+    pub fn has_setting_0(&self) -> bool {
+        self.alternates.is_empty() || self.alternates.iter().any(|one| one.setting == 0)
     }
 
     /// The setting in force.

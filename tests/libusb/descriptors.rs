@@ -454,6 +454,31 @@ fn a_device_that_will_not_be_configured_again_is_no_secret() {
     assert_eq!(server.attribute(1, "bConfigurationValue"), "");
 }
 
+/// An interface with settings 0 and 1 and an ordinary one, of a device that stalls the request to
+/// set the first to 0 again. Linux then asks no driver.
+fn stalls_setting_0() -> String {
+    let [first, second] = [0x81, 0x82].map(|address| endpoint(address, BULK, 512));
+    let parts =
+        [&interface(0, 0, 0)[..], &interface(0, 1, 1), &first, &interface(1, 0, 1), &second];
+    format!("config={}:stall-request=010b00000000", hex(&configuration(1, 2, &parts)))
+}
+
+#[test]
+fn a_device_that_does_not_go_back_to_setting_0_gets_its_drivers_back() {
+    for is_reset in [false, true] {
+        let arguments: &[&str] = if is_reset { &["--reset-on-release"] } else { &[] };
+        let server = Server::start_with(&stalls_setting_0(), arguments);
+        let mut client = server.attach();
+        client.set_interface(0, 1).unwrap();
+        assert_eq!(move_data(&mut client, 0x81, 0).status, 0);
+        drop(client);
+        drop(server.attach());
+        server.said_by_now("1-1: released", 2);
+        assert_eq!([server.has_driver(0), server.has_driver(1)], [true; 2], "{:?}", server.log());
+        assert_eq!(renewals_in(&server.requests()), 1, "only where it is needed");
+    }
+}
+
 #[test]
 fn a_killed_server_leaves_no_interface_without_its_driver() {
     let mut server = Server::start(&without_setting_0());

@@ -168,10 +168,38 @@ impl Claims {
         }
     }
 
+    /// Releases every interface before the device goes back, and notes which of them Linux gives no
+    /// driver (see [`Owed::bar`]).
+    pub(super) fn end(&mut self) {
+        let ours = self.states.iter().filter(|(_, state)| *state == Claim::Ours);
+        let ours: Vec<u8> = ours.map(|(number, _)| *number).collect();
+        for number in ours {
+            if self.owed.is_owed_to_driver(number) && self.is_barred(number) {
+                self.owed.bar(number);
+            }
+        }
+        self.release();
+    }
+
+    /// Whether a claimed interface can't be set to 0. The request is the one that Linux makes at
+    /// the release, and makes no second time after a success.
+    fn is_barred(&mut self, number: u8) -> bool {
+        let interface = self.configuration.as_ref().and_then(|c| c.interface(number));
+        let Some(interface) = interface.filter(|_| cfg!(target_os = "linux")) else { return false };
+        if !interface.has_setting_0() {
+            return true;
+        }
+        if interface.current == 0 {
+            return false;
+        }
+        let set = self.handle.set_interface_blocking(number, 0);
+        !matches!(set, Ok(()) | Err(Error::NoDevice))
+    }
+
     /// Leaves the device as it was found: its interfaces free or with their kernel drivers, its
     /// configuration set again.
     pub(super) fn give_back(mut self) {
-        self.release();
+        self.end();
         self.owed.give_back(&mut self.handle, self.found.busid, self.configuration.as_ref());
     }
 }

@@ -18,6 +18,8 @@ use crate::wire::types::BusId;
 pub(super) struct Owed {
     /// Interfaces that kernel drivers had, and get back.
     drivers: Vec<u8>,
+    /// Those of them that Linux lets no driver have before the interfaces are made anew.
+    barred: Vec<u8>,
     /// The number of the configuration that the device was found in; `None` for none.
     configuration: Option<u8>,
     /// The note that outlives this process; `None` before the first, and where none can be kept.
@@ -27,12 +29,25 @@ pub(super) struct Owed {
 impl Owed {
     /// For a device that was found in the configuration numbered `configuration`, or in none.
     pub(super) const fn new(configuration: Option<u8>) -> Self {
-        Self { drivers: Vec::new(), configuration, note: None }
+        Self { drivers: Vec::new(), barred: Vec::new(), configuration, note: None }
     }
 
     /// What another process owed, and noted in `entry`.
     pub(super) const fn noted(configuration: Option<u8>, entry: Entry) -> Self {
-        Self { drivers: Vec::new(), configuration, note: Some(entry) }
+        Self { drivers: Vec::new(), barred: Vec::new(), configuration, note: Some(entry) }
+    }
+
+    /// Whether a kernel driver had the interface.
+    pub(super) fn is_owed_to_driver(&self, interface: u8) -> bool {
+        self.drivers.contains(&interface)
+    }
+
+    /// Notes that an interface which a driver had can't be set to 0. Linux sets an interface to 0
+    /// when it is taken from its owner, and where that fails again before a driver is asked
+    /// (`needs_altsetting0` in `usb_unbind_interface` and `usb_probe_interface` of
+    /// `drivers/usb/core/driver.c`). No driver gets the interface, unless it is made anew.
+    pub(super) fn bar(&mut self, interface: u8) {
+        self.barred.push(interface);
     }
 
     /// The kernel has looked for drivers of all interfaces, so nothing is owed to them.
@@ -77,7 +92,7 @@ impl Owed {
         configuration: Option<&Configuration>,
     ) {
         self.give_back_configuration(handle, busid, configuration.map(|c| c.value));
-        self.give_back_barred(handle, busid, configuration);
+        self.give_back_barred(handle, busid, configuration.map(|c| c.value));
         self.give_back_drivers(handle, busid);
     }
 
@@ -106,26 +121,17 @@ impl Owed {
 
     /// Has Linux make the interfaces anew where a driver could not have its own again, which also
     /// looks for drivers of all interfaces.
-    fn give_back_barred(
-        &mut self,
-        handle: &mut DeviceHandle,
-        busid: BusId,
-        configuration: Option<&Configuration>,
-    ) {
-        let Some(configuration) = configuration else { return };
-        let value = configuration.value;
-        let ours = configuration.interfaces.iter().filter(|interface| interface.refused.is_none());
-        let ours = ours.map(|interface| interface.number);
-        let taken: Vec<u8> = ours.filter(|number| self.drivers.contains(number)).collect();
-        if Some(value) != self.configuration || !has_barred(configuration, &taken) {
+    fn give_back_barred(&mut self, handle: &mut DeviceHandle, busid: BusId, value: Option<u8>) {
+        let Some(value) = value.filter(|_| value == self.configuration) else { return };
+        if !self.barred.iter().any(|interface| self.drivers.contains(interface)) {
             return;
         }
         match renew_interfaces(handle, value) {
             Ok(()) => self.forget_drivers(),
             Err(Error::NoDevice) => {}
             Err(Error::Busy) => warn!(
-                "{busid}: an interface without setting 0 gets its kernel driver again only when \
-                 configuration {value} is set anew, and another of its interfaces is in use"
+                "{busid}: an interface that can't be set to 0 gets its kernel driver again only \
+                 when configuration {value} is set anew, and another of its interfaces is in use"
             ),
             Err(error) => {
                 warn!("{busid}: configuration {value} can't be set anew: {error}. Plug it in again")
@@ -160,13 +166,11 @@ pub(super) const fn debt_of(id: DeviceId, interfaces: Vec<u8>, configuration: Op
     Debt { bus, address, id_vendor, id_product, interfaces, configuration }
 }
 
-/// Whether Linux lets no driver have one of these interfaces again. An interface is set to 0 when
-/// it is taken from its owner, and where that fails again before a driver is asked
-/// (`needs_altsetting0` in `usb_unbind_interface` and `usb_probe_interface` of
-/// `drivers/usb/core/driver.c`); with an interface that has no setting 0 it always fails.
+/// Whether one of these interfaces has no setting 0, and is barred whatever the device says (see
+/// [`Owed::bar`]).
 pub(super) fn has_barred(configuration: &Configuration, interfaces: &[u8]) -> bool {
     let mut taken = configuration.interfaces.iter().filter(|one| interfaces.contains(&one.number));
-    cfg!(target_os = "linux") && taken.any(|interface| interface.first_setting() != 0)
+    cfg!(target_os = "linux") && taken.any(|interface| !interface.has_setting_0())
 }
 
 /// Has Linux make the interfaces of the configuration `value`, which is set, anew, and look for

@@ -277,7 +277,7 @@ impl Port for LibusbPort {
                 Err(error) => warn!("{}: resetting it: {error}", self.claims.busid()),
             }
         }
-        self.claims.release();
+        self.claims.end();
         self.take_back(&mut transfers, &mut memory);
         self.claims.give_back();
         // Memory that is mapped keeps the device open, as transfers do.
