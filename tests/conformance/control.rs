@@ -10,7 +10,7 @@ use usbferry::usb::sim::loopback::request;
 const DEVICE_DESCRIPTOR: [u8; 18] =
     [18, 1, 0x00, 0x02, 0, 0, 0, 64, 0x09, 0x12, 0x01, 0x00, 0x00, 0x01, 1, 2, 3, 1];
 
-/// Sends a PDU as the table has it and expects exactly these bytes.
+/// Sends the PDU of the table and expects exactly the reply's bytes.
 fn exchange(client: &mut MiniClient, sends: &str, expects: &str, data: &[u8]) {
     client.send(&hex(sends));
     let expected = [hex(expects), data.to_vec()].concat();
@@ -89,8 +89,8 @@ fn ctrl_out_data() {
     assert_eq!(client.ask(request::READ, 0), [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
-/// Case 25: libusb moves 4096 bytes at most. That many do go, both ways; a read of more is one of
-/// that many, and whole where the device has less.
+/// Case 25: libusb moves 4096 bytes at most. Transfers of 4096 bytes go, both ways. A longer read
+/// becomes a read of 4096 bytes, complete if the device has less.
 #[test]
 fn ctrl_5000() {
     let server = Server::start("loopback");
@@ -156,7 +156,8 @@ fn a_request_without_data_may_have_either_direction() {
     client.assert_in_sync();
 }
 
-/// Old clients could ask for more than they have room for: the data is cut, and they are told.
+/// Old clients could ask for more than their buffer: the data is cut, and the status tells the
+/// client.
 #[test]
 fn an_answer_longer_than_the_buffer_is_cut() {
     let server = Server::start("loopback");
@@ -189,8 +190,8 @@ fn out_data_and_its_length_may_differ() {
     client.assert_in_sync();
 }
 
-/// Requests to the default endpoint are carried out one after the other, whichever way their data
-/// goes: 100 pairs of a write and the read of what was written, all on the way at once.
+/// Requests to the default endpoint are carried out in turn, regardless of their direction: 100
+/// pairs of a write and the read of the written data, all under way at once.
 #[test]
 fn both_directions_of_the_default_endpoint_share_one_queue() {
     let server = Server::start("loopback:delay=50us");

@@ -1,4 +1,4 @@
-//! Conformance cases 1 to 19: DEVLIST, IMPORT, and requests that are neither.
+//! Conformance cases 1 to 19: DEVLIST, IMPORT, and invalid requests.
 
 use crate::support::client::{DEVLIST, Ending, MiniClient, import_bytes, word};
 use crate::support::hex::hex;
@@ -6,7 +6,7 @@ use crate::support::submit::Submit;
 use crate::support::{Server, log};
 use usbferry::usb::sim::spec::DEVICES_MAX;
 
-/// Asks for the list and reads all of it, up to the end of the connection.
+/// Asks for the list and reads up to the end of the connection.
 fn devlist(server: &Server) -> Vec<u8> {
     let mut client = server.connect();
     client.send(&DEVLIST);
@@ -21,7 +21,7 @@ fn count(devlist: &[u8]) -> u32 {
     word(devlist, 8)
 }
 
-/// A busid as the wire has it.
+/// A busid in the protocol's form.
 fn field(name: &[u8]) -> [u8; 32] {
     let mut field = [0; 32];
     field[..name.len()].copy_from_slice(name);
@@ -79,13 +79,13 @@ fn devlist_hides_busy() {
     assert_eq!(list[12 + 0x100..12 + 0x120], field(b"1-2"), "the other one");
     assert_eq!(list.len(), 12 + 312 + 2 * 4);
     drop(client);
-    // The device is listed again as soon as it is given back.
+    // The device is listed again as soon as given back.
     drop(server.attach_to(0));
     server.wait_released(0);
     crate::support::wait_until("both are listed again", || count(&devlist(&server)) == 2);
 }
 
-/// Case 6, over the wire: the record that `src/usb/libusb/found.rs` makes is tested there.
+/// Case 6, over the wire: the record itself is tested in `src/usb/libusb/found.rs`.
 #[test]
 fn devlist_unconfigured() {
     let server = Server::start("loopback");
@@ -93,7 +93,7 @@ fn devlist_unconfigured() {
     let list = devlist(&server);
     assert_eq!(list.len(), 12 + 312, "no interface records");
     assert_eq!(list[12 + 0x135..], [0, 1, 0], "configuration, configurations, interfaces");
-    // It can be attached, and configured then.
+    // The device can be attached, and then configured.
     let mut client = server.attach();
     assert_eq!(client.call(&Submit::read(0x81, 512)).status, crate::support::client::ENOENT);
     client.call_ok(&Submit::set_configuration(1));
@@ -222,7 +222,7 @@ fn op_nonzero_status() {
     server.assert_serves(0);
 }
 
-/// Case 16, for all other codes that exist and some that don't.
+/// Case 16, for all other known codes and some unknown.
 #[test]
 fn op_unknown() {
     let server = Server::start("loopback");
@@ -237,9 +237,9 @@ fn op_unknown() {
     server.assert_serves(0);
 }
 
-/// What is wrong with a request is known with its eighth byte; what follows it is not read.
+/// The eighth byte reveals every fault of a request; the bytes behind are not read.
 #[test]
-fn what_follows_a_bad_request_is_not_looked_at() {
+fn bytes_behind_a_bad_request_are_not_read() {
     let server = Server::start("loopback");
     let client = server.connect();
     client.send_anyway(&[hex("0106 8003 00000000"), vec![0xff; 10_000]].concat());
@@ -247,7 +247,7 @@ fn what_follows_a_bad_request_is_not_looked_at() {
     server.assert_serves(0);
 }
 
-/// Case 17: a request that stays incomplete, wherever it stops.
+/// Case 17: a request that stays incomplete at any byte.
 #[test]
 fn op_slowloris() {
     log::keep();
@@ -274,8 +274,7 @@ fn stuck(server: &Server, bytes: &[u8]) -> MiniClient {
     client
 }
 
-/// Case 19: with as many devices as a bus has room for, all numbers fit, and the last device is
-/// named by its devid.
+/// Case 19: on a bus full of devices all numbers fit, and the devid names the last device.
 #[test]
 fn id_range() {
     let server = Server::start(&format!("loopback:count={DEVICES_MAX}"));
@@ -293,7 +292,7 @@ fn id_range() {
     client.assert_in_sync();
 }
 
-/// A client may say that it sends nothing more: its request is answered all the same.
+/// A client may close its sending side: the request is answered all the same.
 #[test]
 fn a_half_closed_client_gets_its_answer() {
     let server = Server::start("");

@@ -1,6 +1,6 @@
-//! Conformance cases 64 to 69, 72 and 73, and whatever else a peer can send: the right reply, or
-//! that one connection closed with one line in the log, the device free again, everybody else
-//! served.
+//! Conformance cases 64 to 69, 72 and 73, and all other input from a peer. The result is the right
+//! reply, or the end of the peer's own connection with a line in the log; the device is free again,
+//! and all other clients are served.
 
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
@@ -28,8 +28,8 @@ fn small(settings: &mut Settings) {
     settings.policy.limits.urb_len = 512 << 10;
 }
 
-/// Shows that a connection was closed for what its client sent, with one line in the log that says
-/// why, and that the device is free again.
+/// Checks that a connection was closed for the client's input, with a single line in the log that
+/// gives the reason, and that the device is free again.
 fn expect_violation(server: &Server, mut client: MiniClient, says: &str) {
     let address = client.address();
     client.read_to_end();
@@ -43,7 +43,7 @@ fn assert_complaint(client: SocketAddr, says: &str) {
     assert!(complaints[0].contains(says), "{complaints:?}");
 }
 
-/// Attaches, sends these bytes, and expects to be thrown out without a reply.
+/// Attaches, sends the bytes, and expects the end of the connection without a reply.
 fn expect_thrown_out(server: &Server, bytes: &[u8], says: &str) {
     let client = server.attach();
     let address = client.address();
@@ -71,7 +71,7 @@ fn ep_unknown() {
             let ret = client.call(&Submit { number_of_packets, ..submit.clone() });
             assert_eq!((ret.status, ret.actual_length), (ENOENT, 0), "{address:#x}");
         }
-        // A number of packets that can be one is believed: they follow, and come back.
+        // A plausible number of packets is believed: the descriptors follow, and come back.
         let ret = client.call(&submit.with_packets(&[(0, 500), (500, 500)]));
         assert_eq!((ret.status, ret.actual_length, ret.error_count), (ENOENT, 0, 2));
         client.assert_in_sync();
@@ -122,7 +122,7 @@ fn len_negative() {
     }
 }
 
-/// Case 67. That no memory is taken for them is shown by `no_alloc.rs`.
+/// Case 67. `no_alloc.rs` shows that the claims take no memory.
 #[test]
 fn len_huge() {
     log::keep();
@@ -153,7 +153,7 @@ fn len_huge() {
     }
 }
 
-/// Case 68, for both commands and for what is nearly right.
+/// Case 68, for both commands and for nearly right values.
 #[test]
 fn devid_wrong() {
     log::keep();
@@ -165,8 +165,7 @@ fn devid_wrong() {
     }
 }
 
-/// Case 69: commands that only a server may send, and such that nobody may. A second IMPORT is one
-/// of them.
+/// Case 69: a server's commands, and unknown commands. A second IMPORT is an unknown command.
 #[test]
 fn cmd_bogus() {
     log::keep();
@@ -178,7 +177,7 @@ fn cmd_bogus() {
     }
 }
 
-/// What an UNLINK does not use can be anything.
+/// Unused fields of an UNLINK can have any value.
 #[test]
 fn unlink_with_unused_fields() {
     let server = Server::start("loopback");
@@ -191,8 +190,8 @@ fn unlink_with_unused_fields() {
     assert_eq!(client.ret_unlink(unlink), crate::support::client::ECONNRESET);
 }
 
-/// A violation with URBs in flight, and one in the middle of others that are right: the device is
-/// free again all the same.
+/// A violation with URBs in flight, and a violation amid correct PDUs: the device is free again all
+/// the same.
 #[test]
 fn violations_among_urbs() {
     log::keep();
@@ -216,13 +215,13 @@ fn violations_among_urbs() {
     }
 }
 
-/// Case 72, as far as it can be seen without losing packets: the kernel watches an idle connection
-/// and asks for a sign of life within the time that `src/reactor/net.rs` says.
+/// Case 72, as far as visible without lost packets: the kernel watches an idle connection, and asks
+/// for a sign of life within the time set in `src/reactor/net.rs`.
 #[cfg(target_os = "linux")]
 #[test]
 fn client_vanishes() {
     const KEEPALIVE: &str = "02";
-    /// 10 s, and one for the clock's ticks; USER_HZ is 100 on every Linux.
+    /// 10 s, and a second for the clock's ticks; USER_HZ is 100 on every Linux.
     const JIFFIES_MAX: u64 = 1100;
     let server = Server::start("loopback");
     let mut client = server.attach();
@@ -238,8 +237,8 @@ fn client_vanishes() {
     });
 }
 
-/// Case 73: a client that asks for much and reads nothing. Others are served meanwhile, and it gets
-/// everything once it reads.
+/// Case 73: a client with many requests that reads nothing. Other clients are served meanwhile, and
+/// the client gets every reply as soon as it reads.
 #[test]
 fn slow_reader() {
     const URBS: usize = 2000;
@@ -275,13 +274,13 @@ fn slow_reader() {
     slow.assert_in_sync();
 }
 
-/// The same with answers that carry no data: UNLINKs without end, of which none is answered before
-/// the client reads, and SUBMITs beyond what can wait. The server stops reading at some point, and
-/// goes on when it can.
+/// The same with replies without data: UNLINKs without end, none answered before the client reads,
+/// and SUBMITs beyond the limit of waiting URBs. The server stops reading at some point, and goes
+/// on when possible.
 #[test]
 fn answers_without_end() {
     const COUNT: u32 = 30_000;
-    // The client takes nothing until the other one has been served, which may take a while.
+    // The client takes nothing until the other client has been served, perhaps for a while.
     let patient = |settings: &mut Settings| settings.peer_timeout = PEER_TIMEOUT_MAX;
     let server = Server::start_with("loopback:count=2", patient);
     for submits in [false, true] {
@@ -294,7 +293,7 @@ fn answers_without_end() {
                 bytes.extend(unlink_bytes(seqnum, slow.devid, 0));
             }
         }
-        // The last one is answered, or refused, when all others were read.
+        // The last SUBMIT is answered, or refused, when all other answers have been read.
         bytes.extend(Submit::get_device_descriptor().bytes(COUNT + 1, slow.devid));
         let mut writer = slow.stream().try_clone().expect("there are descriptors");
         let writing = thread::spawn(move || std::io::Write::write_all(&mut writer, &bytes));
@@ -315,7 +314,7 @@ fn answers_without_end() {
         }
         writing.join().expect("no panic").expect("the server reads it all");
         if submits {
-            // Each UNLINK, and each SUBMIT that had to be refused.
+            // Each UNLINK, and each refused SUBMIT.
             assert!(answers > COUNT / 2 && answers < COUNT, "{answers}");
         } else {
             assert_eq!(answers, COUNT + 1);
@@ -330,13 +329,13 @@ fn a_slow_reader_may_leave() {
     for _ in 0..5 {
         let mut client = server.attach();
         client.submit_all(&vec![Submit::read(SOURCE, 100_000); 300]);
-        // Something has come, so the server is in the middle of it.
+        // A first byte has come, so the server is in the middle of a write.
         client.read(1000);
     }
     server.assert_serves(0);
 }
 
-/// An IMPORT, and something of everything that can follow.
+/// An IMPORT, followed by every kind of PDU.
 fn conversation(server: &Server) -> Vec<u8> {
     [
         import_bytes(server.busid(0).as_wire()),
@@ -353,7 +352,7 @@ fn conversation(server: &Server) -> Vec<u8> {
 /// Sends the start of a conversation, as soon as the device is free.
 fn begin(server: &Server, bytes: &[u8]) -> MiniClient {
     server.assert_serves(0);
-    // The client of that check is still on its way out, which an import would notice.
+    // The checking client is still on its way out, and an import would notice.
     let mut started = None;
     crate::support::wait_until("the device is free", || {
         let mut client = server.connect();
@@ -366,7 +365,7 @@ fn begin(server: &Server, bytes: &[u8]) -> MiniClient {
     started.expect("it was made")
 }
 
-/// The client says that it sends no more, at every byte of a conversation.
+/// The client closes its sending side at every byte of a conversation.
 #[test]
 fn end_of_stream_at_every_byte() {
     let server = Server::start_with("loopback", small);
@@ -394,7 +393,7 @@ fn connection_lost_at_every_byte() {
     server.assert_serves(0);
 }
 
-/// Values that are at the edge of something.
+/// Values at the edge of a range.
 const EXTREMES: [u32; 22] = [
     0,
     1,
@@ -421,7 +420,7 @@ const EXTREMES: [u32; 22] = [
 ];
 
 /// Each word of a header with each extreme value: either the stream stays in step, or the
-/// connection is closed. As much follows the header as it says.
+/// connection is closed. The data behind the header has the header's length.
 #[test]
 fn header_fields_with_extreme_values() {
     let server = Server::start_with("loopback", small);
@@ -454,11 +453,11 @@ fn header_fields_with_extreme_values() {
     assert!(in_step > 100 && closed > 100, "{in_step} in step, {closed} closed");
 }
 
-/// The first of three requests that must be answered if the stream is in step.
+/// The first of three requests that must be answered while the stream is in step.
 const SENTINEL: u32 = 0x5eed_5eed;
 
-/// Sends a SUBMIT with one word changed, then an ordinary one, then two that take back whatever the
-/// first has done. True when all are answered.
+/// Sends a SUBMIT with a single changed word, then an ordinary SUBMIT, then two SUBMITs that undo
+/// the first. True if all are answered.
 fn run_extreme(client: &MiniClient, original: &Submit, field: usize, value: u32) -> bool {
     let mut bytes = original.bytes(77, client.devid)[..48].to_vec();
     bytes[field * 4..field * 4 + 4].copy_from_slice(&value.to_be_bytes());
@@ -467,7 +466,7 @@ fn run_extreme(client: &MiniClient, original: &Submit, field: usize, value: u32)
     if command == 1 && direction == OUT && length <= 1 << 20 {
         bytes.extend(vec![0; length as usize]);
     }
-    // Packets follow where the endpoint is isochronous, or unknown and there can be so many.
+    // Packets follow on an isochronous endpoint, or on an unknown endpoint with a plausible number.
     let address = endpoint | direction << 7;
     let known = [0, 0x80, 0x81, 0x01, 0x02, 0x82, 0x83, 0x84, 0x86].contains(&address);
     if command != 1 || known || packets > 1024 {
@@ -486,8 +485,8 @@ fn run_extreme(client: &MiniClient, original: &Submit, field: usize, value: u32)
     are_answered(client, direction == IN, packets)
 }
 
-/// Reads the answers to the ordinary requests; false when the connection is closed before. The only
-/// other answer is to a SUBMIT of this direction and number of descriptors.
+/// Reads the answers to the ordinary requests; false if the connection is closed before. The only
+/// other possible answer is to a SUBMIT with the given direction and number of descriptors.
 fn are_answered(client: &MiniClient, is_in: bool, packets: u32) -> bool {
     let read = |len: usize| {
         let mut bytes = vec![0; len];
@@ -517,7 +516,7 @@ fn are_answered(client: &MiniClient, is_in: bool, packets: u32) -> bool {
     true
 }
 
-/// Bytes that mean nothing.
+/// Random bytes.
 #[test]
 fn garbage() {
     let server = Server::start_with("loopback", small);
@@ -532,7 +531,7 @@ fn garbage() {
     server.assert_serves(0);
 }
 
-/// PDUs that are mostly right, in a stream that is mostly in step, cut anywhere.
+/// Mostly right PDUs, in a stream that is mostly in step, cut at any byte.
 #[test]
 fn nearly_right() {
     let server = Server::start_with("loopback", small);
@@ -547,7 +546,7 @@ fn nearly_right() {
         }
         let step = 1 + random.below(4000);
         bytes.chunks(step as usize).for_each(|part| client.send_anyway(part));
-        // Some clients read something first, some wait until they are thrown out.
+        // Some clients first read a little, some wait for the end of the connection.
         if random.below(2) == 0 {
             client.shutdown_anyway();
             client.read_to_end();
@@ -588,8 +587,8 @@ fn nearly_right_pdu(random: &mut Random, devid: u32) -> Vec<u8> {
     bytes
 }
 
-/// A control request, of which many are special ones or do something to the loopback device; none
-/// takes long or unplugs it.
+/// A control request, often a special request or a request of the loopback device; none takes long
+/// or unplugs the device.
 fn random_control(random: &mut Random) -> Submit {
     let request_type = random.one_of(&[0, 1, 2, 0x80, 0x81, 0x82, 0x40, 0xc0, 0x23, 0x21]);
     let request = u8::try_from(random.below(0x20)).expect("it is small");
@@ -600,7 +599,8 @@ fn random_control(random: &mut Random) -> Submit {
     Submit::control(setup(request_type, request, value, index, length), &data)
 }
 
-/// Whatever clients do, as often as they can, has so many lines in the log a second and no more.
+/// The log has a limited number of lines a second about clients, whatever clients send and however
+/// often.
 #[test]
 fn the_log_stays_short() {
     const TIMES: u32 = 600;
@@ -618,8 +618,8 @@ fn the_log_stays_short() {
     assert!(lines <= most, "{lines} lines in {seconds} s and a bit");
 }
 
-/// A client that breaks the protocol does not get its device back at once: to open one costs the
-/// server more than all else.
+/// A client that breaks the protocol does not get its device back at once: opening a device costs
+/// the server more than all the rest.
 #[test]
 fn a_device_rests_after_a_violation() {
     let server = Server::start("loopback");

@@ -10,7 +10,7 @@ const SOURCE: u8 = 0x85;
 const SINK: u8 = 0x05;
 const BULK_SOURCE: u8 = 0x81;
 
-/// A client whose device has its isochronous endpoints selected.
+/// A client with the isochronous endpoints of its device selected.
 fn start() -> (Server, MiniClient) {
     let server = Server::start("loopback");
     let mut client = server.attach();
@@ -18,7 +18,7 @@ fn start() -> (Server, MiniClient) {
     (server, client)
 }
 
-/// Lengths that packets came with.
+/// Actual lengths of the packets.
 fn actual_lengths(descriptors: &[Descriptor]) -> Vec<u32> {
     descriptors.iter().map(|descriptor| descriptor[2]).collect()
 }
@@ -62,8 +62,8 @@ fn iso_in_short() {
     assert_eq!(ret.descriptors, expected);
 }
 
-/// Packets of every kind in one URB: their data stands in the reply in their order, without what
-/// was not received, however it lies in memory.
+/// Packets of every kind in a URB: the reply has their data in order and without gaps, regardless
+/// of the places in memory.
 #[test]
 fn iso_in_mixed() {
     let (_server, mut client) = start();
@@ -80,8 +80,8 @@ fn iso_in_mixed() {
     }
 }
 
-/// Offsets of IN packets are the client's affair: they come back as they were, and the data in the
-/// order of the packets.
+/// Offsets of IN packets are the client's affair: the reply has the same offsets, and the data in
+/// the order of the packets.
 #[test]
 fn iso_in_offsets() {
     let (_server, mut client) = start();
@@ -127,7 +127,7 @@ fn iso_out_gaps() {
     assert_eq!(client.counters(SINK).errors, 0);
 }
 
-/// OUT packets with data in a row, of lengths that include zero.
+/// OUT packets with data without gaps, of lengths including zero.
 #[test]
 fn iso_out_in_a_row() {
     let (_server, mut client) = start();
@@ -150,7 +150,7 @@ fn iso_1024() {
     let ret = client.call(&Submit::iso_write(SINK, &data, &[100; 1024]));
     assert_eq!((ret.status, ret.actual_length, ret.descriptors.len()), (0, 102_400, 1024));
     assert_eq!(client.counters(SINK).errors, 0);
-    // As large as packets get: 3 MiB in one URB, and all short.
+    // Packets of the largest size: 3 MiB in a URB, and all short.
     let ret = client.call(&Submit::iso_read(SOURCE, &[3072; 1024]));
     assert!(ret.data == pattern(102_400, 3 << 20));
     client.command(request::PACKETS_SHORT, 3071, SOURCE.into());
@@ -158,7 +158,7 @@ fn iso_1024() {
     assert!(ret.data == pattern(102_400 + (3 << 20), 3071 * 1024));
 }
 
-/// Case 46. That nothing is allocated for them is shown by `no_alloc.rs`.
+/// Case 46. `no_alloc.rs` shows that nothing is allocated for the packets.
 #[test]
 fn iso_np_bad() {
     let (server, mut client) = start();
@@ -177,7 +177,7 @@ fn iso_np_bad() {
     }
 }
 
-/// An isochronous URB without packets has nothing to do, and a client can't mean it.
+/// An isochronous URB without packets moves nothing, and no client can mean such a URB.
 #[test]
 fn iso_np_zero() {
     let (_server, mut client) = start();
@@ -216,7 +216,7 @@ fn iso_desc_oob() {
             assert_eq!(statuses(&ret.descriptors), vec![EXDEV; packets.len()]);
         }
     }
-    // A packet may end where the buffer ends, and an empty one stand there.
+    // A packet may end at the end of the buffer, and an empty packet may begin there.
     let submit = Submit { length: 200, ..Submit::iso_read(SOURCE, &[]) };
     let ret = client.call(&submit.with_packets(&[(0, 200), (200, 0)]));
     assert_eq!((ret.status, ret.actual_length), (0, 200));
@@ -224,7 +224,7 @@ fn iso_desc_oob() {
     assert_eq!(client.counters(SINK).urbs, 0, "the device saw nothing of it");
 }
 
-/// OUT packets that overlap, or go backwards, can't be joined in place; nobody sends such.
+/// OUT packets that overlap or go backwards can't be joined in place; no client sends such packets.
 #[test]
 fn iso_out_overlap() {
     let (_server, mut client) = start();
@@ -253,7 +253,7 @@ fn iso_desc_actual() {
     }
 }
 
-/// Case 49: in setting 0 there is no such endpoint.
+/// Case 49: setting 0 has no isochronous endpoint.
 #[test]
 fn iso_submit_fail() {
     let server = Server::start("loopback");
@@ -266,7 +266,7 @@ fn iso_submit_fail() {
         assert_eq!(statuses(&ret.descriptors), [EXDEV; 8]);
         client.assert_in_sync();
     }
-    // Selected and given up again, it is as before.
+    // After selecting and leaving the setting the state is as before.
     client.set_interface(1, 1);
     assert_eq!(client.call(&Submit::iso_read(SOURCE, &[192; 8])).status, 0);
     client.set_interface(1, 0);
@@ -274,8 +274,8 @@ fn iso_submit_fail() {
     assert_eq!((ret.status, ret.error_count), (ENOENT, 8));
 }
 
-/// An isochronous URB too large for the server is refused with its packets, and one whose data
-/// would not fit is the end.
+/// An isochronous URB too large for the server is refused with its packets, and a URB with more
+/// data than fits ends the connection.
 #[test]
 fn iso_too_long() {
     let server = Server::start_with("loopback", |settings| {
@@ -295,8 +295,8 @@ fn iso_too_long() {
     server.assert_serves(0);
 }
 
-/// A stream of URBs that overlap in time, as sound cards and cameras have it: nothing is lost
-/// between them, and bulk goes on beside.
+/// A stream of URBs that overlap in time, as with sound cards and cameras: nothing is lost between
+/// the URBs, and bulk goes on beside the stream.
 #[test]
 fn iso_stream() {
     let server = Server::start("loopback:pace=on");
@@ -328,15 +328,15 @@ fn iso_stream() {
     assert!(bulk_position > 0);
 }
 
-/// A URB with packets for an endpoint that is not isochronous any more, and the other way round,
-/// while it is not yet known which it will be.
+/// A URB with packets for an endpoint that is no longer isochronous, and the other way round, while
+/// the endpoint's future type is unknown.
 #[test]
 fn packets_for_another_endpoint() {
     let (_server, mut client) = start();
-    // Known to be bulk: its number of packets says nothing, and no descriptors follow.
+    // Known to be bulk: the number of packets is meaningless, and no descriptors follow.
     let read = Submit { number_of_packets: 2, ..Submit::read(BULK_SOURCE, 16) };
     assert_eq!(client.call_ok(&read).len(), 16);
-    // Nor do they behind a request that can't change that.
+    // The same behind a request that can't change the type.
     let seqnums = client.submit_all(&[
         Submit::set_interface(0, 0),
         read,
@@ -348,7 +348,7 @@ fn packets_for_another_endpoint() {
     assert_eq!(client.ret_of(seqnums[1]).actual_length, 16);
     assert_eq!(client.ret_of(seqnums[2]).status, EINVAL);
     assert_eq!(client.ret_of(seqnums[3]).status, 0);
-    // Of one that was isochronous they are believed, and come back.
+    // The packets of a formerly isochronous endpoint are believed, and come back.
     let ret = client.ret(seqnums[4]);
     assert_eq!((ret.status, ret.actual_length, ret.error_count), (ENOENT, 0, 2));
     client.assert_in_sync();

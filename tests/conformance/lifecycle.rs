@@ -1,5 +1,5 @@
-//! Conformance cases 70, 71, 74 and 75, and the rest of a connection's life: coming, going, devices
-//! that vanish, a server that stops.
+//! Conformance cases 70, 71, 74 and 75, and the rest of a connection's life: arrival, departure,
+//! vanishing devices, a stopping server.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -34,8 +34,8 @@ fn keep_busy(client: &mut MiniClient) {
     submit_and_wait_until_read(client, &submits);
 }
 
-/// Sends SUBMITs and waits until the server has read them, which it shows by answering the UNLINK
-/// behind them.
+/// Sends SUBMITs and waits until the server has read them. The answer to the UNLINK behind them is
+/// the proof.
 fn submit_and_wait_until_read(client: &mut MiniClient, submits: &[Submit]) -> Vec<u32> {
     let seqnums = client.submit_all(submits);
     let unlink = client.unlink(u32::MAX);
@@ -45,7 +45,7 @@ fn submit_and_wait_until_read(client: &mut MiniClient, submits: &[Submit]) -> Ve
     seqnums
 }
 
-/// Goes away without a word: what the other side has not read is lost.
+/// Goes away without a word: unread data of the other side is lost.
 fn reset(client: MiniClient) {
     let socket = socket2::SockRef::from(client.stream());
     socket.set_linger(Some(Duration::ZERO)).expect("a TCP socket");
@@ -63,7 +63,7 @@ fn truncated() {
         client.send(&bytes[..len]);
         client.shutdown();
         assert_eq!(client.read_to_end().1, Ending::Fin);
-        // Importable as soon as it is closed, and as good as new.
+        // Importable as soon as closed, and as good as new.
         let mut client = server.attach();
         assert_eq!(client.call_ok(&Submit::read(SOURCE, 64)), pattern(0, 64));
         assert_eq!(client.call(&Submit::iso_read(ISO_SOURCE, &[64])).error_count, 1, "setting 0");
@@ -71,8 +71,8 @@ fn truncated() {
     }
 }
 
-/// The end of the stream comes in one segment with the last bytes, so that the system tells of both
-/// at once and never again.
+/// The end of the stream comes in one segment with the last bytes. So the system reports both at
+/// once, and never again.
 #[cfg(target_os = "linux")]
 #[test]
 fn end_of_stream_with_the_last_bytes() {
@@ -105,7 +105,7 @@ fn client_rst_busy() {
     server.assert_serves(0);
 }
 
-/// The same while the worker has the device: it is given back when the worker is done.
+/// The same while the worker has the device: the device is given back when the worker is done.
 #[test]
 fn client_rst_while_the_worker_is_busy() {
     let server = Server::start("loopback");
@@ -118,7 +118,7 @@ fn client_rst_while_the_worker_is_busy() {
         client.submit_all(&vec![Submit::read(SILENT, 512); 3]);
         client.command(request, 100, 0);
         let mut submits = vec![submit];
-        // Some that wait behind it, the next special request among them.
+        // URBs waiting behind the request, among them the next special request.
         submits.extend([Submit::read(SOURCE, 64), Submit::clear_halt(SOURCE)]);
         submits.push(Submit::write(SINK, &[0; 5000]));
         client.submit_all(&submits);
@@ -144,7 +144,7 @@ fn unplug_idle() {
     server.assert_serves(0);
 }
 
-/// Case 74: each URB is answered once, whatever it waited for, then the connection ends.
+/// Case 74: each URB is answered once, for whatever it waited, then the connection ends.
 #[test]
 fn unplug_busy() {
     let server = Server::start_with("loopback", |settings| settings.policy.limits.urbs = 64);
@@ -160,8 +160,8 @@ fn unplug_busy() {
     server.assert_serves(0);
 }
 
-/// All that is outstanding is answered, most of it with an error that says that the device is gone,
-/// and then the connection ends in good order.
+/// All outstanding URBs are answered, most of them with the error of a vanished device, and then
+/// the connection ends in good order.
 fn expect_all_gone(mut client: MiniClient) {
     let mut gone = 0;
     while client.outstanding() > 0 {
@@ -229,7 +229,7 @@ fn vanish_on_request() {
     server.wait_released(0);
 }
 
-/// What the client had sent when the device went, several reads of it, is answered like the rest.
+/// Data that the client sent before the unplug, several reads long, is answered like the rest.
 #[test]
 fn unplug_with_more_under_way() {
     let server = Server::start("loopback:fault=vanish@3");
@@ -240,14 +240,14 @@ fn unplug_with_more_under_way() {
     server.wait_released(0);
 }
 
-/// A device is unplugged while it is being opened, and plugged in again under a client's hands.
+/// A device is unplugged during its opening, and plugged in again in the hands of a client.
 #[test]
 fn unplug_while_opening() {
     let server = Server::start("loopback:fault=slow=100ms");
     let busid = server.busid(0);
     let mut client = server.connect();
     client.send(&import_bytes(busid.as_wire()));
-    // Whether it is noticed before, during or after the import depends on the moment.
+    // The server may notice before, during or after the import.
     server.bus.unplug(busid);
     match word(&client.read(8), 4) {
         0 => client.read_to_end(),
@@ -258,15 +258,15 @@ fn unplug_while_opening() {
     server.assert_serves(0);
 }
 
-/// Case 75: so many URBs end at once that no single pass could collect them, with one event, and
-/// nothing happens afterwards that would bring another.
+/// Case 75: more URBs end at once than a single pass can collect, with a single event and no
+/// further event afterwards.
 #[test]
 fn reap_edge() {
     const URBS: usize = 200;
     let server = Server::start("loopback");
     let mut client = server.attach();
     for round in 0..10 {
-        // One write fills what all reads of the loop wait for.
+        // A single write has the data for all reads of the loop.
         let reads = client.submit_all(&vec![Submit::read(LOOP_IN, 1024); URBS]);
         let data = pattern(round, URBS * 1024);
         let write = client.submit(&Submit::write(LOOP_OUT, &data));
@@ -274,7 +274,7 @@ fn reap_edge() {
         for (&read, part) in reads.iter().zip(data.chunks(1024)) {
             assert_eq!(client.ret(read).data, part);
         }
-        // One halt ends all that wait.
+        // A single halt ends all waiting URBs.
         let reads = client.submit_all(&vec![Submit::read(SILENT, 512); URBS]);
         client.command(request::HALT, 0, SILENT.into());
         for &read in &reads {
@@ -307,11 +307,11 @@ fn leaving_while_the_device_is_opened() {
     server.assert_serves(0);
 }
 
-/// A device that takes its time to open, to be configured, and to cancel, while another streams:
-/// everything there is done long before the first is.
+/// A device that is slow to open, to configure, and to cancel, while another device streams: the
+/// stream is over long before the slow device.
 #[test]
 fn a_slow_device_holds_up_no_other() {
-    /// Beside it, 50 transfers take a hundredth of it.
+    /// Beside the slow device, 50 transfers take a hundredth of the time.
     const SLOW_MS: u16 = 3000;
     let server = Server::start("loopback:fault=slow=3s,loopback,loopback");
     let mut opening = server.connect();
@@ -340,13 +340,13 @@ fn a_slow_device_holds_up_no_other() {
     assert_eq!(word(&opening.read(320), 4), 0);
 }
 
-/// Waits until a server that was told to stop has begun to: it accepts nobody then.
+/// Waits until a server told to stop no longer accepts connections.
 fn wait_stopping(server: &Server) {
     wait_until("nobody is accepted any more", || TcpStream::connect(server.address).is_err());
 }
 
 /// A server that stops with clients in every state: all see the end, and every device is given back
-/// (which the server of these tests checks).
+/// (checked by the server of these tests).
 #[test]
 fn stop_with_clients() {
     let mut server = Server::start("loopback:count=3,loopback:fault=slow=200ms");
@@ -370,12 +370,12 @@ fn stop_with_clients() {
     for mut client in clients {
         client.read_to_end();
     }
-    // Its answer may or may not come first.
+    // The answer may or may not come first.
     opening.read_to_end();
     server.stop();
 }
 
-/// A client's session ends once: while its device's worker is still busy, the server waits for that
+/// A client's session ends once: while the device's worker is busy, the server waits for the worker
 /// and for nothing else.
 #[test]
 fn stop_with_a_device_in_a_slow_request() {
@@ -390,19 +390,19 @@ fn stop_with_a_device_in_a_slow_request() {
     assert_eq!(log::lines_with(&line).len(), 1, "{line}");
 }
 
-/// What a client was being told when the server was stopped, it is told to the end.
+/// Replies begun before the stop are written to the end.
 #[test]
 fn stop_finishes_the_pdu_being_written() {
     let mut server =
         Server::start_with("loopback", |settings| settings.socket_buffer = Some(64 << 10));
     let mut client = server.attach();
     let seqnum = client.submit(&Submit::read(SOURCE, LEN_MAX));
-    // One more that has ended, and whose reply may be begun by then or not.
+    // Another ended URB; its reply may or may not have begun.
     client.submit(&Submit::read(SOURCE, LEN_MAX));
     wait_until("the reply has begun", || client.has_input());
     server.begin_stop();
     wait_stopping(&server);
-    // What is sent by now is not taken up any more, and must not turn the end into a reset.
+    // Data sent from now on is not read any more, and must not turn the end into a reset.
     client.submit(&Submit::write(SINK, &[0; 50_000]));
     let ret = client.ret(seqnum);
     assert!(ret.data == pattern(0, LEN_MAX as usize));
@@ -412,7 +412,7 @@ fn stop_finishes_the_pdu_being_written() {
     server.stop();
 }
 
-/// A client that reads nothing does not keep the server from stopping for ever.
+/// A client that reads nothing does not keep the server from stopping.
 #[test]
 fn stop_with_a_client_that_does_not_read() {
     let server = Server::start("loopback");
@@ -422,7 +422,7 @@ fn stop_with_a_client_that_does_not_read() {
     server.stop();
 }
 
-/// Stopping a server that does nothing, and telling it more than once.
+/// Stopping an idle server, and stopping a server more than once.
 #[test]
 fn stop_at_once() {
     for _ in 0..20 {

@@ -1,8 +1,8 @@
-//! What a right server does: the reactor on simulated devices, and a client that knows the rules,
-//! over real sockets.
+//! The behaviour of a correct server: the reactor on simulated devices, and a client that knows the
+//! rules, over real sockets.
 //!
-//! One test binary: `support` is compiled once, and what no test uses is found by the compiler.
-//! Tests that need a process of their own are binaries of their own, and say why.
+//! A single test binary: `support` is compiled once, and the compiler finds its unused parts. Tests
+//! that need a process of their own are separate binaries, each with its reason.
 
 mod control;
 mod handshake;

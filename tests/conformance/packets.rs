@@ -1,6 +1,6 @@
-//! number_of_packets where there can be packets, and where there can be none: what says how many
-//! descriptors a SUBMIT has at its end is its endpoint, in the setting in force or in one that a
-//! request under way asks for. All else in that field is what some clients leave there.
+//! number_of_packets on endpoints with and without packets. The number of descriptors behind a
+//! SUBMIT depends on its endpoint, in the setting in force or in a setting requested and under way.
+//! Otherwise the field has a stray value, left there by some clients.
 
 use crate::support::client::{EINVAL, ENOENT, MiniClient};
 use crate::support::hex::hex;
@@ -15,14 +15,14 @@ const INTERRUPT: u8 = 0x83;
 const ISO_SOURCE: u8 = 0x85;
 const ISO_SINK: u8 = 0x05;
 
-/// Numbers that can be a number of packets.
+/// Possible numbers of packets.
 const PLAUSIBLE: [u32; 5] = [1, 2, 3, 1000, 1024];
 
-/// Numbers that can't, besides 0 and -1, which clients send where there are none.
+/// Impossible numbers of packets, and 0 and -1, the values of clients for URBs without packets.
 const IMPLAUSIBLE: [u32; 6] = [0, u32::MAX, 1025, 0x7fff_ffff, 0x8000_0000, 0xffff_fffb];
 
-/// A client of a device that takes its time over requests that the host performs, so that what
-/// comes in the same write is looked at while it does.
+/// A client of a device with slow special requests, so that PDUs in the same write are looked at
+/// while a request is performed.
 fn start() -> (Server, MiniClient) {
     let server = Server::start("loopback");
     let mut client = server.attach();
@@ -30,8 +30,8 @@ fn start() -> (Server, MiniClient) {
     (server, client)
 }
 
-/// Requests behind which the setting is open, and the setting of interface 1 before them. None of
-/// them leaves isochronous endpoints behind that were not there.
+/// Requests that leave the setting open, with the setting of interface 1 before them. None of them
+/// adds isochronous endpoints.
 fn openers() -> Vec<(u16, Vec<Submit>)> {
     let [set_interface, set_configuration] =
         [Submit::set_interface, |value, _| Submit::set_configuration(value)];
@@ -55,7 +55,7 @@ fn openers() -> Vec<(u16, Vec<Submit>)> {
 
 /// Issue 9, C 1, byte for byte.
 #[test]
-fn a_left_over_behind_set_interface() {
+fn a_stray_value_behind_set_interface() {
     let (_server, mut client) = start();
     client.send(&hex("00000001 00000001 00010002 00000000 00000000 / 0 0 0 0 0 / 010b010001000000
          00000001 00000002 00010002 00000001 00000000 / 0 00000012 0 00000003 0 / 8006000100001200
@@ -73,8 +73,8 @@ fn a_left_over_behind_set_interface() {
     client.assert_in_sync();
 }
 
-/// Endpoint 0, bulk and interrupt endpoints have none, whatever is under way and whatever the
-/// number.
+/// Endpoint 0, bulk and interrupt endpoints have no packets, with any request under way and with
+/// any number.
 #[test]
 fn endpoints_that_are_never_isochronous() {
     let (_server, mut client) = start();
@@ -106,10 +106,10 @@ fn endpoints_that_are_never_isochronous() {
     }
 }
 
-/// An isochronous endpoint that neither the setting in force has nor one that is asked for: there
+/// An isochronous endpoint missing both in the setting in force and in the requested setting: there
 /// are no descriptors, and no endpoint.
 #[test]
-fn isochronous_endpoints_that_nobody_asks_for() {
+fn unrequested_isochronous_endpoints() {
     let (_server, mut client) = start();
     for opener in [
         vec![Submit::set_interface(0, 0)],
@@ -134,9 +134,9 @@ fn isochronous_endpoints_that_nobody_asks_for() {
     }
 }
 
-/// One that is asked for has descriptors, whether it then comes to be or not.
+/// A requested isochronous endpoint has descriptors, whether the request then succeeds or not.
 #[test]
-fn isochronous_endpoints_that_are_asked_for() {
+fn requested_isochronous_endpoints() {
     let (_server, mut client) = start();
     for refused in [false, true] {
         for number_of_packets in PLAUSIBLE {
@@ -166,10 +166,10 @@ fn isochronous_endpoints_that_are_asked_for() {
     client.assert_in_sync();
 }
 
-/// One that is there has descriptors as long as the request that takes it away may fail, and a
-/// number that can be none says that there are none.
+/// An existing isochronous endpoint has descriptors while the request that removes the endpoint may
+/// fail; an impossible number means no packets.
 #[test]
-fn isochronous_endpoints_that_are_to_go() {
+fn isochronous_endpoints_about_to_go() {
     let (_server, mut client) = start();
     let requests = [
         (Submit::set_interface(1, 0), ENOENT),
@@ -211,8 +211,7 @@ fn isochronous_endpoints_that_are_to_go() {
     client.assert_in_sync();
 }
 
-/// A request that can't change a setting leaves nothing open: too many packets are too many behind
-/// it, too.
+/// A request that can't change a setting leaves nothing open: too many packets remain too many.
 #[test]
 fn too_many_packets_behind_a_request_that_sets_nothing() {
     for request in [Submit::clear_halt(SOURCE), Submit::port_reset()] {
@@ -229,7 +228,7 @@ fn too_many_packets_behind_a_request_that_sets_nothing() {
     }
 }
 
-/// Several requests, one behind the other: what any of them asks for may come to be.
+/// Several requests in a row: any of their settings may come into force.
 #[test]
 fn requests_in_a_row() {
     let (_server, mut client) = start();
@@ -257,9 +256,9 @@ fn requests_in_a_row() {
     client.assert_in_sync();
 }
 
-/// A request that was given up asks for nothing any more once nothing is under way.
+/// An unlinked request does not count any more once nothing is under way.
 #[test]
-fn a_request_that_was_given_up() {
+fn an_unlinked_request() {
     let (_server, mut client) = start();
     let slow = client.submit(&Submit::clear_halt(SOURCE));
     let special = client.submit(&Submit::set_interface(1, 1));
@@ -277,8 +276,8 @@ fn a_request_that_was_given_up() {
     client.assert_in_sync();
 }
 
-/// With nothing under way the setting in force decides alone; what it does not have at all is
-/// believed, since the client looked at some other.
+/// With nothing under way only the setting in force decides. For an endpoint missing in the setting
+/// the number is believed, since the client must have another setting in mind.
 #[test]
 fn nothing_under_way() {
     let (_server, mut client) = start();
@@ -298,8 +297,8 @@ fn nothing_under_way() {
     client.assert_in_sync();
 }
 
-/// So it is of endpoints that only other settings have, or another configuration, none of which
-/// makes them isochronous: the client can't have looked at one that does.
+/// The number is a stray value for endpoints that exist only in other settings or configurations,
+/// and are isochronous in none: the client cannot have an isochronous endpoint in mind.
 #[test]
 fn endpoints_that_are_never_isochronous_and_not_in_force() {
     let (_server, mut client) = start();
@@ -317,7 +316,7 @@ fn endpoints_that_are_never_isochronous_and_not_in_force() {
         }
         client.assert_in_sync();
     }
-    // Those that some setting makes isochronous have descriptors.
+    // Endpoints that are isochronous in some setting have descriptors.
     let ret = client.call(&Submit::iso_read(ISO_SOURCE, &[64; 3]));
     assert_eq!((ret.status, ret.actual_length, ret.error_count), (ENOENT, 0, 3));
     client.call_ok(&Submit::set_configuration(1));

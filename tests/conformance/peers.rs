@@ -1,6 +1,5 @@
-//! Clients that are in each other's way, or go away without a word: take-over, stalled clients,
-//! more clients than there are places, and a server that stops while it is in the middle of
-//! something.
+//! Clients in each other's way, and clients that vanish silently: take-over, stalled clients, more
+//! clients than places, and a server that stops in the middle of its work.
 
 use std::time::Duration;
 
@@ -27,14 +26,14 @@ fn a_live_holder_keeps_its_device() {
 }
 
 #[test]
-fn takeover_ends_the_old_session_and_gives_the_device_on() {
+fn takeover_ends_the_old_session_and_passes_the_device_on() {
     for takeover in [TakeOver::SameHost, TakeOver::Any] {
         let server = Server::start_with("loopback", |settings| settings.policy.takeover = takeover);
         let mut holder = server.attach();
         for _ in 0..50 {
             holder.submit(&Submit::read(SILENT, 512));
         }
-        // So that they are with the device, and not in the socket.
+        // So the URBs are with the device, and not in the socket.
         holder.call_ok(&Submit::get_device_descriptor());
         let mut taker = server.connect();
         assert_eq!(taker.import(server.busid(0)), 0, "{takeover:?}");
@@ -44,7 +43,7 @@ fn takeover_ends_the_old_session_and_gives_the_device_on() {
     }
 }
 
-/// Whoever waits for a device that cannot be opened for its holder asks for it again.
+/// If a device cannot be opened for its holder, a waiting client gets its turn.
 #[test]
 fn takeover_of_a_device_that_could_not_be_opened() {
     let server = Server::start_with("loopback:fault=slow=300ms", |settings| {
@@ -74,7 +73,7 @@ fn a_client_that_accepts_no_byte_is_dropped() {
     for _ in 0..40 {
         stalled.submit(&Submit::read(SOURCE, 1 << 20));
     }
-    // It reads nothing; meanwhile another client is served.
+    // The client reads nothing; meanwhile another client is served.
     let mut other = server.attach_to(1);
     wait_until("the stalled client to lose its device", || {
         other.call_ok(&Submit::read(SOURCE, 4096));
@@ -93,7 +92,7 @@ fn a_slow_reader_is_not_a_stalled_one() {
     let mut client = server.attach();
     let len = 1 << 20;
     let seqnums: Vec<u32> = (0..4).map(|_| client.submit(&Submit::read(SOURCE, len))).collect();
-    // Longer than the timeout in all, but with some bytes read in each part of it.
+    // Longer than the timeout in total, but with some bytes read in each part.
     let mut bytes = Vec::new();
     let total = seqnums.len() * (48 + len as usize);
     let pause = Duration::from_millis(50);
@@ -106,7 +105,7 @@ fn a_slow_reader_is_not_a_stalled_one() {
 }
 
 #[test]
-fn stopping_completes_what_was_said_and_gives_devices_back() {
+fn stopping_completes_replies_and_gives_devices_back() {
     let mut server = Server::start("loopback");
     let mut client = server.attach();
     let answered = client.submit(&Submit::read(SOURCE, 1 << 20));
@@ -123,7 +122,7 @@ fn stopping_completes_what_was_said_and_gives_devices_back() {
 }
 
 #[test]
-fn a_second_import_after_an_abrupt_end_waits_for_the_first_to_be_over() {
+fn a_second_import_waits_for_the_end_of_the_first_session() {
     let server = Server::start("loopback");
     let mut client = server.attach();
     // Cancelling sleeps, as a real controller may: the device is not free at once.
@@ -139,8 +138,8 @@ fn a_second_import_after_an_abrupt_end_waits_for_the_first_to_be_over() {
     wait_until("the device to change hands", || server.connect().import(server.busid(0)) == 0);
 }
 
-/// A server full of clients that say nothing, or half of something, or do not leave, has a place
-/// for one that means it.
+/// A server full of clients that are silent, send half a request, or do not leave, has a place for
+/// a well-behaved client.
 #[test]
 fn a_full_server_ends_the_oldest_that_has_no_device() {
     const PLACES: usize = 8;
@@ -163,13 +162,13 @@ fn a_full_server_ends_the_oldest_that_has_no_device() {
     server.assert_serves(0);
     holder.assert_in_sync();
     assert!(strangers[..PLACES].iter().all(MiniClient::has_input), "they have seen the end");
-    // One of the newest goes on where it was.
+    // One of the newest clients continues its request.
     let last = 3 * PLACES - 2;
     strangers[last].send(&request[last..]);
     assert_eq!(word(&strangers[last].read(320), 4), 0, "it gets its device");
 }
 
-/// Clients that have a device make place for nobody.
+/// Clients with a device keep their place.
 #[test]
 fn a_full_server_ends_no_session() {
     let server = Server::start_with("loopback:count=2", |settings| settings.connections = 2);

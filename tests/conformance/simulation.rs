@@ -1,8 +1,8 @@
-//! Random traffic of a client that keeps the rules, from fixed seeds: everything it asks is
-//! answered exactly once, whatever meets whatever. The client of these tests judges each answer as
-//! a Linux kernel would (`support/client.rs`).
+//! Random traffic of a client that keeps the rules, from fixed seeds: every request is answered
+//! exactly once in any combination. The client of these tests judges each answer like a Linux
+//! kernel (`support/client.rs`).
 //!
-//! To run one seed again, put it alone into [`SEEDS`].
+//! To run a seed again, put the seed alone into [`SEEDS`].
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use usbferry::usb::sim::loopback::request;
 /// Each is a life of a client.
 const SEEDS: Range<u64> = 0..60;
 
-/// Things that a client does in its life, some of them several.
+/// Steps in a client's life, some with several actions.
 const STEPS: u32 = 300;
 
 const IN: [u8; 6] = [0x81, 0x82, 0x83, 0x84, 0x86, 0x87];
@@ -23,21 +23,21 @@ const OUT: [u8; 3] = [0x01, 0x02, 0x07];
 const ISO_SOURCE: u8 = 0x85;
 const ISO_SINK: u8 = 0x05;
 
-/// A client, and what it has on its mind.
+/// A client with its plans.
 struct Life {
     client: MiniClient,
     random: Random,
-    /// Bytes that are not sent yet.
+    /// Unsent bytes.
     pending: Vec<u8>,
-    /// SUBMITs that may be unlinked, answered or not, and whether they are for a setting.
+    /// SUBMITs that may be unlinked, answered or not, each with whether it is for a setting.
     recent: Vec<(u32, bool)>,
-    /// The settings that the client has asked for.
+    /// The requested settings.
     wanted: Wanted,
 }
 
-/// What the device's settings will be, as far as the client can tell. A client sends isochronous
-/// URBs only where it has asked for the setting that has such endpoints: elsewhere the server does
-/// not believe that there are packets, and the client's stream would be its own undoing.
+/// The device's future settings, as far as the client can tell. A client sends isochronous URBs
+/// only after requesting a setting with isochronous endpoints. Otherwise the server would not
+/// expect packets, and the stream would be out of step by the client's own fault.
 #[derive(Clone, Copy, PartialEq)]
 enum Wanted {
     /// A request for a setting was unlinked, and may have been performed or not.
@@ -48,17 +48,17 @@ enum Wanted {
 }
 
 #[test]
-fn with_a_device_that_answers_at_once() {
+fn with_an_immediate_device() {
     everything_is_answered_once("loopback");
 }
 
 #[test]
-fn with_a_device_that_takes_its_time() {
+fn with_a_slow_device() {
     everything_is_answered_once("loopback:delay=100us");
 }
 
 #[test]
-fn with_a_device_that_keeps_time() {
+fn with_a_paced_device() {
     everything_is_answered_once("loopback:pace=on");
 }
 
@@ -108,14 +108,14 @@ impl Life {
         self.recent.push((seqnum, false));
     }
 
-    /// A request for a setting, after which the client wants what `wanted` says.
+    /// Adds a request for a setting; `wanted` is the client's view afterwards.
     fn add_setting(&mut self, submit: &Submit, wanted: Wanted) {
         self.add(submit);
         self.wanted = wanted;
         self.recent.last_mut().expect("it was just added").1 = true;
     }
 
-    /// An isochronous URB, or what must come before it can.
+    /// Adds an isochronous URB, or the request needed before.
     fn add_packets(&mut self) {
         match self.wanted {
             Wanted::Setting(1) => {
@@ -131,7 +131,7 @@ impl Life {
         let wanted = match value {
             0 => Wanted::Unconfigured,
             1 => Wanted::Setting(0),
-            // The device has no other, so all stays as it was.
+            // The device has no other configuration, so nothing changes.
             _ => self.wanted,
         };
         self.add_setting(&Submit::set_configuration(value), wanted);
@@ -170,7 +170,7 @@ impl Life {
         submit.with_packets(&in_a_row(&lengths))
     }
 
-    /// A request to the default endpoint: ordinary, special, or one that arranges something.
+    /// Adds a request to the default endpoint: ordinary, special, or a plan for the device.
     fn add_control(&mut self) {
         let random = &mut self.random;
         let address = random.one_of(&[0x81, 0x01, 0x86, 0x84, 0x85, 0x82]);
@@ -202,11 +202,10 @@ impl Life {
         self.add(&submit);
     }
 
-    /// Unlinks something that was submitted, answered or not, or nothing. Never twice: no kernel
-    /// does that.
+    /// Unlinks a SUBMIT, answered or not, or an unused number. Never twice, like any kernel.
     fn add_unlink(&mut self) {
         let target = if self.recent.is_empty() || self.random.below(20) == 0 {
-            // Below all that is used: one above would be waited for.
+            // Below all used numbers: the server would wait for a greater number.
             0xc000_0000
         } else {
             let index = self.random.below(u32::try_from(self.recent.len()).expect("not so many"));
@@ -220,14 +219,14 @@ impl Life {
         self.pending.extend(bytes);
     }
 
-    /// Sends what was prepared, in pieces or in one.
+    /// Sends the prepared bytes, whole or in pieces.
     fn send(&mut self) {
         let bytes = std::mem::take(&mut self.pending);
         let step = self.random.one_of(&[7, 48, 100, 1000, 100_000, 100_000]);
         bytes.chunks(step).for_each(|part| self.client.send(part));
     }
 
-    /// Reads some of what has come.
+    /// Reads some answers.
     fn read_some(&mut self) {
         for _ in 0..self.random.below(30) {
             if !self.client.has_input() {
@@ -243,8 +242,7 @@ impl Life {
         }
     }
 
-    /// Takes back everything that has not ended: then all must be answered, and the device as good
-    /// as new.
+    /// Unlinks all URBs in flight: then all must be answered, and the device as good as new.
     fn finish(mut self) {
         for (target, _) in std::mem::take(&mut self.recent) {
             let (_, bytes) = self.client.prepare_unlink(target);

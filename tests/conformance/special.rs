@@ -1,4 +1,4 @@
-//! Conformance cases 50 to 56: requests that the host must perform.
+//! Conformance cases 50 to 56: requests performed by the host.
 
 use crate::support::client::{ECONNRESET, ENOENT, EPIPE, MiniClient, Reply};
 use crate::support::hex::hex;
@@ -19,7 +19,7 @@ fn start() -> (Server, MiniClient) {
     (server, client)
 }
 
-/// Case 50: SET_INTERFACE and the URBs that need it come in one segment.
+/// Case 50: SET_INTERFACE and the URBs for the new setting come in one segment.
 #[test]
 fn set_interface() {
     let (_server, mut client) = start();
@@ -35,12 +35,12 @@ fn set_interface() {
     assert_eq!((ret.status, ret.data), (0, pattern(0, 4 * 192)));
     assert_eq!(client.ret(write).actual_length, 300);
     assert_eq!(client.performed(), [0, 1, 0, 0]);
-    // The device was asked for nothing: the host did it.
+    // The device got no such request: the host has set the interface.
     let setting = client.call_ok(&Submit::control(setup(0x81, 10, 0, 1, 1), &[]));
     assert_eq!(setting, [1]);
 }
 
-/// What does not exist is refused as the device would, and nothing changes.
+/// A nonexistent setting is refused as by the device, and nothing changes.
 #[test]
 fn set_interface_unknown() {
     let (_server, mut client) = start();
@@ -55,7 +55,7 @@ fn set_interface_unknown() {
     assert_eq!(client.performed(), [0; 4]);
 }
 
-/// Case 51: URBs of that interface end before it is set; those of others stay.
+/// Case 51: URBs of the interface end before the new setting; URBs of other interfaces stay.
 #[test]
 fn set_interface_inflight() {
     let (_server, mut client) = start();
@@ -78,7 +78,7 @@ fn set_interface_inflight() {
     assert_eq!(client.call_ok(&Submit::read(SOURCE, 16)), pattern(0, 16));
 }
 
-/// The same with more of them than there are slots: those that wait end too.
+/// The same with more URBs than slots: waiting URBs end too.
 #[test]
 fn set_interface_inflight_and_waiting() {
     let server = Server::start_with("loopback", |settings| settings.policy.limits.urbs = 64);
@@ -93,7 +93,7 @@ fn set_interface_inflight_and_waiting() {
     client.assert_in_sync();
 }
 
-/// Data that is there already is not lost when its URB is taken back.
+/// Received data is not lost when its URB is cancelled.
 #[test]
 fn set_interface_keeps_data() {
     let (_server, mut client) = start();
@@ -138,12 +138,12 @@ fn set_config_zero() {
     assert_eq!((ret.status, ret.actual_length), (ENOENT, 0), "there are no endpoints then");
     assert_eq!(client.ret(seqnums[2]).status, 0);
     assert_eq!(client.ret(seqnums[3]).data, pattern(0, 64));
-    // One that does not exist is refused, and the one that was is still there.
+    // A nonexistent configuration is refused, and the old configuration is still in force.
     assert_eq!(client.call(&Submit::set_configuration(2)).status, EPIPE);
     assert_eq!(client.call_ok(&Submit::read(SOURCE, 64)), pattern(64, 64));
 }
 
-/// A client that unconfigures the device, as usbip-win2 does, leaves it as it was.
+/// A client that unconfigures the device, like usbip-win2, leaves the device unchanged.
 #[test]
 fn configuration_zero_goes_with_its_client() {
     let (server, mut client) = start();
@@ -178,7 +178,7 @@ fn clear_halt() {
     client.call_ok(&Submit::clear_halt(0));
     assert_eq!(client.last_setup(), hex("0201 0000 0000 0000"));
     assert_eq!(client.performed(), performed);
-    // So is that of an endpoint that does not exist, which the device refuses.
+    // The same for a nonexistent endpoint, refused by the device.
     assert_eq!(client.call(&Submit::clear_halt(0x8e)).status, EPIPE);
     assert_eq!(client.last_setup(), hex("0201 0000 8e00 0000"));
 }
@@ -204,7 +204,7 @@ fn port_reset() {
     client.call_ok(&Submit::write(SINK, &[0; 8]));
 }
 
-/// Case 56, and the other request that would take the device away from its host.
+/// Case 56, and the other request that would hide the device from its host.
 #[test]
 fn set_address() {
     let (_server, mut client) = start();
@@ -218,7 +218,7 @@ fn set_address() {
     assert_eq!(client.performed(), [0; 4]);
 }
 
-/// Requests that look like special ones and are not: they go to the device.
+/// Requests that resemble special requests go to the device.
 #[test]
 fn look_alikes_go_to_the_device() {
     let (_server, mut client) = start();
@@ -235,7 +235,7 @@ fn look_alikes_go_to_the_device() {
     assert_eq!(client.performed(), [0; 4]);
 }
 
-/// Barriers follow each other, and what stands between two of them is carried out there.
+/// Barriers follow each other, and a URB between two barriers is carried out there.
 #[test]
 fn barriers_in_a_row() {
     let (_server, mut client) = start();
@@ -260,8 +260,8 @@ fn barriers_in_a_row() {
     assert_eq!(client.performed(), [0, 100, 50, 0]);
 }
 
-/// While a special request takes its time, what came before it goes on being answered once it is
-/// over, and what comes behind keeps its order: OUT data of any size too.
+/// During a slow special request, earlier URBs are still answered, and later URBs keep their order,
+/// with OUT data of any size.
 #[test]
 fn data_behind_a_barrier_waits() {
     let (_server, mut client) = start();

@@ -20,7 +20,7 @@ fn start() -> (Server, MiniClient) {
     (server, client)
 }
 
-/// Sends a PDU as hex words and expects exactly these bytes.
+/// Sends a PDU in hex words and expects exactly the reply's bytes.
 fn exchange(client: &mut MiniClient, sends: &str, expects: &str, data: &[u8]) {
     client.send(&hex(sends));
     let expected = [hex(expects), data.to_vec()].concat();
@@ -40,7 +40,7 @@ fn np_echo_linux() {
     client.assert_in_sync();
 }
 
-/// Case 27, both ways, and for some other numbers that say nothing either.
+/// Case 27, both ways, and for some other meaningless numbers.
 #[test]
 fn np_echo_win() {
     let (_server, mut client) = start();
@@ -114,7 +114,7 @@ fn bulk_zero_len() {
     let ret = client.call(&Submit::read(SOURCE, 0));
     assert_eq!((ret.status, ret.actual_length), (0, 0));
     assert_eq!(client.counters(SOURCE).urbs, 1);
-    // The flag adds nothing to an empty transfer: one empty packet, not two.
+    // The flag adds nothing to an empty transfer: a single empty packet, not two.
     client.call_ok(&Submit { flags: 0x40, ..Submit::write(SINK, &[]) });
     assert_eq!(client.counters(SINK).empty_packets, 2);
 }
@@ -132,13 +132,13 @@ fn short_not_ok() {
     client.command(request::SHORT, 100, SOURCE.into());
     let ret = client.call(&Submit::read(SOURCE, 512));
     assert_eq!((ret.status, ret.actual_length), (0, 100), "nor is what may be short");
-    // An error is not covered by it, and OUT does not know it.
+    // The flag does not replace an error, and has no meaning for OUT.
     client.command(request::BUS_ERROR_AFTER, 100, SOURCE.into());
     assert_eq!(client.call(&read).status, EPROTO);
     client.command(request::SHORT, 100, SINK.into());
     let ret = client.call(&Submit { flags: 1, ..Submit::write(SINK, &[0; 512]) });
     assert_eq!((ret.status, ret.actual_length), (0, 100));
-    // It holds for control and interrupt transfers too.
+    // The flag holds for control and interrupt transfers too.
     let get = Submit { flags: 0x201, length: 18, ..Submit::get_device_descriptor() };
     assert_eq!(client.call(&get).status, 0);
     let ret = client.call(&Submit { flags: 0x201, ..Submit::read(INTERRUPT, 64) });
@@ -192,7 +192,7 @@ fn big_bulk() {
     client.assert_in_sync();
 }
 
-/// More large URBs at once than there is memory for: they wait for each other, none is refused.
+/// More large URBs at once than memory: the URBs wait for each other, none is refused.
 #[test]
 fn large_urbs_wait_for_memory() {
     let server = Server::start_with("loopback", |settings| {
@@ -209,7 +209,7 @@ fn large_urbs_wait_for_memory() {
     }
 }
 
-/// A small URB behind one that waits for memory does not overtake it, though there is room for it.
+/// A small URB behind a URB waiting for memory does not overtake, even with room for the small URB.
 #[test]
 fn small_urbs_stay_behind_large_ones() {
     let server = Server::start_with("loopback", |settings| {
@@ -252,9 +252,9 @@ fn sg_flag() {
     assert_eq!((ret.status, ret.actual_length), (0, 0));
 }
 
-/// Linux copies the SETUP packet that a driver's URB had last into SUBMITs of bulk endpoints too:
-/// in all of usb-storage's there is that of GET_MAX_LUN (docs/kernels.md). It means nothing, not
-/// even where it is one that the host would have to perform.
+/// Linux copies the SETUP packet of a driver's last control URB into SUBMITs of bulk endpoints too;
+/// all of usb-storage's have GET_MAX_LUN (docs/kernels.md). The packet means nothing, not even as a
+/// special request.
 #[test]
 fn setup_of_a_bulk_urb() {
     let (_server, mut client) = start();
@@ -277,7 +277,7 @@ fn setup_of_a_bulk_urb() {
     assert_eq!(client.counters(SINK).errors, 0);
 }
 
-/// Case 36: the first 64 KiB in writes of one byte, then in writes of three PDUs.
+/// Case 36: the first 64 KiB in writes of a single byte, then in writes of three PDUs.
 #[test]
 fn out_split_tcp() {
     let (_server, mut client) = start();
@@ -315,7 +315,7 @@ fn pdus_may_be_cut_anywhere() {
             seqnums.push(seqnum);
             bytes.extend(pdu);
         }
-        // Short steps at the start, where the headers are; the rest in one piece.
+        // Short steps at the start, among the headers; the rest in one piece.
         let (head, tail) = bytes.split_at(600);
         head.chunks(step).for_each(|part| client.send(part));
         client.send(tail);
@@ -390,7 +390,7 @@ fn seq_duplicate() {
     server.assert_serves(0);
 }
 
-/// More URBs than slots: those that have none wait, in order, and other endpoints go on.
+/// More URBs than slots: URBs without a slot wait in order, and other endpoints go on.
 #[test]
 fn more_urbs_than_slots() {
     let server = Server::start_with("loopback", |settings| settings.policy.limits.urbs = 64);
@@ -406,8 +406,8 @@ fn more_urbs_than_slots() {
     }
 }
 
-/// What is written to the loop comes back, in pieces that have nothing to do with how it was
-/// written, while each side waits for the other.
+/// Data written to the loop comes back, in pieces unrelated to the pieces of the writes, while each
+/// side waits for the other.
 #[test]
 fn the_loop_carries_data_both_ways_at_once() {
     let (_server, mut client) = start();

@@ -1,8 +1,8 @@
 //! Conformance cases 57 to 63: the race of SUBMIT and UNLINK.
 //!
-//! The client of these tests knows the rule: RET_UNLINK has status 0 when the RET_SUBMIT came
-//! before it, and -ECONNRESET when none did and none will (`support/client.rs`). What each test
-//! adds is the situation.
+//! The client of these tests knows the rule: RET_UNLINK has status 0 if the RET_SUBMIT came before,
+//! and -ECONNRESET if no RET_SUBMIT came or will come (`support/client.rs`). Each test adds the
+//! situation.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ fn unlink_inflight() {
     client.send(&hex("00000001 00000004 D 00000001 00000006 / 00000200 00000200 0 0 0 / Z(8)"));
     client.send(&hex("00000002 00000005 D 0 0 00000004 Z(24)"));
     assert_eq!(client.read(48), hex("00000004 00000005 Z(12) FFFFFF98 Z(24)"));
-    // No RET_SUBMIT for it ever: not even when the device has data at last.
+    // No RET_SUBMIT ever, not even when the device has data at last.
     client.set_next_seqnum(6);
     client.command(request::RELEASE, 16, SILENT.into());
     client.assert_in_sync();
@@ -74,8 +74,8 @@ fn unlink_done() {
     assert_eq!(client.read(48), hex("00000004 00000005 Z(12) 0 Z(24)"));
 }
 
-/// The UNLINK comes in one segment with a SUBMIT that ends at once. There is nothing to cancel
-/// then, so the device stays at hand, and the next SUBMIT ends at once as well.
+/// The UNLINK comes in one segment with a SUBMIT that ends at once. Then nothing has to be
+/// cancelled, so the device stays with the session, and the next SUBMIT ends at once as well.
 #[test]
 fn unlink_done_in_one_segment() {
     let (_server, mut client) = start();
@@ -111,12 +111,12 @@ enum Race {
 struct Outcomes {
     answered: u32,
     cancelled: u32,
-    /// Bytes that came from [`SOURCE`] and [`SILENT`].
+    /// Bytes received from [`SOURCE`] and [`SILENT`].
     received: [u64; 2],
 }
 
-/// Case 59: 10^5 rounds, many of them on their way at once. No byte that the device sent is lost,
-/// because one that a cancelled URB took would be missing from what follows.
+/// Case 59: 10^5 rounds, many of them under way at once. No byte sent by the device is lost: a byte
+/// taken by a cancelled URB would be missing in the data of the next.
 #[test]
 fn unlink_race() {
     const ROUNDS: u32 = 100_000;
@@ -135,7 +135,7 @@ fn unlink_race() {
             Race::Late,
             Race::LatePartial,
         ]);
-        // What is arranged for a cancelled URB holds for one.
+        // A plan for a cancelled URB holds for a single URB.
         let batch = 1 + random.below(if matches!(race, Race::Delay) { 150 } else { 3 });
         run_batch(&mut client, &mut random, race, batch, &mut outcomes);
         rounds += batch;
@@ -240,15 +240,15 @@ fn unlink_data_kept() {
     assert_eq!(client.counters(SILENT).bytes, 672);
 }
 
-/// The same where cancelling takes so long that other things happen meanwhile.
+/// The same with a slow cancel, during which other events happen.
 #[test]
 fn unlink_while_cancelling_takes_long() {
     let (_server, mut client) = start();
     client.command(request::CANCEL_DELAY, 50, 0);
     let pending = client.submit_all(&vec![Submit::read(SILENT, 512); 3]);
     client.command(request::CANCEL_DONE, 9, SILENT.into());
-    // The worker has the device from here on: what is submitted waits for it to come back, and is
-    // unlinked without it.
+    // From here on the worker has the device: submitted URBs wait for its return, and are unlinked
+    // without the device.
     let first = client.unlink(pending[0]);
     let (waiting, waiting_bytes) = client.prepare(&Submit::read(SILENT, 512));
     let (unlink_waiting, unlink_bytes) = client.prepare_unlink(waiting);
@@ -263,7 +263,7 @@ fn unlink_while_cancelling_takes_long() {
                 order.push(ret.seqnum);
             }
             Reply::Unlink(ret) => {
-                // What waited was not with the device unless the worker was done already.
+                // Waiting URBs were not with the device, unless the worker was done already.
                 assert_eq!(ret.status == 0, ret.seqnum == first || ret.seqnum == again);
                 order.push(ret.seqnum);
             }
@@ -286,7 +286,7 @@ fn unlink_unknown() {
         let unlink = client.unlink(target);
         assert_eq!(client.ret_unlink(unlink), 0);
     }
-    // Its own number, and that of an UNLINK.
+    // The UNLINK's own number, and the number of another UNLINK.
     let own = client.take_seqnum();
     client.send(&unlink_bytes(own, client.devid, own));
     let expected = hex(&format!("00000004 {own:08x} Z(12) 0 Z(24)"));
@@ -316,7 +316,7 @@ fn unlink_twice() {
     client.assert_in_sync();
 }
 
-/// Case 62: more than there are slots, so that some wait and others are with the device.
+/// Case 62: more URBs than slots, so some wait and others are with the device.
 #[test]
 fn unlink_many() {
     let (_server, mut client) = start();
@@ -340,12 +340,12 @@ fn unlink_many() {
     }
 }
 
-/// The same with more than can wait: those beyond are refused, the others unlinked.
+/// The same with more URBs than can wait: the surplus is refused, the others are unlinked.
 #[test]
 fn unlink_more_than_can_wait() {
     let (_server, mut client) = start();
     let pending = client.submit_all(&vec![Submit::read(SILENT, 64); 10_000]);
-    // The last first, as Linux gives up what a driver has submitted.
+    // The last first, like Linux when a driver gives up its URBs.
     let unlinks: Vec<u8> =
         pending.iter().rev().flat_map(|&target| client.prepare_unlink(target).1).collect();
     client.send(&unlinks);
@@ -364,8 +364,8 @@ fn unlink_more_than_can_wait() {
     client.assert_in_sync();
 }
 
-/// Case 63: what waits behind the request is unlinked before it is over. All comes in one segment,
-/// and the request takes its time.
+/// Case 63: URBs waiting behind the request are unlinked before its end. All PDUs come in one
+/// segment, and the request is slow.
 #[test]
 fn unlink_during_barrier() {
     let (_server, mut client) = start();
@@ -400,14 +400,14 @@ fn unlink_during_barrier() {
     }
     assert_eq!(client.ret(special).status, 0);
     assert_eq!(client.counters(SINK).urbs, 0, "nothing of it reached the device");
-    // The one that stayed went on afterwards.
+    // The remaining URB went on afterwards.
     client.command(request::RELEASE, 4, SILENT.into());
     assert_eq!(client.ret(held[5]).actual_length, 4);
     assert_eq!(client.performed(), [0, 1, 0, 0]);
 }
 
-/// The request itself is unlinked while it is performed: it is answered at once, what comes of it
-/// is dropped, and what stands behind it goes on afterwards.
+/// The request itself is unlinked while performed: the answer comes at once, the result is dropped,
+/// and the URBs behind go on afterwards.
 #[test]
 fn unlink_the_barrier() {
     let (_server, mut client) = start();
@@ -416,7 +416,7 @@ fn unlink_the_barrier() {
     client.command(request::SPECIAL_DELAY, 100, 0);
     let special = client.submit(&Submit::set_interface(1, 1));
     let behind = client.submit(&Submit::iso_read(ISO_SOURCE, &[192; 4]));
-    // When this is answered, the request is being performed.
+    // After this answer the request is being performed.
     let nothing = client.unlink(answered);
     assert_eq!(client.ret_unlink(nothing), 0);
     let unlink = client.unlink(special);
@@ -424,11 +424,11 @@ fn unlink_the_barrier() {
     let again = client.unlink(special);
     assert_eq!(client.ret_unlink(again), 0);
     assert_eq!(client.ret(behind).data, pattern(0, 768));
-    // Its number is free at once.
+    // The number is free at once.
     client.command(request::SPECIAL_DELAY, 0, 0);
     let same = Submit { seqnum: Some(special), ..Submit::set_interface(1, 0) };
     assert_eq!(client.call(&same).status, 0);
-    // The same with requests that fail, and that the device must be asked for after all.
+    // The same with failing requests, which the device must then answer itself.
     client.command(request::SPECIAL_DELAY, 50, 0);
     for submit in [Submit::set_interface(1, 9), Submit::clear_halt(0x8e), Submit::port_reset()] {
         let special = client.submit(&submit);
@@ -440,7 +440,7 @@ fn unlink_the_barrier() {
     }
 }
 
-/// The request is unlinked before its turn: it is not performed.
+/// The request is unlinked before its turn, and not performed.
 #[test]
 fn unlink_a_barrier_to_come() {
     let (_server, mut client) = start();
@@ -454,9 +454,9 @@ fn unlink_a_barrier_to_come() {
     client.assert_in_sync();
 }
 
-/// A URB that the barrier itself takes back is unlinked meanwhile.
+/// A URB cancelled by the barrier is unlinked meanwhile.
 #[test]
-fn unlink_what_a_barrier_cancels() {
+fn unlink_of_a_urb_cancelled_by_a_barrier() {
     let (_server, mut client) = start();
     client.command(request::CANCEL_DELAY, 20, 0);
     let pending = client.submit_all(&vec![Submit::read(SILENT, 64); 4]);
@@ -474,7 +474,7 @@ fn unlink_what_a_barrier_cancels() {
     client.assert_in_sync();
 }
 
-/// A stall that comes while a URB is cancelled: it is told, since the URB did end so.
+/// A stall during the cancel of a URB: the reply has the stall, the URB's actual end.
 #[test]
 fn unlink_of_a_halted_endpoint() {
     let (_server, mut client) = start();
