@@ -2,7 +2,8 @@
 //! server the device.
 //!
 //! Contract: for workers. A panic drops everything owned by the work. Borrowed values may be left
-//! half changed, so a caller that keeps a value after a panic must not rely on its state.
+//! half changed, so a caller that keeps a value after a panic must not rely on its state. Nothing
+//! unwinds out of here, not even from a panic's own message.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,11 +17,21 @@ pub(crate) fn caught<T>(what: &str, work: impl FnOnce() -> T) -> Option<T> {
         Ok(done) => return Some(done),
         Err(panic) => panic,
     };
+    let reported = catch_unwind(AssertUnwindSafe(|| report(what, message_of(&*panic))));
+    // A message may be a value of any type, and its drop may panic, too.
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+    for second in [reported, dropped].into_iter().filter_map(Result::err) {
+        std::mem::forget(second);
+    }
+    None
+}
+
+/// Logs a panic of this thread's work `what`.
+pub(crate) fn report(what: &str, message: &str) {
     let thread = thread::current();
     // Threads are named after their devices.
     let name = thread.name().unwrap_or("a worker");
-    error!("{name}: a bug in usbferry: {what} panicked: {}", message_of(&*panic));
-    None
+    error!("{name}: a bug in usbferry: {what} panicked: {message}");
 }
 
 /// The message of a panic.
@@ -37,6 +48,17 @@ mod tests {
     fn only_a_panic_is_no_result() {
         assert_eq!(caught("a sum", || 1 + 1), Some(2));
         assert_eq!(caught("a panic", || -> u8 { panic!("as it was told to") }), None);
+    }
+
+    #[test]
+    fn a_message_that_panics_in_turn_is_caught() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                std::panic::panic_any(Self);
+            }
+        }
+        assert_eq!(caught("a panic", || -> u8 { std::panic::panic_any(Bomb) }), None);
     }
 
     #[test]

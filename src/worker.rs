@@ -9,13 +9,15 @@
 
 use std::io;
 use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use mio::Waker;
 use usbferry_sys::os::heap;
 
-use crate::caught::caught;
+use crate::caught::{caught, report};
 use crate::complaints::Complaints;
 use crate::config::Policy;
 use crate::limits::{ATTACHED_MAX, SLOT_MEMORY};
@@ -33,6 +35,8 @@ pub(crate) enum Done<C: Candidate> {
     Worked(Key, C::Port, TaskResult<C::Port>),
     /// A device was given back.
     Closed(Key),
+    /// The worker's thread has ended by a panic, with the port that it had.
+    Died(Key),
 }
 
 /// A device that was opened, and what its session needs beside it.
@@ -138,16 +142,19 @@ enum Task<C: Candidate> {
     Close(Remains<C::Port>),
 }
 
-/// The thread of one device, from before it is opened until it is given back.
+/// The thread of one device, from before the device is opened until it is given back.
 pub(crate) struct Worker<C: Candidate> {
     tasks: SyncSender<Task<C>>,
+    /// Has the thread die instead of delivering its next result.
+    #[cfg(test)]
+    pub(crate) dies: Arc<AtomicBool>,
 }
 
 impl<C: Candidate> Worker<C> {
     /// Starts the thread, which opens the device first.
     ///
     /// # Errors
-    /// The system has no thread for it, or hardly memory for more.
+    /// The system has no thread, or hardly memory for more.
     pub(crate) fn open(
         owner: Key,
         candidate: C,
@@ -160,25 +167,24 @@ impl<C: Candidate> Worker<C> {
         let (tasks, receiver) = sync_channel(1);
         let (outbox, complaints) = (inbox.sender.clone(), inbox.complaints.clone());
         let name = format!("usb {}", candidate.info().device.busid);
+        #[cfg(test)]
+        let dies = Arc::new(AtomicBool::new(false));
+        let thread = Thread {
+            owner,
+            candidate,
+            outbox,
+            #[cfg(test)]
+            dies: Arc::clone(&dies),
+        };
         thread::Builder::new().name(name).spawn(move || {
             complaints.take_thread();
-            outbox.put(Done::Opened(owner, open_or_recover(&candidate, &policy)));
-            while let Ok(task) = receiver.recv() {
-                outbox.put(match task {
-                    Task::Work(job) => {
-                        let (port, result) = job.run();
-                        Done::Worked(owner, port, result)
-                    }
-                    Task::Close(remains) => {
-                        if caught("giving it back", || remains.close()).is_none() {
-                            recover(&candidate);
-                        }
-                        Done::Closed(owner)
-                    }
-                });
-            }
+            thread.run(&policy, &receiver);
         })?;
-        Ok(Self { tasks })
+        Ok(Self {
+            tasks,
+            #[cfg(test)]
+            dies,
+        })
     }
 
     /// Hands over a job. The port in it makes sure that only one is under way.
@@ -197,16 +203,61 @@ impl<C: Candidate> Worker<C> {
     }
 }
 
-/// Opens a device for a session, and leaves nothing behind when that panics.
-fn open_or_recover<C: Candidate>(
-    candidate: &C,
-    policy: &Policy,
-) -> Result<Box<Ready<C::Port>>, OpenError> {
-    caught("opening it", || open(candidate, policy)).unwrap_or_else(|| {
-        recover(candidate);
-        let busid = candidate.info().device.busid;
-        Err(OpenError { busid, obstacle: Obstacle::Panicked })
-    })
+/// What a device's thread has. Reports even the thread's own death.
+struct Thread<C: Candidate> {
+    owner: Key,
+    candidate: C,
+    outbox: Outbox<C>,
+    #[cfg(test)]
+    dies: Arc<AtomicBool>,
+}
+
+impl<C: Candidate> Thread<C> {
+    /// Opens the device and does tasks until the worker is dropped.
+    fn run(&self, policy: &Policy, tasks: &Receiver<Task<C>>) {
+        self.deliver(Done::Opened(self.owner, self.open(policy)));
+        while let Ok(task) = tasks.recv() {
+            self.deliver(match task {
+                Task::Work(job) => {
+                    let (port, result) = job.run();
+                    Done::Worked(self.owner, port, result)
+                }
+                Task::Close(remains) => {
+                    if caught("giving it back", || remains.close()).is_none() {
+                        recover(&self.candidate);
+                    }
+                    Done::Closed(self.owner)
+                }
+            });
+        }
+    }
+
+    fn deliver(&self, done: Done<C>) {
+        #[cfg(test)]
+        assert!(!self.dies.load(Ordering::Relaxed), "as it was told to");
+        self.outbox.put(done);
+    }
+
+    /// Opens the device for a session, and leaves nothing behind after a panic.
+    fn open(&self, policy: &Policy) -> Result<Box<Ready<C::Port>>, OpenError> {
+        caught("opening it", || open(&self.candidate, policy)).unwrap_or_else(|| {
+            recover(&self.candidate);
+            let busid = self.candidate.info().device.busid;
+            Err(OpenError { busid, obstacle: Obstacle::Panicked })
+        })
+    }
+}
+
+impl<C: Candidate> Drop for Thread<C> {
+    /// A panic outside of [`caught`] has dropped the task in hand, and the open device with the
+    /// task: the reactor must not wait for a result.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = caught("the report of a panic", || report("its thread", "see above"));
+            recover(&self.candidate);
+            self.outbox.put(Done::Died(self.owner));
+        }
+    }
 }
 
 /// A panic has dropped the open device, which closes it. Gives back what that does not.

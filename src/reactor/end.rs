@@ -32,6 +32,8 @@ pub(super) enum End {
     Finished,
     /// The server stops.
     Stopping,
+    /// The device's worker has died, and the device is lost to the client.
+    WorkerDied,
 }
 
 impl fmt::Display for End {
@@ -47,6 +49,7 @@ impl fmt::Display for End {
             Self::TakenOver(by) => write!(f, "{by} takes over (see --takeover)"),
             Self::Finished => f.write_str("done"),
             Self::Stopping => f.write_str("the server stops"),
+            Self::WorkerDied => f.write_str("a bug in usbferry, see above"),
         }
     }
 }

@@ -134,6 +134,23 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
+    /// A device's worker has died with the port, which closed the device: the client gets its
+    /// answer or sees the end, and another client can have the device.
+    pub(super) fn handle_died(&mut self, key: Key) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        if connection.loan.as_ref().is_some_and(Loan::is_opening) {
+            self.refuse(key, OpStatus::NotAvailable);
+        } else if connection.loan.as_mut().is_some_and(|loan| loan.lent().is_some()) {
+            self.end(key, &End::WorkerDied);
+        }
+        self.schedule.detach(key);
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        if let Some(loan) = connection.loan.take() {
+            loan.give_up(self.poll.registry());
+        }
+        self.free(key);
+    }
+
     /// A device has no client any more: contenders look for it on the bus again, where it may have
     /// become another meanwhile.
     pub(super) fn free(&mut self, key: Key) {

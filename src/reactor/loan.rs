@@ -228,6 +228,14 @@ impl<C: Candidate> Loan<C> {
         }
     }
 
+    /// Ends the loan, whatever its state: the worker has died with the port. Transfers in flight
+    /// stay the system's for good.
+    pub(super) fn give_up(self, registry: &Registry) {
+        if let State::Lent(lent) | State::Draining(lent, _) = self.state {
+            unwatch(registry, &lent.fds);
+        }
+    }
+
     /// Whether the device has rested for long enough at `now`.
     pub(super) fn has_rested(&self, now: Instant) -> bool {
         matches!(self.state, State::Resting(until) if until <= now)

@@ -293,6 +293,7 @@ impl<B: Backend> Reactor<B> {
                 Done::Opened(key, result) => self.handle_opened(key, result),
                 Done::Worked(key, port, result) => self.handle_worked(key, port, result),
                 Done::Closed(key) => self.handle_closed(key),
+                Done::Died(key) => self.handle_died(key),
             }
         }
     }

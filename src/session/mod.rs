@@ -133,6 +133,8 @@ pub(crate) enum TaskResult<P: Port> {
     Performed(Performed),
     /// What is mapped now that was not before.
     MemoryChanged(Option<DeviceMemory>),
+    /// The port panicked, and is of no more use.
+    Failed,
 }
 
 /// A port on its way to the worker, with what to do there.
@@ -160,7 +162,8 @@ impl<P: Port> Job<P> {
             }
             Task::ChangeMemory(change, given_up) => {
                 let change = || port.change_memory(change, given_up);
-                TaskResult::MemoryChanged(caught("mapping memory", change).flatten())
+                caught("mapping memory", change)
+                    .map_or(TaskResult::Failed, TaskResult::MemoryChanged)
             }
         };
         (self.port, result)
@@ -481,6 +484,7 @@ impl<P: Port> Session<P> {
                 self.slots.keep_tokens(tokens);
                 (self.lost, self.stuck) = (true, true);
             }
+            TaskResult::Failed => self.lost = true,
             TaskResult::Performed(performed) => self.finish_performance(performed, now),
             TaskResult::MemoryChanged(mapped) => {
                 if let Some(mapped) = mapped {

@@ -1,6 +1,8 @@
 //! A worker that panics costs one device its session: the client sees the end, the device is given
 //! up in order, and the next client can have it.
 
+use std::sync::atomic::Ordering;
+
 use super::scripted::{Act, Call};
 use super::*;
 
@@ -17,7 +19,8 @@ fn ended(held: &mut Held<ScriptedBackend>, client: TcpStream) -> Vec<u8> {
 #[test]
 fn every_call_may_panic() {
     let busid = Held::scripted("loopback").0.busid(0);
-    for call in [Call::Open(busid), Call::Perform(busid), Call::Cancel(busid), Call::Close(busid)] {
+    for call in [Call::Open, Call::Perform, Call::Cancel, Call::ChangeMemory, Call::Close] {
+        let call = call(busid);
         let (mut held, script, _finally) = Held::scripted("loopback:count=2");
         let mut other = held.import(1);
         held.turn_until("another is attached", |reactor| reactor.schedule.attached().len() == 1);
@@ -31,6 +34,9 @@ fn every_call_may_panic() {
             Call::Close(_) => {
                 held.turn_until("it is attached", |reactor| reactor.schedule.attached().len() == 2);
                 drop(client);
+            }
+            Call::ChangeMemory(_) => {
+                assert_eq!(ended(&mut held, client).len(), 320, "the import's reply");
             }
             _ => {
                 client.write_all(&submit(1, SILENT, 512)).unwrap();
@@ -59,5 +65,43 @@ fn every_call_may_panic() {
         other.set_nonblocking(true).unwrap();
         let mut reply = [0; 320 + 48 + 64];
         held.turn_until("it is answered", |_| other.peek(&mut reply).is_ok_and(|len| len == 432));
+    }
+}
+
+/// Beyond the calls of a device, which are caught: the thread itself.
+#[test]
+fn a_worker_that_dies_takes_no_device_along() {
+    let busid = Held::scripted("loopback").0.busid(0);
+    for call in [Call::Open, Call::Perform, Call::Cancel, Call::ChangeMemory, Call::Close] {
+        let call = call(busid);
+        let (mut held, script, _finally) = Held::scripted("loopback");
+        script.set(call, Act::Wait);
+        let mut client = held.import(0);
+        if call != Call::Open(busid) {
+            held.turn_until("it is attached", |reactor| reactor.schedule.attached().len() == 1);
+        }
+        match call {
+            Call::Perform(_) => client.write_all(&set_interface(1)).unwrap(),
+            Call::Cancel(_) => {
+                let unlinked = [submit(1, SILENT, 512), unlink(2, 1)].concat();
+                client.write_all(&unlinked).unwrap();
+            }
+            Call::Close(_) => client.shutdown(Shutdown::Both).unwrap(),
+            _ => {}
+        }
+        held.turn_until("the call is begun", |_| script.begun(call) == 1);
+        only(&held.reactor).loan.as_ref().unwrap().worker.dies.store(true, Ordering::Relaxed);
+        script.clear(call);
+        match call {
+            Call::Open(_) => {
+                assert_eq!(ended(&mut held, client), [1, 0x11, 0, 3, 0, 0, 0, 1], "ST_NA");
+            }
+            Call::Close(_) => drop(client),
+            _ => assert_eq!(ended(&mut held, client).len(), 320, "{call:?}"),
+        }
+        held.turn_until("the device is free", |reactor| reactor.connections.is_empty());
+        assert!(!held.bus.is_open(busid) && held.reactor.schedule.attached().is_empty());
+        assert_eq!(script.begun(Call::Recover(busid)), 1, "{call:?}");
+        drop(held.attach());
     }
 }

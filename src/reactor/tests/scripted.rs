@@ -4,7 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use usbferry_sys::arena::{Arena, Block};
+use usbferry_sys::arena::{Arena, Block, DeviceMemory};
 
 use crate::limits::DeviceLimits;
 use crate::usb::sim::bus::SimBus;
@@ -12,8 +12,8 @@ use crate::usb::sim::port::SimPort;
 use crate::usb::sim::{SimBackend, SimCandidate};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
-    Backend, Candidate, Completion, DeviceInfo, EventSource, OpenError, Opened, Performed, Port,
-    Reaped, Refused, Scan, ScanError, Submission,
+    Backend, Candidate, Completion, DeviceInfo, EventSource, MemoryChange, OpenError, Opened,
+    Performed, Port, Reaped, Refused, Scan, ScanError, Submission,
 };
 use crate::wire::status::Status;
 use crate::wire::types::BusId;
@@ -27,6 +27,8 @@ pub(super) enum Call {
     Attached(BusId),
     Perform(BusId),
     Cancel(BusId),
+    /// Changing the port's memory, which is due as long as something is scripted for it.
+    ChangeMemory(BusId),
     Close(BusId),
     Recover(BusId),
     /// Saying what to watch, which does not block.
@@ -70,6 +72,11 @@ impl Script {
     pub(super) fn clear(&self, call: Call) {
         self.lock().acts.retain(|&(other, _)| other != call);
         self.0.1.notify_all();
+    }
+
+    /// Whether a call is to do something else than what it is for.
+    fn is_set(&self, call: Call) -> bool {
+        self.lock().acts.iter().any(|&(other, _)| other == call)
     }
 
     /// How often a call was begun.
@@ -231,6 +238,19 @@ impl Port for ScriptedPort {
     fn perform(&mut self, request: SpecialRequest) -> Performed {
         self.script.enter(Call::Perform(self.busid));
         self.inner.perform(request)
+    }
+
+    fn memory_change(&self) -> Option<MemoryChange> {
+        self.script.is_set(Call::ChangeMemory(self.busid)).then_some(MemoryChange::Look)
+    }
+
+    fn change_memory(
+        &mut self,
+        _change: MemoryChange,
+        _given_up: Option<DeviceMemory>,
+    ) -> Option<DeviceMemory> {
+        self.script.enter(Call::ChangeMemory(self.busid));
+        None
     }
 
     fn close(self, transfers: Vec<Self::Transfer>, memory: Arena) {
