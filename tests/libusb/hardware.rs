@@ -1,8 +1,8 @@
-//! The server on the real libusb, whose usbfs is the simulated one of `testkit/usbfs`: nothing of
-//! ours is replaced, and what usbfs was asked for is in its log.
+//! The server on the real libusb, with the simulated usbfs of `testkit/usbfs`: no part of usbferry
+//! is replaced, and the log of usbfs has all calls.
 //!
-//! [`Server`] is the whole program as a process of its own, on hardware whose options stand in
-//! `testkit/usbfs/src/options.rs`; what it logs is kept and, if a test fails, shown.
+//! [`Server`] is the whole program as a process of its own, on hardware described by the options of
+//! `testkit/usbfs/src/options.rs`. The server's log is kept and, if a test fails, shown.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -42,8 +42,8 @@ pub(crate) fn new_root() -> PathBuf {
 
 /// A server on simulated hardware. Ended and cleaned up behind each test.
 ///
-/// `USBFERRY_RUNNER` is a command that the server is started with: `tests/memory-check` has a
-/// memory checker there.
+/// `USBFERRY_RUNNER` is a command for starting the server: `tests/memory-check` sets a memory
+/// checker.
 pub(crate) struct Server {
     pub(crate) process: Child,
     pub(crate) address: String,
@@ -52,7 +52,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one; `options` are those of the simulated usbfs.
+    /// Starts a server; `options` are options of the simulated usbfs.
     pub(crate) fn start(options: &str) -> Self {
         Self::start_with(options, &[])
     }
@@ -62,7 +62,7 @@ impl Server {
         Self::start_in(new_root(), options, arguments)
     }
 
-    /// The same on hardware that is there already.
+    /// The same on existing hardware.
     pub(crate) fn start_in(root: PathBuf, options: &str, arguments: &[&str]) -> Self {
         let runner = std::env::var("USBFERRY_RUNNER").unwrap_or_default();
         let mut words = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_usbferry")]);
@@ -73,7 +73,7 @@ impl Server {
             .env("LD_PRELOAD", library())
             .env("USBFERRY_USBFS_ROOT", &root)
             .env("USBFERRY_USBFS", options)
-            // A server of another test that was killed is none of its business, nor is a real one.
+            // The server must not see a killed server of another test, nor a real server.
             .env("RUNTIME_DIRECTORY", root.join("run"))
             .stderr(Stdio::piped())
             .spawn()
@@ -96,13 +96,13 @@ impl Server {
         Self { process, address, root, said }
     }
 
-    /// The lines that the server has logged with this in them.
+    /// The lines of the server's log with `text`.
     pub(crate) fn said(&self, text: &str) -> Vec<String> {
         let lines = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().filter(|line| line.contains(text)).cloned().collect()
     }
 
-    /// The same, once there are so many: a thread of the server's own writes them.
+    /// The same, after waiting for `count` lines: a thread of the server's own writes the log.
     pub(crate) fn said_by_now(&self, text: &str, count: usize) -> Vec<String> {
         wait_until(|| self.said(text).len() >= count, || format!("no {count} times “{text}”"));
         self.said(text)
@@ -119,7 +119,7 @@ impl Server {
         Client::attach_when_free(&*self.address, &busid).expect("the device is there")
     }
 
-    /// All devices on offer, as OP_REP_DEVLIST has them.
+    /// All devices of an OP_REP_DEVLIST.
     pub(crate) fn devices(&self) -> Vec<Listed> {
         let mut stream = TcpStream::connect(&self.address).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
@@ -131,14 +131,14 @@ impl Server {
         (0..pdu::word(&reply, 2)).map(|_| Listed::read(&mut rest)).collect()
     }
 
-    /// What usbfs was asked for.
+    /// The calls of usbfs.
     pub(crate) fn log(&self) -> Vec<String> {
         let log = fs::read_to_string(self.root.join("log")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
     }
 
-    /// The SETUP packets, in hexadecimal, of control requests that reached the first device,
-    /// whoever sent them.
+    /// The SETUP packets, in hexadecimal, of control requests that reached the first device, from
+    /// any sender.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests_of(1)
     }
@@ -150,19 +150,19 @@ impl Server {
         requests.lines().filter_map(|line| line.strip_prefix(&busid)).map(str::to_owned).collect()
     }
 
-    /// Has somebody else hold the lock of device 1-`number`, or of the root hub if that is 0, or
-    /// let go of it.
+    /// Takes or releases the lock of device 1-`number`, or of the root hub for 0, like another
+    /// program.
     pub(crate) fn hold(&self, number: u8, held: bool) {
         hold(&self.root, number, held);
     }
 
-    /// A text of device 1-`number` in sysfs, without the end of its line.
+    /// An attribute of device 1-`number` in sysfs, without the end of its line.
     pub(crate) fn attribute(&self, number: usize, name: &str) -> String {
         let attribute = self.root.join(format!("sys/bus/usb/devices/1-{number}")).join(name);
         fs::read_to_string(attribute).expect("it is there").trim_end().to_owned()
     }
 
-    /// How often usbfs did something, of all its devices.
+    /// A counter of usbfs, summed over all devices.
     pub(crate) fn counted(&self, counter: usize) -> u64 {
         let counters = fs::read(self.root.join("counters")).expect("they are there");
         let words = counters.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
@@ -180,14 +180,14 @@ impl Server {
         self.has_driver_in(1, 1, interface)
     }
 
-    /// The same of device 1-`number` and a configuration by its number.
+    /// The same for device 1-`number` and the configuration with the given number.
     pub(crate) fn has_driver_in(&self, number: usize, configuration: u8, interface: u8) -> bool {
         let devices = self.root.join("sys/bus/usb/devices");
         let interface = format!("1-{number}/1-{number}:{configuration}.{interface}");
         devices.join(interface).join("driver").is_symlink()
     }
 
-    /// How many devices it has to give back to drivers.
+    /// Number of devices that the server has to give back to drivers.
     pub(crate) fn notes(&self) -> usize {
         let files = fs::read_dir(self.root.join("run")).expect("it was made");
         files.filter(|file| file.as_ref().is_ok_and(|file| file.file_name() != ".writable")).count()
@@ -200,7 +200,7 @@ impl Server {
         fs::set_permissions(node, Permissions::from_mode(mode)).expect("it is ours");
     }
 
-    /// Asks it to end, and returns how it did; `None` if it does not.
+    /// Asks the server to end, and returns its status; `None` if the server does not end.
     pub(crate) fn end(&mut self) -> Option<ExitStatus> {
         let _ = Command::new("kill").arg(self.process.id().to_string()).status();
         let begun = Instant::now();
@@ -220,7 +220,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let status = self.end();
         let _ = fs::remove_dir_all(&self.root);
-        // A test that has failed says more than this.
+        // The message of a failed test is better.
         if !thread::panicking() {
             let status = status.expect("the server ends when it is told to");
             assert!(status.success(), "the server ended with {status}");
@@ -228,7 +228,7 @@ impl Drop for Server {
     }
 }
 
-/// A device as OP_REP_DEVLIST has it.
+/// A device in OP_REP_DEVLIST.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Listed {
     pub(crate) busid: String,
@@ -240,7 +240,7 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    /// Bytes of a device, and of an interface behind it.
+    /// Bytes of a device, and of an interface record.
     const LEN: usize = 312;
     const INTERFACE_LEN: usize = 4;
 
@@ -259,7 +259,7 @@ impl Listed {
     }
 }
 
-/// The same as [`Server::hold`] for hardware that no server has seen yet.
+/// The same as [`Server::hold`] for hardware before the first server.
 pub(crate) fn hold(root: &Path, number: u8, held: bool) {
     let locks =
         OpenOptions::new().write(true).create(true).truncate(false).open(root.join("locks"));
@@ -267,7 +267,7 @@ pub(crate) fn hold(root: &Path, number: u8, held: bool) {
     locks.write_all_at(&[held.into()], number.into()).expect("there is room");
 }
 
-/// Waits for something, and fails with an explanation if it does not come about.
+/// Waits for a condition, and fails with an explanation after a time.
 pub(crate) fn wait_until(condition: impl Fn() -> bool, explain: impl Fn() -> String) {
     let begun = Instant::now();
     while !condition() {
@@ -276,7 +276,7 @@ pub(crate) fn wait_until(condition: impl Fn() -> bool, explain: impl Fn() -> Str
     }
 }
 
-/// A URB to an endpoint by its address.
+/// A URB to the endpoint with the given address.
 pub(crate) fn urb(address: u8, len: usize) -> Submit {
     let (is_in, endpoint) = (address & 0x80 != 0, address & 0x0f);
     Submit { seqnum: 0, devid: 0, is_in, endpoint, len, packets: 0, setup: [0; 8] }
@@ -290,7 +290,7 @@ pub(crate) fn kill_attached(server: &mut Server) {
     server.process.wait().expect("it ends");
 }
 
-/// SET_FEATURE(PORT_RESET), as it is meant for the hub.
+/// SET_FEATURE(PORT_RESET), in a hub's form.
 pub(crate) const PORT_RESET: [u8; 8] = [0x23, 3, 4, 0, 1, 0, 0, 0];
 
 /// A control request without data.

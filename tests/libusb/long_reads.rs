@@ -1,5 +1,5 @@
-//! Control reads of more bytes than libusb takes at once, on the simulated usbfs: what the host has
-//! read already is answered from that, and of the rest as much as the device has.
+//! Control reads of more bytes than libusb moves at once, on the simulated usbfs: descriptors known
+//! to the host are answered in full, and other reads as far as the device has data.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use usbferry_load::pdu;
 
 const EPIPE: i32 = -32;
 
-/// A directory for hardware, with a file that has a configuration descriptor of `len` bytes: one
-/// interface, and descriptors of a class behind it that fill it up.
+/// A directory for hardware, with the file of a configuration descriptor of `len` bytes: one
+/// interface, and class descriptors that fill the rest.
 fn long_configuration(len: usize) -> (PathBuf, Vec<u8>) {
     let [low, high] = u16::try_from(len).expect("a word").to_le_bytes();
     let mut bytes = vec![9, 2, low, high, 1, 1, 0, 0x80, 50];
@@ -19,7 +19,7 @@ fn long_configuration(len: usize) -> (PathBuf, Vec<u8>) {
     bytes.extend([7, 5, 0x81, 2, 0, 2, 0]);
     while bytes.len() < len {
         let rest = len - bytes.len();
-        // One byte alone is no descriptor.
+        // A single byte is no descriptor.
         let own = u8::try_from(if rest == 256 { 254 } else { rest.min(255) }).expect("a byte");
         bytes.extend([own, 0x24]);
         bytes.extend(2..own);
@@ -52,7 +52,7 @@ fn configuration_descriptors_are_answered_whole_whatever_their_length() {
     }
 }
 
-/// WRITE and READ of the simulated device: it keeps what was written.
+/// WRITE and READ of the simulated device, which keeps the written data.
 fn write(client: &mut Client, data: &[u8]) {
     let [low, high] = u16::try_from(data.len()).expect("a word").to_le_bytes();
     let reply = client.control([0x40, 3, 0, 0, 0, 0, low, high], data).expect("it is answered");
@@ -79,7 +79,7 @@ fn a_long_read_gets_what_the_device_has() {
     }
 }
 
-/// Where the device has as much as it was asked for, whether it has more can't be told.
+/// If the device has as much data as requested, whether more would follow is unknown.
 #[test]
 fn a_long_read_that_may_be_cut_is_refused_and_said() {
     let server = Server::start("");

@@ -2,7 +2,7 @@
 //! `testkit/usbfs`.
 //!
 //! A binary beside `conformance`, since `tests/memory-check` runs the server of these tests under a
-//! memory checker, and since they need Linux.
+//! memory checker, and since the tests need Linux.
 #![cfg(target_os = "linux")]
 
 mod descriptors;

@@ -1,5 +1,5 @@
-//! Memory: usbfs's, which all programs share, and that of clients with many URBs, with the real
-//! libusb on the simulated usbfs.
+//! Memory: usbfs's memory, shared by all programs, and the memory of clients with many URBs, with
+//! the real libusb on the simulated usbfs.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -17,13 +17,13 @@ const NO_MEMORY: usize = 6;
 const ENOMEM: i32 = -12;
 const ECONNRESET: i32 = -104;
 
-/// What Linux has for USB transfers, in bytes.
+/// Linux's memory for USB transfers, in bytes.
 const LIMIT: usize = 16 << 20;
 
 /// As usb-storage reads.
 const LONG: usize = 120 << 10;
 
-/// What a number is that has grown, and now does not grow any more.
+/// The final value of a growing number.
 fn settled(number: impl Fn() -> u64) -> u64 {
     let last = Cell::new(0);
     wait_until(
@@ -37,10 +37,9 @@ fn settled(number: impl Fn() -> u64) -> u64 {
     last.get()
 }
 
-/// More than any client was seen with, and their data several times what a device may have in
-/// buffers.
+/// More URBs than seen with any client, and with several times the data of a device's buffers.
 #[test]
-fn thousands_of_urbs_sent_before_one_is_read_come_whole_and_in_order() {
+fn thousands_of_unread_urbs_come_whole_and_in_order() {
     let server = Server::start("quota=64M");
     let mut client = server.attach();
     let (count, len) = (4000, 64 << 10);
@@ -57,11 +56,11 @@ fn thousands_of_urbs_sent_before_one_is_read_come_whole_and_in_order() {
     }
 }
 
-/// What is there for thousands of URBs costs a device nothing that has none.
+/// The room for thousands of URBs costs a device without URBs nothing.
 #[test]
 fn idle_devices_cost_little() {
     const COUNT: usize = if ATTACHED_MAX < 33 { ATTACHED_MAX } else { 33 };
-    // Without isochronous endpoints: libusb's transfers for these cost more than all else.
+    // Without isochronous endpoints, whose libusb transfers cost more than all the rest.
     let config = "0902200001010080320904000002ff0000000705810200020007050102000200";
     let server = Server::start(&format!("count={COUNT}:config={config}"));
     let _first = server.attach();
@@ -74,7 +73,7 @@ fn idle_devices_cost_little() {
     assert!(each < 1 << 20, "{each} bytes for each idle device");
 }
 
-/// Reads so many bytes, so that the device earns a mapping.
+/// Reads the given number of bytes, so that the device earns a mapping.
 fn read_much(client: &mut Client, bytes: usize) {
     for _ in 0..bytes.div_ceil(LONG) {
         assert_eq!(transfer(client, urb(0x81, LONG), &[]).status, 0);
@@ -86,8 +85,8 @@ fn attach_all(server: &Server, count: usize) -> Vec<Client> {
     (1..=count).map(attach).collect()
 }
 
-/// At default settings. Each has moved as much before as a mapping costs, so that those get one who
-/// can.
+/// At default settings. Each device has moved the amount that earns a mapping before, so that
+/// devices get mappings as far as possible.
 #[test]
 fn thirty_two_devices_with_long_reads_all_move() {
     let server = Server::start("count=32:delay=5ms");
@@ -106,7 +105,7 @@ fn thirty_two_devices_with_long_reads_all_move() {
     assert_eq!(server.counted(NO_MEMORY), 0, "there was memory for all of them");
 }
 
-/// With more in flight than there is memory for, each has its share of it.
+/// With more in flight than memory, each device has its share.
 #[test]
 fn thirty_two_devices_that_want_twice_the_memory_all_move() {
     let server = Server::start("count=32:delay=20ms");
@@ -128,10 +127,10 @@ fn thirty_two_devices_that_want_twice_the_memory_all_move() {
     assert!(server.said("used up").len() <= 32, "more than once a device");
 }
 
-/// Clients may leave pending what they like: others, and other programs, still find memory, and so
-/// do other endpoints of the same device.
+/// Clients may leave any URBs pending: other clients, other programs, and other endpoints of the
+/// same device still find memory.
 #[test]
-fn urbs_that_never_end_leave_memory_to_the_others() {
+fn endless_urbs_leave_memory_to_the_others() {
     let server = Server::start_with("count=5", &["--log", "debug"]);
     let mut clients = attach_all(&server, 5);
     let (reader, hogs) = clients.split_first_mut().expect("five");
@@ -139,7 +138,7 @@ fn urbs_that_never_end_leave_memory_to_the_others() {
         for _ in 0..300 {
             hog.submit(urb(0x86, 128 << 10), &[]).unwrap();
         }
-        // Behind them on the same connection: the device has what it gets of them.
+        // Behind the URBs on the same connection: then the device has its share of the URBs.
         read_much(hog, LONG);
     }
     for _ in 0..20 {
@@ -156,9 +155,10 @@ fn urbs_that_never_end_leave_memory_to_the_others() {
     assert_eq!(server.counted(NO_MEMORY), 0, "a device took more than its share");
 }
 
-/// Not even if all else were given up; beside a URB that is silent, and one that would wait for it.
+/// The URB would not fit even if all other memory were given up. Beside it are a silent URB, and a
+/// URB that would wait.
 #[test]
-fn what_can_never_be_had_is_refused_at_once_and_said_once() {
+fn urbs_beyond_all_memory_are_refused_at_once_and_logged_once() {
     for (quota, len, less) in [("", 16 << 20, 15 << 20), ("quota=4M", 4 << 20, 3 << 20)] {
         // The default, where addresses have 64 bits.
         let server = Server::start_with(quota, &["--memory=64M", "--urb-size=16M"]);
@@ -173,15 +173,15 @@ fn what_can_never_be_had_is_refused_at_once_and_said_once() {
         }
         let said = server.said_by_now("gets -ENOMEM", 1);
         assert!(said.len() == 1 && said[0].contains("usbfs_memory_mb"), "{said:?}");
-        // What is mapped makes room for what can be had.
+        // Mapped memory makes room for a URB that fits.
         let reply = transfer(&mut client, urb(0x81, less), &[]);
         assert_eq!((reply.status, reply.actual_length as usize), (0, less));
     }
 }
 
-/// Interrupts are not scattered, and the kernel has no more than 4 MiB in one piece.
+/// Interrupt URBs are not scattered, and the kernel's largest block is 4 MiB.
 #[test]
-fn what_can_never_be_had_in_one_piece_is_refused_at_once() {
+fn urbs_beyond_the_largest_block_are_refused_at_once() {
     let server = Server::start("quota=64M");
     let mut client = server.attach();
     client.submit(urb(0x86, 64), &[]).unwrap();
@@ -192,20 +192,21 @@ fn what_can_never_be_had_in_one_piece_is_refused_at_once() {
     assert_eq!(server.said_by_now("gets -ENOMEM", 1).len(), 1);
 }
 
-/// A URB that its own device has in flight is no reason to wait for ever.
+/// A URB in flight of the same device is no reason to wait for ever.
 #[test]
-fn memory_that_others_have_is_waited_for_but_not_for_ever() {
+fn a_wait_for_others_memory_has_an_end() {
     let server = Server::start("count=16");
     let mut clients = attach_all(&server, 16);
     let (first, others) = clients.split_first_mut().expect("sixteen");
     for other in &mut *others {
         other.submit(urb(0x86, 1 << 20), &[]).unwrap();
-        // Behind it on the same connection: the device has it before the first client asks.
+        // Behind the URB on the same connection: the device has the URB before the first client
+        // asks.
         assert_eq!(transfer(other, urb(0x83, 8), &[]).status, 0);
     }
     first.submit(urb(0x84, 64), &[]).unwrap();
     let waiting = [1, 2].map(|_| first.submit(urb(0x81, 2 << 20), &[]).unwrap());
-    // What is small goes on meanwhile, and changes nothing.
+    // Small URBs go on meanwhile, and change nothing.
     let mut moved = 0;
     let mut refused = Vec::new();
     while refused.len() < waiting.len() {
@@ -233,9 +234,9 @@ fn memory_that_others_have_is_waited_for_but_not_for_ever() {
     assert_eq!((long.status, long.actual_length), (0, 2 << 20));
 }
 
-/// Idle devices, and those with short transfers, leave the memory to others.
+/// Idle devices, and devices with short transfers, leave the memory to others.
 #[test]
-fn what_is_mapped_is_earned_and_given_up() {
+fn mappings_are_earned_and_given_up() {
     let large = ["--memory", "64M", "--urb-size", "16M"];
     let server = Server::start_with("count=3", &[&["--log", "debug"][..], &large].concat());
     let mut clients = attach_all(&server, 3);
@@ -253,7 +254,7 @@ fn what_is_mapped_is_earned_and_given_up() {
     let lines = server.said("of device memory");
     assert!(lines[0].contains("1-1: 2097152 bytes"), "{lines:?}");
     assert!(lines[1].contains("1-2: 1048576 bytes"), "half of what is left: {lines:?}");
-    // More than there is beside the mappings, of whoever; both are idle.
+    // More than the rest beside the mappings of the two idle devices.
     let reply = transfer(third, urb(0x81, 15 << 20), &[]);
     assert_eq!((reply.status, reply.actual_length), (0, 15 << 20));
     assert_eq!(server.said_by_now("were given up", 2).len(), 2);

@@ -1,5 +1,5 @@
-//! The server's reading of descriptors beside the simulated kernel's, on devices that chance has
-//! made: two programs written from one source, `drivers/usb/core/config.c` of Linux 6.1.
+//! The server's reading of descriptors compared with the simulated kernel's, on random devices: two
+//! programs written from one source, `drivers/usb/core/config.c` of Linux 6.1.
 
 #[allow(dead_code, reason = "the simulated usbfs uses the rest")]
 #[path = "../../testkit/usbfs/src/descriptors.rs"]
@@ -9,7 +9,7 @@ use crate::support::random::Random;
 use usbferry::usb::descriptor::{Descriptors, Device, Host, parse_configuration};
 use usbferry::wire::types::{Speed, TransferType};
 
-/// Devices that are tried.
+/// Number of tried devices.
 const DEVICES: u64 = 20_000;
 
 const SPEEDS: [(kernel::Speed, Speed); 5] = [
@@ -20,14 +20,14 @@ const SPEEDS: [(kernel::Speed, Speed); 5] = [
     (kernel::Speed::SuperPlus, Speed::Super),
 ];
 
-/// A device whose configurations hold descriptors that are mostly right.
+/// A device with mostly correct descriptors in its configurations.
 struct Made {
     device: [u8; kernel::DEVICE_LEN],
     configurations: Vec<Vec<u8>>,
 }
 
-/// A configuration as a device returns it. `others` may have those of configurations in it, so that
-/// nobody can say for certain where it ends.
+/// A configuration, as returned by a device. With `others` configuration descriptors may stand
+/// inside, so that the end of the configuration is uncertain.
 fn configuration(random: &mut Random, number: u8, others: bool) -> Vec<u8> {
     let mut bytes = vec![9, 2, 0, 0, byte(random, 4), number, 0, 0x80, 50];
     for _ in 0..random.below(14) {
@@ -44,7 +44,7 @@ fn configuration(random: &mut Random, number: u8, others: bool) -> Vec<u8> {
             descriptor[0] = u8::try_from(descriptor.len()).expect("it is short");
         }
         if random.below(30) == 0 {
-            // Too short, or longer than what is left.
+            // Too short, or longer than the rest.
             descriptor[0] = byte(random, 40);
         }
         bytes.extend(descriptor);
@@ -76,7 +76,7 @@ fn made(random: &mut Random, others: bool) -> Made {
     Made { device, configurations: configurations.collect() }
 }
 
-/// A configuration in a form that both have: interface, its settings, their endpoints.
+/// A configuration in a common form of both readings: interfaces, their settings, their endpoints.
 type Shape = Vec<(u8, u8, Vec<(u8, Vec<(u8, u8, u16)>)>)>;
 
 fn shape_of_kernel(configuration: &kernel::Configuration) -> Shape {
@@ -141,7 +141,7 @@ fn the_server_reads_what_the_kernel_reads() {
     }
 }
 
-/// Whether a configuration has a descriptor of another in it, where it may as well end.
+/// Whether a configuration has another configuration descriptor inside, a possible end.
 fn is_ambiguous(configuration: &kernel::Configuration) -> bool {
     let mut bytes = &configuration.raw[..configuration.kept];
     let mut count = 0;

@@ -1,6 +1,6 @@
-//! Imports that come to nothing, on the real libusb and the simulated usbfs: whatever the reason,
-//! the device is left as it was, and `--reset-on-release` does not reset it. Another program may be
-//! using it, which can be why it was refused.
+//! Failed imports, on the real libusb and the simulated usbfs: the device is left unchanged for any
+//! reason of the failure, and `--reset-on-release` does not reset the device. Another program may
+//! be using the device, perhaps the very reason of the failure.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ fn start(options: &str) -> Server {
     Server::start_with(options, &["--reset-on-release"])
 }
 
-/// What a client is told that wants a device.
+/// The answer to a client that wants a device.
 #[track_caller]
 fn refusal(server: &Server, busid: &str) -> u32 {
     match Client::attach(&*server.address, busid) {
@@ -33,7 +33,7 @@ fn resets(server: &Server) -> usize {
     server.log().iter().filter(|line| line.starts_with("1-1 reset")).count()
 }
 
-/// The first device is as it was at first: not reset, with its drivers and its configuration.
+/// Checks that the first device is unchanged: not reset, with its drivers and its configuration.
 #[track_caller]
 fn assert_left_alone(server: &Server, why: &str) {
     assert_eq!(resets(server), 0, "{why}: {:?}", server.log());
@@ -48,10 +48,10 @@ fn has_worker(server: &Server) -> bool {
     names.flatten().any(|name| name.trim_end() == "usb 1-1")
 }
 
-/// A client that has asked for the first device, which somebody has locked, so that it is being
-/// opened.
+/// A client whose request for the first device is being carried out, since the device's lock is
+/// held.
 fn waiting_client(server: &Server) -> TcpStream {
-    // It is known from then on.
+    // The server knows the device from then on.
     assert_eq!(server.devices().len(), 1);
     server.hold(1, true);
     let mut client = TcpStream::connect(&server.address).expect("it listens");
@@ -63,13 +63,13 @@ fn waiting_client(server: &Server) -> TcpStream {
     client
 }
 
-/// Lets whoever waits have the device, and waits until it has been given back.
+/// Releases the lock of the device, and waits until the device has been given back.
 fn let_go(server: &Server) {
     server.hold(1, false);
     wait_until(|| !has_worker(server), || "it is not given back".to_owned());
 }
 
-/// One that was attached is reset, once: else nothing here says anything.
+/// Checks that an attached device is reset once; otherwise these tests would prove nothing.
 fn assert_resets_what_was_attached(server: &Server) {
     let mut client = server.attach();
     assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
@@ -80,7 +80,7 @@ fn assert_resets_what_was_attached(server: &Server) {
 }
 
 #[test]
-fn what_the_system_refuses_resets_nothing() {
+fn a_refusal_of_the_system_resets_nothing() {
     for (what, errnos) in [
         ("open", &["EACCES", "EPERM", "EBUSY", "ENODEV", "ENOENT", "ENOMEM", "EMFILE", "EIO"][..]),
         ("claim", &["EBUSY", "EPERM", "EACCES", "EINVAL", "ENOENT", "ENODEV", "ENOMEM", "EIO"]),
@@ -97,14 +97,14 @@ fn what_the_system_refuses_resets_nothing() {
     }
 }
 
-/// Another program that has all of it.
+/// Another program has all interfaces.
 #[test]
 fn a_device_that_another_program_has_is_not_reset() {
     let server = start("driver=:refuse=claim,EBUSY");
     assert_eq!(refusal(&server, "1-1"), NOT_AVAILABLE);
     let said = server.said_by_now("not exported: none of its interfaces could be claimed", 1);
     assert_eq!(said.len(), 1);
-    // What to do, and nothing that is not so.
+    // The advice, and no false statement.
     assert!(said[0].contains("fuser -v /dev/bus/usb/001/002"), "{said:?}");
     assert_eq!(server.said_by_now("can't be claimed", 2).len(), 2);
     assert_eq!(server.said("the rest works"), [""; 0]);
@@ -125,9 +125,9 @@ fn a_device_that_may_not_be_claimed_is_refused_for_want_of_permission() {
     }
 }
 
-/// A failure of the system is no lack of permission: the message has the error, and what to do.
+/// A failure of the system is no lack of permission: the message has the error and the advice.
 #[test]
-fn a_claim_that_fails_is_told_with_its_error() {
+fn a_failed_claim_is_logged_with_its_error() {
     for (errno, error, advice) in [
         ("EIO", "input/output error", "Plug the device in again"),
         ("ENOMEM", "out of memory", "memory"),
@@ -143,7 +143,7 @@ fn a_claim_that_fails_is_told_with_its_error() {
 }
 
 #[test]
-fn what_another_client_has_is_not_reset_for_one_who_does_not_get_it() {
+fn an_import_of_a_busy_device_resets_nothing() {
     let server = start("");
     let mut holder = server.attach();
     for (busid, status) in [("1-1", BUSY), ("1-9", NO_DEVICE), ("1-1", BUSY)] {
@@ -157,7 +157,7 @@ fn what_another_client_has_is_not_reset_for_one_who_does_not_get_it() {
 
 /// The host can't say which configuration is set.
 #[test]
-fn a_device_of_which_the_host_says_nothing_is_not_reset() {
+fn a_device_unknown_to_the_host_is_not_reset() {
     let server = start("");
     let mut client = waiting_client(&server);
     let attribute = server.root.join("sys/bus/usb/devices/1-1/bConfigurationValue");
@@ -181,7 +181,7 @@ fn a_client_that_leaves_before_its_answer_resets_nothing() {
             socket2::SockRef::from(&client).set_linger(now).expect("a socket");
         }
         drop(client);
-        // The server has noticed that when it has answered what came later.
+        // After answering a later request the server has noticed.
         server.devices();
         let_go(&server);
         assert_left_alone(&server, "its client has left");

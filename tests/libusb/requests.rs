@@ -1,5 +1,5 @@
-//! Requests that the host performs, on the real libusb with a simulated usbfs: what becomes of
-//! those that the host's call fails, and how a SUBMIT is read whose endpoint they change.
+//! Requests performed by the host, on the real libusb with a simulated usbfs: the results after a
+//! failure of the host's call, and the reading of a SUBMIT whose endpoint the request changes.
 
 use crate::hardware::Server;
 use crate::support::client::{ENODEV, EPIPE, MiniClient};
@@ -7,7 +7,7 @@ use crate::support::hex::hex;
 use crate::support::submit::Submit;
 use usbferry::wire::types::BusId;
 
-/// CLEAR_FEATURE(ENDPOINT_HALT) as the device sees it.
+/// CLEAR_FEATURE(ENDPOINT_HALT), in the device's form.
 fn clear_halt(endpoint: u8) -> String {
     format!("02010000{endpoint:02x}000000")
 }
@@ -19,15 +19,15 @@ fn attach(server: &Server) -> MiniClient {
     client
 }
 
-/// How often the device was asked for this.
+/// The number of times that the device got the request.
 fn asked(server: &Server, request: &str) -> usize {
     server.requests().iter().filter(|asked| *asked == request).count()
 }
 
 #[test]
 fn a_clear_halt_that_fails_is_left_to_the_device() {
-    // A stall, a device that does not answer in time, a bus error, a host that will not; and an
-    // endpoint that the host does not know.
+    // A stall, a device without an answer in time, a bus error, a refusal of the host, and an
+    // endpoint unknown to the host.
     for errno in ["EPIPE", "ETIMEDOUT", "EPROTO", "EINVAL", "EIO", "EBUSY", "EPERM", "ENOENT"] {
         let server = Server::start(&format!("refuse=clear-halt,{errno}"));
         let mut client = attach(&server);
@@ -41,7 +41,7 @@ fn a_clear_halt_that_fails_is_left_to_the_device() {
 }
 
 #[test]
-fn what_the_device_says_to_a_clear_halt_is_the_answer() {
+fn the_devices_answer_to_a_clear_halt_is_the_reply() {
     let server = Server::start("refuse=clear-halt,EPIPE:stall-request=0201");
     let mut client = attach(&server);
     for _ in 0..3 {
@@ -61,7 +61,8 @@ fn a_clear_halt_of_a_device_that_is_gone_ends_the_session() {
     client.expect_fin();
 }
 
-/// The device could take them where the host did not, and have other endpoints then than the host.
+/// The device could accept a request refused by the host, and then differ from the host in its
+/// endpoints.
 #[test]
 fn settings_that_the_host_refuses_never_reach_the_device() {
     for errno in ["EPIPE", "ENOSPC"] {
@@ -76,13 +77,13 @@ fn settings_that_the_host_refuses_never_reach_the_device() {
     }
 }
 
-/// One configuration has 0x81 as a bulk endpoint, the other as an isochronous one in setting 1.
+/// The first configuration has 0x81 as a bulk endpoint, the second as isochronous in setting 1.
 const TWO_CONFIGURATIONS: &str = "slow=50ms:device=120100020000004009120100000100000002\
     :config=0902190001010080320904000001ff00000007058102000200\
     :config=0902220001020080320904000000ff0000000904000101ff00000007058101400001";
 
-/// What follows a SUBMIT behind SET_CONFIGURATION is said by the configuration that is asked for,
-/// too, and by its settings that are asked for behind it.
+/// The requested configuration also decides whether packets follow a SUBMIT behind
+/// SET_CONFIGURATION, and so do settings of that configuration requested behind.
 #[test]
 fn packets_of_another_configuration() {
     let server = Server::start(TWO_CONFIGURATIONS);

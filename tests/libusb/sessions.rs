@@ -1,5 +1,5 @@
-//! The server on the real libusb, whose usbfs is the simulated one of `testkit/usbfs`: nothing of
-//! ours is replaced, and what usbfs was asked for is in its log.
+//! The server on the real libusb, with the simulated usbfs of `testkit/usbfs`: no part of usbferry
+//! is replaced, and the log of usbfs has all calls.
 
 use std::time::Instant;
 
@@ -71,7 +71,7 @@ fn a_queue_of_urbs_keeps_its_order() {
 }
 
 #[test]
-fn interrupts_come_when_there_are_some() {
+fn interrupts_arrive() {
     let server = Server::start("");
     let mut client = server.attach();
     for number in 0..4u64 {
@@ -101,12 +101,12 @@ fn isochronous_packets_flow_in_both_directions() {
 }
 
 #[test]
-fn unlink_gives_up_what_the_device_has() {
+fn unlink_cancels_urbs_in_flight() {
     let server = Server::start("");
     let mut client = server.attach();
     let silent = client.submit(urb(0x86, 512), &[]).unwrap();
     let interrupt = client.submit(urb(0x84, 64), &[]).unwrap();
-    // Others go on meanwhile.
+    // Other URBs go on meanwhile.
     assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
     for target in [interrupt, silent] {
         let seqnum = client.unlink(target).unwrap();
@@ -128,7 +128,7 @@ fn the_kernel_driver_makes_room_and_comes_back() {
     assert_eq!([server.has_driver(0), server.has_driver(1)], [true; 2]);
     let expected = ["claim 0", "claim 1", "release 0", "release 1", "connect 0", "connect 1"];
     assert_eq!(server.log(), expected.map(|line| format!("1-1 {line}")));
-    // And again, with URBs in flight this time.
+    // And again, now with URBs in flight.
     let mut client = server.attach();
     client.submit(urb(0x86, 512), &[]).unwrap();
     assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
@@ -166,11 +166,11 @@ fn a_device_that_was_unconfigured_is_given_back_configured() {
 }
 
 #[test]
-fn what_a_client_has_set_interfaces_to_outlives_resets_and_refusals() {
+fn settings_of_a_client_outlive_resets_and_refusals() {
     let server = Server::start("");
     let mut client = server.attach();
     client.set_interface(1, 1).unwrap();
-    // For either the interface is let go of, which puts it back to setting 0.
+    // Both requests release the interface, and so put the interface back to setting 0.
     for (setup, status) in [(PORT_RESET, 0), ([0, 9, 7, 0, 0, 0, 0, 0], EPIPE)] {
         assert_eq!(transfer(&mut client, request(setup), &[]).status, status);
         let isochronous = Submit { packets: 1, ..urb(0x85, 1024) };
@@ -180,11 +180,11 @@ fn what_a_client_has_set_interfaces_to_outlives_resets_and_refusals() {
 }
 
 #[test]
-fn what_a_killed_server_took_from_drivers_the_next_gives_back() {
+fn after_a_kill_the_next_start_gives_interfaces_back() {
     let mut server = Server::start("");
     kill_attached(&mut server);
     let next = Server::start_in(server.root.clone(), "", &[]);
-    // Before it listens, so that no client comes in between.
+    // Before listening, so that no client comes in between.
     let connected = next.log().into_iter().filter(|line| line.contains("connect"));
     let expected = ["1-1 connect 0", "1-1 connect 1"];
     assert!(connected.zip(expected).filter(|(line, start)| line.starts_with(start)).count() == 2);
@@ -192,9 +192,9 @@ fn what_a_killed_server_took_from_drivers_the_next_gives_back() {
     std::mem::forget(server);
 }
 
-/// A start that may not open the device leaves it to the next.
+/// A start without permission for the device leaves the repair to the next start.
 #[test]
-fn what_a_killed_server_took_from_drivers_the_next_gives_back_that_can() {
+fn after_a_kill_the_next_start_with_permission_gives_interfaces_back() {
     let mut server = Server::start("");
     drop(server.attach());
     wait_until(|| server.notes() == 0, || "a note of what was given back".to_owned());
@@ -210,9 +210,10 @@ fn what_a_killed_server_took_from_drivers_the_next_gives_back_that_can() {
     std::mem::forget((server, next));
 }
 
-/// Nor has a start that could not open the device forgotten it when a client imports it.
+/// After a start without permission for the device the repair is still pending when a client
+/// imports.
 #[test]
-fn what_a_killed_server_took_from_drivers_the_next_gives_back_with_its_own() {
+fn after_a_kill_the_next_session_gives_interfaces_back() {
     let mut server = Server::start("");
     kill_attached(&mut server);
     server.permit(false);
@@ -232,10 +233,10 @@ const TWO_CONFIGURATIONS: &str = concat!(
     "0904030001ff00000007050302000200"
 );
 
-/// Nor does it leave it in the configuration that its client has set, which has other interfaces,
+/// The repair also restores the configuration if the client had set another, with other interfaces
 /// or none.
 #[test]
-fn what_a_killed_server_configured_the_next_configures_as_it_was() {
+fn after_a_kill_the_next_start_restores_the_configuration() {
     for (active, set) in [(1, 2), (1, 0), (2, 1), (2, 0)] {
         let options = format!("{TWO_CONFIGURATIONS}:active={active}");
         let mut server = Server::start(&options);
@@ -256,10 +257,10 @@ fn what_a_killed_server_configured_the_next_configures_as_it_was() {
     }
 }
 
-/// Drivers that have interfaces of the other configuration keep the device in that until they let
-/// go.
+/// Drivers on interfaces of the other configuration keep the device in that configuration until
+/// they let go.
 #[test]
-fn what_a_killed_server_configured_for_drivers_the_next_configures_as_it_was() {
+fn after_a_kill_the_next_start_restores_the_configuration_of_drivers() {
     let mut server = Server::start(&format!("{TWO_CONFIGURATIONS}:refuse=claim@3,EBUSY"));
     let mut client = server.attach();
     let set = request([0, 9, 2, 0, 0, 0, 0, 0]);
@@ -273,9 +274,9 @@ fn what_a_killed_server_configured_for_drivers_the_next_configures_as_it_was() {
     std::mem::forget(server);
 }
 
-/// What the next can't do the end of a session does.
+/// A repair not possible at the next start happens at the end of a session.
 #[test]
-fn what_a_killed_server_configured_the_next_session_configures_as_it_was() {
+fn after_a_kill_the_next_session_restores_the_configuration() {
     for set in [2, 0] {
         let mut server = Server::start(TWO_CONFIGURATIONS);
         let mut client = server.attach();
@@ -303,7 +304,7 @@ fn a_device_without_a_driver_gets_none() {
 }
 
 #[test]
-fn an_unplugged_device_ends_the_session_and_is_no_more() {
+fn an_unplug_ends_the_session_and_removes_the_device() {
     let server = Server::start("unplug=20");
     let mut client = server.attach();
     client.submit(urb(0x86, 512), &[]).unwrap();
@@ -311,7 +312,7 @@ fn an_unplugged_device_ends_the_session_and_is_no_more() {
         client.submit(urb(0x81, 512), &[]).unwrap();
     }
     let mut gone = 0;
-    // Every URB that is answered at all is answered in full, and then the connection ends.
+    // Every answered URB is answered in full, and then the connection ends.
     while let Ok(reply) = client.reply() {
         match reply.status {
             0 => {}
@@ -327,18 +328,17 @@ fn an_unplugged_device_ends_the_session_and_is_no_more() {
 }
 
 #[test]
-fn memory_that_is_used_up_delays_and_does_not_fail() {
-    // Room for one of these in each device but the last.
+fn used_up_memory_delays_urbs_and_fails_none() {
+    // Room for a URB of this size in each device but the last.
     let server = Server::start("quota=3M:count=16");
     let len = 200_000;
     let mut clients: Vec<Client> =
         (1..=16).map(|n| Client::attach(&*server.address, &format!("1-{n}")).unwrap()).collect();
     let (client, others) = clients.split_first_mut().expect("sixteen");
-    // These end when they are given up, so that memory is used up whatever the speed of the
-    // machine.
+    // These URBs end only by an unlink, so that the memory is used up at any speed of the machine.
     for other in &mut *others {
         other.submit(urb(0x84, len), &[]).unwrap();
-        // Behind it on the same connection: the device has it.
+        // Behind the URB on the same connection: the device has the URB.
         assert_eq!(transfer(other, urb(0x83, 8), &[]).status, 0);
     }
     for _ in 0..32 {
@@ -358,13 +358,13 @@ fn memory_that_is_used_up_delays_and_does_not_fail() {
 
 #[test]
 fn memory_stays_within_what_limits_state() {
-    // Nothing ends while this runs.
+    // No URB ends during the test.
     let server = Server::start("quota=1024M:delay=600000ms");
-    // Sixteen of them would be all buffers.
+    // Sixteen of the URBs would fill all buffers.
     let mut client = server.attach();
     client.set_interface(1, 1).unwrap();
-    // Nearly all buffers with data in them, then all slots and all who may wait, with all packets
-    // as long as they may have some.
+    // Nearly all buffers with data inside, then all slots and all waiting places, with as many
+    // packets as allowed.
     let data = vec![1; MEMORY_DEFAULT / 16];
     for _ in 0..14 {
         client.submit(urb(0x01, data.len()), &data).unwrap();
@@ -377,19 +377,19 @@ fn memory_stays_within_what_limits_state() {
     for _ in pending..URBS_DEFAULT + URBS_WAITING_MAX - 14 {
         client.submit(urb(0x81, 512), &[]).unwrap();
     }
-    // Its answer says that all before it was taken in.
+    // After this answer all earlier PDUs have been read.
     client.unlink(0).unwrap();
     assert!(client.reply().unwrap().is_unlink, "nothing was refused");
     let peak = process::peak_memory(server.process.id()).expect("this is Linux");
     let stated = (SERVER_MEMORY + DeviceLimits::default().memory_max()) as u64;
     assert!(peak <= stated, "{peak} bytes, and limits.rs states {stated}");
-    // Buffers and descriptors: else not all was in use, and this tests nothing.
+    // Buffers and descriptors: otherwise not all memory was in use, and the test proves nothing.
     let used = 14 * data.len() + pending * descriptors.len();
     assert!(peak >= used as u64, "{peak} bytes, and {used} were sent");
 }
 
 #[test]
-fn stalls_are_told_and_the_next_urb_goes_on() {
+fn stalls_are_reported_and_the_next_urb_goes_on() {
     let server = Server::start("stall=3");
     let mut client = server.attach();
     for number in 1..=9 {
@@ -402,7 +402,7 @@ fn stalls_are_told_and_the_next_urb_goes_on() {
     server.wait_for("1-1 clear_halt 81");
 }
 
-/// What is done on the other device is done long before the reset is.
+/// The other device's URBs are done long before the reset.
 #[test]
 fn a_slow_reset_holds_up_its_own_device_only() {
     let server = Server::start("count=2:slow=5000ms");
@@ -420,7 +420,7 @@ fn a_slow_reset_holds_up_its_own_device_only() {
     }
 }
 
-/// Signals come while libusb looks at its descriptors, which is no unplug and loses nothing.
+/// Signals interrupt libusb's wait for its descriptors: no unplug, and nothing lost.
 #[test]
 fn an_interrupted_look_is_no_unplug() {
     for every in [2, 3, 7] {
@@ -439,7 +439,7 @@ fn an_interrupted_look_is_no_unplug() {
     }
 }
 
-/// What workers say of a device that makes trouble has the same limit as all else.
+/// Messages of workers about a troubled device fall under the same limit as all others.
 #[test]
 fn a_device_that_makes_trouble_does_not_make_the_log_long() {
     const TIMES: usize = 150;
@@ -453,11 +453,11 @@ fn a_device_that_makes_trouble_does_not_make_the_log_long() {
     assert!(!server.said("interface 1 can't be claimed").is_empty());
 }
 
-/// While the system holds a device's lock, for whatever reason and as long as it likes, others are
-/// listed and imported; a client of that device is told in time, and the device is busy until the
-/// system lets go of it.
+/// While the system holds a device's lock, for any reason and time, other devices are listed and
+/// imported. A client of the locked device is answered in time, and the device is busy until the
+/// system lets go.
 #[test]
-fn a_client_of_a_device_that_the_system_holds_is_told_in_time() {
+fn a_client_of_a_locked_device_is_answered_in_time() {
     const NOT_AVAILABLE: u32 = 1;
     const BUSY: u32 = 2;
     let server = Server::start("count=2");

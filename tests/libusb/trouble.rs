@@ -1,7 +1,7 @@
-//! Devices that hold things up, on the real libusb and the simulated usbfs: somebody else has their
-//! lock, or they take long for what they are asked, or go meanwhile. Others notice nothing.
+//! Devices that hold things up, on the real libusb and the simulated usbfs: another program has
+//! their lock, or they are slow to answer, or they go meanwhile. Other devices are not affected.
 //!
-//! Nothing here is measured: what is shown is that one thing is done while the other is not.
+//! Nothing is measured here: a test shows that an action is over before another.
 
 use std::net::TcpStream;
 use std::thread;
@@ -31,11 +31,11 @@ fn assert_serves(server: &Server, device: usize) {
 }
 
 #[test]
-fn a_lock_that_somebody_holds_is_waited_for_by_nobody_else() {
+fn a_held_lock_holds_up_no_other_client() {
     let server = Server::start("count=3");
     assert_eq!(busids(&server), ["1-1", "1-2", "1-3"]);
     server.hold(1, true);
-    // It is known.
+    // The server knows the device.
     assert_eq!(busids(&server), ["1-1", "1-2", "1-3"]);
     for device in [2, 3, 2] {
         assert_serves(&server, device);
@@ -53,8 +53,8 @@ fn a_hub_is_not_asked_anything() {
     server.hold(0, false);
 }
 
-/// It is left out as long as nobody knows what it is, or listed for what can be known; when it
-/// answers it is there.
+/// An unknown device is left out, or listed with its known properties; as soon as it answers, it is
+/// listed.
 #[test]
 fn a_device_that_is_held_from_the_start_holds_up_no_other() {
     let root = new_root();
@@ -73,13 +73,13 @@ fn a_device_that_is_held_from_the_start_holds_up_no_other() {
     assert_serves(&server, 1);
 }
 
-/// Who wants the device that is held waits alone, and others do not.
+/// The client of the locked device waits alone; other clients do not wait.
 #[test]
 fn an_import_that_is_held_up_holds_up_no_other() {
     let server = Server::start("count=3");
     server.hold(1, true);
     thread::scope(|scope| {
-        // A status or the end of the connection, when its time is over.
+        // A status or the end of the connection, after the time limit.
         let held = scope.spawn(|| Client::attach(&*server.address, "1-1").map(drop));
         assert_serves(&server, 2);
         assert!(busids(&server).contains(&"1-3".to_owned()));
@@ -90,7 +90,7 @@ fn an_import_that_is_held_up_holds_up_no_other() {
     assert_serves(&server, 1);
 }
 
-/// A device that can't be closed is one that is not given back, and no more.
+/// A device that can't be closed is not given back, with no other consequence.
 #[test]
 fn a_release_that_is_held_up_holds_up_no_other() {
     let server = Server::start("count=2");
@@ -108,10 +108,10 @@ fn a_release_that_is_held_up_holds_up_no_other() {
     assert_serves(&server, 1);
 }
 
-/// Nor does the lock of a device that a client has, as long as nothing is submitted to it and
-/// nothing of it ends. What is given up meanwhile is waited for by the device's own thread.
+/// The lock of an attached device holds up no other either, while no URB of the device is submitted
+/// or ends. The device's own thread waits for URBs given up meanwhile.
 #[test]
-fn a_lock_that_nobody_needs_holds_up_nobody() {
+fn an_unneeded_lock_holds_up_nobody() {
     let server = Server::start("count=3");
     let (mut held, mut other) = (server.attach(), server.attach_to(2));
     let silent = held.submit(urb(0x86, 512), &[]).unwrap();
@@ -130,11 +130,11 @@ fn a_lock_that_nobody_needs_holds_up_nobody() {
     assert_eq!(transfer(&mut held, urb(0x81, 512), &[]).status, 0);
 }
 
-/// usbfs has no call that submits or reaps without the lock (`usbdev_do_ioctl`), or that says
-/// whether it is free. Whatever waits for it, nothing is lost or answered wrongly: how far others
-/// come meanwhile is said and not judged (docs/reliability.md, “The cost of one thread”).
+/// usbfs has no call that submits or reaps without the lock (`usbdev_do_ioctl`), or that tells
+/// whether the lock is free. During any such wait nothing is lost or answered wrongly. The progress
+/// of the others is printed and not judged (docs/reliability.md, “The cost of one thread”).
 #[test]
-fn what_a_held_lock_delays_is_done_when_it_is_let_go() {
+fn work_delayed_by_a_lock_is_done_when_the_lock_is_free() {
     let server = Server::start("count=2");
     let (mut held, mut other) = (server.attach(), server.attach_to(2));
     let ticking = held.submit(urb(0x83, 64), &[]).unwrap();
@@ -158,7 +158,7 @@ fn what_a_held_lock_delays_is_done_when_it_is_let_go() {
     assert_serves(&server, 1);
 }
 
-/// Requests that the host performs are held up likewise, for as long as the device likes.
+/// Requests performed by the host are held up likewise, for as long as the device takes.
 #[test]
 fn a_request_that_is_held_up_holds_up_no_list_and_no_import() {
     for setup in [SET_INTERFACE, PORT_RESET, [0, 9, 1, 0, 0, 0, 0, 0]] {
@@ -176,7 +176,7 @@ fn a_request_that_is_held_up_holds_up_no_list_and_no_import() {
     }
 }
 
-/// That it is gone is noticed, whoever works with it at the time.
+/// The disappearance of the device is noticed by any thread that works with it.
 #[test]
 fn a_device_that_goes_while_it_works_ends_its_session() {
     for setup in [SET_INTERFACE, PORT_RESET, [0, 9, 1, 0, 0, 0, 0, 0]] {

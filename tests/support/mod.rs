@@ -36,7 +36,7 @@
 //!
 //! Of these, some have a part that needs more than simulated devices:
 //! - 34 `big_bulk`, usbfs out of memory: the simulated bus has no quota. `sessions.rs` has one
-//!   (`memory_that_is_used_up_delays_and_does_not_fail`).
+//!   (`used_up_memory_delays_urbs_and_fails_none`).
 //! - 51 `set_interface_inflight`, URBs that usbfs would kill: the server cancels them before it
 //!   comes to that. That the request waits until they have ended is shown in `src/session/tests.rs`
 //!   (`a_barrier_cancels_what_it_concerns_and_holds_what_follows`).
