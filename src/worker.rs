@@ -22,7 +22,7 @@ use crate::complaints::Complaints;
 use crate::config::Policy;
 use crate::limits::{ATTACHED_MAX, SLOT_MEMORY};
 use crate::reactor::Key;
-use crate::session::{Job, Remains, Tables, TaskResult};
+use crate::session::{Job, JobResult, Remains, Tables};
 use crate::usb::{Backend, Candidate, Obstacle, OpenError, Opened, Port, Scan, ScanError};
 
 /// What a worker has done, and for which connection.
@@ -32,7 +32,7 @@ pub(crate) enum Done<C: Candidate> {
     /// A device was opened, or could not be.
     Opened(Key, Result<Box<Ready<C::Port>>, OpenError>),
     /// A port comes back.
-    Worked(Key, C::Port, TaskResult<C::Port>),
+    Worked(Key, C::Port, JobResult<C::Port>),
     /// A device was given back.
     Closed(Key),
     /// The worker's thread has ended by a panic, with the port that it had.

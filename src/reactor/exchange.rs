@@ -92,7 +92,7 @@ impl<P: Port> Exchange<'_, P> {
     /// Reads once, and returns how many bytes; zero when there is nothing to take in for now.
     fn read_commands(&mut self, now: Instant) -> Result<usize, End> {
         let (session, socket) = (&mut self.lent.session, &mut self.client.socket);
-        if session.is_held_up() && session.wants_input() {
+        if session.is_parsing_paused() && session.wants_input() {
             session.rx_advance(0, now).map_err(End::Violation)?;
         }
         if !socket.is_readable() || !session.wants_input() {
@@ -144,7 +144,7 @@ impl<P: Port> Exchange<'_, P> {
     /// system does not tell of it a second time.
     fn may_read(&self) -> bool {
         let session = &self.lent.session;
-        session.wants_input() && (self.client.socket.is_readable() || session.is_held_up())
+        session.wants_input() && (self.client.socket.is_readable() || session.is_parsing_paused())
     }
 
     /// Sets a deadline when there is something to write and the socket takes nothing, and removes
@@ -160,6 +160,6 @@ impl<P: Port> Exchange<'_, P> {
     /// Whether the device is gone and the client was told all there is to tell.
     pub(super) fn is_finished(&self) -> bool {
         let session = &self.lent.session;
-        session.is_finished() && self.is_flushed() && session.is_input_closed()
+        session.is_ready_for_teardown() && self.is_flushed() && session.is_input_closed()
     }
 }

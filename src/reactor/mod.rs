@@ -49,7 +49,7 @@ use usbferry_sys::os::clock::CoarseClock;
 
 use crate::complaints::Complaints;
 use crate::config::Settings;
-use crate::session::TaskResult;
+use crate::session::JobResult;
 use crate::usb::{Backend, Candidate};
 use crate::worker::{Done, Inbox, Scanner};
 use client::{Client, DISCARD_LEN, DISCARD_PAUSE, Stage};
@@ -394,13 +394,13 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// A worker has done a job.
-    fn handle_worked(&mut self, key: Key, port: PortOf<B>, result: TaskResult<PortOf<B>>) {
+    fn handle_worked(&mut self, key: Key, port: PortOf<B>, result: JobResult<PortOf<B>>) {
         let now = self.now;
         let loan = find(&mut self.connections, key).and_then(|c| c.loan.as_mut());
         if let Some(lent) = loan.and_then(Loan::in_use) {
             // Events of the device while the port was away have brought nothing.
             lent.mark_ready();
-            lent.session.finish_job(port, result, now);
+            lent.session.take_back(port, result, now);
         }
         self.queue(key);
     }

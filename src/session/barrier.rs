@@ -1,16 +1,22 @@
-//! Special requests as barriers: what came before is done with, what comes after waits.
+//! Special requests as barriers: URBs before a barrier are done with, URBs behind it wait.
 //!
 //! A request that changes endpoints must not meet transfers on them: usbfs would kill those and
-//! libusb then report them as completed. So a barrier first has them cancelled and collected, then
-//! the request performed on the worker, and then lets what was held go on, which may bring the next
-//! barrier.
+//! libusb then report them as completed. So a barrier first has the transfers cancelled and
+//! collected, then the request performed on the worker, and then lets the URBs behind it go on, which
+//! may bring the next barrier.
+//!
+//! Contract: part of the session, so nothing here blocks or allocates.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::Session;
+use super::endpoints::DEFAULT_CONTROL;
+use super::prospects::Prospects;
 use super::urb::{UrbIndex, UrbState};
-use super::{Session, endpoints};
+use crate::usb::isochronous::IsochronousSettings;
 use crate::usb::special::SpecialRequest;
-use crate::usb::{Configuration, Performed, Port};
+use crate::usb::{Performed, Port};
 use crate::wire::status::Status;
 
 /// A special request and how far it is.
@@ -21,7 +27,49 @@ pub(super) struct Barrier {
     /// Endpoints whose transfers must have ended before, a bit each.
     endpoints: u32,
     /// The worker has the request.
-    performing: bool,
+    is_performing: bool,
+}
+
+/// The barrier of a session, what is behind it, and what it may make of endpoints.
+pub(super) struct Barriers {
+    pub(super) current: Option<Barrier>,
+    /// URBs behind the barrier, in the order they came.
+    queue: VecDeque<UrbIndex>,
+    pub(super) prospects: Prospects,
+}
+
+impl Barriers {
+    /// Room for all `records` of a session behind a barrier.
+    pub(super) fn new(settings: IsochronousSettings, records: usize) -> Self {
+        let queue = VecDeque::with_capacity(records);
+        Self { current: None, queue, prospects: Prospects::new(settings) }
+    }
+
+    /// Whether a SUBMIT that comes now comes behind a special request.
+    pub(super) fn is_open(&self) -> bool {
+        self.current.is_none() && self.queue.is_empty()
+    }
+
+    /// Queues a URB behind the barrier.
+    pub(super) fn push(&mut self, urb: UrbIndex) {
+        self.queue.push_back(urb);
+    }
+
+    /// Takes a URB out of the queue, wherever it stands.
+    pub(super) fn remove(&mut self, urb: UrbIndex) {
+        self.queue.retain(|&queued| queued != urb);
+    }
+
+    /// Forgets the URBs behind the barrier.
+    pub(super) fn clear_queue(&mut self) {
+        self.queue.clear();
+    }
+
+    /// Room that was allocated.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn footprint(&self) -> usize {
+        self.queue.capacity()
+    }
 }
 
 impl<P: Port> Session<P> {
@@ -29,10 +77,10 @@ impl<P: Port> Session<P> {
     pub(super) fn begin_barrier(&mut self, urb: UrbIndex, request: SpecialRequest) {
         let endpoints = match request {
             SpecialRequest::SetInterface { interface, .. } => {
-                endpoints::endpoints_of(self.configuration.as_ref(), interface)
+                self.endpoints.of_interface(interface)
             }
             // The kernel leaves control transfers alone (usb_disable_device with skip_ep0).
-            SpecialRequest::SetConfiguration(_) => !endpoints::DEFAULT_CONTROL,
+            SpecialRequest::SetConfiguration(_) => !DEFAULT_CONTROL,
             SpecialRequest::Reset => u32::MAX,
             // The kernel does not mind transfers on an endpoint whose halt it clears, and a
             // client that cares has unlinked them.
@@ -40,7 +88,12 @@ impl<P: Port> Session<P> {
         };
         self.note_prospects(request);
         self.urbs.get_mut(urb).state = UrbState::Performing;
-        self.barrier = Some(Barrier { urb, request, endpoints, performing: false });
+        self.barriers.current = Some(Barrier { urb, request, endpoints, is_performing: false });
+        self.give_up_endpoints(endpoints);
+    }
+
+    /// Cancels or ends all URBs of a set of endpoints, but those behind the barrier.
+    fn give_up_endpoints(&mut self, endpoints: u32) {
         let mut next = 0;
         while let Some(other) = self.urbs.next_used(next) {
             next = other + 1;
@@ -52,11 +105,11 @@ impl<P: Port> Session<P> {
                 UrbState::InFlight => self.cancel(other),
                 UrbState::Waiting => {
                     self.endpoints.remove_waiting(&mut self.urbs, other);
-                    self.finish(other, Status::ECONNRESET, 0);
+                    self.end(other, Status::ECONNRESET, 0);
                 }
                 UrbState::Free
                 | UrbState::Receiving
-                | UrbState::Held
+                | UrbState::BehindBarrier
                 | UrbState::Performing
                 | UrbState::Replying => {}
             }
@@ -65,14 +118,14 @@ impl<P: Port> Session<P> {
 
     /// Notes what a request that is to be performed may make of endpoints.
     pub(super) fn note_prospects(&mut self, request: SpecialRequest) {
-        let current = self.configuration.as_ref().map(|configuration| configuration.value);
-        self.prospects.note(request, current);
+        let current = self.endpoints.configuration_value();
+        self.barriers.prospects.note(request, current);
     }
 
     /// The request to perform now, if there is one and nothing stands before it.
     pub(super) fn take_performance(&mut self) -> Option<SpecialRequest> {
-        let barrier = self.barrier.as_mut()?;
-        if barrier.performing || self.endpoints.any_in_flight(barrier.endpoints) {
+        let barrier = self.barriers.current.as_mut()?;
+        if barrier.is_performing || self.endpoints.any_in_flight(barrier.endpoints) {
             return None;
         }
         // A control transfer that waits for a slot or for memory is not overtaken.
@@ -80,55 +133,50 @@ impl<P: Port> Session<P> {
         if self.endpoints.get(endpoint).first_waiting().is_some() {
             return None;
         }
-        barrier.performing = true;
+        barrier.is_performing = true;
         Some(barrier.request)
     }
 
-    /// Acts on what became of the request.
-    pub(super) fn finish_performance(&mut self, performed: Performed, now: Instant) {
-        let Some(barrier) = self.barrier.take() else { return };
+    /// Acts on how the request ended.
+    pub(super) fn end_performance(&mut self, performed: Performed, now: Instant) {
+        let Some(barrier) = self.barriers.current.take() else { return };
         let urb = barrier.urb;
         match performed {
-            _ if self.tearing_down => self.buffers.free_record(&mut self.urbs, urb),
-            Performed::Done => self.finish(urb, Status::OK, 0),
+            _ if self.life.is_tearing_down() => self.buffers.free_record(&mut self.urbs, urb),
+            Performed::Done => self.end(urb, Status::OK, 0),
             Performed::Reconfigured { configuration, status } => {
-                self.reconfigure(configuration);
-                self.finish(urb, status, 0);
+                self.endpoints.configure(configuration);
+                self.end(urb, status, 0);
             }
-            // Muted, nobody wants the device asked any more.
-            Performed::Forward if self.urbs.get(urb).muted => self.finish(urb, Status::OK, 0),
+            // Unlinked meanwhile: nobody wants the device asked any more.
+            Performed::Forward if self.urbs.get(urb).unanswered => self.end(urb, Status::OK, 0),
             Performed::Forward => self.enqueue(urb, now),
-            Performed::Failed(status) => self.finish(urb, status, 0),
+            Performed::Failed(status) => self.end(urb, status, 0),
             Performed::Gone => {
-                self.finish(urb, Status::ENODEV, 0);
-                self.lost = true;
+                self.end(urb, Status::ENODEV, 0);
+                self.life.note_gone();
             }
         }
-        // What is held behind a device that is gone is answered so, not by endpoints it had.
-        self.settle(now);
-        if !self.gone {
-            self.release_held(now);
+        // URBs behind a device that is gone are answered so, not by endpoints it had.
+        self.act_on_gone();
+        if !self.life.is_device_gone() {
+            self.release_queue(now);
         }
     }
 
-    /// Forgets a barrier whose request the worker does not have, and returns its URB. What is held
-    /// behind it stays so.
+    /// Forgets a barrier whose request the worker does not have, and returns its URB. The URBs behind
+    /// it stay there.
     pub(super) fn drop_barrier(&mut self) -> Option<UrbIndex> {
-        let barrier = self.barrier.take_if(|barrier| !barrier.performing)?;
-        self.urbs.get_mut(barrier.urb).state = UrbState::Held;
+        let barrier = self.barriers.current.take_if(|barrier| !barrier.is_performing)?;
+        self.urbs.get_mut(barrier.urb).state = UrbState::BehindBarrier;
         Some(barrier.urb)
     }
 
-    fn reconfigure(&mut self, configuration: Option<Configuration>) {
-        self.configuration = configuration;
-        self.endpoints.configure(self.configuration.as_ref());
-    }
-
-    /// Lets go on what came behind the barrier, up to the next one.
-    pub(super) fn release_held(&mut self, now: Instant) {
-        while self.barrier.is_none() {
-            let Some(urb) = self.held.pop_front() else { break };
-            self.start_held(urb, now);
+    /// Lets go on the URBs behind the barrier, up to the next barrier.
+    pub(super) fn release_queue(&mut self, now: Instant) {
+        while self.barriers.current.is_none() {
+            let Some(urb) = self.barriers.queue.pop_front() else { break };
+            self.start_released(urb, now);
         }
     }
 }

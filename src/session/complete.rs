@@ -1,5 +1,6 @@
-//! From the device to a queued reply: all ways in which a URB can end meet in
-//! [`Session::finish`].
+//! From the device to a queued reply: all ways in which a URB can end meet in [`Session::end`].
+//!
+//! Contract: part of the session, so nothing here blocks or allocates.
 
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ impl<P: Port> Session<P> {
     /// that URB no more. They go again. An isochronous one does not, its time has passed: its
     /// packets were missed, which drivers of such endpoints put up with.
     pub(super) fn handle_completion(&mut self, slot: u32, now: Instant) {
-        let Some(port) = &mut self.port else { unreachable!("the port has just found it") };
+        let Some(port) = self.port.here_mut() else { unreachable!("the port has just found it") };
         let (urb, completion) = self.slots.end(port, slot);
         let record = self.urbs.get_mut(urb);
         record.transfer = NO_URB;
@@ -30,13 +31,14 @@ impl<P: Port> Session<P> {
         if record.cancelling {
             self.slots.forget_cancel(slot);
         }
-        if self.tearing_down {
+        if self.life.is_tearing_down() {
             return self.buffers.free_record(&mut self.urbs, urb);
         }
         let (mut status, mut actual_length) = (completion.status, completion.actual_length);
-        let is_bystander = self.cancels_pipe && status == Status::ECONNRESET && !record.cancelling;
+        let is_bystander =
+            self.slots.cancels_pipe && status == Status::ECONNRESET && !record.cancelling;
         if record.transfer_type == TransferType::Isochronous {
-            return self.finish_isochronous(urb, slot, status, is_bystander);
+            return self.end_isochronous(urb, slot, status, is_bystander);
         }
         if is_bystander && actual_length == 0 {
             return self.enqueue(urb, now);
@@ -46,7 +48,7 @@ impl<P: Port> Session<P> {
         }
         let (status, actual_length) = self.result_of(urb, status, actual_length);
         self.note_ended(urb, status, actual_length);
-        self.finish(urb, status, actual_length);
+        self.end(urb, status, actual_length);
     }
 
     /// Counts a URB that the device has ended.
@@ -81,8 +83,8 @@ impl<P: Port> Session<P> {
 
     /// Ends an isochronous URB that was with the device: each packet has a result of its own. The
     /// URB's status says only whether it was cut short as a whole (driver-api/usb/error-codes).
-    fn finish_isochronous(&mut self, urb: UrbIndex, slot: u32, status: Status, is_bystander: bool) {
-        let Some(port) = &self.port else { unreachable!("the port has just found it") };
+    fn end_isochronous(&mut self, urb: UrbIndex, slot: u32, status: Status, is_bystander: bool) {
+        let Some(port) = self.port.here() else { unreachable!("the port has just found it") };
         let transfer = &self.slots.transfers[slot as usize];
         let result_of = |index, _| match is_bystander {
             true => NOT_TRANSFERRED,
@@ -97,36 +99,36 @@ impl<P: Port> Session<P> {
             _ => Status::OK,
         };
         self.note_ended(urb, status, sum);
-        self.conclude(urb, status, sum);
+        self.answer(urb, status, sum);
     }
 
     /// Answers a URB with an error that the device never had.
     pub(super) fn refuse(&mut self, urb: UrbIndex, status: Status) {
         self.counters.refused += 1;
-        self.finish(urb, status, 0);
+        self.end(urb, status, 0);
     }
 
     /// Ends a URB without a result of the device, or one that is not isochronous: its reply, or
     /// what takes its place, is queued.
-    pub(super) fn finish(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
+    pub(super) fn end(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
         // Packets that never were with the device all failed; the reply must still carry them,
         // or the client's driver could not use the URB again.
         if self.urbs.get(urb).packets > 0 {
             let (_, errors) = self.urbs.packets_mut(urb).fill(|_, _| NOT_TRANSFERRED);
             self.urbs.get_mut(urb).error_count = errors;
         }
-        self.conclude(urb, status, actual_length);
+        self.answer(urb, status, actual_length);
     }
 
-    fn conclude(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
+    fn answer(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
         let record = self.urbs.get_mut(urb);
         record.status = status;
         record.actual_length = actual_length;
-        if record.muted {
+        if record.unanswered {
             return self.buffers.free_record(&mut self.urbs, urb);
         }
         if let Some(unlink) = record.unlink {
-            return self.conclude_unlinked(urb, unlink, status, actual_length);
+            return self.answer_unlinked(urb, unlink, status, actual_length);
         }
         self.queue_reply(urb);
     }

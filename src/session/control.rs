@@ -134,7 +134,7 @@ impl<P: Port> Session<P> {
         record.block = Some(block);
         let actual = u32::try_from(bytes.len()).expect("wLength has 16 bits");
         let (status, actual) = self.result_of(urb, Status::OK, actual);
-        self.finish(urb, status, actual);
-        Attempt::Settled
+        self.end(urb, status, actual);
+        Attempt::Done
     }
 }

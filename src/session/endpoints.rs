@@ -1,5 +1,5 @@
 //! What a session knows of its device's endpoints: their types in the settings in force, and the
-//! URBs that wait for or are with each.
+//! URBs that wait for each or are in flight.
 //!
 //! Contract: plain state; no allocation, nothing blocks, nothing panics.
 
@@ -52,20 +52,29 @@ impl EndpointState {
 /// All endpoints, by address.
 pub(crate) struct Endpoints {
     states: [EndpointState; EndpointAddress::COUNT],
-    /// Endpoints on which something waits, a bit each.
+    /// Endpoints on which a URB waits, a bit each.
     waiting: u32,
+    /// The configuration in force.
+    configuration: Option<Configuration>,
+    /// The log was told that the client's driver wants another interval than the host's.
+    pub(super) is_interval_warned: bool,
 }
 
 impl Endpoints {
-    pub(crate) fn new(configuration: Option<&Configuration>) -> Self {
-        let mut endpoints =
-            Self { states: [EndpointState::NONE; EndpointAddress::COUNT], waiting: 0 };
+    pub(crate) fn new(configuration: Option<Configuration>) -> Self {
+        let mut endpoints = Self {
+            states: [EndpointState::NONE; EndpointAddress::COUNT],
+            waiting: 0,
+            configuration: None,
+            is_interval_warned: false,
+        };
         endpoints.configure(configuration);
         endpoints
     }
 
-    /// Takes over the settings in force. What waits or is in flight stays as it is.
-    pub(crate) fn configure(&mut self, configuration: Option<&Configuration>) {
+    /// Takes over the settings in force. URBs that wait or are in flight stay as they are.
+    pub(crate) fn configure(&mut self, configuration: Option<Configuration>) {
+        self.configuration = configuration;
         for state in &mut self.states {
             (state.transfer_type, state.refused, state.interval) = (None, None, 0);
         }
@@ -73,7 +82,7 @@ impl Endpoints {
             let default = EndpointAddress::new(0, direction);
             self.states[default.index()].transfer_type = Some(TransferType::Control);
         }
-        for interface in configuration.iter().flat_map(|c| &c.interfaces) {
+        for interface in self.configuration.iter().flat_map(|c| &c.interfaces) {
             for endpoint in interface.alternate().iter().flat_map(|a| &a.endpoints) {
                 let state = &mut self.states[endpoint.address.index()];
                 (state.transfer_type, state.refused) =
@@ -92,6 +101,20 @@ impl Endpoints {
         }
     }
 
+    /// bConfigurationValue of the configuration in force.
+    pub(crate) fn configuration_value(&self) -> Option<u8> {
+        self.configuration.as_ref().map(|configuration| configuration.value)
+    }
+
+    /// The endpoints of interface `number` in the setting in force, a bit each.
+    pub(crate) fn of_interface(&self, number: u8) -> u32 {
+        let configuration = self.configuration.as_ref();
+        let interface = configuration.and_then(|configuration| configuration.interface(number));
+        let alternate = interface.and_then(|interface| interface.alternate());
+        let endpoints = alternate.iter().flat_map(|alternate| &alternate.endpoints);
+        endpoints.fold(0, |set, endpoint| set | bit_of(endpoint))
+    }
+
     pub(crate) fn get(&self, address: EndpointAddress) -> &EndpointState {
         &self.states[address.index()]
     }
@@ -108,7 +131,7 @@ impl Endpoints {
         self.states.iter().enumerate().any(in_flight)
     }
 
-    /// Endpoints on which something waits, a bit each.
+    /// Endpoints on which a URB waits, a bit each.
     pub(crate) const fn waiting(&self) -> u32 {
         self.waiting
     }
@@ -132,7 +155,7 @@ impl Endpoints {
         self.waiting |= address.bit();
     }
 
-    /// Takes a URB out of its endpoint's queue, wherever it stands in it.
+    /// Takes a URB out of its endpoint's queue, wherever the URB stands.
     pub(crate) fn remove_waiting(&mut self, urbs: &mut UrbTable, urb: UrbIndex) {
         let record = urbs.get(urb);
         let (address, previous, next) = (record.submit.endpoint, record.previous, record.next);
@@ -152,18 +175,15 @@ impl Endpoints {
     }
 }
 
-/// The endpoints of interface `number` in the setting in force, a bit each.
-pub(crate) fn endpoints_of(configuration: Option<&Configuration>, number: u8) -> u32 {
-    let interface = configuration.and_then(|configuration| configuration.interface(number));
-    let alternate = interface.and_then(|interface| interface.alternate());
-    let bit = |endpoint: &Endpoint| match endpoint.transfer_type {
-        // A descriptor names one direction, URBs of both go by the OUT address.
+/// The bit by which URBs to an endpoint go. A descriptor names one direction of a control endpoint,
+/// URBs of both directions go by the OUT address.
+const fn bit_of(endpoint: &Endpoint) -> u32 {
+    match endpoint.transfer_type {
         TransferType::Control => {
             EndpointAddress::new(endpoint.address.number(), Direction::Out).bit()
         }
         _ => endpoint.address.bit(),
-    };
-    alternate.iter().flat_map(|a| &a.endpoints).fold(0, |set, endpoint| set | bit(endpoint))
+    }
 }
 
 #[cfg(test)]
@@ -231,21 +251,22 @@ mod tests {
             0, 7, 5, 0x81, 2, 0, 2, 0,
         ];
         let mut configuration = parse_configuration(&bytes, Host::at(Speed::High)).unwrap();
-        let mut endpoints = Endpoints::new(Some(&configuration));
+        let mut endpoints = Endpoints::new(Some(configuration.clone()));
         let default = EndpointAddress::new(0, Direction::Out);
         assert_eq!(endpoints.get(default).transfer_type, Some(TransferType::Control));
         assert_eq!(endpoints.get(BULK_IN).transfer_type, None);
-        assert_eq!(endpoints_of(Some(&configuration), 0), 0);
+        assert_eq!(endpoints.of_interface(0), 0);
         configuration.interfaces[0].current = 1;
         configuration.interfaces[0].alternates[1].endpoints[0].transfer_type =
             TransferType::Control;
-        assert_eq!(endpoints_of(Some(&configuration), 0), 1 << 1, "its OUT address");
+        endpoints.configure(Some(configuration.clone()));
+        assert_eq!(endpoints.of_interface(0), 1 << 1, "its OUT address");
         configuration.interfaces[0].alternates[1].endpoints[0].transfer_type = TransferType::Bulk;
         configuration.interfaces[0].refused = Some(Status::EBUSY);
-        endpoints.configure(Some(&configuration));
+        endpoints.configure(Some(configuration));
         assert_eq!(endpoints.get(BULK_IN).transfer_type, Some(TransferType::Bulk));
         assert_eq!(endpoints.get(BULK_IN).refused, Some(Status::EBUSY));
-        assert_eq!(endpoints_of(Some(&configuration), 0), BULK_IN.bit());
+        assert_eq!(endpoints.of_interface(0), BULK_IN.bit());
         endpoints.configure(None);
         assert_eq!(endpoints.get(BULK_IN).transfer_type, None);
         assert_eq!(endpoints.get(default).transfer_type, Some(TransferType::Control));

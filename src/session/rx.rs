@@ -1,4 +1,5 @@
-//! The bytes of a client on their way in: a scratch buffer, and where in a PDU the stream stands.
+//! The bytes of a client on their way in: a scratch buffer, and buffers for payloads that are
+//! expected.
 //!
 //! ```text
 //! scratch   |..taken..|====unparsed====|......room......|
@@ -9,21 +10,21 @@
 //! large OUT payload is read straight into the URB's buffer, by the same call that reads what
 //! follows it.
 //!
-//! Who sends one large OUT payload mostly sends more of the same kind. So behind one, the next read
-//! is laid out for others of its [`Shape`]: descriptors and header into the scratch, the payload
-//! into a buffer that becomes the next URB's, and so on for as many as came in one read before. One
-//! call then takes in several URBs, and nothing is copied.
+//! A client that sends a large OUT payload mostly sends more of the same kind. So behind a large
+//! payload, the next read is laid out for others of its [`Shape`]: descriptors and header into the
+//! scratch, the payload into a buffer that becomes the next URB's, and so on for as many as came in
+//! a read before. A single call then takes in several URBs, and nothing is copied.
 //!
 //! ```text
 //! stream    rest of payload | descriptors, header | payload | descriptors, header | payload | ...
 //! goes to   the URB's block   scratch               ahead 0   scratch               ahead 1
 //! ```
 //!
-//! Where the client sends something else, what came is [joined](Receiver::join) in the scratch
+//! Where the client sends something else, the bytes are [gathered](ReadBuffer::gather) in the scratch
 //! buffer, and parsed there like any other bytes.
 //!
 //! Contract: no allocation after `new`, but blocks from the device's memory; knows no socket and no
-//! meaning of a PDU.
+//! meaning of a PDU. Where in a PDU the stream stands, [`super::receive`] says.
 
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
@@ -32,22 +33,21 @@ use usbferry_sys::arena::Block;
 use usbferry_sys::os::heap;
 
 use super::buffers::Buffers;
-use super::urb::UrbIndex;
 use crate::wire::pdu::HEADER_LEN;
 use crate::wire::types::EndpointAddress;
 
-/// Bytes read into the scratch buffer at once: some thousand headers, or sixty-four small payloads
-/// that are not so small any more. Of what stays in a processor's cache, a part.
+/// Bytes read into the scratch buffer at once: some thousand headers, or sixty-four payloads of
+/// 4 KiB. A part of what stays in a processor's cache.
 pub(super) const READ_LEN: usize = 256 * 1024;
 
-/// Bytes read behind a large payload where nothing is expected: the next header, and payload that
-/// is small anyway.
+/// Bytes read behind a large payload where nothing is expected: the next header, and a small
+/// payload.
 const READ_BEHIND_PAYLOAD: usize = 4 * 1024;
 
-/// Bytes of a payload from which on it is large: copying so much costs more than another read.
+/// Bytes from which on a payload is large: copying as much costs more than another read.
 const LARGE_PAYLOAD: usize = 8 * 1024;
 
-/// Bytes of a payload from which on it is long, see [`Receiver::is_taking_long_payloads`].
+/// Bytes from which on a payload is long, see [`ReadBuffer::is_taking_long_payloads`].
 const LONG_PAYLOAD: usize = 16 * 1024;
 
 /// Bytes of payloads that one read takes in ahead of their headers: eight of 128 KiB.
@@ -56,26 +56,13 @@ const AHEAD_LEN: usize = 1024 * 1024;
 /// Payloads that one read takes in ahead of their headers.
 const AHEAD_MAX: usize = 16;
 
-/// Bytes of the scratch buffer: what one read takes in must fit when it is joined.
+/// Bytes of the scratch buffer: all that a read takes in must fit when it is gathered.
 const SCRATCH_LEN: usize = READ_LEN + AHEAD_LEN;
 
 /// Slices of one read: the rest of a payload, then scratch and payload in turn, scratch last.
 pub(crate) const RX_SLICES_MAX: usize = 2 * AHEAD_MAX + 2;
 
-/// Where in a PDU the stream stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Stage {
-    /// A header comes next.
-    Header,
-    /// Bytes `filled..end` of a URB's buffer come next.
-    Payload { urb: UrbIndex, filled: usize, end: usize },
-    /// So many bytes come next that nobody wants.
-    Discard { urb: UrbIndex, remaining: usize },
-    /// Bytes `filled..end` of a URB's descriptors come next.
-    Packets { urb: UrbIndex, filled: usize, end: usize },
-}
-
-/// What SUBMITs with OUT data have in common that a read can be laid out for.
+/// Two SUBMITs of the same shape have payloads for which a read can be laid out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shape {
     pub(crate) endpoint: EndpointAddress,
@@ -92,10 +79,10 @@ struct Ahead {
     filled: usize,
 }
 
-/// The receiving side of a session.
-pub(crate) struct Receiver {
+/// Bytes that came and were not taken, and room for more.
+pub(crate) struct ReadBuffer {
     scratch: Box<[u8]>,
-    /// Where what came is joined.
+    /// Where bytes are gathered.
     other: Box<[u8]>,
     start: usize,
     end: usize,
@@ -107,16 +94,17 @@ pub(crate) struct Receiver {
     /// each other behind the descriptors and the header that follow in the scratch.
     ahead: VecDeque<Ahead>,
     boundary: usize,
-    /// A read was laid out, and nobody has said what came.
+    /// A read was laid out, and nobody has said how much came.
     reading: bool,
+    /// Bytes of scratch that a read takes in at most where no payload is expected.
+    limit: usize,
     /// Blocks of no use any more, until they are given back.
     unused: Vec<Block>,
     /// Bytes from which on a payload is large.
     large: usize,
-    pub(crate) stage: Stage,
 }
 
-impl Receiver {
+impl ReadBuffer {
     /// `None` when the system has no memory for it.
     pub(crate) fn new() -> Option<Self> {
         Some(Self {
@@ -129,9 +117,9 @@ impl Receiver {
             ahead: VecDeque::with_capacity(AHEAD_MAX),
             boundary: 0,
             reading: false,
+            limit: READ_LEN,
             unused: Vec::with_capacity(AHEAD_MAX),
             large: LARGE_PAYLOAD,
-            stage: Stage::Header,
         })
     }
 
@@ -141,20 +129,18 @@ impl Receiver {
         self.large = large;
     }
 
-    /// Lays out the next read; buffers for what is expected are taken from `buffers`, but not from
-    /// the last part. [`Self::slices`] are then where the bytes go.
-    pub(super) fn lay_out(&mut self, buffers: &mut Buffers) {
-        self.stop(buffers);
+    /// Lays out the next read; [`Self::slices`] are then where the bytes go. `before_header` bytes
+    /// come before the next header and behind the payload at hand, or `None` if the bytes at hand
+    /// are thrown away, by large pieces. Payloads that are expected get `buffers`, but not of their
+    /// last part.
+    pub(super) fn lay_out(&mut self, before_header: Option<usize>, buffers: &mut Buffers) {
+        self.expect_nothing(buffers);
         self.reading = true;
         self.scratch.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        let Some(shape) = self.shape else { return };
-        let before_header = match self.stage {
-            Stage::Header => 0,
-            Stage::Payload { .. } => shape.descriptors,
-            Stage::Packets { filled, end, .. } => end - filled,
-            Stage::Discard { .. } => return,
-        };
+        self.limit = READ_LEN;
+        let (Some(shape), Some(before_header)) = (self.shape, before_header) else { return };
+        self.limit = READ_BEHIND_PAYLOAD;
         self.boundary = before_header + HEADER_LEN;
         // More than a header waits to be parsed.
         if self.end >= self.boundary {
@@ -168,19 +154,13 @@ impl Receiver {
         }
     }
 
-    /// Room for bytes from the socket, behind that for the rest of a payload; returns the number of
-    /// slices, one at least.
+    /// Room for bytes from the socket, behind the room for the rest of a payload; returns the number
+    /// of slices, at least one.
     pub(crate) fn slices<'a>(&'a mut self, slices: &mut [IoSliceMut<'a>]) -> usize {
         let (end, tail) = (self.end, self.tail());
         let scratch = &mut self.scratch[end..];
         if self.ahead.is_empty() {
-            let limit = match self.stage {
-                // What nobody wants is thrown away by large pieces.
-                Stage::Discard { .. } => READ_LEN,
-                _ if self.shape.is_some() => READ_BEHIND_PAYLOAD,
-                _ => READ_LEN,
-            };
-            let room = limit.saturating_sub(end).max(HEADER_LEN).min(scratch.len());
+            let room = self.limit.saturating_sub(end).max(HEADER_LEN).min(scratch.len());
             slices[0] = IoSliceMut::new(&mut scratch[..room]);
             return 1;
         }
@@ -224,8 +204,8 @@ impl Receiver {
         }
         let expected = self.ahead.len();
         let full = self.ahead.iter().filter(|ahead| ahead.filled == ahead.block.len()).count();
-        // As many as came, and one that may be on its way; twice as many if there was no room for
-        // more.
+        // As many as came, and another that may be on its way; twice as many if there was no room
+        // for more.
         self.wanted = if full == expected { (2 * full).min(AHEAD_MAX) } else { full + 1 };
         let filled = self.ahead.iter().filter(|ahead| ahead.filled > 0).count();
         for Ahead { block, .. } in self.ahead.drain(filled..) {
@@ -233,26 +213,26 @@ impl Receiver {
         }
     }
 
-    /// Notes an OUT payload that begins, and returns the block that it was read into and how much
-    /// of it is there, if it was expected. Whether the payload `fits` such a block is for the
-    /// caller to say.
-    pub(crate) fn begin_payload(&mut self, shape: Shape, fits: bool) -> Option<(Block, usize)> {
+    /// Notes an OUT payload that begins; if the payload was expected, returns the block that has it
+    /// and how many bytes are there. Whether the payload `fits` a block of its own is for the caller
+    /// to say.
+    pub(crate) fn take_expected(&mut self, shape: Shape, fits: bool) -> Option<(Block, usize)> {
         let large = (shape.len >= self.large).then_some(shape);
         if large == self.shape && fits && self.start == self.boundary {
             let Ahead { block, filled } = self.ahead.pop_front()?;
             self.boundary += self.tail();
             return Some((block, filled));
         }
-        self.join();
+        self.gather();
         if large != self.shape {
             (self.shape, self.wanted) = (large, 1);
         }
         None
     }
 
-    /// Notes a SUBMIT without OUT data: what comes next is anybody's guess.
-    pub(crate) fn begin_nothing(&mut self) {
-        self.join();
+    /// Notes a SUBMIT without OUT data: no payload is expected behind it.
+    pub(crate) fn note_no_payload(&mut self) {
+        self.gather();
         self.shape = None;
     }
 
@@ -264,7 +244,7 @@ impl Receiver {
     /// Takes `N` bytes, once they are all there.
     pub(crate) fn take_array<const N: usize>(&mut self) -> Option<&[u8; N]> {
         if self.available() < N {
-            self.join();
+            self.gather();
         }
         let bytes = self.scratch[self.start..self.end].first_chunk()?;
         self.start += N;
@@ -274,21 +254,16 @@ impl Receiver {
     /// Takes up to `max` bytes of those that are there.
     pub(crate) fn take_up_to(&mut self, max: usize) -> &[u8] {
         if self.available() == 0 {
-            self.join();
+            self.gather();
         }
         let len = max.min(self.available());
         self.start += len;
         &self.scratch[self.start - len..self.start]
     }
 
-    /// Whether the last payload was long, so that some of its kind are more than a cache holds.
+    /// Whether the last payload was long, so that a few of the kind are more than a cache holds.
     pub(crate) fn is_taking_long_payloads(&self) -> bool {
         self.shape.is_some_and(|shape| shape.len >= LONG_PAYLOAD)
-    }
-
-    /// Whether the stream stands between two PDUs, as far as it came.
-    pub(crate) fn is_between_pdus(&self) -> bool {
-        self.stage == Stage::Header && !self.has_unparsed()
     }
 
     /// Whether bytes are there that were not taken.
@@ -296,16 +271,16 @@ impl Receiver {
         self.start < self.end || self.ahead.front().is_some_and(|ahead| ahead.filled > 0)
     }
 
-    /// Puts what came into the scratch buffer, in the order of the stream: it is not what the read
-    /// was laid out for.
-    fn join(&mut self) {
+    /// Puts all bytes into the scratch buffer, in the order of the stream: the client sent something
+    /// else than the read was laid out for.
+    fn gather(&mut self) {
         if !self.ahead.is_empty() {
-            self.join_ahead();
+            self.gather_ahead();
         }
     }
 
     #[cold]
-    fn join_ahead(&mut self) {
+    fn gather_ahead(&mut self) {
         let tail = self.tail();
         let (mut from, mut to, mut at) = (self.start, self.boundary.min(self.end), 0);
         let mut put = |bytes: &[u8]| {
@@ -330,16 +305,16 @@ impl Receiver {
         }
     }
 
-    /// Expects nothing any more; what came stays.
-    fn stop(&mut self, buffers: &mut Buffers) {
-        self.join();
+    /// Expects nothing any more; bytes that came stay.
+    fn expect_nothing(&mut self, buffers: &mut Buffers) {
+        self.gather();
         self.free_unused(buffers);
     }
 
     /// Forgets everything: nobody will ask for it.
     pub(super) fn clear(&mut self, buffers: &mut Buffers) {
-        self.stop(buffers);
-        (self.stage, self.shape) = (Stage::Header, None);
+        self.expect_nothing(buffers);
+        self.shape = None;
         (self.start, self.end) = (0, 0);
     }
 }
@@ -355,73 +330,77 @@ mod tests {
         Buffers::with_reserve(1 << 20, 0)
     }
 
-    /// Reads from `stream` once, as much as there is room for.
-    fn read(receiver: &mut Receiver, memory: &mut Buffers, stream: &mut &[u8]) {
-        receiver.lay_out(memory);
+    /// Reads from `stream` once, as much as there is room for. A header comes next.
+    fn read(buffer: &mut ReadBuffer, memory: &mut Buffers, stream: &mut &[u8]) {
+        buffer.lay_out(Some(0), memory);
+        read_laid_out(buffer, memory, stream);
+    }
+
+    fn read_laid_out(buffer: &mut ReadBuffer, memory: &mut Buffers, stream: &mut &[u8]) {
         let mut slices = std::array::from_fn::<_, RX_SLICES_MAX, _>(|_| IoSliceMut::new(&mut []));
-        let used = receiver.slices(&mut slices);
+        let used = buffer.slices(&mut slices);
         let mut len = 0;
         for slice in &mut slices[..used] {
             let (now, later) = stream.split_at(slice.len().min(stream.len()));
             slice[..now.len()].copy_from_slice(now);
             (*stream, len) = (later, len + now.len());
         }
-        receiver.received(len, memory);
+        buffer.received(len, memory);
     }
 
     #[test]
     fn an_incomplete_array_stays_until_it_is_whole() {
-        let (mut receiver, mut memory) = (Receiver::new().unwrap(), memory());
-        read(&mut receiver, &mut memory, &mut &[1, 2, 3][..]);
-        assert_eq!(receiver.take_array::<4>(), None);
-        read(&mut receiver, &mut memory, &mut &[4, 5][..]);
-        assert_eq!(receiver.take_array::<4>(), Some(&[1, 2, 3, 4]));
-        assert!(receiver.has_unparsed());
-        assert_eq!(receiver.take_up_to(9), [5]);
-        assert!(!receiver.has_unparsed());
+        let (mut buffer, mut memory) = (ReadBuffer::new().unwrap(), memory());
+        read(&mut buffer, &mut memory, &mut &[1, 2, 3][..]);
+        assert_eq!(buffer.take_array::<4>(), None);
+        read(&mut buffer, &mut memory, &mut &[4, 5][..]);
+        assert_eq!(buffer.take_array::<4>(), Some(&[1, 2, 3, 4]));
+        assert!(buffer.has_unparsed());
+        assert_eq!(buffer.take_up_to(9), [5]);
+        assert!(!buffer.has_unparsed());
     }
 
     #[test]
     fn there_is_always_room_for_a_header() {
-        let (mut receiver, mut memory) = (Receiver::new().unwrap(), memory());
+        let (mut buffer, mut memory) = (ReadBuffer::new().unwrap(), memory());
         for _ in 0..10_000 {
-            read(&mut receiver, &mut memory, &mut &[7; 48][..]);
-            assert_eq!(receiver.take_up_to(48).len(), 48);
+            read(&mut buffer, &mut memory, &mut &[7; 48][..]);
+            assert_eq!(buffer.take_up_to(48).len(), 48);
         }
     }
 
     #[test]
     fn little_is_read_behind_payloads_too_large_to_be_expected() {
-        let (mut receiver, mut memory) = (Receiver::new().unwrap(), memory());
+        let (mut buffer, mut memory) = (ReadBuffer::new().unwrap(), memory());
         let stream = [7; READ_LEN + 1];
         for (len, expected) in [(0, READ_LEN), (AHEAD_LEN + 1, READ_BEHIND_PAYLOAD), (64, READ_LEN)]
         {
-            assert!(receiver.begin_payload(Shape { len, ..SHAPE }, true).is_none());
+            assert!(buffer.take_expected(Shape { len, ..SHAPE }, true).is_none());
             let mut rest = &stream[..];
-            read(&mut receiver, &mut memory, &mut rest);
+            read(&mut buffer, &mut memory, &mut rest);
             assert_eq!(stream.len() - rest.len(), expected, "behind {len} bytes");
-            assert_eq!(receiver.take_up_to(usize::MAX).len(), expected);
+            assert_eq!(buffer.take_up_to(usize::MAX).len(), expected);
         }
         assert_eq!(memory.outstanding(), 0);
     }
 
     #[test]
     fn what_nobody_wants_is_read_by_large_pieces() {
-        let (mut receiver, mut memory) = (Receiver::new().unwrap(), memory());
-        assert!(receiver.begin_payload(SHAPE, false).is_none());
-        receiver.stage = Stage::Discard { urb: 0, remaining: SHAPE.len };
+        let (mut buffer, mut memory) = (ReadBuffer::new().unwrap(), memory());
+        assert!(buffer.take_expected(SHAPE, false).is_none());
         let stream = [7; READ_LEN + 1];
         let mut rest = &stream[..];
-        read(&mut receiver, &mut memory, &mut rest);
+        buffer.lay_out(None, &mut memory);
+        read_laid_out(&mut buffer, &mut memory, &mut rest);
         assert_eq!(rest.len(), 1);
     }
 
-    /// The receiver behind a payload of [`SHAPE`], more of which are expected.
-    fn expecting(payloads: usize) -> Receiver {
-        let mut receiver = Receiver::new().unwrap();
-        assert!(receiver.begin_payload(SHAPE, true).is_none());
-        receiver.wanted = payloads;
-        receiver
+    /// The buffer behind a payload of [`SHAPE`], more of which are expected.
+    fn expecting(payloads: usize) -> ReadBuffer {
+        let mut buffer = ReadBuffer::new().unwrap();
+        assert!(buffer.take_expected(SHAPE, true).is_none());
+        buffer.wanted = payloads;
+        buffer
     }
 
     /// Headers, payloads and descriptors of so many SUBMITs, all numbered.
@@ -433,83 +412,83 @@ mod tests {
 
     #[test]
     fn what_is_expected_comes_in_its_block() {
-        let (mut receiver, mut memory) = (expecting(3), memory());
+        let (mut buffer, mut memory) = (expecting(3), memory());
         let bytes = stream(5);
         let mut rest = &bytes[..];
-        read(&mut receiver, &mut memory, &mut rest);
+        read(&mut buffer, &mut memory, &mut rest);
         assert_eq!(bytes.len() - rest.len(), 3 * (48 + 10_000 + 16) + 48);
         for number in 0..3 {
-            assert_eq!(receiver.take_array(), Some(&[number; 48]));
-            let (block, filled) = receiver.begin_payload(SHAPE, true).expect("it was expected");
+            assert_eq!(buffer.take_array(), Some(&[number; 48]));
+            let (block, filled) = buffer.take_expected(SHAPE, true).expect("it was expected");
             assert!(filled == 10_000 && block[..] == [number + 100; 10_000]);
-            assert_eq!(receiver.take_array(), Some(&[number + 200; 16]));
+            assert_eq!(buffer.take_array(), Some(&[number + 200; 16]));
             memory.free(block);
         }
-        assert_eq!(receiver.take_array(), Some(&[3; 48]));
-        assert!(!receiver.has_unparsed() && receiver.begin_payload(SHAPE, true).is_none());
-        assert_eq!((receiver.wanted, memory.outstanding()), (6, 0));
+        assert_eq!(buffer.take_array(), Some(&[3; 48]));
+        assert!(!buffer.has_unparsed() && buffer.take_expected(SHAPE, true).is_none());
+        assert_eq!((buffer.wanted, memory.outstanding()), (6, 0));
     }
 
     #[test]
     fn a_payload_may_end_anywhere() {
         for cut in [48, 49, 48 + 9_999, 48 + 10_000, 48 + 10_007, 48 + 10_016, 48 + 10_030] {
-            let (mut receiver, mut memory) = (expecting(2), memory());
+            let (mut buffer, mut memory) = (expecting(2), memory());
             let bytes = stream(2);
-            read(&mut receiver, &mut memory, &mut &bytes[..cut]);
-            assert_eq!(receiver.take_array(), Some(&[0; 48]));
-            let Some((block, filled)) = receiver.begin_payload(SHAPE, true) else {
+            read(&mut buffer, &mut memory, &mut &bytes[..cut]);
+            assert_eq!(buffer.take_array(), Some(&[0; 48]));
+            let Some((block, filled)) = buffer.take_expected(SHAPE, true) else {
                 assert_eq!(cut, 48);
                 continue;
             };
             assert_eq!(filled, (cut - 48).min(10_000));
             memory.free(block);
-            assert_eq!(receiver.take_up_to(99).len(), cut - 48 - filled);
+            assert_eq!(buffer.take_up_to(99).len(), cut - 48 - filled);
             assert_eq!(memory.outstanding(), 0);
         }
     }
 
     #[test]
     fn what_is_not_expected_is_joined() {
-        let others: [fn(&mut Receiver); 4] = [
-            |receiver| assert!(receiver.begin_payload(SHAPE, false).is_none()),
-            |receiver| {
+        let others: [fn(&mut ReadBuffer); 4] = [
+            |buffer| assert!(buffer.take_expected(SHAPE, false).is_none()),
+            |buffer| {
                 let other = Shape { len: 9_999, ..SHAPE };
-                assert!(receiver.begin_payload(other, true).is_none());
+                assert!(buffer.take_expected(other, true).is_none());
             },
-            Receiver::begin_nothing,
+            ReadBuffer::note_no_payload,
             |_| {},
         ];
         for other in others {
-            let (mut receiver, mut memory) = (expecting(2), memory());
+            let (mut buffer, mut memory) = (expecting(2), memory());
             let bytes = stream(2);
-            read(&mut receiver, &mut memory, &mut &bytes[..]);
-            assert_eq!(receiver.take_array(), Some(&[0; 48]));
-            other(&mut receiver);
+            read(&mut buffer, &mut memory, &mut &bytes[..]);
+            assert_eq!(buffer.take_array(), Some(&[0; 48]));
+            other(&mut buffer);
             let mut joined: Vec<u8> = Vec::new();
-            while receiver.has_unparsed() {
-                joined.extend(receiver.take_up_to(777));
+            while buffer.has_unparsed() {
+                joined.extend(buffer.take_up_to(777));
             }
             assert!(joined == bytes[48..]);
-            receiver.free_unused(&mut memory);
+            buffer.free_unused(&mut memory);
             assert_eq!(memory.outstanding(), 0);
         }
     }
 
     #[test]
     fn a_read_that_brings_nothing_keeps_nothing() {
-        let (mut receiver, mut memory) = (expecting(9), memory());
-        read(&mut receiver, &mut memory, &mut &[][..]);
-        assert!(memory.outstanding() == 0 && !receiver.has_unparsed());
+        let (mut buffer, mut memory) = (expecting(9), memory());
+        read(&mut buffer, &mut memory, &mut &[][..]);
+        assert!(memory.outstanding() == 0 && !buffer.has_unparsed());
         // Laid out twice, without a word on what came.
-        receiver.lay_out(&mut memory);
-        receiver.lay_out(&mut memory);
-        receiver.clear(&mut memory);
+        buffer.lay_out(Some(0), &mut memory);
+        buffer.lay_out(Some(0), &mut memory);
+        buffer.clear(&mut memory);
         assert_eq!(memory.outstanding(), 0);
         // Nothing is expected where memory is short.
-        let mut receiver = expecting(9);
+        let mut buffer = expecting(9);
         let mut memory = Buffers::with_reserve(1 << 20, (1 << 20) - 20_000);
-        receiver.lay_out(&mut memory);
-        assert_eq!(receiver.ahead.len(), 1);
-        receiver.clear(&mut memory);
+        buffer.lay_out(Some(0), &mut memory);
+        assert_eq!(buffer.ahead.len(), 1);
+        buffer.clear(&mut memory);
     }
 }

@@ -24,6 +24,9 @@ pub(super) struct Slots<P: Port> {
     ended: Vec<u32>,
     /// The fewest slots that were ever free.
     least_free: usize,
+    /// Cancelling a transfer ends all of its endpoint, as on macOS (libusb's
+    /// `darwin_abort_transfers`).
+    pub(super) cancels_pipe: bool,
 }
 
 impl<P: Port> Slots<P> {
@@ -39,6 +42,7 @@ impl<P: Port> Slots<P> {
             tokens: Vec::with_capacity(slots),
             ended: Vec::with_capacity(slots),
             least_free: slots,
+            cancels_pipe: cfg!(target_os = "macos"),
         }
     }
 

@@ -46,7 +46,7 @@ pub(crate) enum UrbState {
     /// Its data or its packet descriptors are still arriving.
     Receiving,
     /// It came behind a special request and waits for that to end.
-    Held,
+    BehindBarrier,
     /// It is next on its endpoint but has no slot or no memory yet, or the port is away.
     Waiting,
     /// The device has it.
@@ -81,7 +81,7 @@ pub(crate) struct Urb {
     /// Cancelling was asked for, by an UNLINK or by a barrier.
     pub(crate) cancelling: bool,
     /// Nobody waits for its reply any more.
-    pub(crate) muted: bool,
+    pub(crate) unanswered: bool,
     /// Its buffer, except while the device has it.
     pub(crate) block: Option<Block>,
     /// Its OUT packets lie in its buffer one behind the other, not where the client had them.
@@ -115,7 +115,7 @@ impl Urb {
             refusal: None,
             unlink: None,
             cancelling: false,
-            muted: false,
+            unanswered: false,
             block: None,
             joined: false,
             transfer: NO_URB,
@@ -135,7 +135,7 @@ impl Urb {
         self.state = UrbState::Receiving;
         self.transfer_type = TransferType::Control;
         (self.packets, self.stripe) = (packets, stripe);
-        (self.behind_barrier, self.cancelling, self.muted, self.joined) =
+        (self.behind_barrier, self.cancelling, self.unanswered, self.joined) =
             (false, false, false, false);
         (self.refusal, self.unlink) = (None, None);
         self.transfer = NO_URB;
@@ -148,6 +148,14 @@ impl Urb {
     const fn stripe(&self) -> Range<usize> {
         let start = if self.packets == 0 { 0 } else { self.stripe as usize * STRIPE_LEN };
         start..start + self.packets as usize * iso::DESCRIPTOR_LEN
+    }
+
+    /// Bytes of data that come behind the header and before the descriptors.
+    pub(crate) const fn payload_len(&self) -> usize {
+        match self.direction {
+            Direction::Out => self.submit.transfer_buffer_length as usize,
+            Direction::In => 0,
+        }
     }
 
     /// Where the data starts in the URB's buffer: a control transfer's SETUP packet comes first.

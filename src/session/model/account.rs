@@ -105,7 +105,7 @@ impl World {
         assert_eq!(slots, [in_flight, most_in_flight, self.scale.slots as u64], "slots");
         self.check_buffers();
         let delivered = self.client.unlinks_got();
-        let all_parsed = !self.session.is_held_up() && !self.over;
+        let all_parsed = !self.session.is_parsing_paused() && !self.over;
         assert!(stats.unlinks == delivered || !all_parsed && stats.unlinks <= delivered);
     }
 

@@ -123,7 +123,7 @@ impl World {
 
     /// The special request that is under way.
     pub(super) fn barrier_id(&self) -> Option<u32> {
-        let barrier = self.session.barrier.as_ref()?;
+        let barrier = self.session.barriers.current.as_ref()?;
         Some(id_of(&self.session.urbs.get(barrier.urb).submit))
     }
 
@@ -170,7 +170,7 @@ impl World {
         let carrying = self.port().slots.iter().flatten().count();
         assert_eq!(self.session.slots.free() + carrying, self.scale.slots, "slots");
         assert_eq!(self.session.footprint(), self.footprint, "something was allocated");
-        let closed = self.over || self.session.input_closed;
+        let closed = self.over || self.session.is_input_closed();
         let silent = !self.session.has_output();
         let listens = self.session.wants_input();
         assert!(closed || !silent || listens, "nothing to read, and nothing may be written");
@@ -183,12 +183,11 @@ impl World {
         if self.session.has_output() || self.over {
             return;
         }
-        if !self.session.is_held_up() {
-            let early = self.session.early_unlinks.iter().map(|early| early.seqnum);
-            self.client.check_unlinks_are_answered(&early.collect::<Vec<_>>());
+        if !self.session.is_parsing_paused() {
+            self.client.check_unlinks_are_answered(&self.session.early_unlinks.seqnums());
         }
         // What the system has no memory for is tried again later, if it is noted that it is.
-        if self.session.port.is_some() && self.session.buffers.retry.is_none() {
+        if self.session.port.is_here() && self.session.buffers.retry.is_none() {
             self.session.submit_waiting(self.now);
             let has_share = |event: &Event| {
                 matches!(event, Event::Refused { reason: RefusedReason::Share, .. })
@@ -219,7 +218,7 @@ impl World {
     /// Checks, when there is no job, that what was given up was cancelled, by an UNLINK or by a
     /// barrier: a silent device would never end it.
     pub(super) fn check_nothing_to_cancel(&mut self) {
-        if self.session.port.is_none() || self.session.is_held_up() || self.over {
+        if !self.session.port.is_here() || self.session.is_parsing_paused() || self.over {
             return;
         }
         let barrier = self.barrier_id();
@@ -252,7 +251,7 @@ impl World {
         let (_, sent) = self.client.specials[&id];
         assert_eq!(sent, request, "another request than was sent");
         let given_up = self.client.urbs.get(&id).is_none_or(|sent| self.client.is_given_up(sent));
-        assert!(!given_up || self.session.is_held_up(), "{request:?}, which was given up");
+        assert!(!given_up || self.session.is_parsing_paused(), "{request:?}, which was given up");
         let set = verdict::concerned(request, self.client.configuration_of(id));
         for flight in port.slots.iter().flatten() {
             let concerned = set & flight.endpoint.bit() != 0;
@@ -262,7 +261,7 @@ impl World {
             self.passed[index] = id;
         }
         // Nor does a request overtake another to the same endpoint.
-        let pipe = self.session.urbs.get(self.session.barrier.as_ref().expect("it").urb);
+        let pipe = self.session.urbs.get(self.session.barriers.current.as_ref().expect("it").urb);
         self.passed[pipe.submit.endpoint.index()] = id;
     }
 

@@ -52,7 +52,7 @@ impl World {
         }
         self.take_job();
         self.run_job(u8::MAX, 0);
-        self.finish_job();
+        self.take_back();
         for slot in self.port().in_flight() {
             // Cancelled, or else with all there is room for.
             self.end(slot, 0x43, 0);
@@ -61,7 +61,7 @@ impl World {
         self.now += EARLY_UNLINK_TIMEOUT;
         self.reap(u8::MAX);
         self.keep_deadline();
-        if self.session.is_held_up() && self.session.wants_input() {
+        if self.session.is_parsing_paused() && self.session.wants_input() {
             self.deliver(0);
         }
     }
@@ -69,12 +69,12 @@ impl World {
     /// Checks that nothing is left to say or to do.
     fn check_settled(&mut self) {
         let session = &self.session;
-        assert!(session.port.is_some() && !session.has_output());
+        assert!(session.port.is_here() && !session.has_output());
         assert_eq!(session.slots.free(), self.scale.slots, "slots that came home");
-        if session.gone {
-            assert!(session.is_finished(), "the device is gone and all was said");
+        if session.is_gone() {
+            assert!(session.is_ready_for_teardown(), "the device is gone and all was said");
         }
-        if session.input_closed {
+        if session.is_input_closed() {
             return self.check_rest_is_unread();
         }
         self.client.check_nothing_is_left();
@@ -119,10 +119,10 @@ impl World {
                 break;
             }
             self.run_job(1, 0);
-            self.finish_job();
+            self.take_back();
             self.take_job();
             // One that was not cancelled may never end; that it is, is up to the session.
-            let silent = self.session.port.is_some();
+            let silent = self.session.port.is_here();
             for slot in self.port().in_flight() {
                 let cancelled = self.port().flight(slot).cancelled;
                 assert!(cancelled || !silent, "a transfer that nobody cancelled");

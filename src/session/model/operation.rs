@@ -43,7 +43,7 @@ pub(super) enum Operation {
     /// The worker does its job.
     RunJob { outcome: u8, value: u16 },
     /// The session gets its port back.
-    FinishJob,
+    TakeBack,
     /// The next submissions are refused.
     Refuse { reason: u8, times: u8 },
     /// Somebody does nothing for some time, or time passes.
@@ -75,7 +75,7 @@ impl Operation {
             202..220 => Self::Reap { budget: a },
             220..230 => Self::TakeJob,
             230..239 => Self::RunJob { outcome: a, value: b },
-            239..248 => Self::FinishJob,
+            239..248 => Self::TakeBack,
             248..250 => Self::Refuse { reason: a, times: b0 },
             250..252 => Self::Pause { who: a, steps: b0 },
             252 => Self::Settle,

@@ -99,7 +99,7 @@ impl World {
 
     /// Sends a SUBMIT that is not for a control endpoint, unless that has just become one.
     pub(super) fn send_submit(&mut self, endpoint: u8, shape: u16, length: u16, packets: u16) {
-        let behind_barrier = self.session.barrier.is_some() && self.is_immediate();
+        let behind_barrier = self.session.barriers.current.is_some() && self.is_immediate();
         let choices = match (self.is_certain(), behind_barrier) {
             (true, _) => 16,
             (false, true) => 15,
@@ -175,7 +175,7 @@ impl World {
             let record = urb.map(|urb| self.session.urbs.get(urb));
             let is_pending = record.is_some_and(|record| {
                 id_of(&record.submit) == id
-                    && matches!(record.state, UrbState::Held | UrbState::Performing)
+                    && matches!(record.state, UrbState::BehindBarrier | UrbState::Performing)
             });
             // Of which configuration the interfaces of later ones are may change.
             let is_next = self.barrier_id() == Some(id);

@@ -15,7 +15,8 @@ use super::operation::{Rng, Scale};
 use super::verdict::{Outcome, asked_for, endpoint_of, is_never_isochronous, sets};
 use super::world::{packet_results, result_of};
 use crate::limits::EARLY_UNLINK_TIMEOUT;
-use crate::session::{SLICES_MAX, Session, Task, Violation};
+use crate::session::job::JobKind;
+use crate::session::{SLICES_MAX, Session, Violation};
 use crate::usb::special::{Class, classify};
 use crate::usb::{Configuration, Performed};
 use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX, Packets};
@@ -265,13 +266,13 @@ impl Rig {
     /// does all there is to do behind each.
     fn feed(&mut self, mut stream: &[u8], cuts: &[usize], busy: bool) -> Result<(), Violation> {
         let mut cuts = cuts.iter().cycle();
-        while !stream.is_empty() || self.session.is_held_up() {
+        while !stream.is_empty() || self.session.is_parsing_paused() {
             if !self.session.wants_input() {
                 self.hurried = true;
                 assert!(self.turn(), "nothing to read, and nothing may be written");
                 continue;
             }
-            if self.session.is_held_up() {
+            if self.session.is_parsing_paused() {
                 self.session.rx_advance(0, self.now)?;
                 continue;
             }
@@ -292,13 +293,13 @@ impl Rig {
         let mut busy = false;
         while let Some(mut job) = self.session.take_job() {
             busy = true;
-            if let Task::Perform(_) = job.task {
+            if let JobKind::Perform(_) = job.kind {
                 let failed = Performed::Failed(Status::EPIPE);
                 let outcomes = [Performed::Done, Performed::Forward, failed];
                 job.port.outcome = outcomes[self.rng.below(3) as usize].clone();
             }
             let (port, result) = job.run();
-            self.session.finish_job(port, result, self.now);
+            self.session.take_back(port, result, self.now);
         }
         busy |= self.end_all();
         self.now += EARLY_UNLINK_TIMEOUT;
@@ -308,7 +309,7 @@ impl Rig {
 
     /// Ends all that the device has.
     fn end_all(&mut self) -> bool {
-        let port = self.session.port.as_mut().expect("no job is under way");
+        let port = self.session.port.here_mut().expect("no job is under way");
         port.events.clear();
         let open = port.in_flight();
         for &slot in &open {

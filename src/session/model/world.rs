@@ -12,8 +12,9 @@ use super::device::{Event, Flight, ModelPort, configurations, pattern};
 use super::operation::{Operation, Rng, Scale};
 use super::verdict;
 use crate::limits::UNLINK_REPLIES_MAX;
+use crate::session::job::JobKind;
 use crate::session::rx::READ_LEN;
-use crate::session::{Job, SLICES_MAX, Session, Task, TaskResult, Violation};
+use crate::session::{Job, JobResult, SLICES_MAX, Session, Violation};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Performed, RefusedReason};
 use crate::wire::pdu::HEADER_LEN;
@@ -28,7 +29,7 @@ pub(super) enum Away {
     /// On the worker, which has not begun.
     Job(Job<ModelPort>),
     /// On its way back.
-    Done(ModelPort, TaskResult<ModelPort>),
+    Done(ModelPort, JobResult<ModelPort>),
 }
 
 /// One session and all that is around it.
@@ -127,7 +128,7 @@ impl World {
             Operation::Reap { budget } => self.reap(budget),
             Operation::TakeJob => self.take_job(),
             Operation::RunJob { outcome, value } if !worker => self.run_job(outcome, value),
-            Operation::FinishJob if !worker => self.finish_job(),
+            Operation::TakeBack if !worker => self.take_back(),
             Operation::Refuse { reason, times } => self.refuse(reason, times),
             Operation::Pause { who, steps } => self.pause(who, steps),
             Operation::CloseInput => self.session.close_input(),
@@ -158,7 +159,7 @@ impl World {
 
     pub(super) fn port(&mut self) -> &mut ModelPort {
         match &mut self.away {
-            Away::No => self.session.port.as_mut().expect("the port is here"),
+            Away::No => self.session.port.here_mut().expect("the port is here"),
             Away::Job(job) => &mut job.port,
             Away::Done(port, _) => port,
         }
@@ -169,7 +170,7 @@ impl World {
         if self.over || !self.session.wants_input() {
             return;
         }
-        if self.session.is_held_up() {
+        if self.session.is_parsing_paused() {
             let result = self.session.rx_advance(0, self.now);
             self.received(result);
         }
@@ -187,7 +188,7 @@ impl World {
         self.received(result);
         // What the first of these bytes filled was perhaps free again behind the last: a barrier
         // and the end of a device give URBs up.
-        if self.client.barriers != barriers || self.session.gone {
+        if self.client.barriers != barriers || self.session.is_gone() {
             self.client.excuses.memory |= free < self.scale.memory / 4 + memory_needed(taken);
         }
     }
@@ -270,7 +271,7 @@ impl World {
         let budget = if budget < 100 { usize::from(budget) } else { usize::MAX };
         self.port().reap_budget = budget;
         let more = self.session.reap(self.now);
-        assert!(!more || self.session.port.is_some(), "a port that is away was asked");
+        assert!(!more || self.session.port.is_here(), "a port that is away was asked");
         self.port().reap_budget = usize::MAX;
         self.observe();
     }
@@ -278,13 +279,13 @@ impl World {
     pub(super) fn take_job(&mut self) {
         let Some(job) = self.session.take_job() else { return self.check_nothing_to_cancel() };
         assert!(matches!(self.away, Away::No), "two jobs at once");
-        match &job.task {
-            Task::Cancel(tokens) => tokens.iter().for_each(|&(slot, _)| {
+        match &job.kind {
+            JobKind::Cancel(tokens) => tokens.iter().for_each(|&(slot, _)| {
                 let flight = job.port.slots[slot as usize].as_ref();
                 self.check_cancel(flight.expect("only what is in flight is cancelled"));
             }),
-            Task::Perform(request) => self.check_perform(&job.port, *request),
-            Task::ChangeMemory(..) => panic!("this port has no memory of its own"),
+            JobKind::Perform(request) => self.check_perform(&job.port, *request),
+            JobKind::ChangeMemory(..) => panic!("this port has no memory of its own"),
         }
         self.away = Away::Job(job);
         assert!(self.session.take_job().is_none(), "a second job without the port");
@@ -293,7 +294,7 @@ impl World {
     pub(super) fn run_job(&mut self, outcome: u8, value: u16) {
         let Away::Job(_) = &self.away else { return };
         let Away::Job(mut job) = std::mem::replace(&mut self.away, Away::No) else { return };
-        if let Task::Perform(request) = job.task {
+        if let JobKind::Perform(request) = job.kind {
             job.port.outcome = self.choose_outcome(request, outcome, value);
             if job.port.outcome == Performed::Gone {
                 (job.port.gone, job.port.reports_gone) = (true, outcome & 0x80 == 0);
@@ -343,14 +344,14 @@ impl World {
         }
     }
 
-    pub(super) fn finish_job(&mut self) {
+    pub(super) fn take_back(&mut self) {
         match std::mem::replace(&mut self.away, Away::No) {
             Away::Done(port, result) => {
                 self.jobs += 1;
-                if let TaskResult::Performed(performed) = &result {
+                if let JobResult::Performed(performed) = &result {
                     self.note_performed(performed);
                 }
-                self.session.finish_job(port, result, self.now);
+                self.session.take_back(port, result, self.now);
                 let collects = |event: &Event| matches!(event, Event::Reaped(_));
                 assert!(!self.port().events.iter().any(collects), "more than a bounded turn");
                 self.observe();

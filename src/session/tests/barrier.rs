@@ -21,7 +21,7 @@ fn a_barrier_cancels_what_it_concerns_and_holds_what_follows() {
     rig.end(slot, Status::ECONNRESET, &[]);
     rig.expect_submit(1, Status::ECONNRESET, 0);
     let job = rig.session.take_job().expect("the first request");
-    rig.finish_job(job);
+    rig.take_back(job);
     rig.expect_submit(2, Status::OK, 0);
     assert_eq!(rig.port().submitted.last().unwrap().packets, [100, 50]);
     rig.expect_silence();
@@ -52,7 +52,7 @@ fn a_urb_that_is_arriving_when_a_barrier_ends_is_judged_by_what_it_left() {
     let job = rig.session.take_job().expect("the request");
     // Endpoint 0x01 is there when its header comes, and not any more when its data is.
     rig.send(&Command::Submit(submit(2, 0x01, 100)), &[7; 60]);
-    rig.finish_job(job);
+    rig.take_back(job);
     rig.feed(&[7; 40], usize::MAX).unwrap();
     assert!(rig.port().submitted.is_empty(), "the device has no such endpoint");
     rig.expect_submit(1, Status::OK, 0);

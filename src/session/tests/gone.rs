@@ -19,7 +19,7 @@ fn a_device_that_goes_answers_everything_that_waits() {
     port.ended = slots;
     port.gone = true;
     rig.session.reap(rig.now);
-    assert!(!rig.session.is_finished());
+    assert!(!rig.session.is_ready_for_teardown());
     let mut answered: Vec<u32> = (0..62)
         .map(|_| match rig.reply() {
             Reply::Submit(ret) => {
@@ -33,7 +33,7 @@ fn a_device_that_goes_answers_everything_that_waits() {
     let expected: Vec<u32> = (0..60).chain([100, 101]).collect();
     assert_eq!(answered, expected);
     rig.expect_silence();
-    assert!(rig.session.is_finished());
+    assert!(rig.session.is_ready_for_teardown());
     // What was under way when it went: requests to endpoints, special ones, UNLINKs.
     rig.submit(102, 0x82, 64);
     rig.send(&Command::Submit(submit(103, 0x01, 3)), &[1, 2, 3]);

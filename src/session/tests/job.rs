@@ -18,7 +18,7 @@ fn taking_the_port_back_collects_nothing_and_each_call_collects_once() {
     }
     (job.port.ended, job.port.reap_budget) = (slots, Some(10));
     let (port, result) = job.run();
-    rig.session.finish_job(port, result, rig.now);
+    rig.session.take_back(port, result, rig.now);
     assert_eq!(rig.port().reaps, 0, "the port is asked in the session's turn");
     for calls in 1..=3 {
         let more = rig.session.reap(rig.now);
@@ -41,7 +41,7 @@ fn a_hangup_is_not_lost_while_the_worker_has_the_port() {
     rig.send(&set_interface(1, 1), &[]);
     let job = rig.session.take_job().expect("the request");
     rig.session.handle_hangup(rig.now);
-    rig.finish_job(job);
+    rig.take_back(job);
     assert_eq!(rig.port().hangups, 2);
     rig.send(&set_interface(2, 1), &[]);
     rig.work();

@@ -111,7 +111,7 @@ fn what_is_held_leaves_the_last_part_of_the_memory_to_others() {
     for seqnum in 2..40 {
         rig.send(&Command::Submit(submit(seqnum, 0x01, 1 << 15)), &payload);
     }
-    rig.finish_job(job);
+    rig.take_back(job);
     let held = rig.port().submitted.len();
     assert!((20..32).contains(&held), "{held} went to the device");
     rig.send(&get_device_descriptor(50), &[]);

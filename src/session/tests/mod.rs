@@ -15,15 +15,20 @@ mod wrapped;
 
 use std::time::Duration;
 
+use usbferry_sys::arena::{Arena, Block};
+
 use super::model::{DEVID, submit_of};
 use super::*;
 use crate::usb::descriptor::{Host, parse_configuration};
 use crate::usb::isochronous::IsochronousSettings;
-use crate::usb::{Completion, EventSource, Reaped, Refused, RefusedReason, Submission};
+use crate::usb::special::SpecialRequest;
+use crate::usb::{
+    Completion, Configuration, EventSource, Performed, Reaped, Refused, RefusedReason, Submission,
+};
 use crate::wire::iso::Packets;
 use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, Reply, RetSubmit, RetUnlink};
-use crate::wire::types::{Direction, EndpointAddress, Speed, TransferType, flags};
-use usbferry_sys::arena::Block;
+use crate::wire::status::Status;
+use crate::wire::types::{Direction, EndpointAddress, SeqNum, Speed, TransferType, flags};
 
 /// Interface 0 with bulk 0x81, 0x01 and 0x82; in setting 1 also isochronous 0x83.
 const DESCRIPTOR: &[u8] = &[
@@ -186,7 +191,7 @@ impl Rig {
     }
 
     fn port(&mut self) -> &mut TestPort {
-        self.session.port.as_mut().expect("the port is here")
+        self.session.port.here_mut().expect("the port is here")
     }
 
     /// Gives bytes to the session, in pieces of at most `step`.
@@ -238,14 +243,14 @@ impl Rig {
     /// Has the worker do what there is to do.
     fn work(&mut self) {
         while let Some(job) = self.session.take_job() {
-            self.finish_job(job);
+            self.take_back(job);
         }
     }
 
     /// Does a job, gives the port back, and has the session collect what ended meanwhile.
-    fn finish_job(&mut self, job: Job<TestPort>) {
+    fn take_back(&mut self, job: Job<TestPort>) {
         let (port, result) = job.run();
-        self.session.finish_job(port, result, self.now);
+        self.session.take_back(port, result, self.now);
         while self.session.reap(self.now) {}
     }
 

@@ -21,10 +21,10 @@ fn an_isochronous_interval_that_the_host_will_not_keep_is_noticed() {
         rig.expect_submit(1, Status::OK, 0);
         // Other endpoints have none, whatever a client sends.
         rig.send(&Command::Submit(CmdSubmit { interval: 3, ..submit(2, 0x81, 8) }), &[]);
-        assert!(!rig.session.interval_warned);
+        assert!(!rig.session.endpoints.is_interval_warned);
         let iso = CmdSubmit { number_of_packets: 1, interval: submitted, ..submit(3, 0x83, 8) };
         rig.send(&Command::Submit(iso), &[0u32, 8, 0, 0].map(u32::to_be_bytes).concat());
-        assert_eq!(rig.session.interval_warned, noticed, "{submitted}");
+        assert_eq!(rig.session.endpoints.is_interval_warned, noticed, "{submitted}");
         let slot = rig.last_slot();
         rig.transfer(slot).packets = vec![(8, Status::OK)];
         rig.finish();

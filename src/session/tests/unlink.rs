@@ -134,7 +134,7 @@ fn unlinks_are_answered_while_the_port_is_away() {
     rig.unlink(4, 1);
     rig.expect_unlink(4, Status::ECONNRESET);
     rig.submit(1, 0x81, 64);
-    rig.finish_job(job);
+    rig.take_back(job);
     let slot = rig.last_slot();
     rig.end(slot, Status::OK, &[5]);
     rig.expect_submit(1, Status::OK, 1);
@@ -147,7 +147,7 @@ fn unlinks_are_answered_while_the_port_is_away() {
 #[test]
 fn who_ends_with_an_unlinked_urb_is_not_told_to_be_unlinked() {
     let mut rig = Rig::new();
-    rig.session.cancels_pipe = true;
+    rig.session.slots.cancels_pipe = true;
     for seqnum in [1, 2] {
         rig.submit(seqnum, 0x81, 64);
     }
@@ -169,7 +169,7 @@ fn who_ends_with_an_unlinked_urb_is_not_told_to_be_unlinked() {
 #[test]
 fn an_isochronous_urb_that_ends_with_an_unlinked_one_has_missed_its_packets() {
     let mut rig = Rig::new();
-    rig.session.cancels_pipe = true;
+    rig.session.slots.cancels_pipe = true;
     let mut configuration = configuration();
     configuration.interfaces[0].current = 1;
     rig.port().perform =

@@ -169,7 +169,7 @@ fn exchange(session: &mut SimSession, command: &Command, behind: &[u8]) -> Vec<u
     }
     while let Some(job) = session.take_job() {
         let (port, result) = job.run();
-        session.finish_job(port, result, now);
+        session.take_back(port, result, now);
         while session.reap(now) {}
     }
     session.reap(now);

@@ -1,0 +1,382 @@
+//! From bytes of the client to whole PDUs.
+//!
+//! The [`Receiver`] knows where in a PDU the stream stands, and is the only owner of that
+//! [`Position`]: it says when a header is there, and when the rest of a SUBMIT is. The session takes
+//! up the header of a SUBMIT, and says where its payload goes. A SUBMIT without payload and
+//! descriptors is whole with its header and submitted at once.
+//!
+//! A header is judged when it has arrived: a SUBMIT that can't be carried out gets a refusal, its
+//! payload is thrown away, and its reply is sent when the PDU is whole, so that the stream stays in
+//! step.
+//!
+//! Contract: runs on the reactor; nothing here blocks or allocates, nor panics on bytes of a client.
+
+use std::io::IoSliceMut;
+use std::time::Instant;
+
+use usbferry_sys::arena::Block;
+
+use super::buffers::Buffers;
+use super::rx::{RX_SLICES_MAX, ReadBuffer, Shape};
+use super::urb::{UrbIndex, UrbTable};
+use super::{Session, Violation};
+use crate::limits::URBS_REFUSED_MAX;
+use crate::usb::Port;
+use crate::wire::pdu::{CmdSubmit, Command, HEADER_LEN};
+use crate::wire::status::Status;
+
+/// Where in a PDU the stream stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Position {
+    /// A header comes next.
+    Header,
+    /// Bytes `filled..end` of a URB's buffer come next.
+    Payload { urb: UrbIndex, filled: usize, end: usize },
+    /// `remaining` bytes of a payload without a buffer come next, to be thrown away.
+    Discard { urb: UrbIndex, remaining: usize },
+    /// Bytes `filled..end` of a URB's descriptors come next.
+    Descriptors { urb: UrbIndex, filled: usize, end: usize },
+}
+
+/// What the next bytes of the stream make whole.
+enum Received<'a> {
+    /// A header.
+    Header(&'a [u8; HEADER_LEN]),
+    /// The SUBMIT of this URB.
+    Submit(UrbIndex),
+    /// Nothing: a part is missing.
+    Nothing,
+}
+
+/// The receiving side of a session.
+pub(super) struct Receiver {
+    bytes: ReadBuffer,
+    position: Position,
+    /// Parsing has stopped in front of a PDU, until the client has read replies.
+    is_paused: bool,
+}
+
+impl Receiver {
+    /// `None` when the system has no memory for it.
+    pub(super) fn new() -> Option<Self> {
+        Some(Self { bytes: ReadBuffer::new()?, position: Position::Header, is_paused: false })
+    }
+
+    /// Room for bytes from the socket, in the order of the stream; returns the number of slices, at
+    /// least one.
+    fn slices<'a>(
+        &'a mut self,
+        urbs: &'a mut UrbTable,
+        buffers: &mut Buffers,
+        slices: &mut [IoSliceMut<'a>; RX_SLICES_MAX],
+    ) -> usize {
+        let before_header = match self.position {
+            Position::Header => Some(0),
+            Position::Payload { urb, .. } => Some(urbs.descriptors(urb).len()),
+            Position::Descriptors { filled, end, .. } => Some(end - filled),
+            Position::Discard { .. } => None,
+        };
+        self.bytes.lay_out(before_header, buffers);
+        let mut used = 0;
+        if let Position::Payload { urb, filled, end } = self.position
+            && let Some(block) = &mut urbs.get_mut(urb).block
+        {
+            slices[0] = IoSliceMut::new(&mut block[filled..end]);
+            used = 1;
+        }
+        used + self.bytes.slices(&mut slices[used..])
+    }
+
+    /// Notes `len` bytes that were read into [`Self::slices`].
+    fn received(&mut self, mut len: usize, buffers: &mut Buffers) {
+        if let Position::Payload { filled, end, .. } = &mut self.position {
+            let in_payload = len.min(*end - *filled);
+            *filled += in_payload;
+            len -= in_payload;
+        }
+        self.bytes.received(len, buffers);
+    }
+
+    /// Takes bytes up to the end of a header or of a SUBMIT. Behind a SUBMIT's header,
+    /// [`Self::begin_payload`] and its like say what follows, if anything does.
+    #[inline]
+    fn next(&mut self, urbs: &mut UrbTable) -> Received<'_> {
+        match self.position {
+            Position::Header => self.bytes.take_array().map_or(Received::Nothing, Received::Header),
+            _ => self.take_rest(urbs).map_or(Received::Nothing, Received::Submit),
+        }
+    }
+
+    /// Takes what follows a SUBMIT's header, and returns its URB when all of that is there.
+    fn take_rest(&mut self, urbs: &mut UrbTable) -> Option<UrbIndex> {
+        loop {
+            match &mut self.position {
+                Position::Header => return None,
+                Position::Payload { urb, filled, end } if *filled < *end => {
+                    let bytes = self.bytes.take_up_to(*end - *filled);
+                    if bytes.is_empty() {
+                        return None;
+                    }
+                    if let Some(block) = &mut urbs.get_mut(*urb).block {
+                        block[*filled..*filled + bytes.len()].copy_from_slice(bytes);
+                    }
+                    *filled += bytes.len();
+                }
+                Position::Discard { remaining, .. } if *remaining > 0 => {
+                    let bytes = self.bytes.take_up_to(*remaining);
+                    if bytes.is_empty() {
+                        return None;
+                    }
+                    *remaining -= bytes.len();
+                }
+                Position::Payload { urb, .. } | Position::Discard { urb, .. } => {
+                    let (urb, end) = (*urb, urbs.descriptors(*urb).len());
+                    self.position = Position::Descriptors { urb, filled: 0, end };
+                }
+                Position::Descriptors { urb, filled, end } if *filled < *end => {
+                    let bytes = self.bytes.take_up_to(*end - *filled);
+                    if bytes.is_empty() {
+                        return None;
+                    }
+                    let room = &mut urbs.descriptors_mut(*urb)[*filled..*filled + bytes.len()];
+                    room.copy_from_slice(bytes);
+                    *filled += bytes.len();
+                }
+                Position::Descriptors { urb, .. } => {
+                    let urb = *urb;
+                    self.position = Position::Header;
+                    return Some(urb);
+                }
+            }
+        }
+    }
+
+    /// A payload follows the header, into the URB's buffer.
+    const fn begin_payload(&mut self, urb: UrbIndex, filled: usize, end: usize) {
+        self.position = Position::Payload { urb, filled, end };
+    }
+
+    /// A payload follows the header, and is thrown away.
+    const fn begin_discard(&mut self, urb: UrbIndex, remaining: usize) {
+        self.position = Position::Discard { urb, remaining };
+    }
+
+    /// Descriptors follow the header.
+    const fn begin_descriptors(&mut self, urb: UrbIndex, end: usize) {
+        self.position = Position::Descriptors { urb, filled: 0, end };
+    }
+
+    /// See [`Session::is_read_in_parts`].
+    fn is_read_in_parts(&self, urbs: &UrbTable, segment_len: usize) -> bool {
+        let payload_len = |urb| urbs.get(urb).payload_len();
+        let (urb, is_between) = match self.position {
+            Position::Header => return self.bytes.has_unparsed() && !self.is_paused,
+            Position::Payload { urb, filled, .. } => (urb, filled == urbs.get(urb).data_offset()),
+            Position::Discard { urb, remaining } => (urb, remaining == payload_len(urb)),
+            Position::Descriptors { urb, filled, .. } => (urb, filled == 0),
+        };
+        let rest = payload_len(urb) + urbs.descriptors(urb).len();
+        is_between || HEADER_LEN + rest <= segment_len
+    }
+
+    /// Whether the stream stands between two PDUs, as far as it came.
+    pub(super) fn is_between_pdus(&self) -> bool {
+        self.position == Position::Header && !self.bytes.has_unparsed()
+    }
+
+    /// Forgets everything: nobody will ask for it.
+    pub(super) fn clear(&mut self, buffers: &mut Buffers) {
+        self.bytes.clear(buffers);
+        self.position = Position::Header;
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl Receiver {
+    /// Makes payloads large that are not, to test with few bytes what large ones meet.
+    pub(super) const fn set_large(&mut self, large: usize) {
+        self.bytes.set_large(large);
+    }
+
+    /// Whether bytes are there that were not parsed.
+    pub(super) fn has_unparsed(&self) -> bool {
+        self.bytes.has_unparsed()
+    }
+}
+
+impl<P: Port> Session<P> {
+    /// Room for bytes from the client, in the order of the stream; returns the number of slices, at
+    /// least one. How many bytes were read is to be told by [`Self::rx_advance`], even if there were
+    /// none.
+    pub(crate) fn rx_slices<'a>(
+        &'a mut self,
+        slices: &mut [IoSliceMut<'a>; RX_SLICES_MAX],
+    ) -> usize {
+        self.rx.slices(&mut self.urbs, &mut self.buffers, slices)
+    }
+
+    /// Notes that `len` bytes were read into the slices of [`Self::rx_slices`], and acts on every
+    /// PDU that is now whole.
+    ///
+    /// # Errors
+    /// The bytes are not the protocol; the connection is of no more use.
+    pub(crate) fn rx_advance(&mut self, len: usize, now: Instant) -> Result<(), Violation> {
+        self.rx.received(len, &mut self.buffers);
+        if len > 0 && !self.early_unlinks.is_empty() {
+            self.early_unlinks.prolong(now);
+        }
+        let parsed = self.parse(now);
+        self.rx.bytes.free_unused(&mut self.buffers);
+        self.act_on_gone();
+        parsed
+    }
+
+    /// Whether the last read shows that the client writes its PDUs in parts: nothing came behind the
+    /// first part of a PDU, or behind some bytes of a PDU that would fit a single segment of
+    /// `segment_len` bytes, and yet was not sent as a whole.
+    pub(crate) fn is_read_in_parts(&self, segment_len: usize) -> bool {
+        self.rx.is_read_in_parts(&self.urbs, segment_len)
+    }
+
+    /// Whether OUT payloads come that are long, one behind the other.
+    pub(crate) fn is_taking_long_payloads(&self) -> bool {
+        self.rx.bytes.is_taking_long_payloads()
+    }
+
+    /// Whether parsing has stopped in front of a PDU, until the client has read replies.
+    pub(crate) const fn is_parsing_paused(&self) -> bool {
+        self.rx.is_paused
+    }
+
+    /// Reads from `stream` once, as a socket would be read.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn rx_read(&mut self, stream: &mut &[u8], now: Instant) -> Result<(), Violation> {
+        let mut slices = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let used = self.rx_slices(&mut slices);
+        let read = std::io::Read::read_vectored(stream, &mut slices[..used]);
+        self.rx_advance(read.expect("memory can be read"), now)
+    }
+
+    /// Acts on the bytes that came, PDU by PDU, until a part of a PDU is missing.
+    fn parse(&mut self, now: Instant) -> Result<(), Violation> {
+        self.rx.is_paused = false;
+        loop {
+            if self.rx.position == Position::Header && !self.wants_input() {
+                self.rx.is_paused = true;
+                return Ok(());
+            }
+            match self.rx.next(&mut self.urbs) {
+                Received::Nothing => return Ok(()),
+                Received::Submit(urb) => self.submit_received(urb, now),
+                Received::Header(header) => match Command::parse(header)? {
+                    Command::Submit(submit) => self.take_submit(submit, now)?,
+                    Command::Unlink(unlink) => self.handle_unlink(&unlink, now)?,
+                },
+            }
+        }
+    }
+
+    /// Takes up a SUBMIT whose header has arrived.
+    fn take_submit(&mut self, submit: CmdSubmit, now: Instant) -> Result<(), Violation> {
+        self.check_submit(&submit)?;
+        let urb = self.insert_urb(submit)?;
+        let descriptors_len = self.urbs.descriptors(urb).len();
+        match self.urbs.get(urb).payload_len() {
+            0 if descriptors_len == 0 => {
+                self.rx.bytes.note_no_payload();
+                self.submit_received(urb, now);
+            }
+            0 => {
+                self.rx.bytes.note_no_payload();
+                self.rx.begin_descriptors(urb, descriptors_len);
+            }
+            len => self.receive_payload(urb, len, descriptors_len),
+        }
+        Ok(())
+    }
+
+    /// Checks what no client of the protocol gets wrong.
+    fn check_submit(&self, submit: &CmdSubmit) -> Result<(), Violation> {
+        if submit.devid != self.devid {
+            return Err(Violation::WrongDevice(submit.devid));
+        }
+        if self.urbs.find(submit.seqnum).is_some() {
+            return Err(Violation::DuplicateSeqnum(submit.seqnum));
+        }
+        if self.is_too_long(submit) && submit.payload_len() > 0 {
+            return Err(Violation::TooLong(submit.transfer_buffer_length));
+        }
+        Ok(())
+    }
+
+    /// Gives a SUBMIT a record, and judges it.
+    fn insert_urb(&mut self, submit: CmdSubmit) -> Result<UrbIndex, Violation> {
+        let behind_barrier = !self.barriers.is_open();
+        if !behind_barrier {
+            self.barriers.prospects.clear();
+        }
+        let packets = self.packets_that_follow(&submit)?;
+        if packets > 0 {
+            self.compare_interval(&submit);
+        }
+        let early_unlink = self.early_unlinks.note_submit(submit.seqnum, &mut self.tx);
+        let free = match packets {
+            0 => self.urbs.free(),
+            _ => self.urbs.free_for_packets(),
+        };
+        let has_room = free > URBS_REFUSED_MAX && !self.is_too_long(&submit);
+        let urb = self.urbs.insert(submit, packets);
+        let record = self.urbs.get_mut(urb);
+        (record.behind_barrier, record.unlink) = (behind_barrier, early_unlink);
+        if early_unlink.is_some() {
+            record.refusal = Some(Status::ECONNRESET);
+        } else if has_room {
+            self.judge(urb, behind_barrier);
+        } else {
+            record.refusal = Some(Status::ENOMEM);
+        }
+        Ok(urb)
+    }
+
+    const fn is_too_long(&self, submit: &CmdSubmit) -> bool {
+        submit.transfer_buffer_length as usize > self.urb_len
+    }
+
+    /// Finds a place for a payload of `len` bytes, which comes whether there is room or not.
+    fn receive_payload(&mut self, urb: UrbIndex, len: usize, descriptors: usize) {
+        let record = self.urbs.get_mut(urb);
+        let offset = record.data_offset();
+        let shape = Shape { endpoint: record.submit.endpoint, len, descriptors };
+        let fits = record.refusal.is_none() && offset == 0;
+        if let Some((block, filled)) = self.rx.bytes.take_expected(shape, fits) {
+            record.block = Some(block);
+            return self.rx.begin_payload(urb, filled, len);
+        }
+        self.rx.bytes.free_unused(&mut self.buffers);
+        match self.take_payload_buffer(urb, offset + len) {
+            Some(block) => {
+                self.urbs.get_mut(urb).block = Some(block);
+                self.rx.begin_payload(urb, offset, offset + len);
+            }
+            None => self.rx.begin_discard(urb, len),
+        }
+    }
+
+    /// A buffer of `len` bytes for the payload of a URB. A URB for which there is none is refused, as
+    /// a URB that is refused has none.
+    fn take_payload_buffer(&mut self, urb: UrbIndex, len: usize) -> Option<Block> {
+        let record = self.urbs.get_mut(urb);
+        if record.refusal.is_some() {
+            return None;
+        }
+        let endpoint = self.endpoints.get(record.submit.endpoint);
+        // URBs behind a barrier are counted nowhere yet.
+        let idle =
+            endpoint.in_flight == 0 && endpoint.first_waiting().is_none() && !record.behind_barrier;
+        let block = self.buffers.take(len, idle);
+        if block.is_none() {
+            record.refusal = Some(Status::ENOMEM);
+        }
+        block
+    }
+}
