@@ -42,6 +42,7 @@ struct Fake {
     /// The list of devices leaves out the only one.
     unlisted: bool,
     /// Devices that were opened by a descriptor.
+    #[cfg(target_os = "linux")]
     wrapped: usize,
     notifier: Option<(libusb1_sys::libusb_pollfd_removed_cb, *mut c_void)>,
 }
@@ -65,11 +66,13 @@ pub(crate) fn refuse_submit(code: c_int) {
 }
 
 /// libusb does not list the device from now on.
+#[cfg(target_os = "linux")]
 pub(crate) fn leave_out() {
     with(|fake| fake.unlisted = true);
 }
 
 /// Devices that were opened by a descriptor.
+#[cfg(target_os = "linux")]
 pub(crate) fn wrapped() -> usize {
     with(|fake| fake.wrapped)
 }
@@ -342,8 +345,11 @@ macro_rules! succeeds {
     };
 }
 
+#[cfg(target_os = "macos")]
+succeeds! { libusb_detach_kernel_driver(*mut libusb_device_handle, c_int) }
+#[cfg(not(target_os = "macos"))]
+succeeds! { libusb_set_auto_detach_kernel_driver(*mut libusb_device_handle, c_int) }
 succeeds! {
-    libusb_set_auto_detach_kernel_driver(*mut libusb_device_handle, c_int),
     libusb_attach_kernel_driver(*mut libusb_device_handle, c_int),
     libusb_kernel_driver_active(*mut libusb_device_handle, c_int),
     libusb_claim_interface(*mut libusb_device_handle, c_int),

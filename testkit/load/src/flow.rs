@@ -9,12 +9,9 @@
 //! SUBMITs, as on a single endpoint. Anything other than a full reply without error is an error.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Instant;
-
-use socket2::SockRef;
 
 use crate::client::Client;
 use crate::histogram::Histogram;
@@ -38,9 +35,6 @@ const CHECKED_LEN: usize = 8;
 
 /// Slices of a write.
 const SLICES_MAX: usize = 64;
-
-/// `MSG_TRUNC`: on a TCP socket of Linux, received data is discarded (tcp(7)).
-const DISCARD: i32 = 0x20;
 
 /// A session under load.
 pub struct Flow {
@@ -473,9 +467,11 @@ impl Incoming {
 /// Reads and discards up to `len` bytes.
 #[cfg(target_os = "linux")]
 fn discard(stream: &TcpStream, trash: &mut Vec<u8>, len: usize) -> io::Result<usize> {
-    let room: &mut [MaybeUninit<u8>] = trash.spare_capacity_mut();
+    /// `MSG_TRUNC`: on a TCP socket of Linux, received data is discarded (tcp(7)).
+    const DISCARD: i32 = 0x20;
+    let room = trash.spare_capacity_mut();
     let len = len.min(room.len());
-    SockRef::from(stream).recv_with_flags(&mut room[..len], DISCARD)
+    socket2::SockRef::from(stream).recv_with_flags(&mut room[..len], DISCARD)
 }
 
 #[cfg(not(target_os = "linux"))]
