@@ -1,4 +1,5 @@
-//! Conformance cases 20 to 25 and 76: control transfers.
+//! Control transfers: data in both directions, short, stalled, too long, or against their SETUP
+//! packet.
 
 use crate::support::client::{EINVAL, EOVERFLOW, EPIPE, MiniClient};
 use crate::support::hex::hex;
@@ -17,9 +18,8 @@ fn exchange(client: &mut MiniClient, sends: &str, expects: &str, data: &[u8]) {
     assert_eq!(client.read(expected.len()), expected);
 }
 
-/// Case 20.
 #[test]
-fn ctrl_in() {
+fn a_control_read_returns_the_devices_data() {
     let server = Server::start("loopback");
     let mut client = server.attach();
     exchange(
@@ -31,9 +31,8 @@ fn ctrl_in() {
     client.assert_in_sync();
 }
 
-/// Case 21.
 #[test]
-fn ctrl_short() {
+fn a_short_control_read_has_the_length_of_the_data() {
     let server = Server::start("loopback");
     let mut client = server.attach();
     exchange(
@@ -45,9 +44,8 @@ fn ctrl_short() {
     client.assert_in_sync();
 }
 
-/// Case 22.
 #[test]
-fn ctrl_stall() {
+fn a_stalled_control_read_gets_epipe() {
     let server = Server::start("loopback");
     let mut client = server.attach();
     exchange(
@@ -60,9 +58,8 @@ fn ctrl_stall() {
     client.assert_in_sync();
 }
 
-/// Case 23.
 #[test]
-fn ctrl_le_setup() {
+fn the_setup_packet_reaches_the_device_little_endian() {
     let server = Server::start("loopback");
     let mut client = server.attach();
     let string = client.call_ok(&Submit::control(setup(0x80, 6, 0x0301, 0x0409, 255), &[]));
@@ -74,9 +71,8 @@ fn ctrl_le_setup() {
     assert_eq!(client.last_setup(), hex("80 06 01 03 09 04 ff 00"));
 }
 
-/// Case 24.
 #[test]
-fn ctrl_out_data() {
+fn a_control_write_reaches_the_device() {
     let server = Server::start("loopback");
     let mut client = server.attach();
     exchange(
@@ -89,10 +85,9 @@ fn ctrl_out_data() {
     assert_eq!(client.ask(request::READ, 0), [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
-/// Case 25: libusb moves 4096 bytes at most. Transfers of 4096 bytes go, both ways. A longer read
-/// becomes a read of 4096 bytes, complete if the device has less.
+/// libusb's limit. A longer read is complete where the device has less, and otherwise refused.
 #[test]
-fn ctrl_5000() {
+fn a_control_transfer_moves_4096_bytes_at_most() {
     let server = Server::start("loopback");
     let mut client = server.attach();
     let out = Submit::control(setup(request::OUT, request::WRITE, 0, 0, 5000), &[7; 5000]);
@@ -123,9 +118,8 @@ fn ctrl_5000() {
     client.assert_in_sync();
 }
 
-/// Case 76.
 #[test]
-fn control_dir_mismatch() {
+fn a_direction_against_the_setup_packet_gets_einval() {
     let server = Server::start("loopback");
     let mut client = server.attach();
     client.send(&hex("00000001 00000001 D 0 0 / 0 00000040 0 0 0 / 8006000100004000 / Z(64)"));

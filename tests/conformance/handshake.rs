@@ -1,4 +1,4 @@
-//! Conformance cases 1 to 19: DEVLIST, IMPORT, and invalid requests.
+//! The handshake: DEVLIST, IMPORT, and invalid requests.
 
 use crate::support::client::{DEVLIST, Ending, MiniClient, import_bytes, word};
 use crate::support::hex::hex;
@@ -28,9 +28,8 @@ fn field(name: &[u8]) -> [u8; 32] {
     field
 }
 
-/// Case 1.
 #[test]
-fn devlist_empty() {
+fn an_empty_list_is_a_header_with_a_count_of_zero() {
     let server = Server::start("");
     let mut client = server.connect();
     client.send(&hex("0111 8005 00000000"));
@@ -38,9 +37,9 @@ fn devlist_empty() {
     client.expect_fin();
 }
 
-/// Case 2.
+/// The record of a device, to the byte.
 #[test]
-fn devlist_one() {
+fn a_list_has_each_device_with_its_interfaces() {
     let server = Server::start("loopback");
     let list = devlist(&server);
     assert_eq!(list.len(), 12 + 312 + 8);
@@ -55,9 +54,8 @@ fn devlist_one() {
     assert_eq!(record[0x138..], hex("ff000000 ff000000"), "the fourth byte is padding");
 }
 
-/// Case 3.
 #[test]
-fn devlist_bytewise() {
+fn a_request_in_single_bytes_is_answered_when_whole() {
     let server = Server::start("");
     let mut client = server.connect();
     for byte in DEVLIST {
@@ -68,9 +66,8 @@ fn devlist_bytewise() {
     client.expect_fin();
 }
 
-/// Case 4.
 #[test]
-fn devlist_hides_busy() {
+fn a_device_in_use_is_not_listed() {
     let server = Server::start("loopback,microphone");
     assert_eq!(count(&devlist(&server)), 2);
     let client = server.attach_to(0);
@@ -85,9 +82,10 @@ fn devlist_hides_busy() {
     crate::support::wait_until("both are listed again", || count(&devlist(&server)) == 2);
 }
 
-/// Case 6, over the wire: the record itself is tested in `src/usb/libusb/found.rs`.
+/// The device can be attached and then configured. `src/usb/libusb/found.rs` tests the making of
+/// the record.
 #[test]
-fn devlist_unconfigured() {
+fn an_unconfigured_device_is_listed_without_interfaces() {
     let server = Server::start("loopback");
     server.bus.set_configuration(server.busid(0), 0);
     let list = devlist(&server);
@@ -100,9 +98,8 @@ fn devlist_unconfigured() {
     assert_eq!(client.call_ok(&Submit::read(0x81, 512)), crate::support::pattern(0, 512));
 }
 
-/// Case 7.
 #[test]
-fn import_ok() {
+fn an_import_is_answered_with_the_device_and_starts_a_session() {
     let server = Server::start("loopback:count=2");
     let mut client = server.connect();
     client.send(&[hex("0111 8003 00000000"), field(b"1-2").to_vec()].concat());
@@ -116,9 +113,8 @@ fn import_ok() {
     client.assert_in_sync();
 }
 
-/// Case 8.
 #[test]
-fn import_unknown() {
+fn an_import_of_an_unknown_busid_gets_no_such_device() {
     let server = Server::start("loopback");
     let mut client = server.connect();
     client.send(&import_bytes(&field(b"9-9")));
@@ -126,9 +122,8 @@ fn import_unknown() {
     client.expect_fin();
 }
 
-/// Case 9.
 #[test]
-fn import_busy() {
+fn an_import_of_a_device_in_use_gets_busy() {
     let server = Server::start("loopback");
     let mut first = server.attach();
     let mut second = server.connect();
@@ -139,9 +134,9 @@ fn import_busy() {
     assert_eq!(server.bus.open_count(server.busid(0)), 1);
 }
 
-/// Case 10. Both requests are on their way before either is answered.
+/// Both requests are on their way before the first answer.
 #[test]
-fn import_race() {
+fn of_two_imports_at_once_exactly_one_succeeds() {
     let server = Server::start("loopback");
     let busid = server.busid(0);
     for round in 0..50 {
@@ -157,9 +152,8 @@ fn import_race() {
     }
 }
 
-/// Case 11.
 #[test]
-fn import_open_fails() {
+fn an_import_of_a_device_that_does_not_open_gets_not_available() {
     let server = Server::start("loopback");
     let busid = server.busid(0);
     server.bus.refuse_opens(busid, 2);
@@ -175,9 +169,8 @@ fn import_open_fails() {
     client.assert_in_sync();
 }
 
-/// Case 12.
 #[test]
-fn import_unterminated() {
+fn a_busid_without_a_nul_gets_no_such_device() {
     let server = Server::start("loopback");
     for busid in [[b'1'; 32], [0xff; 32]] {
         let mut client = server.connect();
@@ -187,9 +180,8 @@ fn import_unterminated() {
     }
 }
 
-/// Case 13.
 #[test]
-fn import_embedded_nul() {
+fn a_busid_ends_at_its_first_nul() {
     let server = Server::start("loopback");
     let mut client = server.connect();
     client.send(&import_bytes(&field(b"1-1\0junk\xff\xff")));
@@ -198,9 +190,9 @@ fn import_embedded_nul() {
     assert_eq!(reply[8 + 0x100..8 + 0x120], field(b"1-1"), "the server's own name of it");
 }
 
-/// Case 14, for some other versions too.
+/// Older, newer and impossible versions.
 #[test]
-fn op_bad_version() {
+fn a_request_of_another_version_closes_the_connection() {
     let server = Server::start("loopback");
     for version in ["0106", "0100", "0112", "1101", "0000", "ffff"] {
         let mut client = server.connect();
@@ -210,9 +202,8 @@ fn op_bad_version() {
     server.assert_serves(0);
 }
 
-/// Case 15.
 #[test]
-fn op_nonzero_status() {
+fn a_request_with_a_status_closes_the_connection() {
     let server = Server::start("loopback");
     for request in ["0111 8005 00000001", "0111 8003 00000001", "0111 8005 80000000"] {
         let mut client = server.connect();
@@ -222,9 +213,9 @@ fn op_nonzero_status() {
     server.assert_serves(0);
 }
 
-/// Case 16, for all other known codes and some unknown.
+/// All other codes of the protocol, and some without a meaning.
 #[test]
-fn op_unknown() {
+fn a_request_with_an_unknown_code_closes_the_connection() {
     let server = Server::start("loopback");
     for code in [
         "8002", "8004", "8006", "0005", "0003", "8007", "8000", "0000", "ffff", "0002", "8013",
@@ -247,9 +238,9 @@ fn bytes_behind_a_bad_request_are_not_read() {
     server.assert_serves(0);
 }
 
-/// Case 17: a request that stays incomplete at any byte.
+/// Wherever the request stops. Other clients are served meanwhile.
 #[test]
-fn op_slowloris() {
+fn an_incomplete_request_is_closed_after_its_time() {
     log::keep();
     let server = Server::start("loopback");
     let import = import_bytes(server.busid(0).as_wire());
@@ -274,9 +265,9 @@ fn stuck(server: &Server, bytes: &[u8]) -> MiniClient {
     client
 }
 
-/// Case 19: on a bus full of devices all numbers fit, and the devid names the last device.
+/// As many devices as a bus has room for: all numbers fit, and the last device has its devid.
 #[test]
-fn id_range() {
+fn the_devids_of_a_full_bus_fit() {
     let server = Server::start(&format!("loopback:count={DEVICES_MAX}"));
     let list = devlist(&server);
     assert_eq!(count(&list), u32::try_from(DEVICES_MAX).unwrap());

@@ -1,6 +1,6 @@
-//! Conformance cases 64 to 69, 72 and 73, and all other input from a peer. The result is the right
-//! reply, or the end of the peer's own connection with a line in the log; the device is free again,
-//! and all other clients are served.
+//! Clients that break the rules, vanish, or do not read, and any other input. The result is the
+//! right reply, or the end of the peer's own connection with a line in the log; the device is free
+//! again, and all other clients are served.
 
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
@@ -53,9 +53,9 @@ fn expect_thrown_out(server: &Server, bytes: &[u8], says: &str) {
     assert_complaint(address, says);
 }
 
-/// Case 64.
+/// The payload is discarded, and the stream stays in step.
 #[test]
-fn ep_unknown() {
+fn a_urb_for_an_unknown_endpoint_gets_enoent() {
     let server = Server::start("loopback");
     let mut client = server.attach();
     client.send(&hex("00000001 00000001 D 0 00000009 / 0 00000040 0 0 0 / Z(8) / Z(64)"));
@@ -82,9 +82,8 @@ fn ep_unknown() {
     client.assert_in_sync();
 }
 
-/// Case 65.
 #[test]
-fn ep_range() {
+fn an_endpoint_number_above_15_closes_the_connection() {
     log::keep();
     let server = Server::start("loopback");
     for endpoint in [16, 0x81, 0x101, 0x8000_0001, u32::MAX] {
@@ -93,9 +92,8 @@ fn ep_range() {
     }
 }
 
-/// Case 65.
 #[test]
-fn dir_range() {
+fn an_unknown_direction_closes_the_connection() {
     log::keep();
     let server = Server::start("loopback");
     for direction in [2, 0x80, 0x0100_0000, u32::MAX] {
@@ -104,9 +102,8 @@ fn dir_range() {
     }
 }
 
-/// Case 66.
 #[test]
-fn len_negative() {
+fn a_negative_length_closes_the_connection() {
     log::keep();
     let server = Server::start("loopback");
     for length in [0xffff_ffff, 0x8000_0000, 0x8000_0001] {
@@ -122,9 +119,10 @@ fn len_negative() {
     }
 }
 
-/// Case 67. `no_alloc.rs` shows that the claims take no memory.
+/// IN is answered -ENOMEM, OUT closes the connection. `no_alloc.rs` shows that no memory is
+/// allocated.
 #[test]
-fn len_huge() {
+fn a_length_above_the_limit_is_refused() {
     log::keep();
     let server = Server::start("loopback");
     let mut client = server.attach();
@@ -153,9 +151,9 @@ fn len_huge() {
     }
 }
 
-/// Case 68, for both commands and for nearly right values.
+/// In both commands, and with devids that are nearly right.
 #[test]
-fn devid_wrong() {
+fn another_devid_closes_the_connection() {
     log::keep();
     let server = Server::start("loopback:count=2");
     for devid in [0x0009_0009, 0x0001_0003, 0x0002_0001, 0, u32::MAX, 0x0101_0002, 2] {
@@ -165,9 +163,9 @@ fn devid_wrong() {
     }
 }
 
-/// Case 69: a server's commands, and unknown commands. A second IMPORT is an unknown command.
+/// Replies, requests of a handshake (a second IMPORT among them), and numbers without a meaning.
 #[test]
-fn cmd_bogus() {
+fn an_unknown_command_closes_the_connection() {
     log::keep();
     let server = Server::start("loopback");
     for command in [3, 4, 5, 0, u32::MAX, 0x0100_0000, 0x0111_8003, 0x0111_8005] {
@@ -179,7 +177,7 @@ fn cmd_bogus() {
 
 /// Unused fields of an UNLINK can have any value.
 #[test]
-fn unlink_with_unused_fields() {
+fn unused_fields_of_an_unlink_are_ignored() {
     let server = Server::start("loopback");
     let mut client = server.attach();
     let target = client.submit(&Submit::read(SILENT, 64));
@@ -193,7 +191,7 @@ fn unlink_with_unused_fields() {
 /// A violation with URBs in flight, and a violation amid correct PDUs: the device is free again all
 /// the same.
 #[test]
-fn violations_among_urbs() {
+fn a_violation_among_urbs_frees_the_device() {
     log::keep();
     let server = Server::start("loopback");
     for position in [0, 1, 50, 199] {
@@ -215,11 +213,11 @@ fn violations_among_urbs() {
     }
 }
 
-/// Case 72, as far as visible without lost packets: the kernel watches an idle connection, and asks
-/// for a sign of life within the time set in `src/reactor/net.rs`.
+/// A client that vanishes needs lost packets, and loopback loses none without privileges. The test
+/// shows that the kernel watches an idle connection, within the time of `src/reactor/net.rs`.
 #[cfg(target_os = "linux")]
 #[test]
-fn client_vanishes() {
+fn an_idle_connection_has_a_keepalive_timer() {
     const KEEPALIVE: &str = "02";
     /// 10 s, and a second for the clock's ticks; USER_HZ is 100 on every Linux.
     const JIFFIES_MAX: u64 = 1100;
@@ -237,10 +235,9 @@ fn client_vanishes() {
     });
 }
 
-/// Case 73: a client with many requests that reads nothing. Other clients are served meanwhile, and
-/// the client gets every reply as soon as it reads.
+/// The client gets every reply once it reads.
 #[test]
-fn slow_reader() {
+fn a_client_that_does_not_read_holds_up_no_other() {
     const URBS: usize = 2000;
     const LEN: u32 = 40_000;
     let server = Server::start_with("loopback:count=2", |settings| {
@@ -518,7 +515,7 @@ fn are_answered(client: &MiniClient, is_in: bool, packets: u32) -> bool {
 
 /// Random bytes.
 #[test]
-fn garbage() {
+fn random_bytes_end_their_connection_only() {
     let server = Server::start_with("loopback", small);
     for seed in 0..100 {
         println!("seed {seed}");
@@ -531,9 +528,9 @@ fn garbage() {
     server.assert_serves(0);
 }
 
-/// Mostly right PDUs, in a stream that is mostly in step, cut at any byte.
+/// PDUs that are mostly right, in a stream that is mostly in step, cut anywhere.
 #[test]
-fn nearly_right() {
+fn nearly_right_streams_end_their_connection_only() {
     let server = Server::start_with("loopback", small);
     for seed in 0..200 {
         println!("seed {seed}");

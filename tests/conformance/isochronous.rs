@@ -1,4 +1,4 @@
-//! Conformance cases 41 to 49: isochronous URBs.
+//! Isochronous URBs: packets, their results, and impossible packets.
 
 use crate::support::client::{EINVAL, ENOENT, EPROTO, EXDEV, MiniClient};
 use crate::support::hex::hex;
@@ -27,9 +27,9 @@ fn statuses(descriptors: &[Descriptor]) -> Vec<i32> {
     descriptors.iter().map(|descriptor| descriptor[3].cast_signed()).collect()
 }
 
-/// Case 41, to the byte.
+/// To the byte.
 #[test]
-fn iso_in_full() {
+fn a_full_read_is_answered_to_the_byte() {
     let (_server, mut client) = start();
     let asked: Vec<String> =
         (0..8u32).map(|n| format!("{:08x} 000000c0 00000000 ffffffee", n * 192)).collect();
@@ -50,9 +50,8 @@ fn iso_in_full() {
     client.assert_in_sync();
 }
 
-/// Case 42.
 #[test]
-fn iso_in_short() {
+fn data_of_short_packets_is_compacted() {
     let (_server, mut client) = start();
     client.command(request::PACKETS_SHORT, 100, SOURCE.into());
     let ret = client.call(&Submit::iso_read(SOURCE, &[192; 8]));
@@ -62,10 +61,9 @@ fn iso_in_short() {
     assert_eq!(ret.descriptors, expected);
 }
 
-/// Packets of every kind in a URB: the reply has their data in order and without gaps, regardless
-/// of the places in memory.
+/// The reply has the received data in the order of the packets, without gaps.
 #[test]
-fn iso_in_mixed() {
+fn packets_of_every_length_keep_their_order() {
     let (_server, mut client) = start();
     let mut position = 0;
     for short in [0, 1, 100, 1000, 2000, 3072] {
@@ -80,10 +78,9 @@ fn iso_in_mixed() {
     }
 }
 
-/// Offsets of IN packets are the client's affair: the reply has the same offsets, and the data in
-/// the order of the packets.
+/// Offsets are the client's affair; the data comes in the order of the packets.
 #[test]
-fn iso_in_offsets() {
+fn offsets_of_in_packets_come_back_unchanged() {
     let (_server, mut client) = start();
     let scattered = [(300, 100), (0, 50), (400, 112), (100, 64)];
     let submit = Submit { length: 512, ..Submit::iso_read(SOURCE, &[]) }.with_packets(&scattered);
@@ -92,9 +89,8 @@ fn iso_in_offsets() {
     assert_eq!(ret.descriptors[2], [400, 112, 112, 0]);
 }
 
-/// Case 43.
 #[test]
-fn iso_in_error() {
+fn a_lost_packet_has_a_status_of_its_own() {
     let (_server, mut client) = start();
     for lost in [0, 3, 7] {
         client.command(request::PACKET_LOST, lost, SOURCE.into());
@@ -106,9 +102,8 @@ fn iso_in_error() {
     }
 }
 
-/// Case 44.
 #[test]
-fn iso_out_gaps() {
+fn gaps_between_out_packets_are_not_sent() {
     let (_server, mut client) = start();
     let mut data = vec![0xee; 612];
     for (position, offset) in [(0, 0), (100, 256), (200, 512)] {
@@ -129,7 +124,7 @@ fn iso_out_gaps() {
 
 /// OUT packets with data without gaps, of lengths including zero.
 #[test]
-fn iso_out_in_a_row() {
+fn out_packets_in_a_row_may_be_empty() {
     let (_server, mut client) = start();
     let lengths = [0, 1, 3072, 5, 0, 192, 0];
     let ret = client.call(&Submit::iso_write(SINK, &pattern(0, 3270), &lengths));
@@ -139,9 +134,9 @@ fn iso_out_in_a_row() {
     assert_eq!((counters.bytes, counters.errors, counters.urbs), (3270, 0, 1));
 }
 
-/// Case 45, both ways.
+/// In both directions, with packets of up to 3072 bytes.
 #[test]
-fn iso_1024() {
+fn a_urb_may_have_1024_packets() {
     let (_server, mut client) = start();
     let ret = client.call(&Submit::iso_read(SOURCE, &[100; 1024]));
     assert_eq!((ret.status, ret.descriptors.len()), (0, 1024));
@@ -158,9 +153,9 @@ fn iso_1024() {
     assert!(ret.data == pattern(102_400 + (3 << 20), 3071 * 1024));
 }
 
-/// Case 46. `no_alloc.rs` shows that nothing is allocated for the packets.
+/// `no_alloc.rs` shows that no memory is allocated for these packets.
 #[test]
-fn iso_np_bad() {
+fn an_impossible_number_of_packets_closes_the_connection() {
     let (server, mut client) = start();
     for number_of_packets in [1025, 0xffff_fffb, 0xffff_ffff, 0x7fff_ffff, 0x8000_0000] {
         for address in [SOURCE, SINK] {
@@ -179,7 +174,7 @@ fn iso_np_bad() {
 
 /// An isochronous URB without packets moves nothing, and no client can mean such a URB.
 #[test]
-fn iso_np_zero() {
+fn a_urb_without_packets_gets_einval() {
     let (_server, mut client) = start();
     let ret = client.call(&Submit::read(SOURCE, 64));
     assert_eq!((ret.status, ret.actual_length, ret.error_count), (EINVAL, 0, 0));
@@ -189,9 +184,8 @@ fn iso_np_zero() {
     assert_eq!(client.counters(SINK).urbs, 0);
 }
 
-/// Case 47.
 #[test]
-fn iso_desc_oob() {
+fn packets_outside_the_buffer_get_einval() {
     let (_server, mut client) = start();
     let outside: [&[(u32, u32)]; 8] = [
         &[(0xffff_ffff, 2)],
@@ -224,9 +218,9 @@ fn iso_desc_oob() {
     assert_eq!(client.counters(SINK).urbs, 0, "the device saw nothing of it");
 }
 
-/// OUT packets that overlap or go backwards can't be joined in place; no client sends such packets.
+/// The server joins OUT data in place, and no client sends such packets.
 #[test]
-fn iso_out_overlap() {
+fn out_packets_that_overlap_or_go_backwards_get_einval() {
     let (_server, mut client) = start();
     for packets in [[(0, 100), (50, 100)], [(100, 100), (0, 100)]] {
         let ret = client.call(&Submit::write(SINK, &[0; 200]).with_packets(&packets));
@@ -235,9 +229,8 @@ fn iso_out_overlap() {
     client.assert_in_sync();
 }
 
-/// Case 48.
 #[test]
-fn iso_desc_actual() {
+fn results_in_a_submitted_packet_descriptor_are_ignored() {
     let (_server, mut client) = start();
     for claimed in [1, 192, 0x7fff_ffff, 0xffff_ffff] {
         let mut submit = Submit::iso_read(SOURCE, &[192; 4]);
@@ -253,9 +246,9 @@ fn iso_desc_actual() {
     }
 }
 
-/// Case 49: setting 0 has no isochronous endpoint.
+/// Setting 0 of the device has no isochronous endpoint.
 #[test]
-fn iso_submit_fail() {
+fn a_urb_for_an_endpoint_of_another_setting_gets_enoent() {
     let server = Server::start("loopback");
     let mut client = server.attach();
     for submit in
@@ -274,10 +267,10 @@ fn iso_submit_fail() {
     assert_eq!((ret.status, ret.error_count), (ENOENT, 8));
 }
 
-/// An isochronous URB too large for the server is refused with its packets, and a URB with more
-/// data than fits ends the connection.
+/// An IN URB is answered, with its packets. An OUT URB, whose data has no place, closes the
+/// connection.
 #[test]
-fn iso_too_long() {
+fn a_urb_above_the_limit_is_refused() {
     let server = Server::start_with("loopback", |settings| {
         settings.policy.limits.memory = 1 << 20;
         settings.policy.limits.urb_len = 64 << 10;
@@ -295,10 +288,9 @@ fn iso_too_long() {
     server.assert_serves(0);
 }
 
-/// A stream of URBs that overlap in time, as with sound cards and cameras: nothing is lost between
-/// the URBs, and bulk goes on beside the stream.
+/// As sound cards and cameras submit, with bulk transfers beside.
 #[test]
-fn iso_stream() {
+fn overlapping_urbs_of_a_stream_lose_nothing() {
     let server = Server::start("loopback:pace=on");
     let mut client = server.attach();
     client.set_interface(1, 1);

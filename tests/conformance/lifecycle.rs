@@ -1,5 +1,4 @@
-//! Conformance cases 70, 71, 74 and 75, and the rest of a connection's life: arrival, departure,
-//! vanishing devices, a stopping server.
+//! The life of a connection: arrival, departure, vanishing devices, a stopping server.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -51,9 +50,9 @@ fn reset(client: MiniClient) {
     socket.set_linger(Some(Duration::ZERO)).expect("a TCP socket");
 }
 
-/// Case 70: with URBs in flight, the stream ends in the middle of a header or a payload.
+/// In a header or a payload, with URBs in flight.
 #[test]
-fn truncated() {
+fn a_stream_that_ends_within_a_pdu_frees_the_device() {
     let server = Server::start("loopback");
     let submit = Submit::write(SINK, &[0; 100_000]);
     for len in [47, 48, 49, 48 + 50_000, 48 + 99_999] {
@@ -91,9 +90,9 @@ fn end_of_stream_with_the_last_bytes() {
     }
 }
 
-/// Case 71.
+/// All URBs are collected before the device is closed; the server asserts that.
 #[test]
-fn client_rst_busy() {
+fn a_reset_with_urbs_in_flight_frees_the_device() {
     let server = Server::start("loopback:pace=on");
     for _ in 0..20 {
         let mut client = server.attach();
@@ -107,7 +106,7 @@ fn client_rst_busy() {
 
 /// The same while the worker has the device: the device is given back when the worker is done.
 #[test]
-fn client_rst_while_the_worker_is_busy() {
+fn a_reset_during_a_special_request_or_a_cancel_frees_the_device() {
     let server = Server::start("loopback");
     for (request, submit) in [
         (request::SPECIAL_DELAY, Submit::set_interface(1, 1)),
@@ -127,9 +126,8 @@ fn client_rst_while_the_worker_is_busy() {
     }
 }
 
-/// Case 74.
 #[test]
-fn unplug_idle() {
+fn unplug_of_an_idle_device_ends_the_session() {
     let server = Server::start("loopback:count=2");
     let busid = server.busid(0);
     let mut client = server.attach();
@@ -144,9 +142,9 @@ fn unplug_idle() {
     server.assert_serves(0);
 }
 
-/// Case 74: each URB is answered once, for whatever it waited, then the connection ends.
+/// Whatever the URB waited for. Then the connection ends.
 #[test]
-fn unplug_busy() {
+fn unplug_answers_each_urb_once() {
     let server = Server::start_with("loopback", |settings| settings.policy.limits.urbs = 64);
     let busid = server.busid(0);
     let mut client = server.attach();
@@ -182,7 +180,7 @@ fn expect_all_gone(mut client: MiniClient) {
 /// The device vanishes at a URB's submission, during a special request, and while URBs are being
 /// cancelled.
 #[test]
-fn unplug_in_the_middle() {
+fn unplug_during_a_submission_a_special_request_or_a_cancel() {
     let server = Server::start("loopback:fault=vanish@3,loopback,loopback");
     let mut client = server.attach_to(0);
     client.submit_all(&vec![Submit::read(SOURCE, 512); 10]);
@@ -258,10 +256,9 @@ fn unplug_while_opening() {
     server.assert_serves(0);
 }
 
-/// Case 75: more URBs end at once than a single pass can collect, with a single event and no
-/// further event afterwards.
+/// 200 at once, where libusb collects 26 in a pass, and no later event follows.
 #[test]
-fn reap_edge() {
+fn urbs_that_end_with_one_event_are_all_collected() {
     const URBS: usize = 200;
     let server = Server::start("loopback");
     let mut client = server.attach();

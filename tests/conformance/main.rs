@@ -3,6 +3,28 @@
 //!
 //! A single test binary: `support` is compiled once, and the compiler finds its unused parts. Tests
 //! that need a process of their own are separate binaries, each with its reason.
+//!
+//! | module | shows |
+//! | --- | --- |
+//! | `handshake` | DEVLIST and IMPORT: the records, the refusals, invalid and incomplete requests |
+//! | `control` | control transfers, their SETUP packets and limits |
+//! | `submit` | bulk and interrupt URBs: echoed fields, flags, errors, memory, order, seqnums |
+//! | `isochronous` | isochronous URBs: packets, results of packets, impossible packets |
+//! | `packets` | stray values in number_of_packets of URBs without packets |
+//! | `special` | requests performed by the host, as barriers between URBs |
+//! | `unlink` | the race of SUBMIT and UNLINK, with URBs in flight, waiting, and ended |
+//! | `hostile` | clients that break the rules, vanish, or do not read |
+//! | `lifecycle` | clients that leave, devices that are unplugged, a server that stops |
+//! | `peers` | clients in each other's way: take-over, stalled clients, a full server |
+//! | `simulation` | random traffic of a correct client, from fixed seeds |
+//!
+//! Simulated devices cannot show everything. Elsewhere are
+//! - the records of DEVLIST for devices with interfaces out of order or of other speeds:
+//!   `src/usb/libusb/found.rs`;
+//! - usbfs without memory, kernel drivers, odd descriptors: `tests/libusb`;
+//! - bounded memory, since an attached device allocates nothing: `tests/no_alloc.rs`;
+//! - PDUs in parts: `tests/parts.rs`, and the program's command line: `tests/cli.rs`;
+//! - data toggles, lost packets and real kernels: `tests/vm`.
 
 mod control;
 mod handshake;

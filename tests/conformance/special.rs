@@ -1,4 +1,4 @@
-//! Conformance cases 50 to 56: requests performed by the host.
+//! Special requests, performed by the host.
 
 use crate::support::client::{ECONNRESET, ENOENT, EPIPE, MiniClient, Reply};
 use crate::support::hex::hex;
@@ -19,9 +19,9 @@ fn start() -> (Server, MiniClient) {
     (server, client)
 }
 
-/// Case 50: SET_INTERFACE and the URBs for the new setting come in one segment.
+/// SET_INTERFACE and the URBs come in one segment.
 #[test]
-fn set_interface() {
+fn urbs_behind_set_interface_find_the_new_setting() {
     let (_server, mut client) = start();
     let (special, special_bytes) = client.prepare(&Submit::set_interface(1, 1));
     assert_eq!(special_bytes[0x28..0x30], hex("010b 0100 0100 0000"));
@@ -42,7 +42,7 @@ fn set_interface() {
 
 /// A nonexistent setting is refused as by the device, and nothing changes.
 #[test]
-fn set_interface_unknown() {
+fn set_interface_of_an_unknown_setting_stalls_and_changes_nothing() {
     let (_server, mut client) = start();
     for (interface, alternate) in [(1, 2), (7, 0)] {
         let ret = client.call(&Submit::set_interface(interface, alternate));
@@ -55,9 +55,10 @@ fn set_interface_unknown() {
     assert_eq!(client.performed(), [0; 4]);
 }
 
-/// Case 51: URBs of the interface end before the new setting; URBs of other interfaces stay.
+/// The URBs end before the setting changes, so that usbfs has none to kill. That SET_INTERFACE
+/// waits for the ends is shown in `src/session/tests`.
 #[test]
-fn set_interface_inflight() {
+fn set_interface_ends_the_urbs_of_its_interface_only() {
     let (_server, mut client) = start();
     client.set_interface(1, 1);
     let pending = client.submit_all(&[
@@ -78,9 +79,9 @@ fn set_interface_inflight() {
     assert_eq!(client.call_ok(&Submit::read(SOURCE, 16)), pattern(0, 16));
 }
 
-/// The same with more URBs than slots: waiting URBs end too.
+/// With more URBs than slots.
 #[test]
-fn set_interface_inflight_and_waiting() {
+fn set_interface_ends_waiting_urbs_too() {
     let server = Server::start_with("loopback", |settings| settings.policy.limits.urbs = 64);
     let mut client = server.attach();
     let pending = client.submit_all(&vec![Submit::read(BULK_SILENT, 512); 500]);
@@ -95,7 +96,7 @@ fn set_interface_inflight_and_waiting() {
 
 /// Received data is not lost when its URB is cancelled.
 #[test]
-fn set_interface_keeps_data() {
+fn set_interface_keeps_the_data_of_a_cancelled_urb() {
     let (_server, mut client) = start();
     let pending = client.submit(&Submit::read(BULK_SILENT, 512));
     client.command(request::CANCEL_DONE, 100, BULK_SILENT.into());
@@ -105,9 +106,8 @@ fn set_interface_keeps_data() {
     assert_eq!(client.ret(special).status, 0);
 }
 
-/// Case 52.
 #[test]
-fn set_config_same() {
+fn setting_the_current_configuration_selects_setting_0() {
     let (server, mut client) = start();
     let current = client.call_ok(&Submit::control(setup(0x80, 8, 0, 0, 1), &[]));
     assert_eq!(current, [1]);
@@ -121,9 +121,8 @@ fn set_config_same() {
     assert_eq!(server.bus.open_count(server.busid(0)), 1);
 }
 
-/// Case 53.
 #[test]
-fn set_config_zero() {
+fn urbs_behind_configuration_0_find_no_endpoint() {
     let (_server, mut client) = start();
     let pending = client.submit(&Submit::read(BULK_SILENT, 512));
     let seqnums = client.submit_all(&[
@@ -143,9 +142,9 @@ fn set_config_zero() {
     assert_eq!(client.call_ok(&Submit::read(SOURCE, 64)), pattern(64, 64));
 }
 
-/// A client that unconfigures the device, like usbip-win2, leaves the device unchanged.
+/// usbip-win2 unconfigures the device at its end.
 #[test]
-fn configuration_zero_goes_with_its_client() {
+fn an_unconfigured_device_is_configured_for_the_next_client() {
     let (server, mut client) = start();
     client.call_ok(&Submit::set_configuration(0));
     assert_eq!(client.call(&Submit::read(SOURCE, 64)).status, ENOENT);
@@ -154,9 +153,9 @@ fn configuration_zero_goes_with_its_client() {
     assert_eq!(client.call_ok(&Submit::read(SOURCE, 64)), pattern(0, 64));
 }
 
-/// Case 54.
+/// The simulation has no data toggle of a controller; the source's stream starts anew instead.
 #[test]
-fn clear_halt() {
+fn clear_halt_is_performed_by_the_host() {
     let (_server, mut client) = start();
     client.call_ok(&Submit::read(SOURCE, 100));
     client.command(request::HALT, 0, SOURCE.into());
@@ -183,9 +182,8 @@ fn clear_halt() {
     assert_eq!(client.last_setup(), hex("0201 0000 8e00 0000"));
 }
 
-/// Case 55.
 #[test]
-fn port_reset() {
+fn a_port_reset_ends_all_urbs_and_is_performed_by_the_host() {
     let (_server, mut client) = start();
     client.call_ok(&Submit::read(SOURCE, 100));
     client.command(request::HALT, 0, SINK.into());
@@ -204,9 +202,9 @@ fn port_reset() {
     client.call_ok(&Submit::write(SINK, &[0; 8]));
 }
 
-/// Case 56, and the other request that would hide the device from its host.
+/// Both would take the device away from its host.
 #[test]
-fn set_address() {
+fn set_address_and_test_mode_stall_and_never_reach_the_device() {
     let (_server, mut client) = start();
     client.assert_in_sync();
     let seen = client.last_setup();
@@ -220,7 +218,7 @@ fn set_address() {
 
 /// Requests that resemble special requests go to the device.
 #[test]
-fn look_alikes_go_to_the_device() {
+fn requests_that_resemble_special_requests_go_to_the_device() {
     let (_server, mut client) = start();
     for setup in [
         setup(0x21, 11, 1, 1, 0),   // a class request to an interface
@@ -237,7 +235,7 @@ fn look_alikes_go_to_the_device() {
 
 /// Barriers follow each other, and a URB between two barriers is carried out there.
 #[test]
-fn barriers_in_a_row() {
+fn urbs_between_special_requests_keep_their_place() {
     let (_server, mut client) = start();
     let mut submits = Vec::new();
     for _ in 0..50 {
@@ -260,10 +258,9 @@ fn barriers_in_a_row() {
     assert_eq!(client.performed(), [0, 100, 50, 0]);
 }
 
-/// During a slow special request, earlier URBs are still answered, and later URBs keep their order,
-/// with OUT data of any size.
+/// Data of any length.
 #[test]
-fn data_behind_a_barrier_waits() {
+fn out_data_behind_a_special_request_waits_in_order() {
     let (_server, mut client) = start();
     client.command(request::SPECIAL_DELAY, 100, 0);
     let special = client.submit(&Submit::set_interface(1, 1));

@@ -1,4 +1,4 @@
-//! Conformance cases 26 to 40: bulk and interrupt URBs.
+//! Bulk and interrupt URBs: fields of a SUBMIT, data, errors, order.
 
 use crate::support::client::{ENOMEM, EOVERFLOW, EPIPE, EPROTO, EREMOTEIO, MiniClient};
 use crate::support::hex::hex;
@@ -27,9 +27,8 @@ fn exchange(client: &mut MiniClient, sends: &str, expects: &str, data: &[u8]) {
     assert_eq!(client.read(expected.len()), expected);
 }
 
-/// Case 26.
 #[test]
-fn np_echo_linux() {
+fn number_of_packets_zero_of_linux_comes_back() {
     let (_server, mut client) = start();
     exchange(
         &mut client,
@@ -40,9 +39,9 @@ fn np_echo_linux() {
     client.assert_in_sync();
 }
 
-/// Case 27, both ways, and for some other meaningless numbers.
+/// And other values without a meaning for control and bulk URBs, in both directions.
 #[test]
-fn np_echo_win() {
+fn number_of_packets_minus_one_of_windows_comes_back() {
     let (_server, mut client) = start();
     exchange(
         &mut client,
@@ -68,9 +67,8 @@ fn np_echo_win() {
     client.assert_in_sync();
 }
 
-/// Case 28.
 #[test]
-fn start_frame_echo() {
+fn start_frame_comes_back() {
     let (_server, mut client) = start();
     exchange(
         &mut client,
@@ -86,9 +84,8 @@ fn start_frame_echo() {
     );
 }
 
-/// Case 29.
 #[test]
-fn bulk_out_zlp_flag() {
+fn the_zero_packet_flag_adds_an_empty_packet_to_full_out_data() {
     let (_server, mut client) = start();
     let expected = |bytes, urbs, empty_packets| Counters { bytes, urbs, errors: 0, empty_packets };
     let write = |at, len| Submit::write(SINK, &pattern(at, len));
@@ -103,9 +100,8 @@ fn bulk_out_zlp_flag() {
     assert_eq!(read, pattern(0, 512), "the flag means nothing for IN");
 }
 
-/// Case 30.
 #[test]
-fn bulk_zero_len() {
+fn a_urb_without_data_is_one_empty_packet() {
     let (_server, mut client) = start();
     let ret = client.call(&Submit::write(SINK, &[]));
     assert_eq!((ret.status, ret.actual_length), (0, 0));
@@ -119,9 +115,8 @@ fn bulk_zero_len() {
     assert_eq!(client.counters(SINK).empty_packets, 2);
 }
 
-/// Case 31.
 #[test]
-fn short_not_ok() {
+fn a_short_read_with_short_not_ok_gets_eremoteio() {
     let (_server, mut client) = start();
     let read = Submit { flags: 0x201, ..Submit::read(SOURCE, 512) };
     client.command(request::SHORT, 100, SOURCE.into());
@@ -145,9 +140,8 @@ fn short_not_ok() {
     assert_eq!((ret.status, ret.actual_length), (EREMOTEIO, 8));
 }
 
-/// Case 32.
 #[test]
-fn partial_then_stall() {
+fn a_stall_keeps_the_data_before_the_stall() {
     let (_server, mut client) = start();
     client.command(request::STALL_AFTER, 1024, SOURCE.into());
     let ret = client.call(&Submit::read(SOURCE, 4096));
@@ -158,9 +152,8 @@ fn partial_then_stall() {
     assert_eq!((ret.status, ret.actual_length), (EPIPE, 1024), "OUT tells how far it came");
 }
 
-/// Case 33.
 #[test]
-fn babble() {
+fn more_data_than_the_buffer_takes_gets_eoverflow() {
     let (_server, mut client) = start();
     client.command(request::BABBLE, 0, SOURCE.into());
     let ret = client.call(&Submit::read(SOURCE, 512));
@@ -170,9 +163,10 @@ fn babble() {
     client.assert_in_sync();
 }
 
-/// Case 34: by far more than a socket buffer at once, both ways, and data intact.
+/// Each much longer than a socket's buffer. usbfs without memory is a test of `tests/libusb`:
+/// `used_up_memory_delays_urbs_and_fails_none`.
 #[test]
-fn big_bulk() {
+fn large_urbs_arrive_intact_in_both_directions() {
     let (_server, mut client) = start();
     let (mut read, mut written) = (0, 0);
     for len in [1 << 20, LEN_MAX as usize, LEN_MAX as usize - 1, (1 << 20) + 1] {
@@ -229,9 +223,9 @@ fn small_urbs_stay_behind_large_ones() {
     }
 }
 
-/// Case 35.
+/// Among them the flag of a scattered buffer, with which the kernel's server fails at length 0.
 #[test]
-fn sg_flag() {
+fn flags_without_a_meaning_change_nothing() {
     let (_server, mut client) = start();
     let mut replies = Vec::new();
     for flags in ["00040200", "00000000", "00ff0300", "ffffffbe"] {
@@ -252,11 +246,11 @@ fn sg_flag() {
     assert_eq!((ret.status, ret.actual_length), (0, 0));
 }
 
-/// Linux copies the SETUP packet of a driver's last control URB into SUBMITs of bulk endpoints too;
-/// all of usb-storage's have GET_MAX_LUN (docs/kernels.md). The packet means nothing, not even as a
-/// special request.
+/// Linux copies the SETUP packet of a driver's last control URB into SUBMITs of bulk endpoints:
+/// usb-storage's have GET_MAX_LUN (docs/kernels.md). Packets of special requests change nothing
+/// too.
 #[test]
-fn setup_of_a_bulk_urb() {
+fn a_setup_packet_in_a_bulk_urb_is_ignored() {
     let (_server, mut client) = start();
     let performed = client.performed();
     let left_over = [
@@ -277,9 +271,9 @@ fn setup_of_a_bulk_urb() {
     assert_eq!(client.counters(SINK).errors, 0);
 }
 
-/// Case 36: the first 64 KiB in writes of a single byte, then in writes of three PDUs.
+/// 64 KiB in writes of one byte, then 64 KiB in writes of three PDUs.
 #[test]
-fn out_split_tcp() {
+fn out_data_may_come_in_writes_of_any_length() {
     let (_server, mut client) = start();
     let data = pattern(0, 64 << 10);
     let (seqnum, bytes) = client.prepare(&Submit::write(SINK, &data));
@@ -327,9 +321,8 @@ fn pdus_may_be_cut_anywhere() {
     assert_eq!((counters.bytes, counters.errors), (position, 0));
 }
 
-/// Case 37.
 #[test]
-fn per_ep_order() {
+fn urbs_of_an_endpoint_end_in_order() {
     let (_server, mut client) = start();
     client.set_next_seqnum(0x7fff_fff0);
     let submits: Vec<Submit> =
@@ -343,9 +336,9 @@ fn per_ep_order() {
     assert_eq!(client.counters(SINK), expected, "the sink checks the order");
 }
 
-/// Case 38, with silent URBs on two endpoints.
+/// With silent URBs on two endpoints.
 #[test]
-fn interleave() {
+fn silent_urbs_hold_up_no_other_endpoint() {
     let (_server, mut client) = start();
     let interrupt = client.submit(&Submit::read(INTERRUPT_SILENT, 64));
     let bulk = client.submit(&Submit::read(BULK_SILENT, 512));
@@ -359,9 +352,8 @@ fn interleave() {
     assert_eq!(client.ret(bulk).data, [0, 1]);
 }
 
-/// Case 39.
 #[test]
-fn seq_arbitrary() {
+fn seqnums_may_come_in_any_order_and_again() {
     let (_server, mut client) = start();
     let seqnums = [0, u32::MAX, 0x8000_0000, 0x7fff_ffff, 500, 499, 498, 1, 0, u32::MAX];
     for seqnum in seqnums {
@@ -378,9 +370,8 @@ fn seq_arbitrary() {
     }
 }
 
-/// Case 40.
 #[test]
-fn seq_duplicate() {
+fn a_seqnum_in_use_closes_the_connection() {
     let (server, mut client) = start();
     let read = Submit { seqnum: Some(7), ..Submit::read(BULK_SILENT, 64) };
     client.submit(&read);
@@ -390,9 +381,9 @@ fn seq_duplicate() {
     server.assert_serves(0);
 }
 
-/// More URBs than slots: URBs without a slot wait in order, and other endpoints go on.
+/// Other endpoints go on meanwhile.
 #[test]
-fn more_urbs_than_slots() {
+fn urbs_without_a_slot_wait_in_order() {
     let server = Server::start_with("loopback", |settings| settings.policy.limits.urbs = 64);
     let mut client = server.attach();
     let silent = client.submit_all(&vec![Submit::read(BULK_SILENT, 4096); 1000]);

@@ -1,4 +1,4 @@
-//! Conformance cases 57 to 63: the race of SUBMIT and UNLINK.
+//! The race of SUBMIT and UNLINK.
 //!
 //! The client of these tests knows the rule: RET_UNLINK has status 0 if the RET_SUBMIT came before,
 //! and -ECONNRESET if no RET_SUBMIT came or will come (`support/client.rs`). Each test adds the
@@ -26,9 +26,9 @@ fn start() -> (Server, MiniClient) {
     (server, client)
 }
 
-/// Case 57, to the byte.
+/// To the byte.
 #[test]
-fn unlink_inflight() {
+fn unlink_in_flight_gets_econnreset_and_no_other_reply() {
     let (_server, mut client) = start();
     client.send(&hex("00000001 00000004 D 00000001 00000006 / 00000200 00000200 0 0 0 / Z(8)"));
     client.send(&hex("00000002 00000005 D 0 0 00000004 Z(24)"));
@@ -42,7 +42,7 @@ fn unlink_inflight() {
 
 /// The same for every kind of endpoint that can keep a URB.
 #[test]
-fn unlink_inflight_everywhere() {
+fn unlink_in_flight_works_on_every_kind_of_endpoint() {
     let server = Server::start("loopback:pace=on:delay=500ms");
     let mut client = server.attach();
     client.set_interface(1, 1);
@@ -63,9 +63,8 @@ fn unlink_inflight_everywhere() {
     client.assert_in_sync();
 }
 
-/// Case 58.
 #[test]
-fn unlink_done() {
+fn unlink_after_the_reply_gets_0() {
     let (_server, mut client) = start();
     client.send(&hex("00000001 00000004 D 00000001 00000001 / 00000200 00000002 0 0 0 / Z(8)"));
     let expected = hex("00000003 00000004 Z(12) / 0 00000002 0 0 0 / Z(8) / 0001");
@@ -74,10 +73,10 @@ fn unlink_done() {
     assert_eq!(client.read(48), hex("00000004 00000005 Z(12) 0 Z(24)"));
 }
 
-/// The UNLINK comes in one segment with a SUBMIT that ends at once. Then nothing has to be
-/// cancelled, so the device stays with the session, and the next SUBMIT ends at once as well.
+/// Nothing is to be cancelled, so the port stays with the reactor, and the next SUBMIT ends at
+/// once.
 #[test]
-fn unlink_done_in_one_segment() {
+fn unlink_in_one_segment_with_a_urb_that_ends_at_once_gets_0() {
     let (_server, mut client) = start();
     for submit in [Submit::read(SOURCE, 512), Submit::write(SINK, &[0; 64])] {
         let (target, mut bytes) = client.prepare(&submit);
@@ -115,7 +114,7 @@ struct Outcomes {
     received: [u64; 2],
 }
 
-/// Case 59: 10^5 rounds, many of them under way at once. No byte sent by the device is lost: a byte
+/// 100,000 rounds, many of them under way at once. No byte sent by the device is lost: a byte
 /// taken by a cancelled URB would be missing in the data of the next.
 #[test]
 fn unlink_race() {
@@ -220,9 +219,8 @@ fn spin(time: Duration) {
     }
 }
 
-/// Case 60.
 #[test]
-fn unlink_data_kept() {
+fn unlink_keeps_the_data_that_the_device_has_sent() {
     let (_server, mut client) = start();
     for (request, status, bytes) in [
         (request::CANCEL_DONE, 0, 100),
@@ -278,9 +276,8 @@ fn unlink_while_cancelling_takes_long() {
     assert_eq!(client.ret(pending[1]).actual_length, 1);
 }
 
-/// Case 61.
 #[test]
-fn unlink_unknown() {
+fn unlink_of_an_unknown_seqnum_gets_0() {
     let (_server, mut client) = start();
     for target in [12345, 0, u32::MAX, 1] {
         let unlink = client.unlink(target);
@@ -296,9 +293,8 @@ fn unlink_unknown() {
     client.assert_in_sync();
 }
 
-/// Case 61.
 #[test]
-fn unlink_twice() {
+fn a_second_unlink_of_a_urb_gets_0() {
     let (_server, mut client) = start();
     let target = client.submit(&Submit::read(SILENT, 512));
     let (first, first_bytes) = client.prepare_unlink(target);
@@ -316,9 +312,9 @@ fn unlink_twice() {
     client.assert_in_sync();
 }
 
-/// Case 62: more URBs than slots, so some wait and others are with the device.
+/// More URBs than slots.
 #[test]
-fn unlink_many() {
+fn unlink_in_any_order_reaches_urbs_in_flight_and_waiting() {
     let (_server, mut client) = start();
     for order in 0..3 {
         let mut pending = client.submit_all(&vec![Submit::read(SILENT, 16384); 500]);
@@ -364,10 +360,9 @@ fn unlink_more_than_can_wait() {
     client.assert_in_sync();
 }
 
-/// Case 63: URBs waiting behind the request are unlinked before its end. All PDUs come in one
-/// segment, and the request is slow.
+/// All PDUs come in one segment, and the special request takes long.
 #[test]
-fn unlink_during_barrier() {
+fn unlink_behind_a_special_request_is_answered_at_once() {
     let (_server, mut client) = start();
     client.command(request::SPECIAL_DELAY, 300, 0);
     let (special, mut bytes) = client.prepare(&Submit::set_interface(1, 1));
@@ -406,10 +401,9 @@ fn unlink_during_barrier() {
     assert_eq!(client.performed(), [0, 1, 0, 0]);
 }
 
-/// The request itself is unlinked while performed: the answer comes at once, the result is dropped,
-/// and the URBs behind go on afterwards.
+/// The result of the special request is dropped, and the URBs behind go on afterwards.
 #[test]
-fn unlink_the_barrier() {
+fn unlink_of_a_special_request_under_way_is_answered_at_once() {
     let (_server, mut client) = start();
     let answered = client.submit(&Submit::read(SOURCE, 8));
     assert_eq!(client.ret(answered).status, 0);
@@ -442,7 +436,7 @@ fn unlink_the_barrier() {
 
 /// The request is unlinked before its turn, and not performed.
 #[test]
-fn unlink_a_barrier_to_come() {
+fn a_special_request_unlinked_before_its_turn_is_not_performed() {
     let (_server, mut client) = start();
     let (special, bytes) = client.prepare(&Submit::set_interface(1, 1));
     let (behind, behind_bytes) = client.prepare(&Submit::iso_read(ISO_SOURCE, &[192; 4]));
@@ -476,7 +470,7 @@ fn unlink_of_a_urb_cancelled_by_a_barrier() {
 
 /// A stall during the cancel of a URB: the reply has the stall, the URB's actual end.
 #[test]
-fn unlink_of_a_halted_endpoint() {
+fn a_stall_during_an_unlink_is_the_reply() {
     let (_server, mut client) = start();
     let pending = client.submit_all(&vec![Submit::read(SILENT, 64); 2]);
     let halt = Submit::control(setup(request::OUT, request::HALT, 0, SILENT.into(), 0), &[]);

@@ -1,53 +1,11 @@
-//! What the conformance tests share: a server with simulated devices, and a client that knows the
-//! rules.
+//! A server with simulated devices, and a client that knows the rules, for all test binaries.
 //!
-//! - [`Server`] runs the real reactor on a port of its own and keeps the [`SimBus`] at hand. When
-//!   it is dropped it must stop, in good order and in time, with every device given back.
-//! - [`client::MiniClient`] speaks the protocol over a blocking socket. It judges every reply as a
-//!   Linux client would, whatever the test at hand looks for.
-//! - [`hex::hex`] reads byte vectors as tests write them; `submit` makes SUBMITs, `random` chance
-//!   from seeds, `log` keeps what the server says.
-//!
-//! # Conformance cases
-//!
-//! What a right server does is divided into 76 cases. Each is a test, or a few, with its number
-//! above it; what it asks for is in its name and its asserts, and nowhere else.
-//!
-//! | cases | about | where |
-//! | --- | --- | --- |
-//! | 1 to 4, 6 to 17, 19 | DEVLIST and IMPORT | `handshake.rs` |
-//! | 5, 6, 18 | what they say of a device | `src/usb/libusb/found.rs`: the simulated bus has no device that stores its interfaces out of order, and none of such speeds |
-//! | 20 to 25, 76 | control transfers | `control.rs` |
-//! | 26 to 40 | bulk and interrupt URBs | `submit.rs` |
-//! | 41 to 49 | isochronous URBs | `isochronous.rs` |
-//! | 50 to 56 | requests that the host must perform | `special.rs` |
-//! | 57 to 63 | UNLINK | `unlink.rs` |
-//! | 64 to 69, 72, 73 | clients that break the rules, vanish or do not read | `hostile.rs` |
-//! | 70, 71, 74, 75 | clients and devices that go | `lifecycle.rs` |
-//!
-//! Memory that stays bounded (46, 67, 73) is shown by `no_alloc.rs`: once a device is attached
-//! nothing allocates, whatever the client claims or leaves unread. What no single case names,
-//! `simulation.rs` meets by chance. `packets.rs` has what clients leave in number_of_packets where
-//! there are none, `parts.rs` PDUs that are written in parts. In `tests/libusb`, `sessions.rs` and
-//! `requests.rs` have the same server on the real libusb, `descriptors.rs`, `long_reads.rs` and
-//! `trouble.rs` have it with devices that are odd or hold things up, `memory.rs` with usbfs's
-//! memory used up, `readings.rs` two readings of descriptors side by side; `peers.rs` has clients
-//! that are in each other's way, `cli.rs` the program as it is typed.
-//!
-//! Of these, some have a part that needs more than simulated devices:
-//! - 34 `big_bulk`, usbfs out of memory: the simulated bus has no quota. `sessions.rs` has one
-//!   (`used_up_memory_delays_urbs_and_fails_none`).
-//! - 51 `set_interface_inflight`, URBs that usbfs would kill: the server cancels them before it
-//!   comes to that. That the request waits until they have ended is shown in `src/session/tests.rs`
-//!   (`a_barrier_cancels_what_it_concerns_and_holds_what_follows`).
-//! - 54 `clear_halt`, the host controller's data toggle: there is none in a simulation; the
-//!   source's stream starts anew instead.
-//! - 71 `client_rst_busy`, usbfs quota and `dev_mem_free`: as 34. Here all URBs come home, which
-//!   the server asserts before it closes a device.
-//! - 72 `client_vanishes`: packets can't be made to vanish on a loopback interface without
-//!   privileges. What is shown is that the kernel watches an idle connection; one that takes no
-//!   bytes is `a_client_that_accepts_no_byte_is_dropped` in `peers.rs`.
-//! - 75 `reap_edge`: libusb's 26 URBs a pass are libusb's; here one event brings hundreds.
+//! - [`Server`] runs the real reactor on a port of its own and keeps the [`SimBus`] at hand. A
+//!   dropped server must stop, in good order and in time, with every device given back.
+//! - [`client::MiniClient`] speaks the protocol over a blocking socket. The client judges every
+//!   reply as a Linux client would, also where the test looks for something else.
+//! - [`hex::hex`] reads byte vectors, `submit` makes SUBMITs, `random` makes numbers from seeds,
+//!   `log` keeps the server's log.
 
 pub(crate) mod client;
 pub(crate) mod hex;

@@ -125,7 +125,7 @@ mod tests {
         }
     }
 
-    /// Conformance case 5: records by interface number, the setting in force only.
+    /// Records by interface number, of the setting in force only.
     #[test]
     fn devlist_iface_order() {
         let record = found().info(Some(0), None).device;
@@ -134,7 +134,6 @@ mod tests {
         assert_eq!(record.configuration_value, 0);
     }
 
-    /// Conformance case 6.
     #[test]
     fn devlist_unconfigured() {
         let record = found().info(None, None).device;
@@ -148,7 +147,6 @@ mod tests {
         assert_eq!((record.configuration_value, record.interfaces.len()), (7, 0));
     }
 
-    /// Conformance case 18.
     #[test]
     fn speed_map() {
         for (speed, wire) in
