@@ -1,0 +1,144 @@
+//! Looks for devices on Linux, and waits for none of them.
+//!
+//! Files that take a device's lock are read by [`readers`], with a bound on the wait. A device that
+//! has not answered is served from its last answer and from files that take no lock, or is left
+//! out; the log says so once.
+//!
+//! Contract: blocks for a bounded time (see [`readers`]); reads no file of a hub that takes the
+//! hub's lock.
+
+mod readers;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use self::readers::{Answer, Readers};
+use super::Sighted;
+use super::candidate::LibusbCandidate;
+use super::found::Found;
+use super::sysfs::{self, Identity, Links, Present, Told};
+use crate::complaints::{info, warn};
+use crate::usb::descriptor::{Descriptors, Host};
+use crate::usb::{Scan, ScanError};
+
+/// Looks for devices, and remembers their answers.
+pub(super) struct Scanner {
+    devices: PathBuf,
+    readers: Arc<Readers>,
+    known: HashMap<Identity, Answer>,
+    /// Devices that do not answer and that the log has named.
+    silent: HashSet<Identity>,
+}
+
+impl Scanner {
+    /// A scanner of this machine's devices.
+    ///
+    /// # Errors
+    /// There is no sysfs to be read, or none with USB.
+    pub(super) fn new() -> Result<Self, ScanError> {
+        let looked = std::fs::read_dir(sysfs::DEVICES);
+        looked.map_err(|error| ScanError::NoDirectory { directory: sysfs::DEVICES, error })?;
+        Ok(Self::below(PathBuf::from(sysfs::DEVICES)))
+    }
+
+    /// A scanner of the devices that are links in a directory.
+    fn below(devices: PathBuf) -> Self {
+        Self { devices, readers: Arc::default(), known: HashMap::new(), silent: HashSet::new() }
+    }
+
+    /// Looks for devices.
+    ///
+    /// # Errors
+    /// The system can't tell, because it has no open files or no threads left, or no sysfs any
+    /// more.
+    pub(super) fn scan(&mut self) -> Result<Sighted, ScanError> {
+        self.look().map_err(ScanError::List)
+    }
+
+    fn look(&mut self) -> io::Result<Sighted> {
+        let present = sysfs::present(&self.devices)?;
+        let identities: HashSet<Identity> = present.iter().map(|found| found.identity).collect();
+        self.known.retain(|identity, _| identities.contains(identity));
+        self.silent.retain(|identity| identities.contains(identity));
+        let asked = present.iter().filter(|found| found.hub.is_none());
+        let mut answers = self.readers.ask(&self.devices, asked.map(|found| found.identity))?;
+        let mut scan = Scan { devices: Vec::new(), is_whole: true };
+        let mut left_out = Vec::new();
+        for device in present {
+            let answer = answers.remove(&device.identity);
+            scan.is_whole &= device.hub.is_some() || answer.as_ref().is_some_and(Answer::is_whole);
+            // A device that can't be read is gone, or as good as gone.
+            if answer.as_ref().is_some_and(|answer| answer.failed) {
+                continue;
+            }
+            match self.candidate(&device, answer) {
+                Some(candidate) => scan.devices.push(candidate),
+                None => left_out.push((device.identity.bus, device.identity.address)),
+            }
+        }
+        Ok(Sighted { scan, left_out })
+    }
+
+    /// A device from its answer, or else from earlier answers; `None` without any.
+    fn candidate(&mut self, device: &Present, answer: Option<Answer>) -> Option<LibusbCandidate> {
+        let links = sysfs::links(&self.devices, device.identity.busid);
+        if let Some(hub) = device.hub {
+            let descriptors = Descriptors { device: hub, configurations: Vec::new() };
+            return Some(candidate(device, descriptors, Told::default(), links));
+        }
+        let answer = answer.unwrap_or_default();
+        let is_whole = answer.is_whole();
+        let known = self.known.entry(device.identity).or_default();
+        known.descriptors = answer.descriptors.or_else(|| known.descriptors.take());
+        known.told = answer.told.or_else(|| known.told.take());
+        let Answer { descriptors, mut told, .. } = known.clone();
+        if let Some(value) = links.configuration.filter(|_| !is_whole) {
+            told.get_or_insert_default().configuration = Some(value);
+        }
+        let is_served = descriptors.is_some() && told.is_some();
+        self.tell(device.identity, is_whole, is_served);
+        Some(candidate(device, descriptors?, told?, links))
+    }
+
+    /// Tells the log, once, that a device does not answer.
+    fn tell(&mut self, identity: Identity, answers: bool, is_served: bool) {
+        let busid = identity.busid;
+        if answers {
+            if self.silent.remove(&identity) {
+                info!("{busid}: answers again");
+            }
+        } else if self.silent.insert(identity) {
+            let instead =
+                if is_served { "what is known of it is" } else { "it is left out and not" };
+            warn!(
+                "{busid}: does not answer, because something else keeps the system from asking it; \
+                 {instead} shown to clients until it does"
+            );
+        }
+    }
+}
+
+fn candidate(
+    device: &Present,
+    descriptors: Descriptors,
+    told: Told,
+    links: Links,
+) -> LibusbCandidate {
+    let Present { identity, speed, honors_interface_count, ignores_endpoints, .. } = *device;
+    let speed = speed.unwrap_or_else(|| descriptors.device.speed());
+    let ignored = if ignores_endpoints { descriptors.device.ignored_endpoints() } else { &[] };
+    let found = Found {
+        id: identity.id(&descriptors.device),
+        busid: identity.busid,
+        host: Host { speed, honors_interface_count, ignored },
+        descriptors,
+    };
+    let mut info = found.info(told.configuration, links.path);
+    [info.manufacturer, info.product, info.serial] = told.strings;
+    (info.drivers, info.imported) = (links.drivers, links.imported);
+    LibusbCandidate::new(found, info)
+}
