@@ -11,7 +11,7 @@ use usbferry_sys::libusb::error::Error;
 use usbferry_sys::libusb::handle::DeviceHandle;
 
 use super::found::Found;
-use super::ledger::{Debt, Entry};
+use super::ledger::{Debt, Note};
 use super::owed::Owed;
 use super::status::refusal_of;
 use crate::complaints::warn;
@@ -61,10 +61,10 @@ impl Claims {
         handle: DeviceHandle,
         found: Found,
         debt: Debt,
-        entry: Entry,
+        note: Note,
     ) -> Result<Self, Error> {
         let value = found.configuration_now(&handle)?;
-        let owed = Owed::noted(debt.configuration, entry);
+        let owed = Owed::noted(debt.configuration, note);
         let mut claims = Self::claimed(handle, found, owed, value);
         claims.owed.add_drivers(&debt.interfaces);
         Ok(claims)

@@ -9,7 +9,7 @@ use usbferry_sys::libusb::error::Error;
 use usbferry_sys::libusb::handle::DeviceHandle;
 
 use super::found::Found;
-use super::ledger::{self, Debt, Entry};
+use super::ledger::{self, Debt, Note};
 use crate::complaints::warn;
 use crate::usb::Configuration;
 use crate::wire::types::BusId;
@@ -23,7 +23,7 @@ pub(super) struct Owed {
     /// The number of the configuration that the device was found in; `None` for none.
     configuration: Option<u8>,
     /// The note that outlives this process; `None` before the first, and where none can be kept.
-    note: Option<Entry>,
+    note: Option<Note>,
 }
 
 impl Owed {
@@ -32,9 +32,9 @@ impl Owed {
         Self { drivers: Vec::new(), barred: Vec::new(), configuration, note: None }
     }
 
-    /// What another process owed, and noted in `entry`.
-    pub(super) const fn noted(configuration: Option<u8>, entry: Entry) -> Self {
-        Self { drivers: Vec::new(), barred: Vec::new(), configuration, note: Some(entry) }
+    /// What another process owed, and noted in `note`.
+    pub(super) const fn noted(configuration: Option<u8>, note: Note) -> Self {
+        Self { drivers: Vec::new(), barred: Vec::new(), configuration, note: Some(note) }
     }
 
     /// Whether a kernel driver had the interface.
@@ -75,7 +75,7 @@ impl Owed {
         self.add_drivers(&driven.collect::<Vec<u8>>());
         let mut debt = debt_of(found.id, self.drivers.clone(), self.configuration);
         match &mut self.note {
-            Some(entry) => entry.update(&debt),
+            Some(note) => note.update(&debt),
             None => {
                 self.note = ledger::note(&found.busid.to_string(), &mut debt);
                 (self.drivers, self.configuration) = (debt.interfaces, debt.configuration);
@@ -142,10 +142,10 @@ impl Owed {
     /// Gives interfaces back to the kernel drivers that had them. All are free by then, because a
     /// driver that wants several takes the others with the first.
     fn give_back_drivers(&mut self, handle: &mut DeviceHandle, busid: BusId) {
-        let mut is_settled = true;
+        let mut is_paid = true;
         for interface in self.drivers.drain(..) {
             let attached = handle.attach_kernel_driver_blocking(interface);
-            is_settled &= is_given_back(attached);
+            is_paid &= is_given_back(attached);
             match attached {
                 // Busy: the driver took it along with another.
                 Ok(()) | Err(Error::Busy | Error::NoDevice) => {}
@@ -154,8 +154,8 @@ impl Owed {
                 }
             }
         }
-        if let Some(entry) = self.note.take_if(|_| is_settled) {
-            entry.settle();
+        if let Some(note) = self.note.take_if(|_| is_paid) {
+            note.remove();
         }
     }
 }

@@ -12,7 +12,7 @@ use usbferry_sys::libusb::handle::DeviceHandle;
 
 use super::claims::Claims;
 use super::found::Found;
-use super::ledger::{self, Debt, Entry};
+use super::ledger::{self, Debt, Note};
 use super::owed::{debt_of, has_barred, is_given_back, renew_interfaces};
 use super::{LibusbBackend, patience};
 use crate::complaints::{info, warn};
@@ -35,33 +35,33 @@ pub fn repair() {
         Ok(sighted) => sighted,
         Err(error) => return warn!("drivers can't be given back: no list of devices: {error}"),
     };
-    for (debt, entry) in debts {
+    for (debt, note) in debts {
         if sighted.left_out.contains(&(debt.bus, debt.address)) {
             continue;
         }
         let mut found = sighted.scan.devices.iter().map(|candidate| &candidate.found);
         match found.find(|found| debt.is_of_same_device(&debt_of(found.id, Vec::new(), None))) {
-            Some(found) => repair_device(found, debt, entry),
+            Some(found) => repair_device(found, debt, note),
             // A device that was plugged in again since has its drivers.
-            None => entry.settle(),
+            None => note.remove(),
         }
     }
 }
 
-/// Does for a device what is owed; `entry` stays where something can't be done.
-fn repair_device(found: &Found, debt: Debt, entry: Entry) {
+/// Does for a device what is owed; `note` stays where something can't be done.
+fn repair_device(found: &Found, debt: Debt, note: Note) {
     let (id, busid) = (found.id, found.busid);
     let opened = patience::answer(OPEN_PATIENCE, move || DeviceHandle::open_blocking(id, 0));
     let mut handle = match opened.unwrap_or(Err(Error::Timeout)) {
         Ok(handle) => handle,
-        Err(Error::NoDevice) => return entry.settle(),
+        Err(Error::NoDevice) => return note.remove(),
         Err(error) => {
             return warn!("{busid}: its kernel drivers can't be given back yet: {error}");
         }
     };
     let now = found.configuration_now(&handle);
     if debt.configuration.is_some() && now.is_ok_and(|now| now != debt.configuration) {
-        return end_session(handle, found, debt, entry);
+        return end_session(handle, found, debt, note);
     }
     if let Ok(Some(value)) = now
         && has_barred(&found.configuration(value), &debt.interfaces)
@@ -69,19 +69,19 @@ fn repair_device(found: &Found, debt: Debt, entry: Entry) {
         match renew_interfaces(&mut handle, value) {
             Ok(()) => {
                 info!("{busid}: it has its kernel drivers again, {KILLED}");
-                return entry.settle();
+                return note.remove();
             }
             Err(error) => debug!("{busid}: configuration {value} can't be set anew: {error}"),
         }
     }
     if give_back(&mut handle, busid, &debt.interfaces) {
-        entry.settle();
+        note.remove();
     }
 }
 
 /// Gives interfaces back to their drivers, and returns whether nothing is left to do for them.
 fn give_back(handle: &mut DeviceHandle, busid: BusId, interfaces: &[u8]) -> bool {
-    let mut is_settled = true;
+    let mut is_paid = true;
     for &interface in interfaces {
         let attached = handle.attach_kernel_driver_blocking(interface);
         match attached {
@@ -90,17 +90,17 @@ fn give_back(handle: &mut DeviceHandle, busid: BusId, interfaces: &[u8]) -> bool
             }
             Err(error) => debug!("{busid}: interface {interface}: {error}"),
         }
-        is_settled &= is_given_back(attached);
+        is_paid &= is_given_back(attached);
     }
-    is_settled
+    is_paid
 }
 
 /// Ends the session of a client that has set another configuration, or none, as it would have been
 /// ended. Drivers may have interfaces of that configuration by now, which keep it set
 /// (`proc_setconfig`).
-fn end_session(handle: DeviceHandle, found: &Found, debt: Debt, entry: Entry) {
+fn end_session(handle: DeviceHandle, found: &Found, debt: Debt, note: Note) {
     let busid = found.busid;
-    match Claims::take_over(handle, found.clone(), debt, entry) {
+    match Claims::take_over(handle, found.clone(), debt, note) {
         Ok(claims) => {
             claims.give_back();
             info!("{busid}: the session that a usbferry had with it that was killed is over");
