@@ -9,11 +9,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use usbferry::cli::Cli;
-use usbferry::commands::{self, Failure};
+use usbferry::commands::{self, CommandError};
 use usbferry::logging::Log;
-
-/// Exit code for what makes no sense, as clap has it.
-const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     usbferry_sys::os::heap::return_large_blocks();
@@ -22,7 +19,7 @@ fn main() -> ExitCode {
         Ok(filter) => filter,
         Err(error) => {
             eprintln!("error: {error}");
-            return ExitCode::from(USAGE);
+            return CommandError::Usage(error).exit_code();
         }
     };
     let log = match Log::start(&filter) {
@@ -32,12 +29,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = commands::run(&cli.command);
-    let (message, code) = match result {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Failed(message)) => (message, ExitCode::FAILURE),
-        Err(Failure::WrongUsage(message)) => (message, ExitCode::from(USAGE)),
-    };
-    log.end_with(&message);
-    code
+    match commands::run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log.end_with(&error.to_string());
+            error.exit_code()
+        }
+    }
 }

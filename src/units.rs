@@ -2,6 +2,7 @@
 //!
 //! Contract: pure. Errors have no text; the caller knows the purpose of the number and explains.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Bytes: a number, alone or with `K`, `M` or `G`, small letters too.
@@ -15,27 +16,18 @@ pub(crate) fn parse_size(text: &str) -> Option<usize> {
     digits.parse::<usize>().ok()?.checked_mul(1 << shift)
 }
 
-/// The typed form of a limit in bytes.
-pub(crate) const fn size_text(bytes: u64) -> &'static str {
-    match bytes >> 20 {
-        1 => "1M",
-        8 => "8M",
-        16 => "16M",
-        64 => "64M",
-        512 => "512M",
-        1024 => "1G",
-        2048 => "2G",
-        16_384 => "16G",
-        _ => panic!("a limit that has no text"),
-    }
-}
+/// Bytes, shown in the form that users type, with the largest unit that leaves no rest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Size(pub(crate) u64);
 
-/// The typed form of any number of bytes, with the largest unit that leaves no rest.
-pub(crate) fn typed_size(bytes: usize) -> String {
-    let units = [(30, "G"), (20, "M"), (10, "K")];
-    let unit = units.into_iter().find(|&(shift, _)| bytes > 0 && bytes.trailing_zeros() >= shift);
-    let (shift, unit) = unit.unwrap_or((0, ""));
-    format!("{}{unit}", bytes >> shift)
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(bytes) = *self;
+        let units = [(30, "G"), (20, "M"), (10, "K")];
+        let mut fitting = units.into_iter().filter(|&(shift, _)| bytes.trailing_zeros() >= shift);
+        let (shift, unit) = fitting.next().filter(|_| bytes > 0).unwrap_or((0, ""));
+        write!(f, "{}{unit}", bytes >> shift)
+    }
 }
 
 /// A time: a number with `us`, `ms` or `s`. The number has 32 bits, which is an hour of
@@ -69,7 +61,7 @@ mod tests {
     #[test]
     fn a_size_is_shown_in_its_typed_form() {
         for text in ["0", "1", "1023", "1K", "1536K", "2M", "16M", "1G", "1048577"] {
-            assert_eq!(typed_size(parse_size(text).unwrap()), text);
+            assert_eq!(Size(parse_size(text).unwrap() as u64).to_string(), text);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Contract: no I/O. Whatever is wrong is a sentence that says what to type instead.
 
+mod error;
 mod parse;
 mod serve;
 
@@ -9,6 +10,7 @@ use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use error::UsageError;
 use parse::{names_another, parse_log, parts_of};
 pub use serve::{Serve, Source};
 
@@ -31,16 +33,14 @@ impl Cli {
     /// name others only.
     ///
     /// # Errors
-    /// A sentence: `RUST_LOG` holds neither a level nor a filter.
-    pub fn log_filter(&self, environment: Option<String>) -> Result<String, String> {
+    /// `RUST_LOG` holds neither a level nor a filter.
+    pub fn log_filter(&self, environment: Option<String>) -> Result<String, UsageError> {
         let environment = environment.filter(|text| !text.is_empty());
         match (&self.log, environment) {
             (Some(typed), _) => Ok(typed.clone()),
             (None, None) => Ok("info".to_owned()),
             (None, Some(text)) if parts_of(&text).all(names_another) => Ok(text),
-            (None, Some(text)) => {
-                parse_log(&text).map_err(|error| format!("RUST_LOG is “{text}”: {error}"))
-            }
+            (None, Some(text)) => parse_log(&text).map_err(|_| UsageError::Environment(text)),
         }
     }
 }
@@ -89,7 +89,8 @@ mod tests {
         let filter = |arguments: &[&str], environment: Option<&str>| {
             let line = ["usbferry", "list"].iter().chain(arguments);
             let cli = Cli::try_parse_from(line).map_err(|error| error.to_string())?;
-            cli.log_filter(environment.map(str::to_owned))
+            let filter = cli.log_filter(environment.map(str::to_owned));
+            filter.map_err(|error| error.to_string())
         };
         assert_eq!(filter(&[], None).unwrap(), "info");
         assert_eq!(filter(&[], Some("othercrate=debug")).unwrap(), "othercrate=debug");

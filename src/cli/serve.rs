@@ -8,14 +8,15 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 
-use super::parse::{
-    parse_busy_poll, parse_listen, parse_memory, parse_network, parse_peer_timeout, parse_size,
-    parse_urb_size, parse_urbs, size,
-};
+use super::error::UsageError;
 use crate::config::rules::{Allowed, DeviceSpec, Selection};
+use crate::config::value::{
+    parse_busy_poll, parse_listen, parse_memory, parse_network, parse_peer_timeout, parse_size,
+    parse_urb_size, parse_urbs,
+};
 use crate::config::{Listen, Policy, Settings, TakeOver};
 use crate::limits::{self, DeviceLimits};
-use crate::units;
+use crate::units::Size;
 use crate::usb::sim::spec::{self, Spec};
 use crate::wire::PORT;
 
@@ -88,21 +89,21 @@ struct Tuning {
     #[arg(
         long,
         value_name = "SIZE",
-        default_value = size(limits::MEMORY_DEFAULT),
+        default_value = typed(limits::MEMORY_DEFAULT),
         value_parser = parse_memory
     )]
     memory: usize,
 
     /// Bytes of further buffers that the device's controller can use without a copy, on Linux;
     /// all programs together have 16M of them unless the kernel is told otherwise
-    #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = typed(limits::DEVICE_MEMORY_DEFAULT), value_parser = parse_size)]
     device_memory: usize,
 
     /// Bytes of the largest URB that is accepted; at most half of --memory, so that two fit
     #[arg(
         long,
         value_name = "SIZE",
-        default_value = size(limits::URB_LEN_DEFAULT),
+        default_value = typed(limits::URB_LEN_DEFAULT),
         value_parser = parse_urb_size
     )]
     urb_size: usize,
@@ -120,6 +121,11 @@ struct Tuning {
     busy_poll: Duration,
 }
 
+/// A number of bytes as it is typed.
+fn typed(bytes: usize) -> String {
+    Size(bytes as u64).to_string()
+}
+
 /// What to export.
 #[derive(Debug)]
 pub enum Source {
@@ -135,21 +141,15 @@ impl Serve {
     /// Checks what was typed and turns it into settings.
     ///
     /// # Errors
-    /// A sentence about what does not fit together.
-    pub fn settings(&self) -> Result<(Settings, Source), String> {
+    /// Two values do not fit together.
+    pub fn settings(&self) -> Result<(Settings, Source), UsageError> {
         let tuning = &self.tuning;
         if tuning.urb_size > tuning.memory / 2 {
-            let [urb_size, memory, most] =
-                [tuning.urb_size, tuning.memory, tuning.memory / 2].map(units::typed_size);
-            return Err(format!(
-                "--urb-size {urb_size} is more than half of --memory {memory}: two of the largest \
-                 URBs must fit; give --urb-size {most} or less, too, or more --memory"
-            ));
+            let Tuning { urb_size, memory, .. } = *tuning;
+            return Err(UsageError::UrbSize { urb_size, memory });
         }
         let source = match &self.simulate {
-            Some(text) => {
-                Source::Simulated(Spec::parse_list(text).map_err(|error| error.to_string())?)
-            }
+            Some(text) => Source::Simulated(Spec::parse_list(text).map_err(UsageError::Simulate)?),
             None if self.all || !self.device.is_empty() => Source::Real,
             None => Source::Nothing,
         };
@@ -179,7 +179,7 @@ impl Serve {
         Ok((settings, source))
     }
 
-    fn listen_addresses(&self) -> Result<Vec<Listen>, String> {
+    fn listen_addresses(&self) -> Result<Vec<Listen>, UsageError> {
         if self.listen.is_empty() {
             return Ok(vec![
                 Listen { address: (Ipv4Addr::LOCALHOST, PORT).into(), optional: false },
@@ -188,11 +188,7 @@ impl Serve {
         }
         let public = self.listen.iter().find(|address| !address.ip().is_loopback());
         if let (Some(address), true) = (public, self.allow.is_empty()) {
-            return Err(format!(
-                "--listen {address} can be reached by other machines, and USB/IP knows no \
-                 passwords: say which may connect with --allow, for instance \
-                 --allow 192.168.1.0/24"
-            ));
+            return Err(UsageError::NoAllow(*address));
         }
         let listen = |&address| Listen { address, optional: false };
         Ok(self.listen.iter().map(listen).collect())
@@ -203,14 +199,13 @@ impl Serve {
 mod tests {
     use clap::Parser;
 
-    use super::super::parse::MOST;
     use super::super::{Cli, Command};
     use super::*;
 
     fn serve(arguments: &[&str]) -> Result<(Settings, Source), String> {
         let line = ["usbferry", "serve"].iter().chain(arguments);
         match Cli::try_parse_from(line).map_err(|error| error.to_string())?.command {
-            Command::Serve(serve) => serve.settings(),
+            Command::Serve(serve) => serve.settings().map_err(|error| error.to_string()),
             Command::List(_) => unreachable!("it says serve"),
         }
     }
@@ -267,7 +262,7 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused_with_a_sentence() {
-        let default = size(limits::URB_LEN_DEFAULT);
+        let (default, most) = (typed(limits::URB_LEN_DEFAULT), typed(limits::MEMORY_MAX));
         let too_large = format!("--urb-size {default} is more than half of --memory 2M: ");
         for (arguments, says) in [
             (["--urbs", "1"], "give a number from"),
@@ -277,10 +272,10 @@ mod tests {
             (["--urb-size", "-1"], "unexpected argument"),
             (["--urb-size", "1T"], "number of bytes"),
             (["--urb-size", "2G"], "number of bytes"),
-            (["--urb-size", "0"], &format!("from 4096 to {MOST}")),
-            (["--urb-size", "4095"], &format!("from 4096 to {MOST}")),
-            (["--memory", "64MB"], &format!("power of two from 1M to {MOST}, such as 16M")),
-            (["--memory", "1T"], &format!("power of two from 1M to {MOST}, such as 16M")),
+            (["--urb-size", "0"], &format!("from 4096 to {most}")),
+            (["--urb-size", "4095"], &format!("from 4096 to {most}")),
+            (["--memory", "64MB"], &format!("power of two from 1M to {most}, such as 16M")),
+            (["--memory", "1T"], &format!("power of two from 1M to {most}, such as 16M")),
             (["--memory", "0"], "power of two"),
             (["--urb-size", "64M"], "or more --memory"),
             (["--memory", "2M"], &too_large),

@@ -6,37 +6,32 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
-use super::Failure;
+use super::CommandError;
 use crate::cli::List;
 use crate::client::{self, Exported};
 use crate::usb::libusb::{self, LibusbBackend};
-use crate::usb::{Backend, Bound, Candidate, DRIVER_OF_PROGRAMS, DeviceInfo, OpenError};
+use crate::usb::{Backend, Bound, Candidate, DRIVER_OF_PROGRAMS, DeviceInfo, OpenError, ScanError};
 
 /// `usbferry list`.
-pub(super) fn show(list: &List) -> Result<(), Failure> {
+pub(super) fn show(list: &List) -> Result<(), CommandError> {
     let (rows, nothing) = match &list.remote {
         Some(host) => (remote_rows(host), format!("{host} exports nothing that is free now")),
-        None => (local_rows(), "there are no USB devices".to_owned()),
+        None => (local_rows().map_err(CommandError::Scan), "there are no USB devices".to_owned()),
     };
-    let rows = rows.map_err(Failure::Failed)?;
-    match print(&rows, &nothing) {
+    match print(&rows?, &nothing) {
         // An output that is closed early, as by `| head`, is no failure.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Failed(format!("the list can't be printed: {error}")))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Print(error)),
         _ => Ok(()),
     }
 }
 
-fn remote_rows(host: &str) -> Result<Vec<Row>, String> {
-    let exports = client::exports(host).map_err(|error| error.to_string())?;
+fn remote_rows(host: &str) -> Result<Vec<Row>, CommandError> {
+    let exports = client::exports(host).map_err(CommandError::Client)?;
     Ok(exports.into_iter().map(Row::remote).collect())
 }
 
-pub(super) fn local_rows() -> Result<Vec<Row>, String> {
-    let scan =
-        LibusbBackend::new().and_then(|mut backend| backend.scan()).map_err(|e| e.to_string())?;
-    let mut candidates = scan.devices;
+pub(super) fn local_rows() -> Result<Vec<Row>, ScanError> {
+    let mut candidates = LibusbBackend::new()?.scan()?.devices;
     candidates.sort_by_key(|candidate| candidate.info().device.busid);
     let row = |candidate: &libusb::LibusbCandidate| {
         let info = candidate.info();

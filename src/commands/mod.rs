@@ -2,26 +2,20 @@
 //!
 //! Contract: for the program's first thread; *blocks* for as long as a command takes.
 
+mod error;
 mod list;
 mod serve;
 
 use crate::cli::Command;
-
-/// Why it did not do what was asked.
-pub enum Failure {
-    /// That failed.
-    Failed(String),
-    /// It makes no sense.
-    WrongUsage(String),
-}
+pub use error::CommandError;
 
 /// Does what was asked.
 ///
 /// # Errors
 /// Why not.
-pub fn run(command: &Command) -> Result<(), Failure> {
+pub fn run(command: &Command) -> Result<(), CommandError> {
     match command {
         Command::List(arguments) => list::show(arguments),
-        Command::Serve(arguments) => serve::serve_chosen(arguments),
+        Command::Serve(arguments) => serve::serve(arguments),
     }
 }

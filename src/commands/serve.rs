@@ -6,23 +6,23 @@ use std::sync::atomic::AtomicBool;
 use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-use super::Failure;
+use super::CommandError;
 use super::list::{self, local_rows};
 use crate::cli::{self, Serve, Source};
 use crate::config::Settings;
 use crate::limits::CONNECTIONS_SHARE;
 use crate::reactor::{Reactor, StopHandle};
-use crate::usb::Backend;
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
+use crate::usb::{Backend, ScanError};
 
 /// Exit code when a second signal ends the program at once.
 const INTERRUPTED: i32 = 130;
 
 /// `usbferry serve`.
-pub(super) fn serve_chosen(arguments: &Serve) -> Result<(), Failure> {
-    let (mut settings, source) = arguments.settings().map_err(Failure::WrongUsage)?;
+pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
+    let (mut settings, source) = arguments.settings().map_err(CommandError::Usage)?;
     if !matches!(source, Source::Nothing) {
         info!("usbferry {}", cli::version());
     }
@@ -34,39 +34,30 @@ pub(super) fn serve_chosen(arguments: &Serve) -> Result<(), Failure> {
         Err(error) => warn!("the limit of open files can't be raised: {error}"),
     }
     match source {
-        Source::Nothing => Err(nothing_chosen()),
+        Source::Nothing => Err(CommandError::NothingChosen(show_devices())),
         Source::Simulated(specs) => run(SimBackend::new(SimBus::with(&specs)), settings),
         Source::Real => {
-            let backend =
-                LibusbBackend::new().map_err(|error| Failure::Failed(error.to_string()))?;
+            let backend = LibusbBackend::new().map_err(CommandError::Scan)?;
             libusb::repair();
             run(backend, settings)
         }
     }
 }
 
-/// Says what to type, and what there is, if that can be said.
-fn nothing_chosen() -> Failure {
-    let why_not = match local_rows() {
+/// Shows a user who has chosen nothing the devices of this machine, or says why that is impossible.
+fn show_devices() -> Option<ScanError> {
+    match local_rows() {
         Ok(rows) => {
             drop(list::print(&rows, "there are no USB devices on this machine"));
-            String::new()
+            None
         }
-        Err(error) => format!(". Real devices can't be listed: {error}"),
-    };
-    Failure::WrongUsage(format!(
-        "nothing to export was chosen: name devices with --device BUSID or --device VID:PID, take \
-         all with --all, or try it out with --simulate{why_not}"
-    ))
+        Err(error) => Some(error),
+    }
 }
 
-fn run<B: Backend>(backend: B, settings: Settings) -> Result<(), Failure> {
-    let reactor =
-        Reactor::new(backend, settings).map_err(|error| Failure::Failed(error.to_string()))?;
-    reactor
-        .stop_handle()
-        .and_then(stop_on_signals)
-        .map_err(|error| Failure::Failed(format!("can't handle signals: {error}")))?;
+fn run<B: Backend>(backend: B, settings: Settings) -> Result<(), CommandError> {
+    let reactor = Reactor::new(backend, settings).map_err(CommandError::Start)?;
+    reactor.stop_handle().and_then(stop_on_signals).map_err(CommandError::Signals)?;
     for address in reactor.addresses() {
         info!("listening on {address}");
     }
@@ -75,10 +66,8 @@ fn run<B: Backend>(backend: B, settings: Settings) -> Result<(), Failure> {
             info!("stopped");
             Ok(())
         }
-        Ok(kept) => Err(Failure::Failed(format!(
-            "{kept} device(s) could not be given back in time; the kernel takes them"
-        ))),
-        Err(error) => Err(Failure::Failed(format!("the system can't wait for events: {error}"))),
+        Ok(kept) => Err(CommandError::Kept(kept)),
+        Err(error) => Err(CommandError::Wait(error)),
     }
 }
 

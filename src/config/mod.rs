@@ -3,7 +3,8 @@
 //!
 //! - `rules`: who may connect, and which devices are exported;
 //! - `takeover`: who may take a device from the client that has it;
-//! - `policy`: the terms on which one device is lent.
+//! - `policy`: the terms on which one device is lent;
+//! - `value`: the values that settings may have, as they are typed.
 //!
 //! The command line fills [`Settings`] and the reactor goes by them; nothing here knows either.
 //!
@@ -12,6 +13,7 @@
 mod policy;
 pub mod rules;
 mod takeover;
+pub(crate) mod value;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use crate::usb::DeviceInfo;
 pub use policy::Policy;
 use rules::{Allowed, Selection};
 pub use takeover::TakeOver;
+pub use value::ValueError;
 
 /// Where to listen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

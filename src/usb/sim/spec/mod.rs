@@ -19,12 +19,14 @@
 //!
 //! Contract: plain data; errors are sentences for the user.
 
-use std::fmt;
+mod error;
+
 use std::time::Duration;
 
 use super::disk::{SIZE_DEFAULT, SIZE_MAX, SIZE_MIN};
 use crate::limits::DISKS_LEN_MAX;
 use crate::units;
+pub use error::SpecError;
 
 /// Largest number of simulated devices: each has its own address on bus 1, and the root hub has the
 /// first address.
@@ -36,9 +38,6 @@ pub const ONE_OF_EACH: &str = "disk,microphone,loopback";
 
 /// The opening time of `fault=slow` without a value.
 const SLOW_DEFAULT: Duration = Duration::from_secs(1);
-
-/// The known devices, in words for the user.
-const KINDS: &str = "the simulated devices are disk, microphone and loopback, and by name serial";
 
 /// A device to simulate.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,10 +86,6 @@ pub enum Fault {
     Vanish(u64),
 }
 
-/// A text without a valid list of simulated devices.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SpecError(String);
-
 impl Spec {
     /// A device of `kind` without options.
     #[must_use]
@@ -108,22 +103,19 @@ impl Spec {
     /// Reads a list of devices.
     ///
     /// # Errors
-    /// A sentence about the allowed values.
+    /// The text names no devices, or too many.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, SpecError> {
         let specs: Vec<Self> = text.split(',').map(Self::parse).collect::<Result<_, _>>()?;
         let total = specs.iter().fold(0, |sum: usize, spec| sum.saturating_add(spec.count));
         if total > DEVICES_MAX {
-            return Err(SpecError(format!(
-                "{total} simulated devices are too many: one bus has room for {DEVICES_MAX}"
-            )));
+            return Err(SpecError::TooMany(total));
         }
         let disks = specs.iter().map(|spec| match spec.kind {
             Kind::Disk { size } => (size as u64).saturating_mul(spec.count as u64),
             _ => 0,
         });
         if disks.fold(0, u64::saturating_add) > DISKS_LEN_MAX {
-            let most = units::size_text(DISKS_LEN_MAX);
-            return Err(SpecError(format!("all simulated disks together have {most} at most")));
+            return Err(SpecError::DisksTooLarge);
         }
         Ok(specs)
     }
@@ -135,8 +127,8 @@ impl Spec {
             "loopback" => Self::new(Kind::Loopback),
             "microphone" => Self::new(Kind::Microphone),
             "serial" => Self::new(Kind::Serial),
-            "" => return Err(SpecError(format!("a device's name is missing: {KINDS}"))),
-            other => return Err(SpecError(format!("{KINDS}; there is no “{other}”"))),
+            "" => return Err(SpecError::NoName),
+            other => return Err(SpecError::Unknown(other.to_owned())),
         };
         for option in parts {
             spec.set(option)?;
@@ -153,23 +145,10 @@ impl Spec {
             ("count", _) => self.count = parse_count(value)?,
             ("delay", _) => self.delay = parse_time(value)?,
             ("fault", _) => self.fault = Some(Fault::parse(value)?),
-            _ => return Err(self.unknown_option(option)),
+            _ if option.is_empty() => return Err(SpecError::NoOption(self.kind)),
+            _ => return Err(SpecError::NotAnOption(self.kind, option.to_owned())),
         }
         Ok(())
-    }
-
-    fn unknown_option(&self, option: &str) -> SpecError {
-        let (kind, options) = match self.kind {
-            Kind::Disk { .. } => ("disk", "size, count, delay and fault"),
-            Kind::Loopback => ("loopback", "count, delay, fault, pace and data"),
-            Kind::Microphone => ("microphone", "count, delay, fault and pace"),
-            Kind::Serial => ("serial", "count, delay and fault"),
-        };
-        if option.is_empty() {
-            let missing = "an option is missing behind the colon";
-            return SpecError(format!("{missing}: {kind} has {options}"));
-        }
-        SpecError(format!("“{option}” is no option of {kind}, which has {options}"))
     }
 }
 
@@ -182,49 +161,35 @@ impl Fault {
             (Some(("vanish", n)), _) => parse_number(n).map(Self::Vanish),
             (None, Some(("slow", value))) => slow(value),
             (None, None) if text == "slow" => Ok(Self::Slow(SLOW_DEFAULT)),
-            _ => Err(SpecError(format!(
-                "a fault is slow, slow=TIME, stall@N, short@N or vanish@N, not “{text}”"
-            ))),
+            _ => Err(SpecError::Fault(text.to_owned())),
         }
     }
 }
 
 fn parse_count(text: &str) -> Result<usize, SpecError> {
-    let count = text.parse().ok();
-    count.filter(|n| (1..=DEVICES_MAX).contains(n)).ok_or_else(|| {
-        SpecError(format!("a count is a number from 1 to {DEVICES_MAX}, not “{text}”"))
-    })
+    let count = text.parse().ok().filter(|n| (1..=DEVICES_MAX).contains(n));
+    count.ok_or_else(|| SpecError::Count(text.to_owned()))
 }
 
 fn parse_number(text: &str) -> Result<u64, SpecError> {
-    let number = text.parse().ok();
-    number
-        .filter(|&n| n > 0)
-        .ok_or_else(|| SpecError(format!("URBs are counted from 1: “{text}” is not one")))
+    let number = text.parse().ok().filter(|&n| n > 0);
+    number.ok_or_else(|| SpecError::Number(text.to_owned()))
 }
 
 fn parse_size(text: &str) -> Result<usize, SpecError> {
-    let size = units::parse_size(text);
-    size.filter(|size| (SIZE_MIN..=SIZE_MAX).contains(size)).ok_or_else(|| {
-        SpecError(format!(
-            "a disk's size is a number of bytes, or one with K, M or G, from {} to {}, not “{text}”",
-            units::size_text(SIZE_MIN as u64),
-            units::size_text(SIZE_MAX as u64)
-        ))
-    })
+    let size = units::parse_size(text).filter(|size| (SIZE_MIN..=SIZE_MAX).contains(size));
+    size.ok_or_else(|| SpecError::Size(text.to_owned()))
 }
 
 fn parse_time(text: &str) -> Result<Duration, SpecError> {
-    units::parse_time(text).ok_or_else(|| {
-        SpecError(format!("a time is a number with us, ms or s, such as 2ms, not “{text}”"))
-    })
+    units::parse_time(text).ok_or_else(|| SpecError::Time(text.to_owned()))
 }
 
 fn parse_switch(text: &str) -> Result<bool, SpecError> {
     match text {
         "on" => Ok(true),
         "off" => Ok(false),
-        _ => Err(SpecError(format!("pace is on or off, not “{text}”"))),
+        _ => Err(SpecError::Pace(text.to_owned())),
     }
 }
 
@@ -232,21 +197,14 @@ fn parse_data(text: &str) -> Result<bool, SpecError> {
     match text {
         "counter" => Ok(true),
         "pattern" => Ok(false),
-        _ => Err(SpecError(format!("data is pattern or counter, not “{text}”"))),
-    }
-}
-
-impl std::error::Error for SpecError {}
-
-impl fmt::Display for SpecError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        _ => Err(SpecError::Data(text.to_owned())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Size;
 
     fn error(text: &str) -> String {
         Spec::parse_list(text).unwrap_err().to_string()
@@ -283,11 +241,11 @@ mod tests {
 
     #[test]
     fn the_size_of_all_disks_is_limited() {
-        let largest = units::size_text(SIZE_MAX as u64);
+        let largest = Size(SIZE_MAX as u64);
         let most = DISKS_LEN_MAX / SIZE_MAX as u64;
         let specs = Spec::parse_list(&format!("disk:size={largest}:count={most}")).unwrap();
         assert_eq!(specs[0].kind, Kind::Disk { size: SIZE_MAX });
-        let text = units::size_text(DISKS_LEN_MAX);
+        let text = &Size(DISKS_LEN_MAX).to_string();
         for more in ["disk", "disk:size=1M", "disk:count=100"] {
             let error = error(&format!("disk:size={largest}:count={most},{more}"));
             assert!(error.contains(text), "{error}");

@@ -1,0 +1,68 @@
+//! What is wrong with a command line whose values are right one by one, in words for a user.
+//!
+//! Contract: plain data.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::units::Size;
+use crate::usb::sim::spec::SpecError;
+
+/// What is wrong with a command line, beside what clap finds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum UsageError {
+    /// Two of the largest URBs do not fit into a device's memory.
+    UrbSize {
+        /// Bytes of the largest URB.
+        urb_size: usize,
+        /// Bytes of buffer memory.
+        memory: usize,
+    },
+    /// Other machines can reach an address, and no client is named that may connect.
+    NoAllow(SocketAddr),
+    /// `--simulate` names no devices.
+    Simulate(SpecError),
+    /// `RUST_LOG` has this text, which is no filter.
+    Environment(String),
+}
+
+impl std::error::Error for UsageError {}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UrbSize { urb_size, memory } => {
+                let [urb_size, memory, most] =
+                    [*urb_size, *memory, memory / 2].map(|bytes| Size(bytes as u64));
+                write!(
+                    f,
+                    "--urb-size {urb_size} is more than half of --memory {memory}: two of the \
+                     largest URBs must fit; give --urb-size {most} or less, too, or more --memory"
+                )
+            }
+            Self::NoAllow(address) => write!(
+                f,
+                "--listen {address} can be reached by other machines, and USB/IP knows no \
+                 passwords: say which may connect with --allow, for instance \
+                 --allow 192.168.1.0/24"
+            ),
+            Self::Simulate(error) => error.fmt(f),
+            Self::Environment(text) => write!(f, "RUST_LOG is “{text}”: {NotAFilter}"),
+        }
+    }
+}
+
+/// A text that is no filter of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct NotAFilter;
+
+impl std::error::Error for NotAFilter {}
+
+impl fmt::Display for NotAFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "give error, warn, info, debug or trace, or a filter for usbferry such as \
+             info,usbferry::session=trace",
+        )
+    }
+}

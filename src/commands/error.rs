@@ -1,0 +1,82 @@
+//! Why a command did not do what was asked, in words for a user.
+//!
+//! Contract: plain data.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use crate::cli::UsageError;
+use crate::client::ClientError;
+use crate::reactor::StartError;
+use crate::usb::ScanError;
+use crate::words::reason;
+
+/// Exit code when the request makes no sense, as clap has it.
+const USAGE: u8 = 2;
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub enum CommandError {
+    /// The command line makes no sense.
+    Usage(UsageError),
+    /// No device was chosen; and why real devices can't be shown, where they can't.
+    NothingChosen(Option<ScanError>),
+    /// The devices of this machine can't be looked for.
+    Scan(ScanError),
+    /// Another machine does not say what it exports.
+    Client(ClientError),
+    /// The list can't be printed.
+    Print(io::Error),
+    /// The server can't be started.
+    Start(StartError),
+    /// The system refuses to tell of signals.
+    Signals(io::Error),
+    /// The system can't wait for events.
+    Wait(io::Error),
+    /// This number of devices was not given back in time.
+    Kept(usize),
+}
+
+impl CommandError {
+    /// The program's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) | Self::NothingChosen(_) => ExitCode::from(USAGE),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(error) => error.fmt(f),
+            Self::NothingChosen(why_not) => {
+                f.write_str(
+                    "nothing to export was chosen: name devices with --device BUSID or --device \
+                     VID:PID, take all with --all, or try it out with --simulate",
+                )?;
+                match why_not {
+                    Some(error) => write!(f, ". Real devices can't be listed: {error}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Scan(error) => error.fmt(f),
+            Self::Client(error) => error.fmt(f),
+            Self::Print(error) => write!(f, "the list can't be printed: {}", reason(error)),
+            Self::Start(error) => error.fmt(f),
+            Self::Signals(error) => write!(f, "can't handle signals: {}", reason(error)),
+            Self::Wait(error) => {
+                write!(f, "the system can't wait for events: {}", reason(error))
+            }
+            Self::Kept(devices) => write!(
+                f,
+                "{devices} device(s) could not be given back in time; the kernel takes them"
+            ),
+        }
+    }
+}
