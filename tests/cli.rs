@@ -1,4 +1,4 @@
-//! The program itself: what is typed, what it prints, how it ends.
+//! The program itself: its arguments, its output, its end.
 
 #[allow(dead_code, reason = "conformance uses the rest")]
 mod support;
@@ -28,7 +28,7 @@ fn usbferry(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs the program to its end.
 fn run(arguments: &[&str]) -> Output {
     output_of(usbferry(arguments))
 }
@@ -36,7 +36,7 @@ fn run(arguments: &[&str]) -> Output {
 fn output_of(mut command: Command) -> Output {
     let child = command.spawn().expect("it starts");
     let id = child.id().to_string();
-    // A program that does not end is ended, and then fails its test by its status.
+    // A program that does not end is killed, and then fails its test by its status.
     let (sender, receiver) = std::sync::mpsc::channel::<()>();
     let guard = thread::spawn(move || {
         if receiver.recv_timeout(DEADLINE).is_err() {
@@ -62,7 +62,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("UTF-8")
 }
 
-/// A server that runs.
+/// A running server.
 struct Running {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -70,14 +70,13 @@ struct Running {
 }
 
 impl Running {
-    /// Starts `usbferry serve` and waits until it listens. Without a `--listen` it gets a port of
-    /// its own.
+    /// Starts `usbferry serve` and waits until the server listens. Without a `--listen` the server
+    /// gets a port of its own.
     fn start(arguments: &[&str]) -> Self {
         Self::start_as(usbferry(&["serve"]), arguments)
     }
 
-    /// The same with hangups as a terminal's programs have them, also where the tests run by
-    /// `nohup`.
+    /// The same with a terminal program's treatment of hangups, also if the tests run by `nohup`.
     fn start_heeding_hangups(arguments: &[&str]) -> Self {
         if cfg!(not(target_os = "linux")) {
             return Self::start(arguments);
@@ -88,7 +87,7 @@ impl Running {
         Self::start_as(env, arguments)
     }
 
-    /// The same by a command of which it is a part.
+    /// The same by a command with the program as a part.
     fn start_as(mut command: Command, arguments: &[&str]) -> Self {
         command.args(arguments);
         if !arguments.contains(&"--listen") {
@@ -115,7 +114,7 @@ impl Running {
         lines.iter().filter(|line| line.contains(text)).cloned().collect()
     }
 
-    /// Waits until it has logged this.
+    /// Waits for `text` in the log.
     fn wait_for(&self, text: &str) {
         wait_until(text, || !self.lines_with(text).is_empty());
     }
@@ -137,12 +136,12 @@ impl Running {
         let busid = BusId::new(busid).expect("a busid");
         let mut client = MiniClient::connect(self.address);
         client.send(&import_bytes(busid.as_wire()));
-        // Another client is told then that it is taken.
+        // Another client now gets the answer "busy".
         wait_until("it is being opened", || MiniClient::connect(self.address).import(busid) == 2);
         client
     }
 
-    /// Whether its reactor, which is its first thread, waits for something.
+    /// Whether the reactor, the server's first thread, is waiting.
     #[cfg(target_os = "linux")]
     fn is_asleep(&self) -> bool {
         let id = self.child.id();
@@ -154,7 +153,7 @@ impl Running {
         signal(name, &self.child.id().to_string());
     }
 
-    /// Waits for its end.
+    /// Waits for the end.
     fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -166,7 +165,7 @@ impl Running {
         }
     }
 
-    /// Ends it in good order.
+    /// Ends the server in good order.
     fn stop(mut self) {
         self.signal("-TERM");
         assert_eq!(self.wait().code(), Some(0));
@@ -203,7 +202,7 @@ fn help_and_version_exit_0() {
     assert_eq!(stdout(&version).trim(), expected);
 }
 
-/// Which libusb it is decides much, and is the first thing to ask of somebody else's log.
+/// Much depends on the version of libusb, the first question about anybody's log.
 #[test]
 fn the_first_line_of_the_log_names_both_versions() {
     let running = Running::start(&["--simulate=loopback"]);
@@ -213,7 +212,7 @@ fn the_first_line_of_the_log_names_both_versions() {
     running.stop();
 }
 
-/// Wrong values are refused with a sentence that says what to type instead.
+/// Wrong values are refused with a sentence about the right values.
 #[test]
 fn wrong_usage_exits_2() {
     for (arguments, says) in [
@@ -246,7 +245,7 @@ fn wrong_usage_exits_2() {
     }
 }
 
-/// Nothing is exported by itself: it says what there is, and what to type.
+/// Nothing is exported by default: the program lists the devices and the options.
 #[test]
 fn nothing_chosen_exits_2() {
     let output = run(&["serve"]);
@@ -258,10 +257,10 @@ fn nothing_chosen_exits_2() {
     assert!(stderr(&output).starts_with("error: nothing to export"), "{}", stderr(&output));
 }
 
-/// Why it ends is said whatever the log leaves out. RUST_LOG is for all programs, and need not name
-/// this one.
+/// The reason of an end is printed at any log level. RUST_LOG is for all programs, and need not
+/// name usbferry.
 #[test]
-fn why_it_ends_passes_every_filter() {
+fn the_reason_of_an_end_passes_every_filter() {
     for filter in ["off", "othercrate=debug", "info/nothing has this in it"] {
         for (arguments, code, says) in [
             (&["serve"][..], 2, "--simulate"),
@@ -280,10 +279,10 @@ fn why_it_ends_passes_every_filter() {
     }
 }
 
-/// An address that is not the machine's is refused with what to type instead, and without a number
-/// of the system's.
+/// An address of another machine is refused with a sentence about the right addresses, and without
+/// the system's error number.
 #[test]
-fn who_can_not_listen_is_told_what_to_type() {
+fn a_bad_listen_address_is_refused_with_advice() {
     for (address, says) in [("192.0.2.1:0", "0.0.0.0 means"), ("[2001:db8::1]:0", "[::] means")] {
         let output = run(&["serve", "--simulate", "--listen", address, "--allow", "192.0.2.0/24"]);
         assert_eq!(output.status.code(), Some(1), "{address}");
@@ -293,9 +292,9 @@ fn who_can_not_listen_is_told_what_to_type() {
     }
 }
 
-/// A word that is no level says nothing, whether it is typed or in RUST_LOG.
+/// An unknown level is refused in RUST_LOG, as in an argument.
 #[test]
-fn a_log_level_that_is_none_is_refused_in_the_environment_too() {
+fn an_unknown_log_level_is_refused_in_the_environment_too() {
     let mut command = usbferry(&["list", "--remote", "127.0.0.1:port"]);
     command.env("RUST_LOG", "loud");
     let output = output_of(command);
@@ -313,7 +312,7 @@ fn public_address_needs_allow() {
     }
 }
 
-/// The devices of this machine. Whether there are any, and a USB bus at all, is its own affair.
+/// The devices of this machine. The machine may have none, and no USB bus at all.
 #[test]
 fn list_shows_local_devices_or_says_why_not() {
     let output = run(&["list"]);
@@ -340,7 +339,7 @@ fn list_remote_prints_the_simulated_devices() {
         let line = text.lines().find(|line| line.starts_with(busid)).expect(busid);
         assert!(line.contains(ids) && line.contains(class), "{line}");
     }
-    // What a client has is not on offer, and nothing at all is said so.
+    // A client's device is not on offer; an empty list has a sentence of its own.
     let clients = ["1-1", "1-2", "1-3"].map(|busid| running.attach(busid));
     let output = run(&["list", "--remote", &address]);
     assert_eq!(output.status.code(), Some(0));
@@ -349,7 +348,7 @@ fn list_remote_prints_the_simulated_devices() {
     running.stop();
 }
 
-/// A reader that has seen enough, as `head` has, is no failure; a full disk is one.
+/// A reader that has seen enough, such as `head`, is no failure; a full disk is a failure.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_list_that_can_not_be_printed_exits_1() {
@@ -370,7 +369,7 @@ fn a_list_that_can_not_be_printed_exits_1() {
     running.stop();
 }
 
-/// A server that can't be reached, or is none, is a failure with a sentence.
+/// An unreachable server, or a peer that is no USB/IP server, is a failure with a sentence.
 #[test]
 fn list_remote_of_no_server_exits_1() {
     let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its own");
@@ -407,7 +406,8 @@ fn list_remote_of_no_server_exits_1() {
     }
 }
 
-/// Signals that ask for its end, with clients: they see the end, the devices are given back.
+/// Signals that ask for the server's end, with clients: the clients see the end, the devices are
+/// given back.
 #[test]
 fn signals_exit_0() {
     for name in ["-TERM", "-INT", "-HUP", "-QUIT"] {
@@ -425,7 +425,7 @@ fn signals_exit_0() {
     }
 }
 
-/// `nohup` asks it to stay when its terminal goes.
+/// `nohup` asks the server to stay when the terminal goes.
 #[test]
 fn a_hangup_that_was_ignored_stays_so() {
     let mut shell = Command::new("sh");
@@ -433,7 +433,7 @@ fn a_hangup_that_was_ignored_stays_so() {
     shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
     let mut server = Running::start_as(shell, &["--simulate=loopback"]);
     let mut client = server.attach("1-1");
-    // Were it heeded, the second would end it at once.
+    // If hangups were heeded, the second would end the server at once.
     server.signal("-HUP");
     client.assert_in_sync();
     server.signal("-HUP");
@@ -443,9 +443,10 @@ fn a_hangup_that_was_ignored_stays_so() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
-/// When a terminal goes, the shell says so and then the kernel: a hangup is not the second signal.
+/// At the end of a terminal the shell sends a hangup and then the kernel: a hangup is not the
+/// second signal.
 #[test]
-fn two_hangups_do_not_end_it_at_once() {
+fn two_hangups_do_not_end_the_server_at_once() {
     let options = ["--simulate=loopback:fault=slow=1s"];
     let mut running = Running::start_heeding_hangups(&options);
     let _client = running.begin_attach("1-1");
@@ -457,9 +458,9 @@ fn two_hangups_do_not_end_it_at_once() {
     running.wait_for("stopped");
 }
 
-/// A second signal does not wait for a device that takes its time.
+/// A second signal does not wait for a slow device.
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_ends_the_server_at_once() {
     let mut running = Running::start(&["--simulate=loopback:fault=slow=9s"]);
     let _client = running.begin_attach("1-1");
     running.signal("-TERM");
@@ -469,8 +470,8 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(running.lines_with("stopped").len(), 0, "it did not wait");
 }
 
-/// A device that does not come back in time is left to the kernel, and that is a failure. It takes
-/// as long as the server waits for it.
+/// A device that does not come back in time is left to the kernel, and counts as a failure. The
+/// test takes as long as the server waits for the device.
 #[test]
 fn a_device_that_is_not_given_back_exits_1() {
     let mut running = Running::start(&["--simulate=loopback:fault=slow=1000s"]);
@@ -511,8 +512,8 @@ fn listens_on_several_addresses() {
     running.stop();
 }
 
-/// An address of this machine that is not a loopback one, if it has any: whatever it would use to
-/// reach another network. Nothing is sent.
+/// An address of this machine other than loopback, if any: the source address for another network.
+/// Nothing is sent.
 fn own_address() -> Option<std::net::IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("198.51.100.1:9").ok()?;
@@ -520,15 +521,15 @@ fn own_address() -> Option<std::net::IpAddr> {
     (!address.is_loopback() && !address.is_unspecified()).then_some(address)
 }
 
-/// A client outside the blocks of `--allow` is closed before a byte is sent; one inside is served.
-/// Loopback addresses may always connect, so with these alone there is nobody to refuse.
+/// A client outside the blocks of `--allow` is closed before a byte is sent; a client inside is
+/// served. Loopback addresses may always connect, so with only these nobody can be refused.
 #[test]
 fn a_client_outside_allow_is_closed() {
     let own = own_address().expect("this test needs an address besides loopback");
     let listen = format!("{own}:0");
     let outside = ["--simulate=loopback", "--listen", &listen, "--allow", "203.0.113.0/24"];
     let running = Running::start(&outside);
-    // It may be closed before anything can be sent.
+    // The connection may be closed before anything can be sent.
     let mut stream = TcpStream::connect(running.address).expect("the system accepts");
     stream.set_read_timeout(Some(DEADLINE)).expect("a TCP socket");
     let _ = stream.write_all(&DEVLIST);
@@ -570,8 +571,8 @@ fn the_log_has_no_line_for_a_urb() {
     running.stop();
 }
 
-/// A log that nobody reads, as of a terminal stopped with Ctrl-S, holds up neither clients nor the
-/// end. Its stderr is a socket, as the journal's is, because that can be small.
+/// An unread log, as on a terminal stopped with Ctrl-S, holds up neither clients nor the end. The
+/// server's stderr is a socket, like the journal's, because a socket can be small.
 #[test]
 fn a_log_that_nobody_reads_holds_up_nobody() {
     let (log, stderr) = UnixStream::pair().expect("sockets");
@@ -596,7 +597,7 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
     drop(lines);
 }
 
-/// The log has colours where stderr is to have them.
+/// The log has colours if stderr is to have colours.
 #[test]
 fn the_log_has_the_colours_of_stderr() {
     for (variable, coloured) in [("CLICOLOR_FORCE", true), ("NO_COLOR", false)] {
@@ -609,7 +610,7 @@ fn the_log_has_the_colours_of_stderr() {
     }
 }
 
-/// Clients that came and went leave no descriptor and no thread behind.
+/// Former clients leave no descriptor and no thread behind.
 #[cfg(target_os = "linux")]
 #[test]
 fn two_hundred_clients_leave_nothing_behind() {
@@ -618,7 +619,7 @@ fn two_hundred_clients_leave_nothing_behind() {
         let folder = format!("/proc/{}/{what}", running.child.id());
         std::fs::read_dir(folder).expect("it runs").count()
     };
-    // The first clients bring what stays.
+    // The first clients cause the lasting allocations.
     running.attach("1-1").assert_in_sync();
     running.attach("1-2").assert_in_sync();
     wait_until("the first ones are given back", || count("task") == 3);
@@ -635,7 +636,7 @@ fn two_hundred_clients_leave_nothing_behind() {
     running.stop();
 }
 
-/// A client that stays connected and does nothing, however far it has come, lets the server sleep.
+/// A connected client that does nothing, at any stage, lets the server sleep.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_client_that_does_nothing_costs_nothing() {
@@ -667,14 +668,14 @@ fn a_client_that_does_nothing_costs_nothing() {
             server.is_asleep()
         })
     });
-    // Had it closed them, there would have been nothing to see.
+    // If the server had closed the connections, the check would have seen nothing.
     for (stage, client) in &stages[..2] {
         assert!(!client.has_input(), "{stage}: it is still connected");
     }
 }
 
-/// A system that gives the program few descriptors: clients that say nothing do not use up those
-/// that a device or the next client needs.
+/// A system with few descriptors for the program: silent clients do not use up the descriptors
+/// needed by a device or the next client.
 #[cfg(target_os = "linux")]
 #[test]
 fn few_descriptors_are_not_used_up_by_silent_clients() {
@@ -690,7 +691,7 @@ fn few_descriptors_are_not_used_up_by_silent_clients() {
     server.stop();
 }
 
-/// Nor those that are left beside many devices.
+/// The same for the descriptors left beside many devices.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_last_descriptors_are_not_kept_by_silent_clients() {
@@ -712,8 +713,8 @@ fn the_last_descriptors_are_not_kept_by_silent_clients() {
     server.stop();
 }
 
-/// A system that gives the program little address space: imports are refused when it is used up,
-/// whichever allocation is the first to fail, and sessions that are there go on.
+/// A system with little address space for the program: imports are refused when the space is used
+/// up, at any first failing allocation, and existing sessions go on.
 #[cfg(target_os = "linux")]
 #[test]
 fn imports_without_memory_are_refused_and_sessions_go_on() {
@@ -743,17 +744,18 @@ fn imports_without_memory_are_refused_and_sessions_go_on() {
             client.assert_in_sync();
             client.call_ok(&Submit::read(0x81, 1 << 20));
         }
-        // What they have goes to others.
+        // The memory of former clients goes to others.
         drop(attached);
         server.attach(&format!("1-{DEVICES}")).assert_in_sync();
         server.stop();
     }
 }
 
-/// Something that a client does.
+/// An action of a client.
 type Act<'a> = Box<dyn FnMut() + 'a>;
 
-/// Whatever clients do, as often as they can, has so many lines in the log a second and no more.
+/// The log has a limited number of lines a second about clients, whatever clients do and however
+/// often.
 #[test]
 fn no_client_makes_the_log_long() {
     const TIMES: usize = 300;
@@ -786,7 +788,7 @@ fn no_client_makes_the_log_long() {
         (0..TIMES).for_each(|_| act());
         let seconds = usize::try_from(begun.elapsed().as_secs()).expect("few");
         let lines = server.lines_with("").len() - before;
-        // A second that had begun, and one that has not ended.
+        // A second that had begun, and a second that has not ended.
         let most = COMPLAINTS_PER_SECOND as usize * (seconds + 2);
         assert!(lines <= most, "{kind}: {lines} lines in {seconds} s and a bit");
     }

@@ -1,9 +1,9 @@
-//! An attached device takes what `limits` states, and then nothing allocates: not the reactor, not
-//! the device's worker, not the simulated device, whatever the client sends, claims or leaves
-//! unread.
+//! An attached device takes the memory stated by `limits`, and afterwards nothing allocates: not
+//! the reactor, not the device's worker, not the simulated device, for any input, claim or unread
+//! reply of the client.
 //!
-//! Every allocation of the process counts, except those of the thread that plays the client. So
-//! there is one test in this file and no other: a second one would count as well.
+//! Every allocation of the process counts, except those of the client's thread. So the file has a
+//! single test: a second test would count as well.
 
 #[allow(dead_code, reason = "conformance uses the rest")]
 mod support;
@@ -34,8 +34,8 @@ static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// This thread plays the client. Needs neither memory nor a destructor, so that an allocator
-    /// may look at it at any time.
+    /// Whether this thread plays the client. Needs neither memory nor a destructor, so that an
+    /// allocator may look at any time.
     static IS_CLIENT: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -52,8 +52,8 @@ impl Counting {
     }
 }
 
-// SAFETY: each method does what the system's allocator does, and counts besides, which touches no
-// memory that it hands out.
+// SAFETY: each method calls the system's allocator, and counts without touching the memory handed
+// out.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::count(layout.size());
@@ -89,7 +89,7 @@ fn count(run: impl FnOnce()) -> (usize, usize) {
     (ALLOCATIONS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed))
 }
 
-/// A kind of traffic: one round of it.
+/// A kind of traffic: its name and a round.
 type Traffic = (&'static str, fn(&mut MiniClient));
 
 const TRAFFIC: [Traffic; 17] = [
@@ -140,13 +140,13 @@ const TRAFFIC: [Traffic; 17] = [
     ("a stall and errors", |client| {
         client.command(request::STALL_AFTER, 100, SINK.into());
         repeat(client, &Submit::write(SINK, &[6; 512]), 2);
-        // The halt stays: what clears it is a special request, which may allocate.
+        // The halt stays: only a special request clears the halt, and may allocate.
         client.command(request::BABBLE, 0, SOURCE.into());
         repeat(client, &Submit::read(SOURCE, 512), 1);
     }),
 ];
 
-/// Submits so many at once and reads all answers.
+/// Submits a URB `times` times at once and reads all answers.
 fn repeat(client: &mut MiniClient, submit: &Submit, times: usize) {
     client.submit_all(&vec![submit.clone(); times]);
     collect(client);
@@ -181,16 +181,16 @@ fn nothing_allocates_once_attached() {
     let mut client = client.expect("it was attached");
     let stated = DeviceLimits::default().memory_max();
     assert!(bytes <= stated, "{bytes} bytes for a device, and limits.rs states {stated}");
-    // Else what is counted is not the device's memory.
+    // Otherwise the counted memory is not the device's.
     assert!(bytes >= DeviceLimits::default().memory, "{bytes} bytes for a device");
     check_that_it_counts(&server);
-    // A thread allocates when it waits for the first time, which on a busy machine may be late.
+    // A thread allocates at its first wait, on a busy machine perhaps late.
     support::wait_until("every thread of the server to wait", || {
         std::thread::sleep(std::time::Duration::from_millis(5));
         others_wait()
     });
     for (name, round) in TRAFFIC {
-        // A first round warms up: threads note who waits for whom, tables take their size.
+        // A first round warms up: threads note their waiters, tables take their size.
         round(&mut client);
         let (allocations, bytes) = count(|| (0..3).for_each(|_| round(&mut client)));
         assert_eq!((allocations, bytes), (0, 0), "{name}");
@@ -205,7 +205,8 @@ fn nothing_allocates_once_attached() {
     assert_eq!((allocations, bytes), (0, 0), "a slow reader");
     drop(client);
 
-    // Cases 46 and 67: what ends the connection may cost a line in the log, but not what it claims.
+    // Cases 46 and 67: the end of the connection may cost a line in the log, but not the claimed
+    // memory.
     let claims = [
         Submit { number_of_packets: 0x7fff_ffff, ..Submit::read(ISO_SOURCE, 64) },
         Submit { number_of_packets: 1025, ..Submit::write(ISO_SINK, &[0; 64]) },
@@ -223,8 +224,8 @@ fn nothing_allocates_once_attached() {
     }
 }
 
-/// Whether all threads of this process but the calling one sleep (proc(5), `stat`); where there is
-/// no way to tell, as on macOS, they are taken to.
+/// Whether all threads of this process but the calling thread sleep (proc(5), `stat`). On systems
+/// without this information, such as macOS, the answer is yes.
 fn others_wait() -> bool {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return true };
     let states =
@@ -235,7 +236,7 @@ fn others_wait() -> bool {
     running.count() <= 1
 }
 
-/// The test would prove nothing if it did not see the server's threads.
+/// The test would prove nothing without seeing the server's threads.
 fn check_that_it_counts(server: &Server) {
     let mut status = 0;
     let (allocations, _) = count(|| status = server.connect().import(server.busid(0)));

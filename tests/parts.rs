@@ -1,9 +1,10 @@
-//! PDUs that a client writes in parts, on a socket without `TCP_NODELAY`: the client's system keeps
-//! the second part until the first is acknowledged (Nagle's algorithm), and ours would wait 40 ms
-//! to do so together with a reply that can't come before. So what is read in parts is acknowledged
-//! at once, and nothing else is: each call costs a client that writes whole PDUs.
+//! PDUs written in parts, on a client's socket without `TCP_NODELAY`. The client's system keeps the
+//! second part until the first is acknowledged (Nagle's algorithm). The server's system would delay
+//! the acknowledgement for 40 ms, to send it together with a reply that cannot come before. So
+//! parts are acknowledged at once, and whole PDUs are not, since each call would cost clients that
+//! write whole PDUs.
 //!
-//! The C library's `setsockopt` is replaced here by one that counts.
+//! The C library's `setsockopt` is replaced by a counting function.
 
 #![cfg(target_os = "linux")]
 
@@ -22,13 +23,13 @@ const SOURCE: u8 = 0x81;
 const ISO_SINK: u8 = 0x05;
 const ISO_SOURCE: u8 = 0x85;
 
-/// Calls that had something acknowledged.
+/// Calls for an acknowledgement.
 static ACKNOWLEDGED: AtomicU64 = AtomicU64::new(0);
 
-/// Counts, and does what it is asked to.
+/// Counts, and does the call's work.
 ///
 /// # Safety
-/// As `setsockopt(2)` says.
+/// As for `setsockopt(2)`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn setsockopt(
     socket: c_int,
@@ -51,7 +52,7 @@ fn acknowledged() -> u64 {
     ACKNOWLEDGED.load(Ordering::Relaxed)
 }
 
-/// Sends a PDU in parts that end at these bytes, each once the one before was acknowledged. Returns
+/// Sends a PDU in parts with the given ends, each after the previous part was acknowledged. Returns
 /// the seqnum.
 fn send_in_parts(client: &mut MiniClient, submit: &Submit, ends: &[usize]) -> u32 {
     let (seqnum, bytes) = client.prepare(submit);
@@ -66,9 +67,9 @@ fn send_in_parts(client: &mut MiniClient, submit: &Submit, ends: &[usize]) -> u3
     seqnum
 }
 
-/// One test and not two: they would count each other's.
+/// A single test, since two tests would count each other's calls.
 #[test]
-fn what_comes_in_parts_is_acknowledged_and_nothing_else() {
+fn only_parts_are_acknowledged() {
     let server = Server::start("loopback");
     let mut client = server.attach();
     client.set_interface(1, 1);
@@ -79,7 +80,7 @@ fn what_comes_in_parts_is_acknowledged_and_nothing_else() {
     client.assert_in_sync();
 }
 
-/// Between header, data and descriptors, and within each of them.
+/// Between header, data and descriptors, and inside of each.
 fn parts_are_acknowledged(client: &mut MiniClient) {
     let before = acknowledged();
     let data = pattern(0, 300);
@@ -112,7 +113,7 @@ fn parts_are_acknowledged(client: &mut MiniClient) {
     assert_eq!(client.ret(seqnum).status, 0);
 }
 
-/// One at a time and many, small and large.
+/// One PDU at a time and many, small and large.
 fn whole_pdus_are_not(client: &mut MiniClient) {
     let before = acknowledged();
     for len in [0, 1, 512, 4096, 20_000, 1 << 20] {

@@ -1,10 +1,9 @@
 //! A client that knows the rules.
 //!
-//! It remembers what it asked for, reads each reply with the payload that must follow, and panics
-//! on anything for which `vhci_hcd` would tear the connection down or lose a URB
-//! (`drivers/usb/usbip/vhci_rx.c`, `usbip_common.c`): an answer nobody waits for, a second one, a
-//! RET_SUBMIT behind the RET_UNLINK, lengths or packets that do not add up, bytes that should be
-//! zero.
+//! The client remembers its requests, reads each reply with its payload, and panics where
+//! `vhci_hcd` would tear the connection down or lose a URB (`drivers/usb/usbip/vhci_rx.c`,
+//! `usbip_common.c`): an answer without a request, a second answer, a RET_SUBMIT behind the
+//! RET_UNLINK, lengths or packets that do not add up, bytes that should be zero.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
@@ -30,17 +29,17 @@ pub(crate) const ECONNRESET: i32 = -104;
 pub(crate) const ESHUTDOWN: i32 = -108;
 pub(crate) const EREMOTEIO: i32 = -121;
 
-/// What follows OP_REP_IMPORT's common part when it was successful.
+/// Bytes of the device record of a successful OP_REP_IMPORT.
 const USB_DEVICE_LEN: usize = 312;
 
-/// What a server answers.
+/// A server's answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Reply {
     Submit(Ret),
     Unlink(RetUnlink),
 }
 
-/// RET_SUBMIT with what follows it.
+/// RET_SUBMIT with its payload and descriptors.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Ret {
     pub(crate) seqnum: u32,
@@ -60,7 +59,7 @@ pub(crate) struct RetUnlink {
     pub(crate) status: i32,
 }
 
-/// What is remembered of a SUBMIT until it is answered.
+/// A SUBMIT before its answer.
 struct Sent {
     is_in: bool,
     length: u32,
@@ -69,19 +68,19 @@ struct Sent {
     descriptors: Vec<Descriptor>,
 }
 
-/// What is remembered of an UNLINK.
+/// An UNLINK before its answer.
 struct SentUnlink {
     target: u32,
-    /// Its target was unlinked before, which only hostile clients do.
+    /// The target was unlinked before, as only hostile clients do.
     again: bool,
 }
 
 /// How a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ending {
-    /// The server closed it.
+    /// The server closed the connection.
     Fin,
-    /// The server closed it and had not read everything.
+    /// The server closed the connection with unread input.
     Reset,
 }
 
@@ -92,9 +91,9 @@ pub(crate) struct MiniClient {
     next_seqnum: u32,
     sent: HashMap<u32, Sent>,
     unlinks: HashMap<u32, SentUnlink>,
-    /// Targets of UNLINKs, as long as they have no answer of their own.
+    /// Targets of unanswered UNLINKs.
     unlinked: HashSet<u32>,
-    /// Answers that were read and not asked for yet.
+    /// Answers already read and not yet asked for.
     kept: HashMap<u32, Ret>,
 }
 
@@ -119,12 +118,13 @@ impl MiniClient {
         &self.stream
     }
 
-    /// The client's own address, as the server's log has it.
+    /// The client's own address, as in the server's log.
     pub(crate) fn address(&self) -> SocketAddr {
         self.stream.local_addr().expect("it is connected")
     }
 
-    /// Asks for a device and returns the status of the answer. With status 0 the client has it.
+    /// Asks for a device and returns the status of the answer. With status 0 the client has the
+    /// device.
     pub(crate) fn import(&mut self, busid: BusId) -> u32 {
         self.send(&import_bytes(busid.as_wire()));
         let common = self.read(8);
@@ -138,7 +138,7 @@ impl MiniClient {
         status
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         if let Err(error) = self.stream.write_all(bytes) {
             panic!("the server does not take what is sent: {error}");
@@ -154,7 +154,7 @@ impl MiniClient {
         }
     }
 
-    /// Reads so many bytes.
+    /// Reads `len` bytes.
     pub(crate) fn read(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         match self.stream.read_exact(&mut bytes) {
@@ -174,7 +174,7 @@ impl MiniClient {
         format!("while {count} answers are awaited, first those to {seqnums:?}")
     }
 
-    /// Says that nothing more is sent.
+    /// Closes the sending side.
     pub(crate) fn shutdown(&self) {
         self.stream.shutdown(Shutdown::Write).expect("it is connected");
     }
@@ -184,7 +184,7 @@ impl MiniClient {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Reads until the server closes, and returns what came before.
+    /// Reads until the server closes, and returns the bytes before the end.
     pub(crate) fn read_to_end(&mut self) -> (Vec<u8>, Ending) {
         let mut bytes = Vec::new();
         let ending = match self.stream.read_to_end(&mut bytes) {
@@ -202,7 +202,7 @@ impl MiniClient {
         assert_eq!(ending, Ending::Fin);
     }
 
-    /// The server says nothing more and closes. What it did not read makes that a reset.
+    /// Expects the server to close without another byte. Unread input makes the end a reset.
     pub(crate) fn expect_drop(mut self) {
         let (bytes, _) = self.read_to_end();
         assert_eq!(bytes, [], "something came before the connection was closed");
@@ -249,7 +249,7 @@ impl MiniClient {
         seqnum
     }
 
-    /// Chooses the seqnum that comes next.
+    /// Sets the next seqnum.
     pub(crate) fn set_next_seqnum(&mut self, seqnum: u32) {
         self.next_seqnum = seqnum;
     }
@@ -276,17 +276,17 @@ impl MiniClient {
         seqnum
     }
 
-    /// Answers that are waited for.
+    /// Number of missing answers.
     pub(crate) fn outstanding(&self) -> usize {
         self.sent.len() + self.unlinks.len()
     }
 
-    /// Whether the answer to this SUBMIT is waited for.
+    /// Whether the answer to a SUBMIT is missing.
     pub(crate) fn awaits(&self, seqnum: u32) -> bool {
         self.sent.contains_key(&seqnum)
     }
 
-    /// Whether the answer to this UNLINK is waited for.
+    /// Whether the answer to an UNLINK is missing.
     pub(crate) fn awaits_unlink(&self, seqnum: u32) -> bool {
         self.unlinks.contains_key(&seqnum)
     }
@@ -346,7 +346,7 @@ impl MiniClient {
         RetUnlink { seqnum, status }
     }
 
-    /// The next reply, which answers this SUBMIT.
+    /// The next reply, which must answer the given SUBMIT.
     pub(crate) fn ret(&mut self, seqnum: u32) -> Ret {
         match self.reply() {
             Reply::Submit(ret) if ret.seqnum == seqnum => ret,
@@ -354,7 +354,7 @@ impl MiniClient {
         }
     }
 
-    /// The answer to this SUBMIT, in whatever order answers come.
+    /// The answer to the given SUBMIT, with answers in any order.
     pub(crate) fn ret_of(&mut self, seqnum: u32) -> Ret {
         if let Some(ret) = self.kept.remove(&seqnum) {
             return ret;
@@ -368,7 +368,7 @@ impl MiniClient {
         }
     }
 
-    /// The next reply, which answers this UNLINK.
+    /// The next reply, which must answer the given UNLINK.
     pub(crate) fn ret_unlink(&mut self, seqnum: u32) -> i32 {
         match self.reply() {
             Reply::Unlink(ret) if ret.seqnum == seqnum => ret.status,
@@ -382,15 +382,14 @@ impl MiniClient {
         self.ret(seqnum)
     }
 
-    /// Submits what must succeed, and returns the data.
+    /// Submits a URB that must succeed, and returns the data.
     pub(crate) fn call_ok(&mut self, submit: &Submit) -> Vec<u8> {
         let ret = self.call(submit);
         assert_eq!(ret.status, 0, "{submit:?}");
         ret.data
     }
 
-    /// Shows that the stream is in step: an ordinary request gets its answer, and nothing else
-    /// comes before.
+    /// Checks that the stream is in step: an ordinary request gets its answer, with no byte before.
     pub(crate) fn assert_in_sync(&mut self) {
         let data = self.call_ok(&Submit::get_device_descriptor());
         assert_eq!(data.len(), 18);
@@ -408,13 +407,13 @@ impl MiniClient {
         self.call_ok(&Submit::control(setup(request::IN, request, 0, index, 255), &[]))
     }
 
-    /// What went through an endpoint of the loopback device.
+    /// The counters of an endpoint of the loopback device.
     pub(crate) fn counters(&mut self, address: u8) -> Counters {
         let bytes = self.ask(request::COUNTERS, address.into());
         Counters::from_bytes(&bytes.try_into().expect("32 bytes"))
     }
 
-    /// The SETUP packet that the loopback device saw last.
+    /// The last SETUP packet seen by the loopback device.
     pub(crate) fn last_setup(&mut self) -> Vec<u8> {
         self.ask(request::LAST_SETUP, 0)
     }
@@ -433,9 +432,8 @@ impl MiniClient {
     }
 }
 
-/// Connects. Where the log is looked at, and the system is Linux, from a loopback address that no
-/// other client has: a port alone may be used again at once, and then the log would not say who is
-/// meant.
+/// Connects. For a test that looks at the log, on Linux, the client has a loopback address of its
+/// own: a port alone may be used again at once, and then the log would not identify the client.
 fn open(address: SocketAddr) -> TcpStream {
     static CLIENTS: AtomicU32 = AtomicU32::new(0);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");

@@ -1,4 +1,4 @@
-//! Byte vectors as tests write them.
+//! Byte vectors in the form of the tests.
 
 /// Reads a vector: words and bytes in hexadecimal, `0` for a zero word, `Z(n)` for n zero bytes,
 /// `D` for the devid of the first device. Slashes and white space only divide.

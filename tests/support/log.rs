@@ -1,4 +1,4 @@
-//! What the server logs, kept so that tests can look.
+//! The server's log, kept for tests.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -14,7 +14,8 @@ static KEPT: Kept = Kept(Mutex::new(Vec::new()));
 static KEEP: Once = Once::new();
 
 thread_local! {
-    /// Set in a test that looks at the log: others run beside it, in threads of their own.
+    /// Set in a test that looks at the log, since other tests run at the same time in threads of
+    /// their own.
     static IS_KEPT: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -36,8 +37,8 @@ impl Log for Kept {
     fn flush(&self) {}
 }
 
-/// Keeps what is logged from now on, at info and above. Clients that this thread connects from now
-/// on have addresses of their own.
+/// Keeps the log from now on, at info and above. From now on clients connected by this thread have
+/// addresses of their own.
 pub(crate) fn keep() {
     IS_KEPT.set(true);
     KEEP.call_once(|| {
@@ -51,7 +52,7 @@ pub(crate) fn is_kept() -> bool {
     IS_KEPT.get()
 }
 
-/// Forgets what was said about an earlier client of a test before, which had the same address.
+/// Forgets the lines about a client of an earlier test with the same address.
 pub(crate) fn forget(client: SocketAddr) {
     let start = format!("{client}: ");
     KEPT.lines().retain(|(_, line)| !line.starts_with(&start));
@@ -65,7 +66,7 @@ pub(crate) fn complaints_about(client: SocketAddr) -> Vec<String> {
     complaints.map(|(_, line)| line).filter(|line| line.starts_with(&start)).cloned().collect()
 }
 
-/// All lines that have this in them.
+/// All lines with `text`.
 pub(crate) fn lines_with(text: &str) -> Vec<String> {
     let lines = KEPT.lines();
     lines.iter().map(|(_, line)| line).filter(|line| line.contains(text)).cloned().collect()

@@ -1,11 +1,11 @@
-//! Numbers that look random and are the same in every run of a seed.
+//! Pseudorandom numbers, the same in every run of a seed.
 
 /// Xorshift by Marsaglia, 64 bits.
 pub(crate) struct Random(u64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        // Seeds that differ little begin far apart; zero would stay zero.
+        // Similar seeds begin far apart; zero would stay zero.
         Self((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 

@@ -1,21 +1,21 @@
-//! SUBMITs as a client makes them, right or wrong: every field can be anything.
+//! SUBMITs of a client, right or wrong: every field can have any value.
 
 use usbferry::wire::setup::Setup;
 
-/// A direction field that says OUT.
+/// The direction OUT of a header.
 pub(crate) const OUT: u32 = 0;
-/// A direction field that says IN.
+/// The direction IN of a header.
 pub(crate) const IN: u32 = 1;
 
 /// An isochronous packet's descriptor: offset, length, actual_length, status.
 pub(crate) type Descriptor = [u32; 4];
 
-/// CMD_SUBMIT with what follows it.
+/// CMD_SUBMIT with its data and descriptors.
 #[derive(Clone, Debug)]
 pub(crate) struct Submit {
-    /// `None`: the client's next one.
+    /// `None`: the client's next number.
     pub(crate) seqnum: Option<u32>,
-    /// `None`: that of the device the client has.
+    /// `None`: the devid of the client's device.
     pub(crate) devid: Option<u32>,
     pub(crate) direction: u32,
     pub(crate) endpoint: u32,
@@ -59,7 +59,7 @@ impl Submit {
         Self { data: data.to_vec(), ..Self::new(OUT, address, len_of(data)) }
     }
 
-    /// A control URB as Linux makes it: one without a data stage is OUT.
+    /// A control URB as Linux makes it: without a data stage the direction is OUT.
     pub(crate) fn control(setup: Setup, data: &[u8]) -> Self {
         let is_in = setup.request_type & 0x80 != 0 && setup.length > 0;
         let direction = if is_in { IN } else { OUT };
@@ -98,18 +98,18 @@ impl Submit {
         Self::control(setup(0x23, 3, 4, 1, 0), &[])
     }
 
-    /// An isochronous IN URB whose packets lie one behind the other, as Linux fills it in.
+    /// An isochronous IN URB with packets without gaps, as filled in by Linux.
     pub(crate) fn iso_read(address: u8, lengths: &[u32]) -> Self {
         let total = lengths.iter().sum();
         Self::new(IN, address, total).with_packets(&in_a_row(lengths))
     }
 
-    /// An isochronous OUT URB whose packets lie one behind the other.
+    /// An isochronous OUT URB with packets without gaps.
     pub(crate) fn iso_write(address: u8, data: &[u8], lengths: &[u32]) -> Self {
         Self::write(address, data).with_packets(&in_a_row(lengths))
     }
 
-    /// Gives it packets, by offset and length.
+    /// Adds packets, by offset and length.
     pub(crate) fn with_packets(self, packets: &[(u32, u32)]) -> Self {
         let descriptor = |&(offset, length)| [offset, length, 0, 0xffff_ffee];
         let descriptors: Vec<Descriptor> = packets.iter().map(descriptor).collect();
@@ -156,7 +156,7 @@ pub(crate) const fn setup(
     Setup { request_type, request, value, index, length }
 }
 
-/// Offsets and lengths of packets that lie one behind the other.
+/// Offsets and lengths of packets without gaps.
 pub(crate) fn in_a_row(lengths: &[u32]) -> Vec<(u32, u32)> {
     let mut offset = 0;
     let packet = |&length: &u32| {
