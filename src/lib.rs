@@ -71,6 +71,7 @@ pub mod logging;
 pub mod reactor;
 mod session;
 pub mod stats;
+pub mod status;
 mod units;
 pub mod usb;
 pub mod wire;

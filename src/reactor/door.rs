@@ -104,7 +104,6 @@ impl Door {
     }
 
     /// Clients that are connected.
-    #[cfg(test)]
     pub(super) const fn clients(&self) -> usize {
         self.clients
     }

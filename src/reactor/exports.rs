@@ -365,7 +365,7 @@ impl<B: Backend> Reactor<B> {
             "{}: {}: attached ({:04x}:{:04x})",
             connection.peer, device.busid, device.id_vendor, device.id_product
         );
-        connection.change_loan(|loan| loan.lend(session, fds));
+        connection.change_loan(|loan| loan.lend(session, fds, self.now));
         if let Some(client) = &mut connection.client {
             client.serve(|out| op::emit_import(Ok(device), out));
         }

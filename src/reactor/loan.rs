@@ -28,6 +28,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::limits::{GONE_INPUT_TIMEOUT, GONE_TIMEOUT, VIOLATION_REST};
 use crate::session::{Remains, Session};
+use crate::status::LoanState;
 use crate::usb::{Candidate, EventSource, Port};
 use crate::wire::op::UsbDevice;
 use crate::wire::types::BusId;
@@ -77,6 +78,8 @@ pub(super) struct Lent<P: Port> {
     ready: bool,
     /// A descriptor says that the device was hung up.
     hung_up: bool,
+    /// When the client got the device.
+    since: Instant,
     /// When the reactor noticed that the device is gone.
     gone_since: Option<Instant>,
 }
@@ -136,6 +139,24 @@ impl<C: Candidate> Loan<C> {
         }
     }
 
+    /// The session, and when the client got the device.
+    pub(super) fn session(&self) -> Option<(&Session<C::Port>, Instant)> {
+        match &self.state {
+            State::Lent(lent) | State::Draining(lent, _) => Some((&lent.session, lent.since)),
+            _ => None,
+        }
+    }
+
+    /// How far the loan is, in the words of a status.
+    pub(super) const fn state(&self) -> LoanState {
+        match self.state {
+            State::Opening(_) | State::Abandoned(_) => LoanState::Opening,
+            State::Lent(_) => LoanState::Lent,
+            State::Draining(..) | State::Returning(_) => LoanState::Returning,
+            State::Resting(_) => LoanState::Resting,
+        }
+    }
+
     /// When the device must be looked at even without an event.
     pub(super) fn device_deadline(&self) -> Option<Instant> {
         match &self.state {
@@ -175,9 +196,10 @@ impl<C: Candidate> Loan<C> {
     }
 
     /// From `Opening` to `Lent`: the client has the device, whose descriptors are watched.
-    pub(super) fn lend(self, session: Session<C::Port>, fds: Vec<RawFd>) -> Self {
+    pub(super) fn lend(self, session: Session<C::Port>, fds: Vec<RawFd>, now: Instant) -> Self {
         debug_assert!(self.is_opening(), "a device is opened for a client");
-        let lent = Lent { session, fds, ready: false, hung_up: false, gone_since: None };
+        let (ready, hung_up, gone_since) = (false, false, None);
+        let lent = Lent { session, fds, ready, hung_up, since: now, gone_since };
         Self { state: State::Lent(Box::new(lent)), ..self }
     }
 

@@ -33,6 +33,7 @@ mod net;
 mod schedule;
 mod socket;
 mod spin;
+mod status;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,8 @@ use loan::Loan;
 pub use net::prepare as prepare_socket;
 use schedule::{Rest, Schedule};
 use spin::Spin;
+use status::Questions;
+pub use status::StatusHandle;
 use stop::Stop;
 pub use stop::StopHandle;
 pub(crate) use token::Key;
@@ -78,6 +81,7 @@ pub struct Reactor<B: Backend> {
     door: Door,
     stop: Stop,
     inbox: Inbox<B::Candidate>,
+    questions: Questions,
     scanner: Scanner,
     scans: Scans<B::Candidate>,
     connections: Slab<Connection<B::Candidate>>,
@@ -102,7 +106,8 @@ impl<B: Backend> Reactor<B> {
         let door = Door::open(&settings, registry)?;
         let waker = Waker::new(registry, Source::Waker.to_token()).map_err(StartError::System)?;
         let complaints = Complaints::new(Instant::now());
-        let inbox = Inbox::new(Arc::new(waker), complaints.clone());
+        let waker = Arc::new(waker);
+        let inbox = Inbox::new(Arc::clone(&waker), complaints.clone());
         let scanner = Scanner::start(backend, &inbox).map_err(StartError::System)?;
         let stop = Stop::new(registry, Source::Stop.to_token()).map_err(StartError::System)?;
         let spin = Spin::new(settings.busy_poll);
@@ -112,6 +117,7 @@ impl<B: Backend> Reactor<B> {
             door,
             stop,
             inbox,
+            questions: Questions::new(waker),
             scanner,
             scans: Scans::default(),
             connections: Slab::new(),
@@ -136,6 +142,12 @@ impl<B: Backend> Reactor<B> {
     /// The system has no descriptor for it.
     pub fn stop_handle(&self) -> io::Result<StopHandle> {
         self.stop.handle()
+    }
+
+    /// What tells other threads the state of the server.
+    #[must_use]
+    pub fn status_handle(&self) -> StatusHandle {
+        self.questions.handle()
     }
 
     /// Serves until it is stopped and every device is given back. Returns how many could not be in
@@ -286,7 +298,11 @@ impl<B: Backend> Reactor<B> {
         self.schedule.end_share(&share);
     }
 
+    /// Takes what workers have done, and answers a question about the server's state.
     fn drain_inbox(&mut self) {
+        if !self.inbox.is_ready() {
+            return;
+        }
         while let Some(done) = self.inbox.take() {
             match done {
                 Done::Scanned(result) => self.handle_scanned(result),
@@ -295,6 +311,10 @@ impl<B: Backend> Reactor<B> {
                 Done::Closed(key) => self.handle_closed(key),
                 Done::Died(key) => self.handle_died(key),
             }
+        }
+        if self.answer_question() {
+            // There may be another.
+            self.inbox.mark();
         }
     }
 

@@ -156,8 +156,12 @@ impl<P: Port> Session<P> {
         [port.next_deadline(), self.buffers.retry, early].into_iter().flatten().min()
     }
 
+    /// The device in each PDU.
+    pub(crate) const fn devid(&self) -> DevId {
+        self.devid
+    }
+
     /// A copy of the counters.
-    #[allow(dead_code, reason = "for a snapshot of the server")]
     pub(crate) fn stats(&self) -> SessionStats {
         let in_flight = |endpoint| self.endpoints.get(endpoint).in_flight;
         self.counters.copy(self.slots.gauge(), self.buffers.gauge(), in_flight)

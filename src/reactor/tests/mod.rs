@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 mod bugs;
 mod rest;
 mod scripted;
+mod status;
 mod waiting;
 
 use super::door::ACCEPT_PAUSE;
