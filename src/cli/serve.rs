@@ -202,10 +202,10 @@ mod tests {
     use super::super::{Cli, Command};
     use super::*;
 
-    fn serve(arguments: &[&str]) -> Result<(Settings, Source), String> {
+    fn serve(arguments: &[&str]) -> Result<(Settings, Source), Box<dyn std::error::Error>> {
         let line = ["usbferry", "serve"].iter().chain(arguments);
-        match Cli::try_parse_from(line).map_err(|error| error.to_string())?.command {
-            Command::Serve(serve) => serve.settings().map_err(|error| error.to_string()),
+        match Cli::try_parse_from(line)?.command {
+            Command::Serve(serve) => Ok(serve.settings()?),
             Command::List(_) => unreachable!("it says serve"),
         }
     }
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_public_address_needs_allow() {
-        let error = serve(&["--all", "--listen", "0.0.0.0:3240"]).unwrap_err();
+        let error = serve(&["--all", "--listen", "0.0.0.0:3240"]).unwrap_err().to_string();
         assert!(error.contains("--allow"), "{error}");
         let allowed = ["--all", "--listen", "0.0.0.0:3240", "--allow", "10.0.0.0/8"];
         assert!(serve(&allowed).is_ok());
@@ -295,7 +295,7 @@ mod tests {
             (["--allow", "everybody"], "give a network"),
             (["--device", "stick"], "usbferry list"),
         ] {
-            let error = serve(&arguments).unwrap_err();
+            let error = serve(&arguments).unwrap_err().to_string();
             assert!(error.contains(says), "{arguments:?}: {error}");
         }
     }
