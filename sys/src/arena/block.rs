@@ -1,7 +1,7 @@
 //! The sole right to a piece of an arena.
 //!
 //! Contract: plain values; a block moves between threads with its owner; nothing allocates or
-//! blocks. A block that is dropped instead of freed keeps its bytes from everybody for ever.
+//! blocks. A block dropped instead of freed makes its bytes unusable for ever.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -10,12 +10,12 @@ use std::ptr::NonNull;
 /// The sole right to a piece of an [`Arena`](super::Arena).
 pub struct Block {
     bytes: NonNull<u8>,
-    /// Bytes that may be used, as asked for.
+    /// Usable bytes, the requested number.
     len: u32,
     place: Place,
 }
 
-/// Where in its arena a block lies.
+/// The place of a block in its arena.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     /// Index of the region.
@@ -26,8 +26,8 @@ pub(super) struct Place {
     pub(super) unit: u32,
 }
 
-// SAFETY: a block is the only path to its bytes, so a block may go where its owner goes; the memory
-// behind it does not depend on a thread.
+// SAFETY: a block is the only path to its bytes, so a block may move with its owner; the memory
+// does not depend on a thread.
 unsafe impl Send for Block {}
 
 impl Block {
@@ -49,7 +49,7 @@ impl Block {
         self.place
     }
 
-    /// Whether the block lies in memory that is mapped from the device.
+    /// Whether the block lies in memory mapped from the device.
     #[must_use]
     pub const fn is_in_device_memory(&self) -> bool {
         self.place.in_device_memory
@@ -67,7 +67,7 @@ impl Deref for Block {
 
 impl DerefMut for Block {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`; `&mut self` proves that nobody else looks.
+        // SAFETY: as in `deref`; `&mut self` proves exclusive access.
         unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.len as usize) }
     }
 }

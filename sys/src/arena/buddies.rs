@@ -1,36 +1,35 @@
-//! The buddy rule: which units of a region are free. Numbers only, no memory.
+//! The buddy rule: the free units of a region. Numbers only, no memory.
 //!
 //! Contract: allocation in `new` alone, by tables that the system commits as units come into use;
-//! `alloc` and `free` of an order that was freed before are a pop and a push; nothing blocks.
+//! `alloc` and `free` of an order freed before are a pop and a push; nothing blocks.
 
 use crate::os::heap;
 
 /// No block: end of a list.
 const NONE: u32 = u32::MAX;
 
-/// `state` of a unit that does not start a free block. Zero, so that the table costs no memory
-/// before it is used.
+/// `state` of a unit that starts no free block. Zero, so that the table costs no memory before use.
 const NOT_FREE: u8 = 0;
 
-/// The buddy rule over a region of 2^n units, with lists threaded through side tables so that the
-/// memory itself, which may be uncached on some machines, is never touched.
+/// The buddy rule over a region of 2^n units. The lists run through side tables, so that the memory
+/// itself, uncached on some machines, is never touched.
 pub(super) struct Buddies {
-    /// Units that are free, in blocks of whatever order.
+    /// Free units, in blocks of any order.
     free_units: usize,
-    /// Of each order the block freed last, and behind it, by `next`, those freed before. They are
-    /// on no other list and `state` does not show them: a block that comes and goes costs no more
-    /// than this.
+    /// For each order the last freed block; `next` leads to the blocks freed before. These blocks
+    /// are on no other list, and `state` does not show them, so that a block in steady use costs no
+    /// more than a push and a pop.
     recent: Vec<u32>,
     /// First of the other free blocks of each order.
     heads: Vec<u32>,
     next: Box<[u32]>,
     previous: Box<[u32]>,
-    /// One more than the order of the free block that starts here, or [`NOT_FREE`].
+    /// The order of the free block that starts here, plus one, or [`NOT_FREE`].
     state: Box<[u8]>,
 }
 
 impl Buddies {
-    /// A region that is free; `None` when the system has no memory for the tables.
+    /// A free region; `None` when the system has no memory for the tables.
     pub(super) fn new(units: usize) -> Option<Self> {
         const { assert!(NOT_FREE == 0, "tables of zeroes") };
         assert!(units.is_power_of_two(), "regions are powers of two");
@@ -70,8 +69,8 @@ impl Buddies {
         Some(unit)
     }
 
-    /// Takes a block of an order of which none was freed. Apart from the way above, which is the
-    /// usual one.
+    /// Takes a block of an order without freed blocks. A separate function, since the way above is
+    /// the usual one.
     #[cold]
     fn cut_or_merge(&mut self, order: u8) -> Option<u32> {
         self.take(order).or_else(|| {
@@ -87,13 +86,13 @@ impl Buddies {
         self.free_units += 1 << order;
     }
 
-    /// Takes `unit`, which is the block freed last of its order.
+    /// Takes `unit`, the last freed block of its order.
     fn take_recent(&mut self, unit: u32, order: u8) -> u32 {
         self.recent[usize::from(order)] = self.next[unit as usize];
         unit
     }
 
-    /// Takes a block of `order`, cutting a larger one where there is none.
+    /// Takes a block of `order`, cutting a larger block if necessary.
     fn take(&mut self, order: u8) -> Option<u32> {
         let has_block = |&o: &usize| self.recent[o] != NONE || self.heads[o] != NONE;
         let found = (usize::from(order)..self.heads.len()).find(has_block)?;
@@ -106,7 +105,7 @@ impl Buddies {
             unit => self.take_recent(unit, order_of(found)),
         };
         for half in (usize::from(order)..found).rev() {
-            // The lower half is used, the upper one stays free.
+            // The lower half is used, the upper half stays free.
             self.push(unit + (1 << half), order_of(half));
         }
         Some(unit)

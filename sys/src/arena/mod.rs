@@ -32,8 +32,8 @@ pub use self::region::DeviceMemory;
 /// Bytes of the smallest block. Four cache lines: no two blocks in flight share a line.
 pub const BLOCK_LEN_MIN: usize = 256;
 
-/// Bytes of the smallest block of device memory. Smaller blocks gain nothing there, and a block
-/// that stays out for ever, as an interrupt endpoint's does, would keep the mapping from being
+/// Bytes of the smallest block of device memory. Smaller blocks gain nothing from device memory,
+/// and a block out for ever, such as an interrupt endpoint's, would keep the mapping from being
 /// given up.
 pub const DEVICE_BLOCK_MIN: usize = 16 << 10;
 
@@ -119,7 +119,7 @@ impl Arena {
             let len = u32::try_from(len).expect("order_for bounds the length");
             let place = Place { region, order, in_device_memory, unit };
             // SAFETY: the region handed the unit, and so these bytes, to this block alone; the
-            // arena keeps the region alive, or leaks it, while the block is out.
+            // arena keeps the region alive, or leaks the region, while the block is out.
             return Some(unsafe { Block::new(bytes, len, place) });
         }
         None
@@ -144,7 +144,7 @@ impl Arena {
         }
     }
 
-    /// Hands out no more device memory, and returns the mapping once no block of it is out.
+    /// Hands out no more device memory, and returns the mapping as soon as no block of it is out.
     #[must_use]
     pub fn give_up_device_memory(&mut self) -> Option<DeviceMemory> {
         let region = self.regions.last_mut().filter(|region| region.is_device_memory())?;
@@ -193,7 +193,7 @@ impl Drop for Arena {
     }
 }
 
-/// The largest power of two of bytes that `len` can hold, or `None` below one block.
+/// The largest power of two of bytes within `len`, or `None` below a block.
 fn usable_len(len: usize) -> Option<usize> {
     (len >= BLOCK_LEN_MIN).then(|| 1 << len.ilog2())
 }
@@ -300,7 +300,7 @@ mod tests {
         assert!(arena.alloc(256 * 1024).map(|block| arena.free(block)).is_some());
     }
 
-    /// Bytes of memory that the process has, as the kernel counts them.
+    /// Resident memory of the process, by the kernel's count, in bytes.
     #[cfg(target_os = "linux")]
     fn resident_bytes() -> usize {
         let statm = std::fs::read_to_string("/proc/self/statm").expect("there is a /proc");

@@ -1,7 +1,7 @@
-//! A region of an arena: contiguous memory, its owner, and which units of it are free.
+//! A region of an arena: contiguous memory, its owner, and its free units.
 //!
 //! Contract: allocation in [`Region::heap`] and [`Region::device`] alone; dropping gives the memory
-//! back, so the arena drops a region only while no block of it is out.
+//! back, so the arena drops a region only while no block of the region is out.
 
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
@@ -13,8 +13,8 @@ use crate::os::heap;
 /// Alignment of heap regions, in bytes: a page, as mappings have.
 pub(super) const REGION_ALIGN: usize = 4096;
 
-/// Memory mapped from a device, with its owner: dropping it unmaps. What owns the mapping, and how
-/// the mapping came to be, the arena does not know.
+/// Memory mapped from a device, with its owner: dropping unmaps. The arena knows neither the owner
+/// nor the origin of the mapping.
 pub struct DeviceMemory {
     base: NonNull<u8>,
     len: usize,
@@ -22,12 +22,12 @@ pub struct DeviceMemory {
     _owner: Box<dyn Send>,
 }
 
-// SAFETY: the bytes are reached through this value alone, and `new` was promised that they do not
-// belong to a thread.
+// SAFETY: the bytes are reached through this value alone, and by the promise to `new` the bytes do
+// not belong to a thread.
 unsafe impl Send for DeviceMemory {}
 
 impl DeviceMemory {
-    /// `len` bytes of memory that `owner` keeps mapped.
+    /// `len` bytes of memory, kept mapped by `owner`.
     ///
     /// # Safety
     /// The bytes are initialised, may be used from any thread, and stay mapped until `owner` is
@@ -43,11 +43,11 @@ impl DeviceMemory {
         self.len
     }
 
-    /// The bytes. An arena that has the mapping lets nobody see this.
+    /// The bytes, hidden while an arena has the mapping.
     #[must_use]
     pub const fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: `new` was promised `len` initialised bytes for this value alone: an arena takes
-        // the mapping before blocks are handed out, and returns it when no block is out.
+        // the mapping before blocks are handed out, and returns the mapping when no block is out.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
     }
 }
@@ -58,7 +58,7 @@ enum Source {
     Device(DeviceMemory),
 }
 
-/// An allocation, and the layout it was made with.
+/// An allocation with its layout.
 struct HeapBytes {
     start: NonNull<u8>,
     layout: Layout,
@@ -66,8 +66,8 @@ struct HeapBytes {
 
 impl Drop for HeapBytes {
     fn drop(&mut self) {
-        // SAFETY: allocated in `Region::heap` with this layout; the arena leaks a region of which a
-        // block is out.
+        // SAFETY: allocated in `Region::heap` with this layout; the arena leaks a region with a
+        // block out.
         unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) }
     }
 }
@@ -77,7 +77,7 @@ pub(super) struct Region {
     base: NonNull<u8>,
     source: Source,
     buddies: Buddies,
-    /// No block of it is handed out any more.
+    /// Whether the region hands out no more blocks.
     given_up: bool,
 }
 
@@ -85,8 +85,8 @@ impl Region {
     /// A region of `len` bytes of zeroed heap, a power of two.
     pub(super) fn heap(len: usize) -> Result<Self, NoMemory> {
         let buddies = Buddies::new(len / BLOCK_LEN_MIN).ok_or(NoMemory)?;
-        // Zeroed memory comes untouched from the system only without an alignment: with one, the
-        // standard library writes the zeroes itself, and so commits all of it.
+        // Zeroed memory comes untouched from the system only without an alignment. With an
+        // alignment the standard library writes the zeroes itself, and so commits the whole region.
         let layout = Layout::from_size_align(len + REGION_ALIGN, 1).map_err(|_| NoMemory)?;
         let start = heap::zeroed_bytes(layout).ok_or(NoMemory)?;
         let padding = start.addr().get().next_multiple_of(REGION_ALIGN) - start.addr().get();
@@ -112,7 +112,7 @@ impl Region {
         !self.is_device_memory() || len >= DEVICE_BLOCK_MIN && !self.given_up
     }
 
-    /// Takes a block of this order: address and unit.
+    /// Takes a block of the given order: address and unit.
     pub(super) fn alloc(&mut self, order: u8) -> Option<(NonNull<u8>, u32)> {
         let unit = self.buddies.alloc(order)?;
         // SAFETY: `unit` lies in the region, so the offset stays inside its allocation.
@@ -120,7 +120,7 @@ impl Region {
         Some((bytes, unit))
     }
 
-    /// Takes a block back that `alloc` handed out.
+    /// Takes back a block handed out by `alloc`.
     pub(super) fn free(&mut self, unit: u32, order: u8) {
         self.buddies.free(unit, order);
     }

@@ -1,26 +1,27 @@
-//! Whose a device is on macOS, where libusb does not take interfaces from their drivers but
-//! captures the whole device, and counts its captures (`darwin_usb.c` of 1.0.27 and 1.0.28).
+//! The ownership of a device on macOS. There libusb does not take single interfaces from their
+//! drivers, but captures the whole device, and counts its captures (`darwin_usb.c` of 1.0.27 and
+//! 1.0.28).
 //!
-//! libusb takes one off that count with each call of `libusb_attach_kernel_driver`, below zero too;
-//! and it captures only where the count is zero, so that after such a call it never captures the
-//! device again in this process. Giving back interface by interface, as Linux needs it, does just
-//! that: a device with three drivers is captured once and given back three times, with a reset each
-//! time. So a device is captured once here, by the first interface that has a driver, and given
-//! back once.
+//! libusb subtracts one from the count with each call of `libusb_attach_kernel_driver`, even below
+//! zero, and captures only at a count of zero. So after a count below zero libusb never captures
+//! the device again in this process. Giving back interface by interface, as needed on Linux, leads
+//! to such a count: a device with three drivers is captured once and given back three times, with a
+//! reset each time. So here a device is captured once, by the first interface with a driver, and
+//! given back once.
 //!
-//! Contract: plain state, one for each handle.
+//! Contract: plain state, a value for each handle.
 
-/// What a handle has of its device.
+/// A handle's hold on its device.
 #[derive(Default)]
 pub(crate) struct Capture {
-    /// Claiming an interface that has a driver captures the device.
+    /// Whether claiming an interface with a driver captures the device.
     pub(crate) automatic: bool,
     /// The device is captured.
     held: bool,
 }
 
 impl Capture {
-    /// Captures the device by `detach`, if it is to be and is not yet.
+    /// Captures the device by `detach`, if wanted and not yet done.
     pub(crate) fn take(&mut self, detach: impl FnOnce() -> bool) {
         if self.automatic && !self.held {
             self.held = detach();
@@ -37,7 +38,7 @@ impl Capture {
 mod tests {
     use super::*;
 
-    /// libusb's count after `drivers` interfaces were claimed, and after they were given back.
+    /// libusb's count after the claims of interfaces with `drivers`, and after giving back.
     fn counts(drivers: [bool; 3]) -> (i32, i32) {
         let (mut capture, mut count) = (Capture { automatic: true, ..Capture::default() }, 0);
         for has_driver in drivers {

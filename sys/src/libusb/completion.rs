@@ -4,8 +4,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-/// Indexes of transfers that have ended, written by the callback. Only ever used by whoever has
-/// the `&mut DeviceHandle`, hence no ordering: handing the handle over is what synchronises.
+/// Indexes of ended transfers, written by the callback. Only ever used by the owner of the `&mut
+/// DeviceHandle`, hence no ordering: handing the handle over synchronises.
 pub(crate) struct CompletionQueue {
     indexes: Box<[AtomicU32]>,
     len: AtomicUsize,
@@ -22,8 +22,8 @@ impl CompletionQueue {
         self.indexes.len()
     }
 
-    /// Notes one. There is room: a transfer ends once for each time it is submitted, and the queue
-    /// is as long as there are transfers.
+    /// Notes an ended transfer. There is room: a transfer ends once for each submission, and the
+    /// queue is as long as the number of transfers.
     pub(crate) fn push(&self, index: u32) {
         let len = self.len.load(Ordering::Relaxed);
         self.indexes[len].store(index, Ordering::Relaxed);

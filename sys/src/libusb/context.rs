@@ -1,6 +1,6 @@
-//! libusb's contexts, and the devices that one lists.
+//! libusb's contexts, and the list of devices of a context.
 //!
-//! Contract: every call here may block (locks, sysfs); none may run on the reactor. A context
+//! Contract: every call may block (locks, sysfs), and must not run on the reactor. A context
 //! belongs to one thread at a time.
 
 use std::ffi::c_void;
@@ -11,22 +11,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::libusb::error::{Error, check};
 use crate::libusb::raw;
 
-/// A libusb context. Dropped after everything that was made with it.
+/// A libusb context. Dropped after every object of the context.
 pub(crate) struct RawContext {
     context: *mut raw::libusb_context,
-    /// Written by what libusb calls back; alive until `libusb_exit`, which calls back too, has
-    /// returned. Not a `Box`: moving one says that no other pointer to its contents is used any
-    /// more.
+    /// Written by libusb's callbacks; alive until `libusb_exit`, which may call back too, has
+    /// returned. Not a `Box`: moving a `Box` asserts that no other pointer to its contents is in
+    /// use.
     signs: Arc<Signs>,
 }
 
-/// What libusb has said of a context.
+/// Messages of libusb about a context.
 #[derive(Default)]
 struct Signs {
-    /// The device that is open in it, where that is watched.
+    /// The watched device, open in the context.
     #[cfg(not(any(test, target_os = "linux")))]
     device: std::sync::atomic::AtomicPtr<raw::libusb_device>,
-    /// Its device was unplugged.
+    /// Whether the device was unplugged.
     gone: AtomicBool,
 }
 
@@ -36,13 +36,13 @@ unsafe impl Send for RawContext {}
 unsafe impl Sync for RawContext {}
 
 impl RawContext {
-    /// Makes a context that lists the devices that are present, and on Linux follows what comes and
-    /// goes by a thread that all such contexts share.
+    /// Makes a context with a list of the present devices. On Linux a thread, common to all such
+    /// contexts, follows the changes.
     pub(crate) fn with_discovery() -> Result<Self, Error> {
         Self::init(&[])
     }
 
-    /// Makes a context for one device that is opened by other means: no scan, no hotplug thread.
+    /// Makes a context for a single device opened by other means: no scan, no hotplug thread.
     #[cfg(target_os = "linux")]
     pub(crate) fn without_discovery() -> Result<Self, Error> {
         Self::init(&[raw::InitOption {
@@ -61,28 +61,27 @@ impl RawContext {
         Ok(context)
     }
 
-    /// Has libusb say when it gives up a descriptor, which on Linux it does when a device is
-    /// unplugged.
+    /// Makes libusb report when it gives up a descriptor, on Linux at the unplug of a device.
     fn watch_descriptors(&self) {
         let signs = self.signs();
-        // SAFETY: the context is alive, and the signs stay where they are until the context is
-        // gone.
+        // SAFETY: the context is alive, and the signs have a fixed address until the end of the
+        // context.
         unsafe {
             raw::libusb_set_pollfd_notifiers(self.context, None, Some(on_pollfd_removed), signs);
         }
     }
 
-    /// Has libusb say when the device that is open in this context is unplugged: elsewhere devices
-    /// have no descriptor that could be given up (libusb's `darwin_usb.c`). It is said by the
-    /// context's own events.
+    /// Makes libusb report the unplug of the device open in this context. On systems other than
+    /// Linux a device has no descriptor to give up (libusb's `darwin_usb.c`). The report comes by
+    /// the context's own events.
     ///
     /// # Errors
     /// libusb's.
     #[cfg(not(any(test, target_os = "linux")))]
     pub(crate) fn watch_device(&self, device: *mut raw::libusb_device) -> Result<(), Error> {
         self.signs.device.store(device, Ordering::Relaxed);
-        // SAFETY: the context is alive, and the signs stay where they are until the context is
-        // gone.
+        // SAFETY: the context is alive, and the signs have a fixed address until the end of the
+        // context.
         check(unsafe {
             raw::libusb_hotplug_register_callback(
                 self.context,
@@ -98,7 +97,7 @@ impl RawContext {
         })
     }
 
-    /// What is handed to the functions that libusb calls back.
+    /// The argument for libusb's callbacks.
     fn signs(&self) -> *mut c_void {
         Arc::as_ptr(&self.signs).cast_mut().cast()
     }
@@ -107,14 +106,14 @@ impl RawContext {
         self.context
     }
 
-    /// Whether the device that is open in this context was unplugged.
+    /// Whether the device open in this context was unplugged.
     pub(crate) fn is_device_gone(&self) -> bool {
         self.signs.gone.load(Ordering::Relaxed)
     }
 }
 
 extern "system" fn on_pollfd_removed(_fd: libc::c_int, signs: *mut c_void) {
-    // SAFETY: `watch_descriptors` registered a pointer to signs that outlive the context.
+    // SAFETY: `watch_descriptors` registered a pointer to signs, and the signs outlive the context.
     let signs = unsafe { &*signs.cast::<Signs>() };
     signs.gone.store(true, Ordering::Relaxed);
 }
@@ -126,7 +125,7 @@ extern "system" fn on_device_left(
     _event: libc::c_int,
     signs: *mut c_void,
 ) -> libc::c_int {
-    // SAFETY: `watch_device` registered a pointer to signs that outlive the context.
+    // SAFETY: `watch_device` registered a pointer to signs, and the signs outlive the context.
     let signs = unsafe { &*signs.cast::<Signs>() };
     if device == signs.device.load(Ordering::Relaxed) {
         signs.gone.store(true, Ordering::Relaxed);
@@ -136,8 +135,8 @@ extern "system" fn on_device_left(
 
 impl Drop for RawContext {
     fn drop(&mut self) {
-        // SAFETY: made by `init`, and everything made with it is gone: handles and lists keep the
-        // context alive by owning or borrowing it.
+        // SAFETY: made by `init`, and every object of the context is gone: handles and lists keep
+        // the context alive by owning or borrowing it.
         unsafe { raw::libusb_exit(self.context) }
     }
 }

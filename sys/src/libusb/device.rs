@@ -1,4 +1,4 @@
-//! A device while it is open: found by bus and address, closed when its last user is gone.
+//! An open device: found by bus and address, closed when its last user is gone.
 //!
 //! Contract: opening, and dropping the last share, block.
 
@@ -10,17 +10,18 @@ use crate::libusb::context::{self, RawContext};
 use crate::libusb::error::{Error, check};
 use crate::libusb::raw;
 
-/// What a handle, its transfers and its mapped memory share: it is closed when the last is gone.
+/// The device common to a handle, its transfers and its mapped memory; closed with the last of
+/// these.
 pub(crate) struct OpenDevice {
     handle: *mut raw::libusb_device_handle,
     context: RawContext,
-    /// Kept open where libusb was given a descriptor, which is then not its own.
+    /// Kept open if libusb was given a descriptor, which libusb does not own.
     #[cfg(target_os = "linux")]
     _node: Option<std::fs::File>,
 }
 
-// SAFETY: libusb handles may be used from any thread; exclusive use, where it is needed, is by
-// `&mut DeviceHandle`.
+// SAFETY: libusb handles may be used from any thread; `&mut DeviceHandle` ensures exclusive use
+// where needed.
 unsafe impl Send for OpenDevice {}
 // SAFETY: as above.
 unsafe impl Sync for OpenDevice {}
@@ -37,8 +38,8 @@ impl OpenDevice {
 
 impl Drop for OpenDevice {
     fn drop(&mut self) {
-        // SAFETY: opened by `open`, and the last owner is gone: no transfer and no mapping of it
-        // is left, since both own a share.
+        // SAFETY: opened by `open`, and the last owner is gone: no transfer and no mapping is left,
+        // since both own a share.
         unsafe { raw::libusb_close(self.handle) }
     }
 }
@@ -47,9 +48,9 @@ impl Drop for OpenDevice {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "two are those of USB 2.0, table 9-8")]
 pub struct DeviceId {
-    /// The number of its bus.
+    /// The number of the bus.
     pub bus: u8,
-    /// Its number on the bus.
+    /// The device's number on the bus.
     pub address: u8,
     pub id_vendor: u16,
     pub id_product: u16,
@@ -73,7 +74,7 @@ impl Drop for Mapping {
     }
 }
 
-/// Maps `len` bytes of the device's memory; `None` where the platform or its quota refuses.
+/// Maps `len` bytes of the device's memory; `None` if the platform or its quota refuses.
 pub(crate) fn map(device: &Arc<OpenDevice>, len: usize) -> Option<DeviceMemory> {
     // SAFETY: the handle is open.
     let base = NonNull::new(unsafe { raw::libusb_dev_mem_alloc(device.as_ptr(), len) })?;
@@ -82,15 +83,16 @@ pub(crate) fn map(device: &Arc<OpenDevice>, len: usize) -> Option<DeviceMemory> 
     Some(unsafe { DeviceMemory::new(base, len, owner) })
 }
 
-/// Opens a device in a context of its own, by the list of devices that the context makes.
+/// Opens a device in a context of its own, by the list of devices of the context.
 ///
-/// On Linux a device from such a list has a name in sysfs, which is what libusb then asks for its
-/// configuration. A handle that wraps a descriptor has none, and libusb asks the device, by a
-/// GET_CONFIGURATION that some answer wrongly and others never (`usbfs_get_active_config`).
+/// On Linux a device from such a list has a name in sysfs, and libusb reads the configuration from
+/// sysfs. A handle around a descriptor has no name, and libusb asks the device by a
+/// GET_CONFIGURATION, answered wrongly by some devices and never by others
+/// (`usbfs_get_active_config`).
 pub(crate) fn open(id: DeviceId) -> Result<OpenDevice, Error> {
     let opened = RawContext::with_discovery().and_then(|context| open_listed(context, id));
     match opened {
-        // What libusb can't list may be there all the same.
+        // A device missing in libusb's list may exist all the same.
         #[cfg(target_os = "linux")]
         Err(Error::NotFound | Error::Io | Error::Other) => open_node(id),
         #[cfg(not(target_os = "linux"))]
@@ -99,7 +101,7 @@ pub(crate) fn open(id: DeviceId) -> Result<OpenDevice, Error> {
     }
 }
 
-/// Opens the device with this bus and address; `NotFound` when libusb does not list it.
+/// Opens the device with the bus and address; `NotFound` when libusb does not list the device.
 fn open_listed(context: RawContext, id: DeviceId) -> Result<OpenDevice, Error> {
     let list = context::RawList::new(&context)?;
     let is_it = |device: &*mut raw::libusb_device| {
@@ -121,13 +123,13 @@ fn open_listed(context: RawContext, id: DeviceId) -> Result<OpenDevice, Error> {
         _node: None,
     };
     #[cfg(not(any(test, target_os = "linux")))]
-    // SAFETY: the handle is open; the device lives as long as it.
+    // SAFETY: the handle is open; the device lives as long as the handle.
     open.context.watch_device(unsafe { raw::libusb_get_device(handle) })?;
     Ok(open)
 }
 
-/// Opens a device by its node, which needs no list: for devices that libusb leaves out, because it
-/// can't tell their configurations apart (`seek_to_next_config`), and for systems where it can't
+/// Opens a device by its node, without a list. For devices left out by libusb, because libusb can't
+/// distinguish their configurations (`seek_to_next_config`), and for systems where libusb can't
 /// look for devices at all.
 #[cfg(target_os = "linux")]
 fn open_node(id: DeviceId) -> Result<OpenDevice, Error> {
@@ -138,7 +140,7 @@ fn open_node(id: DeviceId) -> Result<OpenDevice, Error> {
     let mut handle = ptr::null_mut();
     let fd = node.as_raw_fd();
     // SAFETY: the context is alive and `handle` valid to write to. The second argument is an
-    // integer that C spells as intptr_t and libusb1-sys as a pointer.
+    // integer, an intptr_t in C and a pointer in libusb1-sys.
     let code = unsafe {
         raw::libusb_wrap_sys_device(
             context.as_ptr(),

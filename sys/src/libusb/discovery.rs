@@ -1,7 +1,7 @@
-//! Finding devices where the system has no sysfs: what libusb lists, and what the devices say when
-//! they are asked. On Linux nothing of this is built, and no device is asked.
+//! Finding devices on a system without sysfs: libusb's list, and the devices' own answers. On Linux
+//! this module is not built, and no device is asked.
 //!
-//! Contract: everything blocks, for the answers of devices too. A [`Discovery`] belongs to one
+//! Contract: everything blocks, also for the answers of devices. A [`Discovery`] belongs to one
 //! thread at a time.
 
 use std::ptr;
@@ -11,8 +11,7 @@ use crate::libusb::device::DeviceId;
 use crate::libusb::error::Error;
 use crate::libusb::raw;
 
-/// How long a device may take to tell a descriptor, in milliseconds: as long as libusb gives it for
-/// those that it asks for itself.
+/// The time for a device's descriptor, in milliseconds: the same as libusb's own limit.
 const PATIENCE: libc::c_uint = 1000;
 
 /// Looks for devices.
@@ -30,7 +29,7 @@ impl Discovery {
     /// All devices present now, hubs included. *Blocks.*
     ///
     /// # Errors
-    /// libusb's, when it can't list them. A single device that can't be read is left out.
+    /// libusb's, without a list. A single unreadable device is left out.
     pub fn devices(&mut self) -> Result<Vec<FoundDevice>, Error> {
         let list = RawList::new(&self.0)?;
         Ok(list.iter().filter_map(describe).collect())
@@ -49,30 +48,30 @@ pub enum DeviceSpeed {
     Super,
 }
 
-/// A device as it was found.
+/// A found device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FoundDevice {
-    /// Which it is.
+    /// The device's bus and address.
     pub id: DeviceId,
     /// Port numbers from the root hub to the device; empty for a root hub.
     pub ports: Vec<u8>,
-    /// How fast it is.
+    /// The device's speed.
     pub speed: DeviceSpeed,
-    /// Its device descriptor, as it travels.
+    /// The device descriptor, in the device's byte order.
     pub device: [u8; 18],
-    /// Its configurations by index, each with all that it returned; none of a device that can't be
-    /// opened.
+    /// The configurations by index, each with all bytes returned by the device; none if the device
+    /// can't be opened.
     pub configurations: Vec<Vec<u8>>,
-    /// bConfigurationValue, or `None` when it is not configured.
+    /// bConfigurationValue, or `None` for an unconfigured device.
     pub configuration: Option<u8>,
-    /// Manufacturer, product and serial number, as far as it tells them.
+    /// Manufacturer, product and serial number, as far as known.
     pub strings: [Option<String>; 3],
 }
 
-/// The longest port path that USB allows: seven tiers.
+/// The longest port path of USB: seven tiers.
 const PORTS_MAX: usize = 7;
 
-/// Reads what libusb and the device say; `None` when there is not even a device descriptor.
+/// Reads a device from libusb and the device itself; `None` without even a device descriptor.
 fn describe(device: *mut raw::libusb_device) -> Option<FoundDevice> {
     let descriptor = device_descriptor(device)?;
     let mut ports = [0u8; PORTS_MAX];
@@ -82,7 +81,7 @@ fn describe(device: *mut raw::libusb_device) -> Option<FoundDevice> {
     let address = unsafe { raw::libusb_get_device_address(device) };
     // SAFETY: as above.
     let speed = unsafe { raw::libusb_get_device_speed(device) };
-    // SAFETY: as above, and `ports` has the room that is named.
+    // SAFETY: as above, and `ports` has the stated room.
     let depth = unsafe { raw::libusb_get_port_numbers(device, ports.as_mut_ptr(), 7) };
     let depth = usize::try_from(depth).unwrap_or(0).min(PORTS_MAX);
     let mut found = FoundDevice {
@@ -109,7 +108,7 @@ fn describe(device: *mut raw::libusb_device) -> Option<FoundDevice> {
     Some(found)
 }
 
-/// The bytes that a device descriptor travels as.
+/// The bytes of a device descriptor on the bus.
 const fn bytes_of(raw: &raw::libusb_device_descriptor) -> [u8; 18] {
     let usb = raw.bcdUSB.to_le_bytes();
     let vendor = raw.idVendor.to_le_bytes();
@@ -137,7 +136,7 @@ const fn bytes_of(raw: &raw::libusb_device_descriptor) -> [u8; 18] {
     ]
 }
 
-/// Asks the device for what only it knows. It need not be opened exclusively for that.
+/// Asks the device itself for the rest. Opening need not be exclusive.
 fn ask(
     device: *mut raw::libusb_device,
     descriptor: &raw::libusb_device_descriptor,
@@ -153,11 +152,11 @@ fn ask(
     let indexes = 0..descriptor.bNumConfigurations;
     found.configurations = indexes.map_while(|index| configuration(handle, index)).collect();
     found.configuration = active_configuration(handle).ok().flatten();
-    // SAFETY: opened above, nothing is in flight on it.
+    // SAFETY: opened above, with nothing in flight.
     unsafe { raw::libusb_close(handle) };
 }
 
-/// bConfigurationValue as the system has it, or `None` for an unconfigured device.
+/// The system's bConfigurationValue, or `None` for an unconfigured device.
 pub(crate) fn active_configuration(
     handle: *mut raw::libusb_device_handle,
 ) -> Result<Option<u8>, Error> {
@@ -167,32 +166,32 @@ pub(crate) fn active_configuration(
     Ok(u8::try_from(value).ok().filter(|&value| value != 0))
 }
 
-/// The text of string descriptor `index`, for which the discovery context runs its own events.
+/// The text of string descriptor `index`. The discovery context runs its own events meanwhile.
 fn string(handle: *mut raw::libusb_device_handle, index: u8) -> Option<String> {
     let mut text = [0u8; 256];
     if index == 0 {
         return None;
     }
-    // SAFETY: the handle is open and `text` has the room that is named.
+    // SAFETY: the handle is open and `text` has the stated room.
     let len =
         unsafe { raw::libusb_get_string_descriptor_ascii(handle, index, text.as_mut_ptr(), 256) };
     let len = usize::try_from(len).ok()?;
     Some(String::from_utf8_lossy(&text[..len.min(256)]).into_owned())
 }
 
-/// The configuration descriptor at `index` with all that belongs to it.
+/// The whole configuration at `index`, with the descriptors behind its own.
 fn configuration(handle: *mut raw::libusb_device_handle, index: u8) -> Option<Vec<u8>> {
     let head = descriptor(handle, index, 9)?;
     let told = u16::from_le_bytes([*head.get(2)?, *head.get(3)?]);
     descriptor(handle, index, told.max(9))
 }
 
-/// The first `len` bytes of it, or as many as there are.
+/// The first `len` bytes of a configuration, or fewer at its end.
 fn descriptor(handle: *mut raw::libusb_device_handle, index: u8, len: u16) -> Option<Vec<u8>> {
     const CONFIGURATION: u16 = 2 << 8;
     let mut bytes = vec![0; len.into()];
     let (room, value) = (bytes.as_mut_ptr(), CONFIGURATION | u16::from(index));
-    // SAFETY: the handle is open and there is the room that is named.
+    // SAFETY: the handle is open and there is the stated room.
     let read =
         unsafe { raw::libusb_control_transfer(handle, 0x80, 6, value, 0, room, len, PATIENCE) };
     bytes.truncate(usize::try_from(read).ok()?);

@@ -1,8 +1,8 @@
-//! A libusb made of this file, for the tests of this crate: it lets the unsafe code run without a
-//! device, and under Miri. Transfers stay where they are until a test says how they end; ended ones
-//! are delivered by the fake's `handle_events`, as libusb does. Types are libusb1-sys's own.
+//! A libusb in a single file, for the tests of this crate: the unsafe code runs without a device,
+//! and under Miri. Transfers stay in flight until a test ends them; the fake's `handle_events`
+//! delivers ended transfers like libusb's. Types are libusb1-sys's own.
 //!
-//! State is per thread, so that tests do not meet.
+//! State is per thread, so that tests do not interfere.
 
 #![allow(clippy::missing_safety_doc, reason = "each does what libusb's function of its name does")]
 
@@ -39,9 +39,9 @@ struct Fake {
     handles: usize,
     contexts: usize,
     transfers: usize,
-    /// The list of devices leaves out the only one.
+    /// Whether the list of devices leaves out the only device.
     unlisted: bool,
-    /// Devices that were opened by a descriptor.
+    /// Number of devices opened by a descriptor.
     #[cfg(target_os = "linux")]
     wrapped: usize,
     notifier: Option<(libusb1_sys::libusb_pollfd_removed_cb, *mut c_void)>,
@@ -55,7 +55,7 @@ fn with<R>(f: impl FnOnce(&mut Fake) -> R) -> R {
     FAKE.with_borrow_mut(f)
 }
 
-/// Contexts, handles, transfers and mappings that are alive: all zero when nothing leaked.
+/// Living contexts, handles, transfers and mappings: all zero without a leak.
 pub(crate) fn alive() -> [usize; 4] {
     with(|fake| [fake.contexts, fake.handles, fake.transfers, fake.mapped])
 }
@@ -71,14 +71,13 @@ pub(crate) fn leave_out() {
     with(|fake| fake.unlisted = true);
 }
 
-/// Devices that were opened by a descriptor.
+/// Number of devices opened by a descriptor.
 #[cfg(target_os = "linux")]
 pub(crate) fn wrapped() -> usize {
     with(|fake| fake.wrapped)
 }
 
-/// What the oldest transfer in flight was submitted with: type, endpoint, length, flags, packet
-/// lengths.
+/// The parameters of the oldest transfer in flight: type, endpoint, length, flags, packet lengths.
 pub(crate) fn oldest() -> (u8, u8, c_int, u8, Vec<u32>) {
     let raw = with(|fake| fake.in_flight[0]);
     // SAFETY: in flight, so alive, and only raw reads.
@@ -180,7 +179,7 @@ pub(crate) unsafe fn libusb_cancel_transfer(transfer: *mut libusb_transfer) -> c
             return c::LIBUSB_ERROR_NOT_FOUND;
         };
         let raw = fake.in_flight.remove(index);
-        // SAFETY: it was in flight, so it is alive.
+        // SAFETY: in flight until now, so alive.
         unsafe { (*raw).status = c::LIBUSB_TRANSFER_CANCELLED };
         fake.ended.push_back(raw);
         0
@@ -193,7 +192,7 @@ pub(crate) unsafe fn libusb_handle_events_timeout_completed(
     _completed: *mut c_int,
 ) -> c_int {
     while let Some(raw) = with(|fake| fake.ended.pop_front()) {
-        // SAFETY: a transfer that ended is alive until its callback has run.
+        // SAFETY: an ended transfer is alive until its callback has run.
         let callback = unsafe { (*raw).callback };
         callback(raw);
     }

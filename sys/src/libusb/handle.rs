@@ -1,14 +1,15 @@
 //! An open device, in a libusb context of its own.
 //!
-//! usbfs holds a device's mutex through every blocking call (`drivers/usb/core/devio.c`), so the
-//! reactor's own submit or reap on that device would wait behind a worker's reset, and every other
-//! device with it. Two things prevent that: each device has its own context, so that handling the
-//! events of one never touches another; and a [`DeviceHandle`] is not shared but handed over, so
-//! that whoever is inside a blocking call is the only one who could call anything.
+//! usbfs holds a device's mutex through every blocking call (`drivers/usb/core/devio.c`). So the
+//! reactor's own submit or reap on the device would wait behind a worker's reset, and with the
+//! reactor every other device. Two measures prevent this. Each device has its own context, so
+//! handling the events of a device never touches another device. And a [`DeviceHandle`] is not
+//! shared but handed over, so nobody else can make a call while its owner is inside a blocking
+//! call.
 //!
-//! Contract: opening, dropping and the methods that end in `_blocking` may sleep for seconds and
-//! belong on a worker. Nothing panics on what a device says. A handle that is dropped while
-//! transfers are in flight stays open until they are gone, which is a leak if nobody reaps them.
+//! Contract: opening, dropping and the methods ending in `_blocking` may sleep for seconds and
+//! belong on a worker. No answer of a device causes a panic. A handle dropped with transfers in
+//! flight stays open until the transfers are gone, a leak if nobody reaps them.
 
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
@@ -27,7 +28,7 @@ use crate::libusb::usbfs;
 #[cfg(target_os = "linux")]
 const LIBUSB_INTERFACES: usize = 32;
 
-/// A descriptor that libusb wants to be watched.
+/// A descriptor to watch for libusb.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PollFd {
     /// The descriptor; libusb's own.
@@ -37,13 +38,13 @@ pub struct PollFd {
 }
 
 impl PollFd {
-    /// Whether to wait for it to be readable.
+    /// Whether to wait until the descriptor is readable.
     #[must_use]
     pub const fn wants_input(&self) -> bool {
         self.events & libc::POLLIN != 0
     }
 
-    /// Whether to wait for it to be writable.
+    /// Whether to wait until the descriptor is writable.
     #[must_use]
     pub const fn wants_output(&self) -> bool {
         self.events & libc::POLLOUT != 0
@@ -59,7 +60,7 @@ pub struct DeviceHandle {
     /// Claiming detaches a kernel driver.
     #[cfg(target_os = "linux")]
     auto_detach: bool,
-    /// Interfaces that are claimed, and whose numbers are too great for libusb.
+    /// Claimed interfaces with numbers too great for libusb.
     #[cfg(target_os = "linux")]
     unknown_claims: Vec<u8>,
 }
@@ -68,8 +69,8 @@ impl DeviceHandle {
     /// Opens a device for `transfers` transfers. *Blocks.*
     ///
     /// # Errors
-    /// `NoDevice` when it is gone or another has taken its place, `Access` without the right to
-    /// open it, else libusb's.
+    /// `NoDevice` when the device is gone or another device has its place, `Access` without
+    /// permission, otherwise libusb's.
     pub fn open_blocking(id: DeviceId, transfers: usize) -> Result<Self, Error> {
         let device = Arc::new(device::open(id)?);
         let handle = Self {
@@ -90,7 +91,7 @@ impl DeviceHandle {
     }
 
     fn raw_device(&self) -> *mut raw::libusb_device {
-        // SAFETY: the handle is open; the device lives as long as it.
+        // SAFETY: the handle is open; the device lives as long as the handle.
         unsafe { raw::libusb_get_device(self.device.as_ptr()) }
     }
 
@@ -102,7 +103,7 @@ impl DeviceHandle {
         &self.completions
     }
 
-    /// The descriptors to watch. They do not change while the device is open.
+    /// The descriptors to watch, constant while the device is open.
     #[must_use]
     pub fn pollfds(&self) -> Vec<PollFd> {
         // SAFETY: the context is alive.
@@ -118,7 +119,7 @@ impl DeviceHandle {
             let Some(pollfd) = NonNull::new(unsafe { *entry }) else {
                 break;
             };
-            // SAFETY: entries of the list live until it is freed.
+            // SAFETY: entries live until the list is freed.
             let pollfd: &raw::libusb_pollfd = unsafe { pollfd.as_ref() };
             pollfds.push(PollFd { fd: pollfd.fd, events: pollfd.events });
         }
@@ -127,15 +128,15 @@ impl DeviceHandle {
         pollfds
     }
 
-    /// Handles what has happened since, without waiting, and appends the index of each transfer
-    /// that ended to `completed`. libusb reaps 26 URBs a call at most: call it until it appends
-    /// nothing.
+    /// Handles the events since the last call, without waiting, and appends the index of each ended
+    /// transfer to `completed`. libusb reaps 26 URBs a call at most: call again until nothing is
+    /// appended.
     ///
     /// # Errors
-    /// libusb's; whatever had ended by then was appended.
+    /// libusb's; transfers ended by then are in `completed`.
     pub fn handle_events(&mut self, completed: &mut Vec<u32>) -> Result<(), Error> {
-        // A `timeval` of no time, of either size: where addresses have 32 bits, the C library and
-        // the libusb that is linked may have been built for another time_t than the `libc` crate.
+        // A `timeval` of zero, valid in either size: where addresses have 32 bits, the C library
+        // and the linked libusb may have been built for another time_t than the `libc` crate.
         let now = [0_u64; 2];
         const { assert!(size_of::<libc::timeval>() <= 16 && align_of::<libc::timeval>() <= 8) };
         // SAFETY: the context is alive, `now` is a valid time, and no completion flag is used.
@@ -150,15 +151,15 @@ impl DeviceHandle {
         check(code)
     }
 
-    /// Whether libusb has seen the device go. Everything that was in flight has then ended.
+    /// Whether libusb has noticed the device's disappearance. All transfers have then ended.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.device.context().is_device_gone()
     }
 
-    /// Whether libusb makes one request to the system of a bulk or interrupt transfer, however
-    /// long: it does where the host controller takes scattered buffers, as most do
-    /// (`submit_bulk_transfer`, USBDEVFS_CAP_BULK_SCATTER_GATHER), and where there is no usbfs.
+    /// Whether libusb makes a single request to the system of a bulk or interrupt transfer of any
+    /// length. The answer is yes for a host controller with scatter-gather, the usual kind
+    /// (`submit_bulk_transfer`, USBDEVFS_CAP_BULK_SCATTER_GATHER), and for a system without usbfs.
     #[must_use]
     pub fn sends_bulk_whole(&self) -> bool {
         #[cfg(target_os = "linux")]
@@ -183,15 +184,15 @@ impl DeviceHandle {
         if usize::from(interface) < LIBUSB_INTERFACES { None } else { self.node() }
     }
 
-    /// Maps `len` bytes that the host controller can use without a copy; `None` where the platform
-    /// or its quota does not allow it. *Blocks.*
+    /// Maps `len` bytes for use by the host controller without a copy; `None` if the platform or
+    /// its quota refuses. *Blocks.*
     #[must_use]
     pub fn map_memory_blocking(&self, len: usize) -> Option<DeviceMemory> {
         device::map(&self.device, len)
     }
 
-    /// bConfigurationValue as the system has it, or `None` when the device is not configured.
-    /// *Blocks.* On Linux sysfs has it, and libusb might ask the device.
+    /// The system's bConfigurationValue, or `None` for an unconfigured device. *Blocks.* Not for
+    /// Linux, where sysfs has the value and libusb might ask the device.
     ///
     /// # Errors
     /// libusb's.
@@ -200,11 +201,11 @@ impl DeviceHandle {
         crate::libusb::discovery::active_configuration(self.device.as_ptr())
     }
 
-    /// Chooses whether claiming detaches a kernel driver first, in one step with the claim where
-    /// the platform has that, and releasing attaches it again.
+    /// Chooses whether claiming first detaches a kernel driver, in a single step if the platform
+    /// can, and whether releasing attaches the driver again.
     ///
     /// # Errors
-    /// `NotSupported` where the platform can't.
+    /// `NotSupported` on a platform without this feature.
     #[cfg(not(target_os = "macos"))]
     pub fn set_auto_detach(&mut self, enable: bool) -> Result<(), Error> {
         #[cfg(target_os = "linux")]
@@ -227,8 +228,8 @@ impl DeviceHandle {
         Ok(())
     }
 
-    /// Has libusb capture the device from its drivers, if this interface has one. A refusal shows
-    /// when the interface is claimed.
+    /// Makes libusb capture the device from its drivers, if the interface has a driver. A refusal
+    /// shows when the interface is claimed.
     #[cfg(target_os = "macos")]
     fn capture_blocking(&mut self, interface: u8) {
         if !self.has_kernel_driver_blocking(interface) {
@@ -240,12 +241,12 @@ impl DeviceHandle {
         self.capture.take(detach);
     }
 
-    /// Has the kernel look for a driver for an interface that nobody has. *Blocks* through the
-    /// driver's probe.
+    /// Makes the kernel look for a driver for a free interface. *Blocks* through the driver's
+    /// probe.
     ///
     /// # Errors
-    /// libusb's; `NotFound` when no driver wants it, `Busy` when one has it already, as macOS's all
-    /// have when one interface was given back.
+    /// libusb's; `NotFound` without a fitting driver, `Busy` if a driver has the interface already.
+    /// On macOS all interfaces have their drivers after the first is given back.
     pub fn attach_kernel_driver_blocking(&mut self, interface: u8) -> Result<(), Error> {
         #[cfg(target_os = "macos")]
         if !self.capture.give_back() {
@@ -291,8 +292,8 @@ impl DeviceHandle {
         claimed
     }
 
-    /// Releases an interface. *Blocks*: it goes back to alternate setting 0, and with auto-detach
-    /// a kernel driver probes it.
+    /// Releases an interface. *Blocks*: the interface goes back to alternate setting 0, and with
+    /// auto-detach a kernel driver probes the interface.
     ///
     /// # Errors
     /// libusb's.
@@ -302,7 +303,7 @@ impl DeviceHandle {
             self.unknown_claims.retain(|&other| other != interface);
             usbfs::release(node, interface)?;
             if self.auto_detach {
-                // As libusb: whether a driver wants it is another question.
+                // As in libusb: a missing driver is no failure of the release.
                 let _ = usbfs::connect(node, interface);
             }
             return Ok(());
@@ -311,11 +312,11 @@ impl DeviceHandle {
         check(unsafe { raw::libusb_release_interface(self.device.as_ptr(), interface.into()) })
     }
 
-    /// Sets the configuration; `None` unconfigures, which 0 does not where a configuration has that
-    /// number. No interface may be claimed. *Blocks.*
+    /// Sets the configuration. `None` unconfigures; 0 does not, if a configuration has the number
+    /// 0. No interface may be claimed. *Blocks.*
     ///
     /// # Errors
-    /// libusb's; `Busy` while anybody has an interface.
+    /// libusb's; `Busy` while any program has an interface.
     pub fn set_configuration_blocking(&mut self, value: Option<u8>) -> Result<(), Error> {
         let value = value.map_or(-1, libc::c_int::from);
         // SAFETY: the handle is open.
@@ -344,7 +345,7 @@ impl DeviceHandle {
     /// Clears an endpoint's halt, and the host's data toggle. *Blocks.*
     ///
     /// # Errors
-    /// libusb's; `NotFound` for an endpoint that the configuration does not have.
+    /// libusb's; `NotFound` for an endpoint outside of the configuration.
     pub fn clear_halt_blocking(&mut self, endpoint: u8) -> Result<(), Error> {
         // SAFETY: the handle is open.
         check(unsafe { raw::libusb_clear_halt(self.device.as_ptr(), endpoint) })
@@ -353,10 +354,11 @@ impl DeviceHandle {
     /// Resets the device. *Blocks.*
     ///
     /// # Errors
-    /// `NotFound` when it came back as another device or lost a claim, else libusb's.
+    /// `NotFound` when the device came back as another device or lost a claim, otherwise libusb's.
     pub fn reset_blocking(&mut self) -> Result<(), Error> {
-        // The kernel takes interfaces from whoever is not asked before a reset, as programs are
-        // not, and looks for drivers: libusb releases and claims those that it knows.
+        // The kernel takes interfaces from every holder that cannot be asked before a reset,
+        // programs among them, and looks for drivers. libusb releases and claims only the
+        // interfaces known to libusb.
         #[cfg(target_os = "linux")]
         let unknown = std::mem::take(&mut self.unknown_claims);
         #[cfg(target_os = "linux")]
@@ -374,8 +376,8 @@ impl DeviceHandle {
     }
 }
 
-/// A device that is still captured goes back with its handle: in another configuration than it was
-/// captured in, no interface is left by which its owner could.
+/// A captured device is given back with its handle: in another configuration than at the capture,
+/// no interface is left by which its owner could give the device back.
 #[cfg(target_os = "macos")]
 impl Drop for DeviceHandle {
     fn drop(&mut self) {

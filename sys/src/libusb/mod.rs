@@ -1,23 +1,27 @@
-//! libusb with owners: what the layer adds to `libusb1-sys` is who may use what, and when.
+//! libusb with owners. The layer adds to `libusb1-sys` the rules of who may use an object, and
+//! when.
 //!
-//! A [`transfer::Transfer`] owns its buffer while it is in flight and refuses to be touched then; a
-//! [`handle::DeviceHandle`] is exclusive, so that nobody submits to a device or reaps from it while
-//! another thread is inside a blocking call on it. The layer knows nothing of USB/IP, and its errors
-//! are libusb's, one to one.
+//! A [`transfer::Transfer`] owns its buffer while in flight and refuses access meanwhile. A
+//! [`handle::DeviceHandle`] is exclusive, so that nobody submits to a device or reaps from a device
+//! while another thread is inside a blocking call on the device. The layer knows nothing of USB/IP.
+//! Its errors are libusb's, except for a lack of memory and permission, which libusb calls by other
+//! names.
 //!
-//! - `context`: libusb's contexts; [`discovery`]: finding devices where there is no sysfs.
-//! - [`device`]: which device to open, and a device while it is open.
+//! - `context`: libusb's contexts; [`discovery`]: finding devices without sysfs.
+//! - [`device`]: the name of a device to open, and an open device.
 //! - [`handle`]: an open device with a libusb context of its own.
-//! - `usbfs`: what libusb has no way to ask Linux for.
+//! - `usbfs`: requests to Linux that libusb cannot make.
 //! - [`transfer`]: asynchronous transfers and their completions.
-//! - `completion`: which transfers have ended.
+//! - `completion`: the indexes of ended transfers.
 //! - [`error`]: libusb's error and status codes.
-//! - [`version`]: which libusb is linked.
-//! - `capture`: whose a device is on macOS, where libusb takes all of it from its drivers.
-//! - `raw`: libusb's functions and types; in tests the functions are those of `fake`.
+//! - [`version`]: the linked version of libusb.
+//! - `capture`: the ownership of a device on macOS, where libusb takes the whole device from its
+//!   drivers.
+//! - `raw`: libusb's functions and types; in tests the functions of `fake`.
 //!
-//! libusb's synchronous calls are not wrapped: they run the event loop inside, and completions of
-//! other transfers would be delivered on whatever thread called them.
+//! libusb's synchronous calls are not wrapped, because they run the event loop inside, and would
+//! deliver completions of other transfers on the calling thread. The exceptions are the requests of
+//! [`discovery`], which never run beside transfers.
 
 pub mod device;
 #[cfg(not(any(test, target_os = "linux")))]

@@ -1,5 +1,5 @@
-//! The door to libusb: the functions that are used, and the ones libusb1-sys 0.7 does not declare.
-//! In tests the functions come from `fake`; the types are always the real ones.
+//! The door to libusb: the functions in use, including functions not declared by libusb1-sys 0.7.
+//! In tests the functions come from `fake`; the types are always libusb1-sys's.
 
 pub(crate) use libusb1_sys::{
     libusb_context, libusb_device, libusb_device_descriptor, libusb_device_handle,
@@ -39,8 +39,8 @@ pub(crate) use crate::libusb::fake::*;
 #[cfg(target_os = "linux")]
 pub(crate) const OPTION_NO_DEVICE_DISCOVERY: libc::c_int = 2;
 
-/// `struct libusb_init_option`. Its value is a union of an int and a callback; only options that
-/// take no value are used here, and the int stands first on every platform.
+/// `struct libusb_init_option`. Its value is a union of an int and a callback. Only options without
+/// a value are used here, and the int comes first on every platform.
 #[repr(C)]
 pub(crate) struct InitOption {
     pub(crate) option: libc::c_int,

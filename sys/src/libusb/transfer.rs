@@ -1,15 +1,15 @@
-//! Asynchronous transfers: allocated once, submitted many times, each owning its buffer while it
-//! is in flight.
+//! Asynchronous transfers: allocated once, submitted many times, each the owner of its buffer while
+//! in flight.
 //!
-//! The kernel writes into a transfer's buffer and libusb into the transfer itself while it is in
-//! flight, so neither is ever seen as a reference then: fields are reached through raw pointers,
-//! and [`Transfer::take`] gives the buffer back only after the callback.
+//! While a transfer is in flight the kernel writes into its buffer, and libusb into the transfer
+//! itself. So neither is ever seen as a reference meanwhile: fields are reached through raw
+//! pointers, and [`Transfer::take`] gives the buffer back only after the callback.
 //!
-//! The callback runs inside [`DeviceHandle::handle_events`] and under locks of libusb; it notes
-//! the transfer's index and does nothing else.
+//! The callback runs inside [`DeviceHandle::handle_events`] and under locks of libusb; the callback
+//! notes the transfer's index and does nothing else.
 //!
-//! Contract: nothing here blocks but a [`CancelToken`]'s use; no allocation after `new` on our
-//! side (libusb allocates its own URBs at each submit). A transfer dropped in flight is leaked
+//! Contract: nothing blocks but the use of a [`CancelToken`]; no allocation after `new` in this
+//! crate (libusb allocates its own URBs at each submit). A transfer dropped in flight is leaked
 //! with its buffer, because the kernel still has both.
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::libusb::raw;
 /// Bytes of a SETUP packet, which starts the buffer of a control transfer.
 const SETUP_LEN: usize = 8;
 
-/// What kind of transfer to submit (`enum libusb_transfer_type`).
+/// The kind of a transfer (`enum libusb_transfer_type`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the names are libusb's")]
 pub enum Kind {
@@ -37,38 +37,38 @@ pub enum Kind {
     Interrupt,
 }
 
-/// What to submit.
+/// The parameters of a submission.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
     /// The type of the endpoint.
     pub kind: Kind,
     /// bEndpointAddress.
     pub endpoint: u8,
-    /// Bytes of the buffer that count, a control transfer's SETUP packet included.
+    /// Bytes of the buffer in use, a control transfer's SETUP packet included.
     pub length: usize,
-    /// End full OUT packets with an empty one.
+    /// End full OUT packets with an empty packet.
     pub zero_packet: bool,
 }
 
 /// How a transfer ended.
 #[derive(Debug)]
 pub struct Completed {
-    /// Its status.
+    /// The status at the end.
     pub status: TransferStatus,
     /// Bytes transferred, without a SETUP packet; means nothing for isochronous transfers.
     pub actual_length: u32,
-    /// Its buffer.
+    /// The buffer.
     pub block: Block,
 }
 
 /// Nothing is going on; no buffer is held.
 const IDLE: u8 = 0;
-/// libusb and the kernel have it.
+/// libusb and the kernel have the transfer.
 const IN_FLIGHT: u8 = 1;
 /// The callback has run; the buffer waits to be taken.
 const ENDED: u8 = 2;
 
-/// What a transfer, its callback and its cancel tokens share.
+/// The common part of a transfer, its callback and its cancel tokens.
 struct Core {
     raw: *mut raw::libusb_transfer,
     index: u32,
@@ -91,8 +91,8 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // SAFETY: allocated in `Transfer::new` and not in flight: a transfer in flight leaks the
-        // share it holds of its core.
+        // SAFETY: allocated in `Transfer::new` and not in flight: a transfer in flight leaks its
+        // share of the core.
         unsafe { raw::libusb_free_transfer(self.raw) }
     }
 }
@@ -100,21 +100,21 @@ impl Drop for Core {
 /// A transfer slot.
 pub struct Transfer {
     core: Arc<Core>,
-    /// The buffer, while it is in flight and until it is taken.
+    /// The buffer, while in flight and until taken.
     block: Option<Block>,
     /// Isochronous packets there is room for.
     packets: u32,
 }
 
 impl Transfer {
-    /// A transfer of this device that reports itself as `index`, with room for `packets`
-    /// isochronous packets.
+    /// A transfer of the handle's device with the given `index`, and room for `packets` isochronous
+    /// packets.
     ///
     /// # Errors
     /// `NoMem`.
     ///
     /// # Panics
-    /// When `index` is not below the number of transfers that the handle was opened for.
+    /// For an index not below the number of the handle's transfers.
     pub fn new(handle: &DeviceHandle, index: u32, packets: u32) -> Result<Self, Error> {
         let completions = handle.completions();
         assert!((index as usize) < completions.transfers(), "transfer index out of range");
@@ -132,8 +132,8 @@ impl Transfer {
             device: Arc::clone(handle.device()),
         });
         let user_data = Arc::as_ptr(&core).cast_mut().cast();
-        // Fields that never change, written once.
-        // SAFETY: `raw` was just allocated and nobody else knows it.
+        // Constant fields, written once. SAFETY: `raw` was just allocated and is unknown to any
+        // other code.
         unsafe { (*raw).dev_handle = core.device.as_ptr() };
         // SAFETY: as above.
         unsafe { (*raw).callback = on_transfer_ended };
@@ -142,16 +142,15 @@ impl Transfer {
         Ok(Self { core, block: None, packets })
     }
 
-    /// Starts a transfer of the first bytes of `block`. `packets` are the lengths of an
-    /// isochronous transfer's packets, which lie one behind the other in the block and sum up to
-    /// the request's length.
+    /// Starts a transfer of the first bytes of `block`. `packets` are the lengths of an isochronous
+    /// transfer's packets, without gaps in the block and with the request's length as their sum.
     ///
     /// # Errors
     /// libusb's; the block comes back.
     ///
     /// # Panics
-    /// When it is in flight or waits to be taken, when it was made for another device, and when
-    /// the block is shorter than the transfer.
+    /// If the transfer is in flight or not yet taken, if the transfer was made for another device,
+    /// and if the block is shorter than the transfer.
     pub fn submit(
         &mut self,
         handle: &mut DeviceHandle,
@@ -173,8 +172,8 @@ impl Transfer {
         };
         self.write_fields(request, packet_count, &block);
         self.core.state.store(IN_FLIGHT, Ordering::Relaxed);
-        // SAFETY: every field is set; the buffer is owned by `self` until the callback has run,
-        // and `self` leaks it rather than free it before.
+        // SAFETY: every field is set; the buffer is owned by `self` until the callback has run, and
+        // `self` leaks the buffer rather than free it before.
         let code = unsafe { raw::libusb_submit_transfer(self.core.raw) };
         if let Err(error) = check(code) {
             self.core.state.store(IDLE, Ordering::Relaxed);
@@ -192,7 +191,7 @@ impl Transfer {
             let packet = self.packet_ptr(count);
             // SAFETY: `count` is below the number of packets allocated; not in flight.
             unsafe { (*packet).length = packet_length };
-            // A packet that libusb never reports must not show what an earlier transfer left.
+            // A packet without a report by libusb must not show a result of an earlier transfer.
             // SAFETY: as above.
             unsafe { (*packet).actual_length = 0 };
             // SAFETY: as above.
@@ -214,8 +213,8 @@ impl Transfer {
         };
         let flags = if request.zero_packet { c::LIBUSB_TRANSFER_ADD_ZERO_PACKET } else { 0 };
         let length = i32::try_from(request.length).expect("blocks are shorter than 2 GiB");
-        // SAFETY: `raw` is alive and not in flight, so nobody else touches its fields; this holds
-        // for each of the writes below.
+        // SAFETY: `raw` is alive and not in flight, so no other code touches its fields. The same
+        // holds for each of the writes below.
         unsafe { (*raw).flags = flags };
         // SAFETY: as above.
         unsafe { (*raw).endpoint = request.endpoint };
@@ -229,8 +228,8 @@ impl Transfer {
         unsafe { (*raw).num_iso_packets = packet_count };
     }
 
-    /// Packet `index`, which must be below the number of packets allocated. The array has no
-    /// length in its type, so indexing it the ordinary way would leave its bounds.
+    /// Packet `index`, which must be below the number of allocated packets. The array's type has no
+    /// length, so ordinary indexing would leave its bounds.
     fn packet_ptr(&self, index: u32) -> *mut raw::libusb_iso_packet_descriptor {
         debug_assert!(index < self.packets);
         // SAFETY: a place projection within the allocation of the transfer.
@@ -239,10 +238,10 @@ impl Transfer {
         first.wrapping_add(index as usize)
     }
 
-    /// Ends a transfer whose index [`DeviceHandle::handle_events`] has delivered.
+    /// Ends a transfer after [`DeviceHandle::handle_events`] has delivered its index.
     ///
     /// # Panics
-    /// When it is in flight, or was taken already.
+    /// If the transfer is in flight, or was taken already.
     pub fn take(&mut self) -> Completed {
         assert_eq!(self.core.state.load(Ordering::Relaxed), ENDED, "the transfer has not ended");
         self.core.state.store(IDLE, Ordering::Relaxed);
@@ -259,11 +258,10 @@ impl Transfer {
         }
     }
 
-    /// What became of packet `index` of the isochronous transfer that was taken last: bytes and
-    /// status.
+    /// The result of packet `index` of the isochronous transfer taken last: bytes and status.
     ///
     /// # Panics
-    /// When the transfer is in flight, or has no room for so many packets.
+    /// If the transfer is in flight, or has no room for the packet.
     #[must_use]
     pub fn packet(&self, index: u32) -> (u32, TransferStatus) {
         assert_eq!(self.core.state.load(Ordering::Relaxed), IDLE, "the transfer is in use");
@@ -287,34 +285,34 @@ impl Drop for Transfer {
     fn drop(&mut self) {
         if self.core.state.load(Ordering::Relaxed) == IN_FLIGHT {
             // The kernel still writes into the buffer and libusb into the transfer. The buffer
-            // stays where it is because its block never comes home to the arena.
+            // stays in place, because its block never returns to the arena.
             std::mem::forget(Arc::clone(&self.core));
         }
     }
 }
 
-/// Names a transfer on another thread. Keeps it allocated, whether or not it is in flight.
+/// Names a transfer on another thread. Keeps the transfer allocated, in flight or not.
 pub struct CancelToken(Arc<Core>);
 
 impl CancelToken {
-    /// Asks for the transfer to be given up; the transfer still ends by
+    /// Asks for the end of the transfer; the transfer still ends by
     /// [`DeviceHandle::handle_events`]. *Blocks* until the host controller has let go of the
-    /// buffer. A transfer that has ended is left alone.
+    /// buffer. An ended transfer is left alone.
     ///
     /// # Errors
-    /// `NotFound` when the transfer was not in flight any more, else libusb's.
+    /// `NotFound` when the transfer was not in flight any more, otherwise libusb's.
     ///
     /// # Panics
-    /// When the transfer was made for another device.
+    /// If the transfer was made for another device.
     pub fn cancel_blocking(&self, handle: &mut DeviceHandle) -> Result<(), Error> {
         assert!(self.0.is_of(handle), "the transfer belongs to another device");
-        // SAFETY: the transfer is allocated; libusb looks itself whether it is in flight.
+        // SAFETY: the transfer is allocated; libusb itself checks whether it is in flight.
         check(unsafe { raw::libusb_cancel_transfer(self.0.raw) })
     }
 }
 
-/// libusb has a name of its own for a lack of memory only for bulk and interrupt transfers; for the
-/// others it says "input/output error", and errno is still that of the ioctl that failed.
+/// libusb names a lack of memory only for bulk and interrupt transfers. For other transfers libusb
+/// returns "input/output error", and errno is still the failed ioctl's.
 fn name_memory(error: Error) -> Error {
     let errno = std::io::Error::last_os_error().raw_os_error();
     if error == Error::Io && errno == Some(libc::ENOMEM) { Error::NoMem } else { error }
@@ -322,9 +320,9 @@ fn name_memory(error: Error) -> Error {
 
 /// libusb's callback: runs inside `handle_events`, under locks of libusb.
 extern "system" fn on_transfer_ended(raw: *mut raw::libusb_transfer) {
-    // SAFETY: libusb passes the transfer it was given, whose user_data was set in `new`.
+    // SAFETY: libusb passes its transfer, whose user_data was set in `new`.
     let core = unsafe { (*raw).user_data }.cast::<Core>();
-    // SAFETY: a transfer in flight keeps its core alive, be it by a leak.
+    // SAFETY: a transfer in flight keeps its core alive, if need be by a leak.
     let core = unsafe { &*core };
     core.state.store(ENDED, Ordering::Relaxed);
     core.completions.push(core.index);
@@ -401,7 +399,7 @@ mod tests {
         drop(memory);
         assert_eq!(fake::alive()[3], 0);
         assert!(arena.give_up_device_memory().is_none(), "there is none");
-        // Another takes its place.
+        // Another mapping takes its place.
         arena.add_device_memory(handle.map_memory_blocking(32768).unwrap()).unwrap();
         let again = arena.alloc(32768).unwrap();
         assert!(again.is_in_device_memory());
@@ -541,7 +539,7 @@ mod tests {
         assert_eq!(fake::alive(), [0; 4]);
     }
 
-    /// libusb asks a device that is opened by a descriptor for its configuration.
+    /// libusb asks a device opened by a descriptor for its configuration.
     #[test]
     #[cfg(target_os = "linux")]
     fn a_device_is_opened_by_its_descriptor_only_where_libusb_does_not_list_it() {

@@ -1,12 +1,12 @@
-//! Requests to Linux's usbfs (`linux/usbdevice_fs.h`) on the descriptor that libusb has open, where
-//! libusb has no way to make them.
+//! Requests to Linux's usbfs (`linux/usbdevice_fs.h`) on libusb's open descriptor, for purposes
+//! without a call of libusb.
 //!
 //! libusb keeps a bit for each claimed interface, 32 of them, and refuses greater numbers. Devices
 //! may give their interfaces any number, and usbfs claims up to 63, or 31 where a `long` has 32
-//! bits. What is claimed here libusb does not know of; that matters for resets only
+//! bits. libusb does not know the claims made here, which matters for resets only
 //! ([`reset_blocking`](crate::libusb::handle::DeviceHandle::reset_blocking)).
 //!
-//! Contract: everything but [`capabilities`] may block. The descriptor is open while it is used.
+//! Contract: everything but [`capabilities`] may block. The descriptor is open during each call.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -25,10 +25,10 @@ const CONNECT: libc::Ioctl = libc::_IO(TYPE, 23);
 const GET_CAPABILITIES: libc::Ioctl = libc::_IOR::<u32>(TYPE, 26);
 const DISCONNECT_CLAIM: libc::Ioctl = libc::_IOR::<DisconnectClaim>(TYPE, 27);
 
-/// `USBDEVFS_DISCONNECT_CLAIM_EXCEPT_DRIVER`: not from a driver of this name.
+/// `USBDEVFS_DISCONNECT_CLAIM_EXCEPT_DRIVER`: not from a driver with the given name.
 const EXCEPT_DRIVER: u32 = 2;
 
-/// The name of the kernel's driver that stands for programs, as `usbdevfs_disconnect_claim` has it.
+/// The name of the kernel's driver for programs, as in `usbdevfs_disconnect_claim`.
 const PROGRAMS: &[u8] = b"usbfs";
 
 /// `struct usbdevfs_getdriver`.
@@ -54,7 +54,7 @@ struct DisconnectClaim {
     driver: [u8; 256],
 }
 
-/// Makes a request whose argument is a `T`; what the kernel returns.
+/// Makes a request with a `T` as argument, and returns the kernel's result.
 fn ioctl<T>(node: RawFd, request: libc::Ioctl, argument: &mut T) -> Result<libc::c_int, Error> {
     // SAFETY: each constant above says which type the kernel reads and writes, and each function
     // below passes a value of that type.
@@ -62,14 +62,13 @@ fn ioctl<T>(node: RawFd, request: libc::Ioctl, argument: &mut T) -> Result<libc:
     if code >= 0 { Ok(code) } else { Err(error_of(&io::Error::last_os_error())) }
 }
 
-/// Names what libusb calls "other" of a request that failed last: errno is still that of the
-/// request.
+/// Names libusb's "other" for the last failed request: errno is still the request's.
 pub(crate) fn named(error: Error) -> Error {
     if error == Error::Other { error_of(&io::Error::last_os_error()) } else { error }
 }
 
-/// As libusb maps errors of these requests (`os/linux_usbfs.c`), and by name some that libusb calls
-/// "other": permission and memory have remedies of their own.
+/// libusb's mapping of these requests' errors (`os/linux_usbfs.c`), with names for some that libusb
+/// calls "other": permission and memory have remedies of their own.
 fn error_of(error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODATA) => Error::NotFound,
@@ -83,7 +82,7 @@ fn error_of(error: &io::Error) -> Error {
     }
 }
 
-/// What usbfs can do; 0 where it does not say.
+/// usbfs's capabilities; 0 if unknown.
 pub(crate) fn capabilities(node: RawFd) -> u32 {
     let mut capabilities = 0_u32;
     let asked = ioctl(node, GET_CAPABILITIES, &mut capabilities);
@@ -125,7 +124,7 @@ pub(crate) fn connect(node: RawFd, interface: u8) -> Result<(), Error> {
 
 pub(crate) fn set_interface(node: RawFd, interface: u8, setting: u8) -> Result<(), Error> {
     let set = ioctl(node, SET_INTERFACE, &mut [u32::from(interface), u32::from(setting)]);
-    // As libusb: there is no such setting.
+    // As in libusb: there is no such setting.
     set.map(drop)
         .map_err(|error| if error == Error::InvalidParam { Error::NotFound } else { error })
 }

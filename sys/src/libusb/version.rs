@@ -1,4 +1,4 @@
-//! Which libusb is linked: the bundled one, or the system's, which may be any.
+//! The linked libusb: the bundled version, or any version of the system's.
 //!
 //! Contract: does not block, and may be called from anywhere.
 
@@ -6,14 +6,14 @@ use std::fmt;
 
 use crate::libusb::raw;
 
-/// A version of libusb, without what stands behind the three numbers.
+/// A version of libusb, as three numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Version {
-    /// 1 for all that are called libusb-1.0.
+    /// 1 for every libusb-1.0.
     pub major: u16,
     /// 0 likewise.
     pub minor: u16,
-    /// What tells releases apart.
+    /// Distinguishes releases.
     pub micro: u16,
 }
 
@@ -23,7 +23,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// The version of the libusb that is linked, as it says itself (`libusb_get_version`).
+/// The version of the linked libusb, by its own account (`libusb_get_version`).
 #[must_use]
 pub fn libusb() -> Version {
     // SAFETY: needs no context, and may be called at any time.

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-/// Tells the time of [`Instant::now`] without asking for it.
+/// Tells the time of [`Instant::now`] without the cost.
 ///
-/// The exact time comes from a counter of the processor. Where that can't be trusted, in virtual
-/// machines above all, Linux asks a timer chip instead, through a system call that costs several
-/// times what others do. The time of the last timer interrupt is always in memory.
+/// The exact time comes from a counter of the processor. If the counter can't be trusted, above all
+/// in virtual machines, Linux asks a timer chip through a system call several times as expensive as
+/// others. The time of the last timer interrupt is always in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct CoarseClock {
-    /// The same moment on both scales; the second is that of `CLOCK_MONOTONIC`.
+    /// The same moment on two scales; the second is `CLOCK_MONOTONIC`.
     #[cfg(target_os = "linux")]
     start: (Instant, std::time::Duration),
 }
@@ -23,13 +23,13 @@ impl CoarseClock {
     }
 
     /// The time of the last timer interrupt (`CLOCK_MONOTONIC_COARSE`, `clock_gettime(2)`): 4 ms
-    /// ago at most where the kernel ticks 250 times a second, 10 ms where 100 times. Never later
-    /// than the exact time, and never earlier than what it told before.
+    /// ago at most with 250 kernel ticks a second, 10 ms with 100 ticks. Never later than the exact
+    /// time, and never earlier than the result of an earlier call.
     #[must_use]
     pub fn now(&self) -> Instant {
         let (instant, began) = self.start;
         let time = read(libc::CLOCK_MONOTONIC_COARSE);
-        // Before the first interrupt since the start, it is still the start.
+        // Before the first interrupt since the start, the result is the start.
         instant + time.saturating_sub(began)
     }
 }
@@ -43,7 +43,7 @@ fn read(clock: libc::clockid_t) -> std::time::Duration {
     std::time::Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanoseconds)
 }
 
-/// There is no such clock, and the exact one is cheap (`mach_absolute_time`).
+/// Other systems have no coarse clock, and the exact clock is cheap (`mach_absolute_time`).
 #[cfg(not(target_os = "linux"))]
 impl CoarseClock {
     /// A clock for this process.
@@ -76,8 +76,7 @@ mod tests {
         let clock = CoarseClock::new();
         let start = Instant::now();
         let mut last = clock.now();
-        // However late the timer interrupts come, they come: the clock moves on, by several of
-        // them.
+        // Even late timer interrupts come: the clock moves on, by several of them.
         while last < start + Duration::from_millis(60) {
             let now = clock.now();
             assert!(now >= last);

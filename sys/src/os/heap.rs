@@ -1,10 +1,10 @@
-//! Memory that may be refused, and what becomes of memory that is freed.
+//! Memory that may be refused, and the treatment of freed memory.
 //!
-//! The language ends the process when an allocation fails. So what is large, and asked for while
-//! there are sessions, is asked for here, where the system may say no, and leaves [`RESERVE`] to
-//! all the small allocations that can't fail: those of the sessions there are go on.
+//! The language ends the process when an allocation fails. So large memory, requested while there
+//! are sessions, is requested here. The system may refuse, and [`RESERVE`] is left to all the small
+//! allocations, which cannot fail: existing sessions go on.
 //!
-//! Contract: nothing here blocks, and memory is committed as it is used.
+//! Contract: nothing blocks, and memory is committed as it is used.
 
 use std::alloc::{self, Layout};
 use std::ptr::{self, NonNull};
@@ -13,10 +13,10 @@ use std::ptr::{self, NonNull};
 /// at once, each by a thread with a stack of 2 MiB, and with a few hundred kilobytes of transfers.
 pub const RESERVE: usize = 16 << 20;
 
-/// Types whose values may have any bytes, zeroes for one.
+/// Types whose values may have any bytes, including zeroes.
 ///
 /// # Safety
-/// All bytes of the type are zero in one of its values, and it is not empty.
+/// A value of the type with all bytes zero is valid, and the type is not empty.
 pub unsafe trait Zero: Copy {}
 
 // SAFETY: an integer of no bits set.
@@ -24,8 +24,9 @@ unsafe impl Zero for u8 {}
 // SAFETY: as above.
 unsafe impl Zero for u32 {}
 
-/// Whether the system would give `len` bytes now. It is asked, not the allocator: that might answer
-/// with what it keeps, and whoever counts allocations would count a question.
+/// Whether the system would give `len` bytes now. The question goes to the system and not to the
+/// allocator. The allocator might answer from its own stock, and a count of allocations would
+/// include the question.
 #[must_use]
 pub fn has_room(len: usize) -> bool {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -35,13 +36,13 @@ pub fn has_room(len: usize) -> bool {
     if start == libc::MAP_FAILED {
         return false;
     }
-    // SAFETY: mapped above with this length, and nobody else knows of the mapping.
+    // SAFETY: mapped above with this length, and unknown to any other code.
     unsafe { libc::munmap(start, len.max(1)) };
     true
 }
 
-/// So many zeroes, which commit no memory before they are written; `None` when the system has no
-/// memory or address space, or has no more than [`RESERVE`] beside it.
+/// `len` zeroes, which commit no memory before they are written. `None` when the system has no
+/// memory or address space, or less than [`RESERVE`] in addition.
 #[must_use]
 pub fn zeroed<T: Zero>(len: usize) -> Option<Box<[T]>> {
     if len == 0 {
@@ -50,8 +51,8 @@ pub fn zeroed<T: Zero>(len: usize) -> Option<Box<[T]>> {
     let layout = Layout::array::<T>(len).ok()?;
     let start = zeroed_bytes(layout)?.cast::<T>();
     let slice = ptr::slice_from_raw_parts_mut(start.as_ptr(), len);
-    // SAFETY: allocated by the global allocator with the layout of this slice; zeroes are values of
-    // its type.
+    // SAFETY: allocated by the global allocator with the layout of this slice; zeroes are valid
+    // values of the type.
     Some(unsafe { Box::from_raw(slice) })
 }
 
@@ -68,16 +69,16 @@ pub(crate) fn zeroed_bytes(layout: Layout) -> Option<NonNull<u8>> {
     Some(start)
 }
 
-/// Has the allocator give large blocks back to the system when they are freed. To be called once,
-/// before there are threads.
+/// Makes the allocator give large blocks back to the system when freed. To be called once, before
+/// there are threads.
 ///
-/// glibc learns from large blocks that are freed to keep such blocks (mallopt(3)). A device's
-/// tables would then be cleared when the next device gets them, which commits all of their memory,
-/// where new memory is committed as it is used. Allocators of other systems do not learn.
+/// glibc learns from freed large blocks to keep such blocks (mallopt(3)). A device's tables would
+/// then be cleared for the next device, and so committed as a whole; new memory is committed as it
+/// is used. Allocators of other systems do not learn.
 pub fn return_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: sets a number in the allocator, under its lock: the one it starts with, which then
-    // stays. Where that is refused, all is as it was.
+    // SAFETY: sets a number in the allocator, under its lock. The number is the allocator's first
+    // value, now fixed. After a refusal nothing has changed.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
     }

@@ -2,12 +2,12 @@
 
 use std::io;
 
-/// Raises the soft limit of open files to the hard one and returns it. Each client and each device
-/// takes a few; many systems start programs with 1024. One that no `usize` can say, "infinity"
-/// among them, is `usize::MAX`.
+/// Raises the soft limit of open files to the hard limit and returns the limit. Each client and
+/// each device takes a few files; many systems start programs with 1024. A limit beyond `usize`,
+/// such as "infinity", is `usize::MAX`.
 ///
 /// # Errors
-/// The system's, when it refuses; the limit is then as before.
+/// The system's refusal; the limit is then unchanged.
 pub fn raise_open_files() -> io::Result<usize> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit to write to.
@@ -28,8 +28,8 @@ pub fn raise_open_files() -> io::Result<usize> {
     Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }
 
-/// Whether a call failed because the process or the system has no open files or no memory left, and
-/// not because of what it was asked for.
+/// Whether a call failed for want of open files or memory in the process or the system, and not
+/// because of its arguments.
 #[must_use]
 pub fn is_reached(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))

@@ -1,12 +1,12 @@
-//! The system beneath the standard library: calls of libc that usbferry needs, each made safe.
+//! The system beneath the standard library: the calls of libc in usbferry, each made safe.
 //!
 //! - [`clock`]: a clock that is cheap to read.
-//! - [`heap`]: memory that may be refused, and what becomes of memory that is freed.
+//! - [`heap`]: memory that may be refused, and the treatment of freed memory.
 //! - [`limit`]: the process's limit of open files.
-//! - [`signal`]: signals that are ignored.
+//! - [`signal`]: ignored signals.
 //! - [`tcp`]: whether a silent peer is still there.
 //! - `uevent`: news of devices, on Linux.
-//! - [`user`]: whose files are made.
+//! - [`user`]: the owner of new files.
 
 pub mod clock;
 pub mod heap;

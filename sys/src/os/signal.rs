@@ -1,8 +1,8 @@
-//! What the process was started with for a signal.
+//! The treatment of a signal from the start of the process.
 
 use std::ptr;
 
-/// Whether a signal is ignored, as `nohup` has it for SIGHUP. One that is no signal is not.
+/// Whether a signal is ignored, as SIGHUP is under `nohup`. False for a number that is no signal.
 #[must_use]
 pub fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
@@ -19,7 +19,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "asks the system")]
     fn what_is_ignored_is_told_from_what_is_not() {
-        // Rust's runtime has it so (`std::io`, SIGPIPE).
+        // Rust's runtime ignores SIGPIPE (`std::io`).
         assert!(is_ignored(libc::SIGPIPE));
         assert!(!is_ignored(libc::SIGTERM));
         assert!(!is_ignored(-1));

@@ -10,10 +10,9 @@ use std::time::Duration;
 /// Signs of life of a connection's other end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PeerSigns {
-    /// Keepalive or window probes that were not answered.
+    /// Unanswered keepalive or window probes.
     pub unanswered_probes: u8,
-    /// How often the system has waited in vain for what was sent to be acknowledged, and sent it
-    /// again (`icsk_retransmits`).
+    /// Number of retransmissions after a missing acknowledgement (`icsk_retransmits`).
     pub retransmitted: u8,
     /// Time since anything was acknowledged.
     pub silent_for: Duration,
