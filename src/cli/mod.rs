@@ -1,4 +1,4 @@
-//! The command line: what is typed, checked and turned into [`Settings`].
+//! The command line: what is typed, checked and turned into [`Settings`](crate::config::Settings).
 //!
 //! Contract: no I/O. Whatever is wrong is a sentence that says what to type instead.
 

@@ -10,7 +10,7 @@
 //!   memory mapped from a device is given back before the device is closed.
 //! - No call ends the process or panics because of what a device, a driver or a peer says. A panic
 //!   here is a mistake of the caller, and the functions say which.
-//! - Calls that may sleep are everything in `libusb::context` and [`libusb::discovery`], opening and
+//! - Calls that may sleep are everything in `libusb::context` and `libusb::discovery`, opening and
 //!   dropping a [`libusb::handle::DeviceHandle`], and methods whose names end in `_blocking`. All
 //!   other calls return at once.
 //! - Types are `Send`; no type is made for use from two threads at a time.

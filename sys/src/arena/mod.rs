@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri ends where memory does")]
-    fn what_no_machine_has_is_an_error_and_leaves_the_arena_as_it_was() {
+    fn impossible_memory_is_an_error_and_leaves_the_arena_unchanged() {
         let mut arena = arena(4096);
         assert_eq!(arena.add_heap(1 << (usize::BITS - 1)), Err(NoMemory));
         assert_eq!(arena.free_bytes(), 4096);

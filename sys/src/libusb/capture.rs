@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_captured_that_was_not_asked_for() {
+    fn only_wanted_captures_happen() {
         let mut capture = Capture::default();
         capture.take(|| unreachable!("not asked for"));
         assert!(!capture.give_back());

@@ -7,7 +7,7 @@
 //! Its errors are libusb's, except for a lack of memory and permission, which libusb calls by other
 //! names.
 //!
-//! - `context`: libusb's contexts; [`discovery`]: finding devices without sysfs.
+//! - `context`: libusb's contexts; `discovery`: finding devices without sysfs.
 //! - [`device`]: the name of a device to open, and an open device.
 //! - [`handle`]: an open device with a libusb context of its own.
 //! - `usbfs`: requests to Linux that libusb cannot make.
@@ -21,7 +21,7 @@
 //!
 //! libusb's synchronous calls are not wrapped, because they run the event loop inside, and would
 //! deliver completions of other transfers on the calling thread. The exceptions are the requests of
-//! [`discovery`], which never run beside transfers.
+//! `discovery`, which never run beside transfers.
 
 pub mod device;
 #[cfg(not(any(test, target_os = "linux")))]

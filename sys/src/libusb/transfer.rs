@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_that_is_never_reported_has_failed() {
+    fn an_unreported_packet_has_failed() {
         let (mut handle, mut transfer, mut arena) = open();
         let request =
             Request { kind: Kind::Isochronous, endpoint: 0x85, length: 10, zero_packet: false };
@@ -503,7 +503,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "wLength is larger than the buffer")]
-    fn a_setup_packet_that_asks_for_more_than_the_buffer_is_refused() {
+    fn a_setup_packet_beyond_the_buffer_is_refused() {
         let (mut handle, mut transfer, mut arena) = open();
         let mut block = arena.alloc(8 + 18).unwrap();
         block[..8].copy_from_slice(&[0x80, 6, 0, 1, 0, 0, 19, 0]);

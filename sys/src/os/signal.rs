@@ -18,7 +18,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "asks the system")]
-    fn what_is_ignored_is_told_from_what_is_not() {
+    fn ignored_signals_are_recognised() {
         // Rust's runtime ignores SIGPIPE (`std::io`).
         assert!(is_ignored(libc::SIGPIPE));
         assert!(!is_ignored(libc::SIGTERM));

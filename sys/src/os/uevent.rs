@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "needs sockets and /proc")]
-    fn a_socket_that_hears_uevents_is_empty_at_first_or_there_is_a_reason() {
+    fn a_new_socket_is_empty_or_has_a_reason() {
         match Uevents::open() {
             // Other devices may change meanwhile.
             Ok(mut uevents) => assert!(uevents.next(&mut [0; 4096]).is_ok()),
