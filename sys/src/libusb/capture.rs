@@ -28,7 +28,7 @@ impl Capture {
         }
     }
 
-    /// Whether there is anything to give back. From then on there is not.
+    /// Whether the device is to be given back, which the caller then does.
     pub(crate) const fn give_back(&mut self) -> bool {
         std::mem::replace(&mut self.held, false)
     }
@@ -58,7 +58,7 @@ mod tests {
     fn a_device_is_captured_once_and_given_back_once() {
         assert_eq!(counts([true; 3]), (1, 0));
         assert_eq!(counts([false, true, true]), (1, 0));
-        assert_eq!(counts([false; 3]), (0, 0), "what was not captured is not given back");
+        assert_eq!(counts([false; 3]), (0, 0), "nothing was captured, and nothing is given back");
     }
 
     #[test]

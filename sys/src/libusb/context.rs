@@ -32,7 +32,7 @@ struct Signs {
 
 // SAFETY: libusb contexts may be used from any thread (libusb, "Multi-threaded applications").
 unsafe impl Send for RawContext {}
-// SAFETY: as above; libusb locks inside.
+// SAFETY: the same page allows several threads at once; libusb locks inside.
 unsafe impl Sync for RawContext {}
 
 impl RawContext {
@@ -181,4 +181,12 @@ pub(crate) fn device_descriptor(
     check(code).ok()?;
     // SAFETY: integers only, all zeroed and then filled in by libusb.
     Some(unsafe { descriptor.assume_init() })
+}
+
+/// Bus number and address. The caller holds a reference to the device.
+pub(crate) fn address_of(device: *mut raw::libusb_device) -> (u8, u8) {
+    // SAFETY: the caller's reference keeps the device alive.
+    let bus = unsafe { raw::libusb_get_bus_number(device) };
+    // SAFETY: the reference does so for this call too.
+    (bus, unsafe { raw::libusb_get_device_address(device) })
 }

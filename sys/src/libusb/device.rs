@@ -6,7 +6,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use crate::arena::DeviceMemory;
-use crate::libusb::context::{self, RawContext};
+use crate::libusb::context::{self, RawContext, address_of};
 use crate::libusb::error::{Error, check};
 use crate::libusb::raw;
 
@@ -23,7 +23,7 @@ pub(crate) struct OpenDevice {
 // SAFETY: libusb handles may be used from any thread; `&mut DeviceHandle` ensures exclusive use
 // where needed.
 unsafe impl Send for OpenDevice {}
-// SAFETY: as above.
+// SAFETY: the same holds for a shared handle: libusb locks inside.
 unsafe impl Sync for OpenDevice {}
 
 impl OpenDevice {
@@ -104,13 +104,7 @@ pub(crate) fn open(id: DeviceId) -> Result<OpenDevice, Error> {
 /// Opens the device with the bus and address; `NotFound` when libusb does not list the device.
 fn open_listed(context: RawContext, id: DeviceId) -> Result<OpenDevice, Error> {
     let list = context::RawList::new(&context)?;
-    let is_it = |device: &*mut raw::libusb_device| {
-        // SAFETY: the list holds a reference to the device.
-        let bus = unsafe { raw::libusb_get_bus_number(*device) };
-        // SAFETY: as above.
-        let address = unsafe { raw::libusb_get_device_address(*device) };
-        (bus, address) == (id.bus, id.address)
-    };
+    let is_it = |device: &*mut raw::libusb_device| address_of(*device) == (id.bus, id.address);
     let device = list.iter().find(is_it).ok_or(Error::NotFound)?;
     let mut handle = ptr::null_mut();
     // SAFETY: the list holds a reference to the device; `handle` is valid to write to.

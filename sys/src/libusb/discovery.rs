@@ -6,7 +6,7 @@
 
 use std::ptr;
 
-use crate::libusb::context::{RawContext, RawList, device_descriptor};
+use crate::libusb::context::{RawContext, RawList, address_of, device_descriptor};
 use crate::libusb::device::DeviceId;
 use crate::libusb::error::Error;
 use crate::libusb::raw;
@@ -75,11 +75,8 @@ const PORTS_MAX: usize = 7;
 fn describe(device: *mut raw::libusb_device) -> Option<FoundDevice> {
     let descriptor = device_descriptor(device)?;
     let mut ports = [0u8; PORTS_MAX];
+    let (bus, address) = address_of(device);
     // SAFETY: the list holds a reference to the device.
-    let bus = unsafe { raw::libusb_get_bus_number(device) };
-    // SAFETY: as above.
-    let address = unsafe { raw::libusb_get_device_address(device) };
-    // SAFETY: as above.
     let speed = unsafe { raw::libusb_get_device_speed(device) };
     // SAFETY: as above, and `ports` has the stated room.
     let depth = unsafe { raw::libusb_get_port_numbers(device, ports.as_mut_ptr(), 7) };

@@ -1,4 +1,7 @@
-//! libusb's error and status codes, one to one, without any policy.
+//! libusb's error and status codes, one to one. `transfer` and `usbfs` name by errno what libusb
+//! leaves without a name.
+//!
+//! Contract: plain values.
 
 use std::fmt;
 

@@ -95,21 +95,22 @@ pub(crate) fn oldest() -> (u8, u8, c_int, u8, Vec<u32>) {
 /// Ends the oldest transfer in flight; the next `handle_events` delivers it.
 pub(crate) fn end_oldest(end: &End) {
     let raw = with(|fake| fake.in_flight.remove(0));
-    // SAFETY: in flight, so alive.
-    unsafe { (*raw).status = end.status };
-    // SAFETY: as above.
-    unsafe { (*raw).actual_length = end.actual_length };
     for (index, &(length, status)) in (0..).zip(&end.packets) {
         let packet = packet(raw, index);
+        #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one invariant for both fields")]
         // SAFETY: the test names no more packets than were submitted.
-        unsafe { (*packet).actual_length = length };
-        // SAFETY: as above.
-        unsafe { (*packet).status = status };
+        unsafe {
+            (*packet).actual_length = length;
+            (*packet).status = status;
+        }
     }
-    // SAFETY: as above.
-    let buffer = unsafe { (*raw).buffer };
-    // SAFETY: as above.
-    let kind = unsafe { (*raw).transfer_type };
+    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one invariant for all fields")]
+    // SAFETY: the transfer is in flight, so allocated.
+    let (buffer, kind) = unsafe {
+        (*raw).status = end.status;
+        (*raw).actual_length = end.actual_length;
+        ((*raw).buffer, (*raw).transfer_type)
+    };
     let offset = if kind == c::LIBUSB_TRANSFER_TYPE_CONTROL { 8 } else { 0 };
     let data = buffer.wrapping_add(offset);
     // SAFETY: the test writes no more than the buffer holds.
@@ -260,10 +261,12 @@ pub(crate) unsafe fn libusb_get_device_descriptor(
     _device: *const libusb_device,
     descriptor: *mut libusb_device_descriptor,
 ) -> c_int {
+    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one invariant for both fields")]
     // SAFETY: the caller's out parameter.
-    unsafe { (*descriptor).idVendor = 0x1209 };
-    // SAFETY: as above.
-    unsafe { (*descriptor).idProduct = 1 };
+    unsafe {
+        (*descriptor).idVendor = 0x1209;
+        (*descriptor).idProduct = 1;
+    }
     0
 }
 
@@ -322,7 +325,7 @@ pub(crate) unsafe fn libusb_get_pollfds(
 pub(crate) unsafe fn libusb_free_pollfds(list: *const *mut libusb_pollfd) {
     // SAFETY: made by `libusb_get_pollfds`, of this type.
     let list = unsafe { Box::from_raw(list.cast_mut().cast::<[*mut libusb_pollfd; 2]>()) };
-    // SAFETY: as above.
+    // SAFETY: the entry was made there too.
     drop(unsafe { Box::from_raw(list[0]) });
 }
 

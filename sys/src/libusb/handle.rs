@@ -24,7 +24,7 @@ use crate::libusb::raw;
 #[cfg(target_os = "linux")]
 use crate::libusb::usbfs;
 
-/// Interfaces that libusb takes, by number (`USB_MAXINTERFACES`).
+/// libusb takes interfaces with numbers below this (`USB_MAXINTERFACES`).
 #[cfg(target_os = "linux")]
 const LIBUSB_INTERFACES: usize = 32;
 
@@ -113,12 +113,9 @@ impl DeviceHandle {
             return pollfds;
         }
         for index in 0.. {
-            // SAFETY: the list ends with a null pointer, and `index` has not passed it.
-            let entry = unsafe { list.add(index) };
-            // SAFETY: as above.
-            let Some(pollfd) = NonNull::new(unsafe { *entry }) else {
-                break;
-            };
+            // SAFETY: the list ends with a null pointer, and `index` has not passed the end.
+            let entry = unsafe { *list.wrapping_add(index) };
+            let Some(pollfd) = NonNull::new(entry) else { break };
             // SAFETY: entries live until the list is freed.
             let pollfd: &raw::libusb_pollfd = unsafe { pollfd.as_ref() };
             pollfds.push(PollFd { fd: pollfd.fd, events: pollfd.events });

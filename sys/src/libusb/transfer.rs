@@ -61,7 +61,7 @@ pub struct Completed {
     pub block: Block,
 }
 
-/// Nothing is going on; no buffer is held.
+/// Nothing is going on; there is no buffer.
 const IDLE: u8 = 0;
 /// libusb and the kernel have the transfer.
 const IN_FLIGHT: u8 = 1;
@@ -77,10 +77,10 @@ struct Core {
     device: Arc<OpenDevice>,
 }
 
-// SAFETY: libusb's transfer functions may be called from any thread; fields of the raw transfer
-// are only touched by the transfer's owner while it is not in flight.
+// SAFETY: libusb's transfer functions may be called from any thread; only the transfer's owner
+// touches fields of the raw transfer, and only while the transfer is not in flight.
 unsafe impl Send for Core {}
-// SAFETY: as above; a shared `Core` allows no more than `libusb_cancel_transfer`.
+// SAFETY: a shared `Core` allows no more than `libusb_cancel_transfer`, which libusb locks.
 unsafe impl Sync for Core {}
 
 impl Core {
@@ -131,14 +131,14 @@ impl Transfer {
             completions: Arc::clone(completions),
             device: Arc::clone(handle.device()),
         });
-        let user_data = Arc::as_ptr(&core).cast_mut().cast();
-        // Constant fields, written once. SAFETY: `raw` was just allocated and is unknown to any
-        // other code.
-        unsafe { (*raw).dev_handle = core.device.as_ptr() };
-        // SAFETY: as above.
-        unsafe { (*raw).callback = on_transfer_ended };
-        // SAFETY: as above.
-        unsafe { (*raw).user_data = user_data };
+        #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one invariant for all fields")]
+        // SAFETY: `raw` was just allocated, and no other code knows the pointer yet. These fields
+        // are written once and never change.
+        unsafe {
+            (*raw).dev_handle = core.device.as_ptr();
+            (*raw).callback = on_transfer_ended;
+            (*raw).user_data = Arc::as_ptr(&core).cast_mut().cast();
+        }
         Ok(Self { core, block: None, packets })
     }
 
@@ -189,13 +189,17 @@ impl Transfer {
         for packet_length in packets {
             assert!(count < self.packets, "more packets than the transfer has room for");
             let packet = self.packet_ptr(count);
-            // SAFETY: `count` is below the number of packets allocated; not in flight.
-            unsafe { (*packet).length = packet_length };
-            // A packet without a report by libusb must not show a result of an earlier transfer.
-            // SAFETY: as above.
-            unsafe { (*packet).actual_length = 0 };
-            // SAFETY: as above.
-            unsafe { (*packet).status = c::LIBUSB_TRANSFER_ERROR };
+            #[expect(
+                clippy::multiple_unsafe_ops_per_block,
+                reason = "one invariant for all fields"
+            )]
+            // SAFETY: `count` is below the number of packets allocated, and the transfer is not in
+            // flight. A packet that libusb never reports must not show an earlier result.
+            unsafe {
+                (*packet).length = packet_length;
+                (*packet).actual_length = 0;
+                (*packet).status = c::LIBUSB_TRANSFER_ERROR;
+            }
             sum += u64::from(packet_length);
             count += 1;
         }
@@ -213,23 +217,20 @@ impl Transfer {
         };
         let flags = if request.zero_packet { c::LIBUSB_TRANSFER_ADD_ZERO_PACKET } else { 0 };
         let length = i32::try_from(request.length).expect("blocks are shorter than 2 GiB");
-        // SAFETY: `raw` is alive and not in flight, so no other code touches its fields. The same
-        // holds for each of the writes below.
-        unsafe { (*raw).flags = flags };
-        // SAFETY: as above.
-        unsafe { (*raw).endpoint = request.endpoint };
-        // SAFETY: as above.
-        unsafe { (*raw).transfer_type = transfer_type };
-        // SAFETY: as above.
-        unsafe { (*raw).length = length };
-        // SAFETY: as above.
-        unsafe { (*raw).buffer = block.as_ptr() };
-        // SAFETY: as above.
-        unsafe { (*raw).num_iso_packets = packet_count };
+        #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one invariant for all fields")]
+        // SAFETY: `raw` is allocated and not in flight, so only this call touches its fields.
+        unsafe {
+            (*raw).flags = flags;
+            (*raw).endpoint = request.endpoint;
+            (*raw).transfer_type = transfer_type;
+            (*raw).length = length;
+            (*raw).buffer = block.as_ptr();
+            (*raw).num_iso_packets = packet_count;
+        }
     }
 
-    /// Packet `index`, which must be below the number of allocated packets. The array's type has no
-    /// length, so ordinary indexing would leave its bounds.
+    /// Packet `index`, which must be below the number of packets allocated. The array's type has no
+    /// length, so an ordinary index would be out of bounds.
     fn packet_ptr(&self, index: u32) -> *mut raw::libusb_iso_packet_descriptor {
         debug_assert!(index < self.packets);
         // SAFETY: a place projection within the allocation of the transfer.
@@ -247,10 +248,9 @@ impl Transfer {
         self.core.state.store(IDLE, Ordering::Relaxed);
         let block = self.block.take().expect("a transfer that ended has its buffer");
         let raw = self.core.raw;
+        #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one invariant for both fields")]
         // SAFETY: the callback has run, so libusb does not touch the transfer any more.
-        let status = unsafe { (*raw).status };
-        // SAFETY: as above.
-        let actual_length = unsafe { (*raw).actual_length };
+        let (status, actual_length) = unsafe { ((*raw).status, (*raw).actual_length) };
         Completed {
             status: TransferStatus::from_code(status),
             actual_length: u32::try_from(actual_length).unwrap_or(0),
@@ -267,10 +267,10 @@ impl Transfer {
         assert_eq!(self.core.state.load(Ordering::Relaxed), IDLE, "the transfer is in use");
         assert!(index < self.packets, "packet index out of range");
         let packet = self.packet_ptr(index);
-        // SAFETY: the index is below the number of packets allocated; not in flight.
-        let actual_length = unsafe { (*packet).actual_length };
-        // SAFETY: as above.
-        let status = unsafe { (*packet).status };
+        #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one invariant for both fields")]
+        // SAFETY: the index is below the number of packets allocated, and the transfer is not in
+        // flight.
+        let (actual_length, status) = unsafe { ((*packet).actual_length, (*packet).status) };
         (actual_length, TransferStatus::from_code(status))
     }
 

@@ -11,7 +11,7 @@ use crate::libusb::raw;
 pub struct Version {
     /// 1 for every libusb-1.0.
     pub major: u16,
-    /// 0 likewise.
+    /// 0 for every libusb-1.0.
     pub minor: u16,
     /// Distinguishes releases.
     pub micro: u16,

@@ -1,4 +1,6 @@
 //! A clock that is cheap to read.
+//!
+//! Contract: nothing blocks or allocates.
 
 use std::time::Instant;
 

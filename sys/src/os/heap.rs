@@ -21,7 +21,7 @@ pub unsafe trait Zero: Copy {}
 
 // SAFETY: an integer of no bits set.
 unsafe impl Zero for u8 {}
-// SAFETY: as above.
+// SAFETY: an integer of no bits set.
 unsafe impl Zero for u32 {}
 
 /// Whether the system would give `len` bytes now. The question goes to the system and not to the
