@@ -18,7 +18,7 @@ pub(crate) fn caught<T>(what: &str, work: impl FnOnce() -> T) -> Option<T> {
         Err(panic) => panic,
     };
     let reported = catch_unwind(AssertUnwindSafe(|| report(what, message_of(&*panic))));
-    // A message may be a value of any type, and its drop may panic, too.
+    // A message may be a value of any type, whose drop may panic, too.
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(panic)));
     for second in [reported, dropped].into_iter().filter_map(Result::err) {
         std::mem::forget(second);

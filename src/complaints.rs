@@ -1,13 +1,13 @@
-//! Keeps the log readable while clients misbehave: so many lines a second about clients and their
-//! devices, the rest counted.
+//! A budget for the log, which keeps the log readable while clients misbehave: a number of lines a
+//! second about clients and their devices; lines beyond are counted.
 //!
-//! Each server has one such budget, and every thread that works for it says what it has to say out
-//! of that ([`Complaints::take_thread`]). Code that a peer can bring to say something, however
-//! often, takes `error`, `warn` and `info` from here and not from `log`: a peer that imports and
-//! leaves has as many lines as one that sends garbage. `debug` is not counted: who asks for it
+//! Each server has a budget, and every thread of the server logs within that budget
+//! ([`Complaints::take_thread`]). Code whose messages a peer can cause, however often, takes
+//! `error`, `warn` and `info` from here and not from `log`: a peer that imports and leaves has as
+//! many lines as a peer that sends garbage. `debug` is not counted: a user who asks for debug lines
 //! wants all.
 //!
-//! Contract: any thread; a lock is held for as long as it takes to count.
+//! Contract: any thread; a lock is held while lines are counted.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ pub(crate) struct Complaints(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// Lines were left out that nobody was told of: to look takes no lock.
+    /// Lines were left out and not yet reported. Read without the lock.
     has_left_out: AtomicBool,
 }
 
@@ -46,7 +46,7 @@ impl Complaints {
         Self(Arc::new(Shared { state, has_left_out: AtomicBool::new(false) }))
     }
 
-    /// Has what this thread says from now on count.
+    /// Has the lines of this thread count from now on.
     pub(crate) fn take_thread(&self) {
         OF_THREAD.with_borrow_mut(|of_thread| *of_thread = Some(self.clone()));
     }
@@ -74,7 +74,7 @@ impl Complaints {
         has_left_out.then(|| self.lock().since + SECOND)
     }
 
-    /// Says how many lines were left out in a second that is over.
+    /// Reports how many lines were left out in a second that is over.
     pub(crate) fn tell_left_out(&self, now: Instant) {
         if !self.0.has_left_out.load(Ordering::Relaxed) {
             return;
@@ -84,7 +84,7 @@ impl Complaints {
             return;
         }
         let left_out = state.left_out;
-        // The line that says so is the first of the next second.
+        // The report is the first line of the next second.
         *state = State { since: now, written: 1, left_out: 0 };
         self.0.has_left_out.store(false, Ordering::Relaxed);
         drop(state);
@@ -98,14 +98,14 @@ impl Complaints {
     }
 }
 
-/// Whether this thread may say one more thing. One that works for no server may say everything.
+/// Whether this thread may log one more line. A thread without a server may log everything.
 pub(crate) fn may_say() -> bool {
     OF_THREAD.with_borrow(|complaints| {
         complaints.as_ref().is_none_or(|complaints| complaints.may_complain(Instant::now()))
     })
 }
 
-/// Says something at a level, as far as the budget goes.
+/// Logs a message at a level, as far as the budget goes.
 macro_rules! say {
     ($level:ident, $($message:tt)+) => {
         if ::log::log_enabled!(::log::Level::$level) && $crate::complaints::may_say() {
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(complaints.deadline(), Some(start + SECOND), "it is said without another line");
         complaints.tell_left_out(start);
         assert_eq!(complaints.deadline(), Some(start + SECOND), "the second is not over");
-        // What says so is one of the lines of the next second.
+        // The report is one of the lines of the next second.
         let written = (0..1000).filter(|_| complaints.may_complain(start + SECOND)).count();
         assert_eq!(written, COMPLAINTS_PER_SECOND as usize - 1);
     }
@@ -169,14 +169,14 @@ mod tests {
         assert!(late == 0 || complaints.lock().since.elapsed() < SECOND, "{late}");
     }
 
-    /// The files of a directory and of those in it, or the file that it is.
+    /// All files below a directory, or the path itself when it is a file.
     fn files(path: &Path) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(path) else { return vec![path.to_owned()] };
         entries.flat_map(|entry| files(&entry.expect("it can be read").path())).collect()
     }
 
-    /// A line with `log`'s own macros would have no limit. That the server stops is not a peer's
-    /// doing.
+    /// Lines of `log`'s own macros have no limit. Only the message about a stop, which no peer can
+    /// cause, is logged directly.
     #[test]
     fn what_a_peer_can_reach_says_everything_through_here() {
         const BY_ITSELF: &str = r#"log::info!("stopping: giving back every device");"#;

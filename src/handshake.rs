@@ -1,7 +1,7 @@
-//! The start of a connection: eight bytes that say what is wanted, and a busid for an import.
+//! The start of a connection: eight bytes that name an operation, and a busid for an import.
 //!
-//! Contract: takes bytes, knows no socket; never more than [`REQUEST_LEN_MAX`] of them, so a client
-//! that sends more than its request loses nothing: what comes behind stays in the socket.
+//! Contract: takes bytes, knows no socket; never more than [`REQUEST_LEN_MAX`] bytes: the bytes
+//! behind a client's request stay in the socket, for the session.
 
 use crate::wire::Error;
 use crate::wire::op::{IMPORT_BODY_LEN, OP_COMMON_LEN, Request};
@@ -10,7 +10,7 @@ use crate::wire::types::BusId;
 /// Bytes of the longest request.
 pub(crate) const REQUEST_LEN_MAX: usize = OP_COMMON_LEN + IMPORT_BODY_LEN;
 
-/// What a client wants.
+/// A client's request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wish {
     /// The list of exports.
@@ -27,7 +27,7 @@ pub(crate) struct Handshake {
 }
 
 impl Handshake {
-    /// How many bytes to read next; reading more would take what follows the request.
+    /// How many bytes to read next; more would belong to the next protocol layer.
     pub(crate) fn wanted(&self) -> usize {
         match self.request {
             None => OP_COMMON_LEN - self.bytes.len(),
@@ -36,10 +36,10 @@ impl Handshake {
         }
     }
 
-    /// Takes bytes, no more than were wanted, and returns the wish once it is complete.
+    /// Takes bytes, at most [`Self::wanted`], and returns the request once the request is complete.
     ///
     /// # Errors
-    /// The request is one that nobody can answer.
+    /// A request that nobody can answer.
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<Option<Wish>, Error> {
         debug_assert!(bytes.len() <= self.wanted(), "the next protocol layer's bytes");
         self.bytes.extend_from_slice(bytes);

@@ -41,7 +41,7 @@
 //! from strangers, with what must be true of it.
 //!
 //! # The life of a URB
-//! 1. The socket is readable: `Connection::serve_session` reads into the slices of
+//! 1. The socket is readable: `Exchange::serve` reads into the slices of
 //!    `Session::rx_slices`, the rest of an OUT payload first, straight into its transfer's buffer,
 //!    and behind it what is expected from how the last PDUs looked (`session::rx`).
 //! 2. `Session::rx_advance` parses each PDU that is whole, judges it, gives it a record and a
@@ -49,7 +49,7 @@
 //! 3. The device is done: its descriptor becomes ready, `Session::reap` collects what ended, maps
 //!    it to what the client is told, and queues the reply.
 //! 4. `Session::stage` writes headers and small payloads into one buffer and notes large payloads
-//!    where they lie; `Connection::flush` writes all of it with one call. With its last byte the
+//!    where they lie; `Exchange::flush` writes all of it with one call. With its last byte the
 //!    URB's record, slot and buffer are free again.
 //!
 //! Buffers and tables are allocated when a device is attached; none of the steps above allocates.

@@ -1,11 +1,12 @@
-//! Threads for what can sleep: one that looks for devices, and one for each attached device.
+//! Threads for calls that can sleep: a thread that scans for devices, and a thread for each device
+//! on loan.
 //!
-//! A thread of its own for each device means that a request that takes seconds holds up that device
-//! and no other. Both kinds take one task at a time and put the result into the reactor's
-//! [`Inbox`], which wakes it.
+//! With a thread for each device, a request that takes seconds holds up its device and no other.
+//! Each thread takes one task at a time and puts the result into the reactor's [`Inbox`], which
+//! wakes the reactor.
 //!
 //! Contract: the reactor never waits here: channels have room for every task that can be under way.
-//! Every task has a result, also one that panics: then the device was given up.
+//! Every task has a result, also after a panic: then the device was given up.
 
 use std::io;
 use std::sync::Arc;
@@ -25,36 +26,36 @@ use crate::reactor::Key;
 use crate::session::{Job, JobResult, Remains, Tables};
 use crate::usb::{Backend, Candidate, Obstacle, OpenError, Opened, Port, Scan, ScanError};
 
-/// What a worker has done, and for which connection.
+/// A worker's result, and the connection it is for.
 pub(crate) enum Done<C: Candidate> {
     /// The devices that are present.
     Scanned(Result<Scan<C>, ScanError>),
     /// A device was opened, or could not be.
     Opened(Key, Result<Box<Ready<C::Port>>, OpenError>),
-    /// A port comes back.
+    /// A port comes back, with the result of its job.
     Worked(Key, C::Port, JobResult<C::Port>),
     /// A device was given back.
     Closed(Key),
-    /// The worker's thread has ended by a panic, with the port that it had.
+    /// A panic has ended the worker's thread, with the port if the thread had the port.
     Died(Key),
 }
 
-/// A device that was opened, and what its session needs beside it.
+/// An open device, and the tables of its session.
 pub(crate) struct Ready<P: Port> {
     pub(crate) opened: Opened<P>,
     pub(crate) tables: Tables,
 }
 
-/// Results under way at most: one of each device's worker, and one scan.
+/// Results under way at most: a result of each device's worker, and a scan.
 const RESULTS_MAX: usize = ATTACHED_MAX + 1;
 
-/// Where workers put what they have done.
+/// Where workers put their results.
 pub(crate) struct Inbox<C: Candidate> {
     receiver: Receiver<Done<C>>,
     sender: Outbox<C>,
     /// There may be results.
     ready: bool,
-    /// What workers say counts as what the reactor says.
+    /// The budget for the log, which workers share with the reactor.
     complaints: Complaints,
 }
 
@@ -71,10 +72,10 @@ impl<C: Candidate> Clone for Outbox<C> {
 }
 
 impl<C: Candidate> Outbox<C> {
-    /// Delivers a result. When the reactor is gone, so is everybody who could use it.
+    /// Delivers a result, unless the reactor is gone.
     fn put(&self, done: Done<C>) {
         if self.sender.send(done).is_ok() {
-            // Fails only when the system is out of memory for a counter it already has.
+            // Fails only without memory for a counter that the system already has.
             let _ = self.waker.wake();
         }
     }
@@ -103,7 +104,7 @@ impl<C: Candidate> Inbox<C> {
     }
 }
 
-/// The thread that looks for devices.
+/// The thread that scans for devices.
 pub(crate) struct Scanner {
     requests: SyncSender<()>,
 }
@@ -112,7 +113,7 @@ impl Scanner {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The system has no thread for it.
+    /// The system has no thread left.
     pub(crate) fn start<B: Backend>(
         mut backend: B,
         inbox: &Inbox<B::Candidate>,
@@ -129,14 +130,14 @@ impl Scanner {
         Ok(Self { requests })
     }
 
-    /// Asks for a scan. Only one may be under way.
+    /// Asks for a scan, while no scan is under way.
     pub(crate) fn request(&self) {
         let sent = self.requests.try_send(());
         debug_assert!(sent.is_ok(), "one scan at a time");
     }
 }
 
-/// What a device's worker can be asked to do.
+/// The tasks of a device's worker.
 enum Task<C: Candidate> {
     Work(Job<C::Port>),
     Close(Remains<C::Port>),
@@ -187,7 +188,7 @@ impl<C: Candidate> Worker<C> {
         })
     }
 
-    /// Hands over a job. The port in it makes sure that only one is under way.
+    /// Hands over a job. Its port makes sure that no other job is under way.
     pub(crate) fn work(&self, job: Job<C::Port>) {
         self.give(Task::Work(job));
     }
@@ -203,7 +204,7 @@ impl<C: Candidate> Worker<C> {
     }
 }
 
-/// What a device's thread has. Reports even the thread's own death.
+/// The state of a device's thread, which reports even the thread's own death.
 struct Thread<C: Candidate> {
     owner: Key,
     candidate: C,
@@ -260,18 +261,19 @@ impl<C: Candidate> Drop for Thread<C> {
     }
 }
 
-/// A panic has dropped the open device, which closes it. Gives back what that does not.
+/// Gives the drivers of a device back, after a panic has dropped the open device and thereby closed
+/// it.
 fn recover<C: Candidate>(candidate: &C) {
     let _ = caught("giving its drivers back", || candidate.recover());
 }
 
-/// Opens a device for a session. What the session needs comes first: a device that it can't have is
+/// Opens a device for a session. The session's own memory comes first: without memory the device is
 /// left alone.
 fn open<C: Candidate>(candidate: &C, policy: &Policy) -> Result<Box<Ready<C::Port>>, OpenError> {
     let Policy { limits, reset_on_release, .. } = policy;
     let no_memory = || OpenError::no_memory(candidate.info().device.busid);
     let tables = Tables::new(limits.urbs).ok_or_else(no_memory)?;
-    // Transfers are small, each by itself, and many.
+    // Transfers are many small allocations.
     if !heap::has_room(heap::RESERVE + limits.urbs * SLOT_MEMORY) {
         return Err(no_memory());
     }

@@ -19,10 +19,10 @@ use crate::handshake::{Handshake, REQUEST_LEN_MAX, Wish};
 use crate::limits::HANDSHAKE_TIMEOUT;
 
 /// Bytes of late input read at once and thrown away. A client in good order sends fewer behind its
-/// request; of hundreds of clients that never stop, each such read takes little time.
+/// request; with hundreds of clients that never stop, each read takes little time.
 pub(super) const DISCARD_LEN: usize = 16 << 10;
 
-/// Rest of a client that sends behind its answer, after each such read. Long beside a turn, so that
+/// Rest of a client that sends behind its answer, after each of these reads. Long beside a turn, so that
 /// sessions keep most of a processor while hundreds of clients send as fast as they can; short
 /// beside the patience of anybody who waits for the end of a connection.
 pub(super) const DISCARD_PAUSE: Duration = Duration::from_millis(10);
@@ -70,7 +70,7 @@ pub(super) struct Client {
     pub(super) stage: Stage,
     /// When the connection ends unless the client gets further.
     pub(super) deadline: Option<Instant>,
-    /// The client has had its answer and sends all the same: it rests for [`DISCARD_PAUSE`].
+    /// The client has its answer and sends all the same: a rest of [`DISCARD_PAUSE`].
     pub(super) paused: bool,
     /// The handshake's reply, and how much of the reply was written.
     reply: Vec<u8>,
@@ -97,8 +97,8 @@ impl Client {
         }
     }
 
-    /// Whether the client has left while it waited for a device: a client that sends nothing more
-    /// has no use for a device. A client that waits for the list may have said everything.
+    /// Whether the client has left while waiting for a device: a client that sends nothing more has
+    /// no use for a device. A client that waits for the list may have sent everything.
     pub(super) fn has_left(&self) -> bool {
         let waits_for_device =
             self.asked().is_some_and(|asked| matches!(asked.wish, Wish::Import(_)));
@@ -148,7 +148,7 @@ impl Client {
         self.socket.prepare_attached();
     }
 
-    /// Nothing more is to come: the rest of the reply is written, then the client closes.
+    /// Nothing more is to come: after the rest of the reply the client closes.
     /// `device_gone` as in [`Stage::Closing`].
     pub(super) fn close(&mut self, now: Instant, device_gone: bool) {
         self.stage = Stage::Closing { device_gone };
@@ -172,11 +172,11 @@ impl Client {
         self.reply_written == self.reply.len()
     }
 
-    /// Serves a client to which nothing more is to come: writes the rest of the reply, says so, and
-    /// waits for the client to close. Closing first, with bytes of the client unread, would make
-    /// the system reset the connection and could destroy a reply that is still under way. True when
-    /// there is more to do at once. A client that goes on sending is paused: nobody waits for that
-    /// input to be read, unless the device is just gone.
+    /// Serves a closing client: writes the rest of the reply, closes the output, and waits for the
+    /// client to close. Closing first, with bytes of the client unread, would make the system reset
+    /// the connection and could destroy a reply still under way. True when there is more to do at
+    /// once. A client that goes on sending is paused: nobody waits for the end of its input, unless
+    /// the device is just gone.
     ///
     /// # Errors
     /// The client has closed, or the socket's failure.

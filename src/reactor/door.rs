@@ -25,7 +25,7 @@ use crate::usb::Backend;
 use crate::wire::op::OpStatus;
 use crate::words::reason;
 
-/// Clients accepted in one turn, so that a flood of new clients leaves room for the present ones.
+/// Clients accepted in a turn, so that a flood of new clients leaves room for the present clients.
 const ACCEPTS_PER_TURN: usize = 16;
 
 /// Rest of the door when the process has no descriptor left.
@@ -206,12 +206,11 @@ impl<B: Backend> Reactor<B> {
         self.door.deviceless.push_back(key);
     }
 
-    /// Ends the oldest connection without a device, so that another can be made: nobody keeps
-    /// clients out by coming often and asking for nothing. A client in good order sends its request
-    /// with its first bytes, and is served before all others have come after it. Where all have
-    /// asked for something and wait, the oldest of these is told that it does not get it. There is
-    /// no share for each address: over `ssh -R` all have the same. False when there is no such
-    /// connection.
+    /// Ends the oldest connection without a device, to make place for another: nobody keeps clients
+    /// out by connecting often and asking for nothing. A client in good order sends its request with
+    /// its first bytes, and is served before enough later clients have come. Where all clients wait
+    /// for an answer, the oldest is refused. Addresses have no shares: over `ssh -R` all clients
+    /// have the same address. False when every connection has a device.
     fn make_place(&mut self) -> bool {
         let mut waiting = None;
         for _ in 0..self.door.deviceless.len() {
@@ -249,7 +248,7 @@ impl<B: Backend> Reactor<B> {
     }
 }
 
-/// Listens on an address; `None` where the address is optional and the machine has none such.
+/// Listens on an address; `None` where the address is optional and the machine lacks the address.
 fn open_listener(listen: Listen) -> Result<Option<TcpListener>, StartError> {
     match net::listen(listen.address) {
         Ok(listener) => Ok(Some(listener)),

@@ -22,7 +22,7 @@ use crate::usb::{Backend, Candidate};
 use crate::wire::op::OpStatus;
 
 impl<B: Backend> Reactor<B> {
-    /// Ends connections that did not get further in time.
+    /// Ends the connections whose deadlines have come.
     pub(super) fn expire(&mut self) {
         if !self.schedule.take_deadline(self.now) {
             return;
@@ -56,8 +56,8 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Tells a client that its device can't be opened in time. The device stays busy until the
-    /// worker that opens it comes back.
+    /// Tells a client that the device can't be opened in time. The device stays busy until the
+    /// worker comes back.
     fn abandon_opening(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         warn!(
@@ -70,8 +70,8 @@ impl<B: Backend> Reactor<B> {
         self.refuse(key, OpStatus::NotAvailable);
     }
 
-    /// Ends a connection: at once without a device, else when the device has let go of everything.
-    /// A connection whose client is gone already is left to that.
+    /// Ends a connection: at once without a device, else when the device is free. A connection
+    /// without its client is ending already.
     pub(super) fn end(&mut self, key: Key, end: &End) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(mut client) = connection.take_client(self.now) else { return };
@@ -103,8 +103,8 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// The device is gone and all was said: the client is told so in good order, while the device
-    /// is given back.
+    /// The device is gone and the client has every reply: the client's connection is closed in good
+    /// order, while the device is given back.
     pub(super) fn end_gone(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         info!("{}: its device is gone", connection.peer);
@@ -120,7 +120,7 @@ impl<B: Backend> Reactor<B> {
         connection.change_loan(|loan| loan.return_drained(registry));
     }
 
-    /// A device was given back: another client can have it, at once or when it has rested.
+    /// A device was given back: another client can have the device, at once or after its rest.
     pub(super) fn handle_closed(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = connection.loan.take() else { return };
@@ -151,8 +151,8 @@ impl<B: Backend> Reactor<B> {
         self.free(key);
     }
 
-    /// A device has no client any more: contenders look for it on the bus again, where it may have
-    /// become another meanwhile.
+    /// A device is free: its contenders ask again, since the device may have become another
+    /// meanwhile.
     pub(super) fn free(&mut self, key: Key) {
         if let Some(connection) = find(&mut self.connections, key) {
             connection.loan = None;
@@ -161,8 +161,8 @@ impl<B: Backend> Reactor<B> {
         self.wake_contenders();
     }
 
-    /// Stops: no new clients; those that are there get what was already said to them, then every
-    /// device is given back.
+    /// Begins the stop, if somebody has asked for a stop: no new clients are accepted, present
+    /// clients get the replies on their way, and every device is given back.
     pub(super) fn begin_stop(&mut self) {
         if !self.stop.begin(self.now) {
             return;

@@ -1,6 +1,6 @@
-//! One turn of a client and the device it has: bytes in, completions out, replies written.
+//! A turn of a client and its device: bytes in, completions out, replies written.
 //!
-//! Each turn moves a bounded amount, so that one busy client leaves room for others.
+//! Each turn moves a bounded amount, so that a busy client leaves room for other clients.
 //!
 //! Contract: runs on the reactor, never blocks, allocates nothing; whatever a client does ends in
 //! an [`End`], never in a panic.
@@ -14,17 +14,17 @@ use super::loan::Lent;
 use crate::session::{RX_SLICES_MAX, SLICES_MAX};
 use crate::usb::Port;
 
-/// Bytes read in one turn of the only session there is, and one read more: sixteen URBs of 128 KiB.
+/// Bytes read in a turn of the only session, and one read more: sixteen URBs of 128 KiB.
 const READ_ALONE: usize = 2 << 20;
 
-/// Bytes read in one turn where other sessions wait for theirs, and one read more.
+/// Bytes read in a turn while other sessions wait for theirs, and one read more.
 const READ_AMONG_OTHERS: usize = 256 << 10;
 
-/// Bytes written in one turn of the only session there is. Without a bound a single call goes on as
+/// Bytes written in a turn of the only session. Without a bound a single call goes on as
 /// long as the client reads, and takes the memory of all URBs.
 const WRITE_ALONE: usize = 4 << 20;
 
-/// Bytes written in one turn where other sessions wait for theirs.
+/// Bytes written in a turn while other sessions wait for theirs.
 const WRITE_AMONG_OTHERS: usize = 512 << 10;
 
 /// The circumstances of a turn.
@@ -34,20 +34,20 @@ pub(super) struct Turn<'a> {
     pub(super) peer_timeout: Duration,
     /// No other session waits for the reactor.
     pub(super) alone: bool,
-    /// Where bytes go that nobody reads.
+    /// The discard buffer.
     pub(super) discard: &'a mut [u8],
 }
 
-/// A client and the device it has, for the length of a turn.
+/// A client and the client's device, for the length of a turn.
 pub(super) struct Exchange<'a, P: Port> {
     pub(super) client: &'a mut Client,
     pub(super) lent: &'a mut Lent<P>,
 }
 
 impl<P: Port> Exchange<'_, P> {
-    /// Moves bytes and completions, as far as one turn goes. True when there is more to do at once.
-    /// A client that takes no byte for `peer_timeout` gets a deadline. A session that is alone
-    /// takes in more before it answers.
+    /// Moves bytes and completions, as far as a turn goes. True when there is more to do at once.
+    /// A client that takes no byte for `peer_timeout` gets a deadline. A session alone takes in
+    /// more bytes before the replies.
     ///
     /// # Errors
     /// Why the connection ends.
@@ -89,7 +89,7 @@ impl<P: Port> Exchange<'_, P> {
         Ok(read >= budget || room == 0 || self.lent.is_ready() || self.may_read())
     }
 
-    /// Reads once, and returns how many bytes; zero when there is nothing to take in for now.
+    /// Reads once, and returns how many bytes; zero when there is nothing to take in yet.
     fn read_commands(&mut self, now: Instant) -> Result<usize, End> {
         let (session, socket) = (&mut self.lent.session, &mut self.client.socket);
         if session.is_parsing_paused() && session.wants_input() {
@@ -115,8 +115,8 @@ impl<P: Port> Exchange<'_, P> {
         Ok(len)
     }
 
-    /// Writes what there is, as far as the socket takes it, and of the session's replies no more
-    /// than there is `room` for.
+    /// Writes the rest of the handshake's reply and the session's replies, as far as the socket
+    /// takes them and, of the session's, up to `room` bytes.
     fn flush(&mut self, now: Instant, room: &mut usize) -> Result<(), End> {
         self.client.flush_reply()?;
         let (session, socket) = (&mut self.lent.session, &mut self.client.socket);
@@ -135,13 +135,13 @@ impl<P: Port> Exchange<'_, P> {
         Ok(())
     }
 
-    /// Whether the socket has taken everything there was to write.
+    /// Whether the socket has taken all replies.
     pub(super) fn is_flushed(&self) -> bool {
         self.client.is_flushed() && !self.lent.session.has_output()
     }
 
-    /// Whether there may be input that can be taken: writing replies has made room for it, and the
-    /// system does not tell of it a second time.
+    /// Whether there may be input to take in: writing replies may have made room, and the system
+    /// does not tell of the same input a second time.
     fn may_read(&self) -> bool {
         let session = &self.lent.session;
         session.wants_input() && (self.client.socket.is_readable() || session.is_parsing_paused())
@@ -157,7 +157,7 @@ impl<P: Port> Exchange<'_, P> {
         }
     }
 
-    /// Whether the device is gone and the client was told all there is to tell.
+    /// Whether the device is gone and the client has every reply.
     pub(super) fn is_finished(&self) -> bool {
         let session = &self.lent.session;
         session.is_ready_for_teardown() && self.is_flushed() && session.is_input_closed()

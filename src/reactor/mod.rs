@@ -1,9 +1,9 @@
-//! The server: one thread that waits for sockets, devices and workers, and moves what is there.
+//! The server: a thread that waits for sockets, devices and workers, and moves bytes between them.
 //!
-//! Events only set bits. Then each turn goes through the same phases: what workers have done,
-//! deadlines, each session that has something to do, a bounded amount of it, and then connections
-//! without a device, all of them together for a bounded time. What is left over keeps its bit, and
-//! the next wait is then none.
+//! Events only set bits. Then each turn goes through the same phases: the results of workers,
+//! deadlines, a bounded amount for each session with something to do, and then connections without
+//! a device, all together for a bounded time. Unfinished work keeps its bit, and the next turn
+//! begins without a wait.
 //!
 //! ```text
 //! poll ─► mark ─► inbox ─► deadlines ─► serve each ready session ─► deviceless, door ─► poll
@@ -11,14 +11,16 @@
 //!                   └─────── workers ◄──────┘ jobs: cancel, perform, close
 //! ```
 //!
-//! - `schedule`: whose turn it is; `door`: new clients; `connection`: a client (`client`, `socket`) and a device (`loan`);
-//!   `exchange`: the bytes and completions between both;
-//! - `exports`: the answers to handshakes; `ending`: ends (`end`) of connections and of loans;
-//! - `spin`: whether to sleep; `net`, `token`, `stop`: sockets, event names, the way to stop the
-//!   server.
+//! - `door`: new clients; `connection`: a client (`client`, `socket`) and a device (`loan`);
+//!   `exchange`: a turn of both;
+//! - `exports`: the answers to handshakes; `ending`: the ends of connections (`end`) and of loans;
+//! - `schedule`: whose turn it is; `spin`: whether to sleep; `net`, `token`: sockets, the names of
+//!   events;
+//! - `stop`, `status`: how other threads stop the server and ask for its state; `error`: why a
+//!   server can't be started.
 //!
-//! Contract: nothing on this thread sleeps but the one wait, and with nothing to do it does wait: a
-//! bit that nothing would clear is not set. Whatever can sleep otherwise is a worker's.
+//! Contract: the wait for events is the only sleep on this thread, and with nothing to do the
+//! thread does sleep: a bit is set only if a turn clears it. Calls that can sleep are a worker's.
 
 mod client;
 mod connection;
@@ -71,7 +73,7 @@ pub use stop::StopHandle;
 pub(crate) use token::Key;
 use token::{Label, Source};
 
-/// Events taken in one wait. More wait for the next turn.
+/// Events taken in a wait. Further events come with the next wait.
 const EVENTS_PER_TURN: usize = 1024;
 
 /// The server.
@@ -86,7 +88,7 @@ pub struct Reactor<B: Backend> {
     scans: Scans<B::Candidate>,
     connections: Slab<Connection<B::Candidate>>,
     schedule: Schedule,
-    /// Where bytes go that nobody reads.
+    /// The discard buffer.
     discard: Box<[u8]>,
     complaints: Complaints,
     spin: Spin,
@@ -96,7 +98,7 @@ pub struct Reactor<B: Backend> {
 }
 
 impl<B: Backend> Reactor<B> {
-    /// A server that listens and looks for devices, but does nothing before [`Self::run`].
+    /// A server that listens, and does nothing else before [`Self::run`].
     ///
     /// # Errors
     /// An address can't be listened on, or the system has no room for a thread or a descriptor.
@@ -130,28 +132,28 @@ impl<B: Backend> Reactor<B> {
         })
     }
 
-    /// Where it listens, ports that the system chose included.
+    /// The addresses of the listeners, with ports that the system chose.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.door.addresses()
     }
 
-    /// What stops it, from any thread or signal handler.
+    /// A handle that stops the server, from any thread or signal handler.
     ///
     /// # Errors
-    /// The system has no descriptor for it.
+    /// The system has no descriptor left.
     pub fn stop_handle(&self) -> io::Result<StopHandle> {
         self.stop.handle()
     }
 
-    /// What tells other threads the state of the server.
+    /// A handle by which other threads ask for the state of the server.
     #[must_use]
     pub fn status_handle(&self) -> StatusHandle {
         self.questions.handle()
     }
 
-    /// Serves until it is stopped and every device is given back. Returns how many could not be in
-    /// time.
+    /// Serves until the server is stopped and every device is given back. Returns how many devices
+    /// were not given back in time.
     ///
     /// # Errors
     /// The system's, when waiting itself fails.
@@ -173,23 +175,24 @@ impl<B: Backend> Reactor<B> {
             }
             self.turn();
         }
-        // Clients without a device were gone as soon as it was told to stop.
+        // Clients without a device were gone as soon as the stop began.
         Ok(self.connections.len())
     }
 
-    /// The time of a turn: to a few milliseconds, which is what deadlines need; exact for what is.
+    /// The time of a turn: to a few milliseconds, enough for deadlines; exact for a stack that needs
+    /// exact time.
     fn time(&self) -> Instant {
         if B::EXACT_TIME { Instant::now() } else { self.clock.now() }
     }
 
-    /// There is nothing to do: whether to look again, rather than to sleep. Without a device nobody
-    /// is in a hurry; and what one of several sessions gains, another's client may lose, if it
-    /// needs this processor.
+    /// There is nothing to do: whether to look again, rather than to sleep. Clients without a device
+    /// are in no hurry. With several sessions, a gain for a session may be a loss for the client of
+    /// another, if that client needs this processor.
     fn looks_again(&mut self) -> bool {
         self.schedule.attached().len() == 1 && self.spin.looks_again(Instant::now)
     }
 
-    /// Stopped, and nothing is left, or what is left took too long.
+    /// The server is stopped, and nothing is left or the last devices took too long.
     fn is_done(&self) -> bool {
         let is_past = |deadline| self.connections.is_empty() || self.now >= deadline;
         self.stop.deadline().is_some_and(is_past)
@@ -206,13 +209,13 @@ impl<B: Backend> Reactor<B> {
         let others = [self.schedule.deadline(), self.stop.deadline(), self.complaints.deadline()];
         let earliest = others.into_iter().chain([devices]).flatten().min();
         let earliest = earliest.map(|at| at.saturating_duration_since(self.now));
-        // To the microsecond, unlike the others.
+        // To the microsecond, unlike the deadlines.
         let rest = self.schedule.deviceless_rest().filter(|_| deviceless);
         let rest = rest.map(|at| at.saturating_duration_since(Instant::now()));
         [earliest, rest].into_iter().flatten().min()
     }
 
-    /// Notes what an event says, and does nothing yet.
+    /// Notes an event as bits, and does nothing else.
     fn mark(&mut self, event: &mio::event::Event) {
         match Source::from_token(event.token()) {
             Some(Source::Listener(_)) => self.door.mark(),
@@ -223,7 +226,7 @@ impl<B: Backend> Reactor<B> {
             Some(Source::Stop) => self.stop.mark(),
             Some(Source::Client(label)) => {
                 let Some(connection) = labelled(&mut self.connections, label) else { return };
-                // Else an event that was under way when the client was given up.
+                // An event may have been under way when the client was given up.
                 let Some(client) = &mut connection.client else { return };
                 client.socket.mark(event);
                 let key = connection.key;
@@ -282,9 +285,9 @@ impl<B: Backend> Reactor<B> {
         connection.is_some_and(|connection| connection.key == key && connection.has_device())
     }
 
-    /// Serves connections without a device and accepts more of them, for their share of the time:
-    /// when the share is used up, the rest of them keep their places in the queue. One connection
-    /// is always served, and one accepted.
+    /// Serves connections without a device and accepts more of them, for their share of the time.
+    /// When the share is used up, the others keep their places in the queue; a connection is served
+    /// and another accepted in any case.
     fn serve_deviceless(&mut self, beside_sessions: bool) {
         let Some(share) = self.schedule.begin_share(beside_sessions) else { return };
         for _ in 0..self.schedule.deviceless_len() {
@@ -298,7 +301,7 @@ impl<B: Backend> Reactor<B> {
         self.schedule.end_share(&share);
     }
 
-    /// Takes what workers have done, and answers a question about the server's state.
+    /// Takes the results of workers, and answers a question about the server's state.
     fn drain_inbox(&mut self) {
         if !self.inbox.is_ready() {
             return;
@@ -313,12 +316,12 @@ impl<B: Backend> Reactor<B> {
             }
         }
         if self.answer_question() {
-            // There may be another.
+            // There may be another question.
             self.inbox.mark();
         }
     }
 
-    /// Queues connections whose devices want to be looked at by now.
+    /// Queues connections whose devices have a deadline by now.
     fn queue_due_devices(&mut self) {
         for index in 0..self.schedule.attached().len() {
             let key = self.schedule.attached()[index];
@@ -339,7 +342,7 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Ends the rest of a connection's device, or else that of its client.
+    /// Ends the rest of a connection's device, or else the rest of its client.
     fn end_rest_of(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         if connection.loan.as_ref().is_some_and(|loan| loan.has_rested(self.now)) {
@@ -350,7 +353,7 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Does what a connection has to do, as far as one turn goes.
+    /// Serves a connection, as far as a turn goes.
     fn serve(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         connection.queued = false;
@@ -400,7 +403,7 @@ impl<B: Backend> Reactor<B> {
         result
     }
 
-    /// Sends a session's job to the worker, and moves on a loan that has nothing left to do.
+    /// Sends a session's job to the worker, or gives a drained device back.
     fn dispatch(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         if connection.is_finished() {
@@ -413,12 +416,12 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// A worker has done a job.
+    /// Takes a port back from a worker that has done a job.
     fn handle_worked(&mut self, key: Key, port: PortOf<B>, result: JobResult<PortOf<B>>) {
         let now = self.now;
         let loan = find(&mut self.connections, key).and_then(|c| c.loan.as_mut());
         if let Some(lent) = loan.and_then(Loan::in_use) {
-            // Events of the device while the port was away have brought nothing.
+            // Events of the device while the port was away had no effect.
             lent.mark_ready();
             lent.session.take_back(port, result, now);
         }
@@ -432,7 +435,7 @@ impl<B: Backend> std::fmt::Debug for Reactor<B> {
     }
 }
 
-/// The connection of a key, unless it is over and another has its place.
+/// The connection of a key, unless the connection is over.
 fn find<C: Candidate>(
     connections: &mut Slab<Connection<C>>,
     key: Key,
@@ -445,7 +448,7 @@ fn client_of<C: Candidate>(connections: &mut Slab<Connection<C>>, key: Key) -> O
     find(connections, key)?.client.as_mut()
 }
 
-/// The connection that an event is about, unless it is over and another has its place.
+/// The connection of an event, unless the connection is over.
 fn labelled<C: Candidate>(
     connections: &mut Slab<Connection<C>>,
     label: Label,

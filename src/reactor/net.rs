@@ -1,4 +1,7 @@
-//! Sockets: listening, and what every client's socket is set to.
+//! Sockets: listening, and the options of every client's socket.
+//!
+//! Contract: calls of the system that do not block; an option that the system refuses is logged, and
+//! the socket is used all the same.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,11 +14,11 @@ use usbferry_sys::os::tcp;
 
 use crate::limits::STALE_REPEATS;
 
-/// Connections that wait to be accepted; the system may allow fewer.
+/// Connections that the system holds until they are accepted; its own limit may be lower.
 const BACKLOG: i32 = 1024;
 
-/// Probes that a silent client may leave unanswered. They take two thirds of the time after which
-/// it is gone, the silence before them one. The protocol has no heartbeat of its own.
+/// Probes that a silent client may leave unanswered. The silence before the first probe takes a
+/// third of the peer timeout, the probes two thirds. The protocol has no heartbeat of its own.
 const KEEPALIVE_PROBES: u32 = 4;
 
 const _: () =
@@ -32,7 +35,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    // Each protocol has a listener of its own, as usbipd has it.
+    // IPv4 and IPv6 have a listener each, as in usbipd.
     if matches!(address.ip(), IpAddr::V6(_)) {
         socket.set_only_v6(true)?;
     }
@@ -42,7 +45,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
-/// A round trip that is shorter makes a client a near one.
+/// A client with a shorter round trip is near.
 const NEAR: Duration = Duration::from_millis(1);
 
 /// Prepares the socket of a client that has a device.
@@ -58,12 +61,12 @@ pub(super) fn segment_len(stream: &TcpStream) -> usize {
     SockRef::from(stream).tcp_mss().map_or(0, |len| len as usize)
 }
 
-/// Has the system acknowledge at once what came, and not together with the next data of ours or 40
-/// ms later (`TCP_QUICKACK`, tcp(7)). That holds until data of ours goes out (`tcp_event_data_sent`
-/// of `net/ipv4/tcp_output.c`), so it is for what came now only.
+/// Has the system acknowledge the received bytes at once, rather than together with our next data or
+/// after 40 ms (`TCP_QUICKACK`, tcp(7)). The option holds until data of ours goes out
+/// (`tcp_event_data_sent` of `net/ipv4/tcp_output.c`), so the call is for the present bytes only.
 #[cfg(target_os = "linux")]
 pub(super) fn acknowledge(stream: &TcpStream) {
-    // Should the system refuse, the acknowledgement comes late, as it would have.
+    // Should the system refuse, the acknowledgement comes as late as without the call.
     let _ = SockRef::from(stream).set_tcp_quickack(true);
 }
 
@@ -71,25 +74,25 @@ pub(super) fn acknowledge(stream: &TcpStream) {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn acknowledge(_stream: &TcpStream) {}
 
-/// How fast a socket sends. BBR, where an administrator made it the system's choice, releases what
-/// it sends by timers. That pays over a long line; over a short one the timers cost more than
-/// sending does, and whenever it probes the line throughput falls to a third (measured:
-/// docs/performance.md). A socket that once was paced stays so whatever it is set to later
-/// (`bbr_init` of `net/ipv4/tcp_bbr.c` marks it, nothing unmarks it), so listeners are set to what
-/// does not pace, and clients far away back to the system's choice.
+/// How fast a socket sends. BBR, where an administrator made BBR the system's choice, paces data by
+/// timers. Pacing pays over a long line; over a short line the timers cost more than sending does,
+/// and whenever BBR probes the line throughput falls to a third (measured: docs/performance.md). A
+/// socket once paced stays paced under every later choice (`bbr_init` of `net/ipv4/tcp_bbr.c` marks
+/// the socket, nothing unmarks it), so listeners are set to an algorithm without pacing, and far
+/// clients back to the system's choice.
 #[cfg(target_os = "linux")]
 mod congestion {
     use std::io;
 
     use socket2::{Domain, SockRef, Socket, Type};
 
-    /// What sends as soon as the window allows.
+    /// Algorithms that send as soon as the window allows.
     const UNPACED: [&[u8]; 2] = [b"cubic", b"reno"];
 
-    /// Of these the one that every Linux has and every user may choose.
+    /// The unpaced algorithm that every Linux has and every user may choose.
     const ALWAYS_THERE: &[u8] = b"reno";
 
-    /// Has a listener's clients send as soon as they may, if they would not anyway.
+    /// Has a listener's clients send as soon as the window allows.
     pub(super) fn use_unpaced(listener: &SockRef<'_>) -> io::Result<()> {
         if UNPACED.contains(&name_of(listener)?.as_slice()) {
             return Ok(());
@@ -97,14 +100,14 @@ mod congestion {
         listener.set_tcp_congestion(ALWAYS_THERE)
     }
 
-    /// Has a client's socket send as the system's others do.
+    /// Has a client's socket send by the system's choice.
     pub(super) fn use_systems(socket: &SockRef<'_>) -> io::Result<()> {
         let other = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         let systems = name_of(&SockRef::from(&other))?;
         if name_of(socket)? == systems { Ok(()) } else { socket.set_tcp_congestion(&systems) }
     }
 
-    /// The system gives it in a field of zeros.
+    /// The name of a socket's algorithm, which the system gives in a field of zeros.
     pub(super) fn name_of(socket: &SockRef<'_>) -> io::Result<Vec<u8>> {
         let mut name = socket.tcp_congestion()?;
         name.retain(|&byte| byte != 0);
@@ -112,7 +115,7 @@ mod congestion {
     }
 }
 
-/// macOS has no choice of it for a socket.
+/// macOS has no choice of algorithm for a socket.
 #[cfg(not(target_os = "linux"))]
 mod congestion {
     use std::io;
@@ -128,14 +131,15 @@ mod congestion {
     }
 }
 
-/// Whether a client's socket has what the listener was set to (`sk_clone_lock` of
-/// `net/core/sock.c`). Setting it is half of what accepting costs; elsewhere nobody promises it.
+/// Whether a client's socket inherits the listener's options (`sk_clone_lock` of
+/// `net/core/sock.c`). Setting the options is half the cost of accepting; other systems promise no
+/// inheritance.
 pub(super) const INHERITS: bool = cfg!(target_os = "linux");
 
-/// Prepares a client's socket, or a listener whose clients inherit it: a client is gone when it
-/// shows no sign of life for `peer_timeout`, at least three seconds. Its buffers have `buffer`
-/// bytes each, or what the system chooses. One whose socket refuses an option is served all the
-/// same. Public for the benchmarks, whose least server must have the same sockets.
+/// Prepares a client's socket, or a listener whose clients inherit the options: a client is gone
+/// when the client shows no sign of life for `peer_timeout`, at least three seconds. The buffers
+/// have `buffer` bytes each, or the system's choice. A client whose socket refuses an option is
+/// served all the same. Public for the benchmarks, whose minimal server must have the same sockets.
 pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: Option<usize>) {
     let socket = SockRef::from(socket);
     let silence = (peer_timeout / 3).max(SECOND);
@@ -166,7 +170,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     #[test]
-    fn clients_inherit_what_their_listener_is_set_to() {
+    fn clients_inherit_the_options_of_their_listener() {
         const { assert!(INHERITS) };
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         prepare(&listener, Duration::from_secs(15), Some(100_000));

@@ -2,7 +2,7 @@
 //!
 //! Connections with a device come first in each turn, for a bounded amount each. Connections
 //! without a device follow, all of them together for a bounded time while there are sessions, so
-//! that a flood of clients that want nothing costs the sessions little.
+//! that a flood of idle clients costs the sessions little.
 //!
 //! Four rests keep abuse cheap. Three have an instant here and a reason elsewhere, to the accuracy
 //! of a turn: a client that sends behind its answer ([`DISCARD_PAUSE`](super::client)), a device
@@ -24,7 +24,7 @@ use crate::usb::Candidate;
 /// do in the turn.
 const DEVICELESS_TIME: Duration = Duration::from_micros(20);
 
-/// The same when all sessions are idle in the turn: their next bytes may come meanwhile.
+/// Their time when all sessions are idle in the turn: the sessions' next bytes may come meanwhile.
 const DEVICELESS_TIME_ALONE: Duration = Duration::from_micros(250);
 
 /// Connections without a device rest this many times as long as they were served, so a flood of
@@ -42,11 +42,11 @@ pub(super) struct Schedule {
     attached: Vec<Key>,
     /// Connections without a device that have something to do.
     deviceless: VecDeque<Key>,
-    /// Until when these rest.
+    /// Until when connections without a device rest.
     deviceless_rest: Option<Instant>,
     /// Other rests, and when they end.
     rests: BinaryHeap<Reverse<(Instant, Rest)>>,
-    /// The earliest deadline of any client, or earlier.
+    /// The earliest deadline of any client, or an earlier instant.
     next_deadline: Option<Instant>,
 }
 
@@ -61,7 +61,7 @@ pub(super) enum Rest {
 
 /// The time that connections without a device have in a turn.
 pub(super) enum Share {
-    /// There is no session: all the time there is.
+    /// There is no session: unlimited.
     Whole,
     /// From an instant until another.
     Part(Instant, Instant),
@@ -121,7 +121,7 @@ impl Schedule {
         Some(Share::Part(now, now + time))
     }
 
-    /// Ends that time: connections without a device rest.
+    /// Ends the time for connections without a device: they rest.
     pub(super) fn end_share(&mut self, share: &Share) {
         if let Share::Part(begun, _) = *share {
             let now = Instant::now();
@@ -149,7 +149,8 @@ impl Schedule {
         self.next_deadline = [self.next_deadline, deadline].into_iter().flatten().min();
     }
 
-    /// Whether a client's deadline may have come. If so, all are forgotten, to be noted anew.
+    /// Whether a client's deadline may have come. Then all deadlines are forgotten, to be noted
+    /// anew.
     pub(super) fn take_deadline(&mut self, now: Instant) -> bool {
         self.next_deadline.take_if(|at| *at <= now).is_some()
     }
@@ -159,7 +160,7 @@ impl Schedule {
         self.rests.push(Reverse((until, rest)));
     }
 
-    /// A rest that is over, which is thereby forgotten.
+    /// Removes a rest that is over, and returns its subject.
     pub(super) fn end_rest(&mut self, now: Instant) -> Option<Rest> {
         let &Reverse((until, rest)) = self.rests.peek()?;
         (until <= now).then(|| {
@@ -174,7 +175,8 @@ impl Schedule {
         !self.ready.is_empty() || deviceless && self.deviceless_rest.is_none()
     }
 
-    /// When a client's deadline comes or a rest ends, but for that of connections without a device.
+    /// When a client's deadline comes or a rest ends, except the rest of connections without a
+    /// device.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let rest = self.rests.peek().map(|&Reverse((until, _))| until);
         [self.next_deadline, rest].into_iter().flatten().min()

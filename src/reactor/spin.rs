@@ -1,42 +1,43 @@
 //! Whether to look for work once more instead of sleeping.
 //!
-//! To be woken takes longer than a turn of the reactor does. So where work comes in shortly after
-//! there was none, the reactor looks again and again for a while, and sleeps only then. Whether
-//! that pays is learned: each time work was found earns credit, each time it was not costs more of
-//! it. Without credit the reactor sleeps at once and tries again only now and then, ever less
-//! often. Where the client needs the same processor, and so can't send anything while it is looked
-//! for, that is next to never. The kernel lets virtual machines wait in much the same way
-//! (`halt_poll_ns`, Documentation/virt/kvm/halt-polling.rst).
+//! A wake-up takes longer than a turn of the reactor does. So where work comes shortly after the
+//! last, the reactor looks for work again and again for a while, and sleeps only then. Whether
+//! looking pays is learned: a success earns credit, a failure costs more credit. Without credit the
+//! reactor sleeps at once and tries again only now and then, ever less often. Where the client
+//! needs the same processor, and so can send nothing while the reactor looks, the reactor hardly
+//! ever looks. The kernel lets virtual machines wait in much the same way (`halt_poll_ns`,
+//! Documentation/virt/kvm/halt-polling.rst).
 //!
-//! Contract: plain state; time is an argument, asked for only where it is looked: in virtual
-//! machines it can be a system call, and a sleep needs none.
+//! Contract: plain state; time is an argument, asked for only while the reactor looks: in virtual
+//! machines the time can be a system call, and a sleep needs none.
 
 use std::time::{Duration, Instant};
 
-/// Credit at most: what was learned long ago does not count.
+/// Credit at most: successes of long ago do not count.
 const CREDIT_MAX: u32 = 16;
 
-/// What it costs to have looked for nothing, in times that something was found: looking pays where
-/// two of three succeed.
+/// Credit that a failure costs, in successes: looking pays where two of three tries succeed.
 const LOSS: u32 = 2;
 
-/// Sleeps before it is tried again, after the first loss of all credit and at most. With the most,
-/// trying takes less than a hundredth of a processor that has URBs one after the other.
+/// Sleeps before the next try, after the first loss of all credit.
 const PAUSE_MIN: u32 = 16;
+
+/// Sleeps before the next try, at most. Tries then take less than a hundredth of a processor that
+/// has URBs one after the other.
 const PAUSE_MAX: u32 = 8192;
 
-/// What was learned.
+/// The lessons of earlier waits.
 pub(super) struct Spin {
     /// How long to look.
     limit: Duration,
     credit: u32,
-    /// Sleeps before it is tried again.
+    /// Sleeps before the next try.
     skip: u32,
-    /// How many, the next time that all credit is lost.
+    /// Sleeps before a try, the next time that all credit is lost.
     pause: u32,
-    /// Since when it is looked.
+    /// Since when the reactor looks.
     since: Option<Instant>,
-    /// A look has brought nothing since then. What the first look finds was there already.
+    /// A look has brought nothing since then. Work found by the first look was there already.
     in_vain: bool,
 }
 
@@ -45,8 +46,7 @@ impl Spin {
         Self { limit, credit: LOSS, skip: 0, pause: PAUSE_MIN, since: None, in_vain: false }
     }
 
-    /// There is nothing to do at the time that `now` tells: whether to look again, rather than to
-    /// sleep.
+    /// There is nothing to do at `now`: whether to look again, rather than to sleep.
     pub(super) fn looks_again(&mut self, now: impl FnOnce() -> Instant) -> bool {
         if let Some(since) = self.since {
             if now().saturating_duration_since(since) < self.limit {
@@ -88,7 +88,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_micros(100);
 
-    /// Waits that end after so many microseconds each, and how many of them were slept through.
+    /// Spends waits of the given lengths in microseconds, and returns how many were slept through.
     fn sleeps(spin: &mut Spin, waits: impl IntoIterator<Item = u64>) -> usize {
         let start = Instant::now();
         let slept = |wait| {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_ever_found_it_is_hardly_tried() {
+    fn without_any_success_the_reactor_hardly_looks() {
         let mut spin = Spin::new(LIMIT);
         let mut tries = 0;
         let start = Instant::now();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_already_says_nothing() {
+    fn work_that_was_there_already_earns_no_credit() {
         let mut spin = Spin::new(LIMIT);
         for _ in 0..1000 {
             assert!(spin.looks_again(Instant::now));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_noticed_when_waits_become_short() {
+    fn waits_that_become_short_are_noticed() {
         let mut spin = Spin::new(LIMIT);
         sleeps(&mut spin, [500; 20_000]);
         sleeps(&mut spin, [50; PAUSE_MAX as usize]);

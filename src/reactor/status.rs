@@ -14,10 +14,10 @@ use super::connection::Connection;
 use crate::status::{LoanStatus, SessionStatus, Snapshot};
 use crate::usb::{Backend, Candidate};
 
-/// Questions that wait for the reactor. Threads with more wait to ask.
+/// Questions that wait for the reactor at most. Further threads wait to ask.
 const QUESTIONS_MAX: usize = 8;
 
-/// The questions that were asked.
+/// The questions of other threads.
 pub(super) struct Questions {
     receiver: Receiver<SyncSender<Snapshot>>,
     handle: StatusHandle,
@@ -31,13 +31,13 @@ pub struct StatusHandle {
 }
 
 impl StatusHandle {
-    /// The state of the server; `None` when the server has ended. *Blocks* until the reactor has
-    /// come to the question, which it does in its next turns.
+    /// The state of the server; `None` when the server has ended. *Blocks* until the reactor answers,
+    /// in its next turns.
     #[must_use]
     pub fn snapshot(&self) -> Option<Snapshot> {
         let (answer, answered) = sync_channel(1);
         self.sender.send(answer).ok()?;
-        // Without a wake-up, which the system has no reason to refuse, the answer comes later.
+        // A wake-up that fails, which no system has a reason for, only delays the answer.
         let _ = self.waker.wake();
         answered.recv().ok()
     }
@@ -55,10 +55,10 @@ impl Questions {
 }
 
 impl<B: Backend> Reactor<B> {
-    /// Answers the question that has waited longest. True when there was one.
+    /// Answers the question that has waited longest. False without a question.
     pub(super) fn answer_question(&self) -> bool {
         let Ok(answer) = self.questions.receiver.try_recv() else { return false };
-        // The thread that has asked waits, and its channel has room.
+        // The asking thread waits, and its channel has room.
         let _ = answer.try_send(self.snapshot());
         true
     }

@@ -1,15 +1,17 @@
-//! What an event is about, as one number.
+//! The subject of an event, as a number.
 //!
 //! A place in the slab of connections is used again and again, so a connection is named by its
-//! place *and* its number among all connections ever made ([`Key`]). Keys are what the reactor
-//! keeps in its lists and workers hand back; their numbers never wrap.
+//! place *and* its number among all connections ever made ([`Key`]). The reactor keeps keys in its
+//! lists, and workers hand keys back; the numbers never wrap.
 //!
-//! A token has no room for all of that: mio's is a `usize`, 32 bits on many machines. It carries
-//! the place and the last bits of the number ([`Label`]), the same on every machine. That a label
-//! wraps after [`GENERATIONS`] connections does no harm: the system stops telling of a descriptor
-//! when the reactor removes it, before the place is used again, and the events that one wait has
-//! brought are all marked before any connection is made. Between the two a place is used again no
-//! time at all; the label's bits are for a system that would break its word.
+//! A token has no room for a whole key: mio's token is a `usize`, 32 bits on many machines. The
+//! token carries the place and the last bits of the number ([`Label`]), on every machine alike. A
+//! label wraps after [`GENERATIONS`] connections, which does no harm: the system stops telling of a
+//! descriptor when the reactor removes the descriptor, before the place is used again, and the
+//! events of a wait are all marked before any connection is made. In between no place is used
+//! again; the label's bits are for a system that would break its word.
+//!
+//! Contract: pure functions.
 
 use mio::Token;
 
@@ -22,21 +24,21 @@ pub(crate) struct Key {
     pub(super) generation: u64,
 }
 
-/// What a token carries of a [`Key`].
+/// The part of a [`Key`] that fits a token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Label {
     pub(super) index: u32,
     generation: u32,
 }
 
-/// What became ready.
+/// The subject of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Source {
     /// A listener, by its number.
     Listener(u32),
     /// A worker has put something into the inbox.
     Waker,
-    /// Somebody wants the server to stop.
+    /// Another thread, or a signal, stops the server.
     Stop,
     /// A client's socket.
     Client(Label),
@@ -48,17 +50,17 @@ const KIND_BITS: u32 = 3;
 const INDEX_BITS: u32 = 13;
 const GENERATION_BITS: u32 = 32 - INDEX_BITS - KIND_BITS;
 
-/// After so many connections a label comes again.
+/// Connections after which a label comes again.
 pub(super) const GENERATIONS: u32 = 1 << GENERATION_BITS;
 
-/// A device may have a place whose client has left it.
+/// Places in the slab at most: a client or a device has a place, or both have the same.
 const PLACES_MAX: usize = CONNECTIONS_MAX + ATTACHED_MAX;
 
 const _: () = assert!(PLACES_MAX <= 1 << INDEX_BITS, "each place has a label of its own");
 const _: () = assert!(usize::BITS >= 32, "a token has 32 bits");
 
 impl Key {
-    /// What a token carries of it.
+    /// The part that fits a token.
     pub(super) const fn label(self) -> Label {
         #[expect(clippy::cast_possible_truncation, reason = "only the last bits are meant")]
         let generation = self.generation as u32 % GENERATIONS;
@@ -84,7 +86,7 @@ impl Source {
         }
     }
 
-    /// `None` for a token that none of ours has.
+    /// The subject of a token; `None` for a token that no subject has.
     pub(super) fn from_token(token: Token) -> Option<Self> {
         let bits = u32::try_from(token.0).ok()?;
         let high = bits >> KIND_BITS;
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_nobody_s_means_nothing() {
+    fn a_token_of_no_subject_means_nothing() {
         assert_eq!(Source::from_token(Token(7)), None);
         assert_eq!(Source::from_token(Token(usize::MAX)), None);
     }
