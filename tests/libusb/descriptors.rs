@@ -1,11 +1,10 @@
-//! Devices whose descriptors are not as they should be, on the real libusb and the simulated usbfs:
-//! what is served is what the host's kernel made of them (`drivers/usb/core/config.c` and
-//! `message.c` of Linux 6.1), not what libusb or the device says.
+//! Devices with odd descriptors, on the real libusb and the simulated usbfs: the server exports the
+//! host kernel's reading (`drivers/usb/core/config.c` and `message.c` of Linux 6.1), not libusb's
+//! or the device's.
 //!
-//! In each [`Case`] the device is imported, its configuration set by the number that the host has,
-//! and then URBs of the endpoints named must do; kernel drivers that were bound before are back at
-//! the end, and the host has the same configuration set. [`run`] does that with a driver and
-//! without.
+//! In each [`Case`] the device is imported, the host's configuration is set by its number, and URBs
+//! of the named endpoints must succeed. At the end kernel drivers are bound as before, and the host
+//! has the same configuration. [`run`] does a case with a driver and without.
 
 use crate::hardware::{
     Listed, PORT_RESET, Server, kill_attached, request, transfer, urb, wait_until,
@@ -18,7 +17,7 @@ const EPIPE: i32 = -32;
 /// `ST_NA`.
 const NOT_AVAILABLE: u32 = 1;
 
-/// Device descriptors: of high speed, and of super speed, with so many configurations.
+/// Device descriptors, of high speed and of super speed, with the given number of configurations.
 const fn high_speed(configurations: u8) -> [u8; 18] {
     [18, 1, 0, 2, 0, 0, 0, 64, 9, 0x12, 0x10, 0, 0, 1, 0, 0, 0, configurations]
 }
@@ -31,7 +30,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A configuration descriptor with that number, these interfaces said, and this behind it.
+/// A configuration descriptor with a number, a count of interfaces, and the descriptors behind.
 fn configuration(number: u8, interfaces: u8, rest: &[&[u8]]) -> Vec<u8> {
     let rest = rest.concat();
     let len = u16::try_from(9 + rest.len()).expect("it is short enough").to_le_bytes();
@@ -51,20 +50,20 @@ const fn endpoint(address: u8, kind: u8, max_packet: u16) -> [u8; 7] {
     [7, 5, address, kind, low, high, 4]
 }
 
-/// A device and what must work with it.
+/// A device, and the endpoints and settings that must work.
 struct Case {
     name: &'static str,
-    /// Options of the simulated usbfs that describe it.
+    /// Options of the simulated usbfs for the device.
     options: String,
-    /// Numbers of its interfaces, in the configuration that the host has.
+    /// Numbers of the interfaces, in the host's configuration.
     interfaces: Vec<u8>,
-    /// What the host has set, and what is set by the client.
+    /// The host's configuration, which the client sets again.
     number: u8,
     /// Interfaces and settings, set by the client.
     settings: Vec<(u8, u8)>,
-    /// Addresses of endpoints, with the length of a packet where they are isochronous.
+    /// Addresses of endpoints; for an isochronous endpoint with the length of a packet.
     endpoints: Vec<(u8, usize)>,
-    /// Its driver gets it again only if the host makes its interfaces anew.
+    /// The driver is bound again only if the host makes the interfaces anew.
     is_renewed: bool,
 }
 
@@ -74,18 +73,18 @@ impl Case {
         Self::hex(name, &hex(bytes))
     }
 
-    /// The same as its bytes in hexadecimal.
+    /// The same, from bytes in hexadecimal.
     fn hex(name: &'static str, text: &str) -> Self {
         Self::with(name, format!("config={text}"))
     }
 
-    /// A device that is described otherwise.
+    /// A device with other options.
     fn with(name: &'static str, options: String) -> Self {
         let (interfaces, settings, endpoints) = (vec![0], Vec::new(), vec![(0x81, 0)]);
         Self { name, options, interfaces, number: 1, settings, endpoints, is_renewed: false }
     }
 
-    /// Its options as those of device 1-`number` alone.
+    /// The options, for device 1-`number` alone.
     fn options_of(&self, number: usize, driver: &str) -> String {
         let options = self.options.split(':').chain([driver]).filter(|option| !option.is_empty());
         options.map(|option| format!(":{number}.{option}")).collect()
@@ -99,9 +98,9 @@ impl Case {
         }
         self.use_device(&mut client);
         drop(client);
-        // It has been given back when it can be had again.
+        // A second import succeeds only after the device is given back.
         drop(server.attach_to(device));
-        // For each of the two imports.
+        // Once for each of the two imports.
         let renewals = if self.is_renewed && has_driver { 2 } else { 0 };
         let is_back = |&interface| is_bound(interface) == has_driver;
         let is_renewed = || renewals_in(&server.requests_of(device)) >= renewals;
@@ -114,7 +113,7 @@ impl Case {
         self.check_requests(&server.requests_of(device), renewals);
     }
 
-    /// What is said of it, and which drivers it has, before anybody imports it.
+    /// The device's record and drivers before any import.
     fn check_listed(&self, server: &Server, device: usize, listed: &Listed, has_driver: bool) {
         assert_eq!(listed.configuration, self.number, "{}", self.name);
         assert_eq!(listed.interfaces.len(), self.interfaces.len(), "{}", self.name);
@@ -146,8 +145,7 @@ impl Case {
         }
     }
 
-    /// Nobody asked the device what it is for GET_CONFIGURATION to answer, or unconfigured it more
-    /// often than so.
+    /// The device got no GET_CONFIGURATION, and was unconfigured `renewals` times.
     fn check_requests(&self, asked: &[String], renewals: usize) {
         let answered = asked.iter().find(|setup| setup.starts_with("8008"));
         assert_eq!(answered, None, "{}: {asked:?}", self.name);
@@ -157,12 +155,12 @@ impl Case {
     }
 }
 
-/// How often a device was unconfigured, or set to configuration 0.
+/// The number of SET_CONFIGURATIONs to 0.
 fn renewals_in(requests: &[String]) -> usize {
     requests.iter().filter(|setup| setup.starts_with("00090000")).count()
 }
 
-/// Runs cases, each on a device with a kernel driver and on one without, of one server.
+/// Runs cases on one server, each on a device with a kernel driver and on a device without.
 fn run(cases: &[Case]) {
     let runs: Vec<(&Case, bool)> =
         cases.iter().flat_map(|case| [(case, true), (case, false)]).collect();
@@ -184,7 +182,7 @@ fn run(cases: &[Case]) {
     }
 }
 
-/// Moves some bytes through an endpoint, in two packets if it is isochronous.
+/// Moves some bytes through an endpoint, in two packets if isochronous.
 fn move_data(client: &mut Client, address: u8, packet: usize) -> Reply {
     let len = if packet == 0 { 16 } else { 2 * packet };
     let data = if address & 0x80 == 0 { vec![0; len] } else { Vec::new() };
@@ -199,9 +197,10 @@ fn move_data(client: &mut Client, address: u8, packet: usize) -> Reply {
     reply
 }
 
-/// What the device answers to GET_CONFIGURATION is not the host's word: a Bluetooth radio says 0.
+/// The device's answer to GET_CONFIGURATION can differ from the host's: a Bluetooth radio answers
+/// 0.
 #[test]
-fn the_device_is_not_asked_which_configuration_is_set() {
+fn get_configuration_is_never_sent_to_the_device() {
     run(&[0, 7, 255].map(|answer| Case {
         interfaces: vec![0, 1],
         endpoints: vec![(0x81, 0), (0x01, 0)],
@@ -210,7 +209,7 @@ fn the_device_is_not_asked_which_configuration_is_set() {
 }
 
 #[test]
-fn a_client_may_ask_the_device() {
+fn get_configuration_of_a_client_reaches_the_device() {
     let server = Server::start("answer-configuration=0");
     let mut client = server.attach();
     let reply = client.control([0x80, 8, 0, 0, 0, 0, 1, 0], &[]).unwrap();
@@ -219,7 +218,7 @@ fn a_client_may_ask_the_device() {
 }
 
 #[test]
-fn zero_is_the_number_of_a_configuration() {
+fn a_configuration_may_have_number_0() {
     let text = concat!(
         "09022700010000803209040000030b0000000705810240000007050102400000070582030800",
         "0a"
@@ -231,8 +230,8 @@ fn zero_is_the_number_of_a_configuration() {
     }]);
 }
 
-/// libusb refuses a configuration that says that it is shorter than its own descriptor, be it
-/// listed or wrapped (`parse_config_descriptors`), and the kernel finds no interfaces in it.
+/// libusb refuses a configuration with a total length below its own descriptor's, listed or wrapped
+/// (`parse_config_descriptors`), and the kernel finds no interfaces there.
 #[test]
 fn a_configuration_shorter_than_its_descriptor_is_listed_and_refused() {
     for len in [0, 4, 8] {
@@ -252,9 +251,9 @@ fn a_configuration_shorter_than_its_descriptor_is_listed_and_refused() {
     }
 }
 
-/// Another number than any that there is changes nothing.
+/// SET_CONFIGURATION with an unknown number changes nothing.
 #[test]
-fn a_configuration_that_is_not_there_is_refused() {
+fn an_unknown_configuration_is_refused() {
     let bytes = configuration(0, 1, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 512)]);
     let server = Server::start(&format!("config={}", hex(&bytes)));
     let mut client = server.attach();
@@ -264,21 +263,21 @@ fn a_configuration_that_is_not_there_is_refused() {
 }
 
 #[test]
-fn the_total_length_is_that_of_what_is_there() {
+fn the_shorter_of_total_length_and_data_counts() {
     let text = "09023c0001010080320904000002ff0000000705810200020007050102000200";
     let both = vec![(0x81, 0), (0x01, 0)];
     run(&[
         Case { endpoints: both.clone(), ..Case::hex("60 said, 32 there", text) },
         Case::hex("60 said, 30 there", &text[..60]),
         Case { endpoints: both, ..Case::hex("65,535 said", &text.replacen("3c00", "ffff", 1)) },
-        // Less is said than there is: what is behind that nobody asks for.
+        // A total length below the data's: the rest is not read.
         Case::hex("25 said", &text.replacen("3c00", "1900", 1)),
         Case::hex("27 said", &text.replacen("3c00", "1b00", 1)),
     ]);
 }
 
 #[test]
-fn what_has_no_length_and_what_is_behind_is_skipped() {
+fn a_descriptor_of_impossible_length_ends_the_reading() {
     let text = "0902230001010080320904000002ff0000000705810200020007050102000200010203";
     let both = vec![(0x81, 0), (0x01, 0)];
     let bulk = endpoint(0x81, BULK, 512);
@@ -295,7 +294,7 @@ fn what_has_no_length_and_what_is_behind_is_skipped() {
 }
 
 #[test]
-fn endpoints_that_are_counted_need_not_be_there() {
+fn missing_endpoints_are_no_obstacle() {
     let text = "09022200020100803209040000010e0100000705810310000809040100010e020000";
     let bytes = configuration(
         1,
@@ -309,7 +308,7 @@ fn endpoints_that_are_counted_need_not_be_there() {
 }
 
 #[test]
-fn endpoints_too_many_are_skipped() {
+fn endpoints_beyond_the_stated_number_are_skipped() {
     let text = concat!(
         "09024000030100803209040000010300000007058103400004090401000103000000070582034000",
         "040705840340000409040200010300000007058303400004"
@@ -348,9 +347,9 @@ fn settings_are_sorted_by_interface() {
     }]);
 }
 
-/// Of a setting that comes twice the first counts; numbers of settings need not begin with 0.
+/// A repeated setting counts once, as its first; numbers of settings need not begin with 0.
 #[test]
-fn settings_have_the_numbers_that_they_have() {
+fn settings_may_have_any_numbers() {
     let [first, second, third] = [0x81, 0x82, 0x83].map(|address| endpoint(address, BULK, 512));
     let repeated = [interface(0, 0, 1), interface(0, 0, 1), interface(0, 7, 1)];
     let twice =
@@ -374,21 +373,21 @@ fn settings_have_the_numbers_that_they_have() {
     ]);
 }
 
-/// An interface without setting 0, which a driver gets again only when its configuration is set
-/// anew, and an ordinary one.
+/// An ordinary interface, and an interface without setting 0: a driver gets the latter only when
+/// the configuration is set anew.
 fn without_setting_0() -> String {
     let [first, second] = [0x81, 0x82].map(|address| endpoint(address, BULK, 512));
     let parts = [&interface(0, 3, 1)[..], &first, &interface(1, 0, 1), &second];
     format!("config={}", hex(&configuration(1, 2, &parts)))
 }
 
-/// For each of these the interface is let go of, or set up anew.
+/// The interface is released or set up anew for each of the requests.
 #[test]
 fn an_interface_without_setting_0_works_after_resets_and_refusals() {
     let [first, second] = [0x81, 0x82].map(|address| endpoint(address, BULK, 512));
     let parts = [&interface(0, 3, 1)[..], &first, &interface(0, 1, 1), &second];
     let options = format!("config={}", hex(&configuration(1, 1, &parts)));
-    // SET_CONFIGURATION of what is set puts interfaces back to their first setting.
+    // SET_CONFIGURATION to the current configuration selects the first settings.
     let again = ([0, 9, 1, 0, 0, 0, 0, 0], 0, false);
     for (setup, status, is_kept) in
         [(PORT_RESET, 0, true), ([0, 9, 7, 0, 0, 0, 0, 0], EPIPE, true), again]
@@ -405,9 +404,9 @@ fn an_interface_without_setting_0_works_after_resets_and_refusals() {
     }
 }
 
-/// To set a configuration anew takes all interfaces from whoever has them.
+/// Setting the configuration anew would take all interfaces from their owners.
 #[test]
-fn what_others_have_is_left_to_them() {
+fn interfaces_of_other_programs_stay_with_them() {
     let server = Server::start(&format!("{}:refuse=claim@1,EBUSY", without_setting_0()));
     let mut client = server.attach();
     assert_eq!(move_data(&mut client, 0x81, 0).status, 0);
@@ -419,9 +418,9 @@ fn what_others_have_is_left_to_them() {
     assert_eq!(server.said_by_now("another of its interfaces is in use", 1).len(), 1);
 }
 
-/// One that was never taken from its driver bars nobody.
+/// An interface never taken from its driver prevents no repair.
 #[test]
-fn what_was_not_taken_need_not_be_given_back() {
+fn an_interface_never_taken_prevents_no_repair() {
     for (refused, answer) in [("claim@0", true), ("claim", false)] {
         let server = Server::start(&format!("{}:refuse={refused},EBUSY", without_setting_0()));
         let attached = Client::attach(&*server.address, "1-1");
@@ -435,9 +434,9 @@ fn what_was_not_taken_need_not_be_given_back() {
     }
 }
 
-/// The device may refuse to be unconfigured: its host does not ask for leave.
+/// A device that refuses SET_CONFIGURATION 0: the host unconfigures the device all the same.
 #[test]
-fn a_device_that_will_not_be_unconfigured_gets_its_drivers_back() {
+fn a_device_that_refuses_configuration_0_gets_its_drivers_back() {
     let options = format!("{}:stall-request=00090000", without_setting_0());
     let server = Server::start(&options);
     drop(server.attach());
@@ -445,9 +444,9 @@ fn a_device_that_will_not_be_unconfigured_gets_its_drivers_back() {
     wait_until(|| server.has_driver(0) && server.has_driver(1), || format!("{:?}", server.log()));
 }
 
-/// One that stays unconfigured has no interfaces left, which the log says.
+/// A device that stays unconfigured has no interfaces left; the log says so.
 #[test]
-fn a_device_that_will_not_be_configured_again_is_no_secret() {
+fn a_device_that_stays_unconfigured_is_logged() {
     let server = Server::start(&format!("{}:stall-request=000901", without_setting_0()));
     drop(server.attach());
     assert_eq!(server.said_by_now("configuration 1 can't be set anew", 1).len(), 1);
@@ -491,8 +490,8 @@ fn a_killed_server_leaves_no_interface_without_its_driver() {
 }
 
 #[test]
-fn interfaces_have_the_numbers_that_they_have() {
-    // usbfs has a bit for each in a long.
+fn interfaces_may_have_any_numbers() {
+    // usbfs has a bit for each interface in a long.
     let last = if usize::BITS == 64 { 63 } else { 31 };
     let bytes = configuration(
         1,
@@ -519,9 +518,9 @@ fn interfaces_have_the_numbers_that_they_have() {
     ]);
 }
 
-/// The kernel knows devices whose interfaces beyond those that are said are not to be used.
+/// The kernel ignores interfaces beyond the stated number on some known devices.
 #[test]
-fn the_number_of_interfaces_counts_where_the_kernel_says_so() {
+fn interfaces_beyond_the_stated_number_are_left_out_of_known_devices() {
     let [first, second] = [0x81, 0x82].map(|address| endpoint(address, BULK, 512));
     let parts = [&interface(0, 0, 1)[..], &first, &interface(1, 0, 1), &second];
     let bytes = hex(&configuration(1, 1, &parts));
@@ -535,10 +534,10 @@ fn the_number_of_interfaces_counts_where_the_kernel_says_so() {
     ]);
 }
 
-/// The kernel knows devices of which it leaves endpoints out, so that others of the same address
+/// The kernel leaves out endpoints of some known devices; later endpoints of the same address
 /// count.
 #[test]
-fn endpoints_that_the_kernel_ignores_are_not_there() {
+fn endpoints_ignored_by_the_kernel_are_left_out() {
     let two = |(first, second): (u8, u8), address| {
         let parts = [
             &interface(first, 0, 0)[..],
@@ -578,9 +577,9 @@ fn endpoints_that_the_kernel_ignores_are_not_there() {
     ]);
 }
 
-/// libusb claims interfaces 0 to 31, usbfs 0 to 63. Of a device that has others too, those do.
+/// libusb claims interfaces 0 to 31, usbfs 0 to 63. Those of a device with further interfaces work.
 #[test]
-fn an_interface_that_can_not_be_claimed_is_no_obstacle() {
+fn an_interface_beyond_the_claimable_numbers_is_no_obstacle() {
     for number in [32, 63, 64, 255] {
         let bytes = configuration(
             1,
@@ -603,7 +602,7 @@ fn an_interface_that_can_not_be_claimed_is_no_obstacle() {
 }
 
 #[test]
-fn of_interfaces_the_first_32_are_there() {
+fn the_first_32_interfaces_count() {
     let endpoints: Vec<[u8; 7]> =
         (1..=15).map(|number| endpoint(0x80 | number, BULK, 512)).collect();
     let mut parts = Vec::new();
@@ -620,7 +619,7 @@ fn of_interfaces_the_first_32_are_there() {
 }
 
 #[test]
-fn of_settings_the_first_128_are_there() {
+fn the_first_128_settings_count() {
     let settings: Vec<[u8; 9]> = (0..200).map(|setting| interface(0, setting, 1)).collect();
     let endpoint = endpoint(0x81, BULK, 512);
     let parts: Vec<&[u8]> =
@@ -654,9 +653,9 @@ fn endpoints_with_impossible_addresses_are_skipped() {
     run(&cases);
 }
 
-/// Of one address in one interface or two, whatever the types.
+/// In one interface or two, with any types.
 #[test]
-fn of_an_address_the_first_endpoint_counts() {
+fn the_first_endpoint_of_an_address_counts() {
     let types = [(BULK, 512), (INTERRUPT, 64), (ISOCHRONOUS, 64)];
     let mut cases = Vec::new();
     for (first, max_packet) in types {
@@ -675,10 +674,10 @@ fn of_an_address_the_first_endpoint_counts() {
     run(&cases);
 }
 
-/// Descriptors may be longer than their structures, those of classes may stand between, and one
-/// that is too short is skipped.
+/// Descriptors may be longer than their structures, descriptors of classes may stand between, and a
+/// descriptor that is too short is skipped.
 #[test]
-fn lengths_of_descriptors_are_those_that_they_say() {
+fn descriptors_may_be_longer_than_their_structures() {
     let long = configuration(
         1,
         1,
@@ -725,10 +724,9 @@ fn lengths_of_descriptors_are_those_that_they_say() {
     ]);
 }
 
-/// What comes first in `descriptors` may be shorter than it says, and the next is found all the
-/// same.
+/// A configuration in `descriptors` may be shorter than its total length; the next is found.
 #[test]
-fn the_next_configuration_begins_where_the_data_of_the_one_before_ends() {
+fn a_configuration_begins_at_the_end_of_the_data_before() {
     let first = "09023c0001010080320904000002ff0000000705810200020007050102000200";
     let second = configuration(2, 1, &[&interface(0, 0, 1), &endpoint(0x83, BULK, 512)]);
     let options = |junk| format!("config={first}{junk}:config={}", hex(&second));
@@ -751,25 +749,25 @@ fn the_next_configuration_begins_where_the_data_of_the_one_before_ends() {
 }
 
 #[test]
-fn configurations_that_the_device_does_not_return_are_not_there() {
+fn configurations_the_device_does_not_return_are_left_out() {
     let one = configuration(1, 1, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 512)]);
     let options = format!("device={}:config={}", hex(&high_speed(3)), hex(&one));
     assert_eq!(Server::start(&options).devices()[0].configurations, 1);
     run(&[Case::with("one of three", options)]);
 }
 
-/// The number of a configuration may be that of another before it, which then counts.
+/// The first configuration of a number counts.
 #[test]
-fn of_configurations_with_one_number_the_first_counts() {
+fn the_first_configuration_of_a_number_counts() {
     let [first, second] = [0x81, 0x82].map(|address| {
         hex(&configuration(1, 1, &[&interface(0, 0, 1), &endpoint(address, BULK, 512)]))
     });
     run(&[Case::with("two of one number", format!("config={first}:config={second}"))]);
 }
 
-/// A device that the host has not configured is one that the client may configure.
+/// The client may configure a device that the host has left unconfigured.
 #[test]
-fn a_device_without_a_configuration_is_offered_and_gets_one() {
+fn a_client_can_configure_an_unconfigured_device() {
     for answer in ["", ":answer-configuration=1"] {
         let server = Server::start(&format!("active=none{answer}"));
         let listed = server.devices();
@@ -781,10 +779,10 @@ fn a_device_without_a_configuration_is_offered_and_gets_one() {
     }
 }
 
-/// The kernel turns what can't be into interrupt endpoints at low speed, and cuts packets that are
-/// too long for the speed.
+/// The kernel turns impossible endpoints at low speed into interrupt endpoints, and cuts packets to
+/// the speed's limit.
 #[test]
-fn endpoints_are_repaired_as_the_kernel_does() {
+fn endpoints_are_repaired_like_the_kernels() {
     let low = hex(&configuration(1, 1, &[&interface(0, 0, 1), &endpoint(0x81, BULK, 64)]));
     let long = configuration(
         1,
@@ -802,7 +800,7 @@ fn endpoints_are_repaired_as_the_kernel_does() {
 
 /// A packet of a super speed device is a burst.
 #[test]
-fn bursts_of_super_speed_are_one_packet() {
+fn a_burst_of_super_speed_is_one_packet() {
     let bytes = configuration(
         1,
         1,
@@ -822,7 +820,7 @@ fn bursts_of_super_speed_are_one_packet() {
 }
 
 #[test]
-fn speeds_are_those_that_clients_know() {
+fn speeds_are_reported_in_the_clients_words() {
     let speeds = [
         (high_speed(1), "1.5", 1),
         (high_speed(1), "12", 2),
@@ -830,7 +828,7 @@ fn speeds_are_those_that_clients_know() {
         (super_speed(1), "5000", 5),
         (super_speed(1), "10000", 5),
         (super_speed(1), "20000", 5),
-        // Those that the server has no word for are judged by the device descriptor.
+        // Unknown speeds are judged by the device descriptor.
         (super_speed(1), "40000", 5),
         (super_speed(1), "unknown", 5),
         (high_speed(1), "unknown", 3),
@@ -848,9 +846,9 @@ fn speeds_are_those_that_clients_know() {
     }
 }
 
-/// The list and the import say the same of a device.
+/// The list and the import have the same record of a device.
 #[test]
-fn a_list_has_what_the_host_has() {
+fn the_list_has_the_hosts_reading() {
     let text = "09022200020100803209040000010e0100000705810310000809040100010e020000";
     let server = Server::start(&format!("config={text}"));
     let listed = Listed {

@@ -30,16 +30,16 @@ use usbferry::wire::types::BusId;
 
 use client::MiniClient;
 
-/// How long anything may take before it counts as hanging. Far beyond what a busy machine needs.
+/// The time after which an action counts as hanging. Far beyond the needs of a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long stopping may take: a server that needs [`SHUTDOWN_TIMEOUT`] has given a device up.
+/// The time for stopping: a server that needs [`SHUTDOWN_TIMEOUT`] has given a device up.
 const STOP_DEADLINE: Duration = Duration::from_secs(SHUTDOWN_TIMEOUT.as_secs() - 1);
 
 /// The devid of the first simulated device, `D` in byte vectors.
 pub(crate) const D: u32 = 0x0001_0002;
 
-/// Bytes of the largest URB that a server takes at default settings.
+/// Bytes of the largest URB at default settings.
 #[allow(clippy::cast_possible_truncation, reason = "the wire has 32 bits for it")]
 pub(crate) const LEN_MAX: u32 = URB_LEN_DEFAULT as u32;
 
@@ -53,7 +53,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server with these devices, given as to `--simulate`; none for an empty text.
+    /// A server with the given devices, in the form of `--simulate`; none for an empty text.
     pub(crate) fn start(devices: &str) -> Self {
         Self::start_with(devices, |_| {})
     }
@@ -88,12 +88,12 @@ impl Server {
         self.bus.busids()[index]
     }
 
-    /// A client that has not said anything.
+    /// A client that has sent nothing.
     pub(crate) fn connect(&self) -> MiniClient {
         MiniClient::connect(self.address)
     }
 
-    /// A client with the first device. Waits while a client before it still has it.
+    /// A client with the first device. Waits until an earlier client has given the device back.
     pub(crate) fn attach(&self) -> MiniClient {
         self.attach_to(0)
     }
@@ -125,12 +125,12 @@ impl Server {
         self.attach_to(index).assert_in_sync();
     }
 
-    /// Asks it to stop, without waiting.
+    /// Asks the server to stop, without waiting.
     pub(crate) fn begin_stop(&mut self) {
         self.stop.stop();
     }
 
-    /// Stops it and shows that it stops in good order.
+    /// Stops the server, and shows that it stops in good order.
     pub(crate) fn stop(mut self) {
         self.finish();
     }
@@ -153,7 +153,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A test that has failed already has its message.
+        // A failed test has its message already.
         if !self.stopped && !thread::panicking() {
             self.finish();
         }
@@ -161,7 +161,7 @@ impl Drop for Server {
     }
 }
 
-/// Waits for a condition that another thread brings about.
+/// Waits for a condition brought about by another thread.
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {

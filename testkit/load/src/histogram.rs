@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_those_of_what_was_counted() {
+    fn quantiles_are_the_recorded_times() {
         let mut histogram = Histogram::default();
         histogram.record(Duration::from_nanos(10), 990);
         histogram.record(Duration::from_nanos(20), 10);

@@ -66,7 +66,7 @@ const INTERRUPT: u8 = descriptors::INTERRUPT;
 const ISOCHRONOUS: u8 = descriptors::ISOCHRONOUS;
 
 #[test]
-fn a_whole_configuration_is_as_it_says() {
+fn a_complete_configuration_is_read_whole() {
     let bytes = configuration(
         2,
         &[
@@ -85,7 +85,7 @@ fn a_whole_configuration_is_as_it_says() {
 }
 
 #[test]
-fn the_total_length_is_what_is_there() {
+fn the_shorter_of_total_length_and_data_counts() {
     // 60 are said, 32 come.
     let bytes = hex("09023c0001010080320904000002ff0000000705810200020007050102000200");
     assert_reads(&bytes, "0.0[81 01]", 32);
@@ -100,7 +100,7 @@ fn the_total_length_is_what_is_there() {
 }
 
 #[test]
-fn what_has_no_length_ends_the_configuration() {
+fn a_descriptor_of_impossible_length_ends_the_configuration() {
     let bytes = hex("0902230001010080320904000002ff0000000705810200020007050102000200010203");
     assert_reads(&bytes, "0.0[81 01]", 32);
     let endpoints = [endpoint(0x81, BULK, 512), endpoint(0x02, BULK, 512)];
@@ -122,7 +122,7 @@ fn numbers_of_endpoints_are_an_upper_bound() {
 }
 
 #[test]
-fn settings_are_sorted_by_interface_and_none_comes_twice() {
+fn settings_are_sorted_by_interface_without_repetition() {
     let apart = hex(concat!(
         "0902440003010080320904000000010000000904010000010000000904020000010000000904",
         "0101010100000007050101c0000109040201010100000007058201c00001"
@@ -155,7 +155,7 @@ fn there_are_32_interfaces_and_128_settings() {
 }
 
 #[test]
-fn for_some_devices_no_more_interfaces_count_than_are_said() {
+fn interfaces_beyond_the_stated_number_are_left_out_of_known_devices() {
     let parts = [interface(0, 0, 0), interface(1, 0, 0), interface(0, 1, 0)].concat();
     for (said, expected) in [(2, "0.0[] 1.0[]"), (1, "0.0[]"), (0, ""), (3, "0.0[] 0.1[] 1.0[]")] {
         let bytes = configuration(said, &[&parts]);
@@ -165,7 +165,7 @@ fn for_some_devices_no_more_interfaces_count_than_are_said() {
 }
 
 #[test]
-fn endpoints_that_can_not_be_are_skipped() {
+fn endpoints_with_impossible_addresses_are_skipped() {
     for address in [0x00, 0x80, 0x10, 0x90, 0x7f] {
         let bytes = configuration(
             1,
@@ -181,7 +181,7 @@ fn endpoints_that_can_not_be_are_skipped() {
 }
 
 #[test]
-fn of_one_address_the_first_endpoint_counts() {
+fn the_first_endpoint_of_an_address_counts() {
     let bytes = configuration(
         2,
         &[
@@ -200,7 +200,7 @@ fn of_one_address_the_first_endpoint_counts() {
 }
 
 #[test]
-fn an_interface_that_is_too_short_takes_its_endpoints_along() {
+fn endpoints_of_a_short_interface_descriptor_are_skipped() {
     let bytes = configuration(
         1,
         &[
@@ -237,7 +237,7 @@ fn packets_are_as_long_as_the_speed_allows() {
 }
 
 #[test]
-fn configurations_that_are_not_there_are_not_counted() {
+fn missing_configurations_are_not_counted() {
     let one = configuration(0, &[]);
     let host = read(device(3), &[one.clone(), one.clone()], (Speed::High, 0)).expect("it is taken");
     assert_eq!((host.configurations.len(), host.device[17]), (2, 2));

@@ -124,10 +124,10 @@ fn attribute(device: usize, name: &str) -> PathBuf {
 
 /// Only -1 unconfigures a device that has a configuration numbered 0.
 #[test]
-fn configuration_0_is_one_if_there_is_one() {
+fn configuration_0_is_set_where_the_device_has_one() {
     let zero = "09022000010000803209040000020b00000007058102400000070501024000000904010000ff0000";
     let options = format!("driver=:config={zero}");
-    preloaded("configuration_0_is_one_if_there_is_one", &options, |root| {
+    preloaded("configuration_0_is_set_where_the_device_has_one", &options, |root| {
         let node = open(1).expect("it is there");
         let value =
             || fs::read_to_string(attribute(1, "bConfigurationValue")).expect("it is there");
@@ -162,9 +162,9 @@ fn usbfs_claims_no_interface_beyond_its_bits() {
 }
 
 #[test]
-fn what_is_refused_is_refused_where_it_is_to_be() {
+fn refused_requests_fail_at_their_place() {
     let options = "count=2:driver=:1.refuse=claim@1,EACCES:2.refuse=open,EMFILE";
-    preloaded("what_is_refused_is_refused_where_it_is_to_be", options, |_| {
+    preloaded("refused_requests_fail_at_their_place", options, |_| {
         let node = open(1).expect("it is there");
         assert_eq!([claim(&node, 0), claim(&node, 1)], [0, libc::EACCES]);
         let refused = open(2).expect_err("it is refused");
