@@ -1,23 +1,23 @@
-//! Waiting for what may never come, with an end.
+//! Waiting with an end for calls that may never return.
 //!
-//! Contract: whatever is not waited for any more goes on by itself, in a thread that is left alone.
+//! Contract: an abandoned call goes on by itself, in a thread of its own.
 
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
-/// How long a device may take to answer: many times what sysfs and usbfs take, and below what a
-/// client notices.
+/// The time for a device's answer: many times the usual time of sysfs and usbfs, and below a
+/// client's notice.
 pub(super) const PATIENCE: Duration = Duration::from_millis(250);
 
-/// What `call` returns, unless that takes longer than `patience`, or the system has no thread for
-/// it.
+/// The result of `call`, unless the call takes longer than `patience`, or the system has no thread
+/// for the call.
 pub(super) fn answer<T: Send + 'static>(
     patience: Duration,
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let (sender, receiver) = sync_channel(1);
-    // Nobody may be there to take it any more.
+    // The waiting side may have given up.
     let run = move || drop(sender.send(call()));
     thread::Builder::new().name("answer".to_owned()).spawn(run).ok()?;
     receiver.recv_timeout(patience).ok()

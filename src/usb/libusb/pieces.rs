@@ -1,4 +1,5 @@
-//! How libusb cuts transfers into requests to the system, and how many of those are in flight.
+//! libusb's division of transfers into requests to the system, and the number of requests in
+//! flight.
 //!
 //! Contract: for the reactor; allocation in [`InFlight::new`] alone; nothing blocks.
 
@@ -7,11 +8,11 @@ use crate::usb::Submission;
 use crate::wire::types::TransferType;
 
 /// Requests that libusb collects from usbfs in one pass over a device's events
-/// (`op_handle_events`): with fewer in flight, one pass finds all that have ended.
+/// (`op_handle_events`): with fewer in flight, one pass finds every ended request.
 const PIECES_PER_PASS: usize = 26;
 
-/// Bytes of bulk data where libusb splits them at all, and isochronous packets, that libusb puts
-/// into one request to usbfs in any case (`os/linux_usbfs.h`).
+/// Bytes of bulk data, and isochronous packets, in one request of libusb to usbfs
+/// (`os/linux_usbfs.h`), if libusb splits bulk data at all.
 const PIECE_LEN: usize = 16 * 1024;
 const PIECE_PACKETS: usize = 128;
 
@@ -19,7 +20,7 @@ const PIECE_PACKETS: usize = 128;
 pub(super) struct InFlight {
     /// libusb does not split bulk transfers.
     bulk_is_whole: bool,
-    /// What each slot's transfer costs the system.
+    /// The cost of each slot's transfer.
     costs: Vec<Cost>,
     /// Requests of all transfers together.
     requests: usize,
@@ -31,7 +32,7 @@ impl InFlight {
         Self { bulk_is_whole, costs: vec![Cost::default(); slots], requests: 0 }
     }
 
-    /// What a transfer would cost.
+    /// The cost of a transfer before its submission.
     pub(super) fn cost_of(&self, submission: &Submission<'_>, in_mapping: bool) -> Cost {
         Cost::of(submission, pieces_of(submission, self.bulk_is_whole), in_mapping)
     }
@@ -42,20 +43,20 @@ impl InFlight {
         self.requests += cost.requests;
     }
 
-    /// The transfer of a slot has ended: what it cost.
+    /// Notes the end of a slot's transfer, and returns the cost.
     pub(super) fn remove(&mut self, slot: u32) -> Cost {
         let cost = self.costs[slot as usize];
         self.requests -= cost.requests;
         cost
     }
 
-    /// Whether one pass over the device's events finds all that have ended.
+    /// Whether one pass over the device's events finds every ended request.
     pub(super) const fn fits_a_pass(&self) -> bool {
         self.requests < PIECES_PER_PASS
     }
 }
 
-/// The most requests to the system that libusb makes of one transfer.
+/// The greatest number of libusb's requests for a transfer.
 fn pieces_of(submission: &Submission<'_>, bulk_is_whole: bool) -> usize {
     let pieces = match submission.transfer_type {
         TransferType::Control => 1,

@@ -29,19 +29,19 @@ use crate::usb::{
 use crate::wire::status::Status;
 use crate::wire::types::TransferType;
 
-/// Transfers reaped in one call of [`Port::reap`], so that one busy device leaves room for others.
+/// Transfers reaped in one call of [`Port::reap`], so that a busy device leaves room for others.
 const REAP_BUDGET: usize = 256;
 
-/// The longest isochronous packet that libusb takes. Linux looks itself whether one fits its
-/// endpoint (`usb_submit_urb`: EMSGSIZE, which libusb returns as an invalid parameter). For macOS
-/// libusb puts the length into 16 bits, and ends the process where it does not fit (an assertion in
+/// Bytes of the longest isochronous packet for libusb. Linux itself compares a packet with its
+/// endpoint (`usb_submit_urb`: EMSGSIZE, which libusb returns as an invalid parameter). On macOS
+/// libusb puts the length into 16 bits, and ends the process for a longer packet (an assertion in
 /// `submit_iso_transfer` of `darwin_usb.c`, still there in 1.0.28).
 const PACKET_LEN_MAX: u32 = if cfg!(target_os = "macos") { 0xffff } else { u32::MAX };
 
 /// An open real device.
 pub struct LibusbPort {
     claims: Claims,
-    /// Isochronous packets that each of its transfers has room for.
+    /// Isochronous packets with room in each transfer.
     packets: u32,
     in_flight: InFlight,
     memory: PortMemory,
@@ -49,7 +49,7 @@ pub struct LibusbPort {
     reset_on_release: bool,
     /// A client has had the device.
     is_attached: bool,
-    /// A time that has come.
+    /// A time in the past.
     opened: Instant,
 }
 
@@ -78,7 +78,7 @@ impl LibusbPort {
         }
     }
 
-    /// What it means that a transfer was refused.
+    /// The meaning of a transfer's refusal.
     fn refused(
         &mut self,
         error: Error,
@@ -98,8 +98,9 @@ impl LibusbPort {
         Refused { block, reason }
     }
 
-    /// Collects what is still in flight, which is nothing unless cancelling it panicked: the kernel
-    /// has given it up with the interfaces. What does not come back keeps the device open.
+    /// Collects the transfers still in flight: none, unless cancelling panicked, since the kernel
+    /// has given transfers up with their interfaces. A transfer that does not come back keeps the
+    /// device open.
     fn take_back(&mut self, transfers: &mut [LibusbTransfer], memory: &mut Arena) {
         let mut looks = RECHECKS_MAX;
         let mut completed = Vec::new();
@@ -164,7 +165,8 @@ impl Port for LibusbPort {
         };
         let packets = submission.packets.iter().map(|packet| packet.length);
         let cost = self.in_flight.cost_of(submission, block.is_in_device_memory());
-        // Refused on the way, libusb would call a part that was sent an error.
+        // If only a later part were refused, libusb would report an error for the parts already
+        // sent.
         if cost.requests > 1 && self.memory.can_never_be_had(submission, cost, self.claims.busid())
         {
             return Err(self.refused(Error::NoMem, kind, submission, cost, block, now));
@@ -192,7 +194,8 @@ impl Port for LibusbPort {
             for &slot in &completed[before..] {
                 self.memory.note_ended(self.in_flight.remove(slot));
             }
-            // Where a pass may not have reached all, only a pass that brings nothing is the end.
+            // After a pass that may not have reached all requests, only a pass without a result is
+            // the end.
             more = !all && completed.len() > before && !gone;
             if handled == Err(Error::Interrupted) {
                 more = true;
@@ -215,7 +218,7 @@ impl Port for LibusbPort {
     fn packet(&self, transfer: &LibusbTransfer, index: usize) -> (u32, Status) {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         let (actual_length, status) = transfer.0.packet(index);
-        // libusb has one error for a packet that failed and one that never was on the bus.
+        // libusb has the same error for a failed packet and for a packet that never was on the bus.
         let status = match (status, actual_length) {
             (TransferStatus::Error, 0) => Status::EXDEV,
             (status, _) => status_of(status),
@@ -240,7 +243,7 @@ impl Port for LibusbPort {
 
     fn cancel(&mut self, token: &CancelToken) {
         match token.cancel_blocking(&mut self.claims.handle) {
-            // Either way it is reaped.
+            // In any of these cases the transfer is reaped.
             Ok(()) | Err(Error::NotFound | Error::NoDevice) => {}
             Err(error) => warn!("{}: cancelling a transfer: {error}", self.claims.busid()),
         }
@@ -280,7 +283,7 @@ impl Port for LibusbPort {
         self.claims.end();
         self.take_back(&mut transfers, &mut memory);
         self.claims.give_back();
-        // Memory that is mapped keeps the device open, as transfers do.
+        // Mapped memory keeps the device open, as transfers do.
         drop((transfers, memory));
     }
 }

@@ -1,63 +1,62 @@
-//! What a transfer costs of usbfs's memory, and how much of that a device may have in flight.
+//! The cost of a transfer in usbfs's memory, and a device's share of that memory.
 //!
-//! A client may leave pending as many URBs as it likes, of a device that never answers. Were they
-//! all handed to the system, the devices of all other clients, and of other programs, would get
-//! -ENOMEM. So
+//! A client may leave any number of URBs pending on a device that never answers. If all these URBs
+//! went to the system, the devices of other clients, and of other programs, would get -ENOMEM. So
 //!
-//! - a device's transfers may take a third of what those of this program's other devices leave: the
-//!   next device still finds two thirds of that, and where many want much, all have the same;
-//! - the first URB of an endpoint may take more, so that it does not wait for other endpoints, as
-//!   long as the device has no more than half of the limit;
-//! - a device that has next to nothing in flight may try what it likes, and so may each URB that
-//!   costs next to nothing.
+//! - a device's transfers may take a third of the memory left by the other devices of this program:
+//!   the next device still finds two thirds, and many greedy devices get equal shares;
+//! - the first URB of an endpoint may take more, so that no URB waits for other endpoints, as long
+//!   as the device has no more than half of the limit;
+//! - a device with next to nothing in flight may try any URB, and so may each URB that costs next
+//!   to nothing.
 //!
-//! The system judges what passes here. A URB that does not pass is tried again when another one of
-//! its device has ended.
+//! The system judges the URBs admitted here. A URB refused here is tried again when another URB of
+//! the device has ended.
 //!
-//! Contract: for the reactor; nothing here blocks or allocates.
+//! Contract: for the reactor; nothing blocks or allocates.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::usb::Submission;
 use crate::wire::types::TransferType;
 
-/// A device may have one in so many bytes of what others leave, and of the limit where a URB is the
-/// first of its endpoint.
+/// A device may have one part in `PARTS` of the memory left by others, and one part in `PARTS_FIRST`
+/// of the limit for the first URB of an endpoint.
 const PARTS: u64 = 3;
 const PARTS_FIRST: u64 = 2;
 
-/// Bytes that are next to nothing: of a URB, and of all of a device. With as many URBs as a device
-/// has by default (`--urbs`) the former are a quarter of a MiB.
+/// Bytes that count as next to nothing, for a URB and for all URBs of a device. The default number
+/// of a device's URBs (`--urbs`) with this cost takes a quarter of a MiB.
 const LITTLE: u64 = 1 << 10;
 const LITTLE_IN_ALL: u64 = 64 << 10;
 
-/// Bytes that the kernel charges for a URB beside its buffer, at least: `struct async` and `struct
-/// urb` (`proc_do_submiturb`); half as much where pointers are half as long.
+/// The kernel's least charge for a URB beside its buffer, in bytes: `struct async` and `struct urb`
+/// (`proc_do_submiturb`); half as much with pointers of half the length.
 const URB_COST: u64 = 288 / (64 / usize::BITS as u64);
 
-/// Bytes of a piece of scattered memory, and of the entry that names it.
+/// Bytes of a piece of scattered memory, and of the piece's entry.
 const PIECE_LEN: u64 = 16 << 10;
 const PIECE_COST: u64 = 32 / (64 / usize::BITS as u64);
 
-/// Bytes that it charges for an isochronous packet.
+/// The kernel's charge for an isochronous packet, in bytes.
 const PACKET_COST: u64 = 16;
 
-/// Bytes that transfers of all ports of this program have in flight.
+/// Bytes in flight of the transfers of all ports of this program.
 static IN_FLIGHT: AtomicU64 = AtomicU64::new(0);
 
-/// What a transfer costs the system.
+/// The cost of a transfer to the system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Cost {
-    /// Requests to the system that it consists of, at most.
+    /// The transfer's requests to the system, at most.
     pub(super) requests: usize,
-    /// Bytes that usbfs charges for it, at least.
+    /// usbfs's charge for the transfer, at least.
     pub(super) bytes: u64,
-    /// Its data lies in memory that is mapped from the device.
+    /// Whether the data lies in memory mapped from the device.
     pub(super) in_mapping: bool,
 }
 
 impl Cost {
-    /// Of a transfer that so many requests are made of (`proc_do_submiturb`).
+    /// The cost of a transfer of the given number of requests (`proc_do_submiturb`).
     pub(super) fn of(submission: &Submission<'_>, requests: usize, in_mapping: bool) -> Self {
         let (length, count) = (submission.length as u64, requests as u64);
         let is_scattered =
@@ -72,7 +71,7 @@ impl Cost {
     }
 }
 
-/// What a port's transfers have of all that is in flight; given back when dropped.
+/// A port's part of all bytes in flight; given back when dropped.
 pub(super) struct Share {
     all: &'static AtomicU64,
     own: u64,
@@ -83,9 +82,8 @@ impl Share {
         Self { all: &IN_FLIGHT, own: 0 }
     }
 
-    /// Whether `cost` bytes more may be in flight, where the system gives `limit` bytes to all
-    /// programs and `mapped` of them are mapped. `is_first`: nothing else of the endpoint is in
-    /// flight.
+    /// Whether `cost` more bytes may be in flight, with the system's `limit` for all programs and
+    /// `mapped` bytes of the limit mapped. `is_first`: the endpoint has nothing else in flight.
     pub(super) fn has_room(&self, cost: u64, is_first: bool, limit: u64, mapped: u64) -> bool {
         if cost <= LITTLE || self.own <= LITTLE_IN_ALL {
             return true;
@@ -123,7 +121,7 @@ mod tests {
         Share { all, own: 0 }
     }
 
-    /// Has a device take all that it may, by URBs of `cost` bytes.
+    /// Fills a device's share with URBs of `cost` bytes.
     fn fill(share: &mut Share, cost: u64, is_first: bool) -> u64 {
         while share.has_room(cost, is_first, LIMIT, 0) {
             share.add(cost);
@@ -172,7 +170,7 @@ mod tests {
         assert!(fill(&mut own, MIB, false) <= LIMIT / PARTS);
         assert!(own.has_room(MIB, true, LIMIT, 0) && !own.has_room(4 * MIB, true, LIMIT, 0));
         assert!(own.has_room(LITTLE, false, LIMIT, 0));
-        // Whatever others have: the system knows better.
+        // Regardless of other programs' memory: the system knows better.
         let mut other = share(&ALL);
         other.add(8 * MIB);
         assert!(own.has_room(MIB, true, LIMIT, 4 * MIB));

@@ -1,4 +1,4 @@
-//! libusb's statuses and errors as those of the wire. Nothing else translates them.
+//! The translation of libusb's statuses and errors into the protocol's, in a single place.
 //!
 //! Contract: pure functions.
 
@@ -8,8 +8,8 @@ use usbferry_sys::libusb::transfer::Kind;
 use crate::usb::{Performed, RefusedReason};
 use crate::wire::status::Status;
 
-/// The wire's status of a transfer (`driver-api/usb/error-codes`). libusb merges EPROTO, EILSEQ,
-/// ETIME, ECOMM and ENOSR into one.
+/// The protocol's status of a transfer (`driver-api/usb/error-codes`). libusb merges EPROTO,
+/// EILSEQ, ETIME, ECOMM and ENOSR.
 pub(super) const fn status_of(status: TransferStatus) -> Status {
     match status {
         TransferStatus::Completed => Status::OK,
@@ -22,30 +22,30 @@ pub(super) const fn status_of(status: TransferStatus) -> Status {
     }
 }
 
-/// What a refused submit means.
+/// The meaning of a refused submit.
 pub(super) const fn refused_reason(error: Error, kind: Kind) -> RefusedReason {
     match error {
         Error::NoDevice => RefusedReason::Gone,
         Error::NoMem => RefusedReason::NoMemory,
         Error::InvalidParam | Error::NotSupported => RefusedReason::Failed(Status::EINVAL),
         Error::Busy => RefusedReason::Failed(Status::EBUSY),
-        // The host would not send it, so the device can't answer it.
+        // The host refused to send the request, so the device can't answer.
         _ if matches!(kind, Kind::Control) => RefusedReason::Failed(Status::EPIPE),
         _ => RefusedReason::Failed(Status::EPROTO),
     }
 }
 
-/// What a special request that failed means.
+/// The meaning of a failed special request.
 pub(super) const fn failed(error: Error) -> Performed {
     match error {
         Error::NoDevice => Performed::Gone,
         Error::Busy => Performed::Failed(Status::EBUSY),
-        // What a device says that does not support a request.
+        // The answer of a device without support for the request.
         _ => Performed::Failed(Status::EPIPE),
     }
 }
 
-/// What URBs to an interface are answered with that could not be claimed.
+/// The status of URBs to an interface whose claim failed.
 pub(super) const fn refusal_of(error: Error) -> Status {
     match error {
         Error::Busy => Status::EBUSY,

@@ -1,9 +1,9 @@
-//! What Linux's sysfs says of devices.
+//! Devices as described by Linux's sysfs.
 //!
-//! Some attributes take the lock of the device to be read (`usb_lock_device_interruptible` in
-//! `drivers/usb/core/sysfs.c`), and a reader then waits as long as somebody else has it: while the
-//! device ignores a request, or is being plugged in. [`present`] and [`links`] read none of these.
-//! [`told`] and [`configuration`] do, and `scan` bounds how long that is waited for.
+//! Reading some attributes takes the lock of the device (`usb_lock_device_interruptible` in
+//! `drivers/usb/core/sysfs.c`). A reader then waits for any other holder: while the device ignores
+//! a request, or is being enumerated. [`present`] and [`links`] read no such attribute. [`told`]
+//! and [`configuration`] do, and `scan` bounds the wait.
 //!
 //! Contract: reads files, so it is for workers.
 
@@ -25,7 +25,7 @@ pub(super) const DEVICES: &str = "/sys/bus/usb/devices";
 const HONOR_INTERFACE_COUNT: u32 = 1 << 5;
 const IGNORE_ENDPOINTS: u32 = 1 << 15;
 
-/// Which device: another that takes its place has another number.
+/// The identity of a device: a device in the same place later has another number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Identity {
     pub(super) busid: BusId,
@@ -33,21 +33,21 @@ pub(super) struct Identity {
     pub(super) address: u8,
 }
 
-/// A device, as far as nobody's lock stands before it.
+/// A device, as far as readable without a lock.
 #[derive(Clone, Debug)]
 pub(super) struct Present {
     pub(super) identity: Identity,
-    /// `None` where the kernel has a word for it that is unknown here.
+    /// `None` for a word of the kernel unknown here.
     pub(super) speed: Option<Speed>,
     pub(super) honors_interface_count: bool,
     pub(super) ignores_endpoints: bool,
-    /// The device descriptor of a hub: all that is read of one, since a hub has its lock while
-    /// whatever is plugged into it is looked at.
+    /// The device descriptor of a hub. Nothing else of a hub is read, since a hub's lock is held
+    /// while a device plugged into the hub is enumerated.
     pub(super) hub: Option<Device>,
 }
 
-/// What is read with the lock: strings, and bConfigurationValue, which is empty, and so `None`, for
-/// a device that is not configured.
+/// Attributes with a lock: strings, and bConfigurationValue, empty and so `None` for an
+/// unconfigured device.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Told {
     pub(super) configuration: Option<u8>,
@@ -55,34 +55,34 @@ pub(super) struct Told {
     pub(super) strings: [Option<String>; 3],
 }
 
-/// What the place of a device and its interfaces say, which is read without a lock.
+/// Facts from the place of a device and its interfaces, read without a lock.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Links {
-    /// Its place in `/sys/devices`.
+    /// The device's place in `/sys/devices`.
     pub(super) path: Option<String>,
-    /// The configuration that its interfaces are of.
+    /// The configuration in the names of the interfaces.
     pub(super) configuration: Option<u8>,
-    /// Drivers of its interfaces, in the order of the interfaces.
+    /// Drivers of the interfaces, in the order of the interfaces.
     pub(super) drivers: Vec<Bound>,
-    /// It hangs off the virtual controller of a USB/IP client.
+    /// Whether the device hangs off the virtual controller of a USB/IP client.
     pub(super) imported: bool,
 }
 
-/// All devices that are there.
+/// All present devices.
 ///
 /// # Errors
-/// The system can't tell. A single device that can't be read is left out.
+/// The system's directory is unreadable. A single unreadable device is left out.
 pub(super) fn present(devices: &Path) -> io::Result<Vec<Present>> {
     let mut present = Vec::new();
     for entry in fs::read_dir(devices)? {
         let name = entry?.file_name();
-        // The others are interfaces.
+        // Names with a colon are interfaces.
         let name = name.to_str().filter(|name| !name.contains(':'));
         let Some(busid) = name.and_then(BusId::new) else { continue };
         match Present::read(&devices.join(busid.to_string()), busid) {
             Ok(found) => present.push(found),
             Err(error) if limit::is_reached(&error) => return Err(error),
-            // It went meanwhile, or is not for us to read.
+            // The device disappeared meanwhile, or is not readable for this process.
             Err(_) => {}
         }
     }
@@ -108,7 +108,7 @@ impl Present {
     }
 }
 
-/// The attributes that are those of a device descriptor.
+/// The device descriptor, from its attributes.
 fn device_of(directory: &Path) -> io::Result<Device> {
     let version = text(directory, "version").unwrap_or_default();
     let version: String = version.chars().filter(char::is_ascii_digit).collect();
@@ -125,7 +125,7 @@ fn device_of(directory: &Path) -> io::Result<Device> {
     })
 }
 
-/// The wire's speed for what `speed_show` says: megabits a second.
+/// The protocol's speed for a text of `speed_show`, in megabits a second.
 fn speed_of(text: &str) -> Option<Speed> {
     match text.split('.').next()?.parse().ok()? {
         1 => Some(Speed::Low),
@@ -136,13 +136,13 @@ fn speed_of(text: &str) -> Option<Speed> {
     }
 }
 
-/// An attribute's text without the newline at its end.
+/// An attribute's text without the newline at the end.
 fn text(directory: &Path, attribute: &str) -> io::Result<String> {
     let text = fs::read_to_string(directory.join(attribute))?;
     Ok(text.trim().to_owned())
 }
 
-/// An attribute that is a number.
+/// A numeric attribute.
 fn number<T: TryFrom<u32>>(directory: &Path, attribute: &str, radix: u32) -> io::Result<T> {
     let number = u32::from_str_radix(&text(directory, attribute)?, radix).ok();
     number
@@ -150,20 +150,20 @@ fn number<T: TryFrom<u32>>(directory: &Path, attribute: &str, radix: u32) -> io:
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The descriptors of a device. *Waits* for the device's lock before Linux 6.3 and its stable
-/// siblings, whatever sysfs is asked for later.
+/// The descriptors of a device. *Waits* for the device's lock before Linux 6.3 and the stable
+/// kernels of that time, whatever sysfs is asked for later.
 ///
 /// # Errors
-/// The device is gone, or the system can't tell.
+/// The device is gone, or the attribute is unreadable.
 pub(super) fn descriptors(directory: &Path) -> io::Result<Descriptors> {
     let bytes = fs::read(directory.join("descriptors"))?;
     Descriptors::split(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// bConfigurationValue, `None` for a device that is not configured. *Waits* for the device's lock.
+/// bConfigurationValue, `None` for an unconfigured device. *Waits* for the device's lock.
 ///
 /// # Errors
-/// The device is gone, or the system can't tell.
+/// The device is gone, or the attribute is unreadable.
 pub(super) fn configuration(directory: &Path) -> io::Result<Option<u8>> {
     let text = text(directory, "bConfigurationValue")?;
     if text.is_empty() {
@@ -172,18 +172,18 @@ pub(super) fn configuration(directory: &Path) -> io::Result<Option<u8>> {
     text.parse().map(Some).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// The rest of what is read with the lock. *Waits* for it.
+/// The other attributes with a lock. *Waits* for the lock.
 ///
 /// # Errors
 /// As [`configuration`].
 pub(super) fn told(directory: &Path) -> io::Result<Told> {
     let configuration = configuration(directory)?;
-    // The kernel shows no attribute for a string that the device does not have.
+    // The kernel shows no attribute for a missing string.
     let strings = ["manufacturer", "product", "serial"].map(|name| text(directory, name).ok());
     Ok(Told { configuration, strings })
 }
 
-/// What there is without a lock beside the attributes.
+/// The facts besides the attributes, without a lock.
 pub(super) fn links(devices: &Path, busid: BusId) -> Links {
     let name = busid.to_string();
     let Ok(real) = fs::canonicalize(devices.join(&name)) else { return Links::default() };
@@ -213,7 +213,7 @@ pub(super) fn links(devices: &Path, busid: BusId) -> Links {
 }
 
 impl Identity {
-    /// What to open, once its descriptor is known.
+    /// The device to open, with its known descriptor.
     pub(super) const fn id(&self, device: &Device) -> DeviceId {
         DeviceId {
             bus: self.bus,
