@@ -1,7 +1,7 @@
-//! What a session has done, in numbers.
+//! The work of a session, in numbers.
 //!
-//! The data path keeps plain counters, which cost it an addition each; whoever asks gets a copy as
-//! plain data. Nothing is reset: two copies tell what happened between them.
+//! The data path keeps plain counters, at the cost of an addition each; a copy is plain data.
+//! Nothing is reset: the difference of two copies is the work between them.
 //!
 //! Contract: plain data and arithmetic. Counters are noted by the reactor, copies go anywhere. Only
 //! a copy allocates.
@@ -14,9 +14,9 @@ use crate::wire::types::{Direction, EndpointAddress};
 pub struct Gauge {
     /// In use now.
     pub now: u64,
-    /// The most that was ever in use at once.
+    /// The most ever in use at once.
     pub most: u64,
-    /// What there is.
+    /// The room for use.
     pub room: u64,
 }
 
@@ -29,41 +29,39 @@ impl Gauge {
 /// A client's session with a device.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SessionStats {
-    /// UNLINKs that came.
+    /// UNLINKs received.
     pub unlinks: u64,
-    /// SUBMITs answered with an error, though the device never had them: for want of room, because
-    /// they can't be carried out, or because the device is gone.
+    /// SUBMITs answered with an error without the device: for want of room, because the SUBMIT
+    /// can't be carried out, or because the device is gone.
     pub refused: u64,
     /// URB slots.
     pub slots: Gauge,
-    /// Bytes of buffers. The room is what `--memory` gives; what is in use may lie in mapped memory
-    /// beside that.
+    /// Bytes of buffers. The room is `--memory`; bytes in use may also lie in mapped memory.
     pub buffers: Gauge,
-    /// Endpoints that have had a URB. A control endpoint goes by its OUT address.
+    /// Endpoints with at least a URB. A control endpoint goes by its OUT address.
     pub endpoints: Vec<(EndpointAddress, EndpointStats)>,
 }
 
-/// An endpoint in a session. URBs count when the device has ended them and their client is still
-/// there.
+/// An endpoint in a session. A URB counts when ended by the device, if the client is still there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct EndpointStats {
-    /// URBs that ended.
+    /// URBs ended.
     pub urbs: u64,
-    /// Bytes that they moved to the host.
+    /// Bytes moved to the host.
     pub bytes_in: u64,
-    /// Bytes that they moved to the device.
+    /// Bytes moved to the device.
     pub bytes_out: u64,
     /// URBs with the device now.
     pub in_flight: u32,
-    /// The most that ever were at once.
+    /// The most URBs ever with the device at once.
     pub most_in_flight: u32,
-    /// Isochronous packets that failed.
+    /// Failed isochronous packets.
     pub packet_errors: u64,
-    /// URBs that ended with an error, which those cancelled for an UNLINK do, too.
+    /// URBs ended with an error. A URB cancelled for an UNLINK ends with ECONNRESET.
     pub errors: Errors,
 }
 
-/// Statuses that are counted each by itself.
+/// Statuses with a counter of their own.
 pub const COUNTED: [Status; 9] = [
     Status::EPIPE,
     Status::EPROTO,
@@ -76,7 +74,7 @@ pub const COUNTED: [Status; 9] = [
     Status::EINVAL,
 ];
 
-/// Errors by status: those of [`COUNTED`], and all other ones together.
+/// Errors by status: each of [`COUNTED`], and all other statuses together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Errors([u64; COUNTED.len() + 1]);
 
@@ -93,14 +91,14 @@ impl Errors {
         self.0.iter().sum()
     }
 
-    /// Errors by status, those that have occurred; `None` for all other ones together.
+    /// Errors by status, where there are any; `None` for all statuses outside [`COUNTED`] together.
     pub fn by_status(&self) -> impl Iterator<Item = (Option<Status>, u64)> {
         let statuses = COUNTED.iter().map(|&status| Some(status)).chain([None]);
         statuses.zip(self.0).filter(|&(_, count)| count > 0)
     }
 }
 
-/// What the data path counts of a session.
+/// The counters of a session, as the data path keeps them.
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) unlinks: u64,
@@ -109,14 +107,14 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Notes that an endpoint has `in_flight` URBs with the device, the last one since now.
+    /// Notes a URB submitted to an endpoint, which now has `in_flight` URBs with the device.
     #[inline]
     pub(crate) fn note_submitted(&mut self, endpoint: EndpointAddress, in_flight: u32) {
         let endpoint = &mut self.endpoints[endpoint.index()];
         endpoint.most_in_flight = endpoint.most_in_flight.max(in_flight);
     }
 
-    /// Notes a URB that the device has ended, with data of `direction`.
+    /// Notes a URB ended by the device, with data of `direction`.
     #[inline]
     pub(crate) fn note_ended(
         &mut self,
@@ -136,13 +134,13 @@ impl Counters {
         }
     }
 
-    /// Notes packets of an isochronous URB that failed.
+    /// Notes failed packets of an isochronous URB.
     #[inline]
     pub(crate) fn note_packets(&mut self, endpoint: EndpointAddress, errors: u32) {
         self.endpoints[endpoint.index()].packet_errors += u64::from(errors);
     }
 
-    /// A copy, for which the session says what it has in use.
+    /// A copy, with the gauges of the session.
     pub(crate) fn copy(
         &self,
         slots: Gauge,

@@ -1,11 +1,11 @@
 //! Special requests as barriers: URBs before a barrier are done with, URBs behind it wait.
 //!
-//! A request that changes endpoints must not meet transfers on them: usbfs would kill those and
-//! libusb then report them as completed. So a barrier first has the transfers cancelled and
-//! collected, then the request performed on the worker, and then lets the URBs behind it go on, which
-//! may bring the next barrier.
+//! A request for other endpoints must not meet transfers: usbfs would kill the transfers and libusb
+//! then report completions. So a barrier first has the transfers cancelled and collected, then the
+//! request performed on the worker, and then lets the URBs behind go on, which may bring the next
+//! barrier.
 //!
-//! Contract: part of the session, so nothing here blocks or allocates.
+//! Contract: part of the session: nothing here blocks or allocates.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::usb::special::SpecialRequest;
 use crate::usb::{Performed, Port};
 use crate::wire::status::Status;
 
-/// A special request and how far it is.
+/// A special request under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Barrier {
     pub(super) urb: UrbIndex,
@@ -30,10 +30,10 @@ pub(super) struct Barrier {
     is_performing: bool,
 }
 
-/// The barrier of a session, what is behind it, and what it may make of endpoints.
+/// The barrier of a session, the URBs behind, and the endpoints to come.
 pub(super) struct Barriers {
     pub(super) current: Option<Barrier>,
-    /// URBs behind the barrier, in the order they came.
+    /// URBs behind the barrier, in the order of arrival.
     queue: VecDeque<UrbIndex>,
     pub(super) prospects: Prospects,
 }
@@ -45,7 +45,7 @@ impl Barriers {
         Self { current: None, queue, prospects: Prospects::new(settings) }
     }
 
-    /// Whether a SUBMIT that comes now comes behind a special request.
+    /// Whether a SUBMIT need not wait: there is no special request before it.
     pub(super) fn is_open(&self) -> bool {
         self.current.is_none() && self.queue.is_empty()
     }
@@ -55,7 +55,7 @@ impl Barriers {
         self.queue.push_back(urb);
     }
 
-    /// Takes a URB out of the queue, wherever it stands.
+    /// Takes a URB out of the queue, at any place.
     pub(super) fn remove(&mut self, urb: UrbIndex) {
         self.queue.retain(|&queued| queued != urb);
     }
@@ -65,7 +65,7 @@ impl Barriers {
         self.queue.clear();
     }
 
-    /// Room that was allocated.
+    /// The room allocated.
     #[cfg(any(test, fuzzing))]
     pub(super) fn footprint(&self) -> usize {
         self.queue.capacity()
@@ -82,8 +82,8 @@ impl<P: Port> Session<P> {
             // The kernel leaves control transfers alone (usb_disable_device with skip_ep0).
             SpecialRequest::SetConfiguration(_) => !DEFAULT_CONTROL,
             SpecialRequest::Reset => u32::MAX,
-            // The kernel does not mind transfers on an endpoint whose halt it clears, and a
-            // client that cares has unlinked them.
+            // The kernel does not mind transfers while a halt is cleared, and a careful client has
+            // unlinked its URBs.
             SpecialRequest::ClearHalt(_) => 0,
         };
         self.note_prospects(request);
@@ -92,7 +92,7 @@ impl<P: Port> Session<P> {
         self.give_up_endpoints(endpoints);
     }
 
-    /// Cancels or ends all URBs of a set of endpoints, but those behind the barrier.
+    /// Cancels or ends all URBs of a set of endpoints, except behind the barrier.
     fn give_up_endpoints(&mut self, endpoints: u32) {
         let mut next = 0;
         while let Some(other) = self.urbs.next_used(next) {
@@ -116,19 +116,19 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Notes what a request that is to be performed may make of endpoints.
+    /// Notes the endpoints to come by a request to be performed.
     pub(super) fn note_prospects(&mut self, request: SpecialRequest) {
         let current = self.endpoints.configuration_value();
         self.barriers.prospects.note(request, current);
     }
 
-    /// The request to perform now, if there is one and nothing stands before it.
+    /// The request to perform now, if nothing stands before the request.
     pub(super) fn take_performance(&mut self) -> Option<SpecialRequest> {
         let barrier = self.barriers.current.as_mut()?;
         if barrier.is_performing || self.endpoints.any_in_flight(barrier.endpoints) {
             return None;
         }
-        // A control transfer that waits for a slot or for memory is not overtaken.
+        // A control transfer waiting for a slot or for memory is not overtaken.
         let endpoint = self.urbs.get(barrier.urb).submit.endpoint;
         if self.endpoints.get(endpoint).first_waiting().is_some() {
             return None;
@@ -157,15 +157,15 @@ impl<P: Port> Session<P> {
                 self.life.note_gone();
             }
         }
-        // URBs behind a device that is gone are answered so, not by endpoints it had.
+        // With a gone device, the URBs behind are answered ENODEV, not judged by old endpoints.
         self.act_on_gone();
         if !self.life.is_device_gone() {
             self.release_queue(now);
         }
     }
 
-    /// Forgets a barrier whose request the worker does not have, and returns its URB. The URBs behind
-    /// it stay there.
+    /// Forgets a barrier whose request the worker does not have, and returns its URB. The URBs
+    /// behind stay there.
     pub(super) fn drop_barrier(&mut self) -> Option<UrbIndex> {
         let barrier = self.barriers.current.take_if(|barrier| !barrier.is_performing)?;
         self.urbs.get_mut(barrier.urb).state = UrbState::BehindBarrier;

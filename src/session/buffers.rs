@@ -1,5 +1,5 @@
-//! The buffers of a device, of which the last part is for endpoints that have nothing in flight, and
-//! what is known of a system that has no memory for more.
+//! The buffers of a device, of which the last part is for endpoints with nothing in flight, and the
+//! news of a system without memory for more.
 //!
 //! Contract: nothing allocates but blocks of the device's own memory; nothing blocks.
 
@@ -14,17 +14,17 @@ use crate::stats::Gauge;
 /// The buffers of a session.
 pub(super) struct Buffers {
     memory: Arena,
-    /// Bytes of heap that are left to endpoints that have nothing in flight.
+    /// Bytes of heap left to endpoints with nothing in flight.
     reserve: usize,
     /// Bytes of heap when no block is out.
     room: usize,
-    /// Bytes of the blocks that are out, and the most that ever were.
+    /// Bytes of the blocks handed out, now and at most ever.
     in_use: usize,
     most_in_use: usize,
-    /// There was no memory for a URB, which waits: when to try again, since other devices, too, give
-    /// some back.
+    /// There was no memory for a URB, which waits: when to try again, since other devices, too,
+    /// give some back.
     pub(super) retry: Option<Instant>,
-    /// The log was told that the system's memory is used up.
+    /// The log was told of the system's memory being used up.
     pub(super) is_warned: bool,
 }
 
@@ -67,12 +67,12 @@ impl Buffers {
         }
     }
 
-    /// Bytes in use. Mapped memory counts where it is used, and not as room.
+    /// Bytes in use. Mapped memory counts as use, but not as room.
     pub(super) const fn gauge(&self) -> Gauge {
         Gauge::of(self.in_use, self.most_in_use, self.room)
     }
 
-    /// Buffers that are not home.
+    /// Buffers handed out.
     pub(super) const fn outstanding(&self) -> usize {
         self.memory.outstanding()
     }
@@ -82,8 +82,8 @@ impl Buffers {
         self.memory.give_up_device_memory()
     }
 
-    /// Hands out device memory, too. Where the system has no memory to keep account of that, all
-    /// goes on in the heap.
+    /// Hands out device memory, too. Where the system has no memory for the account, all goes on in
+    /// the heap.
     pub(super) fn add_device_memory(&mut self, mapped: DeviceMemory) {
         let _ = self.memory.add_device_memory(mapped);
     }
@@ -96,7 +96,7 @@ impl Buffers {
 
 #[cfg(any(test, fuzzing))]
 impl Buffers {
-    /// Bytes of heap that no block has.
+    /// Bytes of heap in no block.
     pub(super) const fn free_bytes(&self) -> usize {
         self.memory.free_bytes()
     }
@@ -109,7 +109,7 @@ impl Buffers {
 
 #[cfg(test)]
 impl Buffers {
-    /// One region of heap, of which `reserve` bytes are the last part.
+    /// A region of heap, of which `reserve` bytes are the last part.
     pub(super) fn with_reserve(len: usize, reserve: usize) -> Self {
         let mut memory = Arena::new();
         memory.add_heap(len).expect("there is memory");

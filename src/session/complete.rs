@@ -1,6 +1,6 @@
 //! From the device to a queued reply: all ways in which a URB can end meet in [`Session::end`].
 //!
-//! Contract: part of the session, so nothing here blocks or allocates.
+//! Contract: part of the session: nothing here blocks or allocates.
 
 use std::time::Instant;
 
@@ -11,16 +11,16 @@ use crate::wire::setup::Setup;
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, TransferType, flags};
 
-/// How a packet ends that never was on the bus.
+/// The result of a packet which never was on the bus.
 const NOT_TRANSFERRED: (u32, Status) = (0, Status::EXDEV);
 
 impl<P: Port> Session<P> {
-    /// Takes up a transfer that has ended.
+    /// Takes up a transfer which has ended.
     ///
-    /// Where one can't be cancelled without all others of its endpoint, those that nobody gave up
-    /// must not look as if somebody had: a driver takes ECONNRESET for its own UNLINK, and sends
-    /// that URB no more. They go again. An isochronous one does not, its time has passed: its
-    /// packets were missed, which drivers of such endpoints put up with.
+    /// Where a cancel ends all transfers of the endpoint, bystanders must not look cancelled: a
+    /// driver takes ECONNRESET for its own UNLINK, and never sends the URB again. A bystander goes
+    /// again. The time of an isochronous bystander has passed: its packets were missed, which
+    /// drivers of isochronous endpoints put up with.
     pub(super) fn handle_completion(&mut self, slot: u32, now: Instant) {
         let Some(port) = self.port.here_mut() else { unreachable!("the port has just found it") };
         let (urb, completion) = self.slots.end(port, slot);
@@ -51,19 +51,19 @@ impl<P: Port> Session<P> {
         self.end(urb, status, actual_length);
     }
 
-    /// Counts a URB that the device has ended.
+    /// Counts a URB ended by the device.
     fn note_ended(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
         let record = self.urbs.get(urb);
         let (endpoint, direction) = (record.submit.endpoint, record.direction);
         self.counters.note_ended(endpoint, direction, status, actual_length);
     }
 
-    /// What the client is told of a transfer that is not isochronous.
+    /// The result for the client of a transfer other than isochronous.
     pub(super) fn result_of(&self, urb: UrbIndex, status: Status, actual: u32) -> (Status, u32) {
         let record = self.urbs.get(urb);
         let requested = record.submit.transfer_buffer_length;
-        // A control transfer moves what its SETUP packet says, which may be more than the client
-        // has room for.
+        // A control transfer moves the length in the SETUP packet, which may be more than the
+        // client has room for.
         let moved = match record.transfer_type {
             TransferType::Control => {
                 actual.min(Setup::from_bytes(&record.submit.setup).length.into())
@@ -81,8 +81,8 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Ends an isochronous URB that was with the device: each packet has a result of its own. The
-    /// URB's status says only whether it was cut short as a whole (driver-api/usb/error-codes).
+    /// Ends an isochronous URB after the device: each packet has a result of its own. The URB's
+    /// status says only whether the whole URB was cut short (driver-api/usb/error-codes).
     fn end_isochronous(&mut self, urb: UrbIndex, slot: u32, status: Status, is_bystander: bool) {
         let Some(port) = self.port.here() else { unreachable!("the port has just found it") };
         let transfer = &self.slots.transfers[slot as usize];
@@ -102,17 +102,17 @@ impl<P: Port> Session<P> {
         self.answer(urb, status, sum);
     }
 
-    /// Answers a URB with an error that the device never had.
+    /// Answers a URB which the device never had with an error.
     pub(super) fn refuse(&mut self, urb: UrbIndex, status: Status) {
         self.counters.refused += 1;
         self.end(urb, status, 0);
     }
 
-    /// Ends a URB without a result of the device, or one that is not isochronous: its reply, or
-    /// what takes its place, is queued.
+    /// Ends a URB without a result of the device, or other than isochronous: queues the reply, or
+    /// the RET_UNLINK in its place.
     pub(super) fn end(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
-        // Packets that never were with the device all failed; the reply must still carry them,
-        // or the client's driver could not use the URB again.
+        // Packets without the device all failed; the reply must still carry them, or the client's
+        // driver could not use the URB again.
         if self.urbs.get(urb).packets > 0 {
             let (_, errors) = self.urbs.packets_mut(urb).fill(|_, _| NOT_TRANSFERRED);
             self.urbs.get_mut(urb).error_count = errors;
@@ -133,7 +133,7 @@ impl<P: Port> Session<P> {
         self.queue_reply(urb);
     }
 
-    /// Queues a URB's RET_SUBMIT. Its buffer goes home now unless it has data for the client.
+    /// Queues a URB's RET_SUBMIT. The buffer goes home now unless there is data for the client.
     pub(super) fn queue_reply(&mut self, urb: UrbIndex) {
         let record = self.urbs.get_mut(urb);
         record.state = UrbState::Replying;

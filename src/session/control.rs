@@ -1,14 +1,14 @@
-//! Control requests that do not go to the device as they came.
+//! Control requests which the host answers, shortens or refuses.
 //!
-//! - GET_DESCRIPTOR of a configuration is answered from what the host has read, whatever length is
-//!   asked for, when all that came before it on the pipe is done with. The device is not asked:
-//!   what counts is what its host goes by.
-//! - A read of more than [`Port::CONTROL_LEN_MAX`] bytes asks the device for that many. A device
-//!   that has less ends the read early, and the answer is whole; one that has at least as many may
-//!   have more, which nobody can tell, so the read is refused.
+//! - GET_DESCRIPTOR of a configuration is answered from the descriptors the host has read, for any
+//!   length, when all earlier requests on the pipe have ended. The device is not asked: the host's
+//!   copy is the copy in force.
+//! - A read of more than [`Port::CONTROL_LEN_MAX`] bytes asks the device for
+//!   [`Port::CONTROL_LEN_MAX`]. A device with less ends the read early, and the answer is whole; a
+//!   device with at least as many may have more, which nobody can tell, and the read is refused.
 //! - A longer write is refused. The log says so, once for each device.
 //!
-//! Contract: part of the session, so nothing here blocks or allocates.
+//! Contract: part of the session: nothing here blocks or allocates.
 
 use std::time::Instant;
 
@@ -26,13 +26,13 @@ use crate::wire::types::{Direction, EndpointAddress, TransferType};
 const FROM_DEVICE: u8 = 0x80;
 const GET_DESCRIPTOR: u8 = 6;
 
-/// What a session knows for control requests.
+/// A session's knowledge for control requests.
 pub(super) struct Control {
-    /// The configurations by index, as the host has read them.
+    /// The configurations by index, as read by the host.
     configurations: Vec<Vec<u8>>,
-    /// Bytes of data of the longest transfer that the port takes.
+    /// Bytes of data of the port's longest transfer.
     len_max: usize,
-    /// The log was told of a request that is too long.
+    /// The log was told of a request too long.
     warned: bool,
 }
 
@@ -41,13 +41,13 @@ impl Control {
         Self { configurations, len_max, warned: false }
     }
 
-    /// Looks at a request; a status if it can't be carried out.
+    /// Judges a request; a status if the request can't be carried out.
     pub(super) fn judge(&mut self, record: &mut Urb) -> Option<Status> {
         let is_stored = self.stored(record).is_some();
         let submit = &mut record.submit;
         let setup = Setup::from_bytes(&submit.setup);
         let direction = submit.endpoint.direction();
-        // Both directions of a control endpoint are one pipe.
+        // Both directions of a control endpoint are a single pipe.
         submit.endpoint = EndpointAddress::new(submit.endpoint.number(), Direction::Out);
         let data_len = u32::from(setup.length);
         let mismatch = data_len > 0 && setup.direction() != direction;
@@ -75,7 +75,7 @@ impl Control {
         Status::EINVAL
     }
 
-    /// What a read asks for, if the host has it: the index of a configuration.
+    /// The configuration, by index, of a read which the host can answer.
     fn stored(&self, record: &Urb) -> Option<usize> {
         let setup = Setup::from_bytes(&record.submit.setup);
         let [index, kind] = setup.value.to_le_bytes();
@@ -86,27 +86,27 @@ impl Control {
         (is_read && is_default && is_known).then_some(index.into())
     }
 
-    /// The request that the device gets, which may be for less data.
+    /// The request for the device, which may be for less data.
     pub(super) fn setup_of(&self, record: &Urb) -> Setup {
         let setup = Setup::from_bytes(&record.submit.setup);
         let most = u16::try_from(self.len_max).unwrap_or(u16::MAX);
         Setup { length: setup.length.min(most), ..setup }
     }
 
-    /// What the client is told of a request that the device has carried out with `status`.
+    /// The result for the client of a request which the device carried out with `status`.
     pub(super) fn result_of(&mut self, record: &Urb, status: Status, actual: u32) -> (Status, u32) {
         let setup = Setup::from_bytes(&record.submit.setup);
         let most = u32::try_from(self.len_max).unwrap_or(u32::MAX);
         if status == Status::OK && u32::from(setup.length) > most && actual >= most {
             return (self.refuse(&setup), 0);
         }
-        // However much it says that it has, there is room for what it was asked for.
+        // Whatever length the device claims, there is room for the length asked for.
         (status, actual.min(most))
     }
 }
 
 impl<P: Port> Session<P> {
-    /// Answers a read of what the host has; `None` for any other URB.
+    /// Answers a read of a stored configuration; `None` for any other URB.
     #[inline]
     pub(super) fn answer_stored(&mut self, urb: UrbIndex, now: Instant) -> Option<Attempt> {
         let record = self.urbs.get(urb);

@@ -1,11 +1,11 @@
-//! UNLINKs that have overtaken their SUBMITs.
+//! UNLINKs ahead of their SUBMITs.
 //!
 //! Linux's sending thread looks for SUBMITs, finds none, and then for UNLINKs (`vhci_tx_loop`), and
 //! meanwhile another thread may have queued both a SUBMIT and its UNLINK. Answered at once, the
-//! client would give the URB back, then send it, and take our RET_SUBMIT for an error. Linux's
-//! numbers only grow, so the UNLINK of a number above all that came is kept until that SUBMIT comes,
-//! or a higher number, or nothing for a while. A client whose numbers do not grow is answered at
-//! once.
+//! client would give the URB back, then send the SUBMIT, and take our RET_SUBMIT for an error.
+//! Linux's numbers only grow, so the UNLINK of a number above all received is kept until the SUBMIT
+//! comes, or a higher number, or nothing for a while. A client whose numbers do not grow is
+//! answered at once.
 //!
 //! Contract: no allocation after `new`; the clock is the caller's.
 
@@ -24,7 +24,7 @@ const fn is_above(one: SeqNum, other: SeqNum) -> bool {
     ahead != 0 && ahead < HALF
 }
 
-/// An UNLINK that may have overtaken its SUBMIT.
+/// An UNLINK which may have overtaken its SUBMIT.
 #[derive(Clone, Copy, Debug)]
 struct EarlyUnlink {
     target: SeqNum,
@@ -36,9 +36,9 @@ struct EarlyUnlink {
 /// The early UNLINKs of a client, and the order of its seqnums.
 pub(super) struct EarlyUnlinks {
     waiting: Vec<EarlyUnlink>,
-    /// The SUBMIT that came last.
+    /// The last SUBMIT.
     newest: Option<SeqNum>,
-    /// No SUBMIT had a number below that of the SUBMIT before.
+    /// No SUBMIT had a number below its predecessor's.
     is_growing: bool,
 }
 
@@ -57,8 +57,8 @@ impl EarlyUnlinks {
         self.waiting.iter().map(|early| early.until).min()
     }
 
-    /// Keeps an UNLINK of no URB that the session has, if its SUBMIT may be behind it; false when it
-    /// is to be answered at once.
+    /// Keeps an UNLINK of an unknown URB if the SUBMIT may come behind the UNLINK; false when the
+    /// UNLINK is to be answered at once.
     pub(super) fn keep(&mut self, unlink: &CmdUnlink, now: Instant) -> bool {
         let is_known = self.waiting.iter().any(|early| early.target == unlink.target);
         if !self.is_yet_to_come(unlink) || is_known || self.waiting.len() == EARLY_UNLINKS_MAX {
@@ -69,8 +69,8 @@ impl EarlyUnlinks {
         true
     }
 
-    /// Whether the SUBMIT that an UNLINK names may be behind it: its number lies between the newest
-    /// that came and the UNLINK's own, and the client's numbers have only grown so far.
+    /// Whether an UNLINK's SUBMIT may come behind the UNLINK: the number lies between the newest
+    /// received and the UNLINK's own, and the client's numbers have only grown until now.
     fn is_yet_to_come(&self, unlink: &CmdUnlink) -> bool {
         let newest = self.newest.filter(|_| self.is_growing);
         newest.is_some_and(|newest| {
@@ -78,8 +78,8 @@ impl EarlyUnlinks {
         })
     }
 
-    /// Notes a SUBMIT, and returns the UNLINK that came before it. UNLINKs of numbers that are
-    /// passed now are answered.
+    /// Notes a SUBMIT, and returns the UNLINK which came first. UNLINKs of numbers now passed are
+    /// answered.
     pub(super) fn note_submit(&mut self, seqnum: SeqNum, tx: &mut TxQueue) -> Option<SeqNum> {
         self.is_growing &= self.newest.is_none_or(|newest| is_above(seqnum, newest));
         self.newest = Some(seqnum);
@@ -99,8 +99,8 @@ impl EarlyUnlinks {
         }
     }
 
-    /// Answers UNLINKs whose SUBMITs did not come by `now`. In the middle of a PDU, they may yet,
-    /// however slow the rest is.
+    /// Answers UNLINKs whose SUBMITs did not come by `now`. In the middle of a PDU a SUBMIT may yet
+    /// come, however slow the rest is.
     pub(super) fn expire(&mut self, now: Instant, is_between_pdus: bool, tx: &mut TxQueue) {
         if !is_between_pdus && self.waiting.iter().any(|early| early.until <= now) {
             return self.prolong(now);
@@ -113,7 +113,7 @@ impl EarlyUnlinks {
         self.answer(tx, |_| true);
     }
 
-    /// Answers those UNLINKs whose SUBMITs do not come.
+    /// Answers UNLINKs whose SUBMITs do not come.
     fn answer(&mut self, tx: &mut TxQueue, comes_not: impl Fn(&EarlyUnlink) -> bool) {
         self.waiting.retain(|early| {
             let answered = comes_not(early);
@@ -129,13 +129,13 @@ impl EarlyUnlinks {
         self.waiting.clear();
     }
 
-    /// The UNLINKs that wait.
+    /// The waiting UNLINKs.
     #[cfg(any(test, fuzzing))]
     pub(super) fn seqnums(&self) -> Vec<SeqNum> {
         self.waiting.iter().map(|early| early.seqnum).collect()
     }
 
-    /// Room that was allocated.
+    /// The room allocated.
     #[cfg(any(test, fuzzing))]
     pub(super) const fn footprint(&self) -> usize {
         self.waiting.capacity()

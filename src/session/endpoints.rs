@@ -1,5 +1,5 @@
-//! What a session knows of its device's endpoints: their types in the settings in force, and the
-//! URBs that wait for each or are in flight.
+//! The endpoints of a session's device: the types in the settings in force, and the URBs waiting or
+//! in flight for each.
 //!
 //! Contract: plain state; no allocation, nothing blocks, nothing panics.
 
@@ -17,16 +17,16 @@ pub(super) const DEFAULT_CONTROL: u32 = EndpointAddress::new(0, Direction::Out).
 /// One endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EndpointState {
-    /// How it moves data; `None` when the settings in force do not have it.
+    /// The type; `None` for an endpoint outside the settings in force.
     pub(crate) transfer_type: Option<TransferType>,
-    /// What URBs to it are answered with, when its interface could not be claimed.
+    /// The answer to all URBs, when the interface could not be claimed.
     pub(crate) refused: Option<Status>,
     /// See [`Endpoint::isochronous_interval`].
     pub(crate) interval: u16,
     /// URBs the device has.
     pub(crate) in_flight: u32,
-    /// Since when the first URB that waits could be with the device, which has no other of this
-    /// endpoint, if there were memory for it.
+    /// Since when only memory keeps the first waiting URB from a device with no other URB of the
+    /// endpoint.
     pub(crate) starving_since: Option<Instant>,
     first_waiting: UrbIndex,
     last_waiting: UrbIndex,
@@ -43,7 +43,7 @@ impl EndpointState {
         last_waiting: NO_URB,
     };
 
-    /// The URB that waits longest.
+    /// The URB waiting longest.
     pub(crate) fn first_waiting(&self) -> Option<UrbIndex> {
         (self.first_waiting != NO_URB).then_some(self.first_waiting)
     }
@@ -56,7 +56,7 @@ pub(crate) struct Endpoints {
     waiting: u32,
     /// The configuration in force.
     configuration: Option<Configuration>,
-    /// The log was told that the client's driver wants another interval than the host's.
+    /// The log was told of a client's driver with another interval than the host's.
     pub(super) is_interval_warned: bool,
 }
 
@@ -72,7 +72,7 @@ impl Endpoints {
         endpoints
     }
 
-    /// Takes over the settings in force. URBs that wait or are in flight stay as they are.
+    /// Takes over the settings in force. URBs waiting or in flight stay as they are.
     pub(crate) fn configure(&mut self, configuration: Option<Configuration>) {
         self.configuration = configuration;
         for state in &mut self.states {
@@ -88,7 +88,7 @@ impl Endpoints {
                 (state.transfer_type, state.refused) =
                     (Some(endpoint.transfer_type), interface.refused);
                 state.interval = endpoint.isochronous_interval();
-                // A control endpoint has one number for both directions.
+                // A control endpoint has the same number for both directions.
                 if endpoint.transfer_type == TransferType::Control {
                     let other = endpoint.address.index() ^ 0x10;
                     self.states[other] = EndpointState {
@@ -155,7 +155,7 @@ impl Endpoints {
         self.waiting |= address.bit();
     }
 
-    /// Takes a URB out of its endpoint's queue, wherever the URB stands.
+    /// Takes a URB out of its endpoint's queue, at any place.
     pub(crate) fn remove_waiting(&mut self, urbs: &mut UrbTable, urb: UrbIndex) {
         let record = urbs.get(urb);
         let (address, previous, next) = (record.submit.endpoint, record.previous, record.next);

@@ -1,4 +1,4 @@
-//! Jobs: the port on its way to the worker and back, since everything that can sleep runs there.
+//! Jobs: the port on its way to the worker and back, since all blocking calls run there.
 //!
 //! Contract: [`Job::run`] blocks, on the worker; the rest runs on the reactor and does not.
 
@@ -11,23 +11,23 @@ use crate::caught::caught;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{MemoryChange, Performed, Port};
 
-/// What a worker does with a port.
+/// The work of a worker on a port.
 pub(crate) enum JobKind<P: Port> {
-    /// Cancel these transfers. The list comes back, to be used again.
+    /// Cancel transfers. The list comes back, to be used again.
     Cancel(Vec<P::CancelToken>),
     /// Perform a special request.
     Perform(SpecialRequest),
-    /// Change the memory that the port has of the system; a mapping that is given up comes along.
+    /// Change the port's share of the system's memory; a mapping to give up comes along.
     ChangeMemory(MemoryChange, Option<DeviceMemory>),
 }
 
-/// What a worker has done.
+/// The result of a job.
 pub(crate) enum JobResult<P: Port> {
     Cancelled(Vec<P::CancelToken>),
     /// Some could not be cancelled and never will be, because cancelling them panics.
     NotCancelled(Vec<P::CancelToken>),
     Performed(Performed),
-    /// What is mapped now that was not before.
+    /// Newly mapped memory.
     MemoryChanged(Option<DeviceMemory>),
     /// The port panicked, and is of no more use.
     Failed,
@@ -40,7 +40,7 @@ pub(crate) struct Job<P: Port> {
 }
 
 impl<P: Port> Job<P> {
-    /// Does the job. The port outlives a panic, so that the device is given up in order. *Blocks.*
+    /// Does the job. The port outlives a panic, and the device is given up in order. *Blocks.*
     pub(crate) fn run(mut self) -> (P, JobResult<P>) {
         let port = &mut self.port;
         let result = match self.kind {
@@ -58,7 +58,7 @@ impl<P: Port> Job<P> {
     }
 }
 
-/// Cancels transfers, each by itself: a cancel that panics leaves no other transfer in flight.
+/// Cancels transfers, each by itself: a panic leaves no other transfer in flight.
 fn cancel<P: Port>(port: &mut P, mut tokens: Vec<P::CancelToken>) -> JobResult<P> {
     let mut all = true;
     for token in tokens.drain(..) {
@@ -70,7 +70,7 @@ fn cancel<P: Port>(port: &mut P, mut tokens: Vec<P::CancelToken>) -> JobResult<P
 /// Where the port is.
 pub(super) enum Place<P> {
     Here(P),
-    /// The worker has it. A hang-up that the system tells of meanwhile is kept for the port.
+    /// The worker has the port. News of a hang-up is kept for the port meanwhile.
     Away {
         hung_up: bool,
     },
@@ -108,7 +108,7 @@ impl<P> Place<P> {
 }
 
 impl<P: Port> Session<P> {
-    /// What is to be done on the worker, if anything; the port goes with the job.
+    /// The next job for the worker, if there is any; the port goes with the job.
     pub(crate) fn take_job(&mut self) -> Option<Job<P>> {
         if !self.port.is_here() {
             return None;
@@ -123,7 +123,7 @@ impl<P: Port> Session<P> {
         Some(Job { port: self.port.take()?, kind })
     }
 
-    /// What is to be changed now of the port's memory.
+    /// The change of the port's memory to be made now.
     fn take_memory_change(&mut self) -> Option<JobKind<P>> {
         let change = self.port.here()?.memory_change().filter(|_| !self.life.is_tearing_down())?;
         let given_up = match change {
@@ -134,8 +134,8 @@ impl<P: Port> Session<P> {
         Some(JobKind::ChangeMemory(change, given_up))
     }
 
-    /// Takes the port back from the worker. Whatever ended while the port was away gave its only
-    /// notice then, so [`Self::reap`] is to be called next.
+    /// Takes the port back from the worker. A transfer that ended while the port was away gave its
+    /// only notice then, so [`Self::reap`] is to be called next.
     pub(crate) fn take_back(&mut self, port: P, result: JobResult<P>, now: Instant) {
         let away = std::mem::replace(&mut self.port, Place::Here(port));
         match result {
@@ -157,8 +157,8 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// A descriptor of the device says that it was hung up. The system says so once: a port that is
-    /// away is told when it comes back.
+    /// A descriptor of the device was hung up. The system says so only once: a port away with the
+    /// worker is told after its return.
     pub(crate) fn handle_hangup(&mut self, now: Instant) {
         match &mut self.port {
             Place::Here(port) => port.hung_up(now),

@@ -1,6 +1,6 @@
-//! What can be carried out of a SUBMIT, by the endpoints in force and by its request.
+//! Whether a SUBMIT can be carried out, by the endpoints in force and by the request.
 //!
-//! Contract: part of the session, so nothing here blocks or allocates.
+//! Contract: part of the session: nothing here blocks or allocates.
 
 use super::control::Control;
 use super::endpoints::EndpointState;
@@ -15,20 +15,21 @@ use crate::wire::status::Status;
 use crate::wire::types::{Direction, TransferType};
 
 impl<P: Port> Session<P> {
-    /// Judges a URB by its endpoint and request as they are now: refused if it can't be carried out.
-    /// `behind_barrier`, the endpoint is not known yet and is looked at again when the barrier is
-    /// over.
+    /// Judges a URB by the present endpoint and request, and refuses a URB which can't be carried
+    /// out. `behind_barrier`, the endpoint is not known yet and is looked at again when the barrier
+    /// is over.
     pub(super) fn judge(&mut self, urb: UrbIndex, behind_barrier: bool) {
         let record = self.urbs.get_mut(urb);
         let endpoint = self.endpoints.get(record.submit.endpoint);
         record.refusal = judge(record, endpoint, &mut self.control, behind_barrier);
     }
 
-    /// The number of packet descriptors at the end of a SUBMIT. There are some only if its endpoint
-    /// is isochronous; where it is not, clients leave anything in that field. Where it may be, see
-    /// [`super::prospects`], a number that can be one is believed. So it is for an endpoint that
-    /// the settings in force do not have, if no other was asked for: the client looked at other
-    /// ones then, unless all that have the endpoint agree that it has no packets.
+    /// The number of packet descriptors at the end of a SUBMIT. Only isochronous endpoints have
+    /// descriptors; for other endpoints clients leave anything in the number's field. Where an
+    /// endpoint may be isochronous, see [`super::prospects`], a possible number is believed. A
+    /// number is believed, too, for an endpoint outside the settings in force, if no other setting
+    /// was asked for: the client looked at other settings then, unless all settings with the
+    /// endpoint agree on its having no packets.
     pub(super) fn packets_that_follow(&self, submit: &CmdSubmit) -> Result<u32, Violation> {
         let known = self.endpoints.get(submit.endpoint).transfer_type;
         let may_be = match known {
@@ -44,8 +45,8 @@ impl<P: Port> Session<P> {
         Ok(if may_be { submit.iso_packets().unwrap_or(0) } else { 0 })
     }
 
-    /// Says once if the client's driver counts on another interval than the host will keep. What it
-    /// sends or asks for is then too late or too early, and nothing else tells why.
+    /// Warns once if the client's driver counts on another interval than the host will keep. Its
+    /// data is then too late or too early, and nothing else tells why.
     pub(super) fn compare_interval(&mut self, submit: &CmdSubmit) {
         let host = self.endpoints.get(submit.endpoint).interval;
         if self.endpoints.is_interval_warned || !is_other_interval(submit.interval, host) {
@@ -63,8 +64,7 @@ impl<P: Port> Session<P> {
     }
 }
 
-/// Looks at a URB's endpoint and request as they are now; a status if it can't be carried out.
-/// Behind a barrier the endpoint is not known yet and is looked at again when it is over.
+/// Judges a URB; a status if the URB can't be carried out.
 fn judge(
     record: &mut Urb,
     endpoint: &EndpointState,
@@ -84,15 +84,15 @@ fn judge(
     if behind_barrier {
         return None;
     }
-    // A URB with packets is isochronous and one without is not; a client that mixes that up
-    // looked at other descriptors than ours.
+    // A URB is isochronous if and only if there are packets; a client of another opinion looked at
+    // other descriptors than ours.
     if (record.transfer_type == TransferType::Isochronous) != has_packets {
         return Some(Status::EINVAL);
     }
     endpoint.refused
 }
 
-/// The bytes of a URB's transfer; `None` when its packets do not fit its buffer.
+/// The bytes of a URB's transfer; `None` when the packets do not fit the buffer.
 pub(super) fn length_of(record: &Urb, packets: Packets<'_>, control: &Control) -> Option<usize> {
     let length = record.submit.transfer_buffer_length;
     match record.transfer_type {
@@ -105,8 +105,8 @@ pub(super) fn length_of(record: &Urb, packets: Packets<'_>, control: &Control) -
     }
 }
 
-/// Whether a SUBMIT's interval is another than the endpoint has. Not each is one: some clients send
-/// nothing in its place, others bInterval as the descriptor has it.
+/// Whether a SUBMIT's interval differs from the endpoint's. The field need not be an interval: some
+/// clients send nothing, some bInterval as the descriptor has it.
 const fn is_other_interval(submitted: i32, host: u16) -> bool {
     let (Some(exponent), 1..) = (host.checked_ilog2(), submitted) else { return false };
     submitted != host as i32 && submitted != exponent.cast_signed() + 1

@@ -1,7 +1,7 @@
 //! One client with one device: the protocol after the handshake, without sockets.
 //!
-//! A [`Session`] takes bytes and gives bytes, submits URBs to the [`Port`] it owns and collects
-//! their ends from it. Its methods are of four kinds:
+//! A [`Session`] takes bytes and gives bytes, submits URBs to its [`Port`] and collects their ends.
+//! There are three kinds of methods:
 //!
 //! - *inputs*: [`Session::rx_slices`] and [`Session::rx_advance`] for bytes from the client,
 //!   [`Session::reap`] when the device may have something, [`Session::take_back`] when the worker
@@ -12,27 +12,27 @@
 //!
 //! Any order of calls is allowed; after each input the outputs are asked until they have nothing.
 //!
-//! Everything that can sleep is a [`Job`]: the port goes to the worker and comes back with the
-//! result, and while the port is away nothing is submitted or reaped. SUBMITs wait then, UNLINKs of
-//! waiting URBs are answered, the socket is read on.
+//! All blocking work is a [`Job`]: the port goes to the worker and comes back with the result, and
+//! while the port is away nothing is submitted or reaped. SUBMITs wait then, UNLINKs of waiting
+//! URBs are answered, the socket is read on.
 //!
 //! The way of a URB:
 //! - [`receive`]: whole PDUs from bytes, on [`rx`], the buffers of a read;
-//! - [`judge`]: what can be carried out; - [`submit`]: to the device, or into a queue;
+//! - [`judge`]: whether a SUBMIT can be carried out; - [`submit`]: to the device, or into a queue;
 //! - [`complete`]: from the device to a queued reply; - [`tx`]: replies as slices.
 //!
-//! Beside it:
+//! Beside the way:
 //! - [`unlink`], [`early`]: the race of SUBMIT and UNLINK;
-//! - [`barrier`]: special requests; [`prospects`]: what they may make of endpoints;
-//! - [`control`]: requests that the host answers, and requests that are too long;
+//! - [`barrier`]: special requests; [`prospects`]: endpoints to come of such requests;
+//! - [`control`]: requests answered by the host, and requests too long;
 //! - [`job`]: the port on its way to the worker; [`teardown`]: how a session ends;
 //!   [`violation`]: why a client is not served on.
 //!
-//! The state all of them share: [`urb`], [`endpoints`], [`slots`], [`buffers`]. In tests, `model`
-//! stands beside a session and says what a right one may do.
+//! The state shared by all: [`urb`], [`endpoints`], [`slots`], [`buffers`]. In tests, `model`
+//! stands beside a session and says how a right session behaves.
 //!
-//! Contract: runs on the reactor, never blocks, allocates nothing per URB, panics on nothing that
-//! a client or a device does.
+//! Contract: runs on the reactor, never blocks, allocates nothing per URB, panics for nothing a
+//! client or a device does.
 
 mod barrier;
 mod buffers;
@@ -96,12 +96,12 @@ impl Tables {
     }
 }
 
-/// URBs that a session with `slots` slots keeps account of.
+/// Records of a session with `slots` slots.
 const fn records_for(slots: usize) -> usize {
     slots + URBS_WAITING_MAX + URBS_REFUSED_MAX
 }
 
-/// One client with one device.
+/// A client with a device.
 pub(crate) struct Session<P: Port> {
     devid: DevId,
     /// Bytes of the largest URB.
@@ -168,7 +168,7 @@ impl<P: Port> Session<P> {
     }
 
     /// Whether bytes from the client can be taken: not while unread answers use up the room for
-    /// more. A device that is gone still answers SUBMITs that were on their way.
+    /// more. Even for a gone device, SUBMITs on their way are answered.
     pub(crate) fn wants_input(&self) -> bool {
         self.life.is_open() && !self.tx.is_full() && self.urbs.free_for_packets() > 0
     }
@@ -178,7 +178,7 @@ impl<P: Port> Session<P> {
         !self.tx.is_empty()
     }
 
-    /// Collects URBs that have ended. True when there is more to collect at once.
+    /// Collects ended URBs. True when there is more to collect at once.
     pub(crate) fn reap(&mut self, now: Instant) -> bool {
         if !self.early_unlinks.is_empty() {
             self.expire_early_unlinks(now);
@@ -201,7 +201,7 @@ impl<P: Port> Session<P> {
         reaped.more
     }
 
-    /// Fills the staging buffer with replies that wait.
+    /// Fills the staging buffer with waiting replies.
     pub(crate) fn stage(&mut self) {
         let (urbs, buffers) = (&mut self.urbs, &mut self.buffers);
         // Records are freed after staging, which still looks at the table.
@@ -219,7 +219,7 @@ impl<P: Port> Session<P> {
         self.tx.slices(&self.urbs, most, slices)
     }
 
-    /// Notes that `len` bytes were written.
+    /// Notes `len` bytes as written.
     pub(crate) fn tx_advance(&mut self, len: usize, now: Instant) {
         let (urbs, buffers) = (&mut self.urbs, &mut self.buffers);
         self.tx.advance(len, |urb| buffers.free_record(urbs, urb));
@@ -227,7 +227,7 @@ impl<P: Port> Session<P> {
         self.act_on_gone();
     }
 
-    /// The room that was allocated for lists, which must never change.
+    /// The room allocated for lists, which must never change.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn footprint(&self) -> [usize; 4] {
         let [barriers, early] = [self.barriers.footprint(), self.early_unlinks.footprint()];

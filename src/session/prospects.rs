@@ -1,11 +1,12 @@
-//! What requests that are under way may make of endpoints, as far as the stream must be read by it.
+//! Which endpoints requests under way may make isochronous, as far as reading the stream depends on
+//! the answer.
 //!
-//! A SUBMIT has packet descriptors at its end only if its endpoint is isochronous. While
-//! SET_INTERFACE or SET_CONFIGURATION is performed, or waits behind another that is, nobody knows
-//! which setting will be in force: the client may have sent the SUBMIT for the one it has asked for
-//! or, should that be refused, for the one before. So an endpoint may be isochronous then if the
-//! setting in force says so or one that was asked for does, and number_of_packets is believed
-//! there. Anywhere else it is what some clients leave in that field.
+//! A SUBMIT has packet descriptors at its end only if the endpoint is isochronous. While
+//! SET_INTERFACE or SET_CONFIGURATION is performed, or waits behind another request, nobody knows
+//! which setting will be in force: the client may have sent the SUBMIT for the setting asked for
+//! or, should the request be refused, for the setting before. Meanwhile an endpoint may be
+//! isochronous if the setting in force says so or any setting asked for does, and number_of_packets
+//! is believed there. Anywhere else clients leave anything in the field.
 //!
 //! Contract: plain state; nothing allocates, blocks or panics.
 
@@ -13,15 +14,15 @@ use crate::usb::isochronous::IsochronousSettings;
 use crate::usb::special::SpecialRequest;
 use crate::wire::types::EndpointAddress;
 
-/// The settings asked for since nothing was under way. A client that does not wait has not read,
-/// either, how the earlier of them ended.
+/// The settings asked for since nothing was under way. A client which does not wait has not read,
+/// either, how the earlier requests ended.
 pub(super) struct Prospects {
     settings: IsochronousSettings,
     /// Some setting was asked for.
     open: bool,
-    /// Among them is another configuration than the one in force.
+    /// Another configuration than the present was asked for.
     configuration: bool,
-    /// Endpoints that are isochronous in any of them, a bit each.
+    /// Endpoints isochronous in any setting asked for, a bit each.
     isochronous: u32,
 }
 
@@ -30,13 +31,13 @@ impl Prospects {
         Self { settings, open: false, configuration: false, isochronous: 0 }
     }
 
-    /// Notes that nothing is under way.
+    /// Notes an end of everything under way.
     pub(super) const fn clear(&mut self) {
         (self.open, self.configuration, self.isochronous) = (false, false, 0);
     }
 
-    /// Notes a request that is to be performed, with `current` being the configuration in force. To
-    /// note one a second time changes nothing.
+    /// Notes a request to be performed, with `current` being the configuration in force. A second
+    /// note of the same request changes nothing.
     pub(super) fn note(&mut self, request: SpecialRequest, current: Option<u8>) {
         self.isochronous |= match request {
             SpecialRequest::SetConfiguration(value) => {
@@ -53,17 +54,17 @@ impl Prospects {
         self.open = true;
     }
 
-    /// Whether a setting was asked for, so that not only the one in force counts.
+    /// Whether a setting was asked for, and more than the setting in force counts.
     pub(super) const fn are_open(&self) -> bool {
         self.open
     }
 
-    /// Whether the device has an endpoint that is isochronous in no setting.
+    /// Whether the device has an endpoint and no setting makes the endpoint isochronous.
     pub(super) const fn is_never_isochronous(&self, endpoint: EndpointAddress) -> bool {
         self.settings.is_never(endpoint)
     }
 
-    /// Whether an endpoint may be isochronous by a setting that was asked for.
+    /// Whether a setting asked for may make an endpoint isochronous.
     pub(super) const fn may_be_isochronous(&self, endpoint: EndpointAddress) -> bool {
         self.isochronous & endpoint.bit() != 0
     }

@@ -1,15 +1,15 @@
 //! From bytes of the client to whole PDUs.
 //!
-//! The [`Receiver`] knows where in a PDU the stream stands, and is the only owner of that
-//! [`Position`]: it says when a header is there, and when the rest of a SUBMIT is. The session takes
-//! up the header of a SUBMIT, and says where its payload goes. A SUBMIT without payload and
-//! descriptors is whole with its header and submitted at once.
+//! The [`Receiver`] knows where in a PDU the stream stands, and is the only owner of the
+//! [`Position`]: the receiver says when a header is there, and when the rest of a SUBMIT is. The
+//! session takes up the header of a SUBMIT, and says where its payload goes. A SUBMIT without
+//! payload and descriptors is whole with its header and submitted at once.
 //!
-//! A header is judged when it has arrived: a SUBMIT that can't be carried out gets a refusal, its
-//! payload is thrown away, and its reply is sent when the PDU is whole, so that the stream stays in
-//! step.
+//! A header is judged on arrival: a SUBMIT which can't be carried out gets a refusal, the payload
+//! is thrown away, and the reply is sent when the PDU is whole, which keeps the stream in step.
 //!
-//! Contract: runs on the reactor; nothing here blocks or allocates, nor panics on bytes of a client.
+//! Contract: runs on the reactor; nothing here blocks or allocates, nor panics on bytes of a
+//! client.
 
 use std::io::IoSliceMut;
 use std::time::Instant;
@@ -38,11 +38,11 @@ enum Position {
     Descriptors { urb: UrbIndex, filled: usize, end: usize },
 }
 
-/// What the next bytes of the stream make whole.
+/// A part of the stream which is whole.
 enum Received<'a> {
     /// A header.
     Header(&'a [u8; HEADER_LEN]),
-    /// The SUBMIT of this URB.
+    /// The SUBMIT of a URB.
     Submit(UrbIndex),
     /// Nothing: a part is missing.
     Nothing,
@@ -98,7 +98,7 @@ impl Receiver {
     }
 
     /// Takes bytes up to the end of a header or of a SUBMIT. Behind a SUBMIT's header,
-    /// [`Self::begin_payload`] and its like say what follows, if anything does.
+    /// [`Self::begin_payload`] and the like say which part follows, if any.
     #[inline]
     fn next(&mut self, urbs: &mut UrbTable) -> Received<'_> {
         match self.position {
@@ -107,7 +107,7 @@ impl Receiver {
         }
     }
 
-    /// Takes what follows a SUBMIT's header, and returns its URB when all of that is there.
+    /// Takes the parts behind a SUBMIT's header, and returns the URB when all parts are there.
     fn take_rest(&mut self, urbs: &mut UrbTable) -> Option<UrbIndex> {
         loop {
             match &mut self.position {
@@ -179,12 +179,12 @@ impl Receiver {
         is_between || HEADER_LEN + rest <= segment_len
     }
 
-    /// Whether the stream stands between two PDUs, as far as it came.
+    /// Whether the stream stands between two PDUs, as far as received.
     pub(super) fn is_between_pdus(&self) -> bool {
         self.position == Position::Header && !self.bytes.has_unparsed()
     }
 
-    /// Forgets everything: nobody will ask for it.
+    /// Forgets everything: nobody will ask.
     pub(super) fn clear(&mut self, buffers: &mut Buffers) {
         self.bytes.clear(buffers);
         self.position = Position::Header;
@@ -193,12 +193,12 @@ impl Receiver {
 
 #[cfg(any(test, fuzzing))]
 impl Receiver {
-    /// Makes payloads large that are not, to test with few bytes what large ones meet.
+    /// Makes small payloads count as large, to test the way of large payloads with few bytes.
     pub(super) const fn set_large(&mut self, large: usize) {
         self.bytes.set_large(large);
     }
 
-    /// Whether bytes are there that were not parsed.
+    /// Whether there are bytes not parsed.
     pub(super) fn has_unparsed(&self) -> bool {
         self.bytes.has_unparsed()
     }
@@ -206,8 +206,8 @@ impl Receiver {
 
 impl<P: Port> Session<P> {
     /// Room for bytes from the client, in the order of the stream; returns the number of slices, at
-    /// least one. How many bytes were read is to be told by [`Self::rx_advance`], even if there were
-    /// none.
+    /// least one. How many bytes were read is to be told by [`Self::rx_advance`], even if there
+    /// were none.
     pub(crate) fn rx_slices<'a>(
         &'a mut self,
         slices: &mut [IoSliceMut<'a>; RX_SLICES_MAX],
@@ -231,14 +231,14 @@ impl<P: Port> Session<P> {
         parsed
     }
 
-    /// Whether the last read shows that the client writes its PDUs in parts: nothing came behind the
-    /// first part of a PDU, or behind some bytes of a PDU that would fit a single segment of
-    /// `segment_len` bytes, and yet was not sent as a whole.
+    /// Whether the last read shows that the client writes its PDUs in parts: nothing came behind
+    /// the first part of a PDU, or behind some bytes of a PDU which, fit for a single segment of
+    /// `segment_len` bytes, was yet not sent as a whole.
     pub(crate) fn is_read_in_parts(&self, segment_len: usize) -> bool {
         self.rx.is_read_in_parts(&self.urbs, segment_len)
     }
 
-    /// Whether OUT payloads come that are long, one behind the other.
+    /// Whether the client sends long OUT payloads, one behind the other.
     pub(crate) fn is_taking_long_payloads(&self) -> bool {
         self.rx.bytes.is_taking_long_payloads()
     }
@@ -257,7 +257,7 @@ impl<P: Port> Session<P> {
         self.rx_advance(read.expect("memory can be read"), now)
     }
 
-    /// Acts on the bytes that came, PDU by PDU, until a part of a PDU is missing.
+    /// Acts on the bytes received, PDU by PDU, until a part of a PDU is missing.
     fn parse(&mut self, now: Instant) -> Result<(), Violation> {
         self.rx.is_paused = false;
         loop {
@@ -309,7 +309,7 @@ impl<P: Port> Session<P> {
         Ok(())
     }
 
-    /// Gives a SUBMIT a record, and judges it.
+    /// Gives a SUBMIT a record, and judges the URB.
     fn insert_urb(&mut self, submit: CmdSubmit) -> Result<UrbIndex, Violation> {
         let behind_barrier = !self.barriers.is_open();
         if !behind_barrier {
@@ -362,8 +362,8 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// A buffer of `len` bytes for the payload of a URB. A URB for which there is none is refused, as
-    /// a URB that is refused has none.
+    /// A buffer of `len` bytes for the payload of a URB. A URB without a buffer is refused, and a
+    /// refused URB gets no buffer.
     fn take_payload_buffer(&mut self, urb: UrbIndex, len: usize) -> Option<Block> {
         let record = self.urbs.get_mut(urb);
         if record.refusal.is_some() {

@@ -1,5 +1,4 @@
-//! The bytes of a client on their way in: a scratch buffer, and buffers for payloads that are
-//! expected.
+//! The bytes of a client on their way in: a scratch buffer, and buffers for expected payloads.
 //!
 //! ```text
 //! scratch   |..taken..|====unparsed====|......room......|
@@ -7,21 +6,20 @@
 //! ```
 //!
 //! Small PDUs are read many at a time into the scratch buffer and parsed there. The rest of a
-//! large OUT payload is read straight into the URB's buffer, by the same call that reads what
-//! follows it.
+//! large OUT payload is read straight into the URB's buffer, by the same call as the bytes behind.
 //!
 //! A client that sends a large OUT payload mostly sends more of the same kind. So behind a large
 //! payload, the next read is laid out for others of its [`Shape`]: descriptors and header into the
-//! scratch, the payload into a buffer that becomes the next URB's, and so on for as many as came in
-//! a read before. A single call then takes in several URBs, and nothing is copied.
+//! scratch, the payload into the next URB's future buffer, and as many more as came in a read
+//! before. A single call then takes in several URBs, and nothing is copied.
 //!
 //! ```text
 //! stream    rest of payload | descriptors, header | payload | descriptors, header | payload | ...
 //! goes to   the URB's block   scratch               ahead 0   scratch               ahead 1
 //! ```
 //!
-//! Where the client sends something else, the bytes are [gathered](ReadBuffer::gather) in the scratch
-//! buffer, and parsed there like any other bytes.
+//! Where the client sends something else, the bytes are [gathered](ReadBuffer::gather) in the
+//! scratch buffer, and parsed there like any other bytes.
 //!
 //! Contract: no allocation after `new`, but blocks from the device's memory; knows no socket and no
 //! meaning of a PDU. Where in a PDU the stream stands, [`super::receive`] says.
@@ -50,16 +48,16 @@ const LARGE_PAYLOAD: usize = 8 * 1024;
 /// Bytes from which on a payload is long, see [`ReadBuffer::is_taking_long_payloads`].
 const LONG_PAYLOAD: usize = 16 * 1024;
 
-/// Bytes of payloads that one read takes in ahead of their headers: eight of 128 KiB.
+/// Bytes of payloads taken in by a read ahead of the headers: eight of 128 KiB.
 const AHEAD_LEN: usize = 1024 * 1024;
 
-/// Payloads that one read takes in ahead of their headers.
+/// Payloads taken in by a read ahead of the headers.
 const AHEAD_MAX: usize = 16;
 
-/// Bytes of the scratch buffer: all that a read takes in must fit when it is gathered.
+/// Bytes of the scratch buffer: the bytes of a whole read must fit when gathered.
 const SCRATCH_LEN: usize = READ_LEN + AHEAD_LEN;
 
-/// Slices of one read: the rest of a payload, then scratch and payload in turn, scratch last.
+/// Slices of a read: the rest of a payload, then scratch and payload in turn, scratch last.
 pub(crate) const RX_SLICES_MAX: usize = 2 * AHEAD_MAX + 2;
 
 /// Two SUBMITs of the same shape have payloads for which a read can be laid out.
@@ -79,26 +77,26 @@ struct Ahead {
     filled: usize,
 }
 
-/// Bytes that came and were not taken, and room for more.
+/// Bytes received and not taken, and room for more.
 pub(crate) struct ReadBuffer {
     scratch: Box<[u8]>,
     /// Where bytes are gathered.
     other: Box<[u8]>,
     start: usize,
     end: usize,
-    /// The last OUT payload, if it was large.
+    /// The last OUT payload, if large.
     shape: Option<Shape>,
-    /// Payloads that the next read is laid out for.
+    /// Payloads to lay the next read out for.
     wanted: usize,
     /// Payloads of the read at hand. In the stream the first lies behind `boundary` of the scratch,
-    /// each other behind the descriptors and the header that follow in the scratch.
+    /// each other behind the descriptors and the header next in the scratch.
     ahead: VecDeque<Ahead>,
     boundary: usize,
     /// A read was laid out, and nobody has said how much came.
     reading: bool,
-    /// Bytes of scratch that a read takes in at most where no payload is expected.
+    /// Bytes of scratch in a read, at most, where no payload is expected.
     limit: usize,
-    /// Blocks of no use any more, until they are given back.
+    /// Blocks of no use any more, to be given back.
     unused: Vec<Block>,
     /// Bytes from which on a payload is large.
     large: usize,
@@ -123,7 +121,7 @@ impl ReadBuffer {
         })
     }
 
-    /// Makes payloads large that are not, to test with few bytes what large ones meet.
+    /// Makes small payloads count as large, to test the way of large payloads with few bytes.
     #[cfg(any(test, fuzzing))]
     pub(crate) const fn set_large(&mut self, large: usize) {
         self.large = large;
@@ -131,8 +129,7 @@ impl ReadBuffer {
 
     /// Lays out the next read; [`Self::slices`] are then where the bytes go. `before_header` bytes
     /// come before the next header and behind the payload at hand, or `None` if the bytes at hand
-    /// are thrown away, by large pieces. Payloads that are expected get `buffers`, but not of their
-    /// last part.
+    /// are thrown away, by large pieces. Expected payloads get `buffers`, but not of the last part.
     pub(super) fn lay_out(&mut self, before_header: Option<usize>, buffers: &mut Buffers) {
         self.expect_nothing(buffers);
         self.reading = true;
@@ -154,8 +151,8 @@ impl ReadBuffer {
         }
     }
 
-    /// Room for bytes from the socket, behind the room for the rest of a payload; returns the number
-    /// of slices, at least one.
+    /// Room for bytes from the socket, behind the room for the rest of a payload; returns the
+    /// number of slices, at least one.
     pub(crate) fn slices<'a>(&'a mut self, slices: &mut [IoSliceMut<'a>]) -> usize {
         let (end, tail) = (self.end, self.tail());
         let scratch = &mut self.scratch[end..];
@@ -204,8 +201,8 @@ impl ReadBuffer {
         }
         let expected = self.ahead.len();
         let full = self.ahead.iter().filter(|ahead| ahead.filled == ahead.block.len()).count();
-        // As many as came, and another that may be on its way; twice as many if there was no room
-        // for more.
+        // As many as came, and another perhaps on its way; twice as many if there was no room for
+        // more.
         self.wanted = if full == expected { (2 * full).min(AHEAD_MAX) } else { full + 1 };
         let filled = self.ahead.iter().filter(|ahead| ahead.filled > 0).count();
         for Ahead { block, .. } in self.ahead.drain(filled..) {
@@ -213,9 +210,9 @@ impl ReadBuffer {
         }
     }
 
-    /// Notes an OUT payload that begins; if the payload was expected, returns the block that has it
-    /// and how many bytes are there. Whether the payload `fits` a block of its own is for the caller
-    /// to say.
+    /// Notes the beginning of an OUT payload; if the payload was expected, returns the block with
+    /// the bytes and how many are there. Whether the payload `fits` a block of its own is for the
+    /// caller to say.
     pub(crate) fn take_expected(&mut self, shape: Shape, fits: bool) -> Option<(Block, usize)> {
         let large = (shape.len >= self.large).then_some(shape);
         if large == self.shape && fits && self.start == self.boundary {
@@ -241,7 +238,7 @@ impl ReadBuffer {
         if self.ahead.is_empty() { self.end - self.start } else { self.boundary - self.start }
     }
 
-    /// Takes `N` bytes, once they are all there.
+    /// Takes `N` bytes, once all are there.
     pub(crate) fn take_array<const N: usize>(&mut self) -> Option<&[u8; N]> {
         if self.available() < N {
             self.gather();
@@ -251,7 +248,7 @@ impl ReadBuffer {
         Some(bytes)
     }
 
-    /// Takes up to `max` bytes of those that are there.
+    /// Takes up to `max` of the bytes received.
     pub(crate) fn take_up_to(&mut self, max: usize) -> &[u8] {
         if self.available() == 0 {
             self.gather();
@@ -261,18 +258,18 @@ impl ReadBuffer {
         &self.scratch[self.start - len..self.start]
     }
 
-    /// Whether the last payload was long, so that a few of the kind are more than a cache holds.
+    /// Whether the last payload was long: a few of the kind are more than a cache holds.
     pub(crate) fn is_taking_long_payloads(&self) -> bool {
         self.shape.is_some_and(|shape| shape.len >= LONG_PAYLOAD)
     }
 
-    /// Whether bytes are there that were not taken.
+    /// Whether there are bytes not taken.
     pub(crate) fn has_unparsed(&self) -> bool {
         self.start < self.end || self.ahead.front().is_some_and(|ahead| ahead.filled > 0)
     }
 
-    /// Puts all bytes into the scratch buffer, in the order of the stream: the client sent something
-    /// else than the read was laid out for.
+    /// Puts all bytes into the scratch buffer, in the order of the stream: the client sent
+    /// something else than the read was laid out for.
     fn gather(&mut self) {
         if !self.ahead.is_empty() {
             self.gather_ahead();
@@ -298,20 +295,20 @@ impl ReadBuffer {
         (self.start, self.end, self.wanted) = (0, at, 1);
     }
 
-    /// Gives back the blocks that are of no use any more.
+    /// Gives back the blocks of no use any more.
     pub(super) fn free_unused(&mut self, buffers: &mut Buffers) {
         for block in self.unused.drain(..) {
             buffers.free(block);
         }
     }
 
-    /// Expects nothing any more; bytes that came stay.
+    /// Expects nothing any more; bytes received stay.
     fn expect_nothing(&mut self, buffers: &mut Buffers) {
         self.gather();
         self.free_unused(buffers);
     }
 
-    /// Forgets everything: nobody will ask for it.
+    /// Forgets everything: nobody will ask.
     pub(super) fn clear(&mut self, buffers: &mut Buffers) {
         self.expect_nothing(buffers);
         self.shape = None;
@@ -403,7 +400,7 @@ mod tests {
         buffer
     }
 
-    /// Headers, payloads and descriptors of so many SUBMITs, all numbered.
+    /// Headers, payloads and descriptors of `count` SUBMITs, all numbered.
     fn stream(count: u8) -> Vec<u8> {
         let part = |number: u8, len: usize| vec![number; len];
         let pdus = (0..count).map(|n| [part(n, 48), part(n + 100, 10_000), part(n + 200, 16)]);

@@ -1,7 +1,8 @@
-//! The URB slots of a device: which are free, whose URB each carries, and which are to be cancelled.
+//! The URB slots of a device: which are free, whose URB each carries, and which are to be
+//! cancelled.
 //!
-//! Contract: nothing allocates after `new`; nothing blocks. A slot that is submitted to is free, and
-//! a slot that is ended was found by the port.
+//! Contract: nothing allocates after `new`; nothing blocks. Only a free slot is submitted to, and
+//! only a slot found by the port is ended.
 
 use std::time::Instant;
 
@@ -14,15 +15,15 @@ pub(super) struct Slots<P: Port> {
     pub(super) transfers: Vec<P::Transfer>,
     /// Slots without a URB; the slot freed last is used next.
     free: Vec<u32>,
-    /// The URB that each slot carries.
+    /// The URB of each slot.
     owners: Vec<UrbIndex>,
-    /// Slots to cancel by the next job, all of them in flight.
+    /// Slots to cancel by the next job, all in flight.
     cancels: Vec<u32>,
-    /// The list for that job, kept for its memory.
+    /// The list for the job, kept for its memory.
     tokens: Vec<P::CancelToken>,
-    /// Slots that the port has found to have ended, while the session looks at them.
+    /// Ended slots found by the port, while the session looks at each.
     ended: Vec<u32>,
-    /// The fewest slots that were ever free.
+    /// The fewest slots ever free.
     least_free: usize,
     /// Cancelling a transfer ends all of its endpoint, as on macOS (libusb's
     /// `darwin_abort_transfers`).
@@ -57,7 +58,7 @@ impl<P: Port> Slots<P> {
         Gauge::of(room - self.free.len(), room - self.least_free, room)
     }
 
-    /// Hands a URB to the device in a free slot, of which there must be one, and returns the slot.
+    /// Hands a URB to the device in a free slot, which there must be, and returns the slot.
     #[inline]
     pub(super) fn submit(
         &mut self,
@@ -74,25 +75,24 @@ impl<P: Port> Slots<P> {
         Ok(slot)
     }
 
-    /// Has the port find slots that have ended; [`Self::ended`] are then to be looked at, and
-    /// forgotten.
+    /// Has the port find ended slots; [`Self::ended`] are then to be looked at, and forgotten.
     pub(super) fn reap(&mut self, port: &mut P, now: Instant) -> Reaped {
         port.reap(now, &mut self.ended)
     }
 
-    /// The `index`-th slot that the port has found.
+    /// The `index`-th slot found by the port.
     pub(super) fn ended(&self, index: usize) -> Option<u32> {
         self.ended.get(index).copied()
     }
 
-    /// Forgets the slots that the port has found, and returns how many there were.
+    /// Forgets the slots found by the port, and returns how many there were.
     pub(super) fn forget_ended(&mut self) -> usize {
         let count = self.ended.len();
         self.ended.clear();
         count
     }
 
-    /// Frees a slot that has ended: the URB it carried, and how that ended.
+    /// Frees an ended slot, and returns the URB with its end.
     #[inline]
     pub(super) fn end(&mut self, port: &mut P, slot: u32) -> (UrbIndex, Completion) {
         let urb = std::mem::replace(&mut self.owners[slot as usize], NO_URB);
@@ -106,8 +106,8 @@ impl<P: Port> Slots<P> {
         self.cancels.push(slot);
     }
 
-    /// Forgets that a slot is to be cancelled: its URB has ended before, and the next URB of the
-    /// slot must not be hit.
+    /// Leaves a slot out of the next job: the URB has ended before, and the slot's next URB must
+    /// not be hit.
     pub(super) fn forget_cancel(&mut self, slot: u32) {
         self.cancels.retain(|&other| other != slot);
     }
@@ -124,18 +124,18 @@ impl<P: Port> Slots<P> {
         Some(tokens)
     }
 
-    /// Keeps the list of a job that is done.
+    /// Keeps the list of a job done.
     pub(super) fn keep_tokens(&mut self, tokens: Vec<P::CancelToken>) {
         self.tokens = tokens;
     }
 
-    /// The URB that a slot carries.
+    /// The URB of a slot.
     #[cfg(any(test, fuzzing))]
     pub(super) fn owner(&self, slot: u32) -> UrbIndex {
         self.owners[slot as usize]
     }
 
-    /// Room that was allocated for lists.
+    /// The room allocated for lists.
     #[cfg(any(test, fuzzing))]
     pub(super) fn footprint(&self) -> usize {
         self.free.capacity() + self.cancels.capacity() + self.ended.capacity()

@@ -1,15 +1,15 @@
-//! From a SUBMIT that has arrived to the device.
+//! From an arrived SUBMIT to the device.
 //!
-//! A URB goes to the device at once, or waits: behind a barrier in the order it came, or on its
+//! A URB goes to the device at once, or waits: behind a barrier in the order of arrival, or on its
 //! endpoint for a slot, for memory, or for the port to come back.
 //!
-//! So that an endpoint that never answers can't keep the others out, the last slots and the last
-//! part of the memory are for endpoints that have nothing in flight. For want of memory a URB waits
-//! without a limit behind others of its endpoint, whose turn comes first anyway, and behind replies
-//! that the client does not read; else no longer than [`NO_MEMORY_TIMEOUT`], whatever other
-//! endpoints have in flight.
+//! The last slots and the last part of the memory are for endpoints with nothing in flight, lest an
+//! endpoint which never answers keep the rest out. For want of memory a URB waits without a limit
+//! behind earlier URBs of its endpoint, whose turn comes first anyway, and behind replies which the
+//! client does not read; else no longer than [`NO_MEMORY_TIMEOUT`], even if other endpoints have
+//! URBs in flight.
 //!
-//! Contract: part of the session, so nothing here blocks or allocates.
+//! Contract: part of the session: nothing here blocks or allocates.
 
 use std::time::Instant;
 
@@ -28,19 +28,19 @@ use crate::wire::setup::{SETUP_LEN, Setup};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, TransferType, flags};
 
-/// Bytes of a transfer from which on it lets other devices that starve try first.
+/// Bytes from which on a transfer lets starving devices try first.
 const MUCH_MEMORY: usize = 16 << 10;
 
-/// What became of an attempt to hand a URB to the device.
+/// The outcome of an attempt to hand a URB to the device.
 pub(super) enum Attempt {
-    /// It is with the device, or has ended.
+    /// The URB is with the device, or has ended.
     Done,
-    /// It needs something that others have now.
+    /// The URB needs a slot or memory which other URBs have now.
     MustWait,
 }
 
 impl<P: Port> Session<P> {
-    /// Acts on a SUBMIT that has arrived.
+    /// Acts on a SUBMIT which has arrived.
     #[inline]
     pub(super) fn submit_received(&mut self, urb: UrbIndex, now: Instant) {
         if let Some(status) = self.urbs.get(urb).refusal {
@@ -74,8 +74,8 @@ impl<P: Port> Session<P> {
         self.barriers.push(urb);
     }
 
-    /// Starts a URB that nothing stands before any more. Inlined, as is [`Self::enqueue`]: every
-    /// URB goes through both, and each would save and restore the same registers.
+    /// Starts a URB with nothing before it. Inlined, as is [`Self::enqueue`]: every URB goes
+    /// through both, and each would save and restore the same registers.
     #[inline(always)]
     pub(super) fn start(&mut self, urb: UrbIndex, now: Instant) {
         let record = self.urbs.get(urb);
@@ -89,13 +89,14 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Starts a URB that waited for a barrier: the barrier may have changed its endpoint.
+    /// Starts a URB after a barrier, which may have changed the URB's endpoint.
     pub(super) fn start_released(&mut self, urb: UrbIndex, now: Instant) {
         if self.urbs.get(urb).transfer_type != TransferType::Control {
-            // Others may still wait behind a barrier, but for this URB nothing is open any more.
+            // Later URBs may still wait behind a barrier, but for this URB nothing is open any
+            // more.
             self.judge(urb, false);
             let record = self.urbs.get(urb);
-            // Its data was received without room for a SETUP packet in front.
+            // The data was received without room for a SETUP packet in front.
             let became_control = record.transfer_type == TransferType::Control;
             if let Some(status) =
                 record.refusal.or_else(|| became_control.then_some(Status::EINVAL))
@@ -106,7 +107,7 @@ impl<P: Port> Session<P> {
         self.start(urb, now);
     }
 
-    /// Hands a URB to the device, or queues it on its endpoint.
+    /// Hands a URB to the device, or queues the URB on its endpoint.
     #[inline(always)]
     pub(super) fn enqueue(&mut self, urb: UrbIndex, now: Instant) {
         if self.life.is_device_gone() {
@@ -120,13 +121,13 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Hands to the device what waited, as far as it now can.
+    /// Hands waiting URBs to the device, as far as there is room now.
     pub(super) fn submit_waiting(&mut self, now: Instant) {
         if self.buffers.retry.is_some_and(|at| at > now) {
             return;
         }
         let Some(port) = self.port.here_mut() else { return };
-        // What there was no memory for may have been given up meanwhile; else it is noted anew.
+        // The URB without memory may have been given up meanwhile; else the want is noted anew.
         if self.buffers.retry.take().is_some() {
             port.set_starving(false);
         }
@@ -183,10 +184,10 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// What to do with a URB for which the device's buffers have no room: wait for what others will
-    /// give back, or give it up where there are no others.
+    /// A URB without room in the device's buffers waits for buffers of other URBs, or is refused if
+    /// no other URB has a buffer.
     pub(super) fn wait_for_buffer(&mut self, urb: UrbIndex, now: Instant) -> Attempt {
-        // A client that reads nothing is dropped in the end.
+        // A client which reads nothing is dropped in the end.
         if self.has_output() {
             return Attempt::MustWait;
         }
@@ -197,12 +198,12 @@ impl<P: Port> Session<P> {
         Attempt::Done
     }
 
-    /// What to do with a URB for which there is no memory now.
+    /// A URB without memory now waits, but not for ever.
     fn wait_for_memory(&mut self, urb: UrbIndex, now: Instant) -> Attempt {
         let endpoint = self.endpoints.get_mut(self.urbs.get(urb).submit.endpoint);
         if endpoint.in_flight == 0 {
             let since = *endpoint.starving_since.get_or_insert(now);
-            // The time is not started anew for those behind it.
+            // The time is not started anew for later URBs.
             if now >= since + NO_MEMORY_TIMEOUT {
                 self.refuse(urb, Status::ENOMEM);
                 return Attempt::Done;
@@ -212,7 +213,7 @@ impl<P: Port> Session<P> {
         Attempt::MustWait
     }
 
-    /// What to do with a URB that the system refused.
+    /// A URB refused by the system waits or is answered.
     fn submit_refused(&mut self, urb: UrbIndex, reason: RefusedReason, now: Instant) -> Attempt {
         let endpoint = self.urbs.get(urb).submit.endpoint;
         let is_first = self.endpoints.get(endpoint).in_flight == 0;
@@ -235,7 +236,7 @@ impl<P: Port> Session<P> {
                 return attempt;
             }
             RefusedReason::Share if is_first => return self.wait_for_memory(urb, now),
-            // Its turn comes when one before it on its endpoint ends.
+            // The turn comes when an earlier URB of the endpoint ends.
             RefusedReason::Share => return Attempt::MustWait,
             RefusedReason::Gone => {
                 self.refuse(urb, Status::ENODEV);
@@ -247,7 +248,7 @@ impl<P: Port> Session<P> {
     }
 }
 
-/// What the port is told of a URB; its buffer is put in the order that a transfer has.
+/// A URB as the port gets it; the buffer is put in a transfer's order.
 #[inline]
 fn submission<'a>(
     record: &mut Urb,
@@ -267,7 +268,7 @@ fn submission<'a>(
         TransferType::Control => {
             block[..SETUP_LEN].copy_from_slice(&control.setup_of(record).to_bytes());
         }
-        // A second time, after a refusal, the data would be taken from where it no longer is.
+        // A second time, after a refusal, the data is no longer where the client had put it.
         TransferType::Isochronous if out && !record.joined => packets.join(block),
         _ => {}
     }

@@ -1,10 +1,11 @@
 //! The replies of a session on their way into the socket.
 //!
-//! A reply waits as an [`Entry`] until there is room to stage it. Staging writes its header, and
-//! whatever is small, into one buffer, and notes large payloads as [`Segment`]s that point into the
-//! URB's own buffer, which is written from there. Isochronous IN data leaves its padding out by one
-//! segment for each run of full packets. A URB's record and buffer are free again as soon as the
-//! last byte that lies in it is with the socket; for a small reply that is when it is staged.
+//! A reply waits as an [`Entry`] until there is room to stage the reply. Staging writes headers,
+//! descriptors and small payloads into the staging buffer, and notes large payloads as [`Segment`]s
+//! which point into the URB's own buffer and are written from there. Isochronous IN data leaves its
+//! padding out by a segment for each run of full packets. A URB's record and buffer are free again
+//! as soon as the last of their bytes is with the socket; for a small reply, as soon as the reply
+//! is staged.
 //!
 //! ```text
 //! entries   RET 7 | RET 9 | UNLINK 8 | ...            order of the replies
@@ -12,8 +13,8 @@
 //! segments  staged 0..48 | payload 7 | staged 48..114 | ...
 //! ```
 //!
-//! What is staged becomes a segment when a payload follows, or when nothing more can be staged:
-//! a row of small replies is one.
+//! Staged bytes become a segment when a payload follows, or when nothing more can be staged: a row
+//! of small replies is a single segment.
 //!
 //! Contract: no allocation after `new`; never blocks; knows no socket.
 
@@ -27,35 +28,35 @@ use crate::wire::pdu::{HEADER_LEN, RetSubmit, RetUnlink};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, SeqNum, TransferType};
 
-/// Slices of one write. More gain nothing: with large payloads a write is bounded by the socket's
-/// buffer, with small ones everything is in one slice.
+/// Slices of a write. More gain nothing: with large payloads a write is bounded by the socket's
+/// buffer, with small payloads everything is in one slice.
 pub(crate) const SLICES_MAX: usize = 64;
 
-/// Bytes of payload up to which it is copied beside its header: a slice of its own costs the
-/// kernel more than a copy of so much.
+/// Bytes up to which a payload is copied beside its header: a slice of its own costs the kernel
+/// more than the copy.
 const SMALL_PAYLOAD: usize = 1024;
 
 /// Bytes of the staging buffer: the largest block of descriptors four times, and some hundred small
 /// replies.
 const STAGING_LEN: usize = 64 * 1024;
 
-/// Bytes that one reply can stage: header, descriptors, and packets small enough to be copied.
+/// The most bytes a reply stages: header, descriptors, and packets small enough to be copied.
 const STAGED_REPLY_MAX: usize = HEADER_LEN + PACKETS_MAX as usize * DESCRIPTOR_LEN + SMALL_PAYLOAD;
 
-/// Segments that one reply can take: one for each packet, and what lies before and behind.
+/// The most segments a reply takes: the packets, and the bytes before and behind.
 const SEGMENTS_REPLY_MAX: usize = PACKETS_MAX as usize + 3;
 
-/// Segments that are kept at most.
+/// The most segments kept.
 const SEGMENTS_MAX: usize = 2 * SEGMENTS_REPLY_MAX;
 
 const _: () = assert!(STAGED_REPLY_MAX <= STAGING_LEN, "a reply fits into an empty buffer");
 const _: () = {
-    // Its place in the queue of those that a barrier holds, and two among the replies.
+    // A place in the queue behind a barrier, and two among the replies.
     let queued = size_of::<UrbIndex>() + 2 * size_of::<Entry>();
     assert!(RECORD_LEN + queued <= RECORD_MEMORY);
 };
 
-/// A reply that is not staged yet.
+/// A reply not staged yet.
 #[derive(Clone, Copy, Debug)]
 enum Entry {
     Submit(UrbIndex),
@@ -67,17 +68,17 @@ enum Entry {
 enum Segment {
     /// Bytes of the staging buffer.
     Staged { start: usize, end: usize },
-    /// Bytes of a URB's buffer; with the last of them the URB is done.
+    /// Bytes of a URB's buffer; behind the `last` segment the URB is done.
     Payload { urb: UrbIndex, start: usize, end: usize, last: bool },
 }
 
-/// The replies of a session that the socket does not have yet.
+/// The replies of a session on their way to the socket.
 pub(crate) struct TxQueue {
     entries: VecDeque<Entry>,
     /// RET_UNLINKs among the entries.
     unlinks: usize,
     staging: Box<[u8]>,
-    /// Bytes of it that are taken, and of these how many belong to a segment.
+    /// Bytes of the staging buffer in use, and bytes of those in a segment.
     staged: usize,
     segmented: usize,
     segments: VecDeque<Segment>,
@@ -87,8 +88,8 @@ impl TxQueue {
     /// A queue for the replies of `urbs` URBs.
     pub(crate) fn new(urbs: usize) -> Self {
         Self {
-            // Each URB has one reply; one more UNLINK may come for each, and one read may bring
-            // some that pass the bound below.
+            // Each URB has a reply, and an UNLINK may come for each; besides, a read may bring some
+            // UNLINKs past the bound below.
             entries: VecDeque::with_capacity(2 * urbs + 2 * UNLINK_REPLIES_MAX + URBS_REFUSED_MAX),
             unlinks: 0,
             staging: vec![0; STAGING_LEN].into_boxed_slice(),
@@ -98,7 +99,7 @@ impl TxQueue {
         }
     }
 
-    /// Whether so many UNLINK answers wait that no more may be asked for.
+    /// Whether too many UNLINK answers wait for more UNLINKs to be taken.
     pub(crate) const fn is_full(&self) -> bool {
         self.unlinks >= UNLINK_REPLIES_MAX
     }
@@ -108,7 +109,7 @@ impl TxQueue {
         self.entries.is_empty() && self.segments.is_empty()
     }
 
-    /// Queues the reply of a URB that has ended.
+    /// Queues the reply of an ended URB.
     pub(crate) fn push_submit(&mut self, urb: UrbIndex) {
         self.entries.push_back(Entry::Submit(urb));
     }
@@ -119,10 +120,10 @@ impl TxQueue {
         self.entries.push_back(Entry::Unlink(RetUnlink { seqnum, status }));
     }
 
-    /// Stages as many replies as there is room for, but stops after one whose URB needs its record
-    /// no longer, and returns that.
+    /// Stages as many replies as there is room for, but stops after a reply whose URB needs no
+    /// record any longer, and returns the URB.
     pub(crate) fn stage_next(&mut self, urbs: &UrbTable) -> Option<UrbIndex> {
-        // An empty queue starts at its beginning again: going round in all of its room, a few
+        // An empty queue starts at its beginning again: going round in all of the room, a few
         // entries at a time, each would be a miss in the processor's cache.
         if self.segments.is_empty() && self.segmented == self.staged {
             self.segments.clear();
@@ -154,7 +155,7 @@ impl TxQueue {
             && self.segments.len() + SEGMENTS_REPLY_MAX <= SEGMENTS_MAX
     }
 
-    /// Stages a URB's reply; true when nothing of it points into the URB's buffer.
+    /// Stages a URB's reply; true when no segment points into the URB's buffer.
     fn stage_submit(&mut self, urbs: &UrbTable, index: UrbIndex) -> bool {
         let urb = urbs.get(index);
         let ret = RetSubmit {
@@ -183,8 +184,8 @@ impl TxQueue {
         !payload_last
     }
 
-    /// Stages isochronous data: packets lie one behind the other by their requested length, and
-    /// each sends only what it has.
+    /// Stages isochronous data: packets lie behind each other by their requested length, and each
+    /// sends only its actual length.
     fn stage_packets(&mut self, urbs: &UrbTable, index: UrbIndex, block: &[u8]) {
         let (mut at, mut run_start, mut run_end) = (0, 0, 0);
         for packet in urbs.packets(index).iter() {
@@ -198,10 +199,10 @@ impl TxQueue {
         self.stage_payload(index, block, run_start, run_end);
     }
 
-    /// Stages bytes of a URB's buffer: a copy if they are few and there is room, else a segment.
+    /// Stages bytes of a URB's buffer: a copy of a few bytes if there is room, else a segment.
     fn stage_payload(&mut self, urb: UrbIndex, block: &[u8], start: usize, end: usize) {
         let len = end - start;
-        // What this reply stages behind its payload must still fit.
+        // The reply's bytes behind the payload must still fit.
         let reserve = STAGED_REPLY_MAX - SMALL_PAYLOAD;
         if len <= SMALL_PAYLOAD && self.staged + len + reserve <= STAGING_LEN {
             self.stage_bytes(&block[start..end]);
@@ -211,8 +212,8 @@ impl TxQueue {
         }
     }
 
-    /// Marks the last segment that was added for `urb` since there were `before`; false when none
-    /// points into its buffer.
+    /// Marks the last segment for `urb` behind the first `before`; false when none points into the
+    /// URB's buffer.
     fn mark_last_payload(&mut self, urb: UrbIndex, before: usize) -> bool {
         let added = self.segments.range_mut(before..).rev();
         for segment in added {
@@ -225,7 +226,7 @@ impl TxQueue {
         false
     }
 
-    /// Room for a header at the end of what is staged; all of it is to be written.
+    /// Room for a header behind the staged bytes; the caller writes all of the header.
     fn stage_header(&mut self) -> &mut [u8; HEADER_LEN] {
         let room = self.staging[self.staged..].first_chunk_mut().expect("room was looked for");
         self.staged += HEADER_LEN;
@@ -238,7 +239,7 @@ impl TxQueue {
         self.staged = end;
     }
 
-    /// Makes a segment of what was staged since the last.
+    /// Makes a segment of the bytes staged since the last segment.
     fn end_segment(&mut self) {
         let (start, end) = (self.segmented, self.staged);
         if start < end {
@@ -279,8 +280,8 @@ impl TxQueue {
         }
     }
 
-    /// Notes that `written` bytes are with the socket, and tells `done` of each URB that needs its
-    /// record no longer.
+    /// Notes `written` bytes as with the socket, and tells `done` of each URB whose record is
+    /// needed no longer.
     pub(crate) fn advance(&mut self, mut written: usize, mut done: impl FnMut(UrbIndex)) {
         while written > 0 {
             let Some(segment) = self.segments.front_mut() else {
@@ -300,13 +301,13 @@ impl TxQueue {
         }
     }
 
-    /// What was allocated: it must never change.
+    /// The room allocated, which must never change.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn footprint(&self) -> usize {
         self.entries.capacity() + self.segments.capacity()
     }
 
-    /// Forgets everything that was not written.
+    /// Forgets everything not written.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.segments.clear();

@@ -1,24 +1,24 @@
 //! The race of SUBMIT and UNLINK.
 //!
 //! The client's kernel gives a URB back on whichever comes first, RET_SUBMIT or RET_UNLINK, and
-//! tears the connection down on a RET_SUBMIT that comes second (`drivers/usb/usbip/vhci_rx.c`). It
-//! waits for the RET_UNLINK without a time limit. Hence:
+//! tears the connection down on a late RET_SUBMIT (`drivers/usb/usbip/vhci_rx.c`). The client waits
+//! for the RET_UNLINK without a time limit. Hence:
 //!
 //! | the URB is                       | answer                                               |
 //! |----------------------------------|------------------------------------------------------|
 //! | unknown, or was answered         | RET_UNLINK(0)                                        |
-//! | yet to come (see below)          | RET_UNLINK(-ECONNRESET) when it is here; RET_UNLINK(0) if it does not come |
+//! | yet to come (see below)          | RET_UNLINK(-ECONNRESET) when the SUBMIT is here; RET_UNLINK(0) if none comes |
 //! | ended, its reply not yet written | RET_UNLINK(0), behind that reply                     |
 //! | waiting, or behind a barrier     | RET_UNLINK(-ECONNRESET), no RET_SUBMIT               |
 //! | to be performed by the host      | the same, and it is not performed                    |
-//! | being performed by the host      | the same; what comes of it is dropped                |
+//! | being performed by the host      | the same; the result is dropped                |
 //! | with the device, ends cancelled  | the same                                             |
 //! | with the device, ends otherwise  | RET_SUBMIT, then RET_UNLINK(0): no data is lost      |
 //! | unlinked a second time           | RET_UNLINK(0)                                        |
 //!
-//! An UNLINK can overtake its SUBMIT, see [`super::early`].
+//! An UNLINK can overtake its SUBMIT: see [`super::early`].
 //!
-//! Contract: part of the session, so nothing here blocks or allocates.
+//! Contract: part of the session: nothing here blocks or allocates.
 
 use std::time::Instant;
 
@@ -50,7 +50,7 @@ impl<P: Port> Session<P> {
         Ok(())
     }
 
-    /// Takes up the UNLINK of a URB that the session has.
+    /// Takes up the UNLINK of a known URB.
     fn unlink_urb(&mut self, urb: UrbIndex, unlink: SeqNum, now: Instant) {
         match self.urbs.get(urb).state {
             UrbState::InFlight if self.urbs.get(urb).unlink.is_none() => {
@@ -75,7 +75,7 @@ impl<P: Port> Session<P> {
                     self.tx.push_unlink(unlink, Status::ECONNRESET);
                 }
             }
-            // A PDU is whole before the next one is looked at, so nothing is still arriving.
+            // A PDU is whole before the next is looked at: no URB is still arriving.
             UrbState::InFlight | UrbState::Receiving | UrbState::Replying | UrbState::Free => {
                 self.tx.push_unlink(unlink, Status::OK);
             }
@@ -99,13 +99,13 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Answers the UNLINK of a URB that the device never had.
+    /// Answers the UNLINK of a URB which ends without RET_SUBMIT.
     fn drop_unlinked(&mut self, urb: UrbIndex, unlink: SeqNum) {
         self.buffers.free_record(&mut self.urbs, urb);
         self.tx.push_unlink(unlink, Status::ECONNRESET);
     }
 
-    /// Answers an unlinked URB that has ended, and its UNLINK.
+    /// Answers an unlinked URB which has ended, and the UNLINK.
     pub(super) fn answer_unlinked(
         &mut self,
         urb: UrbIndex,

@@ -1,13 +1,13 @@
-//! The URBs of a session: one record each, from the first byte of its SUBMIT to the last of its
+//! The URBs of a session: a record each, from the first byte of the SUBMIT to the last byte of the
 //! reply.
 //!
-//! Records live in a table of fixed room, and the one freed last is used next. Beside it the
-//! seqnums lie close together, so that finding one is a short scan: a session has few URBs at a
-//! time. A record costs little and there are thousands; isochronous descriptors cost a hundred
-//! times that and have an area of their own, in which a URB that has some gets a stripe. Memory of
-//! either is committed when it is first touched.
+//! Records live in a table of fixed room, and the record freed last is used next. Beside the
+//! records the seqnums lie close together, so a seqnum is found by a short scan: a session has few
+//! URBs at a time. A record costs little and there are thousands; isochronous descriptors cost a
+//! hundred times as much and have an area of their own, in which a URB with packets gets a stripe.
+//! Memory of either is committed when first touched.
 //!
-//! Contract: no allocation after `new`; that a record is in use is asserted in debug builds.
+//! Contract: no allocation after `new`; debug builds assert that a record is in use.
 
 use std::ops::Range;
 
@@ -30,7 +30,7 @@ pub(crate) const NO_URB: UrbIndex = u32::MAX;
 /// Bytes of descriptors a record can have.
 const STRIPE_LEN: usize = iso::PACKETS_MAX as usize * iso::DESCRIPTOR_LEN;
 
-/// Bytes of a record and its seqnum.
+/// Bytes of a record and a seqnum.
 pub(crate) const RECORD_LEN: usize = size_of::<Urb>() + size_of::<SeqNum>();
 
 /// No stripe: a record without descriptors.
@@ -38,71 +38,71 @@ const NO_STRIPE: u32 = u32::MAX;
 
 const _: () = assert!(RECORD_MEMORY + STRIPE_LEN <= URB_MEMORY);
 
-/// Where a URB is in its life.
+/// The stations of a URB's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum UrbState {
     /// There is none: the record can be used.
     Free,
-    /// Its data or its packet descriptors are still arriving.
+    /// Data or packet descriptors are still arriving.
     Receiving,
-    /// It came behind a special request and waits for that to end.
+    /// The URB came behind a special request and waits for the end of the request.
     BehindBarrier,
-    /// It is next on its endpoint but has no slot or no memory yet, or the port is away.
+    /// The URB waits on its endpoint for a slot, for memory, or for the port to come back.
     Waiting,
     /// The device has it.
     InFlight,
-    /// It is the special request that is being performed.
+    /// The URB is the special request under way.
     Performing,
-    /// It has ended and its reply waits to be written.
+    /// The URB has ended, and the reply waits to be written.
     Replying,
 }
 
 /// A URB.
 #[derive(Debug)]
 pub(crate) struct Urb {
-    /// What the client asked for. A control endpoint is named by its OUT address, so that both
-    /// directions share one queue.
+    /// The client's SUBMIT. A control endpoint is named by its OUT address, so both directions
+    /// share a queue.
     pub(crate) submit: CmdSubmit,
     /// The direction of the header, which says where the data goes.
     pub(crate) direction: Direction,
     pub(crate) state: UrbState,
     /// The endpoint's type when the URB was last looked at.
     pub(crate) transfer_type: TransferType,
-    /// Descriptors that came with it, hence go back with its reply.
+    /// Descriptors that came with the SUBMIT, hence go back with the reply.
     pub(crate) packets: u32,
-    /// Where they are.
+    /// The place of the descriptors.
     stripe: u32,
-    /// Its header came behind a special request, so that its endpoint was not known yet.
+    /// The header came behind a special request, so the endpoint was not known yet.
     pub(crate) behind_barrier: bool,
-    /// What it is answered with, without the device, once it has arrived.
+    /// The answer once the SUBMIT has arrived, without the device.
     pub(crate) refusal: Option<Status>,
-    /// The UNLINK that waits for its end.
+    /// The UNLINK that waits for the URB's end.
     pub(crate) unlink: Option<SeqNum>,
     /// Cancelling was asked for, by an UNLINK or by a barrier.
     pub(crate) cancelling: bool,
-    /// Nobody waits for its reply any more.
+    /// Nobody waits for the reply any more.
     pub(crate) unanswered: bool,
-    /// Its buffer, except while the device has it.
+    /// The buffer, except while the device has the URB.
     pub(crate) block: Option<Block>,
-    /// Its OUT packets lie in its buffer one behind the other, not where the client had them.
+    /// OUT packets lie in the buffer one behind the other, no longer where the client had put them.
     pub(crate) joined: bool,
-    /// The slot it has while it is in flight.
+    /// The slot of the URB in flight.
     pub(crate) transfer: u32,
-    /// How it ended.
+    /// How the URB ended.
     pub(crate) status: Status,
-    /// Bytes that were transferred, as the client is told.
+    /// Bytes transferred, as the client is told.
     pub(crate) actual_length: u32,
     pub(crate) error_count: u32,
-    /// The next one in its endpoint's queue, or of the free records.
+    /// The next URB in the endpoint's queue, or the next free record.
     pub(crate) next: UrbIndex,
-    /// The one before it in its endpoint's queue.
+    /// The URB before in the endpoint's queue.
     pub(crate) previous: UrbIndex,
-    /// It can be found by its seqnum.
+    /// The URB can be found by its seqnum.
     is_listed: bool,
 }
 
 impl Urb {
-    /// A URB that begins.
+    /// A URB at its beginning.
     const fn new(submit: CmdSubmit, packets: u32, stripe: u32) -> Self {
         Self {
             submit,
@@ -144,13 +144,13 @@ impl Urb {
         self.is_listed = true;
     }
 
-    /// Where the descriptors of its packets are.
+    /// The place of the URB's descriptors.
     const fn stripe(&self) -> Range<usize> {
         let start = if self.packets == 0 { 0 } else { self.stripe as usize * STRIPE_LEN };
         start..start + self.packets as usize * iso::DESCRIPTOR_LEN
     }
 
-    /// Bytes of data that come behind the header and before the descriptors.
+    /// Bytes of data between the header and the descriptors.
     pub(crate) const fn payload_len(&self) -> usize {
         match self.direction {
             Direction::Out => self.submit.transfer_buffer_length as usize,
@@ -169,28 +169,28 @@ impl Urb {
 
 /// The records of a session.
 pub(crate) struct UrbTable {
-    /// Those that were ever in use; there is room for all.
+    /// Records that were ever in use; there is room for all.
     urbs: Vec<Urb>,
-    /// The record that is used next; behind it, by [`Urb::next`], the others that are free again.
+    /// The record used next, and behind it, by [`Urb::next`], the other free records.
     first_free: UrbIndex,
-    /// The seqnum of each record, also of those that are free again.
+    /// The seqnum of each record, also of free records.
     seqnums: Vec<SeqNum>,
     /// Records there may be.
     capacity: usize,
     /// No record from here on has been in use since the table was empty.
     touched: usize,
-    /// No listed seqnum is a greater number than this: most clients count up, and a new number need
-    /// not be looked for among all that are pending.
+    /// No listed seqnum is a greater number: most clients count up, so a new number need not be
+    /// looked for among all pending URBs.
     highest: u32,
     used: usize,
     stripes: Box<[u8]>,
-    /// Those that no record has; the one freed last is used next.
+    /// Stripes that no record has; the stripe freed last is used next.
     free_stripes: Vec<u32>,
 }
 
 impl UrbTable {
-    /// Room for so many URBs, of which so many can have packets; `None` when the system has no
-    /// memory for it.
+    /// Room for `capacity` URBs, of which `with_packets` can have packets; `None` when the system
+    /// has no memory for them.
     pub(crate) fn new(capacity: usize, with_packets: usize) -> Option<Self> {
         let stripes = heap::zeroed(with_packets * STRIPE_LEN)?;
         let (mut urbs, mut seqnums) = (Vec::new(), Vec::new());
@@ -225,7 +225,7 @@ impl UrbTable {
         self.used == 0
     }
 
-    /// The URB with this seqnum, while it can be unlinked.
+    /// The URB with `seqnum`, while it can be unlinked.
     pub(crate) fn find(&self, seqnum: SeqNum) -> Option<UrbIndex> {
         if seqnum.0 > self.highest {
             return None;
@@ -235,7 +235,7 @@ impl UrbTable {
         found.find(|&index: &UrbIndex| self.urbs[index as usize].is_listed)
     }
 
-    /// Takes a record. There must be a free one, and room for its packets if it has any.
+    /// Takes a record. There must be a free record, and room for the packets if there are any.
     pub(crate) fn insert(&mut self, submit: CmdSubmit, packets: u32) -> UrbIndex {
         let stripe = match packets {
             0 => NO_STRIPE,
@@ -255,7 +255,7 @@ impl UrbTable {
         index
     }
 
-    /// Takes a record that was never in use.
+    /// Takes a record never used before.
     #[cold]
     fn insert_new(&mut self, submit: CmdSubmit, packets: u32, stripe: u32) -> UrbIndex {
         let index = self.urbs.len();
@@ -266,12 +266,13 @@ impl UrbTable {
         u32::try_from(index).expect("limits keep the table small")
     }
 
-    /// Frees the seqnum of a URB that nobody asks for any more, though its record is still needed.
+    /// Frees the seqnum of a URB of which nobody speaks any more, though the record is still
+    /// needed.
     pub(crate) fn unlist(&mut self, index: UrbIndex) {
         self.get_mut(index).is_listed = false;
     }
 
-    /// Frees a record. Its block, if it still has one, comes back.
+    /// Frees a record. The block, if there is still a block, comes back.
     pub(crate) fn remove(&mut self, index: UrbIndex) -> Option<Block> {
         let first_free = self.first_free;
         let urb = self.get_mut(index);
@@ -301,7 +302,7 @@ impl UrbTable {
         urb
     }
 
-    /// A URB, and its packets.
+    /// A URB and its packets.
     pub(crate) fn get_with_packets(&mut self, index: UrbIndex) -> (&mut Urb, Packets<'_>) {
         let urb = &mut self.urbs[index as usize];
         debug_assert_ne!(urb.state, UrbState::Free, "the record is in use");
@@ -309,7 +310,7 @@ impl UrbTable {
         (urb, packets)
     }
 
-    /// The first URB in use from `from` on, for walks over all of them that change the table.
+    /// The first URB in use from `from` on, for walks over all URBs which change the table.
     pub(crate) fn next_used(&self, from: UrbIndex) -> Option<UrbIndex> {
         let urbs = self.urbs.get(from as usize..self.touched)?;
         let used = |(index, urb): (u32, &Urb)| (urb.state != UrbState::Free).then_some(index);
@@ -397,7 +398,7 @@ mod tests {
         assert_eq!((table.free(), table.free_for_packets()), (1, 0));
         assert_eq!(table.descriptors(plain[1]), []);
         assert_eq!(table.remove(with_packets[0]).map(|_| ()), None);
-        // In its record comes one without, and its descriptors' room is there for another.
+        // A URB without packets gets the record, and the stripe is there for another URB.
         assert_eq!(table.insert(submit(5), 0), with_packets[0]);
         assert_eq!((table.free(), table.free_for_packets()), (1, 1));
         let last = table.insert(submit(6), 7);

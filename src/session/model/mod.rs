@@ -6,8 +6,8 @@
 //! some bytes get through, a transfer ends, the worker does its job, the device goes. Beside the
 //! session stands what it should be: [`client`] knows all that was asked and reads each reply as a
 //! strict kernel would, [`verdict`] says what has to become of a URB, [`device`] notes what it
-//! gets, [`account`] counts, and [`checks`] compares. Nothing of that looks at how the session decides, only at which
-//! URB a slot carries and whether all is at home.
+//! gets, [`account`] counts, and [`checks`] compares. Nothing of that looks at how the session
+//! decides, only at which URB a slot carries and whether all is at home.
 //!
 //! - [`world`]: what happens; - [`script`]: what the client sends; - [`ending`]: that nothing is
 //!   left; - [`stream`]: a client that sends any bytes.
