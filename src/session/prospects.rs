@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_requests_in_a_row_may_make_isochronous() {
+    fn endpoints_that_requests_in_a_row_may_make_isochronous() {
         let set = |interface, alternate| SetInterface { interface, alternate };
         let clear_halt = ClearHalt(ENDPOINTS[0]);
         // In configuration 1: the requests, whether a setting is open, and the endpoints.

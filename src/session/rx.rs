@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_wants_is_read_by_large_pieces() {
+    fn a_discarded_payload_is_read_by_large_pieces() {
         let (mut buffer, mut memory) = (ReadBuffer::new().unwrap(), memory());
         assert!(buffer.take_expected(SHAPE, false).is_none());
         let stream = [7; READ_LEN + 1];
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_expected_comes_in_its_block() {
+    fn an_expected_payload_comes_in_its_block() {
         let (mut buffer, mut memory) = (expecting(3), memory());
         let bytes = stream(5);
         let mut rest = &bytes[..];
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_expected_is_joined() {
+    fn bytes_not_expected_are_gathered() {
         let others: [fn(&mut ReadBuffer); 4] = [
             |buffer| assert!(buffer.take_expected(SHAPE, false).is_none()),
             |buffer| {
@@ -461,18 +461,18 @@ mod tests {
             read(&mut buffer, &mut memory, &mut &bytes[..]);
             assert_eq!(buffer.take_array(), Some(&[0; 48]));
             other(&mut buffer);
-            let mut joined: Vec<u8> = Vec::new();
+            let mut gathered: Vec<u8> = Vec::new();
             while buffer.has_unparsed() {
-                joined.extend(buffer.take_up_to(777));
+                gathered.extend(buffer.take_up_to(777));
             }
-            assert!(joined == bytes[48..]);
+            assert!(gathered == bytes[48..]);
             buffer.free_unused(&mut memory);
             assert_eq!(memory.outstanding(), 0);
         }
     }
 
     #[test]
-    fn a_read_that_brings_nothing_keeps_nothing() {
+    fn an_empty_read_keeps_no_buffer() {
         let (mut buffer, mut memory) = (expecting(9), memory());
         read(&mut buffer, &mut memory, &mut &[][..]);
         assert!(memory.outstanding() == 0 && !buffer.has_unparsed());

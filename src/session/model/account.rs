@@ -1,4 +1,5 @@
-//! What the session's counters have to say, counted from what the device and the client saw.
+//! The right values of the session's counters, counted from the view of the device and of the
+//! client.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use crate::wire::types::{Direction, EndpointAddress};
 /// Records up to which the buffers of all URBs are summed up after every step.
 const RECORDS_MAX: usize = 64;
 
-/// One endpoint.
+/// An endpoint.
 #[derive(Clone, Copy, Default, Debug)]
 struct Endpoint {
     urbs: u64,
@@ -49,7 +50,7 @@ impl Account {
         self.in_flight -= 1;
     }
 
-    /// A URB that was collected has ended so, and its client is there.
+    /// A collected URB has ended with `outcome`, and the client is there.
     pub(super) fn note_ended(&mut self, address: EndpointAddress, sent: &Sent, outcome: &Outcome) {
         let endpoint = &mut self.endpoints[address.index()];
         endpoint.urbs += 1;
@@ -109,7 +110,7 @@ impl World {
         assert!(stats.unlinks == delivered || !all_parsed && stats.unlinks <= delivered);
     }
 
-    /// Compares the bytes of buffers with those that records and transfers have.
+    /// Compares the bytes in use with the buffers of all records and transfers.
     fn check_buffers(&mut self) {
         let gauge = self.session.stats().buffers;
         self.account.most_buffers = self.account.most_buffers.max(gauge.now);

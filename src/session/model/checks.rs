@@ -1,4 +1,4 @@
-//! What has to be true after every step, and of everything the session does to the device.
+//! Checks after every step, and of everything the session does to the device.
 
 use super::client::{Fate, Refusal, id_of};
 use super::device::{Event, Flight, ModelPort};
@@ -15,7 +15,7 @@ use crate::wire::setup::SETUP_LEN;
 use crate::wire::types::{EndpointAddress, TransferType};
 
 impl World {
-    /// Looks at what the session did to the port, and at the session, after each call of it.
+    /// Looks at the calls of the port and at the session, after each call of the session.
     pub(super) fn observe(&mut self) {
         for event in std::mem::take(&mut self.port().events) {
             assert!(!self.over || matches!(event, Event::Reaped(_)), "{event:?} for nobody");
@@ -37,7 +37,7 @@ impl World {
         self.check_stats();
     }
 
-    /// Checks that no endpoint keeps the others from their last slots.
+    /// Checks that no endpoint takes the last slots from the others.
     fn check_reserve(&mut self, slot: u32, spare: usize) {
         let endpoint = self.port().flight(slot).endpoint;
         let flights = self.port().slots.iter().flatten();
@@ -48,7 +48,7 @@ impl World {
         );
     }
 
-    /// Checks that the URB of `slot` is one that the device should get now.
+    /// Checks whether the device should get the URB of `slot` now.
     fn check_submission(&mut self, slot: u32) {
         let endpoint = self.port().flight(slot).endpoint;
         self.starved[endpoint.index()] = None;
@@ -74,12 +74,12 @@ impl World {
         self.client.urbs.get_mut(&id).expect("just seen").fate = Fate::Submitted;
     }
 
-    /// Checks that nothing that came before it is overtaken.
+    /// Checks that no earlier URB is overtaken.
     fn check_turn(&mut self, id: u32, slot: u32) {
         let endpoint = self.port().flight(slot).endpoint.index();
         let last = std::mem::replace(&mut self.submitted[endpoint], id);
         assert!(id > last, "URB {id} after URB {last} of the same endpoint");
-        // A request that the host passed on is itself its barrier.
+        // A request passed on by the host is its own barrier.
         assert!(id >= self.passed[endpoint], "URB {id} after a later barrier");
         let barrier = self.barrier_id();
         assert!(barrier.is_none_or(|barrier| id < barrier), "URB {id} before the barrier ended");
@@ -93,7 +93,7 @@ impl World {
         }
     }
 
-    /// Notes the end of a URB that the session collected.
+    /// Notes the end of a URB collected by the session.
     fn note_collected(&mut self, flight: Flight) {
         self.collected += 1;
         let order = self.collected;
@@ -121,15 +121,15 @@ impl World {
         }
     }
 
-    /// The special request that is under way.
+    /// The special request under way.
     pub(super) fn barrier_id(&self) -> Option<u32> {
         let barrier = self.session.barriers.current.as_ref()?;
         Some(id_of(&self.session.urbs.get(barrier.urb).submit))
     }
 
-    /// Notes a special request that was begun: what it concerns may now be cut short.
+    /// Notes a special request which was begun: URBs of its endpoints may now be cut short.
     fn note_barrier(&mut self) {
-        // One that was given up may have begun in the same call.
+        // A request since given up may have begun in the same call.
         for id in self.client.specials_given_up() {
             self.note_concerned(id);
         }
@@ -138,7 +138,7 @@ impl World {
         self.note_concerned(id);
     }
 
-    /// Notes the endpoints that a special request concerns, unless it was answered already.
+    /// Notes the endpoints of a special request, unless the request was answered already.
     fn note_concerned(&mut self, id: u32) {
         let Some(&(_, request)) = self.client.specials.get(&id) else { return };
         let set = verdict::concerned(request, self.client.configuration_of(id));
@@ -156,7 +156,7 @@ impl World {
         let crowded = crowded(self.client.urbs.len(), URBS_WAITING_MAX)
             || crowded(with_packets, PACKETS_WAITING_MAX);
         let full = self.session.buffers.free_bytes() < self.scale.memory / 4;
-        // What waits longer than it may for a buffer gets no other answer.
+        // A URB too long without a buffer gets no other answer.
         let in_pieces = self.session.endpoints.waiting() != 0 && !self.has_largest_buffer();
         self.client.excuses.memory |= crowded || full || in_pieces;
     }
@@ -177,8 +177,8 @@ impl World {
         assert!(!self.over || silent && !listens, "a word to a client that is gone");
     }
 
-    /// Checks, once the client has read all there is, that nothing is kept from it or from the
-    /// device that could go.
+    /// Checks, once the client has read everything, that nothing ready is kept from the client or
+    /// from the device.
     pub(super) fn check_idle(&mut self) {
         if self.session.has_output() || self.over {
             return;
@@ -186,7 +186,8 @@ impl World {
         if !self.session.is_parsing_paused() {
             self.client.check_unlinks_are_answered(&self.session.early_unlinks.seqnums());
         }
-        // What the system has no memory for is tried again later, if it is noted that it is.
+        // A URB without memory of the system is tried again later, if a time for the retry is
+        // noted.
         if self.session.port.is_here() && self.session.buffers.retry.is_none() {
             self.session.submit_waiting(self.now);
             let has_share = |event: &Event| {
@@ -199,7 +200,7 @@ impl World {
         }
     }
 
-    /// Checks that nothing waits on an endpoint that has nothing in flight, as long as there is a
+    /// Checks that nothing waits on an endpoint with nothing in flight, as long as there is a
     /// slot and a buffer.
     fn check_idle_endpoints(&mut self) {
         let waiting = self.session.endpoints.waiting();
@@ -215,8 +216,8 @@ impl World {
         }
     }
 
-    /// Checks, when there is no job, that what was given up was cancelled, by an UNLINK or by a
-    /// barrier: a silent device would never end it.
+    /// Checks, when there is no job, that URBs given up by an UNLINK or by a barrier were
+    /// cancelled: a silent device would never end them.
     pub(super) fn check_nothing_to_cancel(&mut self) {
         if !self.session.port.is_here() || self.session.is_parsing_paused() || self.over {
             return;
@@ -265,7 +266,7 @@ impl World {
         self.passed[pipe.submit.endpoint.index()] = id;
     }
 
-    /// Notes what came of the special request that is under way.
+    /// Notes the result of the special request under way.
     pub(super) fn note_performed(&mut self, performed: &Performed) {
         if self.over {
             return;

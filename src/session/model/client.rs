@@ -1,6 +1,6 @@
-//! The client of the model: what it sends, and a reader of replies as strict as a kernel's
-//! (`drivers/usb/usbip/vhci_rx.c`), which also knows how each URB ended and checks that it is told
-//! just that.
+//! The client of the model: a stream of commands, and a reader of replies as strict as a kernel's
+//! (`drivers/usb/usbip/vhci_rx.c`), which also knows how each URB ended and checks each reply
+//! against the end.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -16,52 +16,52 @@ use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum};
 
 pub(in crate::session) const DEVID: DevId = DevId(0x0001_0002);
 
-/// What kind of request a control transfer is; others are ordinary.
+/// The kind of a control transfer; all other transfers are ordinary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Ordinary,
     Special(SpecialRequest),
-    /// No device may ever see it.
+    /// No device may ever see the request.
     Forbidden,
 }
 
-/// How far a URB is, as the model knows it.
+/// How far a URB is, in the model's view.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
     /// On its way, or in the session.
     Waiting,
-    /// A special request that was performed.
+    /// A special request after its performance.
     Performed(Performed),
     /// With the device.
     Submitted,
-    /// Collected from the device, as the so-manieth URB.
+    /// Collected from the device, as URB number `order`.
     Ended { outcome: Outcome, order: u64 },
 }
 
-/// A URB that the client has no answer for yet.
+/// A URB without an answer as yet.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
-    /// Counts SUBMITs from one; `start_frame` carries it.
+    /// Counts SUBMITs from 1; `start_frame` carries the count.
     pub(super) id: u32,
     pub(super) submit: CmdSubmit,
     pub(super) kind: Kind,
     /// Offset and length of each packet.
     pub(super) packets: Vec<(u32, u32)>,
-    /// Where in the client's stream its PDU ends.
+    /// The end of the PDU in the client's stream.
     pub(super) pdu_end: u64,
-    /// Its first UNLINK.
+    /// The first UNLINK.
     pub(super) unlink: Option<SeqNum>,
     pub(super) fate: Fate,
 }
 
 impl Sent {
-    /// Its OUT data.
+    /// The OUT data.
     pub(super) fn payload(&self) -> &'static [u8] {
         pattern(self.id, self.submit.payload_len() as usize)
     }
 }
 
-/// The id of a URB, from the field that carries it.
+/// The id of a URB, from `start_frame`.
 pub(super) const fn id_of(submit: &CmdSubmit) -> u32 {
     submit.start_frame.unsigned_abs()
 }
@@ -69,15 +69,16 @@ pub(super) const fn id_of(submit: &CmdSubmit) -> u32 {
 /// An UNLINK without an answer.
 #[derive(Clone, Copy, Debug)]
 struct Unlink {
-    /// The URB that had the seqnum when it was sent; if it was sent `ahead`, the next that has it.
+    /// The URB with the seqnum when the UNLINK was sent; if sent `ahead`, the next URB with the
+    /// seqnum.
     target: Option<u32>,
-    /// It was sent before its SUBMIT.
+    /// The UNLINK was sent before its SUBMIT.
     ahead: bool,
-    /// Where it ends in the client's stream.
+    /// The end of the UNLINK in the client's stream.
     end: u64,
 }
 
-/// What may be the reason that a URB was not carried out.
+/// Possible reasons for a URB not being carried out.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Excuses {
     /// Memory or records were short, or the system had no memory for long.
@@ -86,35 +87,35 @@ pub(super) struct Excuses {
     pub(super) gone: bool,
 }
 
-/// A submission that the device's stack refused with a status of its own.
+/// A submission refused by the device's stack with a status of its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Refusal {
     pub(super) endpoint: EndpointAddress,
-    /// The last URB of that endpoint that it had taken before.
+    /// The last URB of the endpoint taken before.
     pub(super) after: u32,
 }
 
-/// One client.
+/// A client.
 pub(super) struct Client {
     /// URBs without an answer, by id.
     pub(super) urbs: BTreeMap<u32, Sent>,
     by_seqnum: HashMap<SeqNum, u32>,
     unlinks: HashMap<SeqNum, Unlink>,
-    /// Where in the stream UNLINKs end that the session did not get yet, and how many it got.
+    /// The ends of UNLINKs on their way to the session, and how many have reached the session.
     unlink_ends: VecDeque<u64>,
     unlinks_got: u64,
-    /// URBs answered with an error that the device never had.
+    /// URBs answered with an error without the device.
     pub(super) refused: u64,
-    /// Special requests that were neither performed nor answered.
+    /// Special requests neither performed nor answered.
     pub(super) specials: BTreeMap<u32, (SeqNum, SpecialRequest)>,
-    /// Endpoints that one of those may make isochronous, or one that ended while there were others,
-    /// a bit each; `None` when none of them sets anything.
+    /// Endpoints which special requests may make isochronous, including requests ended while there
+    /// were others, a bit each; `None` when no request sets anything.
     pub(super) asked: Option<u32>,
     /// Configurations, and the special request from which on each is in force.
     pub(super) configurations: Vec<(u32, Option<Configuration>)>,
-    /// Refusals that nobody was told of, by status.
+    /// Refusals not yet told to the client, by status.
     pub(super) refusals: HashMap<i32, Refusal>,
-    /// The last special request that concerned each endpoint and was begun.
+    /// The last special request begun for each endpoint.
     pub(super) barriers: [u32; EndpointAddress::COUNT],
     pub(super) excuses: Excuses,
     pub(super) urb_len: usize,
@@ -122,20 +123,20 @@ pub(super) struct Client {
     orders: [u64; EndpointAddress::COUNT],
     next_id: u32,
     next_seqnum: u32,
-    /// The seqnum of the next SUBMIT, whose UNLINK was sent before it, and the UNLINK's own.
+    /// The seqnum of the next SUBMIT, if its UNLINK was sent before, and the UNLINK's own.
     overtaken: Option<[SeqNum; 2]>,
-    /// Seqnums that were answered, some of which are used again.
+    /// Answered seqnums, some of which are used again.
     pub(super) used: Vec<SeqNum>,
-    /// Bytes that the session did not get yet.
+    /// Bytes on their way to the session.
     outbox: Vec<u8>,
     outbox_start: usize,
-    /// Bytes sent and bytes that the session got, ever.
+    /// Bytes sent and bytes delivered to the session, ever.
     sent: u64,
     pub(super) delivered: u64,
-    /// Bytes of replies that are not whole yet.
+    /// Bytes of a reply not whole yet.
     inbox: Vec<u8>,
     inbox_start: usize,
-    /// RET_SUBMITs and RET_UNLINKs that were read.
+    /// RET_SUBMITs and RET_UNLINKs read.
     pub(super) replies: u64,
 }
 
@@ -170,7 +171,7 @@ impl Client {
         }
     }
 
-    /// A seqnum that nobody uses.
+    /// An unused seqnum.
     fn fresh_seqnum(&mut self) -> SeqNum {
         loop {
             self.next_seqnum = self.next_seqnum.wrapping_add(1);
@@ -181,7 +182,7 @@ impl Client {
         }
     }
 
-    /// Sends a SUBMIT with its data and, if it has packets, their descriptors. The numbers in
+    /// Sends a SUBMIT with its data and the descriptors of its packets. The numbers in
     /// `submit` are the client's to choose.
     pub(super) fn submit(
         &mut self,
@@ -199,7 +200,7 @@ impl Client {
         submit.seqnum = chosen.unwrap_or_else(|| self.fresh_seqnum());
         let id = self.next_id;
         self.next_id += 1;
-        // Both signs occur, and come back as they went.
+        // Both signs occur, and come back unchanged.
         let frame = i32::try_from(id).expect("runs are short");
         submit.start_frame = if id.is_multiple_of(2) { frame } else { -frame };
         let fate = Fate::Waiting;
@@ -231,7 +232,7 @@ impl Client {
         id
     }
 
-    /// Whether the request will be looked at as one: a malformed one is not.
+    /// Whether the SUBMIT will be looked at as a request: a malformed SUBMIT is not.
     fn may_be_control(&self, sent: &Sent) -> bool {
         matches!(judge(sent, self.configuration_of(u32::MAX), self.urb_len), Verdict::Special(_))
     }
@@ -250,7 +251,7 @@ impl Client {
         self.unlink_ends.push_back(self.sent);
     }
 
-    /// Sends an UNLINK of the next SUBMIT, as Linux does when one of its threads is late.
+    /// Sends an UNLINK of the next SUBMIT, as Linux does when a thread is late.
     pub(super) fn unlink_ahead(&mut self) {
         if self.overtaken.is_some() {
             return;
@@ -275,7 +276,7 @@ impl Client {
         self.sent += bytes.len() as u64;
     }
 
-    /// UNLINKs that the session got.
+    /// UNLINKs delivered to the session.
     pub(super) fn unlinks_got(&mut self) -> u64 {
         while self.unlink_ends.front().is_some_and(|end| *end <= self.delivered) {
             self.unlink_ends.pop_front();
@@ -284,12 +285,12 @@ impl Client {
         self.unlinks_got
     }
 
-    /// What the session did not get yet.
+    /// The bytes on their way to the session.
     pub(super) fn undelivered(&self) -> &[u8] {
         &self.outbox[self.outbox_start..]
     }
 
-    /// Notes that the session got `len` bytes.
+    /// Notes `len` bytes as delivered to the session.
     pub(super) fn advance(&mut self, len: usize) {
         self.outbox_start += len;
         self.delivered += len as u64;
@@ -305,14 +306,14 @@ impl Client {
         self.configurations[after - 1].1.as_ref()
     }
 
-    /// What has to become of a URB.
+    /// The right treatment of a URB.
     pub(super) fn verdict(&self, sent: &Sent) -> Verdict {
         judge(sent, self.configuration_of(sent.id), self.urb_len)
     }
 
-    /// Checks that only such UNLINKs have no answer, of those that the session got, as wait for the
-    /// device, but for `early` ones that wait for a SUBMIT; to be called when the client has read
-    /// all there is.
+    /// Checks that every UNLINK delivered to the session has an answer, unless its URB is with the
+    /// device, or the UNLINK is `early` and waits for a SUBMIT; to be called when the client has
+    /// read everything.
     pub(super) fn check_unlinks_are_answered(&self, early: &[SeqNum]) {
         let got = self.unlinks.iter().filter(|(_, unlink)| unlink.end <= self.delivered);
         for (_, unlink) in got.filter(|(seqnum, _)| !early.contains(seqnum)) {
@@ -326,7 +327,7 @@ impl Client {
         }
     }
 
-    /// UNLINKs that the session got and that have no answer; none where they are few.
+    /// UNLINKs delivered to the session and without an answer; 0 where there are few.
     pub(super) fn unlinks_delivered(&self) -> usize {
         if self.unlinks.len() < UNLINK_REPLIES_MAX {
             return 0;
@@ -334,19 +335,19 @@ impl Client {
         self.unlinks.values().filter(|unlink| unlink.end <= self.delivered).count()
     }
 
-    /// Whether the session was told that a URB is given up.
+    /// Whether the session was told of a URB being given up.
     pub(super) fn is_given_up(&self, sent: &Sent) -> bool {
         let unlink = sent.unlink.and_then(|seqnum| self.unlinks.get(&seqnum));
         unlink.is_some_and(|unlink| unlink.end <= self.delivered)
     }
 
-    /// Special requests that the session got, and the UNLINK of each.
+    /// Special requests delivered to the session together with an UNLINK of each.
     pub(super) fn specials_given_up(&self) -> Vec<u32> {
         let given_up = |id: &&u32| self.urbs.get(id).is_some_and(|sent| self.is_given_up(sent));
         self.specials.keys().filter(given_up).copied().collect()
     }
 
-    /// Checks that everything was answered.
+    /// Checks for answers to everything.
     pub(super) fn check_nothing_is_left(&self) {
         assert!(self.urbs.is_empty(), "never answered: {:?}", self.urbs);
         assert!(self.unlinks.is_empty(), "never answered: {:?}", self.unlinks);
@@ -355,8 +356,7 @@ impl Client {
         assert!(self.inbox.is_empty(), "half a reply");
     }
 
-    /// Forgets special requests that were answered without being performed; `in_force` is under
-    /// way.
+    /// Forgets special requests answered without a performance; `in_force` is under way.
     pub(super) fn prune_specials(&mut self, in_force: Option<u32>) {
         self.specials.retain(|id, _| in_force == Some(*id) || self.urbs.contains_key(id));
     }
@@ -374,7 +374,7 @@ impl Client {
         }
     }
 
-    /// Looks at the next reply, if it is all there, and returns its length.
+    /// Looks at the next reply, if all of the reply is there, and returns the length.
     fn read_reply(&mut self) -> Option<usize> {
         let bytes = &self.inbox[self.inbox_start..];
         let header: &[u8; HEADER_LEN] = bytes.first_chunk()?;
@@ -404,7 +404,7 @@ impl Client {
         }
     }
 
-    /// Checks a RET_SUBMIT with all that came behind it.
+    /// Checks a RET_SUBMIT with the data and descriptors behind.
     fn check_submit(&self, sent: &Sent, ret: &RetSubmit, data: &[u8], descriptors: &[u8]) {
         assert!(sent.pdu_end <= self.delivered, "an answer to half a PDU: {sent:?}");
         assert_eq!(ret.start_frame, sent.submit.start_frame, "{sent:?}");
@@ -442,7 +442,7 @@ impl Client {
         assert!(data == expected.data, "the data of {sent:?}");
     }
 
-    /// Checks the status of a URB that the device never had.
+    /// Checks the status of a URB answered without the device.
     fn check_refused(&self, sent: &Sent, status: Status) {
         let verdict = self.verdict(sent);
         let right = match (&sent.fate, verdict) {
@@ -451,7 +451,7 @@ impl Client {
             (Fate::Performed(Performed::Failed(status)), _) => *status,
             (Fate::Performed(Performed::Gone), _) => Status::ENODEV,
             (_, Verdict::Refused(status)) => status,
-            // Those that the device should have had need an excuse.
+            // A URB fit for the device needs an excuse.
             _ => return assert!(self.excused(sent, status), "{status:?} for {sent:?}"),
         };
         let performed = matches!(sent.fate, Fate::Performed(_));
@@ -459,7 +459,7 @@ impl Client {
         assert!(status == right || excused, "{status:?}, not {right:?}, for {sent:?}");
     }
 
-    /// Whether there is a reason for which a URB may have failed so.
+    /// Whether there is a reason for a URB to have failed with `status`.
     fn excused(&self, sent: &Sent, status: Status) -> bool {
         let endpoint = match self.verdict(sent) {
             Verdict::Device(crate::wire::types::TransferType::Control) | Verdict::Special(_) => {
@@ -471,13 +471,13 @@ impl Client {
         match status {
             Status::ENOMEM => self.excuses.memory,
             Status::ENODEV => self.excuses.gone,
-            // A barrier may have begun and gone with the device before it was seen.
+            // A barrier may have begun and gone with the device unseen.
             Status::ECONNRESET => self.barriers[endpoint.index()] > sent.id || self.excuses.gone,
             _ => refusal.is_some_and(|r| r.endpoint == endpoint && r.after < sent.id),
         }
     }
 
-    /// Forgets a URB that was answered.
+    /// Forgets an answered URB.
     fn retire(&mut self, id: u32, ret: &RetSubmit) {
         self.by_seqnum.remove(&ret.seqnum);
         self.refusals.remove(&ret.status.0);
@@ -494,8 +494,8 @@ impl Client {
         let unlink = unlink.unwrap_or_else(|| panic!("nobody waits for {ret:?}"));
         assert!(unlink.end <= self.delivered, "an answer to half an UNLINK: {ret:?}");
         let sent = unlink.target.and_then(|id| self.urbs.get(&id));
-        // A URB that was answered, and one that an earlier UNLINK is about, are not touched. An
-        // UNLINK that came before its SUBMIT gives that up, or was answered without it.
+        // An answered URB, and a URB with an earlier UNLINK, are not touched. An UNLINK sent before
+        // its SUBMIT gives the SUBMIT up, or was answered without the SUBMIT.
         let given_up_ahead = unlink.ahead && ret.status != Status::OK;
         let Some(sent) = sent.filter(|s| s.unlink == Some(ret.seqnum) || given_up_ahead) else {
             return assert_eq!(ret.status, Status::OK, "{ret:?}");
@@ -517,14 +517,14 @@ impl Client {
     }
 }
 
-/// Whether the answer of a URB is an error that no device and no host's stack has given.
+/// Whether the answer of a URB is an error of the session, not of the device or the host's stack.
 fn is_refusal(sent: &Sent, status: Status) -> bool {
     let had = !matches!(sent.fate, Fate::Waiting | Fate::Performed(Performed::Forward));
-    // A barrier gives up what waits.
+    // A barrier gives up waiting URBs.
     !had && status != Status::OK && status != Status::ECONNRESET
 }
 
-/// The results in a reply's descriptors, whose other half must be as it was sent.
+/// The results in a reply's descriptors, whose other half must be as sent.
 fn read_packets(sent: &Sent, descriptors: &[u8]) -> Vec<(u32, Status)> {
     let check = |(packet, &(offset, length)): (Packet, &(u32, u32))| {
         assert_eq!((packet.offset, packet.length), (offset, length), "{sent:?}");

@@ -1,7 +1,7 @@
-//! The device of the model: a port that does what it is told, and notes what the session does.
+//! The device of the model: a port which obeys the model, and notes the session's calls.
 //!
-//! It checks what every port may rely on ([`Port`]'s contract) and leaves the rest to the model,
-//! which reads its notes after each call of the session.
+//! The port checks the caller's part of [`Port`]'s contract and leaves the rest to the model, which
+//! reads the notes after each call of the session.
 
 use std::collections::VecDeque;
 use std::sync::LazyLock;
@@ -20,8 +20,8 @@ use crate::usb::{
 use crate::wire::status::Status;
 use crate::wire::types::{EndpointAddress, TransferType};
 
-/// Bytes that payloads are cut from: comparing with a slice is fast even where nothing is
-/// optimised, and two URBs have different ones.
+/// Payloads are cut from these bytes: comparing with a slice is fast even where nothing is
+/// optimised, and two URBs have different payloads.
 static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut rng = Rng(7);
     (0..PATTERN_LEN / 8).flat_map(|_| rng.next().to_le_bytes()).collect()
@@ -29,37 +29,37 @@ static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 const PATTERN_LEN: usize = 1 << 18;
 
-/// Where payloads start in the pattern: a prime, so that few start at the same place.
+/// Starts of payloads in the pattern: a prime, and few payloads start at the same place.
 const PATTERN_STARTS: usize = 65_521;
 
-/// The bytes that belong to number `id`, of which no two are likely to have the same.
+/// The bytes of number `id`; no two numbers are likely to share bytes.
 pub(super) fn pattern(id: u32, len: usize) -> &'static [u8] {
     let start = id as usize * 7919 % PATTERN_STARTS;
     &PATTERN[start..start + len]
 }
 
-/// A URB that the device has.
+/// A URB with the device.
 #[derive(Debug)]
 pub(super) struct Flight {
-    /// Counts submissions, so that two URBs of one slot are told apart.
+    /// Counts submissions, and tells two URBs of a slot apart.
     pub(super) serial: u32,
     pub(super) endpoint: EndpointAddress,
     pub(super) transfer_type: TransferType,
     pub(super) length: usize,
     pub(super) zero_packet: bool,
-    /// The lengths of its packets.
+    /// The lengths of the packets.
     pub(super) packets: Vec<u32>,
-    /// Whose it is, once the model has found that out.
+    /// The id of the URB, once the model has found the URB.
     pub(super) id: u32,
     pub(super) cancelled: bool,
-    /// What the client must be told of it, once it has ended.
+    /// The result for the client, once the URB has ended.
     pub(super) outcome: Option<Outcome>,
 }
 
-/// What the session did to the port.
+/// A call of the port by the session.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// So many slots were left then.
+    /// `spare` slots were left then.
     Submitted {
         slot: u32,
         spare: usize,
@@ -77,25 +77,25 @@ pub(super) enum Event {
 /// An open device without hardware.
 pub(super) struct ModelPort {
     pub(super) slots: Vec<Option<Flight>>,
-    /// Slots that have ended and were not collected.
+    /// Ended slots not yet collected.
     pub(super) ended: VecDeque<u32>,
     pub(super) events: Vec<Event>,
     /// How the next submissions are refused, and how many; until a transfer ends, where the device
     /// has its share.
     pub(super) refuse: Option<(RefusedReason, u32)>,
-    /// What the next special request comes to.
+    /// The result of the next special request.
     pub(super) outcome: Performed,
     pub(super) performed: Vec<SpecialRequest>,
-    /// Transfers collected in one call.
+    /// Transfers collected in a call.
     pub(super) reap_budget: usize,
-    /// Calls that submit find the device gone.
+    /// Calls to submit find the device gone.
     pub(super) gone: bool,
-    /// So do calls that collect.
+    /// Calls to collect find the device gone.
     pub(super) reports_gone: bool,
     serial: u32,
 }
 
-/// A URB slot without hardware. The model writes what became of it.
+/// A URB slot without hardware. The model writes the result.
 #[derive(Default)]
 pub(super) struct ModelTransfer {
     index: u32,
@@ -121,7 +121,7 @@ impl ModelPort {
         }
     }
 
-    /// Its URB slots.
+    /// The URB slots.
     pub(super) fn transfers(slots: usize) -> Vec<ModelTransfer> {
         let transfer = |index| ModelTransfer { index, ..Default::default() };
         (0..u32::try_from(slots).expect("a few")).map(transfer).collect()
@@ -144,12 +144,13 @@ impl ModelPort {
             return Some(RefusedReason::Gone);
         }
         let (reason, times) = self.refuse?;
-        // A share is had by who has something in flight, until some of that ends.
+        // A device with URBs in flight has its share, until a URB ends.
         if reason == RefusedReason::Share {
             return self.slots.iter().any(Option::is_some).then_some(reason);
         }
         self.refuse = (times > 1).then_some((reason, times - 1));
-        // A status that no two refusals share says which of them a client was told of.
+        // Each refusal has a status of its own, and a reply tells which refusal the client was told
+        // of.
         self.serial += 1;
         let number = i32::try_from(self.serial).expect("runs are short");
         Some(match reason {
@@ -256,8 +257,8 @@ impl Port for ModelPort {
     }
 }
 
-/// The configurations that the device can be in. Interface 0 has bulk and interrupt endpoints, 1
-/// streams in its other settings, 2 can't be claimed.
+/// The device's configurations. Interface 0 has bulk and interrupt endpoints, 1 streams in the
+/// settings but 0, 2 can't be claimed.
 pub(super) fn configurations(alternate: u8) -> [Option<Configuration>; 3] {
     use TransferType::{Bulk, Control, Interrupt, Isochronous};
     let data = [(0x81, Bulk), (0x01, Bulk), (0x82, Interrupt), (0x02, Interrupt)];

@@ -1,4 +1,4 @@
-//! How a run ends: everybody finishes what is begun, or the client goes; nothing may be left.
+//! The end of a run: everybody finishes, or the client goes; nothing may be left.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::world::{Away, World};
 use crate::limits::EARLY_UNLINK_TIMEOUT;
 use crate::session::urb::UrbState;
 
-/// Rounds after which everything must have ended: each ends all that is in flight.
+/// Rounds after which everything must have ended: each ends all URBs in flight.
 const ROUNDS_MAX: u32 = 10_000;
 
 impl World {
@@ -27,7 +27,7 @@ impl World {
         self.check_settled();
     }
 
-    /// Numbers of which one changes while there is something to do.
+    /// Numbers, any of which changes while there is something to do.
     const fn progress(&self) -> [u64; 4] {
         [self.client.delivered, self.client.replies, self.collected, self.jobs]
     }
@@ -57,7 +57,7 @@ impl World {
             // Cancelled, or else with all there is room for.
             self.end(slot, 0x43, 0);
         }
-        // Long enough for UNLINKs of SUBMITs that do not come, too.
+        // Long enough for UNLINKs whose SUBMITs do not come, too.
         self.now += EARLY_UNLINK_TIMEOUT;
         self.reap(u8::MAX);
         self.keep_deadline();
@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// Checks that nothing is left to say or to do.
+    /// Checks for anything left to say or to do.
     fn check_settled(&mut self) {
         let session = &self.session;
         assert!(session.port.is_here() && !session.has_output());
@@ -83,7 +83,7 @@ impl World {
         assert_eq!(session.buffers.outstanding(), 0, "a buffer is not home");
     }
 
-    /// Checks that all was answered which the session has read to its end.
+    /// Checks for an answer to every URB which the session has read whole.
     fn check_rest_is_unread(&self) {
         for sent in self.client.urbs.values() {
             let found = self.session.urbs.find(sent.submit.seqnum);
@@ -101,11 +101,11 @@ impl World {
         self.session.begin_teardown();
         self.over = true;
         self.observe();
-        // Any order of calls is allowed, even if nobody has a use for these.
+        // Any order of calls is allowed, even a useless call.
         assert_eq!(self.session.rx_read(&mut &[][..], self.now), Ok(()));
     }
 
-    /// Ends the run: the client goes, if it has not, and the device must be as it was.
+    /// Ends the run: the client goes, if still there, and the device must be as before.
     pub(super) fn finish(mut self) {
         if self.scale.settles && !self.over {
             self.settle();
@@ -121,7 +121,7 @@ impl World {
             self.run_job(1, 0);
             self.take_back();
             self.take_job();
-            // One that was not cancelled may never end; that it is, is up to the session.
+            // A transfer not cancelled may never end; the session must cancel all.
             let silent = self.session.port.is_here();
             for slot in self.port().in_flight() {
                 let cancelled = self.port().flight(slot).cancelled;

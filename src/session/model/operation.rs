@@ -1,8 +1,8 @@
-//! What can happen to a session, each as one 64-bit word.
+//! The events in a session's life, each as a 64-bit word.
 //!
-//! A word means the same whether a random generator made it or a fuzzer, and it stays meaningful
-//! when its neighbours are taken away: arguments choose among whatever there is to choose from when
-//! their turn comes. So a run that failed can be cut down to the few words that matter.
+//! A word means the same whether made by a random generator or by a fuzzer, and stays meaningful
+//! without its neighbours: arguments choose among the choices there are when their turn comes. A
+//! failing run can be cut down to the few words of importance.
 
 use usbferry_sys::arena::Arena;
 
@@ -13,22 +13,22 @@ use crate::session::{Session, Tables};
 use crate::usb::isochronous::IsochronousSettings;
 use crate::usb::{Configuration, Opened};
 
-/// One thing that happens. Fields choose; what from is said by who carries it out.
+/// An event. Fields choose; the code which carries the event out says among which choices.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Operation {
-    /// The client sends a SUBMIT that is not a control transfer.
+    /// The client sends a SUBMIT for an endpoint other than control.
     Submit { endpoint: u8, shape: u16, length: u16, packets: u16 },
     /// The client sends many small SUBMITs, or UNLINKs, and perhaps nobody does anything else.
     Flood { kind: u8, count: u16 },
-    /// The client sends an ordinary control transfer, or one that is never carried out.
+    /// The client sends an ordinary control transfer, or a transfer which is never carried out.
     Control { kind: u8, length: u16, room: u16, shape: u16 },
-    /// The client sends a request that the host performs.
+    /// The client sends a request performed by the host.
     Special { kind: u8, value: u16, index: u16, shape: u16 },
     /// The client gives a URB up.
     Unlink { kind: u8, pick: u16 },
-    /// The client sends what no client may.
+    /// The client sends a violation of the protocol.
     Violate { kind: u8 },
-    /// The session gets bytes that the client sent.
+    /// The session gets bytes of the client.
     Deliver { bytes: u16 },
     /// The client takes bytes from the session.
     Read { bytes: u16 },
@@ -36,13 +36,13 @@ pub(super) enum Operation {
     Complete { pick: u16, how: u16, length: u16 },
     /// Several transfers end.
     CompleteMany { count: u8, how: u16, length: u16 },
-    /// The session collects transfers that have ended, so many at most.
+    /// The session collects ended transfers, at most `budget`.
     Reap { budget: u8 },
-    /// The worker gets a job, if there is one.
+    /// The worker gets a job, if there is any.
     TakeJob,
-    /// The worker does its job.
+    /// The worker does the job.
     RunJob { outcome: u8, value: u16 },
-    /// The session gets its port back.
+    /// The session gets the port back.
     TakeBack,
     /// The next submissions are refused.
     Refuse { reason: u8, times: u8 },
@@ -79,7 +79,7 @@ impl Operation {
             248..250 => Self::Refuse { reason: a, times: b0 },
             250..252 => Self::Pause { who: a, steps: b0 },
             252 => Self::Settle,
-            // What is rare is so because it ends much else.
+            // Rare events end much else.
             253 if a < 20 => Self::Flood { kind: b0, count: c },
             253 if a < 60 => Self::Violate { kind: b0 },
             253 if a < 70 => Self::CloseInput,
@@ -98,18 +98,18 @@ pub(super) struct Scale {
     pub(super) memory: usize,
     /// Bytes of the largest URB.
     pub(super) urb_len: usize,
-    /// The device starts with this alternate setting of its streaming interface.
+    /// The alternate setting of the device's streaming interface at the start.
     pub(super) alternate: u8,
     /// Whether everything is finished before the client goes.
     pub(super) settles: bool,
 }
 
-/// Bytes of payloads that the session takes for large ones: what it expects behind them comes, or
-/// does not, within short runs too.
+/// Bytes from which on the session takes a payload for large: expectations come true, or do not,
+/// within short runs too.
 const LARGE: usize = 16;
 
 impl Scale {
-    /// A session of this scale with a model's device.
+    /// A session of the scale with a model's device.
     pub(super) fn session(&self, configuration: Option<Configuration>) -> Session<ModelPort> {
         let mut memory = Arena::new();
         memory.add_heap(self.memory).expect("there is memory");
@@ -128,11 +128,11 @@ impl Scale {
         session
     }
 
-    /// Reads the word that a run begins with.
+    /// Reads the first word of a run.
     pub(super) fn decode(word: u64) -> Self {
         let [a, b, c, d, e, ..] = word.to_le_bytes();
-        // Few slots and little memory make URBs wait and be refused; with plenty of both they
-        // must not.
+        // Few slots and little memory make URBs wait and be refused; with plenty of both no URB
+        // may.
         let slots = [1, 2, 32, 33, 34, 40, 64, 64][usize::from(a % 8)];
         let memory = [256, 4096, 1 << 16, 1 << 18, 1 << 20, 1 << 23, 1 << 23, 1 << 24];
         let urb_len = [1000, 9000, 20_000, 70_000][usize::from(c % 4)];
@@ -146,8 +146,8 @@ impl Scale {
     }
 }
 
-/// A length, of `max` at most, from a choice: small ones mostly, those around which the session
-/// changes its ways (what is copied, what is read in place), and now and then the largest.
+/// A length, of `max` at most, from a choice: mostly small, or around the lengths at which the
+/// session changes its ways (copied or read in place), and now and then the largest.
 pub(super) fn length_of(choice: u16, max: usize) -> u32 {
     let (class, rest) = (choice % 8, u32::from(choice / 8));
     let length = match class {

@@ -1,11 +1,11 @@
-//! What the client says: SUBMITs and UNLINKs of all kinds from the choices of an operation.
+//! The client's commands: SUBMITs and UNLINKs of all kinds from the choices of an operation.
 //!
-//! A client's kernel looks at the same descriptors as the session, so it sends packets to
-//! isochronous endpoints and to no others, and what it has in number_of_packets for those means
-//! nothing. While requests that set something are under way neither knows what endpoints there will
-//! be: packets are sent then where one of the settings in question has them, and other numbers
-//! where none has. To endpoints that the settings in force do not have packets are sent as well
-//! when nothing was asked for, unless others have these endpoints, and all of them without packets.
+//! A client's kernel looks at the same descriptors as the session: packets go to isochronous
+//! endpoints alone, and for other endpoints number_of_packets means nothing. While requests for
+//! settings are under way neither side knows which endpoints there will be: packets are sent then
+//! where any setting in question has them, and other numbers where none has. To endpoints outside
+//! the settings in force packets are sent as well when nothing was asked for, unless other settings
+//! have the endpoints, and all without packets.
 
 use super::client::{DEVID, Fate, Kind, id_of};
 use super::device::configurations;
@@ -21,16 +21,17 @@ use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command};
 use crate::wire::setup::Setup;
 use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum, TransferType, flags};
 
-/// Endpoints that URBs go to. Those that exist in some settings only come last. A control endpoint
-/// beside the default one is only asked while it is there: the session refuses to guess one.
+/// Endpoints of URBs. Endpoints of some settings only come last. A control endpoint beside the
+/// default is only asked while in force: the session refuses to guess.
 const ENDPOINTS: [u8; 16] = [
     0x81, 0x81, 0x01, 0x01, 0x82, 0x02, 0x83, 0x83, 0x03, 0x03, 0x85, 0x05, 0x87, 0x86, 0x06, 0x84,
 ];
 
-/// number_of_packets that a client sends where there are none, and some that none sends.
+/// number_of_packets of a URB without packets, as clients send, and some values which no client
+/// sends.
 const NO_PACKETS: [i32; 6] = [0, 0, -1, -1, 1025, i32::MIN];
 
-/// What may stand there if it says nothing at all.
+/// The same where the field means nothing at all.
 const LEFT_OVERS: [i32; 6] = [0, -1, 1, 3, 1024, 1025];
 
 /// How the session will read number_of_packets of a SUBMIT.
@@ -38,11 +39,11 @@ const LEFT_OVERS: [i32; 6] = [0, -1, 1, 3, 1024, 1025];
 enum Reading {
     /// The endpoint is isochronous: no other number may stand there.
     Isochronous,
-    /// Packets follow if the number says so.
+    /// Packets follow if the number is possible.
     Believed,
     /// None follow.
     Ignored,
-    /// That depends on when the session gets it.
+    /// The reading depends on when the session gets the SUBMIT.
     Open,
 }
 
@@ -61,13 +62,13 @@ pub(in crate::session) fn submit_of(endpoint: u8, length: u32) -> CmdSubmit {
     }
 }
 
-/// Packets of a URB, and the buffer length they need, mostly.
+/// Packets of a URB, and mostly the buffer length for the packets.
 fn packets_of(count: u32, style: u32, rng: &mut Rng, max: u32) -> (Vec<(u32, u32)>, u32) {
     let limit = if count > 64 { 40 } else { 1100 };
     let (mut packets, mut at) = (Vec::new(), 0);
     for _ in 0..count {
         let length = if style.is_multiple_of(2) { limit / 2 } else { rng.below(limit) };
-        // Gaps are what OUT data has to be joined over.
+        // OUT data has to be joined over gaps.
         let gap = if style % 8 < 5 { 0 } else { rng.below(20) };
         packets.push((at + gap, length));
         at += gap + length;
@@ -85,19 +86,20 @@ fn packets_of(count: u32, style: u32, rng: &mut Rng, max: u32) -> (Vec<(u32, u32
 }
 
 impl World {
-    /// Whether nothing that was sent can still change the configuration.
+    /// Whether no command sent can still change the configuration.
     fn is_certain(&self) -> bool {
         self.client.specials.is_empty()
     }
 
-    /// Whether what is sent now is looked at as soon as it is delivered.
+    /// Whether a command sent now is looked at as soon as delivered.
     fn is_immediate(&self) -> bool {
         self.client.undelivered().is_empty()
             && !self.session.rx.has_unparsed()
             && self.session.wants_input()
     }
 
-    /// Sends a SUBMIT that is not for a control endpoint, unless that has just become one.
+    /// Sends a SUBMIT for an endpoint other than control, unless the endpoint has just become a
+    /// control endpoint.
     pub(super) fn send_submit(&mut self, endpoint: u8, shape: u16, length: u16, packets: u16) {
         let behind_barrier = self.session.barriers.current.is_some() && self.is_immediate();
         let choices = match (self.is_certain(), behind_barrier) {
@@ -139,8 +141,8 @@ impl World {
         matches!(submit.endpoint.direction(), Direction::In) && shape & 0xc0 == 0xc0
     }
 
-    /// How number_of_packets of a SUBMIT will be read that is sent now and, `behind_barrier`,
-    /// looked at before anything else happens.
+    /// The reading of number_of_packets of a SUBMIT sent now and, `behind_barrier`, looked at
+    /// before anything else happens.
     fn reading_of(&self, endpoint: EndpointAddress, behind_barrier: bool) -> Reading {
         if is_never_isochronous(endpoint) {
             return Reading::Ignored;
@@ -166,8 +168,8 @@ impl World {
         }
     }
 
-    /// Whether the session has requests now that set something, and endpoints that they are sure to
-    /// ask for as isochronous; a bit each.
+    /// Whether the session has requests for settings now, and the endpoints which the requests are
+    /// sure to make isochronous; a bit each.
     fn asked_now(&self) -> (bool, u32) {
         let (mut is_open, mut asked) = (false, 0);
         for (&id, &(seqnum, request)) in &self.client.specials {
@@ -177,7 +179,7 @@ impl World {
                 id_of(&record.submit) == id
                     && matches!(record.state, UrbState::BehindBarrier | UrbState::Performing)
             });
-            // Of which configuration the interfaces of later ones are may change.
+            // The configuration of later requests' interfaces may change.
             let is_next = self.barrier_id() == Some(id);
             if !sets(request) || !is_pending && !is_next {
                 continue;
@@ -206,10 +208,10 @@ impl World {
                     (0..2).for_each(|_| self.send_unlink(kind >> 4, index));
                     continue;
                 }
-                // Of one length they come as they are expected.
+                // Payloads of the same length come as expected.
                 1 if kind & 4 != 0 => submit_of(0x01, 1 + u32::from(kind)),
                 1 => submit_of(0x01, 1 + u32::from(index % 50)),
-                // Long ones use up the device's memory.
+                // Long URBs use up the device's memory.
                 endpoint if kind & 64 != 0 => {
                     submit_of(0x7f + endpoint, u32::try_from(self.scale.urb_len).expect("small"))
                 }
@@ -219,7 +221,7 @@ impl World {
         }
     }
 
-    /// Sends a control transfer that no host performs.
+    /// Sends a control transfer which no host performs.
     pub(super) fn send_control(&mut self, kind: u8, length: u16, room: u16, shape: u16) {
         let endpoint = self.control_endpoint(shape);
         let length = u16::try_from(length_of(length, 4096)).expect("16 bits");
@@ -250,7 +252,7 @@ impl World {
         self.send_setup(endpoint, direction, setup, room, kind, shape);
     }
 
-    /// Sends a request that the host performs.
+    /// Sends a request performed by the host.
     pub(super) fn send_special(&mut self, kind: u8, value: u16, index: u16, shape: u16) {
         let (request_type, request, value, index, special) = match kind % 8 {
             0..4 => {
@@ -271,7 +273,7 @@ impl World {
             _ => (0x23, 3, 4, index, SpecialRequest::Reset),
         };
         let endpoint = self.control_endpoint(shape);
-        // None of them has data, but a client may send some, or give the wrong direction.
+        // No special request has data, but a client may send some, or give the wrong direction.
         let length = if shape & 0xf00 == 0xf00 { 4 } else { 0 };
         let direction = if shape & 0x7000 == 0x7000 { Direction::In } else { Direction::Out };
         let setup = Setup { request_type, request, value, index, length };
@@ -279,7 +281,7 @@ impl World {
         self.send_setup(endpoint, direction, setup, length.into(), kind, shape);
     }
 
-    /// The default endpoint, or the other one there may be.
+    /// The default endpoint, or the other control endpoint if there is any.
     fn control_endpoint(&self, shape: u16) -> u8 {
         let known = endpoint_of(
             self.client.configuration_of(u32::MAX),
@@ -301,7 +303,7 @@ impl World {
         submit.endpoint = EndpointAddress::new(endpoint, direction);
         submit.setup = setup.to_bytes();
         submit.transfer_flags = if shape & 8 != 0 { flags::SHORT_NOT_OK } else { 0 };
-        // It means nothing on a control endpoint, whatever is under way.
+        // The field means nothing on a control endpoint, even while requests are under way.
         submit.number_of_packets = LEFT_OVERS[usize::from(shape >> 7) % LEFT_OVERS.len()];
         self.client.submit(submit, kind, Vec::new(), shape & 0xc00 == 0xc00);
     }
@@ -323,14 +325,14 @@ impl World {
         }
     }
 
-    /// The seqnum of one of the URBs without an answer that `want` likes.
+    /// The seqnum of any URB without an answer, if to the liking of `want`.
     fn pick_urb(&self, pick: usize, want: impl Fn(&super::client::Sent) -> bool) -> Option<SeqNum> {
         let urbs = self.client.urbs.values().rev().take(PICK_MAX).filter(|sent| want(sent));
         let found: Vec<SeqNum> = urbs.map(|sent| sent.submit.seqnum).collect();
         found.get(pick % found.len().max(1)).copied()
     }
 
-    /// Sends what ends the connection. Nothing is sent any more after it.
+    /// Sends a violation of the protocol, and nothing any more behind.
     pub(super) fn send_violation(&mut self, kind: u8) {
         let mut submit = submit_of(0x81, 0);
         submit.seqnum = SeqNum(0xdead_beef);
@@ -339,12 +341,7 @@ impl World {
                 submit.devid = DevId(9);
                 Violation::WrongDevice(DevId(9))
             }
-            1 => {
-                let (seqnum, devid, target) = (SeqNum(1), DevId(8), SeqNum(2));
-                self.client.emit(&Command::Unlink(CmdUnlink { seqnum, devid, target }));
-                self.poison = Some(Violation::WrongDevice(devid));
-                return;
-            }
+            1 => return self.send_unlink_of_another_device(),
             2 => {
                 let length = u32::try_from(self.scale.urb_len).expect("small") + 1;
                 submit = CmdSubmit { seqnum: submit.seqnum, ..submit_of(1, length) };
@@ -367,19 +364,25 @@ impl World {
                 submit.seqnum = seqnum;
                 Violation::DuplicateSeqnum(seqnum)
             }
-            _ => {
-                let command = u32::from(kind) << 8;
-                self.client.push(&command.to_be_bytes());
-                self.client.push(&[0; 44]);
-                self.poison = Some(Violation::Wire(wire::Error::Command(command)));
-                return;
-            }
+            _ => return self.send_unknown_command(u32::from(kind) << 8),
         };
         self.client.emit(&Command::Submit(submit));
         self.poison = Some(violation);
         if matches!(violation, Violation::DuplicateSeqnum(_)) {
             self.deliver(usize::MAX);
         }
+    }
+
+    fn send_unlink_of_another_device(&mut self) {
+        let (seqnum, devid, target) = (SeqNum(1), DevId(8), SeqNum(2));
+        self.client.emit(&Command::Unlink(CmdUnlink { seqnum, devid, target }));
+        self.poison = Some(Violation::WrongDevice(devid));
+    }
+
+    fn send_unknown_command(&mut self, command: u32) {
+        self.client.push(&command.to_be_bytes());
+        self.client.push(&[0; 44]);
+        self.poison = Some(Violation::Wire(wire::Error::Command(command)));
     }
 
     fn is_isochronous(&self, address: u8) -> bool {
@@ -410,8 +413,8 @@ fn odd_packets(reading: Reading, choice: u16) -> i32 {
     }
 }
 
-/// URBs looked at to choose one.
+/// URBs to choose from.
 const PICK_MAX: usize = 64;
 
-/// URBs and UNLINKs in one flood: more than a session has places for.
+/// URBs and UNLINKs in a flood: more than a session has places for.
 const FLOOD_MAX: u16 = 2600;

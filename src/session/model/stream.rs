@@ -1,9 +1,10 @@
-//! A stream of bytes that nobody made sense of: PDUs such as no client sends, or none at all.
+//! A stream of senseless bytes: PDUs which no client sends, or none at all.
 //!
-//! The rest of the model knows what it sent; here the stream is read a second time, the plain way
-//! ([`Reading`]), and the session has to answer just that. How the stream is cut into reads must
-//! make no difference. The reading ends where the meaning of a stream depends on when it arrived: a
-//! number used twice, or packets where a request that may be under way makes an endpoint for them.
+//! The rest of the model knows the commands sent; here the stream is read a second time, the plain
+//! way ([`Reading`]), and the session has to answer the commands of the reading. How the stream is
+//! cut into reads must make no difference. The reading ends where the meaning of a stream depends
+//! on the time of arrival: a number used twice, or packets where a request perhaps under way makes
+//! an endpoint isochronous.
 
 use std::collections::{HashMap, HashSet};
 use std::io::IoSlice;
@@ -25,14 +26,14 @@ use crate::wire::setup::{SETUP_LEN, Setup};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, SeqNum, TransferType};
 
-/// Bytes in front of a stream: a word that says how large the session is, in its last three bytes
-/// how the stream is cut and what the device does.
+/// Bytes in front of a stream: a word with the scale of the session, in the last three bytes also
+/// the cuts of the stream and the seed of the device.
 const HEAD_LEN: usize = 8;
 
 /// Rounds after which everything must have ended.
 const ROUNDS_MAX: u32 = 10_000;
 
-/// Gives a stream to sessions, whole and in pieces, and looks at what they answer.
+/// Gives a stream to sessions, whole and in pieces, and looks at the answers.
 pub(crate) fn run(data: &[u8]) {
     let Some((head, stream)) = data.split_first_chunk::<HEAD_LEN>() else { return };
     let word = u64::from_le_bytes(*head);
@@ -57,11 +58,11 @@ pub(crate) fn run(data: &[u8]) {
     reading.check(&result, &told);
 }
 
-/// A SUBMIT as the stream has it.
+/// A SUBMIT of the stream.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     submit: CmdSubmit,
-    /// Descriptors that came with it.
+    /// Descriptors behind the SUBMIT.
     packets: usize,
 }
 
@@ -70,18 +71,18 @@ struct Asked {
 enum End {
     /// Between two PDUs.
     Whole,
-    /// Within one.
+    /// Within a PDU.
     Open,
-    /// With what no client sends.
+    /// With a violation of the protocol.
     Violation(Violation),
     /// Nobody can say.
     Unclear,
 }
 
-/// What a stream says.
+/// The meaning of a stream.
 struct Reading {
     submits: HashMap<SeqNum, Asked>,
-    /// UNLINKs and what they name.
+    /// UNLINKs and their targets.
     unlinks: HashMap<SeqNum, SeqNum>,
     end: End,
 }
@@ -97,34 +98,17 @@ impl Reading {
     fn read(&mut self, mut rest: &[u8], scale: &Scale) {
         let all = configurations(scale.alternate);
         let configuration = all[0].as_ref();
-        // What requests that may be under way ask for.
+        // The endpoints asked for by requests perhaps under way.
         let (mut seqnums, mut asked) = (HashSet::new(), None);
         while let Some((header, behind)) = rest.split_first_chunk() {
-            let submit = match Command::parse(header) {
-                Err(error) => return self.end = End::Violation(error.into()),
-                Ok(Command::Unlink(unlink)) if unlink.devid != DEVID => {
-                    return self.end = End::Violation(Violation::WrongDevice(unlink.devid));
-                }
-                Ok(Command::Unlink(unlink)) => {
-                    if !seqnums.insert(unlink.seqnum) {
-                        return self.end = End::Unclear;
-                    }
-                    self.unlinks.insert(unlink.seqnum, unlink.target);
+            let submit = match self.read_header(header, &mut seqnums, scale) {
+                Err(end) => return self.end = end,
+                Ok(Some(submit)) => submit,
+                Ok(None) => {
                     rest = behind;
                     continue;
                 }
-                Ok(Command::Submit(submit)) => submit,
             };
-            if submit.devid != DEVID {
-                return self.end = End::Violation(Violation::WrongDevice(submit.devid));
-            }
-            if !seqnums.insert(submit.seqnum) {
-                return self.end = End::Unclear;
-            }
-            let length = submit.transfer_buffer_length;
-            if submit.payload_len() > 0 && length as usize > scale.urb_len {
-                return self.end = End::Violation(Violation::TooLong(length));
-            }
             let packets = match packets_of(&submit, configuration, asked) {
                 Ok(packets) => packets,
                 Err(end) => return self.end = end,
@@ -146,7 +130,40 @@ impl Reading {
         }
     }
 
-    /// Checks what a session said to the stream: every URB once, and every UNLINK.
+    /// Reads a header: a SUBMIT, or an UNLINK, which is noted.
+    fn read_header(
+        &mut self,
+        header: &[u8; HEADER_LEN],
+        seqnums: &mut HashSet<SeqNum>,
+        scale: &Scale,
+    ) -> Result<Option<CmdSubmit>, End> {
+        let command = Command::parse(header).map_err(|error| End::Violation(error.into()))?;
+        let (devid, seqnum) = match command {
+            Command::Submit(submit) => (submit.devid, submit.seqnum),
+            Command::Unlink(unlink) => (unlink.devid, unlink.seqnum),
+        };
+        if devid != DEVID {
+            return Err(End::Violation(Violation::WrongDevice(devid)));
+        }
+        if !seqnums.insert(seqnum) {
+            return Err(End::Unclear);
+        }
+        let submit = match command {
+            Command::Submit(submit) => submit,
+            Command::Unlink(unlink) => {
+                self.unlinks.insert(seqnum, unlink.target);
+                return Ok(None);
+            }
+        };
+        let length = submit.transfer_buffer_length;
+        if submit.payload_len() > 0 && length as usize > scale.urb_len {
+            return Err(End::Violation(Violation::TooLong(length)));
+        }
+        Ok(Some(submit))
+    }
+
+    /// Checks a session's answers to the stream: a single answer for every URB, and for every
+    /// UNLINK.
     fn check(&self, result: &Result<(), Violation>, mut told: &[u8]) {
         match (self.end, result) {
             (End::Unclear, _) => return,
@@ -175,7 +192,7 @@ impl Reading {
         }
         assert!(told.is_empty(), "half a reply");
         if self.end == End::Open {
-            // Those may wait whose SUBMITs can be what comes, or behind it.
+            // An UNLINK may wait whose SUBMIT may be the next PDU, or behind.
             unlinks.retain(|_, target| self.submits.contains_key(target));
         }
         if matches!(self.end, End::Whole | End::Open) {
@@ -185,8 +202,8 @@ impl Reading {
     }
 }
 
-/// The number of descriptors at the end of a SUBMIT. Requests before it that set something may be
-/// under way and have `asked` for these isochronous endpoints.
+/// The number of descriptors at the end of a SUBMIT. Earlier requests may be under way and have
+/// `asked` for isochronous endpoints.
 fn packets_of(
     submit: &CmdSubmit,
     configuration: Option<&Configuration>,
@@ -211,7 +228,7 @@ fn packets_of(
     }
 }
 
-/// Checks a RET_SUBMIT and returns what is behind it.
+/// Checks a RET_SUBMIT and returns the bytes behind.
 fn check_submit<'a>(asked: Asked, ret: &RetSubmit, behind: &'a [u8]) -> &'a [u8] {
     let submit = asked.submit;
     assert_eq!(ret.number_of_packets, submit.number_of_packets, "{ret:?} of {submit:?}");
@@ -228,7 +245,7 @@ fn check_submit<'a>(asked: Asked, ret: &RetSubmit, behind: &'a [u8]) -> &'a [u8]
     behind
 }
 
-/// Checks a RET_UNLINK: it stands for the answer of its URB, or says that there is another.
+/// Checks a RET_UNLINK: either the answer of the URB, or news of another answer.
 fn check_unlink(submits: &mut HashMap<SeqNum, Asked>, target: SeqNum, ret: &RetUnlink) {
     match ret.status {
         Status::OK => {}
@@ -240,7 +257,7 @@ fn check_unlink(submits: &mut HashMap<SeqNum, Asked>, target: SeqNum, ret: &RetU
     }
 }
 
-/// A session, a device that ends whatever it gets, and a client that notes what it is told.
+/// A session, a device which ends every URB, and a client which notes every reply.
 struct Rig {
     session: Session<ModelPort>,
     now: Instant,
@@ -262,7 +279,7 @@ impl Rig {
         }
     }
 
-    /// Gives the session a stream in pieces of these lengths, over and over; `busy`, everybody
+    /// Gives the session a stream in pieces of lengths `cuts`, over and over; `busy`, everybody
     /// does all there is to do behind each.
     fn feed(&mut self, mut stream: &[u8], cuts: &[usize], busy: bool) -> Result<(), Violation> {
         let mut cuts = cuts.iter().cycle();
@@ -288,7 +305,7 @@ impl Rig {
         Ok(())
     }
 
-    /// Everybody does what there is to do. False if that was nothing.
+    /// Everybody does everything there is to do. False if there was nothing.
     fn turn(&mut self) -> bool {
         let mut busy = false;
         while let Some(mut job) = self.session.take_job() {
@@ -307,7 +324,7 @@ impl Rig {
         self.read() || busy
     }
 
-    /// Ends all that the device has.
+    /// Ends all URBs with the device.
     fn end_all(&mut self) -> bool {
         let port = self.session.port.here_mut().expect("no job is under way");
         port.events.clear();
@@ -320,7 +337,7 @@ impl Rig {
             let (status, actual) = result_of(flight, how, len, flight.length - offset, false);
             let transfer = &mut self.session.slots.transfers[slot as usize];
             let block = transfer.block.as_mut().expect("the transfer has its buffer");
-            // A control transfer's endpoint has no direction, its request has.
+            // A control transfer's endpoint has no direction, the request has.
             let is_in = match flight.transfer_type {
                 TransferType::Control => block[0] & 0x80 != 0,
                 _ => flight.endpoint.direction() == Direction::In,
@@ -331,7 +348,7 @@ impl Rig {
             }
             transfer.packets = packet_results(flight, actual == 0);
             transfer.end = Some((status, actual));
-            // Nobody compares it: what the client is told of a URB's end is the model's to check.
+            // Not compared here: the rest of the model checks the replies.
             let (packets, data) = (Vec::new(), Vec::new());
             let outcome = Outcome { status, actual_length: actual, error_count: 0, packets, data };
             flight.outcome = Some(outcome);
@@ -340,7 +357,7 @@ impl Rig {
         !open.is_empty()
     }
 
-    /// Takes all that the session has to say.
+    /// Takes all output of the session.
     fn read(&mut self) -> bool {
         let before = self.told.len();
         loop {
@@ -357,8 +374,8 @@ impl Rig {
         }
     }
 
-    /// Has everybody finish, unless what came is not the protocol, and then the client goes.
-    /// Returns what it was told.
+    /// Has everybody finish, unless the stream was a violation, and then the client goes. Returns
+    /// all replies.
     fn finish(mut self, result: &Result<(), Violation>) -> Vec<u8> {
         let mut rounds = 0..ROUNDS_MAX;
         while result.is_ok() && self.turn() {

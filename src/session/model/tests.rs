@@ -1,4 +1,4 @@
-//! The runs: seeds, and what to do with one that fails.
+//! The runs: seeds, and the report of a failure.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -11,13 +11,13 @@ use std::sync::Once;
 use super::operation::{Operation, Rng, Scale};
 use super::run;
 
-/// Steps of one seed: a few worlds, or one that lives long.
+/// Steps of a seed: a few worlds, or a single world of long life.
 const STEPS_PER_SEED: u64 = 5000;
 
 /// Seeds of each of the two tests below: a million steps together.
 const SEEDS: u64 = 100;
 
-/// Runs that a failing one is cut down with, at most.
+/// Runs for cutting a failing run down, at most.
 const SHRINK_RUNS_MAX: u32 = 3000;
 
 #[test]
@@ -45,7 +45,7 @@ fn variable<T: FromStr>(name: &str) -> Option<T> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name} has to be a number, not {value:?}")))
 }
 
-/// Runs a seed, and says all that can be said if that fails.
+/// Runs a seed, and reports a failure in full.
 fn run_seed(seed: u64, steps: u64) {
     let mut rng = Rng(seed);
     let words: Vec<u64> = (0..=steps).map(|_| rng.next()).collect();
@@ -61,12 +61,12 @@ fn run_seed(seed: u64, steps: u64) {
 }
 
 thread_local! {
-    /// Panics of this thread are expected, and only their place is noted.
+    /// Panics of the thread are expected, and only their place is noted.
     static QUIET: Cell<bool> = const { Cell::new(false) };
     static LINE: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Has the panics of this thread noted and not printed, until `QUIET` is taken back.
+/// Has the panics of the thread noted and not printed, until `QUIET` is taken back.
 fn keep_quiet() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -81,7 +81,7 @@ fn keep_quiet() {
     QUIET.set(true);
 }
 
-/// Runs words; when they fail, says how many were needed for that, and the cause.
+/// Runs words; a failure comes with the number of words used and the cause.
 fn attempt(words: &[u64]) -> Result<(), (usize, Box<dyn Any + Send>)> {
     let mut used = 0;
     let counted = words.iter().copied().inspect(|_| used += 1);
@@ -102,7 +102,7 @@ fn shrink(mut words: Vec<u64>, line: Option<u32>) -> Vec<u64> {
             let still_fails = attempt(&rest).is_err() && LINE.get() == line;
             if still_fails { words = rest } else { at += piece }
         }
-        // A word that can be left out now could perhaps not before.
+        // A word needed before can perhaps be left out now.
         if piece > 1 || words.len() == before || runs >= SHRINK_RUNS_MAX {
             piece /= 2;
         }

@@ -1,7 +1,7 @@
-//! What has to become of a URB, worked out from the protocol and not from the session's code.
+//! The right treatment of a URB, worked out from the protocol and not from the session's code.
 //!
-//! Rules: `drivers/usb/usbip/stub_rx.c` and `driver-api/usb/error-codes`, and where they leave
-//! something open, what the server's documentation promises.
+//! Rules: `drivers/usb/usbip/stub_rx.c` and `driver-api/usb/error-codes`, and where both leave
+//! something open, the server's documentation.
 
 use super::client::{Kind, Sent};
 use super::device::{Flight, configurations, pattern};
@@ -12,31 +12,30 @@ use crate::wire::setup::{SETUP_LEN, Setup};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress, TransferType, flags};
 
-/// What has to become of a URB.
+/// The right treatment of a URB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
-    /// The device gets it, as a transfer of this type.
+    /// The device gets the URB, as a transfer of a type.
     Device(TransferType),
-    /// The host performs it.
+    /// The host performs the request.
     Special(SpecialRequest),
-    /// It is answered with this, and the device never sees it.
+    /// The URB is answered with a status, and the device never sees the URB.
     Refused(Status),
 }
 
-/// How a URB has to be answered that was with the device.
+/// The right answer of a URB after the device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Outcome {
     pub(super) status: Status,
     pub(super) actual_length: u32,
     pub(super) error_count: u32,
-    /// Its packets' results.
+    /// The packets' results.
     pub(super) packets: Vec<(u32, Status)>,
     /// IN data.
     pub(super) data: Vec<u8>,
 }
 
-/// Whether an endpoint is there in some setting, in whatever configuration, and isochronous in
-/// none.
+/// Whether an endpoint is there in some setting of any configuration, and isochronous in none.
 pub(super) fn is_never_isochronous(address: EndpointAddress) -> bool {
     let all = configurations(0);
     let settings = all.iter().flatten().flat_map(|one| &one.interfaces);
@@ -46,7 +45,7 @@ pub(super) fn is_never_isochronous(address: EndpointAddress) -> bool {
     types.peek().is_some() && types.all(|one| one != TransferType::Isochronous)
 }
 
-/// Whether it is the endpoint of that address. A control endpoint has two.
+/// Whether an address means the endpoint. A control endpoint has two addresses.
 fn is_meant(endpoint: &crate::usb::Endpoint, address: EndpointAddress) -> bool {
     match endpoint.transfer_type {
         TransferType::Control => endpoint.address.number() == address.number(),
@@ -54,7 +53,7 @@ fn is_meant(endpoint: &crate::usb::Endpoint, address: EndpointAddress) -> bool {
     }
 }
 
-/// The type of an endpoint, and with what its URBs are refused.
+/// The type of an endpoint, and the status for its URBs if they are refused.
 pub(super) fn endpoint_of(
     configuration: Option<&Configuration>,
     address: EndpointAddress,
@@ -71,7 +70,7 @@ pub(super) fn endpoint_of(
     configuration?.interfaces.iter().find_map(endpoints_of)
 }
 
-/// What has to become of `sent` in `configuration`.
+/// The right treatment of `sent` in `configuration`.
 pub(super) fn judge(sent: &Sent, configuration: Option<&Configuration>, urb_len: usize) -> Verdict {
     if sent.submit.transfer_buffer_length as usize > urb_len {
         return Verdict::Refused(Status::ENOMEM);
@@ -110,7 +109,7 @@ fn judge_control(sent: &Sent) -> Option<Status> {
     (wrong_way || data_missing || too_long).then_some(Status::EINVAL)
 }
 
-/// The SETUP packet that the device gets: a read is of no more than can be moved at once.
+/// The SETUP packet for the device: a read is of no more than can be moved at once.
 fn setup_of(sent: &Sent) -> Setup {
     let setup = Setup::from_bytes(&sent.submit.setup);
     let most = u16::try_from(CONTROL_LEN_MAX).expect("it is far less");
@@ -130,7 +129,7 @@ fn judge_packets(sent: &Sent) -> Option<Status> {
     (wrong || sum > room).then_some(Status::EINVAL)
 }
 
-/// Endpoints that `request` may make isochronous in any of these configurations, a bit each.
+/// Endpoints which `request` may make isochronous in any of the configurations, a bit each.
 pub(super) fn asked_for<'a>(
     request: SpecialRequest,
     configurations: impl IntoIterator<Item = &'a Configuration>,
@@ -193,7 +192,7 @@ fn both_ways(endpoint: &crate::usb::Endpoint) -> u32 {
     }
 }
 
-/// Checks that the device got of `sent` what it should, `data` being the OUT data.
+/// Checks the device's view of `sent`; `block` holds the OUT data.
 pub(super) fn check_submission(sent: &Sent, flight: &Flight, block: &[u8]) {
     let submit = &sent.submit;
     let out = submit.endpoint.direction() == Direction::Out;
@@ -230,7 +229,8 @@ pub(super) fn check_submission(sent: &Sent, flight: &Flight, block: &[u8]) {
     assert_eq!(flight.zero_packet, zero_packet, "the zero packet of {sent:?}");
 }
 
-/// What the client has to be told of a transfer that is not isochronous and ended so.
+/// The right answer of a transfer other than isochronous with the device's `status` and `actual`
+/// length.
 pub(super) fn outcome_of(sent: &Sent, flight: &Flight, status: Status, actual: u32) -> Outcome {
     let requested = sent.submit.transfer_buffer_length;
     let is_in = sent.submit.endpoint.direction() == Direction::In;
@@ -239,7 +239,7 @@ pub(super) fn outcome_of(sent: &Sent, flight: &Flight, status: Status, actual: u
         _ => requested,
     };
     let moved = actual.min(room);
-    // What fills all that can be asked for at once may be more.
+    // A full answer to a shortened read may be part of a longer.
     let is_cut = flight.transfer_type == TransferType::Control
         && Setup::from_bytes(&sent.submit.setup) != setup_of(sent);
     if is_cut && status == Status::OK && moved == room {
@@ -261,7 +261,7 @@ pub(super) fn outcome_of(sent: &Sent, flight: &Flight, status: Status, actual: u
     Outcome { status, actual_length, error_count: 0, packets: Vec::new(), data }
 }
 
-/// The same of an isochronous one, whose packets ended so.
+/// The same of an isochronous transfer with the packets' `results`.
 pub(super) fn outcome_of_packets(
     sent: &Sent,
     flight: &Flight,

@@ -1,5 +1,4 @@
-//! A session between the model's client and the model's device, and what is true of it after
-//! every step.
+//! A session between the model's client and the model's device, and its state after every step.
 
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
@@ -28,18 +27,18 @@ pub(super) enum Away {
     No,
     /// On the worker, which has not begun.
     Job(Job<ModelPort>),
-    /// On its way back.
+    /// On the way back.
     Done(ModelPort, JobResult<ModelPort>),
 }
 
-/// One session and all that is around it.
+/// A session and all around.
 pub(super) struct World {
     pub(super) session: Session<ModelPort>,
     pub(super) away: Away,
     pub(super) client: Client,
     pub(super) scale: Scale,
     pub(super) now: Instant,
-    /// What the client sent last is this, after which the session may take no more.
+    /// The client's last command, a violation, after which the session may take no more.
     pub(super) poison: Option<Violation>,
     /// The client is gone.
     pub(super) over: bool,
@@ -48,20 +47,20 @@ pub(super) struct World {
     pub(super) pauses: [u32; 3],
     /// The last URB each endpoint took.
     pub(super) submitted: [u32; EndpointAddress::COUNT],
-    /// The last special request that was begun, and that was performed.
+    /// The last special request begun, and the last performed.
     pub(super) begun: u32,
     pub(super) performed: u32,
-    /// The last performed one that concerned each endpoint.
+    /// The last special request performed for each endpoint.
     pub(super) passed: [u32; EndpointAddress::COUNT],
     /// URBs collected from the device.
     pub(super) collected: u64,
-    /// Jobs that the worker has done.
+    /// Jobs done by the worker.
     pub(super) jobs: u64,
-    /// Special requests that failed, each with a status of its own.
+    /// Failed special requests, each with a status of its own.
     failures: i32,
     /// Since when the system has refused every URB for want of memory.
     pub(super) starved: [Option<Instant>; EndpointAddress::COUNT],
-    /// What the session has allocated.
+    /// The session's room for lists.
     pub(super) footprint: [usize; 4],
     pub(super) account: Account,
 }
@@ -148,7 +147,7 @@ impl World {
         }
     }
 
-    /// Calls the session when it wants to be called.
+    /// Calls the session at its deadline.
     pub(super) fn keep_deadline(&mut self) {
         if self.session.next_deadline().is_some_and(|at| at <= self.now) {
             self.reap(u8::MAX);
@@ -186,14 +185,14 @@ impl World {
         assert!(taken > 0, "a read without room would look like the end");
         self.client.advance(taken);
         self.received(result);
-        // What the first of these bytes filled was perhaps free again behind the last: a barrier
+        // Memory filled by the first bytes was perhaps free again behind the last: a barrier
         // and the end of a device give URBs up.
         if self.client.barriers != barriers || self.session.is_gone() {
             self.client.excuses.memory |= free < self.scale.memory / 4 + memory_needed(taken);
         }
     }
 
-    /// Looks at what came of bytes that were delivered.
+    /// Looks at the result of bytes delivered.
     fn received(&mut self, result: Result<(), Violation>) {
         self.observe();
         let answers_max = UNLINK_REPLIES_MAX + 2 * READ_LEN / HEADER_LEN + self.scale.slots;
@@ -206,7 +205,7 @@ impl World {
         assert!(self.poison.is_none() || !all_parsed, "{:?} was accepted", self.poison);
     }
 
-    /// Has the client take up to `len` bytes, in one write of the session.
+    /// Has the client take up to `len` bytes, in a write of the session.
     pub(super) fn read(&mut self, len: usize) {
         self.session.stage();
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -226,7 +225,7 @@ impl World {
         self.check_idle();
     }
 
-    /// Ends one of the transfers in flight.
+    /// Ends a transfer in flight.
     fn complete(&mut self, pick: u16, how: u16, length: u16) {
         let open = self.port().in_flight();
         if !open.is_empty() {
@@ -241,11 +240,11 @@ impl World {
         let flight = self.ended(flight, slot, how, length, gone);
         let port = self.port();
         port.slots[slot as usize] = Some(flight);
-        // Not always in the order in which they ended.
+        // Not always in the order of the ends.
         if how & 0x8000 == 0 { port.ended.push_back(slot) } else { port.ended.push_front(slot) }
     }
 
-    /// Fills in how a transfer ended, and what the client has to be told.
+    /// Fills in how a transfer ended, and the right answer for the client.
     fn ended(&mut self, mut flight: Flight, slot: u32, how: u16, len: u16, gone: bool) -> Flight {
         let transfer = &mut self.session.slots.transfers[slot as usize];
         let sent = &self.client.urbs[&flight.id];
@@ -313,12 +312,12 @@ impl World {
         }
     }
 
-    /// What comes of a special request.
+    /// The result of a special request.
     fn choose_outcome(&mut self, request: SpecialRequest, outcome: u8, value: u16) -> Performed {
         self.failures += 1;
         let failure = Status(-2_000_000 - self.failures);
         let failed = Performed::Failed(failure);
-        // One that fails half-way changes something all the same.
+        // A request failed half-way changes something all the same.
         let status = if outcome % 16 == 4 { failure } else { Status::OK };
         match (outcome % 16, request) {
             (0, _) => failed,
@@ -355,7 +354,7 @@ impl World {
                 let collects = |event: &Event| matches!(event, Event::Reaped(_));
                 assert!(!self.port().events.iter().any(collects), "more than a bounded turn");
                 self.observe();
-                // There was notice of what ended only while the port was away.
+                // Transfers which ended while the port was away gave notice only then.
                 self.reap(u8::MAX);
             }
             other => self.away = other,
@@ -385,12 +384,12 @@ impl World {
     }
 }
 
-/// Memory that `len` bytes of SUBMITs can take: many small blocks, or a few that are half empty.
+/// Memory for `len` bytes of SUBMITs, at most: many small blocks, or a few, each half empty.
 const fn memory_needed(len: usize) -> usize {
     len / HEADER_LEN * BLOCK_LEN_MIN + 2 * len
 }
 
-/// Bytes the client may have in its socket before it says nothing more.
+/// Bytes in the client's socket at which the client pauses.
 const OUTBOX_MAX: usize = 200_000;
 
 /// A number of bytes: few, some, or as many as there are.
@@ -427,7 +426,7 @@ pub(super) fn result_of(
     let actual = match how >> 4 & 7 {
         0 => 0,
         1 | 2 => part,
-        // A device or a stack that claims too much.
+        // A device or a stack claims too much.
         3 if how >> 7 & 7 == 0 => room + 1 + part,
         _ => room,
     };
@@ -436,7 +435,7 @@ pub(super) fn result_of(
         11 => Status::EPROTO,
         12 => Status::EOVERFLOW,
         13 => Status::ETIMEDOUT,
-        // There it means that another transfer of the endpoint was cancelled.
+        // There the status means a cancel of another transfer of the endpoint.
         14 if cfg!(not(target_os = "macos")) => Status::ECONNRESET,
         15 => Status::ESHUTDOWN,
         _ => Status::OK,

@@ -3,12 +3,12 @@
 use super::*;
 
 #[test]
-fn a_barrier_cancels_what_it_concerns_and_holds_what_follows() {
+fn a_barrier_cancels_urbs_of_its_interface_and_delays_later_urbs() {
     let mut rig = Rig::new();
     rig.submit(1, 0x82, 64);
     let slot = rig.last_slot();
     rig.send(&set_interface(2, 1), &[]);
-    // Endpoint 0x83 does not exist yet, and its descriptors must still be recognised.
+    // Endpoint 0x83 does not exist yet, and the descriptors must still be recognised.
     let packets: Vec<u8> = [0u32, 100, 0, 0, 100, 50, 0, 0].map(u32::to_be_bytes).concat();
     let iso = CmdSubmit { number_of_packets: 2, ..submit(3, 0x83, 150) };
     rig.send(&Command::Submit(iso), &packets);
@@ -45,12 +45,12 @@ fn a_barrier_cancels_what_it_concerns_and_holds_what_follows() {
 }
 
 #[test]
-fn a_urb_that_is_arriving_when_a_barrier_ends_is_judged_by_what_it_left() {
+fn a_urb_arriving_while_a_barrier_ends_is_judged_by_the_new_settings() {
     let mut rig = Rig::new();
     rig.send(&set_interface(1, 1), &[]);
     rig.port().perform = Some(in_setting(1));
     let job = rig.session.take_job().expect("the request");
-    // Endpoint 0x01 is there when its header comes, and not any more when its data is.
+    // Endpoint 0x01 is there when the header comes, and not any more when the data has come.
     rig.send(&Command::Submit(submit(2, 0x01, 100)), &[7; 60]);
     rig.take_back(job);
     rig.feed(&[7; 40], usize::MAX).unwrap();
@@ -101,7 +101,7 @@ fn setting_the_configuration_leaves_control_transfers_alone() {
 }
 
 #[test]
-fn a_request_that_is_given_up_before_its_turn_is_not_performed() {
+fn a_request_unlinked_before_its_turn_is_not_performed() {
     let mut rig = Rig::new();
     rig.submit(1, 0x82, 64);
     let slot = rig.last_slot();
@@ -119,14 +119,14 @@ fn a_request_that_is_given_up_before_its_turn_is_not_performed() {
 }
 
 #[test]
-fn what_a_request_leaves_behind_counts_even_if_it_failed() {
+fn settings_changed_by_a_failed_request_are_in_force() {
     let mut rig = Rig::new();
     rig.send(&set_interface(1, 1), &[]);
     let Performed::Reconfigured { configuration, .. } = in_setting(1) else { unreachable!() };
     rig.port().perform = Some(Performed::Reconfigured { configuration, status: Status::EPIPE });
     rig.work();
     rig.expect_submit(1, Status::EPIPE, 0);
-    // Only the other setting has it.
+    // Only the other setting has the endpoint.
     rig.submit(2, 0x82, 64);
     rig.expect_submit(2, Status::ENOENT, 0);
     rig.finish();

@@ -1,9 +1,9 @@
-//! Control requests that do not go to the device as they came.
+//! Control requests which the host answers, shortens or refuses.
 
 use super::*;
 
 #[test]
-fn configurations_are_read_from_what_the_host_has() {
+fn configurations_are_answered_from_the_hosts_copy() {
     let mut rig = Rig::new();
     let whole = u16::try_from(DESCRIPTOR.len()).unwrap();
     for asked in [0, 1, 9, whole - 1, whole, whole + 1, 4096, 4097, 6000, u16::MAX] {
@@ -13,7 +13,7 @@ fn configurations_are_read_from_what_the_host_has() {
         assert_eq!(rig.take_bytes(expected.into()), DESCRIPTOR[..expected.into()], "{asked}");
     }
     assert!(rig.port().submitted.is_empty(), "the device was not asked");
-    // A client with less room than it asks for, and one that a short answer is an error to.
+    // A client with less room than asked for, and a client for whom a short answer is an error.
     let Command::Submit(short) = get_configuration_descriptor(2, 0, 4096) else { unreachable!() };
     rig.send(&Command::Submit(CmdSubmit { transfer_buffer_length: 8, ..short }), &[]);
     rig.expect_submit(2, Status::EOVERFLOW, 8);
@@ -25,7 +25,7 @@ fn configurations_are_read_from_what_the_host_has() {
 }
 
 #[test]
-fn what_the_host_has_not_is_asked_of_the_device() {
+fn descriptors_unknown_to_the_host_are_read_from_the_device() {
     let mut rig = Rig::new();
     for (seqnum, setup) in [
         [0x80, 6, 1, 2, 0, 0, 9, 0],  // a configuration that there is not
@@ -49,18 +49,18 @@ fn what_the_host_has_not_is_asked_of_the_device() {
 }
 
 #[test]
-fn a_read_of_what_the_host_has_keeps_its_place_among_control_requests() {
+fn a_stored_configuration_is_answered_in_the_order_of_control_requests() {
     let mut rig = Rig::new();
     rig.send(&get_device_descriptor(1), &[]);
     let slot = rig.last_slot();
     rig.send(&get_configuration_descriptor(2, 0, 9), &[]);
     rig.send(&get_device_descriptor(3), &[]);
     rig.send(&get_configuration_descriptor(4, 0, 9), &[]);
-    // Others do not wait for it.
+    // Other endpoints do not wait for the read.
     rig.submit(5, 0x81, 64);
     assert_eq!(rig.port().submitted.len(), 2);
     rig.expect_silence();
-    // One that waits can be given up.
+    // A waiting read can be given up.
     rig.unlink(6, 4);
     rig.expect_unlink(6, Status::ECONNRESET);
     rig.end(slot, Status::OK, &[0; 8]);
@@ -76,7 +76,7 @@ fn a_read_of_what_the_host_has_keeps_its_place_among_control_requests() {
 }
 
 #[test]
-fn a_read_of_what_the_host_has_waits_for_a_barrier_and_holds_one_up() {
+fn a_stored_configuration_waits_for_a_barrier_and_delays_the_next() {
     let mut rig = Rig::new();
     rig.port().perform = Some(in_setting(1));
     rig.send(&get_device_descriptor(1), &[]);
@@ -97,9 +97,9 @@ fn a_read_of_what_the_host_has_waits_for_a_barrier_and_holds_one_up() {
     rig.finish();
 }
 
-/// The port of these tests moves 64 bytes.
+/// The port of the tests moves 64 bytes.
 #[test]
-fn a_long_read_asks_for_what_can_be_moved_and_less_than_that_is_all() {
+fn a_long_read_is_cut_to_the_ports_length_and_a_full_answer_is_refused() {
     let mut rig = Rig::new();
     let long = [0xc0, 4, 0, 0, 0, 0, 0x88, 0x13];
     for (len, told) in [(0, 0), (63, 63)] {
@@ -117,19 +117,18 @@ fn a_long_read_asks_for_what_can_be_moved_and_less_than_that_is_all() {
         rig.end(slot, Status::OK, &[7; 64]);
         rig.expect_submit(2, Status::EINVAL, 0);
     }
-    // What the device says otherwise is passed on.
+    // Any other result of the device is passed on.
     rig.send(&control(3, Direction::In, long), &[]);
     let slot = rig.last_slot();
     rig.end(slot, Status::EPIPE, &[]);
     rig.expect_submit(3, Status::EPIPE, 0);
-    // More than it was asked for has no room, also where it is only part of what the client asks
-    // for.
+    // A longer answer than asked for has no room, even if the client asked for more.
     rig.send(&control(6, Direction::In, long), &[]);
     let slot = rig.last_slot();
     rig.end_with(slot, Status::EOVERFLOW, 100);
     rig.expect_submit(6, Status::EOVERFLOW, 64);
     rig.take_bytes(64);
-    // A read of just that many is whole.
+    // A read of exactly 64 bytes is whole.
     rig.send(&control(4, Direction::In, [0xc0, 4, 0, 0, 0, 0, 64, 0]), &[]);
     let slot = rig.last_slot();
     rig.end(slot, Status::OK, &[7; 64]);

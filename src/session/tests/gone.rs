@@ -1,9 +1,9 @@
-//! A device that goes, and a client that goes.
+//! The device goes, or the client goes.
 
 use super::*;
 
 #[test]
-fn a_device_that_goes_answers_everything_that_waits() {
+fn urbs_waiting_for_a_device_that_goes_are_answered() {
     let mut rig = Rig::new();
     for seqnum in 0..60 {
         rig.submit(seqnum, 0x82, 64);
@@ -34,7 +34,7 @@ fn a_device_that_goes_answers_everything_that_waits() {
     assert_eq!(answered, expected);
     rig.expect_silence();
     assert!(rig.session.is_ready_for_teardown());
-    // What was under way when it went: requests to endpoints, special ones, UNLINKs.
+    // Commands on their way when the device went: SUBMITs, special requests, UNLINKs.
     rig.submit(102, 0x82, 64);
     rig.send(&Command::Submit(submit(103, 0x01, 3)), &[1, 2, 3]);
     rig.send(&set_interface(104, 0), &[]);
@@ -53,7 +53,7 @@ fn a_session_without_a_client_can_still_be_called() {
     let mut rig = Rig::new();
     rig.send(&Command::Submit(submit(1, 0x01, 100)), &[7; 60]);
     rig.session.begin_teardown();
-    // The URB that was arriving is no more: nothing has its place.
+    // The arriving URB is no more: nothing has its place.
     assert_eq!(rig.session.rx_read(&mut &[7; 40][..], rig.now), Ok(()));
     rig.finish();
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The reactor gives each session a bounded turn, whatever has ended while the port was away.
+/// The reactor gives each session a bounded turn, however much has ended while the port was away.
 #[test]
 fn taking_the_port_back_collects_nothing_and_each_call_collects_once() {
     let mut rig = Rig::new();
@@ -32,7 +32,7 @@ fn taking_the_port_back_collects_nothing_and_each_call_collects_once() {
     rig.finish();
 }
 
-/// The system tells of it once, and the port may be away then.
+/// The system tells of a hang-up once, and the port may be away then.
 #[test]
 fn a_hangup_is_not_lost_while_the_worker_has_the_port() {
     let mut rig = Rig::new();

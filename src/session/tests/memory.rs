@@ -1,4 +1,4 @@
-//! What waits for slots and for memory, and what is refused for want of either.
+//! URBs which wait for slots and for memory, and URBs refused for want of either.
 
 use super::*;
 use crate::limits::NO_MEMORY_TIMEOUT;
@@ -15,7 +15,7 @@ fn a_silent_endpoint_can_not_keep_the_others_out() {
     assert_eq!(rig.port().submitted.last().unwrap().endpoint, 0x81);
     rig.send(&get_device_descriptor(501), &[]);
     assert_eq!(rig.port().submitted.last().unwrap().length, 26);
-    // What waits goes on as slots come home, in order.
+    // Waiting URBs go on as slots come home, in order.
     for seqnum in 0..3 {
         let slot = rig.port().submitted[seqnum as usize].slot;
         rig.end(slot, Status::OK, &[1; 64]);
@@ -38,7 +38,7 @@ fn more_urbs_than_can_wait_are_refused_and_the_stream_goes_on() {
     rig.expect_submit(places, Status::ENOMEM, 0);
     rig.send(&Command::Submit(submit(places + 1, 0x01, 5)), &[1, 2, 3, 4, 5]);
     rig.expect_submit(places + 1, Status::ENOMEM, 0);
-    // A client that reads no refusals is not read either, until it does.
+    // A client which reads no refusals is not read either, until the refusals are read.
     for seqnum in 0..u32::try_from(URBS_REFUSED_MAX).unwrap() {
         assert!(rig.session.wants_input());
         rig.submit(places + 10 + seqnum, 0x82, 64);
@@ -49,8 +49,8 @@ fn more_urbs_than_can_wait_are_refused_and_the_stream_goes_on() {
     rig.finish();
 }
 
-/// Their descriptors cost more than all else of a record, so there are fewer; others still can
-/// wait.
+/// Descriptors cost more than all else of a record, so there is room for fewer; URBs without
+/// packets still can wait.
 #[test]
 fn more_urbs_with_packets_than_can_wait_are_refused_with_their_packets() {
     let mut rig = Rig::new();
@@ -103,7 +103,7 @@ fn memory_used_up_makes_urbs_wait_and_out_data_is_refused() {
 }
 
 #[test]
-fn what_is_held_leaves_the_last_part_of_the_memory_to_others() {
+fn urbs_behind_a_barrier_leave_the_last_part_of_the_memory_to_other_endpoints() {
     let mut rig = Rig::new();
     rig.send(&set_interface(1, 0), &[]);
     let job = rig.session.take_job().expect("the request");
@@ -120,7 +120,7 @@ fn what_is_held_leaves_the_last_part_of_the_memory_to_others() {
 }
 
 #[test]
-fn memory_of_the_system_that_is_used_up_delays_urbs() {
+fn urbs_wait_while_the_systems_memory_is_used_up() {
     let mut rig = Rig::new();
     rig.submit(1, 0x82, 64);
     rig.port().refuse = Some(RefusedReason::NoMemory);
@@ -135,9 +135,9 @@ fn memory_of_the_system_that_is_used_up_delays_urbs() {
     rig.finish();
 }
 
-/// With nothing in flight that could end, others may still give memory back.
+/// With nothing in flight, other devices may still give memory back.
 #[test]
-fn memory_that_others_have_is_asked_for_again() {
+fn memory_of_other_devices_is_asked_for_again() {
     let mut rig = Rig::new();
     rig.port().refuse = Some(RefusedReason::NoMemory);
     rig.submit(1, 0x82, 64);
@@ -152,7 +152,7 @@ fn memory_that_others_have_is_asked_for_again() {
     rig.finish();
 }
 
-/// What the device itself has in flight may be silent for ever.
+/// A URB of the device itself may be silent for ever.
 #[test]
 fn memory_is_asked_for_again_beside_a_silent_urb() {
     let mut rig = Rig::new();
@@ -161,7 +161,7 @@ fn memory_is_asked_for_again_beside_a_silent_urb() {
     rig.submit(2, 0x81, 64);
     rig.now = rig.session.next_deadline().expect("it is tried again");
     rig.session.reap(rig.now);
-    // That another goes through calls nothing off.
+    // The success of another URB calls nothing off.
     rig.port().refuse = None;
     rig.send(&get_device_descriptor(3), &[]);
     rig.now = rig.session.next_deadline().expect("it is tried again");
@@ -185,7 +185,7 @@ fn memory_for_a_urb_that_was_given_up_is_not_asked_for_again() {
 }
 
 #[test]
-fn memory_that_nobody_gives_back_is_not_waited_for_for_ever() {
+fn a_urb_does_not_wait_for_memory_for_ever() {
     let mut rig = Rig::new();
     rig.port().refuse = Some(RefusedReason::NoMemory);
     rig.submit(1, 0x82, 64);

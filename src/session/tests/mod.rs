@@ -1,5 +1,5 @@
-//! The session against a port that does only what a test says, by topic. The port and both ends of
-//! the session are here ([`TestPort`], [`Rig`]); [`wrapped`] has a simulated device in its place.
+//! The session against a port under a test's control, by topic. The port and both ends of the
+//! session are here ([`TestPort`], [`Rig`]); [`wrapped`] has a simulated device instead.
 
 mod barrier;
 mod control;
@@ -41,7 +41,7 @@ const DESCRIPTOR: &[u8] = &[
 
 const SLOTS: u32 = 70;
 
-/// What a test sees of a submission.
+/// A submission as a test sees it.
 #[derive(Debug)]
 struct Submitted {
     slot: u32,
@@ -55,9 +55,9 @@ struct Submitted {
 struct TestPort {
     submitted: Vec<Submitted>,
     ended: Vec<u32>,
-    /// The most that one call collects; `None` for all.
+    /// The most transfers collected by a call; `None` for all.
     reap_budget: Option<usize>,
-    /// Calls that collected.
+    /// Calls to collect.
     reaps: u32,
     refuse: Option<RefusedReason>,
     cancelled: Vec<u32>,
@@ -154,11 +154,11 @@ impl Port for TestPort {
     }
 }
 
-/// A session and both its ends.
+/// A session and both ends.
 struct Rig {
     session: Session<TestPort>,
     now: Instant,
-    /// Bytes for the client that it has not looked at.
+    /// Bytes for the client, not looked at.
     sent: Vec<u8>,
 }
 
@@ -227,7 +227,7 @@ impl Rig {
         self.end_with(slot, status, u32::try_from(data.len()).unwrap());
     }
 
-    /// The same with whatever it says that it has moved.
+    /// The same with any length.
     fn end_with(&mut self, slot: u32, status: Status, actual_length: u32) {
         let transfer = self.transfer(slot);
         transfer.status = Some(status);
@@ -240,21 +240,21 @@ impl Rig {
         self.port().submitted.last().expect("something was submitted").slot
     }
 
-    /// Has the worker do what there is to do.
+    /// Has the worker do all jobs.
     fn work(&mut self) {
         while let Some(job) = self.session.take_job() {
             self.take_back(job);
         }
     }
 
-    /// Does a job, gives the port back, and has the session collect what ended meanwhile.
+    /// Does a job, gives the port back, and has the session collect all ended transfers.
     fn take_back(&mut self, job: Job<TestPort>) {
         let (port, result) = job.run();
         self.session.take_back(port, result, self.now);
         while self.session.reap(self.now) {}
     }
 
-    /// Collects what the session has to say, `step` bytes a write.
+    /// Collects the output of the session, `step` bytes a write.
     fn collect(&mut self, step: usize) {
         loop {
             self.session.stage();
@@ -299,7 +299,7 @@ impl Rig {
         assert_eq!(self.sent, []);
     }
 
-    /// Tears down and checks that everything came home.
+    /// Tears down and checks for everything being home.
     fn finish(mut self) {
         self.session.begin_teardown();
         self.work();

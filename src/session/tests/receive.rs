@@ -1,4 +1,4 @@
-//! The stream of a client: cuts make no difference, and bytes outside the protocol end it.
+//! The stream of a client: cuts make no difference, and bytes outside the protocol are the end.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 fn any_cut_of_the_stream_gives_the_same_result() {
     let mut stream = Vec::new();
     let mut header = [0; HEADER_LEN];
-    // All but one of the length that is expected from the second on.
+    // All but one of the length expected from the second on.
     let lengths = [9000, 9000, 9000, 9000, 8500, 9000, 9000, 9000u32];
     for (seqnum, len) in (0u32..).zip(lengths) {
         Command::Submit(submit(seqnum, 0x01, len)).emit(&mut header);

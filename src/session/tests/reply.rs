@@ -1,4 +1,4 @@
-//! What the client is told, and in which pieces it is written.
+//! The answers of the client, and the pieces of each write.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn replies_written_byte_by_byte_are_the_same() {
 }
 
 #[test]
-fn no_more_is_given_to_write_than_there_is_room_for() {
+fn slices_of_a_write_fit_the_room_given() {
     let mut rig = Rig::new();
     for seqnum in 0..3 {
         rig.submit(seqnum, 0x82, 4096);
@@ -49,7 +49,7 @@ fn isochronous_padding_is_left_out_by_runs() {
     rig.send(&set_interface(1, 1), &[]);
     rig.work();
     rig.expect_submit(1, Status::OK, 0);
-    // Large enough packets that they are written from where they lie.
+    // Packets large enough to be written from the URB's own buffer.
     let count = 6u32;
     let words = (0..count).flat_map(|i| [i * 2000, 2000, 0, 0]);
     let descriptors: Vec<u8> = words.flat_map(u32::to_be_bytes).collect();
@@ -78,7 +78,7 @@ fn short_and_truncated_results_have_the_right_status() {
     rig.end(slot, Status::OK, &[1; 100]);
     rig.expect_submit(1, Status::EREMOTEIO, 100);
     rig.take_bytes(100);
-    // A client with less room than its own wLength.
+    // A client with less room than wLength.
     let setup = [0x80, 6, 0, 1, 0, 0, 18, 0];
     let endpoint = EndpointAddress::new(0, Direction::In);
     let command = CmdSubmit { endpoint, setup, ..submit(2, 0, 8) };

@@ -1,4 +1,4 @@
-//! What is counted, and what is not.
+//! Counters: which URBs count and which do not.
 
 use super::*;
 use crate::stats::{EndpointStats, Gauge};
@@ -32,7 +32,7 @@ fn urbs_and_bytes_count_when_the_device_has_ended_them() {
     assert_eq!(ended.errors.by_status().collect::<Vec<_>>(), [(Some(Status::EPIPE), 1)]);
     let out = rig.endpoint(0x01);
     assert_eq!((out.urbs, out.bytes_in, out.bytes_out, out.most_in_flight), (1, 0, 5, 1));
-    // Data stays in its buffer until the client has it.
+    // Data stays in its buffer until with the client.
     assert_eq!(rig.session.stats().buffers, Gauge { now: 100, most: 205, room: 1 << 20 });
     rig.collect(usize::MAX);
     let stats = rig.session.stats();
@@ -47,7 +47,7 @@ fn unlinks_and_refusals_are_the_sessions() {
     rig.submit(1, 0x81, 100);
     rig.unlink(2, 1);
     rig.unlink(3, 99);
-    // No such endpoint, and one whose device is gone.
+    // No endpoint, and then no device.
     rig.submit(4, 0x87, 100);
     rig.port().refuse = Some(RefusedReason::Gone);
     rig.submit(5, 0x82, 100);

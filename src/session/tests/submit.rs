@@ -1,4 +1,4 @@
-//! What the device gets.
+//! URBs as the device gets them.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn an_isochronous_interval_that_the_host_will_not_keep_is_noticed() {
         rig.send(&set_interface(1, 1), &[]);
         rig.work();
         rig.expect_submit(1, Status::OK, 0);
-        // Other endpoints have none, whatever a client sends.
+        // Other endpoints have no interval, and the client's value means nothing.
         rig.send(&Command::Submit(CmdSubmit { interval: 3, ..submit(2, 0x81, 8) }), &[]);
         assert!(!rig.session.endpoints.is_interval_warned);
         let iso = CmdSubmit { number_of_packets: 1, interval: submitted, ..submit(3, 0x83, 8) };

@@ -9,7 +9,7 @@ fn a_cancel_does_not_hit_the_next_urb_of_its_slot() {
     rig.submit(1, 0x81, 64);
     rig.unlink(2, 1);
     let slot = rig.last_slot();
-    // It ends by itself before the worker comes to it, and its slot is used again.
+    // The URB ends by itself before the worker comes, and the slot is used again.
     rig.end(slot, Status::OK, &[7; 64]);
     rig.submit(3, 0x81, 64);
     assert_eq!(rig.last_slot(), slot, "the slot freed last is used next");
@@ -39,7 +39,7 @@ fn every_row_of_the_unlink_table() {
     assert_eq!(rig.port().cancelled, [slot]);
     rig.end(slot, Status::ECONNRESET, &[]);
     rig.expect_unlink(101, Status::ECONNRESET);
-    // With the device, ended with data while it was cancelled.
+    // With the device, ended with data while being cancelled.
     rig.submit(2, 0x81, 64);
     rig.unlink(103, 2);
     rig.work();
@@ -48,7 +48,7 @@ fn every_row_of_the_unlink_table() {
     rig.expect_submit(2, Status::ECONNRESET, 2);
     assert_eq!(rig.take_bytes(2), [1, 2]);
     rig.expect_unlink(103, Status::OK);
-    // Ended, its reply not yet written.
+    // Ended, the reply not yet written.
     rig.submit(3, 0x81, 64);
     let slot = rig.last_slot();
     rig.end(slot, Status::EPIPE, &[]);
@@ -68,7 +68,7 @@ fn an_unlink_that_overtakes_its_submit_waits_for_it() {
     rig.submit(10, 0x81, 64);
     rig.unlink(12, 11);
     rig.expect_silence();
-    // The SUBMIT is here at last: the device never sees it.
+    // The SUBMIT is here at last, but never reaches the device.
     let submit = submit(11, 0x01, 5);
     rig.send(&Command::Submit(submit), &[1, 2, 3, 4, 5]);
     rig.expect_unlink(12, Status::ECONNRESET);
@@ -82,15 +82,15 @@ fn an_unlink_that_overtakes_its_submit_waits_for_it() {
     rig.now = deadline;
     rig.session.reap(rig.now);
     rig.expect_unlink(14, Status::OK);
-    // Nor does one that another, with a higher number, has come before.
+    // Nor does a SUBMIT come after another with a higher number.
     rig.unlink(17, 16);
     rig.expect_silence();
     rig.submit(18, 0x81, 64);
     rig.expect_unlink(17, Status::OK);
-    // What came long ago was answered.
+    // An old SUBMIT was answered.
     rig.unlink(15, 9);
     rig.expect_unlink(15, Status::OK);
-    // A device that goes answers for SUBMITs that can't come any more.
+    // With the device gone, UNLINKs of missing SUBMITs are answered.
     rig.unlink(20, 19);
     rig.port().gone = true;
     rig.session.reap(rig.now);
@@ -99,12 +99,12 @@ fn an_unlink_that_overtakes_its_submit_waits_for_it() {
 }
 
 #[test]
-fn an_early_unlink_waits_as_long_as_what_comes_before_its_submit_is_on_its_way() {
+fn an_early_unlink_waits_while_an_earlier_pdu_is_arriving() {
     let mut rig = Rig::new();
     rig.submit(10, 0x81, 64);
     rig.unlink(13, 12);
-    // Its data takes longer than a SUBMIT that does not come is waited for: once byte by byte, once
-    // with a pause.
+    // The data takes longer than the wait for a missing SUBMIT: first byte by byte, then with a
+    // pause.
     rig.send(&Command::Submit(submit(11, 0x01, 5)), &[1]);
     for byte in 2..=4 {
         rig.now += EARLY_UNLINK_TIMEOUT - Duration::from_millis(1);
@@ -130,7 +130,7 @@ fn unlinks_are_answered_while_the_port_is_away() {
     rig.submit(2, 0x82, 64);
     rig.unlink(3, 2);
     rig.expect_unlink(3, Status::ECONNRESET);
-    // The request itself: nobody waits for it any more, and its number is free.
+    // The request itself: nobody waits any more, and the number is free.
     rig.unlink(4, 1);
     rig.expect_unlink(4, Status::ECONNRESET);
     rig.submit(1, 0x81, 64);
@@ -143,9 +143,9 @@ fn unlinks_are_answered_while_the_port_is_away() {
     rig.finish();
 }
 
-/// As on macOS, where an UNLINK ends whatever its endpoint has in flight.
+/// As on macOS, where an UNLINK ends all URBs in flight of the endpoint.
 #[test]
-fn who_ends_with_an_unlinked_urb_is_not_told_to_be_unlinked() {
+fn a_bystander_of_an_unlink_goes_to_the_device_again() {
     let mut rig = Rig::new();
     rig.session.slots.cancels_pipe = true;
     for seqnum in [1, 2] {
@@ -167,7 +167,7 @@ fn who_ends_with_an_unlinked_urb_is_not_told_to_be_unlinked() {
 }
 
 #[test]
-fn an_isochronous_urb_that_ends_with_an_unlinked_one_has_missed_its_packets() {
+fn an_isochronous_bystander_of_an_unlink_has_missed_its_packets() {
     let mut rig = Rig::new();
     rig.session.slots.cancels_pipe = true;
     let mut configuration = configuration();

@@ -1,5 +1,5 @@
-//! A backend that wraps another, as a capture would: what passes a port is seen on its way to the
-//! device and on its way back.
+//! A backend around another, as a capture would be: every URB is seen on the way to the device and
+//! on the way back.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use crate::usb::sim::bus::SimBus;
 use crate::usb::sim::spec::Spec;
 use crate::usb::{Backend, Candidate, DeviceInfo, OpenError, Scan, ScanError};
 
-/// What passed a port, in order.
+/// A passage through the port.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Seen {
     Submitted { endpoint: u8, transfer_type: TransferType, data: Vec<u8> },
@@ -26,7 +26,7 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
     }
 
-    /// What was seen since the last call.
+    /// The passages since the last call.
     fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -39,7 +39,7 @@ struct WatchedCandidate<C>(C, Log);
 
 struct WatchedPort<P>(P, Log);
 
-/// A slot, and how many isochronous packets its URB has.
+/// A slot, and the number of isochronous packets of its URB.
 struct WatchedTransfer<T>(T, usize);
 
 impl<B: Backend> Backend for WatchedBackend<B> {
@@ -147,7 +147,7 @@ impl<P: Port> Port for WatchedPort<P> {
 
 type SimSession = Session<<WatchedCandidate<crate::usb::sim::SimCandidate> as Candidate>::Port>;
 
-/// A session with a simulated device, and what passes its port.
+/// A session with a simulated device, and the log of its port.
 fn open(spec: &str) -> (SimSession, Log, SimBus) {
     let log = Log::default();
     let bus = SimBus::with(&Spec::parse_list(spec).unwrap());
@@ -158,7 +158,7 @@ fn open(spec: &str) -> (SimSession, Log, SimBus) {
     (Session::new(DEVID, limits, opened, Tables::new(64).unwrap()), log, bus)
 }
 
-/// Sends a command, has everybody do what there is to do, and returns what the client is told.
+/// Sends a command, has everybody do everything, and returns the answers.
 fn exchange(session: &mut SimSession, command: &Command, behind: &[u8]) -> Vec<u8> {
     let mut header = [0; HEADER_LEN];
     command.emit(&mut header);
