@@ -79,8 +79,6 @@ pub enum OpStatus {
     NotAvailable = 1,
     /// ST_DEV_BUSY: another client or program has the device.
     DeviceBusy = 2,
-    /// ST_DEV_ERR: the device is in an error state.
-    DeviceError = 3,
     /// ST_NODEV: no device has the busid.
     NoDevice = 4,
 }

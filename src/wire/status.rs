@@ -41,12 +41,6 @@ impl Status {
     pub const ETIMEDOUT: Self = Self(-110);
     /// -EREMOTEIO: shorter than asked for, with SHORT_NOT_OK set.
     pub const EREMOTEIO: Self = Self(-121);
-
-    /// Whether the device is no longer there.
-    #[must_use]
-    pub const fn is_gone(self) -> bool {
-        matches!(self, Self::ENODEV | Self::ESHUTDOWN)
-    }
 }
 
 impl fmt::Display for Status {
