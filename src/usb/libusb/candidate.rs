@@ -1,4 +1,4 @@
-//! A device that a scan found, and how it is opened for a client.
+//! A device that a scan found, and how the device is opened for a client.
 //!
 //! Contract: opening and [`LibusbCandidate::obstacle`] block.
 
@@ -19,7 +19,7 @@ use crate::usb::{Candidate, DeviceInfo, Obstacle, OpenError, Opened};
 use crate::wire::iso::PACKETS_MAX;
 use crate::wire::op::UsbDevice;
 
-/// A real device that was found.
+/// A real device, as a scan found it.
 #[derive(Clone, Debug)]
 pub struct LibusbCandidate {
     pub(super) found: Found,
@@ -83,8 +83,8 @@ impl Candidate for LibusbCandidate {
         Ok(Opened { port, transfers, memory, configuration, configurations, isochronous })
     }
 
-    /// The kernel has freed the interfaces when the device was closed, and the note of their
-    /// drivers was left as by a kill.
+    /// The kernel has freed the interfaces when the device was closed; the note of the debt is
+    /// left, as after a kill.
     fn recover(&self) {
         repair();
     }
@@ -111,7 +111,7 @@ fn refused(error: Error, info: &DeviceInfo) -> Obstacle {
     }
 }
 
-/// What libusb's error means when a device is opened.
+/// The obstacle for a device that can't be opened, by libusb's error.
 fn obstacle_of(error: Error, found: &Found, info: &DeviceInfo) -> Obstacle {
     let UsbDevice { id_vendor: vendor, id_product: product, .. } = info.device;
     match error {

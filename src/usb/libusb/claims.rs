@@ -18,7 +18,7 @@ use crate::complaints::warn;
 use crate::usb::{Configuration, Interface};
 use crate::wire::types::BusId;
 
-/// What this program has of an interface.
+/// Whose an interface is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Claim {
     /// Claimed: its endpoints take URBs.
@@ -29,7 +29,7 @@ enum Claim {
     Refused(Error),
 }
 
-/// An open device, and what this program has of its interfaces.
+/// An open device with its interfaces.
 pub(super) struct Claims {
     pub(super) handle: DeviceHandle,
     pub(super) found: Found,
@@ -46,14 +46,14 @@ impl Claims {
     /// can't be claimed is marked.
     ///
     /// # Errors
-    /// The host does not say which configuration that is; then nothing is claimed.
+    /// The host does not say which configuration; then nothing is claimed.
     pub(super) fn take(handle: DeviceHandle, found: Found) -> Result<Self, Error> {
         let value = found.configuration_now(&handle)?;
         Ok(Self::claimed(handle, found, Owed::new(value), value))
     }
 
-    /// Claims what is left of a session that another process had, and takes on what that process
-    /// owed.
+    /// Claims the interfaces for a session that another process had, and takes on that process's
+    /// debt.
     ///
     /// # Errors
     /// As of [`Self::take`]; the note stays.
@@ -112,7 +112,7 @@ impl Claims {
     /// Claims every interface of the active configuration, none of which is claimed now.
     ///
     /// # Errors
-    /// The host does not say which configuration that is; then none is known, and nothing claimed.
+    /// The host does not say which configuration; then none is known, and nothing claimed.
     pub(super) fn claim_all(&mut self) -> Result<(), Error> {
         let value = self.found.configuration_now(&self.handle);
         let value = value.inspect_err(|_| self.configuration = None)?;
@@ -140,7 +140,7 @@ impl Claims {
         self.tell_refused();
     }
 
-    /// Tells the log which interfaces could not be claimed, and what that leaves.
+    /// Tells the log which interfaces could not be claimed, and whether the others work.
     fn tell_refused(&self) {
         let left = if self.has_any() { ", the rest works" } else { "" };
         let busid = self.busid();
@@ -204,7 +204,7 @@ impl Claims {
     }
 }
 
-/// Claims an interface, and marks one that can't be claimed with what URBs to its endpoints get.
+/// Claims an interface, or marks the interface with the answer to its URBs.
 fn claim(handle: &mut DeviceHandle, interface: &mut Interface, busid: BusId) -> Claim {
     match handle.claim_blocking(interface.number) {
         Ok(()) => {

@@ -1,4 +1,4 @@
-//! A device as a scan found it, and what clients are told of it.
+//! A device as a scan found it, and the record that clients get.
 //!
 //! Contract: plain data. Only [`Found::configuration_now`] blocks.
 
@@ -11,7 +11,7 @@ use crate::usb::{Configuration, DeviceInfo};
 use crate::wire::op::{UsbDevice, UsbInterface};
 use crate::wire::types::BusId;
 
-/// What the host says of a device that does not change while it is plugged in.
+/// Facts that the host has of a device, the same as long as the device is plugged in.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) id: DeviceId,
@@ -21,15 +21,15 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// The configuration numbered `value`, as the host has made it. One that can't be found is
+    /// The configuration numbered `value`, as the host has made it. An unknown configuration is
     /// empty.
     pub(super) fn configuration(&self, value: u8) -> Configuration {
         let found = self.descriptors.configuration(value, self.host);
         found.unwrap_or_else(|| Configuration { value, interfaces: Vec::new() })
     }
 
-    /// What clients are told of the device while it is in the configuration numbered `value`, or in
-    /// none. Its names and drivers are left to who has them.
+    /// The device for clients, in the configuration numbered `value` or in none. The caller adds
+    /// names and drivers.
     pub(super) fn info(&self, value: Option<u8>, path: Option<String>) -> DeviceInfo {
         DeviceInfo {
             device: self.record(value, path),
@@ -73,7 +73,7 @@ impl Found {
     /// for the device's lock. *Blocks.*
     ///
     /// # Errors
-    /// `NoDevice` when the device is gone; anything else means that the system can't tell.
+    /// `NoDevice` when the device is gone; with any other error the system can't tell.
     #[cfg(target_os = "linux")]
     pub(super) fn configuration_now(&self, _: &DeviceHandle) -> Result<Option<u8>, Error> {
         let directory = std::path::Path::new(super::sysfs::DEVICES).join(self.busid.to_string());
@@ -83,7 +83,7 @@ impl Found {
         })
     }
 
-    /// As above.
+    /// The same, by libusb.
     #[cfg(not(target_os = "linux"))]
     pub(super) fn configuration_now(&self, handle: &DeviceHandle) -> Result<Option<u8>, Error> {
         handle.configuration_blocking()
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!((record.configuration_value, record.interfaces.len()), (0, 0));
     }
 
-    /// A configuration that the host is in and that its descriptors do not have.
+    /// The host is in a configuration without descriptors.
     #[test]
     fn an_unknown_configuration_is_empty() {
         let record = found().info(Some(7), None).device;

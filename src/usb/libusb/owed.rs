@@ -1,6 +1,6 @@
-//! What is owed for an open device: interfaces to its kernel drivers, and its configuration to the
-//! device. A note in the [ledger](super::ledger) says the same to the next start, for the case that
-//! this process is killed.
+//! The debt for an open device: kernel drivers get their interfaces back, and the device its
+//! configuration. A note in the [ledger](super::ledger) tells the next start, in case this process
+//! is killed.
 //!
 //! Contract: everything here blocks.
 
@@ -14,11 +14,11 @@ use crate::complaints::warn;
 use crate::usb::Configuration;
 use crate::wire::types::BusId;
 
-/// What is owed for a device.
+/// The debt for a device.
 pub(super) struct Owed {
     /// Interfaces that kernel drivers had, and get back.
     drivers: Vec<u8>,
-    /// Those of them that Linux lets no driver have before the interfaces are made anew.
+    /// Interfaces among these that Linux gives no driver before they are made anew.
     barred: Vec<u8>,
     /// The number of the configuration that the device was found in; `None` for none.
     configuration: Option<u8>,
@@ -32,7 +32,7 @@ impl Owed {
         Self { drivers: Vec::new(), barred: Vec::new(), configuration, note: None }
     }
 
-    /// What another process owed, and noted in `note`.
+    /// The debt of another process, noted in `note`.
     pub(super) const fn noted(configuration: Option<u8>, note: Note) -> Self {
         Self { drivers: Vec::new(), barred: Vec::new(), configuration, note: Some(note) }
     }
@@ -55,14 +55,14 @@ impl Owed {
         self.drivers.clear();
     }
 
-    /// Interfaces that kernel drivers had before.
+    /// Adds interfaces that kernel drivers had.
     pub(super) fn add_drivers(&mut self, interfaces: &[u8]) {
         let new = interfaces.iter().filter(|number| !self.drivers.contains(number));
         let new: Vec<u8> = new.copied().collect();
         self.drivers.extend(new);
     }
 
-    /// Notes which interfaces kernel drivers have, before they are taken from them.
+    /// Notes which interfaces kernel drivers have, before the drivers lose any.
     pub(super) fn note_drivers(
         &mut self,
         handle: &DeviceHandle,
@@ -83,8 +83,7 @@ impl Owed {
         }
     }
 
-    /// Gives back what is owed for a device that is in `configuration` and whose interfaces are
-    /// free.
+    /// Pays the debt for a device that is in `configuration` and whose interfaces are free.
     pub(super) fn give_back(
         mut self,
         handle: &mut DeviceHandle,
@@ -119,8 +118,8 @@ impl Owed {
         }
     }
 
-    /// Has Linux make the interfaces anew where a driver could not have its own again, which also
-    /// looks for drivers of all interfaces.
+    /// Has Linux make the interfaces anew where an interface is barred. Linux then looks for
+    /// drivers of all interfaces.
     fn give_back_barred(&mut self, handle: &mut DeviceHandle, busid: BusId, value: Option<u8>) {
         let Some(value) = value.filter(|_| value == self.configuration) else { return };
         if !self.barred.iter().any(|interface| self.drivers.contains(interface)) {
@@ -139,15 +138,15 @@ impl Owed {
         }
     }
 
-    /// Gives interfaces back to the kernel drivers that had them. All are free by then, because a
-    /// driver that wants several takes the others with the first.
+    /// Gives interfaces back to the kernel drivers that had them. All interfaces are free by then,
+    /// because a driver of several interfaces takes all with the first.
     fn give_back_drivers(&mut self, handle: &mut DeviceHandle, busid: BusId) {
         let mut is_paid = true;
         for interface in self.drivers.drain(..) {
             let attached = handle.attach_kernel_driver_blocking(interface);
             is_paid &= is_given_back(attached);
             match attached {
-                // Busy: the driver took it along with another.
+                // Busy: the driver took the interface along with another.
                 Ok(()) | Err(Error::Busy | Error::NoDevice) => {}
                 Err(error) => {
                     warn!("{busid}: no kernel driver took interface {interface} back: {error}");
@@ -160,7 +159,7 @@ impl Owed {
     }
 }
 
-/// A note's text: what is owed for a device.
+/// A debt, to be noted.
 pub(super) const fn debt_of(id: DeviceId, interfaces: Vec<u8>, configuration: Option<u8>) -> Debt {
     let DeviceId { bus, address, id_vendor, id_product } = id;
     Debt { bus, address, id_vendor, id_product, interfaces, configuration }
@@ -191,6 +190,6 @@ pub(super) fn renew_interfaces(handle: &mut DeviceHandle, value: u8) -> Result<(
 /// Whether an interface needs nothing more: a driver has it, or none can.
 pub(super) const fn is_given_back(attached: Result<(), Error>) -> bool {
     use Error::{Busy, InvalidParam, NoDevice, NotFound};
-    // The parameter is an interface that the device has no more.
+    // InvalidParam: the device has no such interface any more.
     matches!(attached, Ok(()) | Err(Busy | InvalidParam | NoDevice | NotFound))
 }

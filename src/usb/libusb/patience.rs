@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_takes_too_long_is_not_waited_for() {
+    fn a_call_that_takes_too_long_is_given_up() {
         assert_eq!(answer(Duration::from_secs(60), || 1), Some(1));
         let (sender, receiver) = sync_channel::<()>(0);
         assert_eq!(answer(PATIENCE, move || receiver.recv().is_err()), None);

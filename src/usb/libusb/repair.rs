@@ -1,5 +1,5 @@
-//! Gives kernel drivers back that a killed usbferry had taken interfaces from, and devices the
-//! configuration that they were in.
+//! Pays the debts of a killed usbferry: kernel drivers get their interfaces back, and devices their
+//! configuration.
 //!
 //! Contract: blocks; for the start of the program, and for workers whose device was given up by a
 //! panic, as by a kill.
@@ -18,14 +18,14 @@ use super::{LibusbBackend, patience};
 use crate::complaints::{info, warn};
 use crate::wire::types::BusId;
 
-/// Why anything is given back here.
+/// The reason, in messages.
 const KILLED: &str = "which a usbferry that was killed had taken";
 
-/// How long a device is waited for, which is to be opened before anything is served.
+/// Time to wait for a device to be opened, before any client is served.
 const OPEN_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Gives interfaces back to kernel drivers that an earlier usbferry took them from and, because it
-/// was killed, did not give back. What can't be done now is left for the next start. *Blocks.*
+/// Pays the debts that earlier usbferries left because they were killed. A debt that can't be paid
+/// now is left for the next start. *Blocks.*
 pub fn repair() {
     let debts = ledger::debts();
     if debts.is_empty() {
@@ -42,13 +42,13 @@ pub fn repair() {
         let mut found = sighted.scan.devices.iter().map(|candidate| &candidate.found);
         match found.find(|found| debt.is_of_same_device(&debt_of(found.id, Vec::new(), None))) {
             Some(found) => repair_device(found, debt, note),
-            // A device that was plugged in again since has its drivers.
+            // The device was plugged in again since, and has its drivers.
             None => note.remove(),
         }
     }
 }
 
-/// Does for a device what is owed; `note` stays where something can't be done.
+/// Pays the debt for a device; `note` stays while a part of the debt can't be paid.
 fn repair_device(found: &Found, debt: Debt, note: Note) {
     let (id, busid) = (found.id, found.busid);
     let opened = patience::answer(OPEN_PATIENCE, move || DeviceHandle::open_blocking(id, 0));
@@ -79,7 +79,7 @@ fn repair_device(found: &Found, debt: Debt, note: Note) {
     }
 }
 
-/// Gives interfaces back to their drivers, and returns whether nothing is left to do for them.
+/// Gives interfaces back to their drivers, and returns whether all are given back.
 fn give_back(handle: &mut DeviceHandle, busid: BusId, interfaces: &[u8]) -> bool {
     let mut is_paid = true;
     for &interface in interfaces {
@@ -95,9 +95,9 @@ fn give_back(handle: &mut DeviceHandle, busid: BusId, interfaces: &[u8]) -> bool
     is_paid
 }
 
-/// Ends the session of a client that has set another configuration, or none, as it would have been
-/// ended. Drivers may have interfaces of that configuration by now, which keep it set
-/// (`proc_setconfig`).
+/// Ends the session of a client that has set another configuration, or none, as the killed process
+/// would have. Drivers may have interfaces of the client's configuration by now, and would keep the
+/// configuration set (`proc_setconfig`).
 fn end_session(handle: DeviceHandle, found: &Found, debt: Debt, note: Note) {
     let busid = found.busid;
     match Claims::take_over(handle, found.clone(), debt, note) {

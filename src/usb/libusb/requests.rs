@@ -68,8 +68,7 @@ impl Claims {
         self.performed(result)
     }
 
-    /// What setting the current configuration again does to the device, as far as its interfaces
-    /// are claimed.
+    /// Does to the claimed interfaces what setting the current configuration again would do.
     fn reset_settings(&mut self) -> Performed {
         let ours = self.interfaces().filter(|interface| interface.refused.is_none());
         let first: Vec<_> = ours.map(|ours| (ours.number, ours.first_setting())).collect();
@@ -102,7 +101,7 @@ impl Claims {
         self.performed(result)
     }
 
-    /// Puts interfaces that were set back to their first setting to what a client has set them to.
+    /// Puts interfaces that went back to their first setting to the client's settings.
     fn restore_settings(&mut self, before: Option<Configuration>) {
         let interfaces = before.into_iter().flat_map(|configuration| configuration.interfaces);
         let were_set =
@@ -115,7 +114,7 @@ impl Claims {
         }
     }
 
-    /// What is in force after a request that may have changed it.
+    /// The configuration in force after a request that may have changed the configuration.
     fn performed(&self, result: Result<(), Error>) -> Performed {
         let status = match result.map_err(failed) {
             Ok(()) => Status::OK,

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_later_finds_something_left() {
+    fn a_later_device_finds_memory_left() {
         static ALL: AtomicU64 = AtomicU64::new(0);
         let cost = 128 << 10;
         let mut last = u64::MAX;
@@ -142,13 +142,13 @@ mod tests {
             hog
         });
         assert!(LIMIT - ALL.load(Ordering::Relaxed) >= MIB / 2, "too little is left");
-        assert!(share(&ALL).has_room(MIB, false, LIMIT, 0), "who has nothing may try");
+        assert!(share(&ALL).has_room(MIB, false, LIMIT, 0), "a device without anything may try");
         drop(hogs);
         assert_eq!(ALL.load(Ordering::Relaxed), 0);
     }
 
     #[test]
-    fn who_wants_much_together_has_the_same() {
+    fn devices_that_want_much_together_have_the_same() {
         static ALL: AtomicU64 = AtomicU64::new(0);
         let mut shares = [(); 6].map(|()| share(&ALL));
         for _ in 0..1000 {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mapped_is_not_there_for_others() {
+    fn mapped_memory_is_not_there_for_others() {
         static ALL: AtomicU64 = AtomicU64::new(0);
         let mut own = share(&ALL);
         own.add(3 * MIB);

@@ -27,8 +27,8 @@ pub(super) struct Debt {
     pub(super) id_product: u16,
     /// Interfaces that kernel drivers had.
     pub(super) interfaces: Vec<u8>,
-    /// The configuration that the device was found in; `None` for an unconfigured device, which does
-    /// not go back.
+    /// The configuration that the device was found in; `None` for an unconfigured device, which
+    /// does not go back.
     pub(super) configuration: Option<u8>,
 }
 

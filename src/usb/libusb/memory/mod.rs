@@ -52,7 +52,8 @@ pub(super) struct PortMemory {
     limit: Option<u64>,
     /// Bytes to map at most.
     wanted: usize,
-    /// Bytes of long transfers outside mapped memory, and the number from which on a mapping is tried.
+    /// Bytes of long transfers outside mapped memory, and the number from which on a mapping is
+    /// tried.
     copied: usize,
     due: usize,
     /// The mapping, until it is given up.

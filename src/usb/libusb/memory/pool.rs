@@ -1,9 +1,8 @@
-//! Memory that the ports of this program share: how much is mapped, and which devices wait.
+//! The pool that all ports share: bytes that are mapped, refusals, and ports that wait.
 //!
 //! Linux gives all programs `usbfs_memory_mb` (16 MiB) together, for URBs in flight and for
-//! mappings alike (`usbfs_increase_memory_usage` of `drivers/usb/core/devio.c`). All mappings of
-//! this program are a quarter of that limit at most, and each mapping is half of what is left of
-//! the quarter.
+//! mappings alike (`usbfs_increase_memory_usage` of `drivers/usb/core/devio.c`). This program maps
+//! a quarter of the limit at most, and each mapping is half of the quarter's rest.
 //!
 //! Contract: only [`limit_blocking`] blocks; nothing allocates.
 
@@ -91,7 +90,7 @@ impl Pool {
     }
 }
 
-/// Bytes to map where `mapped` are mapped already: a power of two.
+/// Bytes to map beside `mapped` others: a power of two.
 fn part(limit: Option<u64>, mapped: usize, wanted: usize) -> Option<usize> {
     let share =
         limit.map_or(usize::MAX, |limit| usize::try_from(limit / SHARE).unwrap_or(usize::MAX));

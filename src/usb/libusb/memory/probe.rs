@@ -1,5 +1,5 @@
-//! Whether memory that is mapped from a device is cached: on boards whose controllers do not see the
-//! processor's caches, every reply would be read slowly.
+//! Whether memory that is mapped from a device is cached: on boards whose controllers do not see
+//! the processor's caches, every reply would be read slowly.
 //!
 //! Contract: blocks for the time of [`PROBES`] copies of each memory, some tens of microseconds.
 

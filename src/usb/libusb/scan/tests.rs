@@ -10,8 +10,8 @@ use super::*;
 use crate::usb::libusb::patience::PATIENCE;
 use crate::usb::{Candidate, DeviceInfo};
 
-/// A sysfs of files, removed behind each test. Attributes that are FIFOs keep their reader
-/// until somebody writes to them, as a lock does.
+/// A sysfs of files, removed behind each test. An attribute that is a FIFO keeps its reader until a
+/// writer comes, as a lock does.
 struct Sysfs {
     root: PathBuf,
     scanner: Scanner,
@@ -54,14 +54,14 @@ impl Sysfs {
         fs::write(self.root.join(busid).join(name), text).unwrap();
     }
 
-    /// Has whoever reads it wait.
+    /// Has readers of an attribute wait.
     fn lock(&self, busid: &str, name: &str) {
         let path = self.root.join(busid).join(name);
         let _ = fs::remove_file(&path);
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     }
 
-    /// Lets whoever waits go on, and nobody wait any more.
+    /// Lets waiting readers go on, and later readers not wait.
     fn unlock(&self, busid: &str, name: &str, text: &str) {
         let path = self.root.join(busid).join(name);
         let opened = File::options().write(true).open(&path).unwrap();
@@ -75,12 +75,12 @@ impl Sysfs {
         (scan.devices.iter().map(|found| found.info().clone()).collect(), left_out)
     }
 
-    /// Names of the devices that are found.
+    /// Names of the devices found.
     fn found(&mut self) -> Vec<String> {
         self.scan().0.iter().map(|info| info.device.busid.to_string()).collect()
     }
 
-    /// Waits until no reader is with a device any more.
+    /// Waits until all readers are done.
     fn wait_for_readers(&self) {
         let begun = Instant::now();
         while !self.scanner.readers.lock().reading.is_empty() {
