@@ -1,26 +1,26 @@
-//! What usbferry needs of a USB stack, as traits, and the plain data that crosses them.
+//! The traits of a USB stack, as usbferry needs them, and the plain data between stack and server.
 //!
-//! Two stacks implement them: [`libusb`], the real one, and [`sim`], devices made of software that
-//! go through the same sessions, reactor and wire code. Which one is a type parameter of the
-//! reactor; nothing on the path of a URB is called through a pointer.
+//! Two stacks implement the traits: [`libusb`], for real devices, and [`sim`], devices made of
+//! software with the same sessions, reactor and wire code around. Which one is a type parameter of
+//! the reactor; nothing on the path of a URB is called through a pointer.
 //!
-//! - [`Backend`] finds devices; it lives on the thread that looks for them. [`Hints`] say when to
+//! - [`Backend`] finds devices, on the thread for scans. [`Hints`] say when to
 //!   look again, and live with the reactor.
-//! - [`Candidate`] is a device that was found and can be opened, on a thread that may block.
-//! - [`Port`] is an open device. Whoever owns it may use it: the reactor submits and reaps through
-//!   it, and moves it to the device's worker for everything that can sleep, so that the two can
+//! - [`Candidate`] is a device found by a scan, which can be opened on a thread that may block.
+//! - [`Port`] is an open device. The owner of the port may use the device: the reactor submits and
+//!   reaps, and moves the port to the device's worker for all blocking calls, so reactor and worker
 //!   never touch the device at once.
-//! - [`Port::Transfer`] carries one URB at a time and owns its buffer while it is in flight.
+//! - [`Port::Transfer`] carries a URB at a time and owns the buffer of a URB in flight.
 //!
-//! A URB goes to a device by [`Port::submit`] and comes back by [`Port::take`], so a backend that
-//! wraps another sees all that passes.
+//! A URB goes to a device by [`Port::submit`] and comes back by [`Port::take`], so a backend around
+//! another sees every URB both ways.
 //!
-//! What both stacks go by: [`descriptor`] reads descriptors as Linux does, [`isochronous`] is what
-//! a session must know of settings that are not in force, and [`special`] are the requests that a
-//! host performs itself.
+//! Common to both stacks: [`descriptor`] reads descriptors as Linux does, [`isochronous`] has a
+//! session's knowledge of settings not in force, and [`special`] the requests performed by a host
+//! itself.
 //!
-//! Contract: calls marked *blocks* run on worker threads only. Statuses are those of the wire:
-//! each stack maps its own errors in one place.
+//! Contract: calls marked *blocks* run on worker threads only. Statuses are the wire's: each stack
+//! maps its own errors in one place.
 
 pub mod descriptor;
 mod error;
@@ -45,13 +45,13 @@ pub use error::{Obstacle, OpenError, ScanError};
 use isochronous::IsochronousSettings;
 use special::SpecialRequest;
 
-/// A USB stack: finds the devices that are present.
+/// A USB stack: finds the devices present.
 pub trait Backend: Send + 'static {
-    /// A device it found.
+    /// A device found by a scan.
     type Candidate: Candidate;
 
-    /// Whether its devices need the `now` that they are given to the microsecond, because they live
-    /// by it. To real ones it is for deadlines, and a few milliseconds late will do.
+    /// Whether devices need `now` to the microsecond, as simulated devices do, which live by `now`.
+    /// For real devices `now` only serves deadlines, and may be a few milliseconds late.
     const EXACT_TIME: bool;
 
     /// What says when a scan would find something else, where the system has something that does
@@ -110,16 +110,17 @@ pub struct News {
     pub more: bool,
 }
 
-/// A device that was present when it was looked for.
+/// A device present at the time of a scan.
 pub trait Candidate: Clone + Send + 'static {
-    /// What it becomes when opened.
+    /// The device when opened.
     type Port: Port;
 
-    /// What is known of it without opening it.
+    /// The knowledge of the device without opening it.
     fn info(&self) -> &DeviceInfo;
 
-    /// Opens it for a client: kernel drivers detached, interfaces claimed, transfers and buffers
-    /// allocated. With `reset_on_release` the device is reset when a client gives it back. *Blocks.*
+    /// Opens the device for a client: kernel drivers detached, interfaces claimed, transfers and
+    /// buffers allocated. With `reset_on_release` the device is reset when a client gives it back.
+    /// *Blocks.*
     ///
     /// # Errors
     /// The device can't be opened; everything is as before.
@@ -129,7 +130,7 @@ pub trait Candidate: Clone + Send + 'static {
         reset_on_release: bool,
     ) -> Result<Opened<Self::Port>, OpenError>;
 
-    /// Its port was dropped by a panic, and not closed: gives back to the system what that left, as
+    /// Gives back to the system whatever a port left that was dropped by a panic and not closed, as
     /// far as can be told from outside. *Blocks.*
     fn recover(&self) {}
 }
@@ -137,7 +138,7 @@ pub trait Candidate: Clone + Send + 'static {
 /// A device as found by a scan.
 #[derive(Clone, Debug)]
 pub struct DeviceInfo {
-    /// What clients are told.
+    /// The description for clients.
     pub device: UsbDevice,
     /// iManufacturer's text, where the system knows it.
     pub manufacturer: Option<String>,
@@ -145,13 +146,13 @@ pub struct DeviceInfo {
     pub product: Option<String>,
     /// iSerialNumber's text, where the system knows it.
     pub serial: Option<String>,
-    /// Kernel drivers that hold its interfaces now, in the order of the interfaces.
+    /// Kernel drivers with interfaces of the device now, in the order of the interfaces.
     pub drivers: Vec<Bound>,
     /// The device came in through a USB/IP client of this machine.
     pub imported: bool,
 }
 
-/// An interface that a kernel driver holds.
+/// An interface with a kernel driver.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bound {
     /// bInterfaceNumber.
@@ -160,27 +161,27 @@ pub struct Bound {
     pub driver: String,
 }
 
-/// The name of the kernel's driver that stands for programs such as this one.
+/// The name of the kernel's driver for programs, such as usbferry.
 pub(crate) const DRIVER_OF_PROGRAMS: &str = "usbfs";
 
 /// bDeviceClass of a hub.
 pub(crate) const CLASS_HUB: u8 = 9;
 
 impl DeviceInfo {
-    /// Whether it is a hub, which can't be exported.
+    /// Whether the device is a hub, which can't be exported.
     #[must_use]
     pub const fn is_hub(&self) -> bool {
         self.device.device_class == CLASS_HUB
     }
 
-    /// Whether programs, by the kernel's driver for them, have every interface.
+    /// Whether programs, by the kernel's driver for programs, have every interface.
     pub(crate) fn is_held_by_programs(&self) -> bool {
         let held = self.drivers.iter().filter(|bound| bound.driver == DRIVER_OF_PROGRAMS).count();
         held > 0 && held >= self.device.interfaces.len()
     }
 
-    /// The command that names the programs that have it, in brackets and behind a space, where
-    /// there is one.
+    /// The command which names the programs with the device, in brackets and behind a space, where
+    /// there is such a command.
     pub(crate) fn holders_named(&self) -> String {
         if cfg!(target_os = "linux") {
             let UsbDevice { busnum, devnum, .. } = self.device;
@@ -195,20 +196,20 @@ impl DeviceInfo {
 pub struct Opened<P: Port> {
     /// The device.
     pub port: P,
-    /// Its URB slots: as many as [`DeviceLimits::urbs`] says, each for any endpoint.
+    /// The URB slots: as many as [`DeviceLimits::urbs`] says, each for any endpoint.
     pub transfers: Vec<P::Transfer>,
     /// Its buffers.
     pub memory: Arena,
     /// The active configuration, or `None` when the device has none.
     pub configuration: Option<Configuration>,
-    /// Its configurations by index, as the host has read them: what GET_DESCRIPTOR is answered
-    /// with. The device is asked for others.
+    /// The configurations by index, as read by the host: the answers to GET_DESCRIPTOR. The device
+    /// is asked for other descriptors.
     pub configurations: Vec<Vec<u8>>,
-    /// Which of its endpoints are isochronous, in all settings of all its configurations.
+    /// The isochronous endpoints, in all settings of all configurations.
     pub isochronous: IsochronousSettings,
 }
 
-/// A configuration as it stands: which endpoints there are, and which of them may be used.
+/// A configuration in force: the endpoints, and which may be used.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Configuration {
     /// bConfigurationValue.
@@ -224,9 +225,9 @@ pub struct Interface {
     pub number: u8,
     /// bAlternateSetting of the setting in force.
     pub current: u8,
-    /// All its settings.
+    /// All settings.
     pub alternates: Vec<Alternate>,
-    /// `Some` when it could not be claimed: what URBs to its endpoints are answered with.
+    /// `Some` when the interface could not be claimed: the answer to URBs for its endpoints.
     pub refused: Option<Status>,
 }
 
@@ -246,7 +247,7 @@ pub struct Alternate {
 pub struct Endpoint {
     /// Number and direction.
     pub address: EndpointAddress,
-    /// How it moves data.
+    /// The type.
     pub transfer_type: TransferType,
     /// wMaxPacketSize as the descriptor has it, multiplier bits included.
     pub max_packet_size: u16,
@@ -255,10 +256,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The frames, at high speed and above microframes, from one packet of an isochronous endpoint
-    /// to the next, as Linux has it for programs (`proc_do_submiturb` of
-    /// `drivers/usb/core/devio.c`): they can't choose. 0 for other endpoints, and for a bInterval
-    /// that the host replaces.
+    /// The frames, at high speed and above microframes, from a packet of an isochronous endpoint to
+    /// the next, fixed by Linux for programs (`proc_do_submiturb` of `drivers/usb/core/devio.c`). 0
+    /// for other endpoints, and for a bInterval replaced by the host.
     #[must_use]
     pub const fn isochronous_interval(&self) -> u16 {
         match (self.transfer_type, self.interval) {
@@ -274,35 +274,34 @@ impl Endpoint {
 pub struct EventSource {
     /// The descriptor.
     pub fd: RawFd,
-    /// Wait for it to be readable.
+    /// Wait until readable.
     pub readable: bool,
-    /// Wait for it to be writable, which is how usbfs says "something to reap".
+    /// Wait until writable, by which usbfs says "something to reap".
     pub writable: bool,
 }
 
 /// An open device.
 pub trait Port: Send + Sized + 'static {
-    /// A URB slot: carries one URB at a time.
+    /// A URB slot: carries a URB at a time.
     type Transfer: Send + 'static;
 
     /// Names a transfer in flight for [`Port::cancel`], on any thread.
     type CancelToken: Send + 'static;
 
-    /// Bytes of data of the longest control transfer that is submitted.
+    /// Bytes of data of the longest control transfer submitted.
     const CONTROL_LEN_MAX: usize;
 
-    /// A client has the device from now on. One that nobody got is closed as if it had never been
-    /// opened.
+    /// A client has the device from now on. A device without a client is closed as if never opened.
     fn attached(&mut self) {}
 
     /// The descriptors to watch while the device is open.
     fn event_sources(&self) -> Vec<EventSource>;
 
-    /// Starts a URB. `block` holds the data (OUT) or has room for it (IN), and goes with the
-    /// transfer until [`Port::take`]; a control transfer's starts with its SETUP packet.
+    /// Starts a URB. `block` holds the data (OUT) or has the room (IN), and goes with the transfer
+    /// until [`Port::take`]; a control transfer's block starts with the SETUP packet.
     ///
     /// # Errors
-    /// It was not started; the block comes back.
+    /// The URB was not started; the block comes back.
     ///
     /// # Panics
     /// When the transfer is in flight, or the block is shorter than the submission says.
@@ -314,25 +313,26 @@ pub trait Port: Send + Sized + 'static {
         now: Instant,
     ) -> Result<(), Refused>;
 
-    /// Finds transfers that ended and appends the index of each to `completed`, which has room
+    /// Finds ended transfers and appends the index of each to `completed`, which has room
     /// for all transfers of the device. Never blocks. May leave some for the next call, and then
     /// says so.
     fn reap(&mut self, now: Instant, completed: &mut Vec<u32>) -> Reaped;
 
-    /// Ends a transfer that [`Port::reap`] has found, on the same thread and before the slot carries
-    /// another URB: how the URB ended, and its buffer.
+    /// Ends a transfer found by [`Port::reap`], on the same thread and before the slot carries
+    /// another URB; returns how the URB ended, and the buffer.
     ///
     /// # Panics
     /// When the transfer is in flight or was taken already.
     fn take(&mut self, transfer: &mut Self::Transfer) -> Completion;
 
-    /// How packet `index` of an isochronous transfer ended that was taken: bytes and status.
+    /// The result of packet `index` of an isochronous transfer after [`Port::take`]: bytes and
+    /// status.
     ///
     /// # Panics
     /// When the transfer is in flight, or had fewer packets.
     fn packet(&self, transfer: &Self::Transfer, index: usize) -> (u32, Status);
 
-    /// A descriptor of this port was reported as hung up.
+    /// A descriptor of the port was reported as hung up.
     fn hung_up(&mut self, now: Instant);
 
     /// When to call [`Port::reap`] next if no descriptor becomes ready before.
@@ -341,24 +341,22 @@ pub trait Port: Send + Sized + 'static {
     /// A name for `transfer`, which is in flight.
     fn cancel_token(transfer: &Self::Transfer) -> Self::CancelToken;
 
-    /// Asks for a transfer to be given up. It is still reaped, whatever it then ended with. A
-    /// transfer that has ended since its token was made is left alone, but the slot must not carry
-    /// another URB by now.
-    /// *Blocks*: usbfs waits until the host controller has let go of the URB.
+    /// Asks for a transfer to be given up. The transfer is still reaped, with any status. A
+    /// transfer ended since the making of the token is left alone, but the slot must not carry
+    /// another URB by now. *Blocks*: usbfs waits until the host controller has let go of the URB.
     fn cancel(&mut self, token: &Self::CancelToken);
 
-    /// Carries out a request that the host's stack must perform. No transfer of the interfaces it
-    /// concerns may be in flight. *Blocks.*
+    /// Carries out a request which the host's stack must perform. No transfer of the interfaces
+    /// concerned may be in flight. *Blocks.*
     fn perform(&mut self, request: SpecialRequest) -> Performed;
 
-    /// What is to be changed of the memory that the port has of the system, if anything; asked
-    /// often.
+    /// The next change of the port's share of the system's memory, if any; asked often.
     fn memory_change(&self) -> Option<MemoryChange> {
         None
     }
 
-    /// Changes it. `given_up` is what was mapped, if that is to go; no transfer may be in it.
-    /// Returns what was mapped, for the device's [`Opened::memory`]. *Blocks.*
+    /// Makes the change. `given_up` is the mapping to give up, if any; no transfer may lie there.
+    /// Returns a new mapping, for the device's [`Opened::memory`]. *Blocks.*
     fn change_memory(
         &mut self,
         _change: MemoryChange,
@@ -367,16 +365,16 @@ pub trait Port: Send + Sized + 'static {
         None
     }
 
-    /// Whether other devices wait for memory that the system has refused to them. Who has had some
-    /// then lets them try first.
+    /// Whether other devices wait for memory refused by the system. A device with memory then lets
+    /// the others try first.
     fn others_starve(&self) -> bool {
         false
     }
 
-    /// Notes whether this device does.
+    /// Notes whether the device waits for memory.
     fn set_starving(&mut self, _starving: bool) {}
 
-    /// Gives the device back as it was found: its configuration and kernel drivers, too. No
+    /// Gives the device back as found, with its configuration and kernel drivers. No
     /// transfer may be in flight. *Blocks.*
     fn close(self, transfers: Vec<Self::Transfer>, memory: Arena);
 }
@@ -386,24 +384,24 @@ pub trait Port: Send + Sized + 'static {
 pub struct Submission<'a> {
     /// Where to.
     pub endpoint: EndpointAddress,
-    /// The type of that endpoint.
+    /// The type of the endpoint.
     pub transfer_type: TransferType,
-    /// Bytes of the block that count, a control transfer's SETUP packet included. Isochronous:
+    /// Bytes of the block in use, a control transfer's SETUP packet included. Isochronous:
     /// the sum of the packets' lengths.
     pub length: usize,
-    /// End full OUT packets with an empty one. Only ever set for bulk OUT.
+    /// End full OUT packets with an empty one. Only set for bulk OUT.
     pub zero_packet: bool,
-    /// Nothing else of its endpoint is with the device.
+    /// No other URB of the endpoint is with the device.
     pub is_first: bool,
-    /// The packets of an isochronous URB, else empty. They lie in the block one behind the other
-    /// in this order, whatever their offsets say.
+    /// The packets of an isochronous URB, else empty. Packets lie in the block behind each other in
+    /// order, without regard to their offsets.
     pub packets: Packets<'a>,
 }
 
 /// How a transfer ended.
 #[derive(Debug)]
 pub struct Completion {
-    /// Its status as the wire has it; [`Status::ECONNRESET`] when it was cancelled.
+    /// The status for the wire; [`Status::ECONNRESET`] when cancelled.
     pub status: Status,
     /// Bytes transferred, without a SETUP packet. Says nothing for isochronous transfers.
     pub actual_length: u32,
@@ -411,7 +409,7 @@ pub struct Completion {
     pub block: Block,
 }
 
-/// A submission that was refused.
+/// A refused submission.
 #[derive(Debug)]
 pub struct Refused {
     /// Its buffer.
@@ -423,34 +421,34 @@ pub struct Refused {
 /// Why a submission was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RefusedReason {
-    /// The system has no memory for it now; it may be tried again when another has ended.
+    /// The system has no memory for the URB now; another try may come when another URB has ended.
     NoMemory,
-    /// The device has its share of the system's memory; it may be tried again when another URB of
-    /// this device has ended.
+    /// The device has its share of the system's memory; another try may come when another URB of
+    /// the device has ended.
     Share,
     /// The device is gone.
     Gone,
-    /// Anything else, as the wire has it.
+    /// Anything else, as a status for the wire.
     Failed(Status),
 }
 
-/// A change of the memory that a port has of the system.
+/// A change of a port's share of the system's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MemoryChange {
     /// See how much there is for all.
     Look,
     /// Map some of the device's, in which transfers cost less.
     Map,
-    /// Give that up: it is needed elsewhere.
+    /// Give the mapping up: the memory is needed elsewhere.
     GiveUp,
 }
 
-/// What [`Port::reap`] found besides completed transfers.
+/// The findings of [`Port::reap`] besides completed transfers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Reaped {
     /// There may be more: call again, without waiting for a descriptor.
     pub more: bool,
-    /// The device is gone. Every call says so from then on.
+    /// The device is gone. Every later call says so, too.
     pub gone: bool,
 }
 
@@ -459,14 +457,14 @@ pub struct Reaped {
 pub enum Performed {
     /// As asked.
     Done,
-    /// It was done, or failed and left something changed.
+    /// Done, or failed with something changed.
     Reconfigured {
-        /// What is in force now.
+        /// The configuration in force now.
         configuration: Option<Configuration>,
-        /// What the client is told.
+        /// The status for the client.
         status: Status,
     },
-    /// The host has nothing to do for it, or can't: send it to the device as it stands.
+    /// The host has nothing to do, or can't: send the request to the device unchanged.
     Forward,
     /// The device or the host refused, and all is as before.
     Failed(Status),
@@ -483,7 +481,7 @@ impl Configuration {
 }
 
 impl Interface {
-    /// The setting that SET_CONFIGURATION and a reset leave in force: 0, or the first where there
+    /// The setting in force after SET_CONFIGURATION and a reset: 0, or the first where there
     /// is none (`usb_set_configuration`).
     #[must_use]
     pub fn first_setting(&self) -> u8 {
