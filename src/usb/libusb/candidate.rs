@@ -111,7 +111,7 @@ fn refused(error: Error, info: &DeviceInfo) -> Obstacle {
     }
 }
 
-/// The obstacle for a device that can't be opened, by libusb's error.
+/// The obstacle to opening a device, by libusb's error.
 fn obstacle_of(error: Error, found: &Found, info: &DeviceInfo) -> Obstacle {
     let UsbDevice { id_vendor: vendor, id_product: product, .. } = info.device;
     match error {

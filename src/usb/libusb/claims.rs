@@ -1,9 +1,8 @@
-//! An open device whose interfaces are claimed from their kernel drivers, and how they go back.
+//! An open device, whose interfaces are claimed from kernel drivers and go back to the drivers.
 //!
-//! Interfaces go by the numbers that the host has given them. [`Claims::take`] opens the state
-//! "claimed", [`Claims::give_back`] ends it: kernel drivers get their interfaces back, where there
-//! was a driver, and the device its configuration. In between [`super::requests`] changes which
-//! interfaces there are.
+//! Interfaces go by the host's numbers. [`Claims::take`] claims the interfaces,
+//! [`Claims::give_back`] gives interfaces back to kernel drivers, where there was a driver, and the
+//! device its configuration. In between [`super::requests`] changes configurations and settings.
 //!
 //! Contract: everything here blocks.
 
@@ -33,8 +32,8 @@ enum Claim {
 pub(super) struct Claims {
     pub(super) handle: DeviceHandle,
     pub(super) found: Found,
-    /// In force, with the settings that clients have chosen; `None` while the device is not
-    /// configured, or the host does not say.
+    /// In force, with the client's settings; `None` while the device is not configured, or the host
+    /// does not say.
     pub(super) configuration: Option<Configuration>,
     /// By interface number, of the configuration in force.
     states: Vec<(u8, Claim)>,
@@ -52,8 +51,7 @@ impl Claims {
         Ok(Self::claimed(handle, found, Owed::new(value), value))
     }
 
-    /// Claims the interfaces for a session that another process had, and takes on that process's
-    /// debt.
+    /// Claims the interfaces for another process's session, and takes on the process's debt.
     ///
     /// # Errors
     /// As of [`Self::take`]; the note stays.
@@ -129,7 +127,7 @@ impl Claims {
         // Before the first interface is claimed, because a driver can have several interfaces and
         // lets go of all when it loses one.
         self.owed.note_drivers(&self.handle, &self.found, configuration.as_ref());
-        // Platforms that have no kernel drivers to detach refuse; claiming then tells.
+        // Platforms without kernel drivers to detach refuse; claiming then tells.
         let _ = self.handle.set_auto_detach(true);
         self.states.clear();
         for interface in configuration.iter_mut().flat_map(|c| &mut c.interfaces) {

@@ -16,18 +16,19 @@ use crate::wire::types::BusId;
 
 /// The debt for a device.
 pub(super) struct Owed {
-    /// Interfaces that kernel drivers had, and get back.
+    /// Interfaces that kernel drivers get back.
     drivers: Vec<u8>,
     /// Interfaces among these that Linux gives no driver before they are made anew.
     barred: Vec<u8>,
-    /// The number of the configuration that the device was found in; `None` for none.
+    /// The number of the configuration in which the device was found; `None` for none.
     configuration: Option<u8>,
-    /// The note that outlives this process; `None` before the first, and where none can be kept.
+    /// The note, which outlives this process; `None` before the first claim, and without a place
+    /// for notes.
     note: Option<Note>,
 }
 
 impl Owed {
-    /// For a device that was found in the configuration numbered `configuration`, or in none.
+    /// For a device found in the configuration numbered `configuration`, or in none.
     pub(super) const fn new(configuration: Option<u8>) -> Self {
         Self { drivers: Vec::new(), barred: Vec::new(), configuration, note: None }
     }
@@ -42,20 +43,20 @@ impl Owed {
         self.drivers.contains(&interface)
     }
 
-    /// Notes that an interface which a driver had can't be set to 0. Linux sets an interface to 0
-    /// when it is taken from its owner, and where that fails again before a driver is asked
+    /// Notes a driver's interface that can't be set to 0. Linux sets an interface to 0 when the
+    /// interface is taken from its owner, and after a failure once more before a driver is asked
     /// (`needs_altsetting0` in `usb_unbind_interface` and `usb_probe_interface` of
-    /// `drivers/usb/core/driver.c`). No driver gets the interface, unless it is made anew.
+    /// `drivers/usb/core/driver.c`). No driver gets the interface before it is made anew.
     pub(super) fn bar(&mut self, interface: u8) {
         self.barred.push(interface);
     }
 
-    /// The kernel has looked for drivers of all interfaces, so nothing is owed to them.
+    /// The kernel has looked for drivers of all interfaces: nothing is owed to drivers.
     pub(super) fn forget_drivers(&mut self) {
         self.drivers.clear();
     }
 
-    /// Adds interfaces that kernel drivers had.
+    /// Adds interfaces of kernel drivers.
     pub(super) fn add_drivers(&mut self, interfaces: &[u8]) {
         let new = interfaces.iter().filter(|number| !self.drivers.contains(number));
         let new: Vec<u8> = new.copied().collect();
@@ -83,7 +84,7 @@ impl Owed {
         }
     }
 
-    /// Pays the debt for a device that is in `configuration` and whose interfaces are free.
+    /// Pays the debt for a device in `configuration`, whose interfaces are free.
     pub(super) fn give_back(
         mut self,
         handle: &mut DeviceHandle,
@@ -95,7 +96,7 @@ impl Owed {
         self.give_back_drivers(handle, busid);
     }
 
-    /// Sets the configuration again that the device had before a client set another, or none.
+    /// Sets the device's configuration again after a client has set another, or none.
     fn give_back_configuration(
         &mut self,
         handle: &mut DeviceHandle,
@@ -106,7 +107,7 @@ impl Owed {
             return;
         }
         match handle.set_configuration_blocking(self.configuration) {
-            // The kernel has looked for drivers of all its interfaces.
+            // The kernel has looked for drivers of all interfaces.
             Ok(()) => self.forget_drivers(),
             Err(Error::NoDevice) => {}
             Err(error) => match self.configuration {
@@ -165,8 +166,7 @@ pub(super) const fn debt_of(id: DeviceId, interfaces: Vec<u8>, configuration: Op
     Debt { bus, address, id_vendor, id_product, interfaces, configuration }
 }
 
-/// Whether one of these interfaces has no setting 0, and is barred whatever the device says (see
-/// [`Owed::bar`]).
+/// Whether an interface of these has no setting 0, and is always barred (see [`Owed::bar`]).
 pub(super) fn has_barred(configuration: &Configuration, interfaces: &[u8]) -> bool {
     let mut taken = configuration.interfaces.iter().filter(|one| interfaces.contains(&one.number));
     cfg!(target_os = "linux") && taken.any(|interface| !interface.has_setting_0())
@@ -180,7 +180,7 @@ pub(super) fn has_barred(configuration: &Configuration, interfaces: &[u8]) -> bo
 /// After any other error the device is gone, or left unconfigured.
 pub(super) fn renew_interfaces(handle: &mut DeviceHandle, value: u8) -> Result<(), Error> {
     let unconfigured = handle.set_configuration_blocking(None);
-    // After other errors the host has unconfigured the device, whatever the device answered.
+    // After other errors the host has unconfigured the device, despite the device's answer.
     if let Err(error @ (Error::Busy | Error::NoDevice)) = unconfigured {
         return Err(error);
     }
@@ -190,6 +190,6 @@ pub(super) fn renew_interfaces(handle: &mut DeviceHandle, value: u8) -> Result<(
 /// Whether an interface needs nothing more: a driver has it, or none can.
 pub(super) const fn is_given_back(attached: Result<(), Error>) -> bool {
     use Error::{Busy, InvalidParam, NoDevice, NotFound};
-    // InvalidParam: the device has no such interface any more.
+    // InvalidParam: the interface is gone from the device.
     matches!(attached, Ok(()) | Err(Busy | InvalidParam | NoDevice | NotFound))
 }

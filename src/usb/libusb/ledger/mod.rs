@@ -1,13 +1,13 @@
-//! Notes, outside the process, of what is owed for open devices.
+//! Notes of the debts for open devices, kept outside the process.
 //!
-//! When usbferry is killed, the kernel frees its devices but gives no driver back, and the
-//! configuration that a client has set stays. So while a device is open, a file names the device,
-//! the interfaces to give back and the configuration to go back to. The file is locked as long as
-//! the process lives; a start that finds the file without a lock pays the debt. Only a paid debt
-//! removes the file: however else the process, or a session of it, may end, the file stays.
+//! When usbferry is killed, the kernel frees the devices but gives no driver back, and a
+//! configuration set by a client stays. While a device is open, a file names the device, the
+//! interfaces to give back and the configuration to go back to. The file is locked as long as the
+//! process lives; a start that finds the file without a lock pays the debt. Only a paid debt
+//! removes the file: however else the process or a session may end, the file stays.
 //!
-//! Contract: reads and writes files, so this is for workers. Nothing here fails: without a place
-//! for the files, devices are exported all the same, and a kill leaves drivers detached.
+//! Contract: reads and writes files, hence for workers. Nothing here fails: without a place for the
+//! files, devices are exported all the same, and a kill leaves drivers detached.
 
 mod place;
 
@@ -18,22 +18,21 @@ use std::path::{Path, PathBuf};
 use self::place::{directory, open_own, writable};
 use crate::complaints::warn;
 
-/// What is owed for a device that a process had open.
+/// The debt for an open device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Debt {
     pub(super) bus: u8,
     pub(super) address: u8,
     pub(super) id_vendor: u16,
     pub(super) id_product: u16,
-    /// Interfaces that kernel drivers had.
+    /// Interfaces of kernel drivers.
     pub(super) interfaces: Vec<u8>,
     /// The configuration that the device was found in; `None` for an unconfigured device, which
     /// does not go back.
     pub(super) configuration: Option<u8>,
 }
 
-/// A file that notes a debt, locked. A note that is dropped, and not removed, is left for the next
-/// start.
+/// A locked file with a debt. A note that is dropped, and not removed, is left for the next start.
 #[derive(Debug)]
 pub(super) struct Note {
     file: File,
@@ -77,7 +76,7 @@ impl Debt {
     }
 }
 
-/// Notes a debt, and adds to the debt what is still owed to the same device.
+/// Notes a debt, and adds an unpaid older debt for the same device.
 pub(super) fn note(busid: &str, debt: &mut Debt) -> Option<Note> {
     note_in(&directory()?, busid, debt)
 }
@@ -125,12 +124,12 @@ impl Note {
 
     /// The debt is paid.
     pub(super) fn remove(self) {
-        // While the file is still locked, so that no process reads a debt that is paid.
+        // While the file is still locked: no other process may read a paid debt.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Debts that processes have left which are gone.
+/// Debts of processes that are gone.
 pub(super) fn debts() -> Vec<(Debt, Note)> {
     directory().map(|directory| debts_in(&directory)).unwrap_or_default()
 }
@@ -146,7 +145,7 @@ fn debt_in(path: PathBuf) -> Option<(Debt, Note)> {
     }
     // Fails while the process of the note lives.
     let mut note = Note::open(OpenOptions::new().read(true), path).ok()?;
-    // A file that is no note stays: the directory may not be ours alone.
+    // A file without a debt stays: the directory may not be ours alone.
     let debt = note.read().ok()??;
     Some((debt, note))
 }
@@ -182,7 +181,7 @@ mod tests {
         assert_eq!(Debt::from_line("3 17 0781:5567 0 in x"), None);
     }
 
-    /// Debts that are noted there without a lock.
+    /// Debts noted in a directory, in files without a lock.
     fn found_in(directory: &Path) -> Vec<Debt> {
         debts_in(directory).into_iter().map(|(debt, _)| debt).collect()
     }
@@ -192,7 +191,7 @@ mod tests {
         let directory = scratch("debts");
         let note = note_in(&directory, "3-1", &mut debt()).unwrap();
         assert_eq!(found_in(&directory), []);
-        // As when it is killed, or panics: the lock goes, the file stays.
+        // As when the process is killed, or panics: the lock goes, the file stays.
         drop(note);
         assert_eq!(found_in(&directory), [debt()]);
         fs::write(directory.join("notes"), "somebody else's").unwrap();

@@ -1,6 +1,6 @@
-//! Where notes are kept: a directory that no other user can write in.
+//! The directory of the notes, in which no other user can write.
 //!
-//! Contract: reads and writes files, so this is for workers.
+//! Contract: reads and writes files, hence for workers.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -43,7 +43,7 @@ pub(super) fn directory() -> Option<PathBuf> {
     })
 }
 
-/// Whether a directory's fitness differs from the last look at it.
+/// Whether a directory's fitness differs from the last look.
 fn is_news(directory: &Path, is_refused: bool) -> bool {
     static REFUSED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +90,7 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// Makes a directory, or takes an existing one. False where this user may make none.
+/// Makes a directory, or takes an existing directory. False where this user may make none.
 ///
 /// # Errors
 /// The directory is not this user's alone, and other users must not name devices for us.
@@ -134,7 +134,7 @@ fn check_parent(parent: &Path) -> Result<(), Unfit> {
     if is_trusted && !is_open { Ok(()) } else { Err(Unfit::Replaceable(parent.to_owned())) }
 }
 
-/// Options for a file that is made where none exists.
+/// Options for a file to be made where none exists.
 pub(super) fn writable() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true).mode(0o600);
@@ -199,12 +199,12 @@ pub(super) mod tests {
             assert!(refusal(&ours).contains("others may write"), "{mode:o}");
         }
         chmod(&ours, 0o755);
-        // What is planted in it.
+        // A link planted in the directory.
         fs::remove_file(ours.join(".writable")).unwrap();
         symlink(scratch.join("elsewhere"), ours.join(".writable")).unwrap();
         assert!(refusal(&ours).contains("can't be written"));
         assert!(!scratch.join("elsewhere").exists());
-        // A place where anybody could exchange it.
+        // A parent in which anybody could exchange the directory.
         fs::remove_file(ours.join(".writable")).unwrap();
         chmod(&scratch, 0o777);
         assert!(refusal(&ours).contains("replace"));
@@ -217,7 +217,7 @@ pub(super) mod tests {
         fs::remove_dir_all(scratch).unwrap();
     }
 
-    /// Another user's directory: root's, or for root one that root gives away.
+    /// Another user's directory: root's, or for root a directory given away.
     #[test]
     fn a_directory_of_another_user_is_not_taken() {
         let scratch = scratch("another");
@@ -231,7 +231,7 @@ pub(super) mod tests {
             assert!(refusal(Path::new("/")).contains("belongs to user 0"));
             PathBuf::from("/usbferry")
         };
-        // Below another's directory there may be none, or none that stays.
+        // Below another user's directory there may be no directory, or none to last.
         assert!(!is_taken(&theirs));
         fs::remove_dir_all(scratch).unwrap();
     }

@@ -1,18 +1,18 @@
-//! The system's memory for USB transfers: what of it a port has mapped and has in flight, and what
-//! can never be had.
+//! The system's memory for USB transfers: a port's mapping, bytes in flight, and transfers too long
+//! for any memory.
 //!
-//! A long transfer in mapped memory costs the kernel neither memory nor a copy, but nobody else has
-//! mapped memory, used or not. So
+//! A long transfer in mapped memory costs the kernel neither memory nor a copy, but mapped memory,
+//! used or not, is lost to everybody else. Therefore
 //!
 //! - a device gets a mapping when long transfers have moved as many bytes as the mapping has: the
-//!   kernel fills a mapping with zeroes, which costs about as much as those copies did;
+//!   kernel fills a mapping with zeroes, which costs about as much as the copies did;
 //! - all mappings together are bounded ([`pool`]);
 //! - when a URB of any device is refused, every device gives its mapping up as soon as no URB lies
 //!   in the mapping, and for a while no mapping is made;
-//! - a mapping that the processor reads slowly is not used ([`probe`]).
+//! - a mapping is not used if the processor reads it slowly ([`probe`]).
 //!
-//! [`super::share`] decides how much transfers in flight may take. While a device waits for memory
-//! that the system refused, other devices let it try before they take more.
+//! [`super::share`] bounds the bytes in flight. While a device waits for refused memory, other
+//! devices let the waiting device try before they take more.
 //!
 //! Contract: calls that end in `_blocking` are for workers, all others for the reactor.
 
@@ -32,8 +32,8 @@ use crate::complaints::{info, warn};
 use crate::usb::{MemoryChange, Submission};
 use crate::wire::types::{BusId, TransferType};
 
-/// Bytes from which on a transfer is long: shorter than the usual piece of scattered memory, a
-/// transfer gains less than others may need the place for.
+/// Bytes from which on a transfer is long. A transfer shorter than the usual piece of scattered
+/// memory gains too little for the place in the mapping.
 const LONG: usize = usbferry_sys::arena::DEVICE_BLOCK_MIN;
 
 /// Time between two looks at the limit, while a device could use more than its share.
@@ -56,9 +56,9 @@ pub(super) struct PortMemory {
     /// tried.
     copied: usize,
     due: usize,
-    /// The mapping, until it is given up.
+    /// The reservation of the mapping.
     mapped: Option<Reservation>,
-    /// The pool's refusals that this port has acted on.
+    /// Refusals of the pool, when this port last acted.
     refusals_seen: u32,
     giving_up: bool,
     /// The limit may be another by now.
@@ -68,12 +68,12 @@ pub(super) struct PortMemory {
     /// Bytes in flight.
     share: Share,
     starving: Option<Starving>,
-    /// The log has a transfer that can never be had.
+    /// The log has a transfer too long for any memory.
     told: bool,
 }
 
 impl PortMemory {
-    /// For a port that may map `wanted` bytes. *Blocks.*
+    /// For a port with a mapping of `wanted` bytes at most. *Blocks.*
     pub(super) fn new_blocking(wanted: usize) -> Self {
         Self {
             limit: limit_blocking(),
@@ -111,7 +111,7 @@ impl PortMemory {
         has_room
     }
 
-    /// Notes a transfer that was submitted.
+    /// Notes a submitted transfer.
     pub(super) fn note_submitted(&mut self, length: usize, cost: Cost) {
         self.share.add(cost.bytes);
         if length >= LONG && !cost.in_mapping {
@@ -119,12 +119,12 @@ impl PortMemory {
         }
     }
 
-    /// Notes that a transfer has ended.
+    /// Notes an ended transfer.
     pub(super) fn note_ended(&mut self, cost: Cost) {
         self.share.sub(cost.bytes);
     }
 
-    /// Notes that the system had no memory for a transfer.
+    /// Notes a transfer without memory in the system.
     pub(super) fn note_refused(&mut self, now: Instant) {
         POOL.note_refused(now);
         self.looks_again = true;
@@ -143,7 +143,7 @@ impl PortMemory {
         }
     }
 
-    /// The change that a worker has to make, if any.
+    /// The change for a worker to make, if any.
     pub(super) const fn change(&self) -> Option<MemoryChange> {
         if self.looks_again {
             Some(MemoryChange::Look)
@@ -156,7 +156,7 @@ impl PortMemory {
         }
     }
 
-    /// Makes a change; `given_up` is the mapping that goes. Returns a new mapping. *Blocks.*
+    /// Makes a change; `given_up` is the old mapping. Returns a new mapping. *Blocks.*
     pub(super) fn change_blocking(
         &mut self,
         change: MemoryChange,
@@ -207,7 +207,7 @@ impl PortMemory {
         }
     }
 
-    /// Does without a mapping that the processor reads slowly.
+    /// Does without a mapping if the processor reads the mapping slowly.
     fn use_if_cached(&mut self, mut mapping: DeviceMemory, busid: BusId) -> Option<DeviceMemory> {
         let len = mapping.len();
         if !is_uncached(mapping.bytes_mut()) {

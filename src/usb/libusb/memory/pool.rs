@@ -1,4 +1,4 @@
-//! The pool that all ports share: bytes that are mapped, refusals, and ports that wait.
+//! The pool of all ports: mapped bytes, refusals, and waiting ports.
 //!
 //! Linux gives all programs `usbfs_memory_mb` (16 MiB) together, for URBs in flight and for
 //! mappings alike (`usbfs_increase_memory_usage` of `drivers/usb/core/devio.c`). This program maps
@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The file that says how many MiB Linux gives all programs; 0 is no limit.
+/// The file with the MiB for all programs; 0 is no limit.
 pub(super) const PARAMETER: &str = "/sys/module/usbcore/parameters/usbfs_memory_mb";
 
-/// Bytes that Linux gives unless told otherwise.
+/// Linux's default limit, in bytes.
 const LIMIT_DEFAULT: u64 = 16 << 20;
 
-/// Of the limit, one in this many bytes may be mapped by this program.
+/// This program may map the limit divided by this.
 const SHARE: u64 = 4;
 
 /// Smallest mapping worth having, in bytes.
@@ -26,18 +26,18 @@ pub(super) const MAPPING_MIN: usize = 64 << 10;
 /// Time without new mappings after a URB was refused.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(10);
 
-/// The pool that all ports of this program share.
+/// The pool of all ports of this program.
 pub(super) static POOL: Pool = Pool::new();
 
-/// Counts of memory that is mapped, and of refusals.
+/// Counts of mapped memory, of refusals and of waiting ports.
 pub(super) struct Pool {
-    /// Bytes that are mapped.
+    /// Mapped bytes.
     mapped: AtomicUsize,
     /// URBs refused so far, modulo 2^32.
     refusals: AtomicU32,
     /// When the last URB was refused.
     refused_at: Mutex<Option<Instant>>,
-    /// Ports that wait for memory.
+    /// Ports waiting for memory.
     starving: AtomicU32,
 }
 
@@ -51,7 +51,7 @@ impl Pool {
         }
     }
 
-    /// Bytes that are mapped.
+    /// Mapped bytes.
     pub(super) fn mapped(&self) -> usize {
         self.mapped.load(Ordering::Relaxed)
     }
@@ -61,13 +61,13 @@ impl Pool {
         self.refusals.load(Ordering::Relaxed)
     }
 
-    /// Ports that wait for memory.
+    /// Ports waiting for memory.
     pub(super) fn starving(&self) -> u32 {
         self.starving.load(Ordering::Relaxed)
     }
 
-    /// Takes a part of the bytes that may be mapped, `wanted` at most; `None` where the part is not
-    /// worth a mapping.
+    /// Reserves bytes for a mapping, `wanted` at most; `None` where too few are left to be worth a
+    /// mapping.
     pub(super) fn reserve(&'static self, limit: Option<u64>, wanted: usize) -> Option<Reservation> {
         let mut len = 0;
         let reserved = self.mapped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |mapped| {
@@ -77,7 +77,7 @@ impl Pool {
         reserved.ok().map(|_| Reservation { pool: self, len })
     }
 
-    /// Notes that the system refused a URB.
+    /// Notes a refused URB.
     pub(super) fn note_refused(&self, now: Instant) {
         *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         self.refusals.fetch_add(1, Ordering::Relaxed);
@@ -108,7 +108,7 @@ fn parse_limit(text: &str) -> Option<u64> {
     (mebibytes > 0).then(|| u64::from(mebibytes) << 20)
 }
 
-/// A part of the bytes that may be mapped; given back when dropped.
+/// Bytes reserved for a mapping; given back when dropped.
 pub(super) struct Reservation {
     pool: &'static Pool,
     pub(super) len: usize,

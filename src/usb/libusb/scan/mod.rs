@@ -1,8 +1,8 @@
 //! Looks for devices on Linux, and waits for none of them.
 //!
-//! Files that take a device's lock are read by [`readers`], with a bound on the wait. A device that
-//! has not answered is served from its last answer and from files that take no lock, or is left
-//! out; the log says so once.
+//! [`readers`] read the files that take a device's lock, with a bound on the wait. A device without
+//! an answer is served from its last answer and from files without a lock, or is left out, which
+//! the log says once.
 //!
 //! Contract: blocks for a bounded time (see [`readers`]); reads no file of a hub that takes the
 //! hub's lock.
@@ -25,12 +25,12 @@ use crate::complaints::{info, warn};
 use crate::usb::descriptor::{Descriptors, Host};
 use crate::usb::{Scan, ScanError};
 
-/// Looks for devices, and remembers their answers.
+/// Looks for devices, and remembers the devices' answers.
 pub(super) struct Scanner {
     devices: PathBuf,
     readers: Arc<Readers>,
     known: HashMap<Identity, Answer>,
-    /// Devices that do not answer and that the log has named.
+    /// Devices without an answer, each named in the log once.
     silent: HashSet<Identity>,
 }
 
@@ -45,7 +45,7 @@ impl Scanner {
         Ok(Self::below(PathBuf::from(sysfs::DEVICES)))
     }
 
-    /// A scanner of the devices that are links in a directory.
+    /// A scanner of the devices linked in a directory.
     fn below(devices: PathBuf) -> Self {
         Self { devices, readers: Arc::default(), known: HashMap::new(), silent: HashSet::new() }
     }
@@ -53,8 +53,7 @@ impl Scanner {
     /// Looks for devices.
     ///
     /// # Errors
-    /// The system can't tell, because it has no open files or no threads left, or no sysfs any
-    /// more.
+    /// The system has no open files or no threads left, or no sysfs any more.
     pub(super) fn scan(&mut self) -> Result<Sighted, ScanError> {
         self.look().map_err(ScanError::List)
     }
@@ -71,7 +70,7 @@ impl Scanner {
         for device in present {
             let answer = answers.remove(&device.identity);
             scan.is_whole &= device.hub.is_some() || answer.as_ref().is_some_and(Answer::is_whole);
-            // A device that can't be read is gone, or as good as gone.
+            // An unreadable device is gone, or as good as gone.
             if answer.as_ref().is_some_and(|answer| answer.failed) {
                 continue;
             }
@@ -104,7 +103,7 @@ impl Scanner {
         Some(candidate(device, descriptors?, told?, links))
     }
 
-    /// Tells the log, once, that a device does not answer.
+    /// Tells the log, once, of a device without an answer.
     fn tell(&mut self, identity: Identity, answers: bool, is_served: bool) {
         let busid = identity.busid;
         if answers {

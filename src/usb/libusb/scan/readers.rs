@@ -1,10 +1,10 @@
-//! Threads that read those files of devices which take the device's lock.
+//! Threads that read the files of devices with the device's lock.
 //!
-//! While all devices answer, one reader takes them from the queue one after the other. When a
-//! device keeps the reader for [`STALL`], another reader goes on with the rest. A device that has
-//! not answered within [`PATIENCE`], or within [`BUSY_MAX`] where its reader only waits for a
-//! processor, is not waited for any more. Its reader is left alone, and the device is not asked
-//! again before the reader comes back: a lock that is never released costs one thread.
+//! While all devices answer, a single reader takes the devices from the queue. When a device keeps
+//! the reader for [`STALL`], another reader goes on with the rest. The wait for a device ends after
+//! [`PATIENCE`], or after [`BUSY_MAX`] where the reader only waits for a processor. The reader is
+//! left alone, and the device is not asked again before the reader comes back: a lock that is never
+//! released costs a thread.
 //!
 //! Contract: [`Readers::ask`] takes not much more than [`PATIENCE`], on a busy machine than
 //! [`BUSY_MAX`], and has no more than [`READERS_MAX`] threads.
@@ -23,11 +23,11 @@ use crate::usb::descriptor::Descriptors;
 use crate::usb::libusb::patience::PATIENCE;
 use crate::usb::libusb::sysfs::{self, Identity, Told};
 
-/// Time that a reader may spend with one device before another reader goes on with the rest.
+/// Time of a reader with a device before another reader goes on with the rest.
 const STALL: Duration = Duration::from_millis(20);
 
-/// Time that a reader may spend with a device while no processor is free: less than the reactor
-/// waits for a scan.
+/// Time of a reader with a device while no processor is free: less than the reactor waits for a
+/// scan.
 const BUSY_MAX: Duration = Duration::from_millis(750);
 
 /// The files of a device, as far as they were read.
@@ -35,32 +35,32 @@ const BUSY_MAX: Duration = Duration::from_millis(750);
 pub(super) struct Answer {
     pub(super) descriptors: Option<Descriptors>,
     pub(super) told: Option<Told>,
-    /// The device can't be read: it is gone, or not for this user.
+    /// The device can't be read: the device is gone, or not for this user.
     pub(super) failed: bool,
 }
 
-/// A reader that is with a device.
+/// A reader with a device.
 pub(super) struct Reading {
     pub(super) begun: Instant,
     /// The file in which the system shows the state of the reader's thread.
     stat: PathBuf,
 }
 
-/// State that the readers share.
+/// The shared state of the readers.
 #[derive(Default)]
 pub(super) struct Desk {
     /// Devices still to be asked.
     queue: VecDeque<Identity>,
-    /// Readers that have begun, or will.
+    /// Readers, begun or about to begin.
     readers: usize,
-    /// Devices that a reader is with, and since when.
+    /// Devices with a reader, and since when.
     pub(super) reading: HashMap<Identity, Reading>,
     answers: HashMap<Identity, Answer>,
     /// Why the system can't tell.
     failure: Option<io::Error>,
 }
 
-/// The readers of one scanner: a [`Desk`], and a way to wait for the desk to change.
+/// The readers of a scanner: a [`Desk`], and a way to wait for the desk to change.
 #[derive(Default)]
 pub(super) struct Readers {
     desk: Mutex<Desk>,
@@ -68,7 +68,7 @@ pub(super) struct Readers {
 }
 
 impl Answer {
-    /// Whether the device said all that it was asked for.
+    /// Whether the device answered every question.
     pub(super) const fn is_whole(&self) -> bool {
         self.descriptors.is_some() && self.told.is_some() && !self.failed
     }
@@ -102,7 +102,7 @@ impl Readers {
             let waited = self.changed.wait_timeout(desk, wait);
             desk = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        // Devices that no reader has begun with, because there are no more readers, get no answer.
+        // Devices without a reader, because all readers are taken, get no answer.
         desk.queue.clear();
         match desk.failure.take() {
             Some(failure) => Err(failure),
@@ -177,7 +177,7 @@ impl Reading {
 }
 
 impl Desk {
-    /// How long to wait for the readers: `None` when all have answered that will.
+    /// How long to wait for the readers: `None` when no more answers are to be expected.
     fn wait(&self, now: Instant) -> Option<Duration> {
         let patient = self.reading.values().filter(|reading| !reading.is_over(now));
         let left = patient.map(|reading| PATIENCE.saturating_sub(reading.waited(now)));

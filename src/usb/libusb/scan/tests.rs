@@ -172,10 +172,10 @@ fn a_device_that_does_not_answer_holds_up_no_other_and_is_what_it_was() {
     assert_eq!((found.len(), left_out.as_slice()), (3, [].as_slice()));
     assert_eq!(found[0].device.configuration_value, 1);
     assert_eq!(found[0].product.as_deref(), Some("Thing"));
-    // It is not asked, nor waited for, a second time.
+    // The device is not asked, nor waited for, a second time.
     assert_eq!(sysfs.found(), ["1-1", "1-2", "1-3"]);
     assert_eq!(sysfs.scanner.readers.lock().reading.len(), 1);
-    // Its interfaces say without a lock that it has been set to another configuration.
+    // The interfaces show without a lock that another configuration was set.
     fs::create_dir_all(sysfs.root.join("1-1/1-1:2.0")).unwrap();
     assert_eq!(sysfs.scan().0[0].device.configuration_value, 2);
     fs::remove_dir_all(sysfs.root.join("1-1/1-1:2.0")).unwrap();
@@ -207,7 +207,7 @@ fn a_device_that_has_never_answered_is_left_out_unless_its_interfaces_speak() {
 #[test]
 fn many_that_do_not_answer_are_waited_for_together() {
     let mut sysfs = Sysfs::new("many");
-    // One after the other, they would be waited for for six seconds.
+    // One after the other, the devices would take six seconds.
     let names: Vec<String> = (1..=24).map(|port| format!("1-{port}")).collect();
     for busid in &names {
         sysfs.add(busid);
@@ -234,7 +234,7 @@ fn a_device_that_went_is_forgotten_and_another_in_its_place_is_asked() {
     sysfs.add("1-1");
     sysfs.lock("1-1", "serial");
     assert_eq!(sysfs.found(), Vec::<String>::new());
-    // The first one's reader still waits; the second one has another number.
+    // The reader of the first device still waits; the second device has another number.
     sysfs.put("1-1", "devnum", "8\n");
     let serial = sysfs.root.join("1-1/serial");
     fs::rename(&serial, sysfs.root.join("serial-of-the-first")).unwrap();
