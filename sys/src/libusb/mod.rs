@@ -41,3 +41,5 @@ mod usbfs;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod tests;
