@@ -75,18 +75,27 @@ impl<P: Port> Exchange<'_, P> {
             read += len;
         }
         self.flush(now, &mut room)?;
+        let progress = self.client.socket.written() != unwritten;
+        self.set_deadline(turn, progress)?;
+        Ok(read >= budget || room == 0 || self.lent.is_ready() || self.may_read())
+    }
+
+    /// Sets the client's deadline after a turn, in which bytes were written if there was `progress`.
+    ///
+    /// # Errors
+    /// The server stops, and the client has its last reply.
+    fn set_deadline(&mut self, turn: &mut Turn<'_>, progress: bool) -> Result<(), End> {
         let stopping = matches!(self.client.stage, Stage::Stopping);
         if stopping && self.is_flushed() {
             self.client.socket.discard_unread(turn.discard);
             return Err(End::Stopping);
         }
         if self.lent.session.is_gone() {
-            self.client.deadline = Some(self.lent.hurry(now));
+            self.client.deadline = Some(self.lent.hurry(turn.now));
         } else if !stopping {
-            let progress = self.client.socket.written() != unwritten;
-            self.watch_for_stall(progress, now + turn.peer_timeout);
+            self.watch_for_stall(progress, turn.now + turn.peer_timeout);
         }
-        Ok(read >= budget || room == 0 || self.lent.is_ready() || self.may_read())
+        Ok(())
     }
 
     /// Reads once, and returns how many bytes; zero when there is nothing to take in yet.

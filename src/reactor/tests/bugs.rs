@@ -1,12 +1,12 @@
-//! A worker that panics costs one device its session: the client sees the end, the device is given
-//! up in order, and the next client can have it.
+//! A panic of a worker costs its device the session: the client sees the end, the device is given up
+//! in order, and the next client can have the device.
 
 use std::sync::atomic::Ordering;
 
 use super::scripted::{Act, Call};
 use super::*;
 
-/// Waits until a client's connection has ended, and returns what came before.
+/// Waits for the end of a client's connection, and returns the bytes before.
 fn ended(held: &mut Held<ScriptedBackend>, client: TcpStream) -> Vec<u8> {
     let client = thread::spawn(|| read_to_end(client));
     held.turn_until("the client sees the end", |reactor| {
@@ -44,7 +44,7 @@ fn every_call_may_panic() {
                 client.write_all(&set_interface(3)).unwrap();
                 client.write_all(&unlink(4, 1)).unwrap();
                 let replies = ended(&mut held, client);
-                // The import's, and that to the request which would have been performed.
+                // The import's reply, and the reply to SET_INTERFACE.
                 assert!(replies.len() >= 320 + 48, "{call:?}: {} bytes", replies.len());
             }
         }
@@ -68,7 +68,7 @@ fn every_call_may_panic() {
     }
 }
 
-/// Beyond the calls of a device, which are caught: the thread itself.
+/// Panics of a device's calls are caught. Here the thread itself dies.
 #[test]
 fn a_worker_that_dies_takes_no_device_along() {
     let busid = Held::scripted("loopback").0.busid(0);

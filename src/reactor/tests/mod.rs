@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::thread::{self, JoinHandle};
 
 mod bugs;
+mod loans;
 mod rest;
 mod scripted;
 mod status;

@@ -4,13 +4,15 @@ use super::scripted::{Act, Call};
 use super::*;
 use crate::limits::HANDSHAKE_TIMEOUT;
 
-/// How long each stage is watched, and the turns that may be made in it: a client that is paused is
-/// looked at again every [`DISCARD_PAUSE`]; a reactor that turns in circles makes thousands.
+/// How long each stage is watched.
 const WATCHED: Duration = Duration::from_millis(150);
+
+/// Turns that may be made in a stage meanwhile: a paused client is looked at again every
+/// [`DISCARD_PAUSE`]; a reactor that turns in circles makes thousands.
 const TURNS_MAX: usize = 60;
 
 impl<B: Backend> Held<B> {
-    /// Shows that it waits in this stage, as [`Reactor::run`] would, and time goes on.
+    /// Shows that the reactor waits in a stage, as [`Reactor::run`] would, while time goes on.
     #[track_caller]
     fn assert_rests(&mut self, stage: &str) {
         let (begun, mut turns) = (Instant::now(), 0);
@@ -95,7 +97,7 @@ fn attached_idle_and_in_a_request_that_does_not_end() {
     held.assert_rests("performing, and its client gone");
 }
 
-/// As an ordinary detach leaves it.
+/// The end of an ordinary detach.
 #[test]
 fn giving_a_device_back_whose_client_is_gone() {
     for is_reset in [false, true] {
@@ -141,14 +143,14 @@ fn giving_a_device_back_that_is_gone() {
 }
 
 #[test]
-fn finishing_and_paused() {
+fn closing_and_paused() {
     let mut held = Held::new();
     let mut client = held.connect();
     client.write_all(&DEVLIST).unwrap();
     held.turn_until("it has its list", |reactor| {
         reactor.connections.iter().any(|(_, c)| is_closing(c))
     });
-    held.assert_rests("finishing");
+    held.assert_rests("closing");
     let paused = held.connect();
     let sending = send_and_shut_down(paused, [&DEVLIST[..], &[0; MUCH]].concat());
     held.turn_until("it is paused", |reactor| {
