@@ -72,7 +72,7 @@ impl Receiver {
     ) -> usize {
         let before_header = match self.position {
             Position::Header => Some(0),
-            Position::Payload { urb, .. } => Some(urbs.descriptors(urb).len()),
+            Position::Payload { urb, .. } => Some(urbs.get(urb).descriptors_len()),
             Position::Descriptors { filled, end, .. } => Some(end - filled),
             Position::Discard { .. } => None,
         };
@@ -130,7 +130,7 @@ impl Receiver {
                     *remaining -= bytes.len();
                 }
                 Position::Payload { urb, .. } | Position::Discard { urb, .. } => {
-                    let (urb, end) = (*urb, urbs.descriptors(*urb).len());
+                    let (urb, end) = (*urb, urbs.get(*urb).descriptors_len());
                     self.position = Position::Descriptors { urb, filled: 0, end };
                 }
                 Position::Descriptors { urb, filled, end } if *filled < *end => {
@@ -168,15 +168,15 @@ impl Receiver {
 
     /// See [`Session::is_read_in_parts`].
     fn is_read_in_parts(&self, urbs: &UrbTable, segment_len: usize) -> bool {
-        let payload_len = |urb| urbs.get(urb).payload_len();
         let (urb, is_between) = match self.position {
             Position::Header => return self.bytes.has_unparsed() && !self.is_paused,
             Position::Payload { urb, filled, .. } => (urb, filled == urbs.get(urb).data_offset()),
-            Position::Discard { urb, remaining } => (urb, remaining == payload_len(urb)),
+            Position::Discard { urb, remaining } => (urb, remaining == urbs.get(urb).payload_len()),
             Position::Descriptors { urb, filled, .. } => (urb, filled == 0),
         };
-        let rest = payload_len(urb) + urbs.descriptors(urb).len();
-        is_between || HEADER_LEN + rest <= segment_len
+        let record = urbs.get(urb);
+        let len = HEADER_LEN + record.payload_len() + record.descriptors_len();
+        is_between || len <= segment_len
     }
 
     /// Whether the stream stands between two PDUs, as far as received.
@@ -231,9 +231,9 @@ impl<P: Port> Session<P> {
         parsed
     }
 
-    /// Whether the last read shows that the client writes its PDUs in parts: nothing came behind
-    /// the first part of a PDU, or behind some bytes of a PDU which, fit for a single segment of
-    /// `segment_len` bytes, was yet not sent as a whole.
+    /// Whether the client writes its PDUs in parts, as far as the last read shows: nothing came
+    /// behind the first part of a PDU, or a PDU that fits a single segment of `segment_len` bytes
+    /// is here only in part.
     pub(crate) fn is_read_in_parts(&self, segment_len: usize) -> bool {
         self.rx.is_read_in_parts(&self.urbs, segment_len)
     }
@@ -280,8 +280,9 @@ impl<P: Port> Session<P> {
     fn take_submit(&mut self, submit: CmdSubmit, now: Instant) -> Result<(), Violation> {
         self.check_submit(&submit)?;
         let urb = self.insert_urb(submit)?;
-        let descriptors_len = self.urbs.descriptors(urb).len();
-        match self.urbs.get(urb).payload_len() {
+        let record = self.urbs.get(urb);
+        let descriptors_len = record.descriptors_len();
+        match record.payload_len() {
             0 if descriptors_len == 0 => {
                 self.rx.bytes.note_no_payload();
                 self.submit_received(urb, now);

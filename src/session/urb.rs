@@ -147,7 +147,12 @@ impl Urb {
     /// The place of the URB's descriptors.
     const fn stripe(&self) -> Range<usize> {
         let start = if self.packets == 0 { 0 } else { self.stripe as usize * STRIPE_LEN };
-        start..start + self.packets as usize * iso::DESCRIPTOR_LEN
+        start..start + self.descriptors_len()
+    }
+
+    /// Bytes of the descriptors.
+    pub(crate) const fn descriptors_len(&self) -> usize {
+        self.packets as usize * iso::DESCRIPTOR_LEN
     }
 
     /// Bytes of data between the header and the descriptors.
