@@ -78,24 +78,45 @@ impl LibusbPort {
         }
     }
 
-    /// The meaning of a transfer's refusal.
-    fn refused(
+    /// Whether libusb may be asked for a transfer, and the system for its memory.
+    fn admit(
         &mut self,
-        error: Error,
-        kind: Kind,
         submission: &Submission<'_>,
         cost: Cost,
-        block: Block,
         now: Instant,
-    ) -> Refused {
-        let mut reason = refused_reason(error, kind);
+    ) -> Result<(), RefusedReason> {
+        let has_many_packets = submission.packets.len() > self.packets as usize;
+        if has_many_packets || has_packet_over(PACKET_LEN_MAX, submission) {
+            return Err(RefusedReason::Failed(Status::EINVAL));
+        }
+        let busid = self.claims.busid();
+        // If only a later part were refused, libusb would report an error for the parts already
+        // sent.
+        if cost.requests > 1 && self.memory.can_never_be_had(submission, cost, busid) {
+            return Err(self.reason(Error::NoMem, submission, cost, now));
+        }
+        if !self.memory.has_room(cost, submission.is_first, busid, now) {
+            return Err(RefusedReason::Share);
+        }
+        Ok(())
+    }
+
+    /// The reason of a transfer's refusal, by libusb's error.
+    fn reason(
+        &mut self,
+        error: Error,
+        submission: &Submission<'_>,
+        cost: Cost,
+        now: Instant,
+    ) -> RefusedReason {
+        let reason = refused_reason(error, kind_of(submission.transfer_type));
         if reason == RefusedReason::NoMemory {
             self.memory.note_refused(now);
             if self.memory.can_never_be_had(submission, cost, self.claims.busid()) {
-                reason = RefusedReason::Failed(Status::ENOMEM);
+                return RefusedReason::Failed(Status::ENOMEM);
             }
         }
-        Refused { block, reason }
+        reason
     }
 
     /// Collects the transfers still in flight: none, unless cancelling panicked, since the kernel
@@ -118,6 +139,24 @@ impl LibusbPort {
 /// Whether an isochronous packet is longer than libusb may be asked for.
 fn has_packet_over(most: u32, submission: &Submission<'_>) -> bool {
     most < u32::MAX && submission.packets.iter().any(|packet| packet.length > most)
+}
+
+const fn kind_of(transfer_type: TransferType) -> Kind {
+    match transfer_type {
+        TransferType::Control => Kind::Control,
+        TransferType::Isochronous => Kind::Isochronous,
+        TransferType::Bulk => Kind::Bulk,
+        TransferType::Interrupt => Kind::Interrupt,
+    }
+}
+
+const fn request_of(submission: &Submission<'_>) -> Request {
+    Request {
+        kind: kind_of(submission.transfer_type),
+        endpoint: submission.endpoint.as_byte(),
+        length: submission.length,
+        zero_packet: submission.zero_packet,
+    }
 }
 
 impl Port for LibusbPort {
@@ -146,38 +185,18 @@ impl Port for LibusbPort {
         block: Block,
         now: Instant,
     ) -> Result<(), Refused> {
-        if submission.packets.len() > self.packets as usize
-            || has_packet_over(PACKET_LEN_MAX, submission)
-        {
-            return Err(Refused { block, reason: RefusedReason::Failed(Status::EINVAL) });
-        }
-        let kind = match submission.transfer_type {
-            TransferType::Control => Kind::Control,
-            TransferType::Isochronous => Kind::Isochronous,
-            TransferType::Bulk => Kind::Bulk,
-            TransferType::Interrupt => Kind::Interrupt,
-        };
-        let request = Request {
-            kind,
-            endpoint: submission.endpoint.as_byte(),
-            length: submission.length,
-            zero_packet: submission.zero_packet,
-        };
-        let packets = submission.packets.iter().map(|packet| packet.length);
         let cost = self.in_flight.cost_of(submission, block.is_in_device_memory());
-        // If only a later part were refused, libusb would report an error for the parts already
-        // sent.
-        if cost.requests > 1 && self.memory.can_never_be_had(submission, cost, self.claims.busid())
-        {
-            return Err(self.refused(Error::NoMem, kind, submission, cost, block, now));
+        if let Err(reason) = self.admit(submission, cost, now) {
+            return Err(Refused { block, reason });
         }
-        if !self.memory.has_room(cost, submission.is_first, self.claims.busid(), now) {
-            return Err(Refused { block, reason: RefusedReason::Share });
-        }
+        let packets = submission.packets.iter().map(|packet| packet.length);
         transfer
             .0
-            .submit(&mut self.claims.handle, request, packets, block)
-            .map_err(|(error, block)| self.refused(error, kind, submission, cost, block, now))?;
+            .submit(&mut self.claims.handle, request_of(submission), packets, block)
+            .map_err(|(error, block)| {
+                let reason = self.reason(error, submission, cost, now);
+                Refused { block, reason }
+            })?;
         self.memory.note_submitted(submission.length, cost);
         self.in_flight.add(transfer.1, cost);
         Ok(())
