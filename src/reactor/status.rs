@@ -14,7 +14,7 @@ use super::connection::Connection;
 use crate::status::{LoanStatus, SessionStatus, Snapshot};
 use crate::usb::{Backend, Candidate};
 
-/// Questions that wait for the reactor at most. Further threads wait to ask.
+/// Questions waiting for the reactor at most. Further threads wait before asking.
 const QUESTIONS_MAX: usize = 8;
 
 /// The questions of other threads.
@@ -37,7 +37,7 @@ impl StatusHandle {
     pub fn snapshot(&self) -> Option<Snapshot> {
         let (answer, answered) = sync_channel(1);
         self.sender.send(answer).ok()?;
-        // A wake-up that fails, which no system has a reason for, only delays the answer.
+        // A failed wake-up, without a known cause on any system, only delays the answer.
         let _ = self.waker.wake();
         answered.recv().ok()
     }
@@ -55,7 +55,7 @@ impl Questions {
 }
 
 impl<B: Backend> Reactor<B> {
-    /// Answers the question that has waited longest. False without a question.
+    /// Answers the oldest question. False without a question.
     pub(super) fn answer_question(&self) -> bool {
         let Ok(answer) = self.questions.receiver.try_recv() else { return false };
         // The asking thread waits, and its channel has room.
@@ -71,7 +71,7 @@ impl<B: Backend> Reactor<B> {
     }
 }
 
-/// The loan of a connection that has one.
+/// The loan of a connection, if any.
 fn loan_status<C: Candidate>(connection: &Connection<C>, now: Instant) -> Option<LoanStatus> {
     let loan = connection.loan.as_ref()?;
     let session = loan.session().map(|(session, since)| SessionStatus {

@@ -1,4 +1,4 @@
-//! What no client of the protocol sends.
+//! PDUs outside of the protocol.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use crate::wire::types::{DevId, SeqNum};
 /// Why a client's connection can't go on: bytes outside the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Violation {
-    /// A header that no client sends.
+    /// A header never sent by a client.
     Wire(wire::Error),
-    /// A PDU for another device than the imported one.
+    /// A PDU for another device than the imported device.
     WrongDevice(DevId),
-    /// A SUBMIT with the seqnum of a URB that has not ended.
+    /// A SUBMIT with the seqnum of a URB still in flight.
     DuplicateSeqnum(SeqNum),
-    /// OUT data longer than the largest URB that is accepted.
+    /// OUT data longer than the largest accepted URB.
     TooLong(u32),
 }
 

@@ -1,11 +1,11 @@
-//! A file of its own, hence a process of its own: nobody else allocates.
+//! A separate file, and so a separate process: no other test allocates.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 use std::hint::black_box;
 
-/// Bytes of blocks that the system would have back at once.
+/// Bytes of blocks that would go back to the system at once when freed.
 fn mapped() -> usize {
-    // SAFETY: only reads what the allocator counts.
+    // SAFETY: only reads the allocator's counts.
     unsafe { libc::mallinfo2() }.hblkhd
 }
 

@@ -1,5 +1,5 @@
 //! Clients in each other's way, and clients that vanish silently: take-over, stalled clients, more
-//! clients than places, and a server that stops in the middle of its work.
+//! clients than places, and a server stopping in the middle of its work.
 
 use std::time::Duration;
 
@@ -162,7 +162,7 @@ fn a_full_server_ends_the_oldest_that_has_no_device() {
     server.assert_serves(0);
     holder.assert_in_sync();
     assert!(strangers[..PLACES].iter().all(MiniClient::has_input), "they have seen the end");
-    // One of the newest clients continues its request.
+    // A client among the newest continues its request.
     let last = 3 * PLACES - 2;
     strangers[last].send(&request[last..]);
     assert_eq!(word(&strangers[last].read(320), 4), 0, "it gets its device");

@@ -1,4 +1,4 @@
-//! What the server says of its state while it serves.
+//! The server's report of its state during service.
 
 use super::scripted::{Act, Call};
 use super::*;
@@ -16,7 +16,7 @@ impl<B: Backend> Held<B> {
         asking.join().unwrap().expect("the server is there")
     }
 
-    /// Has the first device read so many times from its source, and waits for the replies.
+    /// Reads `seqnums` from the first device's source, and waits for the replies.
     fn read_from_source(&mut self, client: &mut TcpStream, seqnums: std::ops::Range<u32>) {
         let mut reply = vec![0; seqnums.len() * (48 + 512)];
         let submits: Vec<u8> = seqnums.flat_map(|seqnum| submit(seqnum, SOURCE, 512)).collect();
@@ -62,7 +62,7 @@ fn a_snapshot_has_the_numbers_of_a_session_that_moves_data() {
     let second = held.snapshot();
     let source = endpoint(&second, 1);
     assert_eq!((source.urbs, source.bytes_in), (13, 13 * 512));
-    // The client leaves, and the device takes its time.
+    // The client leaves, and the device is slow to close.
     script.set(close, Act::Wait);
     drop(client);
     held.turn_until("it is given back", |_| script.begun(close) == 1);

@@ -26,8 +26,8 @@ pub(super) struct Place {
     pub(super) unit: u32,
 }
 
-// SAFETY: a block is the only path to its bytes, so a block may move with its owner; the memory
-// does not depend on a thread.
+// SAFETY: a block is the only path to its bytes, so a block may move with its owner; no byte
+// depends on a thread.
 unsafe impl Send for Block {}
 
 impl Block {

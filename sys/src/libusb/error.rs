@@ -1,5 +1,5 @@
-//! libusb's error and status codes, one to one. `transfer` and `usbfs` name by errno what libusb
-//! leaves without a name.
+//! libusb's error and status codes, one to one. For errors without a name in libusb, `transfer` and
+//! `usbfs` choose a name by errno.
 //!
 //! Contract: plain values.
 

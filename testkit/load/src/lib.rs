@@ -1,5 +1,5 @@
-//! Load for any USB/IP server: a single thread that keeps URBs in flight on one or many sessions,
-//! at far less cost than the server.
+//! Load for any USB/IP server: a single thread keeps URBs in flight on one or many sessions, at far
+//! less cost than the server.
 //!
 //! The load is cheap for four reasons. PDUs are built once, and only the seqnum is written before
 //! sending. Many PDUs go out in one write. All replies of a load have the same length, so a check
@@ -13,8 +13,8 @@
 //! - [`abuse`]: malicious clients;
 //! - [`preload`]: the simulated usbfs of this repository, built and found.
 //!
-//! Contract: a single thread, bounded times: a server that does not answer is an error, not an
-//! endless wait.
+//! Contract: a single thread, bounded times: a server without an answer is an error, not an endless
+//! wait.
 
 #![forbid(unsafe_code)]
 
