@@ -13,9 +13,6 @@ use ipnet::IpNet;
 use crate::limits;
 use crate::units::{self, Size};
 
-/// The longest busy polling: beyond it, sleeping costs nothing anybody could notice.
-const BUSY_POLL_MAX: Duration = Duration::from_millis(100);
-
 const URBS: RangeInclusive<usize> = limits::URBS_MIN..=limits::URBS_MAX;
 const MEMORY: RangeInclusive<usize> = limits::MEMORY_MIN..=limits::MEMORY_MAX;
 const PEER_TIMEOUT: RangeInclusive<Duration> = limits::PEER_TIMEOUT_MIN..=limits::PEER_TIMEOUT_MAX;
@@ -69,7 +66,8 @@ impl fmt::Display for ValueError {
                 write!(f, "give a number of bytes up to {most}, such as 4096, 128K or 16M")
             }
             Self::BusyPoll => {
-                write!(f, "give a time up to {BUSY_POLL_MAX:?}, such as 50us or 1ms")
+                let most = limits::BUSY_POLL_MAX;
+                write!(f, "give a time up to {most:?}, such as 50us or 1ms")
             }
             Self::PeerTimeout => write!(
                 f,
@@ -112,7 +110,9 @@ pub(crate) fn parse_size(text: &str) -> Result<usize, ValueError> {
 }
 
 pub(crate) fn parse_busy_poll(text: &str) -> Result<Duration, ValueError> {
-    units::parse_time(text).filter(|&time| time <= BUSY_POLL_MAX).ok_or(ValueError::BusyPoll)
+    units::parse_time(text)
+        .filter(|&time| time <= limits::BUSY_POLL_MAX)
+        .ok_or(ValueError::BusyPoll)
 }
 
 pub(crate) fn parse_peer_timeout(text: &str) -> Result<Duration, ValueError> {

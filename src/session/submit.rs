@@ -11,7 +11,7 @@
 //!
 //! Contract: part of the session: nothing here blocks or allocates.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use usbferry_sys::arena::Block;
 
@@ -20,13 +20,16 @@ use super::control::Control;
 use super::judge::length_of;
 use super::urb::{Urb, UrbIndex, UrbState};
 use crate::complaints::warn;
-use crate::limits::{ENDPOINT_RESERVE, NO_MEMORY_RETRY, NO_MEMORY_TIMEOUT};
+use crate::limits::{ENDPOINT_RESERVE, NO_MEMORY_TIMEOUT};
 use crate::usb::special::{self, Class};
 use crate::usb::{Port, RefusedReason, Submission};
 use crate::wire::iso::Packets;
 use crate::wire::setup::{SETUP_LEN, Setup};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, TransferType, flags};
+
+/// The time between two attempts for a URB without memory.
+const NO_MEMORY_RETRY: Duration = Duration::from_millis(10);
 
 /// Bytes from which on a transfer lets starving devices try first.
 const MUCH_MEMORY: usize = 16 << 10;
