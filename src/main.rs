@@ -1,7 +1,6 @@
-//! `usbferry`: reads the command line, chooses the USB stack, runs the server.
+//! `usbferry`: parses the command line, starts the log, runs a command, gives the exit code.
 //!
-//! Exit codes: 0 when it did what was asked, 1 when that failed, 2 when what was asked makes no
-//! sense.
+//! Exit codes: 0 for success, 1 for a failure, 2 for a command line that makes no sense.
 
 #![forbid(unsafe_code)]
 

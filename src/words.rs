@@ -1,4 +1,4 @@
-//! Words for a user that several rooms share.
+//! Words for users, common to several rooms.
 //!
 //! Contract: pure.
 

@@ -1,4 +1,4 @@
-//! What is wrong with a command line whose values are right one by one, in words for a user.
+//! Errors of a command line whose values are right one by one, in words for a user.
 //!
 //! Contract: plain data.
 
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use crate::units::Size;
 use crate::usb::sim::spec::SpecError;
 
-/// What is wrong with a command line, beside what clap finds.
+/// An error of a command line that clap does not find.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum UsageError {
     /// Two of the largest URBs do not fit into a device's memory.
@@ -18,11 +18,11 @@ pub enum UsageError {
         /// Bytes of buffer memory.
         memory: usize,
     },
-    /// Other machines can reach an address, and no client is named that may connect.
+    /// Other machines can reach an address, and no client is allowed to connect.
     NoAllow(SocketAddr),
     /// `--simulate` names no devices.
     Simulate(SpecError),
-    /// `RUST_LOG` has this text, which is no filter.
+    /// The text of `RUST_LOG`, which is no filter.
     Environment(String),
 }
 

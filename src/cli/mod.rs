@@ -1,6 +1,12 @@
-//! The command line: what is typed, checked and turned into [`Settings`](crate::config::Settings).
+//! The command line: typed text, checked and turned into [`Settings`](crate::config::Settings).
 //!
-//! Contract: no I/O. Whatever is wrong is a sentence that says what to type instead.
+//! - `serve`: the options of `usbferry serve`;
+//! - `parse`: filters of the log, and the names of take-over policies;
+//! - `error`: values that do not fit together.
+//!
+//! No other room knows clap.
+//!
+//! Contract: no I/O. Each error says what to type instead.
 
 mod error;
 mod parse;
@@ -18,19 +24,20 @@ pub use serve::{Serve, Source};
 #[derive(Parser, Debug)]
 #[command(version = version(), about, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 
-    /// What to log on stderr: error, warn, info, debug or trace, or a filter such as
-    /// "info,usbferry::session=trace". If this is not given, RUST_LOG says, or else it is info
+    /// Log level on stderr: error, warn, info, debug or trace, or a filter such as
+    /// "info,usbferry::session=trace". Without this option RUST_LOG decides, or else the level is
+    /// info
     #[arg(long, global = true, value_name = "LEVEL", value_parser = parse_log)]
     log: Option<String>,
 }
 
 impl Cli {
-    /// What to log: as was typed, or else as `RUST_LOG` has it. That is for all programs, and may
-    /// name others only.
+    /// The filter of the log: as typed, or else from `RUST_LOG`, which all programs share and which
+    /// may name other programs only.
     ///
     /// # Errors
     /// `RUST_LOG` holds neither a level nor a filter.
@@ -45,7 +52,7 @@ impl Cli {
     }
 }
 
-/// The program's version and that of libusb, which may be the system's and then any.
+/// The versions of the program and of libusb; the system's libusb may have any version.
 #[must_use]
 pub fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -63,14 +70,14 @@ pub fn version() -> &'static str {
 pub enum Command {
     /// Export devices
     Serve(Box<Serve>),
-    /// Show the devices of this machine, or those another one exports
+    /// Show the devices of this machine, or the exports of another machine
     List(List),
 }
 
 /// `usbferry list`.
 #[derive(Args, Debug)]
 pub struct List {
-    /// Ask the USB/IP server there (any, not only usbferry) what it exports
+    /// Show the exports of this USB/IP server (usbferry or any other)
     #[arg(long, value_name = "HOST[:PORT]")]
     pub remote: Option<String>,
 }

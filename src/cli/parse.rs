@@ -15,26 +15,26 @@ impl clap::ValueEnum for TakeOver {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let (name, help) = match self {
-            Self::Never => ("never", "Never: the new client is told that the device is busy"),
+            Self::Never => ("never", "The new client is told that the device is busy"),
             Self::Stale => (
                 "stale",
-                "When the holder has the same address and its connection looks dead. Over `ssh -R` \
-                 every client has the address 127.0.0.1 and a connection that is alive as long as \
-                 the tunnel",
+                "If both clients have the same address, and the holder's connection looks dead. Over \
+                 `ssh -R` every client has the address 127.0.0.1, and every connection looks alive \
+                 as long as the tunnel does",
             ),
             Self::SameHost => (
                 "same-host",
-                "When the holder has the same address, dead or alive. Over `ssh -R` that is \
-                 everybody",
+                "If both clients have the same address, whether or not the holder's connection looks \
+                 dead. Over `ssh -R` all clients have the same address",
             ),
-            Self::Any => ("any", "Always: whoever asks last has the device"),
+            Self::Any => ("any", "Always: the last client to ask has the device"),
         };
         Some(PossibleValue::new(name).help(help))
     }
 }
 
 /// A filter must have a part for this program: a word that is no level would be taken for the name
-/// of another's module, and then nothing is logged at all.
+/// of a module elsewhere, and nothing at all would be logged.
 pub(super) fn parse_log(text: &str) -> Result<String, NotAFilter> {
     let concerns_us = |part: &str| match part.split_once('=') {
         Some((target, level)) => is_ours(target) && is_level(level),
@@ -43,7 +43,7 @@ pub(super) fn parse_log(text: &str) -> Result<String, NotAFilter> {
     if parts_of(text).any(concerns_us) { Ok(text.to_owned()) } else { Err(NotAFilter) }
 }
 
-/// The parts of a filter. Behind a slash is what lines must have in them.
+/// The parts of a filter, without the text behind a slash, which lines must contain.
 pub(super) fn parts_of(filter: &str) -> impl Iterator<Item = &str> {
     filter.split('/').next().unwrap_or_default().split(',')
 }
@@ -56,7 +56,7 @@ fn is_ours(target: &str) -> bool {
     target.trim().starts_with("usbferry")
 }
 
-/// Whether a part of a filter is for another program, and says for what.
+/// Whether a part of a filter is a level for a module of another program.
 pub(super) fn names_another(part: &str) -> bool {
     part.split_once('=').is_some_and(|(target, level)| !is_ours(target) && is_level(level))
 }

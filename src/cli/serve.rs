@@ -1,6 +1,6 @@
-//! `usbferry serve`: what is typed, checked and turned into [`Settings`].
+//! `usbferry serve`: typed options, checked and turned into [`Settings`].
 //!
-//! Contract: no I/O. Whatever is wrong is a sentence that says what to type instead.
+//! Contract: no I/O. Each error says what to type instead.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -23,17 +23,17 @@ use crate::wire::PORT;
 /// `usbferry serve`.
 #[derive(Args, Debug)]
 pub struct Serve {
-    /// Listen on this address and port, instead of 127.0.0.1:3240 and [::1]:3240. May be repeated.
-    /// Addresses that other machines can reach need --allow
+    /// Listen on this address and port instead of 127.0.0.1:3240 and [::1]:3240. May be repeated.
+    /// An address that other machines can reach needs --allow
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     listen: Vec<SocketAddr>,
 
-    /// Serve clients of this network or address too; this machine itself always may connect. May
-    /// be repeated. Example: 192.168.1.0/24
+    /// Let clients from this network or address connect, too; this machine itself may always
+    /// connect. May be repeated. Example: 192.168.1.0/24
     #[arg(long, value_name = "CIDR", value_parser = parse_network)]
     allow: Vec<IpNet>,
 
-    /// Export every device but hubs and those that came in over USB/IP
+    /// Export every device except hubs and devices that came in over USB/IP
     #[arg(long)]
     all: bool,
 
@@ -41,12 +41,12 @@ pub struct Serve {
     #[arg(long, value_name = "SPEC")]
     device: Vec<DeviceSpec>,
 
-    /// Do not export this device, whatever else says so. May be repeated
+    /// Never export this device, even if --all or --device includes it. May be repeated
     #[arg(long, value_name = "SPEC")]
     exclude: Vec<DeviceSpec>,
 
-    /// Export simulated devices instead of real ones: a list of disk, microphone, loopback and
-    /// serial, each with options behind colons; with no list, a disk, a microphone and a loopback.
+    /// Export simulated devices instead of real devices: a list of disk, microphone, loopback and
+    /// serial, each with options after colons. Without a list: a disk, a microphone and a loopback.
     /// Examples: --simulate, --simulate=disk:size=64M, --simulate=loopback:delay=1ms:count=2
     #[arg(
         long,
@@ -58,16 +58,15 @@ pub struct Serve {
     )]
     simulate: Option<String>,
 
-    /// When a client that asks for a device somebody has gets it: never, stale (same address, and
-    /// the holder's connection looks dead), same-host, or any
+    /// When a client may take a device from another client, the holder
     #[arg(long, value_name = "WHEN", default_value = "stale")]
     takeover: TakeOver,
 
-    /// A client that shows no sign of life, or accepts no byte, for so long is gone (s, ms)
+    /// Drop a client that has shown no sign of life, or accepted no byte, for this long (s, ms)
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_peer_timeout)]
     peer_timeout: Duration,
 
-    /// Reset a device when its client is done with it, as the kernel's own server does
+    /// Reset a device when its client gives it back, as the kernel's own server does
     #[arg(long)]
     reset_on_release: bool,
 
@@ -75,17 +74,17 @@ pub struct Serve {
     tuning: Tuning,
 }
 
-/// What can be tuned.
+/// The options for tuning.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Tuning")]
 struct Tuning {
-    /// URBs of a device that are with it at once; more wait. Each costs about a kilobyte, with
+    /// URBs in flight to a device at once; further URBs wait. Each costs about a kilobyte, with
     /// isochronous endpoints 49 at most
     #[arg(long, value_name = "N", default_value_t = limits::URBS_DEFAULT, value_parser = parse_urbs)]
     urbs: usize,
 
-    /// Bytes of buffers of a device (K, M, G), a power of two. Address space: memory is used as
-    /// clients need it
+    /// Bytes of buffer memory for a device (K, M, G), a power of two. Only addresses are reserved;
+    /// memory is used as clients need it
     #[arg(
         long,
         value_name = "SIZE",
@@ -94,12 +93,12 @@ struct Tuning {
     )]
     memory: usize,
 
-    /// Bytes of further buffers that the device's controller can use without a copy, on Linux;
-    /// all programs together have 16M of them unless the kernel is told otherwise
+    /// Bytes of further buffers for a device that its controller uses without a copy, on Linux. The
+    /// kernel grants 16M to all programs together by default
     #[arg(long, value_name = "SIZE", default_value = typed(limits::DEVICE_MEMORY_DEFAULT), value_parser = parse_size)]
     device_memory: usize,
 
-    /// Bytes of the largest URB that is accepted; at most half of --memory, so that two fit
+    /// Bytes of the largest accepted URB; at most half of --memory, so that two fit
     #[arg(
         long,
         value_name = "SIZE",
@@ -108,15 +107,15 @@ struct Tuning {
     )]
     urb_size: usize,
 
-    /// Bytes of each connection's send and receive buffer. Without this the system grows them to
-    /// what the network needs, and nothing is faster; a number bounds what a client that does not
-    /// read can hold of the system's memory
+    /// Bytes of each connection's send and receive buffer. By default the system sizes the buffers
+    /// for the network, and no value is faster; a value limits the system's memory for a client
+    /// that does not read
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     socket_buffer: Option<usize>,
 
-    /// Look for work up to so long before sleeping (us, ms), while one device is attached and where
-    /// that has paid so far: a much shorter turnaround while a client sends one request after the
-    /// other, for a processor that is then busy. 0us sleeps at once, always
+    /// Look for work for up to this long before sleeping (us, ms), while one device is attached and
+    /// looking has paid so far. The turnaround is much shorter for a client that sends one request
+    /// after another, at the price of a busy processor. With 0us the server always sleeps at once
     #[arg(long, value_name = "TIME", default_value = "200us", value_parser = parse_busy_poll)]
     busy_poll: Duration,
 }

@@ -23,7 +23,7 @@ use stream::Limited;
 /// Time for a server to be reached and to answer, in all.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Largest number of devices that a server is believed to have; no machine has more.
+/// Largest number of devices that a server is believed to have; no machine has more devices.
 const DEVICES_MAX: u32 = 4096;
 
 /// A device as a server's list describes it.

@@ -1,4 +1,4 @@
-//! Why a command did not do what was asked, in words for a user.
+//! Why a command failed, in words for a user.
 //!
 //! Contract: plain data.
 
@@ -12,19 +12,19 @@ use crate::reactor::StartError;
 use crate::usb::ScanError;
 use crate::words::reason;
 
-/// Exit code when the request makes no sense, as clap has it.
+/// Exit code of a command line that makes no sense, the same as clap's.
 const USAGE: u8 = 2;
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum CommandError {
     /// The command line makes no sense.
     Usage(UsageError),
-    /// No device was chosen; and why real devices can't be shown, where they can't.
+    /// No device was chosen; with the obstacle, if the devices of this machine can't be shown.
     NothingChosen(Option<ScanError>),
     /// The devices of this machine can't be looked for.
     Scan(ScanError),
-    /// Another machine does not say what it exports.
+    /// Another machine's exports are not known.
     Client(ClientError),
     /// The list can't be printed.
     Print(io::Error),

@@ -1,7 +1,6 @@
-//! Prints devices, local or remote, one way for both.
+//! `usbferry list`: prints the devices of this machine or of a server, in the same form.
 //!
-//! Contract: for the command line only; asking a server blocks, within one time limit for all of it
-//! but the look-up of its name, which is the system's.
+//! Contract: *blocks* for the answers of devices, or for the time limit of [`client`].
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -19,7 +18,7 @@ pub(super) fn show(list: &List) -> Result<(), CommandError> {
         None => (local_rows().map_err(CommandError::Scan), "there are no USB devices".to_owned()),
     };
     match print(&rows?, &nothing) {
-        // An output that is closed early, as by `| head`, is no failure.
+        // An output closed early, as by `| head`, is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Print(error)),
         _ => Ok(()),
     }
@@ -41,7 +40,7 @@ pub(super) fn local_rows() -> Result<Vec<Row>, ScanError> {
     Ok(candidates.iter().map(row).collect())
 }
 
-/// What is shown of a device.
+/// The printed facts of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Row {
     busid: String,
@@ -49,7 +48,7 @@ pub(super) struct Row {
     id_product: u16,
     speed: u32,
     class: u8,
-    /// Classes of the interfaces, which say what a device is whose own class does not.
+    /// Classes of the interfaces, for a device whose own class says nothing.
     interface_classes: Vec<u8>,
     /// Names, serial number, path.
     description: String,
@@ -58,7 +57,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// A device of this machine. `obstacle` says why it can't be exported, with what to do.
+    /// A device of this machine. `obstacle` is the reason why the device can't be exported, if any.
     #[must_use]
     pub(super) fn local(info: &DeviceInfo, obstacle: Option<OpenError>) -> Self {
         let device = &info.device;
@@ -114,7 +113,7 @@ fn notes_on(info: &DeviceInfo, obstacle: Option<OpenError>) -> Vec<String> {
     notes
 }
 
-/// A line for each driver, with the interfaces it has. `is_held` where programs have all of them.
+/// A line for each driver, with the driver's interfaces. `is_held`: programs have all interfaces.
 fn driver_notes(drivers: &[Bound], is_held: bool) -> Vec<String> {
     let mut of: Vec<(&str, Vec<String>)> = Vec::new();
     for Bound { interface, driver } in drivers {
@@ -150,7 +149,7 @@ impl fmt::Display for Row {
 }
 
 impl Row {
-    /// The device's class, or its interfaces' where it leaves that to them.
+    /// The device's class, or the classes of the interfaces where the device's class says nothing.
     fn class_name(&self) -> String {
         const PER_INTERFACE: u8 = 0;
         const MISCELLANEOUS: u8 = 0xef;

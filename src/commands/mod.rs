@@ -1,4 +1,8 @@
-//! What each command does, and how it ends, in words for a user.
+//! The commands, with their output and errors in words for a user.
+//!
+//! - `serve`: chooses the USB stack and runs the server;
+//! - `list`: prints devices;
+//! - `error`: why a command failed, and the exit code.
 //!
 //! Contract: for the program's first thread; *blocks* for as long as a command takes.
 
@@ -9,10 +13,10 @@ mod serve;
 use crate::cli::Command;
 pub use error::CommandError;
 
-/// Does what was asked.
+/// Runs a command to its end. *Blocks.*
 ///
 /// # Errors
-/// Why not.
+/// The command failed, or makes no sense.
 pub fn run(command: &Command) -> Result<(), CommandError> {
     match command {
         Command::List(arguments) => list::show(arguments),

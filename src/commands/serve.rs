@@ -1,4 +1,6 @@
 //! `usbferry serve`: chooses the USB stack and runs the server.
+//!
+//! Contract: *blocks* until the server ends.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -16,6 +18,7 @@ use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
 use crate::usb::{Backend, ScanError};
+use crate::words::reason;
 
 /// Exit code when a second signal ends the program at once.
 const INTERRUPTED: i32 = 130;
@@ -31,7 +34,7 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
             log::debug!("up to {limit} open files");
             settings.connections = settings.connections.min(limit / CONNECTIONS_SHARE);
         }
-        Err(error) => warn!("the limit of open files can't be raised: {error}"),
+        Err(error) => warn!("the limit of open files can't be raised: {}", reason(&error)),
     }
     match source {
         Source::Nothing => Err(CommandError::NothingChosen(show_devices())),
@@ -76,7 +79,7 @@ fn stop_on_signals(stop: StopHandle) -> std::io::Result<()> {
     let stream = stop.into_stream();
     let stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGQUIT, SIGTERM] {
-        // In this order: the first signal finds the flag still down, and raises it.
+        // In this order: the first signal finds the flag still down, and raises the flag.
         signal_hook::flag::register_conditional_shutdown(
             signal,
             INTERRUPTED,
@@ -85,7 +88,7 @@ fn stop_on_signals(stop: StopHandle) -> std::io::Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&stopping))?;
         signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;
     }
-    // A terminal that goes is told by its shell and by the kernel, so two of these mean no more.
+    // The end of a terminal comes from the shell and from the kernel: two hangups mean one end.
     if !usbferry_sys::os::signal::is_ignored(SIGHUP) {
         signal_hook::low_level::pipe::register(SIGHUP, stream)?;
     }

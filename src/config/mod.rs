@@ -1,12 +1,12 @@
-//! What a server is told to do, as plain data: where to listen, who may connect, what is exported
-//! and on which terms.
+//! The settings of a server as plain data: where to listen, which clients may connect, which devices
+//! are exported, and on which terms.
 //!
-//! - `rules`: who may connect, and which devices are exported;
-//! - `takeover`: who may take a device from the client that has it;
+//! - `rules`: which clients may connect, and which devices are exported;
+//! - `takeover`: when a client may take a device from another client;
 //! - `policy`: the terms on which one device is lent;
-//! - `value`: the values that settings may have, as they are typed.
+//! - `value`: the values that settings may have, as typed.
 //!
-//! The command line fills [`Settings`] and the reactor goes by them; nothing here knows either.
+//! The command line fills [`Settings`] and the reactor follows them; this room knows neither.
 //!
 //! Contract: plain data and pure functions.
 
@@ -34,29 +34,29 @@ pub struct Listen {
     pub optional: bool,
 }
 
-/// How the server is to be.
+/// The settings of a server.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where it listens.
+    /// Addresses to listen on.
     pub listen: Vec<Listen>,
-    /// Who may connect beside this machine itself.
+    /// Clients that may connect beside this machine itself.
     pub allowed: Allowed,
-    /// What it exports.
+    /// Devices to export.
     pub selection: Selection,
     /// The terms on which each device is lent.
     pub policy: Policy,
-    /// Bytes of each buffer of a client's socket; the system's choice unless it is set.
+    /// Bytes of each buffer of a client's socket; `None` leaves the size to the system.
     pub socket_buffer: Option<usize>,
-    /// How long to look again and again before sleeping, where that pays.
+    /// The time to look for work before sleeping, where looking pays.
     pub busy_poll: Duration,
-    /// How long a client may show no sign of life, or accept no byte.
+    /// The time without a sign of life, or with no byte accepted, after which a client is dropped.
     pub peer_timeout: Duration,
     /// Clients at once.
     pub connections: usize,
 }
 
 impl Default for Settings {
-    /// A server that listens nowhere and exports nothing, tuned as by default.
+    /// A server without an address and without exports, with the default tuning.
     fn default() -> Self {
         Self {
             listen: Vec::new(),

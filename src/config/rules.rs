@@ -1,4 +1,4 @@
-//! Who may connect, and what they may have.
+//! Which clients may connect, and which devices are exported.
 //!
 //! Contract: plain data and pure functions.
 
@@ -16,7 +16,7 @@ use crate::wire::types::BusId;
 pub struct Allowed(pub Vec<IpNet>);
 
 impl Allowed {
-    /// Whether a client at this address is served.
+    /// Whether a client at an address is served.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         // A socket for both protocols shows IPv4 clients as ::ffff:a.b.c.d.
@@ -25,12 +25,12 @@ impl Allowed {
     }
 }
 
-/// Names devices: by where they are plugged in, or by what they are.
+/// Names devices, by place or by kind.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DeviceSpec {
-    /// A busid such as `1-2.3`.
+    /// The place, a busid such as `1-2.3`.
     BusId(BusId),
-    /// idVendor, idProduct, and the serial number if several are alike.
+    /// The kind, and the serial number if several devices are alike.
     Ids {
         /// idVendor.
         vendor: u16,
@@ -93,19 +93,19 @@ impl FromStr for DeviceSpec {
     }
 }
 
-/// Which of the devices present are exported.
+/// The choice of exported devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Selection {
-    /// All but hubs and what came in over USB/IP.
+    /// Every device except hubs and devices that came in over USB/IP.
     pub all: bool,
-    /// These in any case, if they are not hubs.
+    /// Devices exported in any case, unless a hub.
     pub devices: Vec<DeviceSpec>,
-    /// These in no case.
+    /// Devices never exported.
     pub exclude: Vec<DeviceSpec>,
 }
 
 impl Selection {
-    /// Whether this device is exported.
+    /// Whether a device is exported.
     #[must_use]
     pub fn exports(&self, info: &DeviceInfo) -> bool {
         let named = |specs: &[DeviceSpec]| specs.iter().any(|spec| spec.matches(info));

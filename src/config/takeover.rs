@@ -1,9 +1,9 @@
-//! Who may take a device that a client has.
+//! When a client may take a device from another client, the holder.
 //!
-//! A client whose machine crashed or whose network was cut still holds its device until TCP gives
-//! it up. When it comes back and asks again, there is no need to wait for that.
+//! A client whose machine crashed or whose network was cut holds its device until TCP gives up. A
+//! client that comes back and asks again need not wait until then.
 //!
-//! Contract: pure decisions; what TCP knows comes in as [`PeerSigns`].
+//! Contract: pure decisions; TCP's knowledge comes in as [`PeerSigns`].
 
 use std::net::IpAddr;
 
@@ -11,24 +11,25 @@ use usbferry_sys::os::tcp::PeerSigns;
 
 use crate::limits::{STALE_AFTER, STALE_REPEATS};
 
-/// When an import of a device that somebody has ends the other session.
+/// When an import ends the session of the holder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TakeOver {
     /// Never: the new client is told that the device is busy.
     Never,
-    /// When the holder has the same address and its connection looks dead. Over `ssh -R` every
-    /// client has the address 127.0.0.1 and a connection that is alive as long as the tunnel.
+    /// If both clients have the same address, and the holder's connection looks dead. Over `ssh -R`
+    /// every client has the address 127.0.0.1, and every connection looks alive as long as the tunnel
+    /// does.
     #[default]
     Stale,
-    /// When the holder has the same address, dead or alive. Over `ssh -R` that is everybody.
+    /// If both clients have the same address. Over `ssh -R` all clients have the same address.
     SameHost,
-    /// Always: whoever asks last has the device.
+    /// Always: the last client to ask has the device.
     Any,
 }
 
 impl TakeOver {
-    /// Whether a client at `asker` gets the device that one at `holder` has. `signs` are asked for
-    /// only where they matter.
+    /// Whether a client at `asker` gets the device of the client at `holder`. `signs` is called only
+    /// where TCP's knowledge matters.
     pub(crate) fn permits(
         self,
         holder: IpAddr,
@@ -45,8 +46,8 @@ impl TakeOver {
     }
 }
 
-/// Whether a connection looks dead: probes unanswered, or data without an acknowledgement though it
-/// was sent again. Silence alone says nothing, since a client may have been idle before.
+/// Whether a connection looks dead: probes without an answer, or repeated data without an
+/// acknowledgement. Silence alone says nothing, since a client may have been idle before.
 fn is_stale(signs: PeerSigns) -> bool {
     signs.unanswered_probes >= STALE_REPEATS
         || signs.retransmitted >= STALE_REPEATS && signs.silent_for > STALE_AFTER

@@ -1,5 +1,5 @@
-//! The values that settings may have, as a user types them: each parser takes a text, and says what
-//! to give instead of a wrong value.
+//! The values that settings may have, as typed: each parser takes a text, and answers a wrong text
+//! with the values to give instead.
 //!
 //! Contract: pure.
 
@@ -17,7 +17,7 @@ const URBS: RangeInclusive<usize> = limits::URBS_MIN..=limits::URBS_MAX;
 const MEMORY: RangeInclusive<usize> = limits::MEMORY_MIN..=limits::MEMORY_MAX;
 const PEER_TIMEOUT: RangeInclusive<Duration> = limits::PEER_TIMEOUT_MIN..=limits::PEER_TIMEOUT_MAX;
 
-/// A text that is no value of a setting, named by what the text should have been.
+/// A text that is no value of a setting. The variants name the expected value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ValueError {
     /// An address to listen on.

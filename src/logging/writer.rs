@@ -1,9 +1,9 @@
 //! A thread that writes pieces of bytes to a target, so that nobody else waits for the target.
 //!
-//! A terminal that is stopped with Ctrl-S, a pipe whose reader stalls, a disk that is busy: a write
-//! to any of them can take forever. So threads put their pieces into a queue of bounded length, and
-//! one thread writes. A piece that finds the queue full is dropped and counted, and the number of
-//! dropped pieces is written where they are missing.
+//! A write to a terminal stopped with Ctrl-S, to a pipe whose reader stalls, or to a busy disk can
+//! take forever. Therefore threads put their pieces into a queue of bounded length, and one thread
+//! writes. A piece that finds the queue full is dropped and counted, and the number of dropped
+//! pieces is written in their place.
 //!
 //! The target is flushed whenever the queue is empty, so a reader is never behind for long, and a
 //! busy writer makes few calls.
@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How a writer is called, and how far it goes.
+/// The name and the limits of a writer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
     /// The name of the thread.

@@ -14,7 +14,7 @@ use crate::words::reason;
 /// Why devices can't be looked for.
 #[derive(Debug)]
 pub enum ScanError {
-    /// Linux shows no devices in the directory where it does.
+    /// Linux shows no devices in this directory, the usual place.
     NoDirectory {
         /// The directory.
         directory: &'static str,
@@ -59,11 +59,11 @@ impl fmt::Display for ScanError {
 pub struct OpenError {
     /// The device.
     pub busid: BusId,
-    /// What stands in the way.
+    /// The obstacle.
     pub obstacle: Obstacle,
 }
 
-/// What stands in the way of opening a device.
+/// The obstacle to opening a device.
 #[derive(Debug)]
 pub enum Obstacle {
     /// This user may not open the device.
@@ -75,13 +75,13 @@ pub enum Obstacle {
     },
     /// The device does not answer.
     Silent,
-    /// The device is not there any more.
+    /// The device is gone.
     Gone,
     /// The device is open already.
     Open,
     /// The system has no memory for what a session with the device needs.
     NoMemory,
-    /// A configuration says that it is shorter than its own descriptor, which libusb refuses.
+    /// A configuration claims to be shorter than its own descriptor, which libusb refuses.
     ImpossibleLength,
     /// Other programs have all interfaces.
     Held {
@@ -92,7 +92,7 @@ pub enum Obstacle {
     Forbidden,
     /// The system failed to let this program claim the interfaces.
     Unclaimed(LibusbError),
-    /// libusb's error, where nothing more is known.
+    /// Any other error of libusb.
     Libusb(LibusbError),
     /// The system has no sockets for a simulated device.
     NoSockets(io::Error),
@@ -132,17 +132,17 @@ impl fmt::Display for Obstacle {
         match self {
             Self::Access { vendor, product } => explain_access(*vendor, *product, f),
             Self::Silent => f.write_str(
-                "it does not answer. Something else is busy with it, or the device hangs; plug it \
-                 in again",
+                "the device does not answer. Another program keeps it busy, or the device hangs; \
+                 plug it in again",
             ),
-            Self::Gone => f.write_str("it is not there any more"),
-            Self::Open => f.write_str("it is open already"),
+            Self::Gone => f.write_str("the device is gone"),
+            Self::Open => f.write_str("the device is open already"),
             Self::NoMemory => f.write_str(
-                "the system has no memory or address space for it. Is there a limit (ulimit -v, \
+                "the system has no memory or address space for the device. Is there a limit (ulimit -v, \
                  MemoryMax=)? Smaller --memory or --urbs need less",
             ),
             Self::ImpossibleLength => f.write_str(
-                "libusb does not open a device with a configuration that says it is shorter than \
+                "libusb does not open a device with a configuration that claims to be shorter than \
                  its own descriptor (wTotalLength below 9); only another firmware helps",
             ),
             Self::Held { holders } => write!(
@@ -158,7 +158,7 @@ impl fmt::Display for Obstacle {
             Self::Libusb(error) => write!(f, "can't be opened: {error}"),
             Self::NoSockets(error) => write!(f, "no sockets for the simulated device: {error}"),
             Self::Told => f.write_str("the simulated device refuses, as it was told to"),
-            Self::Panicked => f.write_str("opening it failed, see above"),
+            Self::Panicked => f.write_str("opening the device failed, see above"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Why a text names no simulated devices, and what may stand there instead.
+//! Why a text names no simulated devices, and which texts do.
 //!
 //! Contract: plain data.
 
@@ -68,10 +68,10 @@ impl fmt::Display for SpecError {
             Self::Count(text) => {
                 write!(f, "a count is a number from 1 to {DEVICES_MAX}, not “{text}”")
             }
-            Self::Number(text) => write!(f, "URBs are counted from 1: “{text}” is not one"),
+            Self::Number(text) => write!(f, "URBs are counted from 1: “{text}” is no URB's number"),
             Self::Size(text) => write!(
                 f,
-                "a disk's size is a number of bytes, or one with K, M or G, from {} to {}, not \
+                "a disk's size is a number of bytes, or a number with K, M or G, from {} to {}, not \
                  “{text}”",
                 Size(SIZE_MIN as u64),
                 Size(SIZE_MAX as u64)
