@@ -4,11 +4,28 @@
 //! This page is the map. From the outside in:
 //!
 //! # The program
-//! `main.rs` reads the command line ([`cli`], and `units` for sizes and times), chooses a USB
-//! stack, and either prints devices ([`commands`]) or runs the server. What it logs, a thread of
-//! [`logging`] writes; what clients can bring the server to say has a budget, in `complaints`.
-//! [`limits`] has every bound of the server with its reason, and [`config`] who may connect and
-//! what is exported.
+//! `main.rs` parses the command line, starts the log, runs a command and gives the exit code. The
+//! rooms of this floor:
+//!
+//! - [`commands`]: the commands themselves, with output and errors in words for users.
+//! - [`cli`]: typed text, checked and turned into settings. No other room knows clap.
+//! - [`config`]: the settings of a server: which clients may connect, which devices are exported,
+//!   and the policy of each device.
+//! - [`client`]: a USB/IP client, for the list of another server's exports.
+//! - [`logging`]: the log, which a thread of its own writes. Lines that clients can cause have a
+//!   budget, in `complaints`.
+//!
+//! Every room may use [`limits`] (the limits that a client, a device or a user meets, each with a
+//! reason), `units` (sizes and times as typed) and `words` (words for users).
+//!
+//! Rooms and floors know each other in these directions only:
+//!
+//! ```text
+//! commands ─► cli ─► config ─► usb
+//!     ├─────► client ─────────────► wire
+//!     └─────► reactor ─► session ─► usb ─► wire
+//!                └────► config
+//! ```
 //!
 //! # The reactor
 //! [`reactor`] is the one thread that waits: for sockets, for the descriptors of devices, for

@@ -67,8 +67,8 @@ pub const URBS_MAX: usize = 4096;
 pub const URBS_WAITING_MAX: usize = 8192;
 
 /// The part of [`URBS_WAITING_MAX`] that can have isochronous packets, whose descriptors cost a
-/// hundred times as much as a record: 2048, and 256 with addresses of 32 bits. At high speed, with 8
-/// packets for each URB, 2048 URBs are two seconds and 256 a quarter of a second; no driver plans
+/// hundred times as much as a record: 2048, and 256 with addresses of 32 bits. At high speed, with
+/// 8 packets for each URB, 2048 URBs are two seconds and 256 a quarter of a second; no driver plans
 /// further ahead.
 pub const PACKETS_WAITING_MAX: usize = HERE.packets_waiting_max;
 
@@ -77,8 +77,9 @@ pub const PACKETS_WAITING_MAX: usize = HERE.packets_waiting_max;
 /// refusal.
 pub const URBS_REFUSED_MAX: usize = 16;
 
-/// UNLINK replies that wait to be written before the client's socket is no longer read. The client's
-/// kernel reads replies in a thread of its own, so the client can't be waiting for us meanwhile.
+/// UNLINK replies that wait to be written before the client's socket is no longer read. The
+/// client's kernel reads replies in a thread of its own, so the client can't be waiting for us
+/// meanwhile.
 pub const UNLINK_REPLIES_MAX: usize = 1024;
 
 /// UNLINKs that wait for a SUBMIT which they have overtaken; an UNLINK beyond is answered at once.
@@ -91,8 +92,8 @@ pub const EARLY_UNLINKS_MAX: usize = 64;
 pub const EARLY_UNLINK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Slots that only endpoints with nothing in flight may take, so that a silent endpoint with all
-/// other slots can't keep control transfers out: one slot for each possible endpoint address. Buffer
-/// memory has a reserve for the same reason ([`MEMORY_RESERVE_SHARE`]).
+/// other slots can't keep control transfers out: one slot for each possible endpoint address.
+/// Buffer memory has a reserve for the same reason ([`MEMORY_RESERVE_SHARE`]).
 pub const ENDPOINT_RESERVE: usize = 32;
 
 /// One in this many bytes of a device's buffer memory is for endpoints with nothing in flight.
@@ -133,8 +134,8 @@ pub const RECORD_MEMORY: usize = 256;
 /// for libusb's form of the transfer for usbfs while in flight.
 pub const SLOT_MEMORY: usize = 32 << 10;
 
-/// One in this many bytes of buffer memory is needed in addition for the account of the blocks: nine
-/// bytes for each [`BLOCK_LEN_MIN`].
+/// One in this many bytes of buffer memory is needed in addition for the account of the blocks:
+/// nine bytes for each [`BLOCK_LEN_MIN`].
 pub const ACCOUNT_SHARE: usize = 28;
 
 /// Bytes of the largest accepted URB by default.
@@ -156,8 +157,8 @@ pub const CONNECTIONS_SHARE: usize = 2;
 /// Devices attached at once: each has a thread and its buffer memory.
 pub const ATTACHED_MAX: usize = HERE.attached_max;
 
-/// Bytes of all simulated disks together. A disk costs memory only for written pages, but the system
-/// has to grant all bytes at once.
+/// Bytes of all simulated disks together. A disk costs memory only for written pages, but the
+/// system has to grant all bytes at once.
 pub const DISKS_LEN_MAX: u64 = HERE.disks_len_max;
 
 /// Threads that wait for devices which do not answer a scan, one thread for each device until the
@@ -177,8 +178,8 @@ pub const SCAN_TIMEOUT: Duration = Duration::from_secs(1);
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The rest of a device whose last client broke the protocol: nobody can import the device
-/// meanwhile. To open and to close a device costs more than anything else that a client can ask for,
-/// and an abuser comes back at once.
+/// meanwhile. To open and to close a device costs more than anything else that a client can ask
+/// for, and an abuser comes back at once.
 pub const VIOLATION_REST: Duration = Duration::from_millis(20);
 
 /// The time without a sign of life of a client, or with no byte accepted, after which the client is
@@ -204,15 +205,15 @@ pub const BUSY_POLL_MAX: Duration = Duration::from_millis(100);
 /// several times within a second.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
 
-/// Unanswered probes, or repetitions of data, that count as a sign that a client is gone. One is not
-/// enough: a probe counts from its sending, so every silent client has an unanswered probe for a
-/// round trip; and data is lost now and then. The second probe is sent when the first has been
+/// Unanswered probes, or repetitions of data, that count as a sign that a client is gone. One is
+/// not enough: a probe counts from its sending, so every silent client has an unanswered probe for
+/// a round trip; and data is lost now and then. The second probe is sent when the first has been
 /// unanswered for much longer: a second at least for keepalive, else TCP's timer.
 pub const STALE_REPEATS: u8 = 2;
 
 /// The time for which a URB without memory is tried again while only other endpoints of the device
-/// have URBs in flight: all use the same memory, and as long as any of them moves, memory comes back
-/// sooner. With URBs of its own endpoint in flight, the URB waits for their end.
+/// have URBs in flight: all use the same memory, and as long as any of them moves, memory comes
+/// back sooner. With URBs of its own endpoint in flight, the URB waits for their end.
 pub const NO_MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for the system to give back the resources of a device that is gone.
@@ -237,8 +238,8 @@ pub const LOG_LINES_MAX: usize = 1024;
 /// The wait at the end of the program for the reader of the log.
 pub const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The wait of a stop for devices to be given back. The process ends afterwards in any case, and the
-/// kernel closes the rest.
+/// The wait of a stop for devices to be given back. The process ends afterwards in any case, and
+/// the kernel closes the rest.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);

@@ -41,7 +41,7 @@ pub struct Serve {
     #[arg(long, value_name = "SPEC")]
     device: Vec<DeviceSpec>,
 
-    /// Never export this device, even if --all or --device includes it. May be repeated
+    /// Never export this device, in spite of --all and --device. May be repeated
     #[arg(long, value_name = "SPEC")]
     exclude: Vec<DeviceSpec>,
 
@@ -58,7 +58,7 @@ pub struct Serve {
     )]
     simulate: Option<String>,
 
-    /// When a client may take a device from another client, the holder
+    /// When a client may take a device from another client (the holder)
     #[arg(long, value_name = "WHEN", default_value = "stale")]
     takeover: TakeOver,
 
@@ -66,7 +66,7 @@ pub struct Serve {
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_peer_timeout)]
     peer_timeout: Duration,
 
-    /// Reset a device when its client gives it back, as the kernel's own server does
+    /// Reset each device that a client gives back, as the kernel's own server does
     #[arg(long)]
     reset_on_release: bool,
 
@@ -78,9 +78,14 @@ pub struct Serve {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Tuning")]
 struct Tuning {
-    /// URBs in flight to a device at once; further URBs wait. Each costs about a kilobyte, with
-    /// isochronous endpoints 49 at most
-    #[arg(long, value_name = "N", default_value_t = limits::URBS_DEFAULT, value_parser = parse_urbs)]
+    /// URBs in flight to a device at once; further URBs wait. Each costs about a kilobyte, or 49 at
+    /// most on a device with isochronous endpoints
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = limits::URBS_DEFAULT,
+        value_parser = parse_urbs
+    )]
     urbs: usize,
 
     /// Bytes of buffer memory for a device (K, M, G), a power of two. Only addresses are reserved;
@@ -95,7 +100,12 @@ struct Tuning {
 
     /// Bytes of further buffers for a device that its controller uses without a copy, on Linux. The
     /// kernel grants 16M to all programs together by default
-    #[arg(long, value_name = "SIZE", default_value = typed(limits::DEVICE_MEMORY_DEFAULT), value_parser = parse_size)]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = typed(limits::DEVICE_MEMORY_DEFAULT),
+        value_parser = parse_size
+    )]
     device_memory: usize,
 
     /// Bytes of the largest accepted URB; at most half of --memory, so that two fit
@@ -120,7 +130,7 @@ struct Tuning {
     busy_poll: Duration,
 }
 
-/// A number of bytes as it is typed.
+/// A number of bytes as typed.
 fn typed(bytes: usize) -> String {
     Size(bytes as u64).to_string()
 }
@@ -137,7 +147,7 @@ pub enum Source {
 }
 
 impl Serve {
-    /// Checks what was typed and turns it into settings.
+    /// Checks the options and turns them into settings.
     ///
     /// # Errors
     /// Two values do not fit together.

@@ -1,5 +1,5 @@
-//! The settings of a server as plain data: where to listen, which clients may connect, which devices
-//! are exported, and on which terms.
+//! The settings of a server as plain data: where to listen, which clients may connect, which
+//! devices are exported, and on which terms.
 //!
 //! - `rules`: which clients may connect, and which devices are exported;
 //! - `takeover`: when a client may take a device from another client;

@@ -17,8 +17,8 @@ pub enum TakeOver {
     /// Never: the new client is told that the device is busy.
     Never,
     /// If both clients have the same address, and the holder's connection looks dead. Over `ssh -R`
-    /// every client has the address 127.0.0.1, and every connection looks alive as long as the tunnel
-    /// does.
+    /// every client has the address 127.0.0.1, and every connection looks alive as long as the
+    /// tunnel does.
     #[default]
     Stale,
     /// If both clients have the same address. Over `ssh -R` all clients have the same address.
@@ -28,8 +28,8 @@ pub enum TakeOver {
 }
 
 impl TakeOver {
-    /// Whether a client at `asker` gets the device of the client at `holder`. `signs` is called only
-    /// where TCP's knowledge matters.
+    /// Whether a client at `asker` gets the device of the client at `holder`. `signs` is called
+    /// only where TCP's knowledge matters.
     pub(crate) fn permits(
         self,
         holder: IpAddr,

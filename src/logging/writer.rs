@@ -1,4 +1,4 @@
-//! A thread that writes pieces of bytes to a target, so that nobody else waits for the target.
+//! A thread that writes pieces of bytes to a target, lest other threads wait for the target.
 //!
 //! A write to a terminal stopped with Ctrl-S, to a pipe whose reader stalls, or to a busy disk can
 //! take forever. Therefore threads put their pieces into a queue of bounded length, and one thread
@@ -25,7 +25,7 @@ pub(super) struct Terms {
     pub(super) name: &'static str,
     /// Pieces that can wait to be written.
     pub(super) room: usize,
-    /// Makes the piece that is written in the place of dropped pieces, from their number.
+    /// Makes the piece to write in the place of dropped pieces, from their number.
     pub(super) dropped: fn(u64) -> Vec<u8>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Terms {
 #[derive(Debug)]
 pub(super) struct Writer {
     queue: Queue,
-    /// Never has a message; its other end goes when everything is written.
+    /// Never has a message; the other end goes when everything is written.
     written: Receiver<()>,
 }
 
@@ -82,7 +82,7 @@ impl Writer {
         &self.queue
     }
 
-    /// Ends the writer: what waits is written, then `last`, for as long as `patience` at most.
+    /// Ends the writer: the waiting pieces are written, then `last`, within `patience` at most.
     /// *Blocks.*
     pub(super) fn end(&mut self, last: Vec<u8>, patience: Duration) {
         let mut state = self.queue.lock();
@@ -206,7 +206,7 @@ mod tests {
             self.begun.recv().expect("the writer writes");
         }
 
-        /// Puts three lines more than can wait. Returns the lines that are to be read.
+        /// Puts three lines more than can wait. Returns the lines to be read.
         fn overflow(&self) -> Vec<String> {
             self.put("first");
             self.wait_stalled();

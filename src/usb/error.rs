@@ -138,8 +138,8 @@ impl fmt::Display for Obstacle {
             Self::Gone => f.write_str("the device is gone"),
             Self::Open => f.write_str("the device is open already"),
             Self::NoMemory => f.write_str(
-                "the system has no memory or address space for the device. Is there a limit (ulimit -v, \
-                 MemoryMax=)? Smaller --memory or --urbs need less",
+                "the system has no memory or address space for the device. Is there a limit (ulimit \
+                 -v, MemoryMax=)? Smaller --memory or --urbs need less",
             ),
             Self::ImpossibleLength => f.write_str(
                 "libusb does not open a device with a configuration that claims to be shorter than \
@@ -170,7 +170,8 @@ fn explain_unclaimed(error: LibusbError, f: &mut fmt::Formatter<'_>) -> fmt::Res
     };
     write!(
         f,
-        "not exported: none of its interfaces could be claimed: {error}. {advice}, then attach again"
+        "not exported: none of its interfaces could be claimed: {error}. {advice}, then attach \
+         again"
     )
 }
 
