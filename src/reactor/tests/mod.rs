@@ -30,7 +30,7 @@ use crate::usb::sim::spec::Spec;
 use crate::wire::types::BusId;
 use scripted::{Finally, Script, ScriptedBackend};
 
-/// How long anything may take before it counts as hanging.
+/// Patience with a step of a test, beyond which the step counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// OP_REQ_DEVLIST.
@@ -56,7 +56,7 @@ fn pdu(words: [u32; 12]) -> Vec<u8> {
 /// The devid of the first simulated device.
 const DEVID: u32 = 0x0001_0002;
 
-/// A SUBMIT to read so much.
+/// A SUBMIT to read `len` bytes.
 fn submit(seqnum: u32, endpoint: u32, len: u32) -> Vec<u8> {
     pdu([1, seqnum, DEVID, 1, endpoint, 0, len, 0, 0, 0, 0, 0])
 }
@@ -127,7 +127,7 @@ impl<B: Backend> Held<B> {
     fn attach(&mut self) -> TcpStream {
         let client = self.import(0);
         self.turn_until("it is attached", |reactor| !reactor.schedule.attached().is_empty());
-        // Its time must not lie behind the device's.
+        // The reactor's time must not lie behind the device's.
         self.reactor.now = self.reactor.time();
         client
     }
@@ -137,11 +137,11 @@ impl<B: Backend> Held<B> {
         self.turn_until("it stops", |reactor| reactor.stop.deadline().is_some());
     }
 
-    /// Makes one turn, as the reactor itself would, after a wait of that length at most.
+    /// Makes a turn, as the reactor itself would, after a wait of at most `timeout`.
     fn turn(&mut self, timeout: Duration) {
         let begun = Instant::now();
         self.reactor.poll.poll(&mut self.events, Some(timeout)).unwrap();
-        // A test may have moved it on.
+        // A test may have moved the time on.
         let now = self.reactor.now + begun.elapsed();
         self.reactor.now = now.max(self.reactor.time());
         self.mark_and_turn();
@@ -154,7 +154,7 @@ impl<B: Backend> Held<B> {
         self.reactor.turn();
     }
 
-    /// Makes turns until something is so.
+    /// Makes turns until a condition holds; `what` names the condition when time runs out.
     #[track_caller]
     fn turn_until(&mut self, what: &str, mut condition: impl FnMut(&mut Reactor<B>) -> bool) {
         let deadline = Instant::now() + PATIENCE;
@@ -166,7 +166,7 @@ impl<B: Backend> Held<B> {
     }
 }
 
-/// The only connection there is.
+/// The only connection.
 fn only<B: Backend>(reactor: &Reactor<B>) -> &Connection<B::Candidate> {
     assert_eq!(reactor.connections.len(), 1);
     reactor.connections.iter().next().unwrap().1
@@ -183,17 +183,17 @@ fn is_closing<C: Candidate>(connection: &Connection<C>) -> bool {
     matches!(stage, Some(Stage::Closing { .. }))
 }
 
-/// Whether a client's socket is known to have no more than it has read.
+/// Whether a client has closed its side, as the system told.
 fn is_read_closed<C: Candidate>(connection: &Connection<C>) -> bool {
     connection.client.as_ref().is_some_and(|client| client.socket.is_read_closed())
 }
 
-/// Whether a connection has this device.
+/// Whether a connection has the device `busid`.
 fn has<C: Candidate>(connection: &Connection<C>, busid: BusId) -> bool {
     connection.loan.as_ref().is_some_and(|loan| loan.busid == busid)
 }
 
-/// Sends all of it, which may take until it is read, and says that nothing more comes.
+/// Sends bytes, which may take until the bytes are read, and closes the sending side.
 fn send_and_shut_down(mut client: TcpStream, bytes: Vec<u8>) -> JoinHandle<TcpStream> {
     thread::spawn(move || {
         client.write_all(&bytes).unwrap();
@@ -202,7 +202,7 @@ fn send_and_shut_down(mut client: TcpStream, bytes: Vec<u8>) -> JoinHandle<TcpSt
     })
 }
 
-/// What was sent to a client, whose connection has ended in good order.
+/// All bytes sent to a client, whose connection has ended in good order.
 fn read_to_end(mut client: TcpStream) -> Vec<u8> {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut bytes = Vec::new();
@@ -211,7 +211,7 @@ fn read_to_end(mut client: TcpStream) -> Vec<u8> {
     bytes
 }
 
-/// A client that has had its answer and is paused, with something behind that which was not read.
+/// A client that has its answer and is paused, with unread bytes behind the request.
 fn paused_client(held: &mut Held) -> TcpStream {
     let mut client = held.connect();
     client.write_all(&[&DEVLIST[..], &[0]].concat()).unwrap();
@@ -263,7 +263,7 @@ fn a_client_that_sends_much_behind_its_request_and_leaves_is_not_reset() {
     assert_eq!(read_to_end(sending.join().unwrap())[..8], [1, 0x11, 0, 5, 0, 0, 0, 0]);
 }
 
-/// What was under way to it when it went is thrown away while time stands still.
+/// Bytes under way to the device when it went are thrown away while time stands still.
 #[test]
 fn a_client_whose_device_is_gone_does_not_wait() {
     let mut held = Held::new();
@@ -296,7 +296,7 @@ fn a_session_without_its_client_has_no_deadline() {
 #[test]
 fn a_pause_in_accepting_ends_with_a_stop() {
     let mut reactor = Held::new().reactor;
-    // After that it has nothing to do.
+    // From here on the reactor has nothing to do.
     reactor.turn();
     reactor.door.mark();
     reactor.pause_accepting(&io::ErrorKind::OutOfMemory.into());
@@ -324,7 +324,7 @@ fn clients_without_a_device_wait_for_their_share() {
     held.reactor.schedule.set_deviceless_rest(Instant::now() + PATIENCE);
     stranger.write_all(&DEVLIST).unwrap();
     held.turn_until("its turn has not come", waits);
-    // When it has come, and when there is no session any more.
+    // Its turn has come, and later there is no session any more.
     held.reactor.schedule.set_deviceless_rest(Instant::now());
     held.turn_until("it was served", |reactor| {
         reactor.connections.iter().all(|(_, c)| !is_readable(c))

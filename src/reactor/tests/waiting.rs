@@ -1,5 +1,5 @@
-//! Clients that wait: for how long, what they are told then, and what is held for them when they
-//! have left.
+//! Clients that wait: for how long, the answers then, and the fate of devices whose clients have
+//! left.
 
 use super::scripted::{Act, Call, Script};
 use super::*;
@@ -26,7 +26,7 @@ impl<B: Backend> Held<B> {
         reply
     }
 
-    /// Notes what events say, and makes no turn, until something is so.
+    /// Notes events, and makes no turn, until a condition holds.
     #[track_caller]
     fn mark_until(&mut self, condition: impl Fn(&Reactor<B>) -> bool) {
         let deadline = Instant::now() + PATIENCE;
@@ -60,7 +60,7 @@ impl<B: Backend> Held<B> {
         });
     }
 
-    /// A client that waits for the first device, whose holder has left and does not come home.
+    /// A client that waits for the first device, whose client has left and which does not come home.
     fn taker_of_what_stays_away(&mut self, script: &Script) -> TcpStream {
         let close = Call::Close(self.busid(0));
         script.set(close, Act::Wait);
@@ -80,7 +80,7 @@ fn a_scan_that_does_not_end_is_answered_without() {
     let (list, import) = (held.list(), held.import(0));
     held.wait_asked(2);
     held.reactor.turn();
-    // There is nothing to say before.
+    // No answer is possible before.
     held.reactor.now += OPEN_TIMEOUT;
     for (client, operation) in [(&list, 5), (&import, 3)] {
         let reply = held.answer(client);
@@ -134,10 +134,10 @@ fn a_scan_that_fails_is_no_empty_list() {
     assert_eq!(held.reactor.scans.told, Told::default(), "it works again");
 }
 
-/// Scans that come back, but always too late, are one trouble and not one for each request; whether
-/// they find something is another.
+/// Scans that always come back too late are reported once, and not for each request; failures of
+/// scans are reported apart.
 #[test]
-fn scans_that_are_always_late_are_told_of_once() {
+fn scans_that_are_always_late_are_reported_once() {
     let (mut held, script, _finally) = Held::scripted("loopback");
     let first = held.list();
     assert_eq!(status(&held.answer(&first)), 0);
@@ -176,7 +176,7 @@ fn a_device_that_does_not_open_keeps_its_client_waiting_for_so_long() {
     assert_eq!(status(&held.answer(&stuck)), NOT_AVAILABLE);
     let again = held.import(0);
     assert_eq!(status(&held.answer(&again)), BUSY);
-    // Also when nobody is there any more who was told so.
+    // The device is busy also when the first client has left.
     drop(stuck);
     held.turn_until("its client has left", |reactor| {
         reactor.now += Duration::from_millis(1);
@@ -193,8 +193,8 @@ fn a_device_that_does_not_open_keeps_its_client_waiting_for_so_long() {
     assert_eq!(status(&held.answer(&again)), 0);
 }
 
-/// Whoever leaves while a device is opened holds neither a descriptor nor, once it is open, the
-/// device.
+/// A client that leaves while a device is opened keeps neither a descriptor nor, once the device is
+/// open, the device.
 #[test]
 fn a_client_that_leaves_while_its_device_is_opened_is_noticed() {
     for is_reset in [false, true] {
@@ -209,7 +209,7 @@ fn a_client_that_leaves_while_its_device_is_opened_is_noticed() {
         drop(client);
         held.turn_until("it is noticed", |reactor| reactor.door.clients() == 0);
         assert!(only(&held.reactor).client.is_none());
-        // The next one waits for what is about to be given back.
+        // The next client waits for the device, which is about to be given back.
         let next = held.import(0);
         held.wait_asked(1);
         script.clear(open);
@@ -218,8 +218,7 @@ fn a_client_that_leaves_while_its_device_is_opened_is_noticed() {
     }
 }
 
-/// Nor does one have it who has left by the time at which it is open, though that is heard of
-/// first.
+/// The reactor may hear of the open device before it hears that the client has left.
 #[test]
 fn a_client_that_has_left_does_not_get_the_device_that_was_opened_for_it() {
     let (mut held, script, _finally) = Held::scripted("loopback");
@@ -263,8 +262,7 @@ fn who_waits_for_a_holder_that_does_not_come_home_is_told_that_it_is_busy() {
     assert_eq!(status(&held.answer(&taker)), BUSY);
 }
 
-/// A client that breaks the protocol keeps its device from everybody for a short while, in which no
-/// thread sleeps.
+/// After a violation nobody has the device for a short while, in which no thread sleeps.
 #[test]
 fn a_device_rests_after_a_violation() {
     let (mut held, script, _finally) = Held::scripted("loopback");
@@ -284,7 +282,7 @@ fn a_device_rests_after_a_violation() {
     assert_eq!(script.begun(open), 2);
 }
 
-/// One whose transfers would end without anybody noticing.
+/// The ends of its transfers would go unnoticed.
 #[test]
 fn a_device_that_can_not_be_watched_is_given_back() {
     let (mut held, script, _finally) = Held::scripted("loopback");
@@ -321,7 +319,7 @@ fn clients_that_wait_do_not_keep_others_out() {
     assert_eq!(replies, [0; 3]);
 }
 
-/// Nor do devices whose clients have left.
+/// Devices whose clients have left take no places of clients.
 #[test]
 fn devices_that_do_not_come_home_take_no_places() {
     let (mut held, script, _finally) = Held::scripted("loopback:count=3");
