@@ -22,7 +22,7 @@ use crate::caught::{caught, report};
 use crate::complaints::Complaints;
 use crate::config::Policy;
 use crate::limits::{ATTACHED_MAX, SLOT_MEMORY};
-use crate::reactor::Key;
+use crate::reactor::{Key, Questions};
 use crate::session::{Job, JobResult, Remains, Tables};
 use crate::usb::{Backend, Candidate, Obstacle, OpenError, Opened, Port, Scan, ScanError};
 
@@ -49,11 +49,12 @@ pub(crate) struct Ready<P: Port> {
 /// Results under way at most: a result of each device's worker, and a scan.
 const RESULTS_MAX: usize = ATTACHED_MAX + 1;
 
-/// Where workers put their results.
+/// Where workers put their results, and other threads their questions.
 pub(crate) struct Inbox<C: Candidate> {
     receiver: Receiver<Done<C>>,
     sender: Outbox<C>,
-    /// There may be results.
+    questions: Questions,
+    /// There may be results or questions.
     ready: bool,
     /// The budget for the log, which workers share with the reactor.
     complaints: Complaints,
@@ -84,15 +85,21 @@ impl<C: Candidate> Outbox<C> {
 impl<C: Candidate> Inbox<C> {
     pub(crate) fn new(waker: Arc<Waker>, complaints: Complaints) -> Self {
         let (sender, receiver) = sync_channel(RESULTS_MAX);
-        Self { receiver, sender: Outbox { sender, waker }, ready: true, complaints }
+        let questions = Questions::new(Arc::clone(&waker));
+        Self { receiver, sender: Outbox { sender, waker }, questions, ready: true, complaints }
     }
 
-    /// Notes that a worker has woken the reactor.
+    /// The questions about the server's state.
+    pub(crate) const fn questions(&self) -> &Questions {
+        &self.questions
+    }
+
+    /// Notes that another thread has woken the reactor.
     pub(crate) const fn mark(&mut self) {
         self.ready = true;
     }
 
-    /// Whether there may be results.
+    /// Whether there may be results or questions.
     pub(crate) const fn is_ready(&self) -> bool {
         self.ready
     }

@@ -10,6 +10,8 @@
 //! | `Returning` | the worker gives it back to the system | gone, or told | the worker's result |
 //! | `Resting` | the system's; nobody may import it yet | gone | a deadline of the reactor |
 //!
+//! The death of the worker's thread ends a loan in any state.
+//!
 //! A connection without a loan has no device: the device is *free* when no connection has a loan of
 //! it. The states from `Abandoned` on, but for `Lent`, are *ending*: no client can use the device
 //! any more, and contenders may wait for it ([`Loan::is_ending`], [`Loan::may_be_awaited`]). A

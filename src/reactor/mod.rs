@@ -66,7 +66,7 @@ use loan::Loan;
 pub use net::prepare as prepare_socket;
 use schedule::{Rest, Schedule};
 use spin::Spin;
-use status::Questions;
+pub(crate) use status::Questions;
 pub use status::StatusHandle;
 use stop::Stop;
 pub use stop::StopHandle;
@@ -83,7 +83,6 @@ pub struct Reactor<B: Backend> {
     door: Door,
     stop: Stop,
     inbox: Inbox<B::Candidate>,
-    questions: Questions,
     scanner: Scanner,
     scans: Scans<B::Candidate>,
     connections: Slab<Connection<B::Candidate>>,
@@ -108,8 +107,7 @@ impl<B: Backend> Reactor<B> {
         let door = Door::open(&settings, registry)?;
         let waker = Waker::new(registry, Source::Waker.to_token()).map_err(StartError::System)?;
         let complaints = Complaints::new(Instant::now());
-        let waker = Arc::new(waker);
-        let inbox = Inbox::new(Arc::clone(&waker), complaints.clone());
+        let inbox = Inbox::new(Arc::new(waker), complaints.clone());
         let scanner = Scanner::start(backend, &inbox).map_err(StartError::System)?;
         let stop = Stop::new(registry, Source::Stop.to_token()).map_err(StartError::System)?;
         let spin = Spin::new(settings.busy_poll);
@@ -119,7 +117,6 @@ impl<B: Backend> Reactor<B> {
             door,
             stop,
             inbox,
-            questions: Questions::new(waker),
             scanner,
             scans: Scans::default(),
             connections: Slab::new(),
@@ -149,7 +146,7 @@ impl<B: Backend> Reactor<B> {
     /// A handle by which other threads ask for the state of the server.
     #[must_use]
     pub fn status_handle(&self) -> StatusHandle {
-        self.questions.handle()
+        self.inbox.questions().handle()
     }
 
     /// Serves until the server is stopped and every device is given back. Returns how many devices

@@ -18,12 +18,12 @@ use crate::usb::{Backend, Candidate};
 const QUESTIONS_MAX: usize = 8;
 
 /// The questions of other threads.
-pub(super) struct Questions {
+pub(crate) struct Questions {
     receiver: Receiver<SyncSender<Snapshot>>,
     handle: StatusHandle,
 }
 
-/// Asks a server for its state. Clones ask the same server.
+/// Asks a server for its state. Clones share the server.
 #[derive(Clone, Debug)]
 pub struct StatusHandle {
     sender: SyncSender<SyncSender<Snapshot>>,
@@ -44,7 +44,7 @@ impl StatusHandle {
 }
 
 impl Questions {
-    pub(super) fn new(waker: Arc<Waker>) -> Self {
+    pub(crate) fn new(waker: Arc<Waker>) -> Self {
         let (sender, receiver) = sync_channel(QUESTIONS_MAX);
         Self { receiver, handle: StatusHandle { sender, waker } }
     }
@@ -57,7 +57,7 @@ impl Questions {
 impl<B: Backend> Reactor<B> {
     /// Answers the oldest question. False without a question.
     pub(super) fn answer_question(&self) -> bool {
-        let Ok(answer) = self.questions.receiver.try_recv() else { return false };
+        let Ok(answer) = self.inbox.questions().receiver.try_recv() else { return false };
         // The asking thread waits, and its channel has room.
         let _ = answer.try_send(self.snapshot());
         true
@@ -71,7 +71,7 @@ impl<B: Backend> Reactor<B> {
     }
 }
 
-/// The loan of a connection, if any.
+/// The status of a connection's loan.
 fn loan_status<C: Candidate>(connection: &Connection<C>, now: Instant) -> Option<LoanStatus> {
     let loan = connection.loan.as_ref()?;
     let session = loan.session().map(|(session, since)| SessionStatus {
