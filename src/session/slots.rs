@@ -6,6 +6,8 @@
 
 use std::time::Instant;
 
+use usbferry_sys::arena::Block;
+
 use super::urb::{NO_URB, UrbIndex};
 use crate::stats::Gauge;
 use crate::usb::{Completion, Port, Reaped, Refused, Submission};
@@ -64,7 +66,8 @@ impl<P: Port> Slots<P> {
         &mut self,
         port: &mut P,
         submission: &Submission<'_>,
-        (urb, block): (UrbIndex, usbferry_sys::arena::Block),
+        block: Block,
+        urb: UrbIndex,
         now: Instant,
     ) -> Result<u32, Refused> {
         let Some(&slot) = self.free.last() else { unreachable!("a free slot was looked for") };

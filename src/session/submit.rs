@@ -172,7 +172,7 @@ impl<P: Port> Session<P> {
             return self.wait_for_buffer(urb, now);
         };
         let submission = submission(record, packets, length, idle, &mut block, &self.control);
-        match self.slots.submit(port, &submission, (urb, block), now) {
+        match self.slots.submit(port, &submission, block, urb, now) {
             Ok(slot) => {
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
                 endpoint.in_flight += 1;

@@ -1,6 +1,4 @@
-//! The client of the model: a stream of commands, and a reader of replies as strict as a kernel's
-//! (`drivers/usb/usbip/vhci_rx.c`), which also knows how each URB ended and checks each reply
-//! against the end.
+//! The client of the model: the URBs and UNLINKs without an answer, and the stream of commands.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -9,10 +7,8 @@ use super::verdict::{Outcome, Verdict, asked_for, judge, sets};
 use crate::limits::UNLINK_REPLIES_MAX;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Configuration, Performed};
-use crate::wire::iso::{DESCRIPTOR_LEN, Packet, Packets};
-use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, Reply, RetSubmit, RetUnlink};
-use crate::wire::status::Status;
-use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum};
+use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN};
+use crate::wire::types::{DevId, EndpointAddress, SeqNum};
 
 pub(in crate::session) const DEVID: DevId = DevId(0x0001_0002);
 
@@ -68,14 +64,14 @@ pub(super) const fn id_of(submit: &CmdSubmit) -> u32 {
 
 /// An UNLINK without an answer.
 #[derive(Clone, Copy, Debug)]
-struct Unlink {
+pub(super) struct Unlink {
     /// The URB with the seqnum when the UNLINK was sent; if sent `ahead`, the next URB with the
     /// seqnum.
-    target: Option<u32>,
+    pub(super) target: Option<u32>,
     /// The UNLINK was sent before its SUBMIT.
-    ahead: bool,
+    pub(super) ahead: bool,
     /// The end of the UNLINK in the client's stream.
-    end: u64,
+    pub(super) end: u64,
 }
 
 /// Possible reasons for a URB not being carried out.
@@ -99,8 +95,8 @@ pub(super) struct Refusal {
 pub(super) struct Client {
     /// URBs without an answer, by id.
     pub(super) urbs: BTreeMap<u32, Sent>,
-    by_seqnum: HashMap<SeqNum, u32>,
-    unlinks: HashMap<SeqNum, Unlink>,
+    pub(super) by_seqnum: HashMap<SeqNum, u32>,
+    pub(super) unlinks: HashMap<SeqNum, Unlink>,
     /// The ends of UNLINKs on their way to the session, and how many have reached the session.
     unlink_ends: VecDeque<u64>,
     unlinks_got: u64,
@@ -120,7 +116,7 @@ pub(super) struct Client {
     pub(super) excuses: Excuses,
     pub(super) urb_len: usize,
     /// Which of the collected URBs each endpoint was last told of.
-    orders: [u64; EndpointAddress::COUNT],
+    pub(super) orders: [u64; EndpointAddress::COUNT],
     next_id: u32,
     next_seqnum: u32,
     /// The seqnum of the next SUBMIT, if its UNLINK was sent before, and the UNLINK's own.
@@ -134,8 +130,8 @@ pub(super) struct Client {
     sent: u64,
     pub(super) delivered: u64,
     /// Bytes of a reply not whole yet.
-    inbox: Vec<u8>,
-    inbox_start: usize,
+    pub(super) inbox: Vec<u8>,
+    pub(super) inbox_start: usize,
     /// RET_SUBMITs and RET_UNLINKs read.
     pub(super) replies: u64,
 }
@@ -360,176 +356,4 @@ impl Client {
     pub(super) fn prune_specials(&mut self, in_force: Option<u32>) {
         self.specials.retain(|id, _| in_force == Some(*id) || self.urbs.contains_key(id));
     }
-
-    /// Takes bytes from the session.
-    pub(super) fn receive(&mut self, bytes: &[u8]) {
-        self.inbox.extend_from_slice(bytes);
-        while let Some(len) = self.read_reply() {
-            self.inbox_start += len;
-            self.replies += 1;
-        }
-        if self.inbox_start == self.inbox.len() {
-            self.inbox.clear();
-            self.inbox_start = 0;
-        }
-    }
-
-    /// Looks at the next reply, if all of the reply is there, and returns the length.
-    fn read_reply(&mut self) -> Option<usize> {
-        let bytes = &self.inbox[self.inbox_start..];
-        let header: &[u8; HEADER_LEN] = bytes.first_chunk()?;
-        assert_eq!(header[8..20], [0; 12], "fields that are zero in replies");
-        match Reply::parse(header).expect("a reply") {
-            Reply::Submit(ret) => {
-                assert_eq!(header[40..], [0; 8], "padding of {ret:?}");
-                let id = self.by_seqnum.get(&ret.seqnum);
-                let id = *id.unwrap_or_else(|| panic!("nobody waits for {ret:?}"));
-                let sent = &self.urbs[&id];
-                let is_in = sent.submit.endpoint.direction() == Direction::In;
-                let data_len = if is_in { ret.actual_length as usize } else { 0 };
-                let packets_len = sent.packets.len() * DESCRIPTOR_LEN;
-                let behind = bytes[HEADER_LEN..].get(..data_len + packets_len)?;
-                let (data, descriptors) = behind.split_at(data_len);
-                self.check_submit(sent, &ret, data, descriptors);
-                let len = HEADER_LEN + behind.len();
-                self.refused += u64::from(is_refusal(sent, ret.status));
-                self.retire(id, &ret);
-                Some(len)
-            }
-            Reply::Unlink(ret) => {
-                assert_eq!(header[24..], [0; 24], "padding of {ret:?}");
-                self.take_unlink(&ret);
-                Some(HEADER_LEN)
-            }
-        }
-    }
-
-    /// Checks a RET_SUBMIT with the data and descriptors behind.
-    fn check_submit(&self, sent: &Sent, ret: &RetSubmit, data: &[u8], descriptors: &[u8]) {
-        assert!(sent.pdu_end <= self.delivered, "an answer to half a PDU: {sent:?}");
-        assert_eq!(ret.start_frame, sent.submit.start_frame, "{sent:?}");
-        assert_eq!(ret.number_of_packets, sent.submit.number_of_packets, "{sent:?}");
-        assert!(ret.actual_length <= sent.submit.transfer_buffer_length, "{ret:?} of {sent:?}");
-        let results = read_packets(sent, descriptors);
-        let (sum, errors) = results.iter().fold((0, 0), |(sum, errors), &(actual, status)| {
-            (sum + actual, errors + u32::from(status != Status::OK))
-        });
-        assert_eq!(ret.error_count, errors, "{ret:?} of {sent:?}");
-        if !results.is_empty() {
-            assert_eq!(ret.actual_length, sum, "{ret:?} of {sent:?}");
-        }
-        let expected = match &sent.fate {
-            Fate::Ended { outcome, order } => {
-                let last = self.orders[sent.submit.endpoint.index()];
-                assert!(*order > last, "an endpoint's URBs ended in another order: {sent:?}");
-                outcome
-            }
-            Fate::Submitted => panic!("the device still has {sent:?}, and yet {ret:?}"),
-            Fate::Waiting | Fate::Performed(_) => {
-                assert_eq!(ret.actual_length, 0, "{ret:?} of {sent:?}");
-                assert!(results.iter().all(|result| *result == (0, Status::EXDEV)), "{results:?}");
-                return self.check_refused(sent, ret.status);
-            }
-        };
-        let told = Outcome {
-            status: ret.status,
-            actual_length: ret.actual_length,
-            error_count: ret.error_count,
-            packets: results,
-            data: Vec::new(),
-        };
-        assert_eq!(told, Outcome { data: Vec::new(), ..expected.clone() }, "{sent:?}");
-        assert!(data == expected.data, "the data of {sent:?}");
-    }
-
-    /// Checks the status of a URB answered without the device.
-    fn check_refused(&self, sent: &Sent, status: Status) {
-        let verdict = self.verdict(sent);
-        let right = match (&sent.fate, verdict) {
-            (Fate::Performed(Performed::Done), _) => Status::OK,
-            (Fate::Performed(Performed::Reconfigured { status, .. }), _) => *status,
-            (Fate::Performed(Performed::Failed(status)), _) => *status,
-            (Fate::Performed(Performed::Gone), _) => Status::ENODEV,
-            (_, Verdict::Refused(status)) => status,
-            // A URB fit for the device needs an excuse.
-            _ => return assert!(self.excused(sent, status), "{status:?} for {sent:?}"),
-        };
-        let performed = matches!(sent.fate, Fate::Performed(_));
-        let excused = !performed && self.excused(sent, status);
-        assert!(status == right || excused, "{status:?}, not {right:?}, for {sent:?}");
-    }
-
-    /// Whether there is a reason for a URB to have failed with `status`.
-    fn excused(&self, sent: &Sent, status: Status) -> bool {
-        let endpoint = match self.verdict(sent) {
-            Verdict::Device(crate::wire::types::TransferType::Control) | Verdict::Special(_) => {
-                EndpointAddress::new(sent.submit.endpoint.number(), Direction::Out)
-            }
-            _ => sent.submit.endpoint,
-        };
-        let refusal = self.refusals.get(&status.0);
-        match status {
-            Status::ENOMEM => self.excuses.memory,
-            Status::ENODEV => self.excuses.gone,
-            // A barrier may have begun and gone with the device unseen.
-            Status::ECONNRESET => self.barriers[endpoint.index()] > sent.id || self.excuses.gone,
-            _ => refusal.is_some_and(|r| r.endpoint == endpoint && r.after < sent.id),
-        }
-    }
-
-    /// Forgets an answered URB.
-    fn retire(&mut self, id: u32, ret: &RetSubmit) {
-        self.by_seqnum.remove(&ret.seqnum);
-        self.refusals.remove(&ret.status.0);
-        self.used.push(ret.seqnum);
-        let sent = self.urbs.remove(&id).expect("it was just looked at");
-        if let Fate::Ended { order, .. } = sent.fate {
-            self.orders[sent.submit.endpoint.index()] = order;
-        }
-    }
-
-    /// Checks and takes a RET_UNLINK.
-    fn take_unlink(&mut self, ret: &RetUnlink) {
-        let unlink = self.unlinks.remove(&ret.seqnum);
-        let unlink = unlink.unwrap_or_else(|| panic!("nobody waits for {ret:?}"));
-        assert!(unlink.end <= self.delivered, "an answer to half an UNLINK: {ret:?}");
-        let sent = unlink.target.and_then(|id| self.urbs.get(&id));
-        // An answered URB, and a URB with an earlier UNLINK, are not touched. An UNLINK sent before
-        // its SUBMIT gives the SUBMIT up, or was answered without the SUBMIT.
-        let given_up_ahead = unlink.ahead && ret.status != Status::OK;
-        let Some(sent) = sent.filter(|s| s.unlink == Some(ret.seqnum) || given_up_ahead) else {
-            return assert_eq!(ret.status, Status::OK, "{ret:?}");
-        };
-        let arrived = sent.pdu_end <= self.delivered;
-        assert!(!given_up_ahead || arrived && sent.fate == Fate::Waiting, "{ret:?} of {sent:?}");
-        assert_eq!(ret.status, Status::ECONNRESET, "{ret:?} while waiting for {sent:?}");
-        match &sent.fate {
-            Fate::Submitted => panic!("{ret:?} while the device has {sent:?}"),
-            Fate::Ended { outcome, .. } => assert!(
-                outcome.status == Status::ECONNRESET && outcome.actual_length == 0,
-                "{ret:?} hides the end of {sent:?}"
-            ),
-            Fate::Waiting | Fate::Performed(_) => {}
-        }
-        self.by_seqnum.remove(&sent.submit.seqnum);
-        self.used.push(sent.submit.seqnum);
-        self.urbs.remove(&unlink.target.expect("it has a URB"));
-    }
-}
-
-/// Whether the answer of a URB is an error of the session, not of the device or the host's stack.
-fn is_refusal(sent: &Sent, status: Status) -> bool {
-    let had = !matches!(sent.fate, Fate::Waiting | Fate::Performed(Performed::Forward));
-    // A barrier gives up waiting URBs.
-    !had && status != Status::OK && status != Status::ECONNRESET
-}
-
-/// The results in a reply's descriptors, whose other half must be as sent.
-fn read_packets(sent: &Sent, descriptors: &[u8]) -> Vec<(u32, Status)> {
-    let check = |(packet, &(offset, length)): (Packet, &(u32, u32))| {
-        assert_eq!((packet.offset, packet.length), (offset, length), "{sent:?}");
-        assert!(packet.actual_length <= length, "{packet:?}");
-        (packet.actual_length, packet.status)
-    };
-    Packets::new(descriptors).iter().zip(&sent.packets).map(check).collect()
 }

@@ -4,13 +4,13 @@
 //! A run is a list of words. The first says how large everything is ([`operation::Scale`]), each
 //! other makes a single thing happen ([`operation::Operation`]): the client sends or gives up a
 //! URB, some bytes get through, a transfer ends, the worker does a job, the device goes. Beside the
-//! session stands the measure: [`client`] knows all commands and reads each reply as a strict
-//! kernel would, [`verdict`] says how a URB is to be treated, [`device`] notes each submission,
-//! [`account`] counts, and [`checks`] compares. None of these modules look at how the session
-//! decides, only at which URB a slot carries and whether all is at home.
+//! session stands the measure: [`client`] knows all commands, [`replies`] reads each reply as a
+//! strict kernel would, [`verdict`] says how a URB is to be treated, [`device`] notes each
+//! submission, [`account`] counts, and [`checks`] compares. None of these modules look at how the
+//! session decides, only at which URB a slot carries and whether all is at home.
 //!
-//! - [`world`]: the steps; - [`script`]: the client's commands; - [`ending`]: the end, with nothing
-//!   left; - [`stream`]: a client of any bytes.
+//! - [`world`]: the steps; - [`results`]: how transfers end; - [`script`]: the client's commands; -
+//!   [`ending`]: the end, with nothing left; - [`stream`]: a client of any bytes.
 //!
 //! `cargo test model` runs some seeds which never change and some new each time. A failing seed is
 //! printed, with the few steps needed for the failure. Run again with `USBFERRY_SEED=<seed>`;
@@ -23,6 +23,8 @@ mod client;
 mod device;
 mod ending;
 mod operation;
+mod replies;
+mod results;
 mod script;
 pub(crate) mod stream;
 mod verdict;

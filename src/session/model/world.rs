@@ -8,13 +8,13 @@ use usbferry_sys::arena::BLOCK_LEN_MIN;
 use super::account::Account;
 use super::client::Client;
 use super::device::{Event, Flight, ModelPort, configurations, pattern};
-use super::operation::{Operation, Rng, Scale};
+use super::operation::{Operation, Scale};
+use super::results::{packet_results, result_of};
 use super::verdict;
 use crate::limits::UNLINK_REPLIES_MAX;
 use crate::session::job::JobKind;
 use crate::session::rx::READ_LEN;
 use crate::session::{Job, JobResult, SLICES_MAX, Session, Violation};
-use crate::usb::special::SpecialRequest;
 use crate::usb::{Performed, RefusedReason};
 use crate::wire::pdu::HEADER_LEN;
 use crate::wire::setup::SETUP_LEN;
@@ -57,7 +57,7 @@ pub(super) struct World {
     /// Jobs done by the worker.
     pub(super) jobs: u64,
     /// Failed special requests, each with a status of its own.
-    failures: i32,
+    pub(super) failures: i32,
     /// Since when the system has refused every URB for want of memory.
     pub(super) starved: [Option<Instant>; EndpointAddress::COUNT],
     /// The session's room for lists.
@@ -312,37 +312,6 @@ impl World {
         }
     }
 
-    /// The result of a special request.
-    fn choose_outcome(&mut self, request: SpecialRequest, outcome: u8, value: u16) -> Performed {
-        self.failures += 1;
-        let failure = Status(-2_000_000 - self.failures);
-        let failed = Performed::Failed(failure);
-        // A request failed half-way changes something all the same.
-        let status = if outcome % 16 == 4 { failure } else { Status::OK };
-        match (outcome % 16, request) {
-            (0, _) => failed,
-            (1, _) => Performed::Forward,
-            (2, _) if value.is_multiple_of(4) => Performed::Gone,
-            (_, SpecialRequest::ClearHalt(_)) => Performed::Done,
-            (3, SpecialRequest::Reset) => failed,
-            (_, SpecialRequest::Reset) => Performed::Done,
-            (_, SpecialRequest::SetInterface { interface, alternate }) => {
-                let mut now = self.client.configuration_of(u32::MAX).cloned();
-                let interfaces = now.iter_mut().flat_map(|c| &mut c.interfaces);
-                for found in interfaces.filter(|found| found.number == interface) {
-                    found.current = alternate;
-                }
-                Performed::Reconfigured { configuration: now, status }
-            }
-            (_, SpecialRequest::SetConfiguration(_)) => {
-                let [full, other, none] = configurations(u8::try_from(value % 3).expect("small"));
-                let choices = [full.clone(), full, other, none];
-                let configuration = choices[usize::from(value / 3 % 4)].clone();
-                Performed::Reconfigured { configuration, status }
-            }
-        }
-    }
-
     pub(super) fn take_back(&mut self) {
         match std::mem::replace(&mut self.away, Away::No) {
             Away::Done(port, result) => {
@@ -400,59 +369,4 @@ fn portion(choice: u16) -> usize {
         1 => rest % 5000,
         _ => usize::MAX,
     }
-}
-
-/// How a transfer ends: its status, and how much was transferred.
-pub(super) fn result_of(
-    flight: &Flight,
-    how: u16,
-    len: u16,
-    room: usize,
-    gone: bool,
-) -> (Status, u32) {
-    let room = u32::try_from(room).expect("small");
-    let part = u32::from(len) % (room + 1);
-    if gone {
-        return [(Status::ESHUTDOWN, 0), (Status::ENODEV, part)][usize::from(how % 2)];
-    }
-    if flight.cancelled {
-        return match how % 8 {
-            0 => (Status::OK, room),
-            1 => (Status::ECONNRESET, part),
-            2 => (Status::EPROTO, 0),
-            _ => (Status::ECONNRESET, 0),
-        };
-    }
-    let actual = match how >> 4 & 7 {
-        0 => 0,
-        1 | 2 => part,
-        // A device or a stack claims too much.
-        3 if how >> 7 & 7 == 0 => room + 1 + part,
-        _ => room,
-    };
-    let status = match how % 16 {
-        10 => Status::EPIPE,
-        11 => Status::EPROTO,
-        12 => Status::EOVERFLOW,
-        13 => Status::ETIMEDOUT,
-        // There the status means a cancel of another transfer of the endpoint.
-        14 if cfg!(not(target_os = "macos")) => Status::ECONNRESET,
-        15 => Status::ESHUTDOWN,
-        _ => Status::OK,
-    };
-    (status, actual)
-}
-
-/// How the packets of a transfer end, `none` of them with data.
-pub(super) fn packet_results(flight: &Flight, none: bool) -> Vec<(u32, Status)> {
-    let mut rng = Rng(flight.serial.into());
-    let result = |&length: &u32| match rng.below(8) {
-        _ if none => (0, Status::EXDEV),
-        0 => (0, Status::EXDEV),
-        1 => (rng.below(length + 1), Status::OK),
-        2 => (rng.below(length + 1), Status::EPROTO),
-        3 => (length + 5, Status::OK),
-        _ => (length, Status::OK),
-    };
-    flight.packets.iter().map(result).collect()
 }
