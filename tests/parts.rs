@@ -42,9 +42,10 @@ unsafe extern "C" fn setsockopt(
         ACKNOWLEDGED.fetch_add(1, Ordering::Relaxed);
     }
     let [socket, level, name] = [socket, level, name].map(c_long::from);
+    #[allow(clippy::cast_possible_wrap, reason = "a few bytes, where a long has 32 bits")]
+    let len = len as c_long;
     // SAFETY: the caller's promise, passed on to the system.
-    let result =
-        unsafe { libc::syscall(libc::SYS_setsockopt, socket, level, name, value, len as c_long) };
+    let result = unsafe { libc::syscall(libc::SYS_setsockopt, socket, level, name, value, len) };
     c_int::try_from(result).unwrap_or(-1)
 }
 
