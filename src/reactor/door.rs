@@ -182,7 +182,7 @@ impl<B: Backend> Reactor<B> {
         }
         if self.door.clients >= self.settings.connections && !self.make_place() {
             let count = self.door.clients;
-            warn!("{peer}: refused: {count} clients are connected, the most there may be");
+            warn!("{peer}: refused: {count} clients are connected, the limit");
             return;
         }
         if !net::INHERITS {

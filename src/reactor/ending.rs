@@ -61,8 +61,8 @@ impl<B: Backend> Reactor<B> {
     fn abandon_opening(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         warn!(
-            "{}: {}: can't be opened within {OPEN_TIMEOUT:?}: the system holds it, perhaps for a \
-             request that the device does not answer. It is busy until the system lets go",
+            "{}: {}: can't be opened within {OPEN_TIMEOUT:?}: the system holds the device, perhaps \
+             for an unanswered request. The device is busy until the system lets go",
             connection.peer,
             name_of(connection.loan.as_ref()),
         );
@@ -107,7 +107,7 @@ impl<B: Backend> Reactor<B> {
     /// order, while the device is given back.
     pub(super) fn end_gone(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        info!("{}: its device is gone", connection.peer);
+        info!("{}: the client's device is gone", connection.peer);
         connection.change_loan(|loan| loan.drain(Afterwards::Free));
         self.close(key, true);
     }

@@ -112,9 +112,9 @@ impl Owed {
             Err(Error::NoDevice) => {}
             Err(error) => match self.configuration {
                 Some(value) => {
-                    warn!("{busid}: it does not go back to configuration {value}: {error}");
+                    warn!("{busid}: the device does not go back to configuration {value}: {error}");
                 }
-                None => warn!("{busid}: it can't be unconfigured again: {error}"),
+                None => warn!("{busid}: the device can't be unconfigured again: {error}"),
             },
         }
     }
@@ -134,7 +134,10 @@ impl Owed {
                  when configuration {value} is set anew, and another of its interfaces is in use"
             ),
             Err(error) => {
-                warn!("{busid}: configuration {value} can't be set anew: {error}. Plug it in again")
+                warn!(
+                    "{busid}: configuration {value} can't be set anew: {error}. Plug the device in \
+                     again"
+                )
             }
         }
     }

@@ -296,7 +296,7 @@ impl Port for LibusbPort {
         if self.reset_on_release && self.is_attached {
             match self.claims.handle.reset_blocking() {
                 Ok(()) | Err(Error::NoDevice | Error::NotFound) => {}
-                Err(error) => warn!("{}: resetting it: {error}", self.claims.busid()),
+                Err(error) => warn!("{}: resetting the device: {error}", self.claims.busid()),
             }
         }
         self.claims.end();

@@ -73,7 +73,7 @@ impl Presence {
 
     fn note_failure(&mut self, error: Error, busid: BusId, now: Instant) -> bool {
         if self.failures == 0 {
-            warn!("{busid}: libusb can't handle its events: {error}");
+            warn!("{busid}: libusb can't handle the device's events: {error}");
         }
         self.failures += 1;
         self.retry = Some(now + RECHECK);

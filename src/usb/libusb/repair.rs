@@ -33,7 +33,11 @@ pub fn repair() {
     }
     let sighted = match LibusbBackend::new().and_then(|mut backend| backend.0.scan()) {
         Ok(sighted) => sighted,
-        Err(error) => return warn!("drivers can't be given back: no list of devices: {error}"),
+        Err(error) => {
+            return warn!(
+                "kernel drivers can't have their interfaces back: no list of devices: {error}"
+            );
+        }
     };
     for (debt, note) in debts {
         if sighted.left_out.contains(&(debt.bus, debt.address)) {
@@ -56,7 +60,9 @@ fn repair_device(found: &Found, debt: Debt, note: Note) {
         Ok(handle) => handle,
         Err(Error::NoDevice) => return note.remove(),
         Err(error) => {
-            return warn!("{busid}: its kernel drivers can't be given back yet: {error}");
+            return warn!(
+                "{busid}: the kernel drivers can't have their interfaces back yet: {error}"
+            );
         }
     };
     let now = found.configuration_now(&handle);
@@ -68,7 +74,7 @@ fn repair_device(found: &Found, debt: Debt, note: Note) {
     {
         match renew_interfaces(&mut handle, value) {
             Ok(()) => {
-                info!("{busid}: it has its kernel drivers again, {KILLED}");
+                info!("{busid}: the device has its kernel drivers again, {KILLED}");
                 return note.remove();
             }
             Err(error) => debug!("{busid}: configuration {value} can't be set anew: {error}"),
@@ -103,8 +109,8 @@ fn end_session(handle: DeviceHandle, found: &Found, debt: Debt, note: Note) {
     match Claims::take_over(handle, found.clone(), debt, note) {
         Ok(claims) => {
             claims.give_back();
-            info!("{busid}: the session that a usbferry had with it that was killed is over");
+            info!("{busid}: the session of a killed usbferry is over");
         }
-        Err(error) => warn!("{busid}: the system does not say what it is set to: {error}"),
+        Err(error) => warn!("{busid}: the system does not name the configuration: {error}"),
     }
 }

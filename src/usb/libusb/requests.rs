@@ -59,7 +59,7 @@ impl Claims {
         self.release();
         let result = self.handle.set_configuration_blocking(value);
         if let Err(error) = self.claim_all() {
-            warn!("{}: the system does not say what it is set to: {error}", self.busid());
+            warn!("{}: the system does not name the configuration: {error}", self.busid());
             return Performed::Gone;
         }
         if result.is_err() {

@@ -94,7 +94,9 @@ fn note_in(directory: &Path, busid: &str, debt: &mut Debt) -> Option<Note> {
         note.write(debt)?;
         Ok(note)
     });
-    noted.inspect_err(|error| warn!("{busid}: no note of its drivers can be kept: {error}")).ok()
+    noted
+        .inspect_err(|error| warn!("{busid}: no note of the device's drivers can be kept: {error}"))
+        .ok()
 }
 
 impl Note {

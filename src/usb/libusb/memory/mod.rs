@@ -105,7 +105,8 @@ impl PortMemory {
         if !has_room && self.looked_at.is_none_or(|at| now >= at + LOOK_INTERVAL) {
             (self.looks_again, self.looked_at) = (true, Some(now));
             debug!(
-                "{busid}: it has its share of the system's memory, and transfers wait for each other"
+                "{busid}: the device has its share of the system's memory, and transfers wait for \
+                 each other"
             );
         }
         has_room
@@ -215,7 +216,7 @@ impl PortMemory {
             return Some(mapping);
         }
         info!(
-            "{busid}: memory mapped from it is not cached on this machine, so it is not used \
+            "{busid}: memory mapped from the device is not cached on this machine, and not used \
              (--device-memory 0 saves the attempt)"
         );
         drop(mapping);
