@@ -130,10 +130,8 @@ pub(crate) use {say, say_error as error, say_info as info, say_warn as warn};
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::{Path, PathBuf};
-
     use super::*;
+    use crate::map::source_of;
 
     #[test]
     fn a_flood_is_cut_and_the_next_second_begins_anew() {
@@ -169,21 +167,13 @@ mod tests {
         assert!(late == 0 || complaints.lock().since.elapsed() < SECOND, "{late}");
     }
 
-    /// All files below a directory, or the path itself when it is a file.
-    fn files(path: &Path) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(path) else { return vec![path.to_owned()] };
-        entries.flat_map(|entry| files(&entry.expect("it can be read").path())).collect()
-    }
-
     /// Lines of `log`'s own macros have no limit. Only the message about a stop, which no peer can
     /// cause, is logged directly.
     #[test]
     fn what_a_peer_can_reach_says_everything_through_here() {
         const BY_ITSELF: &str = r#"log::info!("stopping: giving back every device");"#;
-        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let parts = ["reactor", "session", "usb", "worker.rs", "caught.rs", "handshake.rs"];
-        for file in parts.iter().flat_map(|part| files(&src.join(part))) {
-            let text = fs::read_to_string(&file).expect("it is text");
+        let parts = ["reactor", "session", "usb", "worker", "caught", "handshake"];
+        for (file, text) in parts.into_iter().flat_map(source_of) {
             for line in text.lines().map(str::trim).filter(|&line| line != BY_ITSELF) {
                 let is_from_log = ["info", "warn", "error"].iter().any(|level| {
                     line.contains(&format!("log::{level}!"))

@@ -28,45 +28,47 @@
 //! ```
 //!
 //! # The reactor
-//! [`reactor`] is the one thread that waits: for sockets, for the descriptors of devices, for
-//! workers. It accepts clients, reads their handshake (`handshake`), and gives each that imports a
-//! device a session. Events only set bits; each turn then moves a bounded amount for each
-//! connection.
+//! [`reactor`] is the only thread that waits: for sockets, for the descriptors of devices, for
+//! workers. The reactor accepts clients, reads their handshakes (`handshake`), and makes a session
+//! for each import. Events only set bits; each turn then moves a bounded amount for each
+//! connection. On request the reactor fills a snapshot of the server ([`status`]), with the
+//! counters of all sessions ([`stats`]).
 //!
 //! # Workers
-//! Nothing that can sleep runs on the reactor. `worker` has a thread that looks for devices, and
-//! one for each attached device that opens it, cancels its transfers, performs its special requests
-//! and closes it; what panics there (`caught`) costs that device its session. The device itself, a
-//! [`usb::Port`], moves to that thread and back: whoever owns it may use it, so nobody submits to a
-//! device that is inside a blocking call.
+//! Nothing that can sleep runs on the reactor. `worker` has a thread that looks for devices, and a
+//! thread for each attached device, which opens the device, cancels its transfers, performs its
+//! special requests and closes the device; a panic there (`caught`) costs the device its session.
+//! The open device, a [`usb::Port`], moves to the thread and back: only the owner of the port can
+//! use the device, so nobody submits to a device inside a blocking call.
 //!
 //! # Sessions
 //! `session` is the protocol after the handshake, without sockets: bytes in, bytes out, URBs to the
-//! port and back. It has the table of URBs, the race of SUBMIT and UNLINK, special requests as
-//! barriers, and the replies as slices that point into the transfers' own buffers.
+//! port and back. The session has the table of URBs, the race of SUBMIT and UNLINK, special
+//! requests as barriers, and the replies as slices that point into the transfers' own buffers.
 //!
 //! # USB stacks
-//! [`usb`] says as traits what is needed of one. [`usb::libusb`] is the real one, on
-//! `usbferry-sys`, which has all unsafe code; [`usb::sim`] is devices made of software. Which one
-//! is a type parameter of the reactor, so nothing on the path of a URB is called through a pointer.
+//! [`usb`] has the traits of a USB stack. [`usb::libusb`] is the real stack, on `usbferry-sys`,
+//! which has all unsafe code; [`usb::sim`] has devices made of software. The stack is a type
+//! parameter of the reactor, so nothing on the path of a URB is called through a pointer.
 //!
 //! # The wire
 //! [`wire`] is the protocol's bytes: pure functions between arrays and values.
 //!
 //! # Fuzzing
-//! `fuzzing`, which only tests and fuzzers have, is what they drive: bytes of each kind that comes
-//! from strangers, with what must be true of it.
+//! `fuzzing` is for tests and fuzzers only: functions that take any bytes of a peer or a device,
+//! and assert whatever must be true of the result.
 //!
 //! # The life of a URB
-//! 1. The socket is readable: `Exchange::serve` reads into the slices of
-//!    `Session::rx_slices`, the rest of an OUT payload first, straight into its transfer's buffer,
-//!    and behind it what is expected from how the last PDUs looked (`session::rx`).
-//! 2. `Session::rx_advance` parses each PDU that is whole, judges it, gives it a record and a
-//!    buffer, and hands it to the port, or queues it: behind a barrier, or on its endpoint.
-//! 3. The device is done: its descriptor becomes ready, `Session::reap` collects what ended, maps
-//!    it to what the client is told, and queues the reply.
-//! 4. `Session::stage` writes headers and small payloads into one buffer and notes large payloads
-//!    where they lie; `Exchange::flush` writes all of it with one call. With its last byte the
+//! 1. The socket is readable: `Exchange::serve` reads into the slices of `Session::rx_slices`,
+//!    first the rest of an OUT payload, straight into the buffer of its transfer, and behind the
+//!    payload the expected next PDUs, judged by the last PDUs (`session::rx`).
+//! 2. `Session::rx_advance` parses each complete PDU, judges the command, provides a record and a
+//!    buffer, and hands the URB to the port, or queues the URB: behind a barrier, or on its
+//!    endpoint.
+//! 3. The device is done: its descriptor becomes ready, `Session::reap` collects the ended
+//!    transfers, maps each result to the status for the client, and queues the reply.
+//! 4. `Session::stage` writes headers and small payloads into one buffer and notes the place of
+//!    large payloads; `Exchange::flush` writes everything with one call. With the last byte the
 //!    URB's record, slot and buffer are free again.
 //!
 //! Buffers and tables are allocated when a device is attached; none of the steps above allocates.
@@ -85,6 +87,8 @@ pub mod fuzzing;
 mod handshake;
 pub mod limits;
 pub mod logging;
+#[cfg(test)]
+mod map;
 pub mod reactor;
 mod session;
 pub mod stats;
