@@ -1,7 +1,7 @@
 //! The sole right to a piece of an arena.
 //!
 //! Contract: plain values; a block moves between threads with its owner; nothing allocates or
-//! blocks. A block dropped instead of freed makes its bytes unusable for ever.
+//! blocks. A block dropped instead of freed leaves its bytes unusable for ever.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -26,7 +26,7 @@ pub(super) struct Place {
     pub(super) unit: u32,
 }
 
-// SAFETY: a block is the only path to its bytes, so a block may move with its owner; no byte
+// SAFETY: a block is the only path to its bytes, and may move with the owner; no byte
 // depends on a thread.
 unsafe impl Send for Block {}
 
@@ -34,7 +34,7 @@ impl Block {
     /// A block of `len` bytes.
     ///
     /// # Safety
-    /// The `len` bytes are initialised, no other path leads to them, and they stay allocated until
+    /// The `len` bytes are initialised, without another path to them, and stay allocated until
     /// the block goes home, or for ever.
     pub(super) const unsafe fn new(bytes: NonNull<u8>, len: u32, place: Place) -> Self {
         Self { bytes, len, place }
