@@ -9,7 +9,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use libc::{mode_t, off_t, off64_t, size_t, ssize_t};
 
 use crate::real::real;
-use crate::{attributes, control, device, fail, interrupts, memory, node, paths, tree};
+use crate::{attributes, control, device, fail, interrupts, memory, node, paths, tree, uevents};
 
 /// Defines functions whose path is redirected: `NAME{before}(after) -> result`, where the path
 /// stands between the two.
@@ -94,6 +94,9 @@ redirecting! {
 fn open_node(path: *const c_char, flags: c_int) -> Option<c_int> {
     let number = paths::device_number(path)?;
     let device = device::numbered(number).filter(|device| !device.is_gone())?;
+    if !tree::has_node(device) {
+        return Some(fail(libc::ENOENT));
+    }
     if tree::is_read_only(device) {
         return Some(fail(libc::EACCES));
     }
@@ -109,6 +112,7 @@ fn open_node(path: *const c_char, flags: c_int) -> Option<c_int> {
 unsafe extern "C" fn close(fd: c_int) -> c_int {
     node::close(fd);
     attributes::closed(fd);
+    uevents::close(fd);
     let next = real!(close(c_int) -> c_int);
     // SAFETY: the caller's promise.
     unsafe { next(fd) }
@@ -129,6 +133,9 @@ macro_rules! controlling {
             ) -> c_int {
                 if let Some(node) = node::of(fd) {
                     return control::ioctl(node, request, argument);
+                }
+                if request == uevents::NS_GET_USERNS {
+                    return uevents::owner();
                 }
                 let next = real!($name(c_int, c_ulong, *mut c_void) -> c_int);
                 // SAFETY: the caller's promise.
@@ -151,6 +158,9 @@ unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_
         // SAFETY: the caller's promise.
         let room = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), len) };
         return read_node(node, room).unwrap_or_else(|errno| fail(errno) as ssize_t);
+    }
+    if uevents::has_lost(fd) {
+        return fail(libc::ENOBUFS) as ssize_t;
     }
     let len = attributes::wait(fd, len);
     let next = real!(read(c_int, *mut c_void, size_t) -> ssize_t);
@@ -312,16 +322,29 @@ unsafe extern "C" fn readlink(path: *const c_char, room: *mut c_char, len: size_
     let node = paths::open_file(path).and_then(node::of);
     if let Some(device) = node.and_then(|node| node.lock().device) {
         let name = format!("/dev/bus/usb/001/{:03}", device.number());
-        let len = len.min(name.len());
-        // SAFETY: the caller's promise, and no more than the name has.
-        unsafe { room.copy_from_nonoverlapping(name.as_ptr().cast(), len) };
-        return len.cast_signed();
+        // SAFETY: the caller's promise.
+        return unsafe { fill(room, len, name.as_bytes()) };
+    }
+    if paths::open_file(path).is_some_and(uevents::is_owner) {
+        // SAFETY: the caller's promise.
+        return unsafe { fill(room, len, uevents::INITIAL_USER_NAMESPACE) };
     }
     let inner = paths::redirect(path);
     let path = inner.as_deref().map_or(path, CStr::as_ptr);
     let next = real!(readlink(*const c_char, *mut c_char, size_t) -> ssize_t);
     // SAFETY: the caller's promise, and a path of the same kind.
     unsafe { next(path, room, len) }
+}
+
+/// Writes the target of a link, cut at `len` bytes.
+///
+/// # Safety
+/// `room` has `len` bytes that may be written.
+unsafe fn fill(room: *mut c_char, len: size_t, target: &[u8]) -> ssize_t {
+    let len = len.min(target.len());
+    // SAFETY: the caller's promise, and no more than the target has.
+    unsafe { room.copy_from_nonoverlapping(target.as_ptr().cast(), len) };
+    len.cast_signed()
 }
 
 /// # Safety

@@ -16,6 +16,7 @@
 //!   numbers (`abi`). `node` has the URBs, `transfers` their data, and `device` the effects of all
 //!   other calls on the host's view of the device. A signal may interrupt waits (`interrupts`).
 //!   `mmap` gives zeroed memory, committed from the start, up to usbfs's limit (`memory`).
+//! - A netlink socket for uevents hears the changes of the tree (`uevents`).
 //! - The bytes returned by a device differ from the host's result. The result is computed like the
 //!   kernel's (`descriptors`), and calls, sysfs and reads of the node follow the result.
 //!
@@ -55,6 +56,7 @@ mod standard;
 mod transfers;
 mod tree;
 mod udev;
+mod uevents;
 
 /// Sets errno and returns a C function's value for failure.
 fn fail(errno: libc::c_int) -> libc::c_int {

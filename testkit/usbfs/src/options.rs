@@ -8,6 +8,7 @@
 //! | `count=K` | number of devices, 1-1 to 1-K | 1 |
 //! | `quota=SIZE` | `usbfs_memory_mb`: limit for URBs and mappings of this process, ENOMEM beyond | 16M |
 //! | `eintr=N` | a signal interrupts every Nth `poll` or `ppoll` with a device node among its descriptors | never |
+//! | `uevents=none` | the system does not say whether the program would hear uevents | heard |
 //!
 //! Options of devices, with `N.` in front for the Nth device alone:
 //!
@@ -77,6 +78,7 @@ pub(crate) struct Options {
     pub(crate) root: PathBuf,
     pub(crate) quota: usize,
     pub(crate) eintr: Option<u64>,
+    pub(crate) uevents: bool,
     pub(crate) devices: Vec<DeviceOptions>,
 }
 
@@ -112,8 +114,8 @@ impl Options {
         let root = std::env::var_os(ROOT).ok_or_else(|| format!("{ROOT} is not set"))?;
         let root = std::fs::canonicalize(&root)
             .map_err(|error| format!("{ROOT} {}: {error}", root.display()))?;
-        let mut options =
-            Self { root, quota: 16 << 20, eintr: None, devices: vec![DeviceOptions::default()] };
+        let devices = vec![DeviceOptions::default()];
+        let mut options = Self { root, quota: 16 << 20, eintr: None, uevents: true, devices };
         let text = std::env::var(OPTIONS).unwrap_or_default();
         let given = || text.split(':').filter(|option| !option.is_empty());
         // The number of devices must be known before their options.
@@ -134,6 +136,7 @@ impl Options {
         match (name, name.split_once('.')) {
             ("quota", _) => self.quota = parse_size(value)?,
             ("eintr", _) => self.eintr = Some(parse_number(value)?),
+            ("uevents", _) => self.uevents = if value == "none" { false } else { return None },
             (_, Some((number, name))) => {
                 let index = number.parse::<usize>().ok()?.checked_sub(1)?;
                 self.devices.get_mut(index)?.set(name, value)?;

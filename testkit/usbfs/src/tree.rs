@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::device::{self, Device, Locked};
-use crate::{locks, options, paths, refuse, standard};
+use crate::{locks, options, paths, refuse, standard, uevents};
 
 /// The tree's root, with the tree in it.
 pub(crate) fn root() -> &'static Path {
@@ -86,6 +86,11 @@ fn node(device: &Device) -> PathBuf {
     root().join(format!("dev/bus/usb/001/{:03}", device.number()))
 }
 
+/// Whether a device has a node. Tests take the node away from a device that another replaces.
+pub(crate) fn has_node(device: &Device) -> bool {
+    node(device).exists()
+}
+
 /// Whether nobody, not even root, may write to a device's node. libusb never opens a node only to
 /// read.
 pub(crate) fn is_read_only(device: &Device) -> bool {
@@ -152,6 +157,8 @@ pub(crate) fn set_driver(device: &Device, configuration: u8, number: u8, bound: 
     if let Err(error) = link_driver(&link, if bound { &device.options.driver } else { "" }) {
         refuse(&format!("the driver of {}: {error}", device.busid()));
     }
+    let name = format!("{}:{configuration}.{number}", device.busid());
+    uevents::send(if bound { "bind" } else { "unbind" }, &name);
 }
 
 /// Shows a device's configuration and its interfaces.
@@ -165,9 +172,12 @@ pub(crate) fn set_configuration(locked: &Locked<'_>) {
 fn show_configuration(root: &Path, locked: &Locked<'_>) -> io::Result<()> {
     let device = locked.device;
     let own = directory(root, Some(device));
+    let mut changes = Vec::new();
     for entry in fs::read_dir(&own)?.flatten() {
-        if entry.file_name().to_string_lossy().contains(':') {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.contains(':') {
             fs::remove_dir_all(entry.path())?;
+            changes.push(("remove", name));
         }
     }
     let value = locked.configuration().map_or(0, |configuration| configuration.value);
@@ -175,6 +185,7 @@ fn show_configuration(root: &Path, locked: &Locked<'_>) -> io::Result<()> {
         fs::create_dir_all(interface(root, device, value, number))?;
         let driver = if bound { &device.options.driver } else { "" };
         link_driver(&driver_link(root, device, value, number), driver)?;
+        changes.push(("add", format!("{}:{value}.{number}", device.busid())));
     }
     let texts = locked.configuration().map(|configuration| {
         [
@@ -191,6 +202,9 @@ fn show_configuration(root: &Path, locked: &Locked<'_>) -> io::Result<()> {
         let new = root.join(format!("{}.new", device.busid()));
         fs::write(&new, text)?;
         fs::rename(new, own.join(name))?;
+    }
+    for (action, name) in changes {
+        uevents::send(action, &name);
     }
     Ok(())
 }
@@ -215,4 +229,5 @@ pub(crate) fn remove_device(device: &Device) {
     let _ = fs::remove_file(node(device));
     let _ = fs::remove_file(link);
     let _ = fs::remove_dir_all(directory(root, Some(device)));
+    uevents::send("remove", &device.busid());
 }
