@@ -51,6 +51,8 @@ pub(super) struct Asked {
     /// When the request was complete.
     pub(super) since: Instant,
     pub(super) awaits: Awaited,
+    /// The answer has waited for a scan that was made for the request.
+    pub(super) was_scanned: bool,
 }
 
 /// The event that an answer waits for.
@@ -109,6 +111,7 @@ impl Client {
     pub(super) const fn wait(&mut self, awaits: Awaited, deadline: Instant) {
         if let Stage::Asked(asked) = &mut self.stage {
             asked.awaits = awaits;
+            asked.was_scanned |= matches!(awaits, Awaited::Scan);
             self.deadline = Some(deadline);
         }
     }
@@ -125,7 +128,8 @@ impl Client {
             let Some(len) = self.socket.read(room)? else { break };
             let wish = handshake.receive(&buffer[..len]).map_err(End::Handshake)?;
             if let Some(wish) = wish {
-                self.stage = Stage::Asked(Asked { wish, since: now, awaits: Awaited::Scan });
+                let awaits = Awaited::Scan;
+                self.stage = Stage::Asked(Asked { wish, since: now, awaits, was_scanned: false });
                 self.deadline = None;
                 return Ok(Some(wish));
             }

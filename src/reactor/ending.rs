@@ -20,6 +20,7 @@ use crate::complaints::{info, warn};
 use crate::limits::{DRAIN_TIMEOUT, OPEN_TIMEOUT};
 use crate::usb::{Backend, Candidate};
 use crate::wire::op::OpStatus;
+use crate::wire::types::BusId;
 
 impl<B: Backend> Reactor<B> {
     /// Ends the connections whose deadlines have come.
@@ -94,6 +95,7 @@ impl<B: Backend> Reactor<B> {
             self.queue(key);
         }
         self.scans.forget(key);
+        self.registry.forget_contender(key);
         self.remove_if_over(key);
     }
 
@@ -124,13 +126,14 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn handle_closed(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = connection.loan.take() else { return };
-        info!("{}: released", loan.busid);
+        let busid = loan.busid;
+        info!("{busid}: released");
         match loan.returned(self.now) {
             Some((resting, until)) => {
                 connection.loan = Some(resting);
                 self.schedule.rest(until, Rest::Connection(key));
             }
-            None => self.free(key),
+            None => self.free(key, busid),
         }
     }
 
@@ -145,20 +148,22 @@ impl<B: Backend> Reactor<B> {
         }
         self.schedule.detach(key);
         let Some(connection) = find(&mut self.connections, key) else { return };
-        if let Some(loan) = connection.loan.take() {
-            loan.give_up(self.poll.registry());
-        }
-        self.free(key);
+        let Some(loan) = connection.loan.take() else { return };
+        let busid = loan.busid;
+        loan.give_up(self.poll.registry());
+        self.free(key, busid);
     }
 
     /// A device is free: its contenders ask again, since the device may have become another
     /// meanwhile.
-    pub(super) fn free(&mut self, key: Key) {
+    pub(super) fn free(&mut self, key: Key, busid: BusId) {
         if let Some(connection) = find(&mut self.connections, key) {
             connection.loan = None;
         }
         self.remove_if_over(key);
-        self.wake_contenders();
+        for contender in self.registry.release(busid) {
+            self.request(contender);
+        }
     }
 
     /// Begins the stop, if somebody has asked for a stop: no new clients are accepted, present
@@ -169,6 +174,7 @@ impl<B: Backend> Reactor<B> {
         }
         log::info!("stopping: giving back every device");
         self.door.close(self.poll.registry());
+        self.scans.end_hints(self.poll.registry());
         let keys: Vec<Key> = self.connections.iter().map(|(_, c)| c.key).collect();
         for key in keys {
             self.stop_one(key);

@@ -1,33 +1,39 @@
-//! What clients ask for in their handshake: the list of exports, and devices.
+//! The answers to handshakes: the list of exports, and devices on loan.
 //!
-//! Each request looks at the bus anew: it waits for a scan that begins after it came, and one scan
-//! serves all that wait. An import then opens the device on a worker of its own, or contends with
-//! the client that has it.
+//! Both go by what is known of the devices (`registry`), as soon as that is current (`scans`). An
+//! import then has a worker open the device, or contends with the client that has the device.
 //!
-//! | what a client waits for | how long | then it is told |
+//! | a client waits for | at most | and is then told |
 //! | --- | --- | --- |
-//! | a scan | `SCAN_TIMEOUT`; not at all beside one that is overdue | what the scan before has found; where it has not found the device, ST_NA |
-//! | the first scan | `OPEN_TIMEOUT`: there is nothing to say before | ST_NA |
-//! | its device to be opened | `OPEN_TIMEOUT` | ST_NA; the device is busy until it is open, and is then given back |
+//! | a scan | see `scans` | see `scans` |
+//! | the opening of its device | `OPEN_TIMEOUT` | ST_NA; the device is busy until it is open, and is then given back |
 //! | a device that another client is about to lose | `HANDSHAKE_TIMEOUT` | ST_DEV_BUSY |
 //!
-//! Who leaves meanwhile is noticed (`Client::has_left`), and waits for nothing any more.
+//! A client that leaves meanwhile is noticed (`Client::has_left`), and waits for nothing any more.
 //!
-//! Contract: part of the reactor, so nothing here sleeps; what can is asked of a worker.
+//! Knowledge can be older than the device at the moment of opening. So a device that is gone by
+//! then, or has become another, is looked for once more on the bus; and the client is told the
+//! configuration in which the open device is.
+//!
+//! Contract: part of the reactor, so nothing here sleeps; workers open devices.
 
 use std::os::fd::RawFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::client::{Asked, Awaited};
+use log::debug;
+
+use super::client::{Asked, Awaited, Client};
 use super::end::End;
 use super::loan::{self, Loan};
+use super::registry::{Holder, Offer};
 use super::token::{Key, Source};
 use super::{Reactor, client_of, find};
 use crate::complaints::{error, info, warn};
+use crate::config::Policy;
 use crate::handshake::Wish;
-use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT};
+use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT};
 use crate::session::{Remains, Session};
-use crate::usb::{Backend, Candidate, OpenError, Port, Scan, ScanError};
+use crate::usb::{Backend, Candidate, OpenError, Port};
 use crate::wire::op::{self, OpStatus, UsbDevice};
 use crate::wire::types::{BusId, DevId};
 use crate::worker::{Ready, Worker};
@@ -35,218 +41,52 @@ use crate::worker::{Ready, Worker};
 /// An open device of a USB stack.
 pub(super) type PortOf<B> = <<B as Backend>::Candidate as Candidate>::Port;
 
-/// Requests that wait, and what the last scan has found.
-pub(super) struct Scans<C> {
-    /// Since when a scan is running.
-    pub(super) running: Option<Instant>,
-    /// Served by the scan that is running.
-    pub(super) waiting: Vec<Key>,
-    /// Came after it began, so they need another.
-    pub(super) late: Vec<Key>,
-    /// Wait for a device that another client is about to lose.
-    pub(super) contenders: Vec<Key>,
-    /// What the last scan that was none in vain has found.
-    known: Option<Vec<C>>,
-    pub(super) told: Told,
-}
-
-/// What is wrong with scans as far as the log was told: each once when it begins, however many
-/// scans and requests it concerns, and once when it is over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Told {
-    /// They take too long; over when one comes back in time.
-    pub(super) overdue: bool,
-    /// They fail; over when one succeeds.
-    pub(super) failed: bool,
-}
-
-impl<C> Default for Scans<C> {
-    fn default() -> Self {
-        Self {
-            running: None,
-            waiting: Vec::new(),
-            late: Vec::new(),
-            contenders: Vec::new(),
-            known: None,
-            told: Told::default(),
-        }
-    }
-}
-
-impl<C> Scans<C> {
-    /// A connection is over, and waits for nothing any more.
-    pub(super) fn forget(&mut self, key: Key) {
-        for waiting in [&mut self.waiting, &mut self.late, &mut self.contenders] {
-            waiting.retain(|&other| other != key);
-        }
-    }
-
-    /// Whether a scan is running that nobody should wait for any more.
-    fn is_overdue(&self, now: Instant) -> bool {
-        self.running.is_some_and(|since| now >= since + self.patience())
-    }
-
-    /// How long to wait for a scan. Where nothing is known yet a slow machine must not be taken for
-    /// one that has no devices.
-    const fn patience(&self) -> Duration {
-        if self.known.is_some() { SCAN_TIMEOUT } else { OPEN_TIMEOUT }
-    }
-}
-
 impl<B: Backend> Reactor<B> {
-    /// Has a scan made on behalf of a connection, which waits for it for [`Scans::patience`].
-    pub(super) fn request_scan(&mut self, key: Key) {
-        let now = self.now;
-        if !self.wait(key, Awaited::Scan, now + self.scans.patience()) {
-            return;
-        }
-        if self.scans.is_overdue(now) {
-            return self.answer_without_scan(key);
-        }
-        if self.scans.running.is_some() {
-            self.scans.late.push(key);
-        } else {
-            self.scans.running = Some(now);
-            self.scans.waiting.push(key);
-            self.scanner.request();
-        }
-    }
-
-    /// Answers the requests that waited for a scan. A scan that failed has found nothing out,
-    /// neither that there is no device nor that a client's is missing.
-    pub(super) fn handle_scanned(&mut self, result: Result<Scan<B::Candidate>, ScanError>) {
-        let waiting = std::mem::take(&mut self.scans.waiting);
-        if !self.scans.is_overdue(self.now) && std::mem::take(&mut self.scans.told.overdue) {
-            info!("to look for devices takes no longer than it should again");
-        }
-        self.scans.running = None;
-        match result {
-            Ok(Scan { devices: candidates, .. }) => {
-                if std::mem::take(&mut self.scans.told.failed) {
-                    info!("devices are looked for again");
-                }
-                self.answer_all(waiting, &candidates, OpStatus::NoDevice);
-                self.scans.known = Some(candidates);
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.scans.told.failed, true) {
-                    error!("{error}. Clients are told that nothing is available until it works");
-                }
-                for key in waiting {
-                    if self.awaits_scan(key) {
-                        self.refuse(key, OpStatus::NotAvailable);
-                    }
-                }
-            }
-        }
-        for key in std::mem::take(&mut self.scans.late) {
-            if self.awaits_scan(key) {
-                self.request_scan(key);
-            }
-        }
-    }
-
-    /// Answers a request that no scan has come back for in time, from what the one before has
-    /// found.
-    pub(super) fn answer_without_scan(&mut self, key: Key) {
-        if !std::mem::replace(&mut self.scans.told.overdue, true) {
-            warn!(
-                "to look for devices takes more than {:?}: the system holds one of them. \
-                 Until it lets go, clients are told what was last known",
-                self.scans.patience()
-            );
-        }
-        self.scans.forget(key);
-        match self.scans.known.take() {
-            Some(known) => {
-                // What is not known may be there all the same.
-                self.answer_all(vec![key], &known, OpStatus::NotAvailable);
-                self.scans.known = Some(known);
-            }
-            None => self.refuse(key, OpStatus::NotAvailable),
-        }
-    }
-
-    /// Whether a connection is there and waits for a scan.
-    fn awaits_scan(&mut self, key: Key) -> bool {
+    /// Whether the answer to a client's request is among the exports.
+    pub(super) fn knows_answer(&mut self, key: Key) -> bool {
         let asked = client_of(&mut self.connections, key).and_then(|client| client.asked());
-        asked.is_some_and(|asked| asked.awaits == Awaited::Scan)
-    }
-
-    /// Answers requests with what is known of the devices; a device that is not among them is
-    /// `absent`.
-    fn answer_all(&mut self, keys: Vec<Key>, candidates: &[B::Candidate], absent: OpStatus) {
-        let mut list = Vec::new();
-        op::emit_devlist(self.on_offer(candidates).into_iter(), &mut list);
-        for key in keys {
-            if !self.awaits_scan(key) {
-                continue;
-            }
-            let Some(client) = client_of(&mut self.connections, key) else { continue };
-            let Some(asked) = client.asked() else { continue };
-            match asked.wish {
-                Wish::Devlist => {
-                    client.answer(|out| out.extend_from_slice(&list));
-                    self.close(key, false);
-                }
-                Wish::Import(busid) => self.answer_import(key, busid, candidates, absent),
-            }
+        match asked.map(|asked| asked.wish) {
+            Some(Wish::Import(busid)) => !matches!(self.registry.offer(busid), Offer::Absent),
+            Some(Wish::Devlist) | None => true,
         }
     }
 
-    fn answer_import(
-        &mut self,
-        key: Key,
-        busid: BusId,
-        candidates: &[B::Candidate],
-        absent: OpStatus,
-    ) {
-        let candidate = candidates.iter().find(|candidate| {
-            let info = candidate.info();
-            info.device.busid == busid && self.settings.selection.exports(info)
-        });
-        match candidate {
-            Some(candidate) => self.begin_import(key, candidate),
-            None => {
-                let Some(connection) = find(&mut self.connections, key) else { return };
-                info!("{}: asks for {busid}, which is not exported", connection.peer);
-                self.refuse(key, absent);
+    /// Answers a client's request by the exports; an import of an unknown device with `absent`.
+    pub(super) fn answer(&mut self, key: Key, absent: OpStatus) {
+        let Some(client) = client_of(&mut self.connections, key) else { return };
+        let Some(asked) = client.asked() else { return };
+        match asked.wish {
+            Wish::Devlist => {
+                let offered = self.registry.on_offer();
+                client.answer(|out| op::emit_devlist(offered.into_iter(), out));
+                self.close(key, false);
             }
+            Wish::Import(busid) => match self.registry.offer(busid) {
+                Offer::Free(candidate, policy) => self.begin_import(key, &candidate, policy),
+                Offer::Taken(holder) => self.contest(key, busid, holder),
+                Offer::Absent => self.refuse_absent(key, busid, absent),
+            },
         }
     }
 
-    /// What is exported and what no client has, as usbipd has it.
-    fn on_offer<'a>(&self, candidates: &'a [B::Candidate]) -> Vec<&'a UsbDevice> {
-        let infos = candidates.iter().map(Candidate::info);
-        let exported = infos.filter(|info| self.settings.selection.exports(info));
-        exported.map(|info| &info.device).filter(|device| !self.is_held(device)).collect()
+    fn refuse_absent(&mut self, key: Key, busid: BusId, status: OpStatus) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        info!("{}: asks for {busid}, which is not exported", connection.peer);
+        self.refuse(key, status);
     }
 
-    pub(super) fn is_held(&self, device: &UsbDevice) -> bool {
-        self.holder_of(device.busid).is_some()
-    }
-
-    /// The connection with a loan of the device, if there is one.
-    fn holder_of(&self, busid: BusId) -> Option<Key> {
-        let has = |loan: &Loan<_>| loan.busid == busid;
-        let mut connections = self.connections.iter();
-        connections.find(|(_, c)| c.loan.as_ref().is_some_and(has)).map(|(_, c)| c.key)
-    }
-
-    pub(super) fn begin_import(&mut self, key: Key, candidate: &B::Candidate) {
+    fn begin_import(&mut self, key: Key, candidate: &B::Candidate, policy: Policy) {
         let device = &candidate.info().device;
-        if self.is_held(device) {
-            return self.contest(key, device);
-        }
-        if self.connections.iter().filter(|(_, c)| c.has_device()).count() >= ATTACHED_MAX {
+        if self.registry.taken() >= ATTACHED_MAX {
             warn!("{}: {ATTACHED_MAX} devices are attached, which is the most", device.busid);
             return self.refuse(key, OpStatus::NotAvailable);
         }
-        let policy = self.settings.policy_for(candidate.info());
         match Worker::open(key, candidate.clone(), policy, &self.inbox) {
             Ok(worker) => {
                 let Some(connection) = find(&mut self.connections, key) else { return };
-                connection.loan = Some(Loan::opening(device, worker));
+                connection.loan = Some(Loan::opening(device, policy, worker));
+                let holder = Holder { key, peer: connection.peer, since: self.now };
+                self.registry.take(device.busid, holder);
                 self.wait(key, Awaited::Opening, self.now + OPEN_TIMEOUT);
             }
             Err(error) => {
@@ -256,21 +96,21 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Takes a device from the client that has it, if the rules allow that; the new one waits until
-    /// it is given back.
-    fn contest(&mut self, key: Key, device: &UsbDevice) {
+    /// Takes a device from the client that has it, if the terms of the loan allow that; the asker
+    /// waits until the device is given back.
+    fn contest(&mut self, key: Key, busid: BusId, holder: Holder) {
         let asker = find(&mut self.connections, key).map(|connection| connection.peer);
-        let (Some(holder), Some(asker)) = (self.holder_of(device.busid), asker) else { return };
-        let Some(connection) = find(&mut self.connections, holder) else { return };
+        let Some(asker) = asker else { return };
+        let Some(connection) = find(&mut self.connections, holder.key) else { return };
         let Some(loan) = &connection.loan else { return };
         let signs = || connection.client.as_ref().and_then(|client| client.socket.signs());
-        let policy = self.settings.policy.takeover;
+        let takeover = loan.policy.takeover;
         let may_wait = if loan.is_ending() {
             loan.may_be_awaited(self.now)
         } else {
-            let permitted = policy.permits(connection.peer.ip(), asker.ip(), signs);
+            let permitted = takeover.permits(holder.peer.ip(), asker.ip(), signs);
             if permitted {
-                self.end(holder, &End::TakenOver(asker));
+                self.end(holder.key, &End::TakenOver(asker));
             }
             permitted
         };
@@ -279,26 +119,18 @@ impl<B: Backend> Reactor<B> {
         }
         let asked = client_of(&mut self.connections, key).and_then(|client| client.asked());
         let Some(&Asked { since, .. }) = asked else { return };
-        // From when the client asked first: devices that come home meanwhile have it look again.
+        // From when the client asked first: the device may come home to an earlier contender.
         self.wait(key, Awaited::Return, since + HANDSHAKE_TIMEOUT);
-        self.scans.contenders.push(key);
+        self.registry.contend(busid, key);
     }
 
     /// Has a client's answer wait for something, until a deadline. False when the client is gone or
     /// has its answer.
-    fn wait(&mut self, key: Key, awaits: Awaited, deadline: Instant) -> bool {
+    pub(super) fn wait(&mut self, key: Key, awaits: Awaited, deadline: Instant) -> bool {
         let Some(client) = client_of(&mut self.connections, key) else { return false };
         client.wait(awaits, deadline);
         self.schedule.note_deadline(client.deadline);
         client.asked().is_some()
-    }
-
-    /// Nobody has a device any more: has the clients that wait for one look at the bus again, where
-    /// it may have become another meanwhile.
-    pub(super) fn wake_contenders(&mut self) {
-        for contender in std::mem::take(&mut self.scans.contenders) {
-            self.request_scan(contender);
-        }
     }
 
     /// Tells a client that it does not get what it asked for.
@@ -335,10 +167,7 @@ impl<B: Backend> Reactor<B> {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Ready { opened, tables } = match result {
             Ok(ready) => *ready,
-            Err(error) => {
-                warn!("{}: {error}", connection.peer);
-                return self.end_opening(key, error.status());
-            }
+            Err(error) => return self.end_opening(key, &error),
         };
         let Some(device) = connection.loan.as_ref().and_then(Loan::promised).cloned() else {
             // Nobody waits for the device any more.
@@ -359,27 +188,39 @@ impl<B: Backend> Reactor<B> {
     /// Gives a client the device that it waited for.
     fn attach(&mut self, key: Key, device: &UsbDevice, ready: Ready<PortOf<B>>, fds: Vec<RawFd>) {
         let Some(connection) = find(&mut self.connections, key) else { return };
+        let Some(loan) = &connection.loan else { return };
+        let limits = loan.policy.limits;
         let devid = DevId::new(device.busnum, device.devnum);
-        let session = Session::new(devid, self.settings.policy.limits, ready.opened, ready.tables);
+        let device = ready.opened.describe(device.clone());
+        let session = Session::new(devid, limits, ready.opened, ready.tables);
         info!(
             "{}: {}: attached ({:04x}:{:04x})",
             connection.peer, device.busid, device.id_vendor, device.id_product
         );
         connection.change_loan(|loan| loan.lend(session, fds, self.now));
         if let Some(client) = &mut connection.client {
-            client.serve(|out| op::emit_import(Ok(device), out));
+            client.serve(|out| op::emit_import(Ok(&device), out));
         }
         self.schedule.attach(key);
         self.queue(key);
     }
 
-    /// A device could not be opened: tells the client, if it still waits. Others may wait for the
-    /// device.
-    fn end_opening(&mut self, key: Key, status: OpStatus) {
+    /// A device could not be opened: tells the client, if it still waits. A device that is not
+    /// there any more may have become another since the scan that the client knows nothing of.
+    fn end_opening(&mut self, key: Key, error: &OpenError) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        if connection.loan.take().is_some_and(|loan| loan.is_opening()) {
-            self.refuse(key, status);
+        let Some(loan) = connection.loan.take() else { return };
+        let (peer, is_awaited) = (connection.peer, loan.is_opening());
+        let asked = connection.client.as_ref().and_then(Client::asked);
+        let was_scanned = asked.is_none_or(|asked| asked.was_scanned);
+        self.free(key, loan.busid);
+        if is_awaited && error.status() == OpStatus::NoDevice && !was_scanned {
+            debug!("{peer}: {error}; looking again");
+            return self.request_scan(key);
         }
-        self.free(key);
+        warn!("{peer}: {error}");
+        if is_awaited {
+            self.refuse(key, error.status());
+        }
     }
 }

@@ -28,6 +28,7 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use crate::config::Policy;
 use crate::limits::{GONE_INPUT_TIMEOUT, GONE_TIMEOUT, VIOLATION_REST};
 use crate::session::{Remains, Session};
 use crate::status::LoanState;
@@ -40,6 +41,8 @@ use crate::worker::Worker;
 pub(super) struct Loan<C: Candidate> {
     /// The device.
     pub(super) busid: BusId,
+    /// The terms, which a later change of the rules leaves as they are.
+    pub(super) policy: Policy,
     /// The thread of the device.
     pub(super) worker: Worker<C>,
     state: State<C::Port>,
@@ -88,9 +91,9 @@ pub(super) struct Lent<P: Port> {
 
 impl<C: Candidate> Loan<C> {
     /// A loan whose worker has begun to open the device.
-    pub(super) fn opening(device: &UsbDevice, worker: Worker<C>) -> Self {
+    pub(super) fn opening(device: &UsbDevice, policy: Policy, worker: Worker<C>) -> Self {
         let state = State::Opening(Box::new(device.clone()));
-        Self { busid: device.busid, worker, state }
+        Self { busid: device.busid, policy, worker, state }
     }
 
     /// Whether no client can use the device any more: it is on its way out.

@@ -32,6 +32,8 @@ mod exchange;
 mod exports;
 mod loan;
 mod net;
+mod registry;
+mod scans;
 mod schedule;
 mod socket;
 mod spin;
@@ -61,9 +63,11 @@ use door::Door;
 use end::End;
 pub use error::StartError;
 use exchange::Turn;
-use exports::{PortOf, Scans};
+use exports::PortOf;
 use loan::Loan;
 pub use net::prepare as prepare_socket;
+use registry::Registry;
+use scans::Scans;
 use schedule::{Rest, Schedule};
 use spin::Spin;
 pub(crate) use status::Questions;
@@ -84,7 +88,8 @@ pub struct Reactor<B: Backend> {
     stop: Stop,
     inbox: Inbox<B::Candidate>,
     scanner: Scanner,
-    scans: Scans<B::Candidate>,
+    scans: Scans,
+    registry: Registry<B::Candidate>,
     connections: Slab<Connection<B::Candidate>>,
     schedule: Schedule,
     /// The discard buffer.
@@ -101,13 +106,14 @@ impl<B: Backend> Reactor<B> {
     ///
     /// # Errors
     /// An address can't be listened on, or the system has no room for a thread or a descriptor.
-    pub fn new(backend: B, settings: Settings) -> Result<Self, StartError> {
+    pub fn new(mut backend: B, settings: Settings) -> Result<Self, StartError> {
         let poll = Poll::new().map_err(StartError::System)?;
         let registry = poll.registry();
         let door = Door::open(&settings, registry)?;
         let waker = Waker::new(registry, Source::Waker.to_token()).map_err(StartError::System)?;
         let complaints = Complaints::new(Instant::now());
         let inbox = Inbox::new(Arc::new(waker), complaints.clone());
+        let scans = Scans::new(backend.hints(), registry);
         let scanner = Scanner::start(backend, &inbox).map_err(StartError::System)?;
         let stop = Stop::new(registry, Source::Stop.to_token()).map_err(StartError::System)?;
         let spin = Spin::new(settings.busy_poll);
@@ -118,7 +124,8 @@ impl<B: Backend> Reactor<B> {
             stop,
             inbox,
             scanner,
-            scans: Scans::default(),
+            scans,
+            registry: Registry::default(),
             connections: Slab::new(),
             schedule: Schedule::default(),
             discard: vec![0; DISCARD_LEN].into_boxed_slice(),
@@ -198,7 +205,7 @@ impl<B: Backend> Reactor<B> {
     /// How long to wait for events.
     fn timeout(&self) -> Option<Duration> {
         let deviceless = self.door.is_due() || self.schedule.deviceless_len() > 0;
-        if self.inbox.is_ready() || self.schedule.is_due(deviceless) {
+        if self.inbox.is_ready() || self.scans.has_hints() || self.schedule.is_due(deviceless) {
             return Some(Duration::ZERO);
         }
         let deadline = |key: &Key| self.connections.get(key.index as usize)?.device_deadline();
@@ -221,6 +228,7 @@ impl<B: Backend> Reactor<B> {
                 self.spin.found();
             }
             Some(Source::Stop) => self.stop.mark(),
+            Some(Source::Hints) => self.scans.mark_hints(),
             Some(Source::Client(label)) => {
                 let Some(connection) = labelled(&mut self.connections, label) else { return };
                 // An event may have been under way when the client was given up.
@@ -257,6 +265,7 @@ impl<B: Backend> Reactor<B> {
     fn turn(&mut self) {
         self.begin_stop();
         self.drain_inbox();
+        self.follow_hints();
         self.expire();
         self.queue_due_devices();
         self.end_rests();
@@ -335,6 +344,7 @@ impl<B: Backend> Reactor<B> {
             match rest {
                 Rest::Connection(key) => self.end_rest_of(key),
                 Rest::Door => self.door.end_rest(),
+                Rest::Hints => self.end_hint_rest(),
             }
         }
     }
@@ -342,8 +352,9 @@ impl<B: Backend> Reactor<B> {
     /// Ends the rest of a connection's device, or else the rest of its client.
     fn end_rest_of(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        if connection.loan.as_ref().is_some_and(|loan| loan.has_rested(self.now)) {
-            self.free(key);
+        let rested = connection.loan.as_ref().filter(|loan| loan.has_rested(self.now));
+        if let Some(busid) = rested.map(|loan| loan.busid) {
+            self.free(key, busid);
         } else if let Some(client) = &mut connection.client {
             client.paused = false;
             self.schedule.queue(connection);
@@ -378,7 +389,7 @@ impl<B: Backend> Reactor<B> {
         let read = client.read_request(now);
         // A client that has left is ended by the caller.
         if matches!(read, Ok(Some(_))) && !client.has_left() {
-            self.request_scan(key);
+            self.request(key);
         }
         Some(read.map(|_| false))
     }

@@ -4,11 +4,12 @@
 //! without a device follow, all of them together for a bounded time while there are sessions, so
 //! that a flood of idle clients costs the sessions little.
 //!
-//! Four rests keep abuse cheap. Three have an instant here and a reason elsewhere, to the accuracy
+//! Five rests keep abuse cheap. Four have an instant here and a reason elsewhere, to the accuracy
 //! of a turn: a client that sends behind its answer ([`DISCARD_PAUSE`](super::client)), a device
-//! after a violation ([`VIOLATION_REST`](crate::limits::VIOLATION_REST)), and accepting when there
-//! is no descriptor left ([`ACCEPT_PAUSE`](super::door)). The fourth, of connections without a
-//! device, lasts microseconds and is measured by the clock itself.
+//! after a violation ([`VIOLATION_REST`](crate::limits::VIOLATION_REST)), accepting when there is
+//! no descriptor left ([`ACCEPT_PAUSE`](super::door)), and scans that nobody waits for
+//! ([`HINT_REST`](super::scans)). The fifth, of connections without a device, lasts microseconds
+//! and is measured by the clock itself.
 //!
 //! Contract: plain state of the reactor; lists keep their memory.
 
@@ -57,6 +58,8 @@ pub(super) enum Rest {
     Connection(Key),
     /// Accepting clients.
     Door,
+    /// Scans that only hints ask for.
+    Hints,
 }
 
 /// The time that connections without a device have in a turn.

@@ -44,6 +44,8 @@ pub(super) enum Source {
     Client(Label),
     /// A client's device.
     Device(Label),
+    /// Hints that a scan would find something new.
+    Hints,
 }
 
 const KIND_BITS: u32 = 3;
@@ -83,6 +85,7 @@ impl Source {
             Self::Stop => Label { index: 0, generation: 0 }.encode(2),
             Self::Client(label) => label.encode(3),
             Self::Device(label) => label.encode(4),
+            Self::Hints => Label { index: 0, generation: 0 }.encode(5),
         }
     }
 
@@ -98,6 +101,7 @@ impl Source {
             2 => Some(Self::Stop),
             3 => Some(Self::Client(label)),
             4 => Some(Self::Device(label)),
+            5 => Some(Self::Hints),
             _ => None,
         }
     }
@@ -120,6 +124,7 @@ mod tests {
                     Source::Stop,
                     Source::Client(label),
                     Source::Device(label),
+                    Source::Hints,
                 ] {
                     let token = source.to_token();
                     assert!(u32::try_from(token.0).is_ok(), "{token:?} fits into any usize");

@@ -38,7 +38,7 @@ use usbferry_sys::arena::{Arena, Block};
 
 use crate::limits::DeviceLimits;
 use crate::wire::iso::Packets;
-use crate::wire::op::UsbDevice;
+use crate::wire::op::{UsbDevice, UsbInterface};
 use crate::wire::status::Status;
 use crate::wire::types::{EndpointAddress, TransferType};
 pub use error::{Obstacle, OpenError, ScanError};
@@ -472,7 +472,30 @@ pub enum Performed {
     Gone,
 }
 
+impl<P: Port> Opened<P> {
+    /// The device as a client is told, in the configuration that it was found in when opened.
+    pub(crate) fn describe(&self, device: UsbDevice) -> UsbDevice {
+        let configuration = self.configuration.as_ref();
+        UsbDevice {
+            configuration_value: configuration.map_or(0, |configuration| configuration.value),
+            interfaces: configuration.map_or_else(Vec::new, Configuration::records),
+            ..device
+        }
+    }
+}
+
 impl Configuration {
+    /// The interfaces as a client is told of them, each in its setting in force.
+    pub(crate) fn records(&self) -> Vec<UsbInterface> {
+        let alternates = self.interfaces.iter().filter_map(Interface::alternate);
+        let record = |alternate: &Alternate| UsbInterface {
+            class: alternate.class,
+            sub_class: alternate.sub_class,
+            protocol: alternate.protocol,
+        };
+        alternates.map(record).collect()
+    }
+
     /// Interface `number`.
     #[must_use]
     pub fn interface(&self, number: u8) -> Option<&Interface> {

@@ -7,6 +7,7 @@
 
 mod descriptors;
 mod hardware;
+mod hotplug;
 mod long_reads;
 mod memory;
 mod readings;

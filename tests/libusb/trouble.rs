@@ -30,9 +30,14 @@ fn assert_serves(server: &Server, device: usize) {
     assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
 }
 
+/// A server without hints, whose scans meet the lock at each request.
+fn scanning(options: &str) -> Server {
+    Server::start(&format!("{options}:uevents=none"))
+}
+
 #[test]
 fn a_held_lock_holds_up_no_other_client() {
-    let server = Server::start("count=3");
+    let server = scanning("count=3");
     assert_eq!(busids(&server), ["1-1", "1-2", "1-3"]);
     server.hold(1, true);
     // The server knows the device.
@@ -46,7 +51,7 @@ fn a_held_lock_holds_up_no_other_client() {
 
 #[test]
 fn a_hub_is_not_asked_anything() {
-    let server = Server::start("count=2");
+    let server = scanning("count=2");
     server.hold(0, true);
     assert_eq!(busids(&server), ["1-1", "1-2"]);
     assert_serves(&server, 1);
@@ -59,7 +64,7 @@ fn a_hub_is_not_asked_anything() {
 fn a_device_that_is_held_from_the_start_holds_up_no_other() {
     let root = new_root();
     hold(&root, 1, true);
-    let server = Server::start_in(root, "count=2", &[]);
+    let server = Server::start_in(root, "count=2:uevents=none", &[]);
     assert!(busids(&server).contains(&"1-2".to_owned()));
     assert_serves(&server, 2);
     server.hold(1, false);
@@ -76,7 +81,7 @@ fn a_device_that_is_held_from_the_start_holds_up_no_other() {
 /// The client of the locked device waits alone; other clients do not wait.
 #[test]
 fn an_import_that_is_held_up_holds_up_no_other() {
-    let server = Server::start("count=3");
+    let server = scanning("count=3");
     server.hold(1, true);
     thread::scope(|scope| {
         // A status or the end of the connection, after the time limit.
@@ -93,7 +98,7 @@ fn an_import_that_is_held_up_holds_up_no_other() {
 /// A device that can't be closed is not given back, with no other consequence.
 #[test]
 fn a_release_that_is_held_up_holds_up_no_other() {
-    let server = Server::start("count=2");
+    let server = scanning("count=2");
     let mut client = server.attach();
     assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
     server.hold(1, true);
@@ -112,7 +117,7 @@ fn a_release_that_is_held_up_holds_up_no_other() {
 /// or ends. The device's own thread waits for URBs given up meanwhile.
 #[test]
 fn an_unneeded_lock_holds_up_nobody() {
-    let server = Server::start("count=3");
+    let server = scanning("count=3");
     let (mut held, mut other) = (server.attach(), server.attach_to(2));
     let silent = held.submit(urb(0x86, 512), &[]).unwrap();
     assert_eq!(transfer(&mut held, urb(0x81, 512), &[]).status, 0);
@@ -162,7 +167,7 @@ fn work_delayed_by_a_lock_is_done_when_the_lock_is_free() {
 #[test]
 fn a_request_that_is_held_up_holds_up_no_list_and_no_import() {
     for setup in [SET_INTERFACE, PORT_RESET, [0, 9, 1, 0, 0, 0, 0, 0]] {
-        let server = Server::start("count=2");
+        let server = scanning("count=2");
         let mut slow = server.attach();
         server.hold(1, true);
         let seqnum = slow.submit(request(setup), &[]).unwrap();

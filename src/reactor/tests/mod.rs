@@ -1,8 +1,8 @@
 //! The reactor in a test's hands: it makes turns when it is told to, and its time stands still
 //! unless the test moves it.
 //!
-//! - `rest`: with nothing to do it waits; - `waiting`: clients that wait; - `bugs`: workers that
-//!   panic;
+//! - `rest`: with nothing to do it waits; - `waiting`: clients that wait; - `hints`: answers
+//!   without scans; - `bugs`: workers that panic;
 //! - `scripted`: devices whose blocking calls do what a test tells them to.
 
 use std::io::{Read, Write};
@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::thread::{self, JoinHandle};
 
 mod bugs;
+mod hints;
 mod loans;
 mod rest;
 mod scripted;
@@ -89,10 +90,24 @@ impl Held {
 impl Held<ScriptedBackend> {
     /// With these devices, whose blocking calls do what a script says until it is dropped.
     fn scripted(devices: &str) -> (Self, Script, Finally) {
+        Self::with_script(devices, |backend| backend)
+    }
+
+    /// The same with the hints of the bus, at the end of the first scan.
+    fn hinted(devices: &str) -> (Self, Script, Finally) {
+        let (mut held, script, finally) = Self::with_script(devices, ScriptedBackend::with_hints);
+        held.turn_until("the first scan has ended", |reactor| reactor.registry.is_filled());
+        (held, script, finally)
+    }
+
+    fn with_script(
+        devices: &str,
+        adapt: impl FnOnce(ScriptedBackend) -> ScriptedBackend,
+    ) -> (Self, Script, Finally) {
         let bus = SimBus::with(&Spec::parse_list(devices).unwrap());
         let script = Script::default();
-        let held = Self::with(ScriptedBackend::new(bus.clone(), script.clone()), bus);
-        (held, script.clone(), Finally(script))
+        let backend = adapt(ScriptedBackend::new(bus.clone(), script.clone()));
+        (Self::with(backend, bus), script.clone(), Finally(script))
     }
 }
 

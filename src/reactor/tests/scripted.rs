@@ -12,8 +12,8 @@ use crate::usb::sim::port::SimPort;
 use crate::usb::sim::{SimBackend, SimCandidate};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{
-    Backend, Candidate, Completion, DeviceInfo, EventSource, MemoryChange, OpenError, Opened,
-    Performed, Port, Reaped, Refused, Scan, ScanError, Submission,
+    Backend, Candidate, Completion, DeviceInfo, EventSource, Hints, MemoryChange, News, OpenError,
+    Opened, Performed, Port, Reaped, Refused, Scan, ScanError, Submission,
 };
 use crate::wire::status::Status;
 use crate::wire::types::BusId;
@@ -33,6 +33,10 @@ pub(super) enum Call {
     Recover(BusId),
     /// Saying what to watch, which does not block.
     Watch(BusId),
+    /// The answers of all devices to a scan; where they fail, the scan is not whole.
+    Answers,
+    /// Taking hints, which does not block; where that fails, the hints are lost.
+    Hints,
 }
 
 /// What a call does that is not to do what it is for.
@@ -41,7 +45,7 @@ pub(super) enum Act {
     /// Waits until it is told otherwise.
     Wait,
     Panic,
-    /// Scans, and what is to be watched.
+    /// Scans and their answers, what is to be watched, and hints.
     Fail,
 }
 
@@ -117,11 +121,17 @@ impl Drop for Finally {
 pub(super) struct ScriptedBackend {
     inner: SimBackend,
     script: Script,
+    with_hints: bool,
 }
 
 impl ScriptedBackend {
     pub(super) fn new(bus: SimBus, script: Script) -> Self {
-        Self { inner: SimBackend::new(bus), script }
+        Self { inner: SimBackend::new(bus), script, with_hints: false }
+    }
+
+    /// The same backend, with the hints of the bus.
+    pub(super) fn with_hints(self) -> Self {
+        Self { with_hints: true, ..self }
     }
 }
 
@@ -130,12 +140,35 @@ impl Backend for ScriptedBackend {
 
     const EXACT_TIME: bool = true;
 
+    fn hints(&mut self) -> Option<Box<dyn Hints>> {
+        let inner = self.inner.hints().filter(|_| self.with_hints)?;
+        Some(Box::new(ScriptedHints { inner, script: self.script.clone() }))
+    }
+
     fn scan(&mut self) -> Result<Scan<ScriptedCandidate>, ScanError> {
         if self.script.enter(Call::Scan) {
             return Err(ScanError::List(std::io::Error::other("told to fail")));
         }
         let candidate = |inner| ScriptedCandidate { inner, script: self.script.clone() };
-        Ok(self.inner.scan()?.map(candidate))
+        let scan = self.inner.scan()?.map(candidate);
+        let is_whole = scan.is_whole && !self.script.enter(Call::Answers);
+        Ok(Scan { is_whole, ..scan })
+    }
+}
+
+struct ScriptedHints {
+    inner: Box<dyn Hints>,
+    script: Script,
+}
+
+impl Hints for ScriptedHints {
+    fn event_source(&self) -> EventSource {
+        self.inner.event_source()
+    }
+
+    fn take(&mut self) -> std::io::Result<News> {
+        let news = self.inner.take()?;
+        Ok(if self.script.enter(Call::Hints) { News::default() } else { news })
     }
 }
 

@@ -4,21 +4,21 @@
 use super::scripted::{Act, Call, Script};
 use super::*;
 use crate::reactor::client::Awaited;
-use crate::reactor::exports::Told;
+use crate::reactor::scans::Told;
 use crate::wire::types::BusId;
 
 const NOT_AVAILABLE: u32 = 1;
 const BUSY: u32 = 2;
 
 /// What a client is told of its request.
-fn status(reply: &[u8]) -> u32 {
+pub(super) fn status(reply: &[u8]) -> u32 {
     u32::from_be_bytes(reply[4..8].try_into().unwrap())
 }
 
 impl<B: Backend> Held<B> {
     /// Reads an answer's first eight bytes, while turns are made and time stands still.
     #[track_caller]
-    fn answer(&mut self, client: &TcpStream) -> [u8; 8] {
+    pub(super) fn answer(&mut self, client: &TcpStream) -> [u8; 8] {
         client.set_nonblocking(true).unwrap();
         let mut reply = [0; 8];
         self.turn_until("it is answered", |_| client.peek(&mut reply).is_ok_and(|len| len == 8));
@@ -39,20 +39,20 @@ impl<B: Backend> Held<B> {
         }
     }
 
-    fn list(&self) -> TcpStream {
+    pub(super) fn list(&self) -> TcpStream {
         let mut client = self.connect();
         client.write_all(&DEVLIST).unwrap();
         client
     }
 
-    fn import_named(&self, busid: BusId) -> TcpStream {
+    pub(super) fn import_named(&self, busid: BusId) -> TcpStream {
         let mut client = self.connect();
         client.write_all(&import_bytes(busid)).unwrap();
         client
     }
 
     /// Every connection waits for a scan.
-    fn wait_asked(&mut self, count: usize) {
+    pub(super) fn wait_asked(&mut self, count: usize) {
         self.turn_until("all have asked", |reactor| {
             let clients = reactor.connections.iter().filter_map(|(_, c)| c.client.as_ref());
             let asked = clients.filter_map(|client| client.asked());
@@ -67,7 +67,7 @@ impl<B: Backend> Held<B> {
         drop(self.attach());
         self.turn_until("it is given back", |_| script.begun(close) == 1);
         let taker = self.import(0);
-        self.turn_until("it waits for it", |reactor| !reactor.scans.contenders.is_empty());
+        self.turn_until("it waits for it", |reactor| reactor.registry.contenders() > 0);
         taker
     }
 }
@@ -246,12 +246,12 @@ fn a_client_that_leaves_while_it_waits_for_a_scan_or_a_holder_is_noticed() {
     held.wait_asked(2);
     drop(clients);
     held.turn_until("it is noticed", |reactor| reactor.connections.is_empty());
-    let Scans { waiting, late, contenders, .. } = &held.reactor.scans;
-    assert!(waiting.is_empty() && late.is_empty() && contenders.is_empty());
+    let Scans { waiting, late, .. } = &held.reactor.scans;
+    assert!(waiting.is_empty() && late.is_empty() && held.reactor.registry.contenders() == 0);
     script.clear(Call::Scan);
     drop(held.taker_of_what_stays_away(&script));
     held.turn_until("it is noticed", |reactor| reactor.door.clients() == 0);
-    assert!(held.reactor.scans.contenders.is_empty());
+    assert!(held.reactor.registry.contenders() == 0);
 }
 
 #[test]
@@ -272,11 +272,11 @@ fn a_device_rests_after_a_violation() {
         script.begun(close) == 1 && reactor.schedule.deadline().is_some()
     });
     let next = held.import(0);
-    held.turn_until("the next one waits for it", |reactor| !reactor.scans.contenders.is_empty());
+    held.turn_until("the next one waits for it", |reactor| reactor.registry.contenders() > 0);
     assert_eq!(held.reactor.timeout(), Some(VIOLATION_REST), "time stands still");
     held.reactor.now += VIOLATION_REST - Duration::from_nanos(1);
     held.reactor.turn();
-    assert!(!held.reactor.scans.contenders.is_empty() && script.begun(open) == 1);
+    assert!(held.reactor.registry.contenders() > 0 && script.begun(open) == 1);
     held.reactor.now += Duration::from_nanos(1);
     assert_eq!(status(&held.answer(&next)), 0);
     assert_eq!(script.begun(open), 2);

@@ -8,7 +8,7 @@ use usbferry_sys::libusb::handle::DeviceHandle;
 
 use crate::usb::descriptor::{Descriptors, Host};
 use crate::usb::{Configuration, DeviceInfo};
-use crate::wire::op::{UsbDevice, UsbInterface};
+use crate::wire::op::UsbDevice;
 use crate::wire::types::BusId;
 
 /// Facts that the host has of a device, the same as long as the device is plugged in.
@@ -44,13 +44,6 @@ impl Found {
     fn record(&self, value: Option<u8>, path: Option<String>) -> UsbDevice {
         let device = &self.descriptors.device;
         let configuration = value.map(|value| self.configuration(value));
-        let interfaces = configuration.iter().flat_map(|c| &c.interfaces);
-        let interfaces = interfaces.filter_map(|interface| interface.alternate());
-        let record = interfaces.map(|alternate| UsbInterface {
-            class: alternate.class,
-            sub_class: alternate.sub_class,
-            protocol: alternate.protocol,
-        });
         UsbDevice {
             path: path.unwrap_or_else(|| format!("/usb/{}", self.busid)),
             busid: self.busid,
@@ -65,7 +58,7 @@ impl Found {
             device_protocol: device.protocol,
             configuration_value: value.unwrap_or(0),
             num_configurations: device.num_configurations,
-            interfaces: record.collect(),
+            interfaces: configuration.map_or_else(Vec::new, |it| it.records()),
         }
     }
 

@@ -269,15 +269,7 @@ impl Entry {
         if value == 0 {
             return Vec::new();
         }
-        let configuration = self.descriptors.parsed();
-        let alternates = configuration.interfaces.iter().filter_map(|i| i.alternate());
-        alternates
-            .map(|alternate| UsbInterface {
-                class: alternate.class,
-                sub_class: alternate.sub_class,
-                protocol: alternate.protocol,
-            })
-            .collect()
+        self.descriptors.parsed().records()
     }
 
     fn take_model(&mut self) -> Result<Model, OpenError> {

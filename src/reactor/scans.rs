@@ -1,0 +1,278 @@
+//! Scans of the bus, and the hints that say when a scan would find something new.
+//!
+//! ```text
+//! hint ─► hinted ─► scan begins ─► scan ends ─► current ──┐
+//!            ▲                                            │ a request is answered at once
+//!            └──────────────────── hint ◄─────────────────┘
+//! ```
+//!
+//! What is known is *current* while hints come, the last scan was whole, and no hint has come since
+//! it began. Each request takes the hints that have arrived before it looks: so a change made
+//! before the request is never missed. Without current knowledge a request waits for a scan that
+//! begins later. One scan runs at a time and serves all requests that wait.
+//!
+//! | a client waits for | at most | and is then told |
+//! | --- | --- | --- |
+//! | a scan | `SCAN_TIMEOUT`; no time at all beside a scan that is overdue | the result of the scan before; where that has no such device, ST_NA |
+//! | the first scan | `OPEN_TIMEOUT`: nothing is known before | ST_NA |
+//!
+//! Where the system has no hints, or hints have ended, every request waits for a scan.
+//!
+//! Contract: part of the reactor, so nothing here sleeps; the scanner's thread scans.
+
+use std::time::{Duration, Instant};
+
+use log::debug;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry as Poller};
+
+use super::client::Awaited;
+use super::schedule::Rest;
+use super::token::{Key, Source};
+use super::{Reactor, client_of};
+use crate::complaints::{error, info, warn};
+use crate::limits::{OPEN_TIMEOUT, SCAN_TIMEOUT};
+use crate::usb::{Backend, Hints, News, Scan, ScanError};
+use crate::wire::op::OpStatus;
+
+/// The rest between a scan and the next that only hints ask for: a device that is plugged in comes
+/// with a burst of hints, and a bad cable with bursts without end.
+pub(super) const HINT_REST: Duration = Duration::from_millis(100);
+
+/// The scans of a reactor, and the requests that wait for them.
+#[derive(Default)]
+pub(super) struct Scans {
+    /// Since when a scan is running.
+    pub(super) running: Option<Instant>,
+    /// Served by the scan that is running.
+    pub(super) waiting: Vec<Key>,
+    /// Came after the running scan began, and need another.
+    pub(super) late: Vec<Key>,
+    pub(super) told: Told,
+    /// `None` where the system has no hints, or none any more.
+    hints: Option<Box<dyn Hints>>,
+    /// The descriptor of the hints was ready, or more hints are to be taken.
+    hints_ready: bool,
+    /// A hint has come since the last scan began.
+    hinted: bool,
+    /// A scan that began now would find what is known.
+    is_current: bool,
+    /// When a scan may begin that only hints ask for, and whether the schedule knows.
+    rest: Option<Instant>,
+    rests: bool,
+}
+
+/// Troubles with scans that the log was told of: each once when it begins, however many scans and
+/// requests it concerns, and once when it is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Told {
+    /// Scans take too long; over when a scan comes back in time.
+    pub(super) overdue: bool,
+    /// Scans fail; over when a scan succeeds.
+    pub(super) failed: bool,
+}
+
+impl Scans {
+    /// Has the system tell of hints, if there are any; the first scan is then due at once.
+    pub(super) fn new(hints: Option<Box<dyn Hints>>, poller: &Poller) -> Self {
+        let hints = hints.filter(|hints| {
+            let fd = hints.event_source().fd;
+            let token = Source::Hints.to_token();
+            let watched = poller.register(&mut SourceFd(&fd), token, Interest::READABLE);
+            watched.inspect_err(|error| debug!("hints can't be watched: {error}")).is_ok()
+        });
+        Self { hinted: hints.is_some(), hints, ..Self::default() }
+    }
+
+    /// Notes an event of the hints.
+    pub(super) const fn mark_hints(&mut self) {
+        self.hints_ready = true;
+    }
+
+    /// Whether hints are to be taken at once.
+    pub(super) const fn has_hints(&self) -> bool {
+        self.hints_ready
+    }
+
+    /// The server stops: hints are not followed any more.
+    pub(super) fn end_hints(&mut self, poller: &Poller) {
+        if let Some(hints) = self.hints.take() {
+            let _ = poller.deregister(&mut SourceFd(&hints.event_source().fd));
+        }
+        (self.hints_ready, self.hinted, self.is_current) = (false, false, false);
+    }
+
+    /// A connection waits for nothing any more.
+    pub(super) fn forget(&mut self, key: Key) {
+        for waiting in [&mut self.waiting, &mut self.late] {
+            waiting.retain(|&other| other != key);
+        }
+    }
+
+    /// Takes the hints that have arrived.
+    fn take_hints(&mut self, poller: &Poller) {
+        let Some(hints) = &mut self.hints else { return };
+        match hints.take() {
+            Ok(News { scan_again, more }) => {
+                self.hinted |= scan_again;
+                self.is_current &= !scan_again;
+                self.hints_ready = more;
+            }
+            Err(error) => {
+                warn!(
+                    "the system does not tell of devices any more that come and go: {error}. \
+                     They are looked for at each request"
+                );
+                self.end_hints(poller);
+            }
+        }
+    }
+
+    /// Whether the running scan began after every change up to now.
+    const fn covers_now(&self) -> bool {
+        self.hints.is_some() && !self.hinted
+    }
+
+    /// Whether a scan is running that nobody should wait for any more.
+    fn is_overdue(&self, now: Instant, patience: Duration) -> bool {
+        self.running.is_some_and(|since| now >= since + patience)
+    }
+}
+
+impl<B: Backend> Reactor<B> {
+    /// How long to wait for a scan. Where nothing is known yet, a slow machine must not be taken
+    /// for a machine without devices.
+    const fn scan_patience(&self) -> Duration {
+        if self.registry.is_filled() { SCAN_TIMEOUT } else { OPEN_TIMEOUT }
+    }
+
+    /// Answers a request, at once where the answer is known, else when a scan has found out. An
+    /// import of an unknown device has a scan made in any case.
+    pub(super) fn request(&mut self, key: Key) {
+        self.scans.take_hints(self.poll.registry());
+        if self.scans.is_current && self.knows_answer(key) {
+            self.answer(key, OpStatus::NoDevice);
+        } else {
+            self.request_scan(key);
+        }
+    }
+
+    /// Has a scan made for a connection, which waits for the end of the scan for
+    /// [`Self::scan_patience`].
+    pub(super) fn request_scan(&mut self, key: Key) {
+        let patience = self.scan_patience();
+        if !self.wait(key, Awaited::Scan, self.now + patience) {
+            return;
+        }
+        if self.scans.is_overdue(self.now, patience) {
+            return self.answer_without_scan(key);
+        }
+        if self.scans.running.is_some() && !self.scans.covers_now() {
+            self.scans.late.push(key);
+        } else {
+            self.scans.waiting.push(key);
+            self.begin_scan();
+        }
+    }
+
+    fn begin_scan(&mut self) {
+        if self.scans.running.is_none() {
+            self.scans.running = Some(self.now);
+            self.scans.hinted = false;
+            self.scanner.request();
+        }
+    }
+
+    /// Scans again where hints ask for a scan, at the end of the rest.
+    pub(super) fn follow_hints(&mut self) {
+        if std::mem::take(&mut self.scans.hints_ready) {
+            self.scans.take_hints(self.poll.registry());
+        }
+        if !self.scans.hinted || self.scans.running.is_some() {
+            return;
+        }
+        match self.scans.rest.filter(|&until| self.now < until) {
+            None => self.begin_scan(),
+            Some(until) if !std::mem::replace(&mut self.scans.rests, true) => {
+                self.schedule.rest(until, Rest::Hints);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The rest between scans is over.
+    pub(super) fn end_hint_rest(&mut self) {
+        self.scans.rests = false;
+        self.follow_hints();
+    }
+
+    /// Answers the requests that waited for a scan. A failed scan has found out nothing: neither
+    /// that there is no device, nor that a client's device is missing.
+    pub(super) fn handle_scanned(&mut self, result: Result<Scan<B::Candidate>, ScanError>) {
+        let waiting = std::mem::take(&mut self.scans.waiting);
+        let in_time = !self.scans.is_overdue(self.now, self.scan_patience());
+        if in_time && std::mem::take(&mut self.scans.told.overdue) {
+            info!("to look for devices takes no longer than it should again");
+        }
+        (self.scans.running, self.scans.rest) = (None, Some(self.now + HINT_REST));
+        match result {
+            Ok(scan) => self.take_in(scan, waiting),
+            Err(error) => {
+                self.scans.is_current = false;
+                if !std::mem::replace(&mut self.scans.told.failed, true) {
+                    error!("{error}. Clients are told that nothing is available until it works");
+                }
+                for key in waiting {
+                    if self.awaits_scan(key) {
+                        self.refuse(key, OpStatus::NotAvailable);
+                    }
+                }
+            }
+        }
+        for key in std::mem::take(&mut self.scans.late) {
+            if self.awaits_scan(key) {
+                self.request_scan(key);
+            }
+        }
+    }
+
+    /// Takes in what a scan has found, and answers the requests that waited for it.
+    fn take_in(&mut self, scan: Scan<B::Candidate>, waiting: Vec<Key>) {
+        if std::mem::take(&mut self.scans.told.failed) {
+            info!("devices are looked for again");
+        }
+        self.scans.is_current = scan.is_whole && self.scans.covers_now();
+        for change in self.registry.update(scan.devices, &self.settings) {
+            debug!("{change}");
+        }
+        for key in waiting {
+            if self.awaits_scan(key) {
+                self.answer(key, OpStatus::NoDevice);
+            }
+        }
+    }
+
+    /// Answers a request whose scan has not come back in time, by the result of the scan before.
+    pub(super) fn answer_without_scan(&mut self, key: Key) {
+        if !std::mem::replace(&mut self.scans.told.overdue, true) {
+            warn!(
+                "to look for devices takes more than {:?}: the system holds one of them. \
+                 Until it lets go, clients are told what was last known",
+                self.scan_patience()
+            );
+        }
+        self.scans.forget(key);
+        if self.registry.is_filled() {
+            // An unknown device may be there all the same.
+            self.answer(key, OpStatus::NotAvailable);
+        } else {
+            self.refuse(key, OpStatus::NotAvailable);
+        }
+    }
+
+    /// Whether a connection is there and waits for a scan.
+    fn awaits_scan(&mut self, key: Key) -> bool {
+        let asked = client_of(&mut self.connections, key).and_then(|client| client.asked());
+        asked.is_some_and(|asked| asked.awaits == Awaited::Scan)
+    }
+}
