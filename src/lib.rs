@@ -30,9 +30,10 @@
 //! # The reactor
 //! [`reactor`] is the only thread that waits: for sockets, for the descriptors of devices, for
 //! workers. The reactor accepts clients, reads their handshakes (`handshake`), and makes a session
-//! for each import. Events only set bits; each turn then moves a bounded amount for each
-//! connection. On request the reactor fills a snapshot of the server ([`status`]), with the
-//! counters of all sessions ([`stats`]).
+//! for each import. Devices are known before a client asks: where the system hints at changes, scans
+//! follow the hints, and answers come from the exports. Events only set bits; each turn then moves
+//! a bounded amount for each connection. On request the reactor fills a snapshot of the server
+//! ([`status`]), with the counters of all sessions ([`stats`]).
 //!
 //! # Workers
 //! Nothing that can sleep runs on the reactor. `worker` has a thread that looks for devices, and a

@@ -1,7 +1,7 @@
 //! The answers to handshakes: the list of exports, and devices on loan.
 //!
-//! Both go by what is known of the devices (`registry`), as soon as that is current (`scans`). An
-//! import then has a worker open the device, or contends with the client that has the device.
+//! Both go by the exports (`registry`), as soon as these are current (`scans`). An import then has a
+//! worker open the device, or contends with the client that has the device.
 //!
 //! | a client waits for | at most | and is then told |
 //! | --- | --- | --- |
@@ -9,13 +9,14 @@
 //! | the opening of its device | `OPEN_TIMEOUT` | ST_NA; the device is busy until it is open, and is then given back |
 //! | a device that another client is about to lose | `HANDSHAKE_TIMEOUT` | ST_DEV_BUSY |
 //!
-//! A client that leaves meanwhile is noticed (`Client::has_left`), and waits for nothing any more.
+//! The reactor notices when a client leaves meanwhile (`Client::has_left`), and then drops the
+//! request.
 //!
-//! Knowledge can be older than the device at the moment of opening. So a device that is gone by
-//! then, or has become another, is looked for once more on the bus; and the client is told the
-//! configuration in which the open device is.
+//! An export can be older than the device at the moment of opening. If the device is gone by then,
+//! or has become another, a scan looks for the device once more; and the client is told the
+//! configuration of the open device.
 //!
-//! Contract: part of the reactor, so nothing here sleeps; workers open devices.
+//! Contract: part of the reactor, where nothing sleeps; workers open devices.
 
 use std::os::fd::RawFd;
 use std::time::Instant;
@@ -46,7 +47,7 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn knows_answer(&mut self, key: Key) -> bool {
         let asked = client_of(&mut self.connections, key).and_then(|client| client.asked());
         match asked.map(|asked| asked.wish) {
-            Some(Wish::Import(busid)) => !matches!(self.registry.offer(busid), Offer::Absent),
+            Some(Wish::Import(busid)) => self.registry.is_exported(busid),
             Some(Wish::Devlist) | None => true,
         }
     }
@@ -62,7 +63,7 @@ impl<B: Backend> Reactor<B> {
                 self.close(key, false);
             }
             Wish::Import(busid) => match self.registry.offer(busid) {
-                Offer::Free(candidate, policy) => self.begin_import(key, &candidate, policy),
+                Offer::Free(candidate, policy) => self.begin_import(key, *candidate, policy),
                 Offer::Taken(holder) => self.contest(key, busid, holder),
                 Offer::Absent => self.refuse_absent(key, busid, absent),
             },
@@ -75,18 +76,18 @@ impl<B: Backend> Reactor<B> {
         self.refuse(key, status);
     }
 
-    fn begin_import(&mut self, key: Key, candidate: &B::Candidate, policy: Policy) {
-        let device = &candidate.info().device;
+    fn begin_import(&mut self, key: Key, candidate: B::Candidate, policy: Policy) {
+        let device = candidate.info().device.clone();
         if self.registry.taken() >= ATTACHED_MAX {
             warn!("{}: {ATTACHED_MAX} devices are attached, which is the most", device.busid);
             return self.refuse(key, OpStatus::NotAvailable);
         }
-        match Worker::open(key, candidate.clone(), policy, &self.inbox) {
+        match Worker::open(key, candidate, policy, &self.inbox) {
             Ok(worker) => {
                 let Some(connection) = find(&mut self.connections, key) else { return };
-                connection.loan = Some(Loan::opening(device, policy, worker));
-                let holder = Holder { key, peer: connection.peer, since: self.now };
+                let holder = Holder { key, peer: connection.peer };
                 self.registry.take(device.busid, holder);
+                connection.loan = Some(Loan::opening(device, policy, worker));
                 self.wait(key, Awaited::Opening, self.now + OPEN_TIMEOUT);
             }
             Err(error) => {
@@ -96,8 +97,8 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Takes a device from the client that has it, if the terms of the loan allow that; the asker
-    /// waits until the device is given back.
+    /// Takes a device from its client, if the terms of the loan allow a take-over; the asker waits
+    /// until the device is given back.
     fn contest(&mut self, key: Key, busid: BusId, holder: Holder) {
         let asker = find(&mut self.connections, key).map(|connection| connection.peer);
         let Some(asker) = asker else { return };
@@ -133,7 +134,7 @@ impl<B: Backend> Reactor<B> {
         client.asked().is_some()
     }
 
-    /// Tells a client that it does not get what it asked for.
+    /// Refuses a client's request.
     pub(super) fn refuse(&mut self, key: Key, status: OpStatus) {
         let Some(client) = client_of(&mut self.connections, key) else { return };
         match client.asked() {
@@ -160,7 +161,7 @@ impl<B: Backend> Reactor<B> {
         key: Key,
         result: Result<Box<Ready<PortOf<B>>>, OpenError>,
     ) {
-        // That the client has left may be known only since this turn began.
+        // The client may have left a moment ago: the events of this turn are marked already.
         if find(&mut self.connections, key).is_some_and(|connection| connection.has_left()) {
             self.end(key, &End::Closed);
         }
@@ -185,7 +186,7 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Gives a client the device that it waited for.
+    /// Gives a client its device.
     fn attach(&mut self, key: Key, device: &UsbDevice, ready: Ready<PortOf<B>>, fds: Vec<RawFd>) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = &connection.loan else { return };
@@ -205,8 +206,8 @@ impl<B: Backend> Reactor<B> {
         self.queue(key);
     }
 
-    /// A device could not be opened: tells the client, if it still waits. A device that is not
-    /// there any more may have become another since the scan that the client knows nothing of.
+    /// A device could not be opened: tells the client, if the client still waits. A device that is
+    /// gone may have become another since the last scan, so the bus is scanned once more first.
     fn end_opening(&mut self, key: Key, error: &OpenError) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = connection.loan.take() else { return };

@@ -91,9 +91,9 @@ pub(super) struct Lent<P: Port> {
 
 impl<C: Candidate> Loan<C> {
     /// A loan whose worker has begun to open the device.
-    pub(super) fn opening(device: &UsbDevice, policy: Policy, worker: Worker<C>) -> Self {
-        let state = State::Opening(Box::new(device.clone()));
-        Self { busid: device.busid, policy, worker, state }
+    pub(super) fn opening(device: UsbDevice, policy: Policy, worker: Worker<C>) -> Self {
+        let busid = device.busid;
+        Self { busid, policy, worker, state: State::Opening(Box::new(device)) }
     }
 
     /// Whether no client can use the device any more: it is on its way out.

@@ -13,7 +13,9 @@
 //!
 //! - `door`: new clients; `connection`: a client (`client`, `socket`) and a device (`loan`);
 //!   `exchange`: a turn of both;
-//! - `exports`: the answers to handshakes; `ending`: the ends of connections (`end`) and of loans;
+//! - `registry`: the exports, and who has them; `scans`: when the bus is looked at; `exports`: the
+//!   answers to handshakes;
+//! - `ending`: the ends of connections (`end`) and of loans;
 //! - `schedule`: whose turn it is; `spin`: whether to sleep; `net`, `token`: sockets, the names of
 //!   events;
 //! - `stop`, `status`: how other threads stop the server and ask for its state; `error`: why a

@@ -1,4 +1,4 @@
-//! The exports: every device that the server knows, the terms on which it is lent, and who has it.
+//! The exports: every known device, the terms of its loans, and the client with the device.
 //!
 //! ```text
 //!              scan                   begin_import
@@ -6,18 +6,17 @@
 //!                         scans                      release
 //! ```
 //!
-//! A scan brings the devices; [`Registry::update`] compares them with what is known. An export whose
-//! device is gone stays for as long as a client has it or clients contend for it, by its busid: a
-//! device that takes the place meanwhile is lent when the first one has come home. How far a loan
-//! is, from opening to resting, is the state of the [`Loan`](super::loan::Loan) of the holder's
-//! connection, and only that.
+//! A scan brings the devices; [`Registry::update`] compares the scan with the exports. An export
+//! without its device stays as long as a client has the device, or clients contend for the device:
+//! another device with the same busid is lent when the first device has come home. How far a loan
+//! is, from opening to resting, stands in the [`Loan`](super::loan::Loan) of the holder's
+//! connection alone.
 //!
 //! Contract: plain data; part of the reactor's thread. Rules are applied when a scan comes in, and
 //! not at each request.
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use super::token::Key;
 use crate::config::{Policy, Settings};
@@ -28,45 +27,43 @@ use crate::wire::types::BusId;
 /// The exports, by the order of the last scan.
 pub(super) struct Registry<C> {
     exports: Vec<Export<C>>,
-    /// Some scan has succeeded: what is not among the exports was not there.
+    /// Some scan has succeeded, so the exports are complete.
     is_filled: bool,
 }
 
-/// A device that is known.
+/// A known device.
 pub(super) struct Export<C> {
     busid: BusId,
-    /// The device that the last scan has found here, unless there was none.
+    /// The device in the last scan; `None` when the scan has found none here.
     found: Option<Found<C>>,
-    /// The client that has the device, or an earlier device of this busid.
+    /// The client with the device, or with an earlier device of the busid.
     holder: Option<Holder>,
-    /// Connections that wait until the holder has given the device back.
+    /// Connections in wait for the return of the device.
     contenders: Vec<Key>,
 }
 
-/// A device as the last scan has found it, and what the rules say of it.
+/// A device in the last scan, and the rules' verdict on the device.
 struct Found<C> {
     candidate: C,
     is_offered: bool,
     policy: Policy,
 }
 
-/// Who has a device, until the device is free again.
+/// The client with a device, until the device is free again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Holder {
     /// The connection, which has the loan.
     pub(super) key: Key,
     /// The client's address.
     pub(super) peer: SocketAddr,
-    /// When the worker began to open the device.
-    pub(super) since: Instant,
 }
 
 /// The answer to an import of a busid.
 #[derive(Debug)]
 pub(super) enum Offer<C> {
-    /// No such device is exported.
+    /// No device of the busid is exported.
     Absent,
-    /// The device can be opened on these terms.
+    /// The device can be opened, on the terms given.
     Free(Box<C>, Policy),
     /// A client has the device.
     Taken(Holder),
@@ -95,7 +92,7 @@ impl<C: Candidate> Registry<C> {
         self.is_filled
     }
 
-    /// Takes over what a scan has found, and returns the differences.
+    /// Takes over the devices of a scan, and returns the differences.
     pub(super) fn update(&mut self, candidates: Vec<C>, settings: &Settings) -> Vec<Change> {
         let mut changes = Vec::new();
         let mut before = std::mem::take(&mut self.exports);
@@ -125,14 +122,19 @@ impl<C: Candidate> Registry<C> {
         changes
     }
 
-    /// The devices that a client can have: exported, and nobody's.
+    /// The devices for new clients: exported, and free.
     pub(super) fn on_offer(&self) -> Vec<&UsbDevice> {
         let free = self.exports.iter().filter(|export| export.holder.is_none());
         let offered = free.filter_map(Export::offered);
         offered.map(|found| &found.candidate.info().device).collect()
     }
 
-    /// What an import of `busid` meets.
+    /// Whether a device is there and exported, with a client or without.
+    pub(super) fn is_exported(&self, busid: BusId) -> bool {
+        self.find(busid).is_some_and(|export| export.offered().is_some())
+    }
+
+    /// The state of a device, for an import.
     pub(super) fn offer(&self, busid: BusId) -> Offer<C> {
         let Some(export) = self.find(busid) else { return Offer::Absent };
         match (export.offered(), export.holder) {
@@ -147,7 +149,7 @@ impl<C: Candidate> Registry<C> {
         self.exports.iter().filter(|export| export.holder.is_some()).count()
     }
 
-    /// Notes that a client has a device, which was free.
+    /// Notes the client with a device, which was free.
     pub(super) fn take(&mut self, busid: BusId, holder: Holder) {
         if let Some(export) = self.find_mut(busid) {
             debug_assert!(export.holder.is_none(), "a device has one client at a time");
@@ -155,14 +157,14 @@ impl<C: Candidate> Registry<C> {
         }
     }
 
-    /// Has a client wait for a device that another is about to lose.
+    /// Has a client wait for a device which another client is about to lose.
     pub(super) fn contend(&mut self, busid: BusId, key: Key) {
         if let Some(export) = self.find_mut(busid) {
             export.contenders.push(key);
         }
     }
 
-    /// Notes that a device has come home, and returns its contenders, the first first.
+    /// Notes the return of a device, and returns the contenders in their order.
     pub(super) fn release(&mut self, busid: BusId) -> Vec<Key> {
         let Some(export) = self.find_mut(busid) else { return Vec::new() };
         export.holder = None;
@@ -193,7 +195,7 @@ impl<C: Candidate> Registry<C> {
     }
 }
 
-/// What tells a device from another that took its place.
+/// The difference between a device and another device in its place.
 const fn identity(device: &UsbDevice) -> (u8, u8, u16, u16) {
     (device.busnum, device.devnum, device.id_vendor, device.id_product)
 }
@@ -203,7 +205,7 @@ impl<C> Export<C> {
         Self { busid, found: None, holder: None, contenders: Vec::new() }
     }
 
-    /// The device, if it is there and clients may have it.
+    /// The device, if present and exported.
     fn offered(&self) -> Option<&Found<C>> {
         self.found.as_ref().filter(|found| found.is_offered)
     }
@@ -245,7 +247,7 @@ mod tests {
     use crate::usb::sim::spec::Spec;
     use crate::usb::sim::{SimBackend, SimCandidate};
 
-    /// A bus, and a registry of it.
+    /// A bus and its registry.
     struct Known {
         bus: SimBus,
         settings: Settings,
@@ -284,7 +286,7 @@ mod tests {
 
     fn holder(index: u32) -> Holder {
         let peer = (Ipv4Addr::LOCALHOST, 4000).into();
-        Holder { key: key(index), peer, since: Instant::now() }
+        Holder { key: key(index), peer }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Answers that are known before anybody asks: which scans there are, and which there are not.
+//! Answers without scans: which requests and which hints cause a scan, and how many.
 
 use super::scripted::{Act, Call};
 use super::waiting::status;
@@ -7,8 +7,8 @@ use crate::reactor::scans::HINT_REST;
 
 const NO_DEVICE: u32 = 4;
 
-/// Bytes of an OP_REP_IMPORT, and where the device has its number, its product, the number of its
-/// configuration and the number of its interfaces.
+/// Bytes of an OP_REP_IMPORT, and the places of the device's number, product, configuration and
+/// number of interfaces.
 const IMPORT_LEN: usize = 320;
 const DEVNUM: usize = 8 + 256 + 32 + 4 + 3;
 const PRODUCT: usize = DEVNUM + 1 + 4 + 2;
@@ -23,7 +23,7 @@ fn spec(text: &str) -> Spec {
 }
 
 impl<B: Backend> Held<B> {
-    /// The devices that a list has.
+    /// The number of devices in a list.
     #[track_caller]
     fn listed(&mut self) -> u32 {
         let mut client = self.list();
@@ -52,7 +52,7 @@ impl<B: Backend> Held<B> {
         (client, reply)
     }
 
-    /// What an import of the first device is told.
+    /// The status of an import of the first device.
     #[track_caller]
     fn refused(&mut self) -> u32 {
         let client = self.import(0);
@@ -111,7 +111,7 @@ fn a_hint_brings_a_scan_and_the_scan_the_device() {
     assert_ne!(reply[DEVNUM], 2);
 }
 
-/// A request takes the hints that the reactor has not heard of yet.
+/// A request takes hints before the reactor has heard of their descriptor.
 #[test]
 fn a_change_before_a_request_is_not_missed() {
     let (mut held, script, _finally) = Held::hinted("loopback");
@@ -143,7 +143,7 @@ fn a_change_before_a_request_is_not_missed() {
     assert_eq!((script.begun(Call::Open(busid)), script.begun(Call::Scan)), (1, 2));
 }
 
-/// Hints that are lost cost a scan where opening finds the device gone.
+/// A lost hint costs a scan, after the opening has found the device gone.
 #[test]
 fn a_device_that_is_gone_when_opened_is_looked_for_once() {
     let (mut held, script, _finally) = Held::hinted("loopback");
@@ -160,7 +160,7 @@ fn a_device_that_is_gone_when_opened_is_looked_for_once() {
     assert_eq!((script.begun(Call::Open(busid)), script.begun(Call::Scan)), (3, 3));
 }
 
-/// A scan finds the device, and opening does not: that is an answer, and no reason for more scans.
+/// A scan finds the device and the opening does not: the answer is final, without more scans.
 #[test]
 fn a_device_that_never_opens_is_not_looked_for_without_end() {
     let (mut held, script, _finally) = Held::scripted("loopback");
@@ -203,7 +203,7 @@ fn hints_without_end_bring_a_scan_now_and_then() {
         held.turn_until("a scan is made", |_| script.begun(Call::Scan) >= round);
         held.turn_until("no scan runs", |reactor| reactor.scans.running.is_none());
     }
-    // The rest is over for whoever asks.
+    // A request does not wait for the end of the rest.
     held.bus.add(spec("disk"));
     assert_eq!(held.listed(), 2);
 }
@@ -227,8 +227,7 @@ fn a_hint_during_a_scan_brings_another() {
     assert_eq!((held.listed(), script.begun(Call::Scan)), (2, 3));
 }
 
-/// A request that comes while a scan is under way waits for that, unless there was a hint since the
-/// scan began.
+/// A request during a scan waits for the end of the scan, and for another scan only after a hint.
 #[test]
 fn a_scan_serves_the_requests_that_come_before_the_next_hint() {
     for (with_hint, scans) in [(false, 2), (true, 3)] {
@@ -294,7 +293,7 @@ fn hints_that_end_leave_scans_at_each_request() {
     assert_ne!(held.reactor.timeout(), Some(Duration::ZERO), "the end is heard once");
 }
 
-/// A client that contends for a device gets the device that is there when the first client is gone.
+/// A contender gets the known device, when the first client has given the device back.
 #[test]
 fn a_contender_needs_no_scan() {
     let (mut held, script, _finally) = Held::hinted("loopback");

@@ -33,9 +33,10 @@ pub(super) enum Call {
     Recover(BusId),
     /// Saying what to watch, which does not block.
     Watch(BusId),
-    /// The answers of all devices to a scan; where they fail, the scan is not whole.
+    /// The devices' answers to a scan; told to fail, a device does not answer, and the scan is not
+    /// whole.
     Answers,
-    /// Taking hints, which does not block; where that fails, the hints are lost.
+    /// Taking hints, which does not block; a call told to fail loses the hints.
     Hints,
 }
 
