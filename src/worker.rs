@@ -231,7 +231,7 @@ impl<C: Candidate> Thread<C> {
                     Done::Worked(self.owner, port, result)
                 }
                 Task::Close(remains) => {
-                    if caught("giving it back", || remains.close()).is_none() {
+                    if caught("giving the device back", || remains.close()).is_none() {
                         recover(&self.candidate);
                     }
                     Done::Closed(self.owner)
@@ -248,7 +248,7 @@ impl<C: Candidate> Thread<C> {
 
     /// Opens the device for a session, and leaves nothing behind after a panic.
     fn open(&self, policy: &Policy) -> Result<Box<Ready<C::Port>>, OpenError> {
-        caught("opening it", || open(&self.candidate, policy)).unwrap_or_else(|| {
+        caught("opening the device", || open(&self.candidate, policy)).unwrap_or_else(|| {
             recover(&self.candidate);
             let busid = self.candidate.info().device.busid;
             Err(OpenError { busid, obstacle: Obstacle::Panicked })

@@ -23,7 +23,7 @@ impl fmt::Display for Violation {
         match self {
             Self::Wire(error) => fmt::Display::fmt(error, f),
             Self::WrongDevice(devid) => {
-                write!(f, "a request for device {devid}, which it did not import")
+                write!(f, "a PDU for device {devid}, not for the imported device")
             }
             Self::DuplicateSeqnum(seqnum) => {
                 write!(f, "a second SUBMIT {seqnum} while the first has not ended")

@@ -184,5 +184,5 @@ fn explain_access(vendor: u16, product: u16, f: &mut fmt::Formatter<'_>) -> fmt:
              ATTR{{idProduct}}==\"{product:04x}\", MODE=\"0660\", GROUP=\"plugdev\""
         );
     }
-    f.write_str("no permission, or macOS keeps it. Try with sudo")
+    f.write_str("no permission, or macOS keeps the device. Try with sudo")
 }

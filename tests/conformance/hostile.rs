@@ -158,8 +158,8 @@ fn another_devid_closes_the_connection() {
     let server = Server::start("loopback:count=2");
     for devid in [0x0009_0009, 0x0001_0003, 0x0002_0001, 0, u32::MAX, 0x0101_0002, 2] {
         let submit = Submit::get_device_descriptor().bytes(1, devid);
-        expect_thrown_out(&server, &submit, "did not import");
-        expect_thrown_out(&server, &unlink_bytes(1, devid, 7), "did not import");
+        expect_thrown_out(&server, &submit, "not for the imported device");
+        expect_thrown_out(&server, &unlink_bytes(1, devid, 7), "not for the imported device");
     }
 }
 

@@ -73,19 +73,24 @@ impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(error) => error.fmt(f),
-            Self::Link => f.write_str("it is a symbolic link, which is not followed"),
-            Self::NoDirectory => f.write_str("it is no directory"),
+            Self::Link => {
+                f.write_str("symbolic links are not followed, and this is a symbolic link")
+            }
+            Self::NoDirectory => f.write_str("this is no directory"),
             Self::Foreign { owner, us } => {
-                write!(f, "it belongs to user {owner}, and this is user {us}")
+                write!(f, "the directory belongs to user {owner}, and usbferry runs as user {us}")
             }
             Self::Open(mode) => {
-                write!(f, "others may write there (mode {mode:o}); chmod go-w would help")
+                write!(
+                    f,
+                    "others may write to the directory (mode {mode:o}); chmod go-w would help"
+                )
             }
             Self::Replaceable(parent) => {
                 let parent = parent.display();
-                write!(f, "others may replace it, because they may write in {parent}")
+                write!(f, "others may replace the directory, because they may write to {parent}")
             }
-            Self::ReadOnly(error) => write!(f, "it can't be written to: {error}"),
+            Self::ReadOnly(error) => write!(f, "the directory can't be written to: {error}"),
         }
     }
 }
@@ -148,7 +153,7 @@ pub(super) fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<Fil
     if found.is_file() && found.uid() == user::effective_id() {
         return Ok(file);
     }
-    Err(io::Error::other("it is no file of this user"))
+    Err(io::Error::other("the file does not belong to this user"))
 }
 
 #[cfg(test)]

@@ -108,14 +108,13 @@ impl Scanner {
         let busid = identity.busid;
         if answers {
             if self.silent.remove(&identity) {
-                info!("{busid}: answers again");
+                info!("{busid}: the device answers again");
             }
         } else if self.silent.insert(identity) {
-            let instead =
-                if is_served { "what is known of it is" } else { "it is left out and not" };
+            let instead = if is_served { "the last known state of" } else { "nothing of" };
             warn!(
-                "{busid}: does not answer, because something else keeps the system from asking it; \
-                 {instead} shown to clients until it does"
+                "{busid}: the device does not answer, because the system is kept from asking. \
+                 Until an answer clients see {instead} the device"
             );
         }
     }
