@@ -28,7 +28,7 @@
 
 use std::collections::HashSet;
 
-use crate::handshake::{Handshake, Wish};
+use crate::handshake::{Handshake, Request};
 use crate::session::model;
 use crate::usb::descriptor::{
     self, CONFIGURATIONS_MAX, Descriptors, ENDPOINTS_MAX, Host, INTERFACES_MAX, SETTINGS_MAX,
@@ -49,7 +49,7 @@ pub fn handshake(data: &[u8]) {
 }
 
 /// Gives the parser a request in pieces, and checks that no byte behind the request is consumed.
-fn receive(request: &[u8], cuts: &[usize]) -> Result<Option<Wish>, Error> {
+fn receive(request: &[u8], cuts: &[usize]) -> Result<Option<Request>, Error> {
     let (mut handshake, mut rest) = (Handshake::default(), request);
     for &cut in cuts.iter().cycle() {
         let wanted = handshake.wanted();
@@ -59,17 +59,17 @@ fn receive(request: &[u8], cuts: &[usize]) -> Result<Option<Wish>, Error> {
         }
         let (piece, behind) = rest.split_at(cut.min(wanted).min(rest.len()));
         rest = behind;
-        if let Some(wish) = handshake.receive(piece)? {
-            let len = if wish == Wish::Devlist { 8 } else { 40 };
-            assert_eq!(request.len() - rest.len(), len, "bytes taken for {wish:?}");
-            return Ok(Some(wish));
+        if let Some(asked) = handshake.receive(piece)? {
+            let len = if asked == Request::Devlist { 8 } else { 40 };
+            assert_eq!(request.len() - rest.len(), len, "bytes taken for {asked:?}");
+            return Ok(Some(asked));
         }
     }
     Ok(None)
 }
 
 /// A second parser, after `usbip_network.h`: version, code and status, then a busid.
-fn read_request(request: &[u8]) -> Result<Option<Wish>, Error> {
+fn read_request(request: &[u8]) -> Result<Option<Request>, Error> {
     let Some((&[v0, v1, c0, c1, s0, s1, s2, s3], body)) = request.split_first_chunk() else {
         return Ok(None);
     };
@@ -80,8 +80,8 @@ fn read_request(request: &[u8]) -> Result<Option<Wish>, Error> {
         return Err(Error::RequestStatus(u32::from_be_bytes([s0, s1, s2, s3])));
     }
     match [c0, c1] {
-        [0x80, 5] => Ok(Some(Wish::Devlist)),
-        [0x80, 3] => Ok(body.first_chunk().map(|busid| Wish::Import(BusId::from_wire(busid)))),
+        [0x80, 5] => Ok(Some(Request::Devlist)),
+        [0x80, 3] => Ok(body.first_chunk().map(|busid| Request::Import(BusId::from_wire(busid)))),
         code => Err(Error::Operation(u16::from_be_bytes(code))),
     }
 }

@@ -4,7 +4,7 @@
 //! behind a client's request stay in the socket, for the session.
 
 use crate::wire::Error;
-use crate::wire::op::{IMPORT_BODY_LEN, OP_COMMON_LEN, Request};
+use crate::wire::op::{self, IMPORT_BODY_LEN, OP_COMMON_LEN};
 use crate::wire::types::BusId;
 
 /// Bytes of the longest request.
@@ -12,7 +12,7 @@ pub(crate) const REQUEST_LEN_MAX: usize = OP_COMMON_LEN + IMPORT_BODY_LEN;
 
 /// A client's request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Wish {
+pub(crate) enum Request {
     /// The list of exports.
     Devlist,
     /// A device.
@@ -23,16 +23,17 @@ pub(crate) enum Wish {
 #[derive(Default)]
 pub(crate) struct Handshake {
     bytes: Vec<u8>,
-    request: Option<Request>,
+    /// Known from the eighth byte on.
+    operation: Option<op::Request>,
 }
 
 impl Handshake {
     /// How many bytes to read next; more would belong to the next protocol layer.
     pub(crate) fn wanted(&self) -> usize {
-        match self.request {
+        match self.operation {
             None => OP_COMMON_LEN - self.bytes.len(),
-            Some(Request::Devlist) => 0,
-            Some(Request::Import) => REQUEST_LEN_MAX - self.bytes.len(),
+            Some(op::Request::Devlist) => 0,
+            Some(op::Request::Import) => REQUEST_LEN_MAX - self.bytes.len(),
         }
     }
 
@@ -40,12 +41,12 @@ impl Handshake {
     ///
     /// # Errors
     /// A request that nobody can answer.
-    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<Option<Wish>, Error> {
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<Option<Request>, Error> {
         debug_assert!(bytes.len() <= self.wanted(), "the next protocol layer's bytes");
         self.bytes.extend_from_slice(bytes);
-        if self.request.is_none() {
+        if self.operation.is_none() {
             let Some(common) = self.bytes.first_chunk() else { return Ok(None) };
-            self.request = Some(Request::parse(common)?);
+            self.operation = Some(op::Request::parse(common)?);
         }
         if self.wanted() > 0 {
             return Ok(None);
@@ -54,7 +55,7 @@ impl Handshake {
             .bytes
             .get(OP_COMMON_LEN..)
             .and_then(<[u8]>::first_chunk)
-            .map_or(Some(Wish::Devlist), |busid| Some(Wish::Import(BusId::from_wire(busid)))))
+            .map_or(Some(Request::Devlist), |busid| Some(Request::Import(BusId::from_wire(busid)))))
     }
 }
 
@@ -64,24 +65,24 @@ mod tests {
 
     const IMPORT: [u8; 8] = [1, 0x11, 0x80, 3, 0, 0, 0, 0];
 
-    fn feed(bytes: &[u8]) -> Result<Option<Wish>, Error> {
+    fn feed(bytes: &[u8]) -> Result<Option<Request>, Error> {
         let mut handshake = Handshake::default();
-        let mut wish = None;
+        let mut request = None;
         for byte in bytes {
             assert!(handshake.wanted() > 0);
-            wish = handshake.receive(&[*byte])?;
+            request = handshake.receive(&[*byte])?;
         }
-        Ok(wish)
+        Ok(request)
     }
 
     #[test]
     fn a_request_may_come_byte_by_byte() {
         let devlist = [1, 0x11, 0x80, 5, 0, 0, 0, 0];
-        assert_eq!(feed(&devlist), Ok(Some(Wish::Devlist)));
+        assert_eq!(feed(&devlist), Ok(Some(Request::Devlist)));
         assert_eq!(feed(&devlist[..7]), Ok(None));
         let mut import = IMPORT.to_vec();
         import.extend_from_slice(BusId::new("1-2").unwrap().as_wire());
-        assert_eq!(feed(&import), Ok(Some(Wish::Import(BusId::new("1-2").unwrap()))));
+        assert_eq!(feed(&import), Ok(Some(Request::Import(BusId::new("1-2").unwrap()))));
         assert_eq!(feed(&import[..39]), Ok(None));
     }
 

@@ -15,7 +15,7 @@ use mio::net::TcpStream;
 
 use super::end::End;
 use super::socket::Socket;
-use crate::handshake::{Handshake, REQUEST_LEN_MAX, Wish};
+use crate::handshake::{Handshake, REQUEST_LEN_MAX, Request};
 use crate::limits::HANDSHAKE_TIMEOUT;
 
 /// Bytes of late input read at once and thrown away. A client in good order sends fewer behind its
@@ -47,7 +47,7 @@ pub(super) enum Stage {
 /// A request whose answer is not ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Asked {
-    pub(super) wish: Wish,
+    pub(super) request: Request,
     /// When the request was complete.
     pub(super) since: Instant,
     pub(super) awaits: Awaited,
@@ -103,7 +103,7 @@ impl Client {
     /// no use for a device. A client that waits for the list may have sent everything.
     pub(super) fn has_left(&self) -> bool {
         let waits_for_device =
-            self.asked().is_some_and(|asked| matches!(asked.wish, Wish::Import(_)));
+            self.asked().is_some_and(|asked| matches!(asked.request, Request::Import(_)));
         waits_for_device && self.socket.is_read_closed()
     }
 
@@ -120,18 +120,19 @@ impl Client {
     ///
     /// # Errors
     /// The client closes, or what came is no request.
-    pub(super) fn read_request(&mut self, now: Instant) -> Result<Option<Wish>, End> {
+    pub(super) fn read_request(&mut self, now: Instant) -> Result<Option<Request>, End> {
         let Stage::Handshake(handshake) = &mut self.stage else { return Ok(None) };
         let mut buffer = [0; REQUEST_LEN_MAX];
         while self.socket.is_readable() {
             let room = &mut buffer[..handshake.wanted()];
             let Some(len) = self.socket.read(room)? else { break };
-            let wish = handshake.receive(&buffer[..len]).map_err(End::Handshake)?;
-            if let Some(wish) = wish {
+            let request = handshake.receive(&buffer[..len]).map_err(End::Handshake)?;
+            if let Some(request) = request {
                 let awaits = Awaited::Scan;
-                self.stage = Stage::Asked(Asked { wish, since: now, awaits, was_scanned: false });
+                self.stage =
+                    Stage::Asked(Asked { request, since: now, awaits, was_scanned: false });
                 self.deadline = None;
-                return Ok(Some(wish));
+                return Ok(Some(request));
             }
         }
         Ok(None)

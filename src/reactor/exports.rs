@@ -31,7 +31,7 @@ use super::token::{Key, Source};
 use super::{Reactor, client_of, find};
 use crate::complaints::{error, info, warn};
 use crate::config::Policy;
-use crate::handshake::Wish;
+use crate::handshake::Request;
 use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT};
 use crate::session::{Remains, Session};
 use crate::usb::{Backend, Candidate, OpenError, Port};
@@ -46,9 +46,9 @@ impl<B: Backend> Reactor<B> {
     /// Whether the answer to a client's request is among the exports.
     pub(super) fn knows_answer(&mut self, key: Key) -> bool {
         let asked = client_of(&mut self.connections, key).and_then(|client| client.asked());
-        match asked.map(|asked| asked.wish) {
-            Some(Wish::Import(busid)) => self.registry.is_exported(busid),
-            Some(Wish::Devlist) | None => true,
+        match asked.map(|asked| asked.request) {
+            Some(Request::Import(busid)) => self.registry.is_exported(busid),
+            Some(Request::Devlist) | None => true,
         }
     }
 
@@ -56,13 +56,13 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn answer(&mut self, key: Key, absent: OpStatus) {
         let Some(client) = client_of(&mut self.connections, key) else { return };
         let Some(asked) = client.asked() else { return };
-        match asked.wish {
-            Wish::Devlist => {
+        match asked.request {
+            Request::Devlist => {
                 let offered = self.registry.on_offer();
                 client.answer(|out| op::emit_devlist(offered.into_iter(), out));
                 self.close(key, false);
             }
-            Wish::Import(busid) => match self.registry.offer(busid) {
+            Request::Import(busid) => match self.registry.offer(busid) {
                 Offer::Free(candidate, policy) => self.begin_import(key, *candidate, policy),
                 Offer::Taken(holder) => self.contest(key, busid, holder),
                 Offer::Absent => self.refuse_absent(key, busid, absent),
@@ -138,7 +138,7 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn refuse(&mut self, key: Key, status: OpStatus) {
         let Some(client) = client_of(&mut self.connections, key) else { return };
         match client.asked() {
-            Some(Asked { wish: Wish::Devlist, .. }) => {
+            Some(Asked { request: Request::Devlist, .. }) => {
                 client.answer(|out| op::emit_no_devlist(status, out));
             }
             _ => client.answer(|out| op::emit_import(Err(status), out)),

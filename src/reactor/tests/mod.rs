@@ -330,21 +330,21 @@ fn clients_without_a_device_wait_for_their_share() {
     let mut held = Held::new();
     let _client = held.attach();
     let waits = |reactor: &mut Reactor<SimBackend>| {
-        let strangers = reactor.connections.iter().filter(|(_, c)| !c.has_device());
-        strangers.clone().any(|(_, c)| is_readable(c)) && reactor.timeout() > Some(Duration::ZERO)
+        let deviceless = reactor.connections.iter().filter(|(_, c)| !c.has_device());
+        deviceless.clone().any(|(_, c)| is_readable(c)) && reactor.timeout() > Some(Duration::ZERO)
     };
-    let mut stranger = held.connect();
+    let mut other = held.connect();
     held.turn_until("it is accepted", |reactor| reactor.connections.len() == 2);
     assert!(held.reactor.schedule.deviceless_rest().is_some(), "that took time");
     held.reactor.schedule.set_deviceless_rest(Instant::now() + PATIENCE);
-    stranger.write_all(&DEVLIST).unwrap();
+    other.write_all(&DEVLIST).unwrap();
     held.turn_until("its turn has not come", waits);
     // Its turn has come, and later there is no session any more.
     held.reactor.schedule.set_deviceless_rest(Instant::now());
     held.turn_until("it was served", |reactor| {
         reactor.connections.iter().all(|(_, c)| !is_readable(c))
     });
-    assert_eq!(read_to_end(stranger)[..8], [1, 0x11, 0, 5, 0, 0, 0, 0]);
+    assert_eq!(read_to_end(other)[..8], [1, 0x11, 0, 5, 0, 0, 0, 0]);
 }
 
 #[test]

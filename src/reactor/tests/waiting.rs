@@ -61,14 +61,14 @@ impl<B: Backend> Held<B> {
     }
 
     /// A client that waits for the first device, whose client has left and which does not come home.
-    fn taker_of_what_stays_away(&mut self, script: &Script) -> TcpStream {
+    fn contender_of_a_device_that_stays_away(&mut self, script: &Script) -> TcpStream {
         let close = Call::Close(self.busid(0));
         script.set(close, Act::Wait);
         drop(self.attach());
         self.turn_until("it is given back", |_| script.begun(close) == 1);
-        let taker = self.import(0);
+        let contender = self.import(0);
         self.turn_until("it waits for it", |reactor| reactor.registry.contenders() > 0);
-        taker
+        contender
     }
 }
 
@@ -249,17 +249,17 @@ fn a_client_that_leaves_while_it_waits_for_a_scan_or_a_holder_is_noticed() {
     let Scans { waiting, late, .. } = &held.reactor.scans;
     assert!(waiting.is_empty() && late.is_empty() && held.reactor.registry.contenders() == 0);
     script.clear(Call::Scan);
-    drop(held.taker_of_what_stays_away(&script));
+    drop(held.contender_of_a_device_that_stays_away(&script));
     held.turn_until("it is noticed", |reactor| reactor.door.clients() == 0);
     assert!(held.reactor.registry.contenders() == 0);
 }
 
 #[test]
-fn who_waits_for_a_holder_that_does_not_come_home_is_told_that_it_is_busy() {
+fn a_contender_of_a_device_that_does_not_come_home_is_told_busy() {
     let (mut held, script, _finally) = Held::scripted("loopback");
-    let taker = held.taker_of_what_stays_away(&script);
+    let contender = held.contender_of_a_device_that_stays_away(&script);
     held.reactor.now += HANDSHAKE_TIMEOUT;
-    assert_eq!(status(&held.answer(&taker)), BUSY);
+    assert_eq!(status(&held.answer(&contender)), BUSY);
 }
 
 /// After a violation nobody has the device for a short while, in which no thread sleeps.
