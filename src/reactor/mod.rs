@@ -58,7 +58,7 @@ use crate::complaints::Complaints;
 use crate::config::Settings;
 use crate::session::JobResult;
 use crate::usb::{Backend, Candidate};
-use crate::worker::{Done, Inbox, Scanner};
+use crate::worker::{Done, Inbox};
 use client::{Client, DISCARD_LEN, DISCARD_PAUSE, Stage};
 use connection::Connection;
 use door::Door;
@@ -89,7 +89,6 @@ pub struct Reactor<B: Backend> {
     door: Door,
     stop: Stop,
     inbox: Inbox<B::Candidate>,
-    scanner: Scanner,
     scans: Scans,
     registry: Registry<B::Candidate>,
     connections: Slab<Connection<B::Candidate>>,
@@ -108,15 +107,14 @@ impl<B: Backend> Reactor<B> {
     ///
     /// # Errors
     /// An address can't be listened on, or the system has no room for a thread or a descriptor.
-    pub fn new(mut backend: B, settings: Settings) -> Result<Self, StartError> {
+    pub fn new(backend: B, settings: Settings) -> Result<Self, StartError> {
         let poll = Poll::new().map_err(StartError::System)?;
         let registry = poll.registry();
         let door = Door::open(&settings, registry)?;
         let waker = Waker::new(registry, Source::Waker.to_token()).map_err(StartError::System)?;
         let complaints = Complaints::new(Instant::now());
         let inbox = Inbox::new(Arc::new(waker), complaints.clone());
-        let scans = Scans::new(backend.hints(), registry);
-        let scanner = Scanner::start(backend, &inbox).map_err(StartError::System)?;
+        let scans = Scans::start(backend, &inbox, registry).map_err(StartError::System)?;
         let stop = Stop::new(registry, Source::Stop.to_token()).map_err(StartError::System)?;
         let spin = Spin::new(settings.busy_poll);
         Ok(Self {
@@ -125,7 +123,6 @@ impl<B: Backend> Reactor<B> {
             door,
             stop,
             inbox,
-            scanner,
             scans,
             registry: Registry::default(),
             connections: Slab::new(),

@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 
 use super::token::Key;
 use crate::config::{Policy, Settings};
+use crate::status::ExportStatus;
 use crate::usb::Candidate;
 use crate::wire::op::UsbDevice;
 use crate::wire::types::BusId;
@@ -142,6 +143,17 @@ impl<C: Candidate> Registry<C> {
             (Some(_), Some(holder)) => Offer::Taken(holder),
             (Some(found), None) => Offer::Free(Box::new(found.candidate.clone()), found.policy),
         }
+    }
+
+    /// The state of each export.
+    pub(super) fn status(&self) -> Vec<ExportStatus> {
+        let status = |export: &Export<C>| ExportStatus {
+            busid: export.busid,
+            is_present: export.found.is_some(),
+            is_offered: export.offered().is_some(),
+            client: export.holder.map(|holder| holder.peer),
+        };
+        self.exports.iter().map(status).collect()
     }
 
     /// How many devices clients have.

@@ -20,6 +20,7 @@
 //!
 //! Contract: part of the reactor, so nothing here sleeps; the scanner's thread scans.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -34,14 +35,15 @@ use crate::complaints::{error, info, warn};
 use crate::limits::{OPEN_TIMEOUT, SCAN_TIMEOUT};
 use crate::usb::{Backend, Hints, News, Scan, ScanError};
 use crate::wire::op::OpStatus;
+use crate::worker::{Inbox, Scanner};
 
 /// The rest between a scan and the next that only hints ask for: a device that is plugged in comes
 /// with a burst of hints, and a bad cable with bursts without end.
 pub(super) const HINT_REST: Duration = Duration::from_millis(100);
 
 /// The scans of a reactor, and the requests that wait for them.
-#[derive(Default)]
 pub(super) struct Scans {
+    scanner: Scanner,
     /// Since when a scan is running.
     pub(super) running: Option<Instant>,
     /// Served by the scan that is running.
@@ -73,15 +75,35 @@ pub(super) struct Told {
 }
 
 impl Scans {
-    /// Has the system tell of hints, if there are any; the first scan is then due at once.
-    pub(super) fn new(hints: Option<Box<dyn Hints>>, poller: &Poller) -> Self {
-        let hints = hints.filter(|hints| {
+    /// Starts the scanner and has the system tell of hints, if there are any; the first scan is then
+    /// due at once.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub(super) fn start<B: Backend>(
+        mut backend: B,
+        inbox: &Inbox<B::Candidate>,
+        poller: &Poller,
+    ) -> io::Result<Self> {
+        let hints = backend.hints().filter(|hints| {
             let fd = hints.event_source().fd;
             let token = Source::Hints.to_token();
             let watched = poller.register(&mut SourceFd(&fd), token, Interest::READABLE);
             watched.inspect_err(|error| debug!("hints can't be watched: {error}")).is_ok()
         });
-        Self { hinted: hints.is_some(), hints, ..Self::default() }
+        Ok(Self {
+            scanner: Scanner::start(backend, inbox)?,
+            running: None,
+            waiting: Vec::new(),
+            late: Vec::new(),
+            told: Told::default(),
+            hinted: hints.is_some(),
+            hints,
+            hints_ready: false,
+            is_current: false,
+            rest: None,
+            rests: false,
+        })
     }
 
     /// Notes an event of the hints.
@@ -179,7 +201,7 @@ impl<B: Backend> Reactor<B> {
         if self.scans.running.is_none() {
             self.scans.running = Some(self.now);
             self.scans.hinted = false;
-            self.scanner.request();
+            self.scans.scanner.request();
         }
     }
 

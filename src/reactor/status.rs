@@ -67,7 +67,7 @@ impl<B: Backend> Reactor<B> {
         let connections = self.connections.iter();
         let mut loans: Vec<_> = connections.filter_map(|(_, c)| loan_status(c, self.now)).collect();
         loans.sort_by_key(|loan| loan.busid);
-        Snapshot { clients: self.door.clients(), loans }
+        Snapshot { clients: self.door.clients(), exports: self.registry.status(), loans }
     }
 }
 

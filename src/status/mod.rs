@@ -18,8 +18,24 @@ use crate::wire::types::{BusId, DevId};
 pub struct Snapshot {
     /// Clients that are connected, with or without a device.
     pub clients: usize,
+    /// Known devices, in the order of the last scan, whether or not clients may have them.
+    pub exports: Vec<ExportStatus>,
     /// Devices on loan, in the order of their busids.
     pub loans: Vec<LoanStatus>,
+}
+
+/// A known device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExportStatus {
+    /// The device's busid.
+    pub busid: BusId,
+    /// Whether the last scan has found the device. A device that is gone is known until its client
+    /// has returned the device.
+    pub is_present: bool,
+    /// Whether the rules offer the device to clients.
+    pub is_offered: bool,
+    /// The client that has the device, as in [`LoanStatus::client`].
+    pub client: Option<SocketAddr>,
 }
 
 /// A device on loan.

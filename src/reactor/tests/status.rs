@@ -3,7 +3,7 @@
 use super::scripted::{Act, Call};
 use super::*;
 use crate::stats::EndpointStats;
-use crate::status::{LoanState, Snapshot};
+use crate::status::{ExportStatus, LoanState, Snapshot};
 use crate::wire::types::{Direction, EndpointAddress};
 
 impl<B: Backend> Held<B> {
@@ -46,6 +46,9 @@ fn a_snapshot_has_the_numbers_of_a_session_that_moves_data() {
     client.write_all(&submit(1, SILENT, 512)).unwrap();
     held.read_from_source(&mut client, 2..5);
     let first = held.snapshot();
+    let export = ExportStatus { busid, is_present: true, is_offered: true, client: None };
+    let taken = ExportStatus { client: Some(client.local_addr().unwrap()), ..export };
+    assert_eq!(first.exports, [taken, ExportStatus { busid: held.busid(1), ..export }]);
     let loan = &first.loans[0];
     assert_eq!((first.clients, first.loans.len()), (1, 1));
     assert_eq!((loan.busid, loan.state, loan.is_connected), (busid, LoanState::Lent, true));
@@ -72,7 +75,9 @@ fn a_snapshot_has_the_numbers_of_a_session_that_moves_data() {
     assert_eq!(loan.session, None);
     script.clear(close);
     held.turn_until("it is free", |reactor| reactor.connections.is_empty());
-    assert_eq!(held.snapshot(), Snapshot::default());
+    let last = held.snapshot();
+    assert_eq!(last.exports, [export, ExportStatus { busid: held.busid(1), ..export }]);
+    assert!(last.loans.is_empty());
 }
 
 #[test]
