@@ -1,12 +1,12 @@
-//! What a client waits for before the first URB: the list of devices, and a device, with thirty
+//! A client's wait before the first URB: for the list of devices, and for a device, with thirty
 //! devices on the bus. Over loopback TCP, on the real libusb with the simulated usbfs of
 //! `testkit/usbfs`.
 //!
-//! Each request is a connection of its own, as of the stock `usbip` tool. The baseline is the same
+//! Each request is a connection of its own, like the stock `usbip` tool's. The baseline is the same
 //! server with one device on the bus: a server that looks through the bus for each request takes
 //! longer for more devices. With `--beside PROGRAM` the baseline is another build of usbferry.
 //!
-//! Linux only; elsewhere the bench says so.
+//! Linux only; on other systems the bench says so.
 
 use std::process::ExitCode;
 
@@ -41,15 +41,15 @@ mod linux {
     use crate::harness::settings::{self, Cores, Settings, pin};
     use crate::tree::Tree;
 
-    /// What is on the bus of the server that is measured, and of its baseline.
+    /// The devices on the bus of the measured server, and of its baseline.
     const MANY: &str = "count=30:quota=512M";
     const SINGLE: &str = "count=1:quota=512M";
 
-    /// Requests of a kind in one measurement, of which the median counts.
+    /// Requests of a kind in a measurement; the median counts.
     const REQUESTS: usize = 50;
     const REQUESTS_SMOKE: usize = 5;
 
-    /// A kind of request: its name, and what a client does, timed.
+    /// A kind of request: its name, and the client's timed action.
     type Request = (&'static str, fn(&Subject) -> Result<Duration, String>);
     const ROWS: [Request; 4] = [
         ("DEVLIST", ask_devlist),
@@ -94,10 +94,10 @@ mod linux {
         Ok(())
     }
 
-    /// A server that is measured.
+    /// A measured server.
     struct Subject {
         server: Server,
-        /// Devices in its list while no client has one.
+        /// Devices in the list while no client has a device.
         devices: u32,
     }
 
@@ -115,7 +115,7 @@ mod linux {
             Client::attach(&*self.server.address, "1-1").map_err(|error| error.to_string())
         }
 
-        /// Waits until no client has a device: a device is listed again when it was given back.
+        /// Waits until no client has a device: a device is listed again after being given back.
         fn wait_until_free(&self) -> Result<(), String> {
             let begun = Instant::now();
             while self.devlist()? < self.devices {

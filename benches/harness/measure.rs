@@ -1,5 +1,5 @@
-//! Measures rows: subject and baseline in turn, in pairs, so that whatever else the machine does
-//! meets both.
+//! Measures rows: subject and baseline in turn, in pairs, so that any other load on the machine
+//! affects both.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,19 +17,19 @@ use super::server::Server;
 use super::settings::{Cores, Settings, pin};
 use super::syscalls::Counter;
 
-/// Bytes and depth of what a client asks for that then does not read.
+/// Bytes and depth of the requests of a client that then does not read.
 const UNREAD: (usize, usize) = (128 << 10, 64);
 
-/// The device it has.
+/// The device of the client that does not read.
 const UNREAD_BUSID: &str = "1-65";
 
-/// One measurement.
+/// A single measurement.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
     pub(crate) outcome: Outcome,
-    /// What the server used.
+    /// The resources used by the server.
     pub(crate) server: Option<Usage>,
-    /// The most memory it had.
+    /// The server's peak of memory.
     pub(crate) memory: Option<u64>,
 }
 
@@ -39,27 +39,27 @@ pub(crate) struct Measured {
     pub(crate) row: Row,
     /// Subject and baseline.
     pub(crate) pairs: Vec<(Sample, Sample)>,
-    /// System calls of the server a URB, usbfs's ioctls not among them.
+    /// System calls of the server a URB, without usbfs's ioctls.
     pub(crate) syscalls: Option<f64>,
-    /// usbfs's ioctls a URB, where there is one.
+    /// usbfs's ioctls a URB, on a usbfs.
     pub(crate) ioctls: Option<f64>,
 }
 
-/// What answers usbfs's calls: how often it was asked, and how many system calls of the server were
-/// its own.
+/// The simulated usbfs's counts: answered calls, and the simulation's own system calls in the
+/// server.
 pub(crate) trait Usbfs {
     /// Calls since the server was started, and system calls.
     fn counted(&self) -> [u64; 2];
 }
 
-/// The servers of a run, and how to look at them.
+/// The servers of a run, with the means of observation.
 pub(crate) struct Bench<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) usbferry: Server,
     pub(crate) ceiling: Server,
-    /// What `--beside` names.
+    /// The program of `--beside`.
     pub(crate) beside: Option<Server>,
-    /// What usbferry's IN data is.
+    /// The form of usbferry's IN data.
     pub(crate) check: Check,
     pub(crate) usbfs: Option<&'a dyn Usbfs>,
     pub(crate) scratch: PathBuf,
@@ -94,7 +94,7 @@ impl Bench<'_> {
         Ok(Measured { row: row.clone(), pairs, syscalls, ioctls })
     }
 
-    /// Puts client and servers where they belong.
+    /// Binds client and servers to their processors.
     fn place(&self, row: &Row) {
         let cores = if row.apart { Cores::Two } else { self.settings.cores };
         let (client, server) = match cores {
@@ -111,7 +111,7 @@ impl Bench<'_> {
         }
     }
 
-    /// Runs a load once; `look` is called at both ends of the time that counts.
+    /// Runs a load once; `look` is called at both ends of the measurement.
     fn sample(&self, load: &Run, look: &mut dyn FnMut(Moment)) -> io::Result<Sample> {
         let server = self.server(load.on);
         let stalled = if load.stalled { Some(unread(&server.address)?) } else { None };
@@ -153,7 +153,7 @@ impl Bench<'_> {
         Flow::new(client, load.workload, check)
     }
 
-    /// Looks whether all that a session sent has reached the device, and ends it.
+    /// Checks that all data of a session has reached the device, and ends the session.
     fn finish(&self, load: &Run, flow: Flow) -> io::Result<()> {
         let Workload { endpoint, .. } = load.workload;
         let (urbs, bytes) = (flow.answered(), flow.answered() * load.workload.len() as u64);
@@ -191,7 +191,7 @@ impl Bench<'_> {
     }
 }
 
-/// A client that asks for much and reads nothing.
+/// A client with many requests that reads nothing.
 fn unread(server: &str) -> io::Result<Client> {
     let (len, depth) = UNREAD;
     let mut client = Client::attach_when_free(server, UNREAD_BUSID)

@@ -1,4 +1,4 @@
-//! What was measured, as figures, a table and JSON.
+//! The measurements as figures, a table and JSON.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::measure::{Measured, Sample};
 use super::rows::Target;
 
-/// The middle one, the least and the most of some figures.
+/// The median, the least and the greatest of some figures.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -15,7 +15,7 @@ pub(crate) struct Spread {
     pub(crate) most: f64,
 }
 
-/// A row's figures: of the subject, unless they say otherwise.
+/// A row's figures, of the subject unless stated otherwise.
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
     pub(crate) name: String,
@@ -26,8 +26,8 @@ pub(crate) struct Figures {
     pub(crate) len: usize,
     /// Of the rates, pair by pair.
     pub(crate) ratio: Spread,
-    /// Of the processor time that both sides take for a URB, the baseline's as a share of the
-    /// subject's. What the rates would be if nobody else used the processor and nobody waited.
+    /// The baseline's processor time for a URB, both sides together, as a share of the subject's:
+    /// the ratio of the rates if nobody else used the processor and nobody waited.
     pub(crate) work: Option<f64>,
     /// p50, p99 and p99.9, in microseconds.
     pub(crate) turnaround: [f64; 3],
@@ -95,7 +95,7 @@ impl Figures {
         self.cpu.map(|cpu| cpu * 1e3 / float(self.len))
     }
 
-    /// What was asked for, and whether it was reached.
+    /// The goal, and whether the goal was reached.
     fn verdict(&self) -> Option<(String, bool)> {
         match self.target {
             Target::None => None,
@@ -182,17 +182,17 @@ pub(crate) fn line(figures: &Figures) -> String {
     )
 }
 
-/// What the columns are.
+/// The explanation of the columns.
 pub(crate) const LEGEND: &str = "\
 ratio: URBs a second as a share of the baseline's, measured in turn: median of the pairs, least
-and most. The baseline is the ceiling unless the row says otherwise. work: the same of the
-processor time that client and server take for a URB, which others on the machine do not change; it
-does not see either side wait. p50 x, p99 x: turnaround as
-multiples of the baseline's. us/URB, base: processor time of the server, and of the baseline's.
-sys: system calls of the server a URB (perf), calls of usbfs left out; ioctl: those. switch: times
-a URB that the server gave up the processor or lost it. own%: the load generator's processor time.";
+and greatest. The baseline is the ceiling unless the row says otherwise. work: the same ratio for
+the processor time of client and server together a URB, independent of other load on the machine
+and of waits. p50 x, p99 x: turnaround as multiples of the baseline's. us/URB, base: processor time of
+the server, and of the baseline's. sys: system calls of the server a URB (perf), without calls of
+usbfs; ioctl: calls of usbfs. switch: number of times a URB that the server gave up or lost the
+processor. own%: the load generator's processor time.";
 
-/// What the rows say together where the baseline is another build.
+/// The summary of the rows with another build as the baseline.
 pub(crate) fn beside(other: &Path, rows: &[Figures]) -> String {
     let mean = |figure: &dyn Fn(&Figures) -> f64| {
         let logarithms = rows.iter().map(|row| figure(row).ln());

@@ -1,15 +1,15 @@
-//! What is measured, and against what.
+//! The rows of a bench: subjects and their baselines.
 
 use usbferry_load::workload::{Kind, Workload};
 
 /// Which server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum On {
-    /// usbferry as it comes.
+    /// usbferry with default settings.
     Usbferry,
     /// The least server there can be.
     Ceiling,
-    /// The build of usbferry that `--beside` names.
+    /// The build of usbferry given by `--beside`.
     Beside,
 }
 
@@ -23,27 +23,27 @@ pub(crate) struct Run {
     pub(crate) stalled: bool,
 }
 
-/// What has to be reached.
+/// The goal of a row.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Target {
-    /// Nothing is asked of this row.
+    /// No goal.
     None,
-    /// So much of the baseline's rate.
+    /// At least this share of the baseline's rate.
     Rate(f64),
-    /// So many times the baseline's p50 and p99 at most.
+    /// At most these multiples of the baseline's p50 and p99.
     Turnaround(f64, f64),
-    /// So much of the baseline's rate, and the slowest session so much of the mean.
+    /// At least this share of the baseline's rate, and the slowest session's share of the mean.
     Fair(f64, f64),
 }
 
-/// A row: what is measured, and what it is compared with, in turn.
+/// A row: a subject and its baseline, measured in turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) subject: Run,
     pub(crate) baseline: Run,
     pub(crate) target: Target,
-    /// Client and server have a processor each, whatever the settings say.
+    /// Client and server have a processor each, regardless of the settings.
     pub(crate) apart: bool,
     /// Part of a run of a few seconds.
     pub(crate) smoke: bool,
@@ -64,7 +64,7 @@ const PACKETS: [(usize, usize); 5] = [(8, 192), (8, 1024), (32, 1024), (32, 3072
 /// Isochronous URBs in flight: drivers keep a few, each of some packets.
 const PACKETS_DEPTH: usize = 8;
 
-/// All rows; `target` says what is asked of a load on one session.
+/// All rows; `target` has the goal of a load on a single session.
 pub(crate) fn all(target: impl Fn(&Workload) -> Target) -> Vec<Row> {
     let mut rows = Vec::new();
     for direction in [Kind::BulkIn as fn(usize) -> Kind, Kind::BulkOut] {
@@ -113,8 +113,7 @@ fn against_ceiling(workload: Workload, target: impl Fn(&Workload) -> Target, smo
     }
 }
 
-/// Where each side has a processor, a server that looks for work before it sleeps need not be
-/// woken.
+/// With a processor for each side, a server that looks for work before sleeping need not be woken.
 fn apart() -> Row {
     let workload = Workload::new(Kind::BulkIn(64), 1);
     Row {
@@ -127,9 +126,9 @@ fn apart() -> Row {
     }
 }
 
-/// A client that writes header and data apart, without `TCP_NODELAY`, against one that does not:
-/// its system waits for an acknowledgement in between. One that came 40 ms later would make it a
-/// thousand times as long.
+/// A client that writes header and data separately, without `TCP_NODELAY`, compared with a client
+/// that does not. The former's system waits for an acknowledgement in between. An acknowledgement
+/// 40 ms later would make the time a thousand times as long.
 fn in_parts() -> Row {
     let whole = Workload::new(Kind::BulkOut(64), 1);
     Row {
@@ -142,7 +141,7 @@ fn in_parts() -> Row {
     }
 }
 
-/// Many sessions against as many on the ceiling, and against one.
+/// Many sessions compared with as many on the ceiling, and with a single session.
 fn many_sessions(workload: Workload) -> Vec<Row> {
     let mut rows = Vec::new();
     for sessions in [1, 8, 64] {
@@ -169,7 +168,7 @@ fn many_sessions(workload: Workload) -> Vec<Row> {
     rows
 }
 
-/// Sessions beside one whose client does not read, against the same without it.
+/// Sessions beside a session whose client does not read, compared with the same sessions alone.
 fn stalled() -> Row {
     let workload = Workload::new(Kind::BulkIn(16 << 10), 4);
     let run = |stalled| Run { on: On::Usbferry, workload, sessions: 8, stalled };

@@ -1,4 +1,4 @@
-//! The servers that are measured: processes of their own.
+//! The measured servers, as processes of their own.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -12,17 +12,16 @@ use usbferry::limits::{DeviceLimits, SERVER_MEMORY};
 /// The argument with which a bench is the ceiling's server instead.
 pub(crate) const CEILING: &str = "--serve-ceiling";
 
-/// A server that runs. Killed with the bench.
+/// A running server. Killed with the bench.
 pub(crate) struct Server {
     process: Child,
     pub(crate) address: String,
-    /// Devices that it had attached at once, at most.
+    /// The greatest number of devices attached at once.
     devices: Cell<usize>,
 }
 
 impl Server {
-    /// usbferry as it was built for this bench, with arguments behind `serve` and environment
-    /// variables.
+    /// The usbferry built for this bench, with arguments behind `serve` and environment variables.
     pub(crate) fn usbferry(
         arguments: &[String],
         environment: &[(&str, OsString)],
@@ -62,7 +61,7 @@ impl Server {
             said.push(line);
             address
         });
-        // Whatever it warns of belongs to the results.
+        // Warnings of the server belong to the results.
         thread::spawn(move || {
             for line in lines.map_while(Result::ok).filter(|line| is_warning(line)) {
                 eprintln!("{line}");
@@ -75,8 +74,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Bytes that it may have taken after so many devices were attached at once, unless it was told
-    /// other limits: what devices had before may be kept for the next ones.
+    /// Bytes that the server may have taken after `devices` devices were attached at once, with
+    /// default limits: memory of former devices may be kept for the next devices.
     pub(crate) fn memory_stated(&self, devices: usize) -> usize {
         self.devices.set(self.devices.get().max(devices));
         SERVER_MEMORY + self.devices.get() * DeviceLimits::default().memory_max()
@@ -89,7 +88,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,4 +1,4 @@
-//! How a bench is run: its command line, and `USBFERRY_BENCH=smoke`.
+//! The settings of a bench: its command line, and `USBFERRY_BENCH=smoke`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,12 +9,12 @@ use usbferry_load::run::Plan;
 /// On which processors client and server run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Cores {
-    /// Both on one: what counts is the work of both, and nothing depends on where the system
-    /// happens to put them.
+    /// Both on one processor: the sum of both sides' work counts, and the system's placement of
+    /// processes does not matter.
     One,
-    /// Each on one of its own.
+    /// A processor for each side.
     Two,
-    /// Wherever the system puts them.
+    /// By the system's choice.
     Any,
 }
 
@@ -23,7 +23,7 @@ pub(crate) enum Cores {
 pub(crate) struct Settings {
     /// A few rows, once and shortly: whether everything works.
     pub(crate) smoke: bool,
-    /// Rows whose name contains this.
+    /// Selects rows by a part of the name.
     pub(crate) filter: String,
     pub(crate) pairs: usize,
     pub(crate) plan: Plan,
@@ -46,7 +46,8 @@ options, behind `cargo bench --bench NAME --`:
   --help                 this";
 
 impl Settings {
-    /// Reads the command line. Ends the process where it makes no sense, or asks for help only.
+    /// Reads the command line. Ends the process for a wrong command line, or for a request for
+    /// help.
     pub(crate) fn read() -> Self {
         let mut settings = Self {
             smoke: std::env::var("USBFERRY_BENCH").is_ok_and(|value| value == "smoke"),
@@ -94,7 +95,7 @@ impl Settings {
         Some(())
     }
 
-    /// The name of a bench's results. Those beside another build are results of their own.
+    /// The name of a bench's results. Results beside another build have a name of their own.
     pub(crate) fn results_name(&self, bench: &str) -> String {
         if self.beside.is_some() { format!("{bench}-beside") } else { bench.to_owned() }
     }
@@ -109,8 +110,8 @@ impl Settings {
         name.contains(&self.filter) && (smoke || !self.smoke)
     }
 
-    /// Refuses to go on with no rows: an empty table would look like a bench that passed, and be
-    /// written over the results of one.
+    /// Refuses to go on without rows: an empty table would look like a passed bench, and would
+    /// replace the results of an earlier run.
     pub(crate) fn expect_some<T>(&self, rows: &[T]) -> Result<(), String> {
         if !rows.is_empty() {
             return Ok(());
@@ -129,7 +130,7 @@ fn parse_cores(text: &str) -> Option<Cores> {
     }
 }
 
-/// Binds a process to a processor. False when that can't be done here; measuring goes on.
+/// Binds a process to a processor. False if binding is not possible here; the bench goes on.
 pub(crate) fn pin(pid: u32, processor: usize) -> bool {
     let taskset = Command::new("taskset")
         .args(["--all-tasks", "--cpu-list", "--pid", &processor.to_string(), &pid.to_string()])

@@ -1,5 +1,5 @@
 //! The simulated usbfs of `testkit/usbfs` under a server: its directory and its counters. Linux
-//! only, for the benches that take this file by its path.
+//! only, for benches that include this file by its path.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,19 +10,19 @@ use crate::harness::measure::Usbfs;
 /// A directory with the tree of a simulated usbfs; gone with the bench.
 pub(crate) struct Tree {
     root: PathBuf,
-    /// What is plugged in, as `testkit/usbfs` reads it.
+    /// The plugged devices, in the form of `testkit/usbfs`'s options.
     devices: &'static str,
 }
 
 impl Tree {
-    /// An empty directory for the simulated usbfs of one server.
+    /// An empty directory for a server's simulated usbfs.
     pub(crate) fn new(scratch: &Path, name: &str, devices: &'static str) -> Result<Self, String> {
         let root = scratch.join(format!("usbfs-{name}-{}", std::process::id()));
         fs::create_dir_all(&root).map_err(|error| format!("{}: {error}", root.display()))?;
         Ok(Self { root, devices })
     }
 
-    /// What a server is started with.
+    /// The environment variables for the start of a server.
     pub(crate) fn environment(&self, library: &Path) -> Vec<(&'static str, OsString)> {
         vec![
             ("LD_PRELOAD", library.into()),
@@ -34,7 +34,7 @@ impl Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        // What is left is below target.
+        // Files left over are below target.
         let _ = fs::remove_dir_all(&self.root);
     }
 }
