@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms that every other room may use; tests may use `fuzzing`.
+/// Rooms open to every other room; tests may use `fuzzing`.
 const COMMON: [&str; 5] = ["complaints", "fuzzing", "limits", "units", "words"];
 
-/// The other rooms, each with the rooms that it may name.
+/// The other rooms, each with the rooms it may name.
 const ARROWS: [(&str, &[&str]); 10] = [
     ("commands", &["cli", "client", "config", "reactor", "usb"]),
     ("cli", &["config", "usb", "wire"]),
@@ -41,7 +41,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
     entries.flat_map(|entry| files(&entry.expect("it can be read").path())).collect()
 }
 
-/// The rooms that a text names as `crate::ROOM`.
+/// The rooms named in a text as `crate::ROOM`.
 fn named_in(text: &str) -> BTreeSet<&str> {
     let ends = |c: char| !c.is_ascii_lowercase() && c != '_';
     text.split("crate::").skip(1).filter_map(|rest| rest.split(ends).next()).collect()

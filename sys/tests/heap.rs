@@ -1,4 +1,4 @@
-//! A separate file, and so a separate process: no other test allocates.
+//! A separate file, and so a separate process without other tests' allocations.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 use std::hint::black_box;

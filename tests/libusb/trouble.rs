@@ -135,9 +135,9 @@ fn an_unneeded_lock_holds_up_nobody() {
     assert_eq!(transfer(&mut held, urb(0x81, 512), &[]).status, 0);
 }
 
-/// usbfs has no call that submits or reaps without the lock (`usbdev_do_ioctl`), or that tells
-/// whether the lock is free. During any such wait nothing is lost or answered wrongly. The progress
-/// of the others is printed and not judged (docs/reliability.md, “The cost of one thread”).
+/// usbfs has no call to submit or reap without the lock (`usbdev_do_ioctl`), or to ask whether the
+/// lock is free. During any such wait nothing is lost or answered wrongly. The progress of the
+/// others is printed and not judged (docs/reliability.md, “The cost of one thread”).
 #[test]
 fn work_delayed_by_a_lock_is_done_when_the_lock_is_free() {
     let server = Server::start("count=2");
@@ -181,7 +181,7 @@ fn a_request_that_is_held_up_holds_up_no_list_and_no_import() {
     }
 }
 
-/// The disappearance of the device is noticed by any thread that works with it.
+/// Any thread at work with the device notices its disappearance.
 #[test]
 fn a_device_that_goes_while_it_works_ends_its_session() {
     for setup in [SET_INTERFACE, PORT_RESET, [0, 9, 1, 0, 0, 0, 0, 0]] {

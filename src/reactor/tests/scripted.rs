@@ -1,5 +1,5 @@
-//! A USB stack for tests: simulated devices whose blocking calls do what they are told to, which is
-//! to wait until they are told otherwise, to panic, or to fail.
+//! A USB stack for tests: simulated devices with scripted blocking calls, which wait for the test,
+//! panic, or fail.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::usb::{
 use crate::wire::status::Status;
 use crate::wire::types::BusId;
 
-/// A call that blocks, of one device but for a scan; or the one that says that a client has a
+/// A blocking call, of one device except for a scan; or the call with the news that a client has a
 /// device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Call {
@@ -27,11 +27,11 @@ pub(super) enum Call {
     Attached(BusId),
     Perform(BusId),
     Cancel(BusId),
-    /// Changing the port's memory, which is due as long as something is scripted for it.
+    /// Changing the port's memory, due as long as the call is scripted.
     ChangeMemory(BusId),
     Close(BusId),
     Recover(BusId),
-    /// Saying what to watch, which does not block.
+    /// The call for the descriptors to watch, without blocking.
     Watch(BusId),
     /// The devices' answers to a scan; told to fail, a device does not answer, and the scan is not
     /// whole.
@@ -40,17 +40,17 @@ pub(super) enum Call {
     Hints,
 }
 
-/// What a call does that is not to do what it is for.
+/// The act of a call instead of its purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Act {
-    /// Waits until it is told otherwise.
+    /// Waits for the test.
     Wait,
     Panic,
-    /// Scans and their answers, what is to be watched, and hints.
+    /// For scans and their answers, descriptors to watch, and hints.
     Fail,
 }
 
-/// What calls are to do, and which there were. Clones share it.
+/// The scripted acts, and the calls up to now. Clones share the script.
 #[derive(Clone, Default)]
 pub(super) struct Script(Arc<(Mutex<State>, Condvar)>);
 
@@ -65,7 +65,7 @@ impl Script {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a call do something else from now on, also one that waits.
+    /// Sets the act of a call from now on, also for a waiting call.
     pub(super) fn set(&self, call: Call, act: Act) {
         let mut state = self.lock();
         state.acts.retain(|&(other, _)| other != call);
@@ -73,13 +73,13 @@ impl Script {
         self.0.1.notify_all();
     }
 
-    /// Has a call do what it is for, also one that waits.
+    /// Gives a call its purpose back, also a waiting call.
     pub(super) fn clear(&self, call: Call) {
         self.lock().acts.retain(|&(other, _)| other != call);
         self.0.1.notify_all();
     }
 
-    /// Whether a call is to do something else than what it is for.
+    /// Whether a call has a scripted act.
     fn is_set(&self, call: Call) -> bool {
         self.lock().acts.iter().any(|&(other, _)| other == call)
     }
@@ -89,7 +89,7 @@ impl Script {
         self.lock().begun.iter().filter(|&&begun| begun == call).count()
     }
 
-    /// A call begins: true when it is to fail.
+    /// Begins a call: true if the call is to fail.
     fn enter(&self, call: Call) -> bool {
         let mut state = self.lock();
         state.begun.push(call);
@@ -109,7 +109,7 @@ impl Script {
     }
 }
 
-/// Nothing of a test's waits for ever when it fails.
+/// Releases all waiting calls, also if the test fails.
 pub(super) struct Finally(pub(super) Script);
 
 impl Drop for Finally {
