@@ -170,7 +170,7 @@ mod tests {
     /// Lines of `log`'s own macros have no limit. Only the message about a stop, which no peer can
     /// cause, is logged directly.
     #[test]
-    fn what_a_peer_can_reach_says_everything_through_here() {
+    fn messages_about_peers_go_through_the_limit() {
         const BY_ITSELF: &str = r#"log::info!("stopping: giving back every device");"#;
         let parts = ["reactor", "session", "usb", "worker", "caught", "handshake"];
         for (file, text) in parts.into_iter().flat_map(source_of) {

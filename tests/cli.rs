@@ -685,11 +685,11 @@ fn few_descriptors_are_not_used_up_by_silent_clients() {
     shell.args(["-c", "ulimit -n 64; exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_usbferry")]);
     shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
     let server = Running::start_as(shell, &["--simulate=loopback"]);
-    let strangers: Vec<TcpStream> =
+    let silent: Vec<TcpStream> =
         (0..100).map(|_| TcpStream::connect(server.address).expect("it listens")).collect();
     server.attach("1-1").assert_in_sync();
     assert!(server.lines_with("can't accept").is_empty());
-    drop(strangers);
+    drop(silent);
     server.stop();
 }
 
@@ -704,14 +704,14 @@ fn the_last_descriptors_are_not_kept_by_silent_clients() {
     let server = Running::start_as(shell, &["--simulate=loopback:count=14"]);
     let mut attached: Vec<MiniClient> =
         (1..=DEVICES).map(|number| server.attach(&format!("1-{number}"))).collect();
-    let strangers: Vec<TcpStream> =
+    let silent: Vec<TcpStream> =
         (0..100).map(|_| TcpStream::connect(server.address).expect("it listens")).collect();
     let mut client = MiniClient::connect(server.address);
     client.send(&DEVLIST);
     assert_eq!(client.read(8)[..4], [0x01, 0x11, 0x00, 0x05], "an answer, if not a list");
     assert!(server.lines_with("can't accept").is_empty());
     attached.iter_mut().for_each(MiniClient::assert_in_sync);
-    drop((attached, strangers));
+    drop((attached, silent));
     server.stop();
 }
 

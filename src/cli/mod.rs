@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_what_was_typed_or_what_the_environment_says() {
+    fn the_log_level_comes_from_the_option_or_the_environment() {
         let filter = |arguments: &[&str], environment: Option<&str>| {
             let line = ["usbferry", "list"].iter().chain(arguments);
             let cli = Cli::try_parse_from(line).map_err(|error| error.to_string())?;

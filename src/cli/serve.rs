@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_states_what_a_urb_costs_as_the_limits_do() {
+    fn the_help_and_the_limits_agree_on_the_cost_of_a_urb() {
         let mut command = <Cli as clap::CommandFactory>::command();
         let serve = command.find_subcommand_mut("serve").expect("it is one");
         let urbs = serve.get_arguments().find(|argument| argument.get_id() == "urbs");

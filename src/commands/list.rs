@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_programs_have_all_of_is_not_offered() {
+    fn a_device_wholly_in_use_is_not_offered() {
         let notes = notes_on(&device(vec![bound(0, "usbfs")]), None);
         assert_eq!(notes[0], "interface 0: in use by a program");
         assert!(notes[1].starts_with("can't be exported now: programs have all"), "{notes:?}");

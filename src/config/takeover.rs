@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn other_policies_do_not_ask_whether_it_is_dead() {
+    fn other_policies_ignore_signs_of_death() {
         let policies = [TakeOver::Never, TakeOver::SameHost, TakeOver::Any];
         let same = policies.map(|policy| permits(policy, "192.168.1.5", ALIVE));
         let other = policies.map(|policy| permits(policy, "192.168.1.6", ALIVE));

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_of_the_limits_is_told_as_it_is_typed() {
+    fn the_sizes_of_the_limits_have_typed_forms() {
         for bytes in [limits::MEMORY_DEFAULT, limits::URB_LEN_DEFAULT, limits::MEMORY_MAX] {
             assert_eq!(parse_size(&Size(bytes as u64).to_string()), Ok(bytes));
         }

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_can_not_listen_is_told_what_to_do() {
+    fn a_bad_listen_address_gets_advice() {
         for (address, kind, says) in [
             ("192.0.2.1:3240", AddrNotAvailable, "shows which it has, and 0.0.0.0 means all"),
             ("[2001:db8::1]:3240", AddrNotAvailable, "shows which it has, and [::] means all"),

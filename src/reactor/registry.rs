@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_say_what_is_offered_and_on_which_terms() {
+    fn rules_decide_the_offers_and_their_terms() {
         let mut known = Known::new("loopback:count=2");
         let [first, second] = known.bus.busids()[..] else { panic!("two devices") };
         known.settings.selection.exclude = vec!["1-1".parse().unwrap()];

@@ -35,9 +35,9 @@ fn takeover_ends_the_old_session_and_passes_the_device_on() {
         }
         // So the URBs are with the device, and not in the socket.
         holder.call_ok(&Submit::get_device_descriptor());
-        let mut taker = server.connect();
-        assert_eq!(taker.import(server.busid(0)), 0, "{takeover:?}");
-        taker.call_ok(&Submit::get_device_descriptor());
+        let mut contender = server.connect();
+        assert_eq!(contender.import(server.busid(0)), 0, "{takeover:?}");
+        contender.call_ok(&Submit::get_device_descriptor());
         holder.expect_drop();
         assert_eq!(server.bus.open_count(server.busid(0)), 2);
     }
@@ -58,9 +58,9 @@ fn takeover_of_a_device_that_could_not_be_opened() {
         client.send(&DEVLIST);
         word(&client.read(12), 8) == 0 || holder.has_input()
     });
-    let mut taker = server.connect();
-    assert_eq!(taker.import(busid), 0);
-    taker.assert_in_sync();
+    let mut contender = server.connect();
+    assert_eq!(contender.import(busid), 0);
+    contender.assert_in_sync();
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_full_server_ends_the_oldest_that_has_no_device() {
     let server = Server::start_with("loopback:count=3", |settings| settings.connections = PLACES);
     let mut holder = server.attach_to(1);
     let request = import_bytes(server.busid(2).as_wire());
-    let mut strangers = Vec::new();
+    let mut silent = Vec::new();
     for number in 0..3 * PLACES {
         let mut client = server.connect();
         match number % 3 {
@@ -157,15 +157,15 @@ fn a_full_server_ends_the_oldest_that_has_no_device() {
                 assert_eq!(word(&client.read(12), 8), 2, "devices that are free");
             }
         }
-        strangers.push(client);
+        silent.push(client);
     }
     server.assert_serves(0);
     holder.assert_in_sync();
-    assert!(strangers[..PLACES].iter().all(MiniClient::has_input), "they have seen the end");
+    assert!(silent[..PLACES].iter().all(MiniClient::has_input), "they have seen the end");
     // A client among the newest continues its request.
     let last = 3 * PLACES - 2;
-    strangers[last].send(&request[last..]);
-    assert_eq!(word(&strangers[last].read(320), 4), 0, "it gets its device");
+    silent[last].send(&request[last..]);
+    assert_eq!(word(&silent[last].read(320), 4), 0, "it gets its device");
 }
 
 /// Clients with a device keep their place.

@@ -348,7 +348,7 @@ fn clients_without_a_device_wait_for_their_share() {
 }
 
 #[test]
-fn labels_that_wrap_are_of_whoever_has_the_place_now() {
+fn wrapped_labels_belong_to_the_current_owner_of_the_place() {
     let mut held = Held::new();
     *held.reactor.door.made_mut() = u64::from(token::GENERATIONS) - 2;
     for _ in 0..4 {

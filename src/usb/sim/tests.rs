@@ -91,7 +91,7 @@ fn every_change_of_the_bus_is_hinted_at() {
 }
 
 #[test]
-fn a_device_that_took_the_place_of_another_is_not_opened_for_it() {
+fn a_device_in_the_place_of_another_is_not_opened() {
     let host = Host::open("loopback");
     let (bus, busid) = (host.bus.clone(), host.busid);
     let before = SimBackend::new(bus.clone()).scan().unwrap().devices;

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_follows_the_exact_time_and_is_never_ahead_of_it() {
+    fn the_coarse_clock_follows_the_exact_time_and_is_never_ahead() {
         let clock = CoarseClock::new();
         let start = Instant::now();
         let mut last = clock.now();

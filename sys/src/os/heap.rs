@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri ends where memory does")]
-    fn what_no_machine_has_is_refused() {
+    fn impossible_memory_is_refused() {
         // A quarter of 64 bits; of 32, a quarter is a gigabyte.
         let much = if usize::BITS == 64 { usize::MAX / 4 } else { usize::MAX / 8 * 7 };
         assert!(!has_room(much));

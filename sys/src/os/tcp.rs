@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "needs sockets")]
-    fn what_is_no_tcp_socket_says_nothing() {
+    fn a_socket_without_tcp_has_no_signs() {
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(peer_signs(file.as_fd()), None);
         assert_eq!(round_trip(file.as_fd()), None);

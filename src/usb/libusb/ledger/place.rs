@@ -187,7 +187,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_directory_is_taken_only_if_nobody_else_may_write_there() {
+    fn a_directory_with_other_writers_is_not_taken() {
         use std::os::unix::fs::{PermissionsExt, symlink};
         let scratch = scratch("taken");
         let chmod = |path: &Path, mode| {

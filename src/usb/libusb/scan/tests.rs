@@ -97,7 +97,7 @@ impl Drop for Sysfs {
 }
 
 #[test]
-fn a_device_is_what_sysfs_says() {
+fn a_device_is_described_by_sysfs() {
     let mut sysfs = Sysfs::new("says");
     sysfs.add("1-1");
     sysfs.put("1-1", "speed", "20000\n");
@@ -159,7 +159,7 @@ fn of_hubs_nothing_is_read_that_could_wait() {
 }
 
 #[test]
-fn a_device_that_does_not_answer_holds_up_no_other_and_is_what_it_was() {
+fn a_silent_device_holds_up_no_other_and_keeps_its_last_state() {
     let mut sysfs = Sysfs::new("held");
     for busid in ["1-1", "1-2", "1-3"] {
         sysfs.add(busid);
@@ -186,7 +186,7 @@ fn a_device_that_does_not_answer_holds_up_no_other_and_is_what_it_was() {
 }
 
 #[test]
-fn a_device_that_has_never_answered_is_left_out_unless_its_interfaces_speak() {
+fn an_unknown_silent_device_is_listed_by_its_interfaces_or_left_out() {
     let mut sysfs = Sysfs::new("never");
     for busid in ["1-1", "1-2"] {
         sysfs.add(busid);
@@ -205,7 +205,7 @@ fn a_device_that_has_never_answered_is_left_out_unless_its_interfaces_speak() {
 }
 
 #[test]
-fn many_that_do_not_answer_are_waited_for_together() {
+fn silent_devices_are_waited_for_together() {
     let mut sysfs = Sysfs::new("many");
     // One after the other, the devices would take six seconds.
     let names: Vec<String> = (1..=24).map(|port| format!("1-{port}")).collect();
@@ -224,7 +224,7 @@ fn many_that_do_not_answer_are_waited_for_together() {
 }
 
 #[test]
-fn a_device_that_went_is_forgotten_and_another_in_its_place_is_asked() {
+fn a_former_device_is_forgotten_and_its_successor_asked() {
     let mut sysfs = Sysfs::new("went");
     sysfs.add("1-1");
     assert_eq!(sysfs.found(), ["1-1"]);
@@ -245,7 +245,7 @@ fn a_device_that_went_is_forgotten_and_another_in_its_place_is_asked() {
 }
 
 #[test]
-fn a_thread_that_waits_is_told_from_one_that_has_no_processor() {
+fn waiting_threads_differ_from_threads_without_a_processor() {
     assert!(Reading::begin().is_runnable());
     let (sender, receiver) = std::sync::mpsc::channel();
     let (holder, held) = std::sync::mpsc::channel::<()>();
