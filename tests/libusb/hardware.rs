@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use usbferry_load::client::{Client, PATIENCE, Reply};
+use usbferry_load::client::{Client, Reply, patience};
 use usbferry_load::pdu::{self, Submit};
 use usbferry_load::preload;
 
@@ -122,7 +122,7 @@ impl Server {
     /// All devices of an OP_REP_DEVLIST.
     pub(crate) fn devices(&self) -> Vec<Listed> {
         let mut stream = TcpStream::connect(&self.address).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        stream.set_read_timeout(Some(patience())).expect("a socket");
         stream.write_all(&[0x01, 0x11, 0x80, 0x05, 0, 0, 0, 0]).expect("it is sent");
         let mut reply = Vec::new();
         stream.read_to_end(&mut reply).expect("it is answered");
@@ -204,7 +204,7 @@ impl Server {
     pub(crate) fn end(&mut self) -> Option<ExitStatus> {
         let _ = Command::new("kill").arg(self.process.id().to_string()).status();
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < patience() {
             if let Ok(Some(status)) = self.process.try_wait() {
                 return Some(status);
             }
@@ -271,7 +271,7 @@ pub(crate) fn hold(root: &Path, number: u8, held: bool) {
 pub(crate) fn wait_until(condition: impl Fn() -> bool, explain: impl Fn() -> String) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "{}", explain());
+        assert!(begun.elapsed() < patience(), "{}", explain());
         thread::sleep(Duration::from_millis(5));
     }
 }

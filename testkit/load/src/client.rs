@@ -15,6 +15,14 @@ use crate::pdu::{self, DESCRIPTOR_LEN, HEADER_LEN, Submit};
 /// How long to wait for a server.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long to wait for a server that may be slowed down: [`PATIENCE`], times `USBFERRY_PATIENCE`
+/// if set. `tests/memory-check` sets it.
+#[must_use]
+pub fn patience() -> Duration {
+    let times = std::env::var("USBFERRY_PATIENCE").ok().and_then(|times| times.parse().ok());
+    PATIENCE * times.unwrap_or(1)
+}
+
 /// Bytes of a successful OP_REP_IMPORT.
 const IMPORTED_LEN: usize = 320;
 
@@ -71,7 +79,7 @@ pub struct Reply {
 pub fn devlist(server: impl ToSocketAddrs) -> io::Result<u32> {
     let mut stream = connect(server)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience()))?;
     stream.write_all(&[0x01, 0x11, 0x80, 0x05, 0, 0, 0, 0])?;
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
@@ -101,8 +109,8 @@ impl Client {
     pub fn attach(server: impl ToSocketAddrs, busid: &str) -> Result<Self, AttachError> {
         let mut stream = connect(server)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience()))?;
+        stream.set_write_timeout(Some(patience()))?;
         let mut request = vec![0x01, 0x11, 0x80, 0x03, 0, 0, 0, 0];
         request.extend_from_slice(busid.as_bytes());
         request.resize(8 + 32, 0);
@@ -130,7 +138,7 @@ impl Client {
         let begun = Instant::now();
         loop {
             match Self::attach(server, busid) {
-                Err(AttachError::Refused(BUSY)) if begun.elapsed() < PATIENCE => {
+                Err(AttachError::Refused(BUSY)) if begun.elapsed() < patience() => {
                     thread::sleep(Duration::from_millis(5));
                 }
                 other => return other,
