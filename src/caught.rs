@@ -2,8 +2,8 @@
 //! server the device.
 //!
 //! Contract: for workers. A panic drops everything owned by the work. Borrowed values may be left
-//! half changed, so a caller that keeps a value after a panic must not rely on its state. Nothing
-//! unwinds out of here, not even from a panic's own message.
+//! half changed, so a caller must not rely on a kept value's state after a panic. Nothing unwinds
+//! out of this module, not even from a panic's own message.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

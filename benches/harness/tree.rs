@@ -1,5 +1,5 @@
 //! The simulated usbfs of `testkit/usbfs` under a server: its directory and its counters. Linux
-//! only, for benches that include this file by its path.
+//! only; benches include the file by its path.
 
 use std::ffi::OsString;
 use std::fs;

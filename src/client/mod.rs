@@ -1,7 +1,7 @@
-//! A USB/IP client: asks a server for the devices that it exports.
+//! A USB/IP client: asks a server for its exports.
 //!
-//! - `stream`: a connection to a server, with one time limit for all requests on it;
-//! - `error`: why a server gives no answer, in words for a user.
+//! - `stream`: a connection to a server, with one time limit for all requests;
+//! - `error`: the reasons for a missing answer, in words for a user.
 //!
 //! The client knows the protocol's bytes ([`crate::wire`]) and nothing of this program's server, so
 //! any USB/IP server will do.
@@ -23,10 +23,10 @@ use stream::Limited;
 /// Time for a server to be reached and to answer, in all.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Largest number of devices that a server is believed to have; no machine has more devices.
+/// Largest believable number of a server's devices; no machine has more.
 const DEVICES_MAX: u32 = 4096;
 
-/// A device as a server's list describes it.
+/// A device in a server's list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Exported {
     /// The device itself.

@@ -1,4 +1,4 @@
-//! The behaviour of `loopback`, seen from its host.
+//! The behaviour of the loopback device, seen from its host.
 
 use std::time::{Duration, Instant};
 
