@@ -27,7 +27,8 @@ impl<P: Port> Session<P> {
         let record = self.urbs.get_mut(urb);
         record.transfer = NO_URB;
         record.block = Some(completion.block);
-        self.endpoints.get_mut(record.submit.endpoint).in_flight -= 1;
+        let (endpoint, direction) = (record.submit.endpoint, record.direction);
+        self.endpoints.get_mut(endpoint).in_flight -= 1;
         if record.cancelling {
             self.slots.forget_cancel(slot);
         }
@@ -47,15 +48,8 @@ impl<P: Port> Session<P> {
             (status, actual_length) = self.control.result_of(record, status, actual_length);
         }
         let (status, actual_length) = self.result_of(urb, status, actual_length);
-        self.note_ended(urb, status, actual_length);
-        self.end(urb, status, actual_length);
-    }
-
-    /// Counts a URB ended by the device.
-    fn note_ended(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
-        let record = self.urbs.get(urb);
-        let (endpoint, direction) = (record.submit.endpoint, record.direction);
         self.counters.note_ended(endpoint, direction, status, actual_length);
+        self.end(urb, status, actual_length);
     }
 
     /// The result for the client of a transfer other than isochronous.
@@ -93,12 +87,13 @@ impl<P: Port> Session<P> {
         let (sum, errors) = self.urbs.packets_mut(urb).fill(result_of);
         let record = self.urbs.get_mut(urb);
         record.error_count = errors;
-        self.counters.note_packets(record.submit.endpoint, errors);
+        let (endpoint, direction) = (record.submit.endpoint, record.direction);
+        self.counters.note_packets(endpoint, errors);
         let status = match status {
             Status::ECONNRESET | Status::ESHUTDOWN | Status::ENODEV if !is_bystander => status,
             _ => Status::OK,
         };
-        self.note_ended(urb, status, sum);
+        self.counters.note_ended(endpoint, direction, status, sum);
         self.answer(urb, status, sum);
     }
 

@@ -80,12 +80,15 @@ impl EarlyUnlinks {
 
     /// Notes a SUBMIT, and returns the UNLINK which came first. UNLINKs of numbers now passed are
     /// answered.
+    #[inline]
     pub(super) fn note_submit(&mut self, seqnum: SeqNum, tx: &mut TxQueue) -> Option<SeqNum> {
         self.is_growing &= self.newest.is_none_or(|newest| is_above(seqnum, newest));
         self.newest = Some(seqnum);
-        if self.waiting.is_empty() {
-            return None;
-        }
+        if self.waiting.is_empty() { None } else { self.take(seqnum, tx) }
+    }
+
+    #[cold]
+    fn take(&mut self, seqnum: SeqNum, tx: &mut TxQueue) -> Option<SeqNum> {
         let index = self.waiting.iter().position(|early| early.target == seqnum);
         let unlink = index.map(|index| self.waiting.swap_remove(index).seqnum);
         self.answer(tx, |early| !is_above(early.target, seqnum));

@@ -4,7 +4,7 @@
 
 use super::control::Control;
 use super::endpoints::EndpointState;
-use super::urb::{Urb, UrbIndex};
+use super::urb::Urb;
 use super::{Session, Violation};
 use crate::complaints::warn;
 use crate::usb::Port;
@@ -15,22 +15,16 @@ use crate::wire::status::Status;
 use crate::wire::types::{Direction, TransferType};
 
 impl<P: Port> Session<P> {
-    /// Judges a URB by the present endpoint and request, and refuses a URB which can't be carried
-    /// out. `behind_barrier`, the endpoint is not known yet and is looked at again when the barrier
-    /// is over.
-    pub(super) fn judge(&mut self, urb: UrbIndex, behind_barrier: bool) {
-        let record = self.urbs.get_mut(urb);
-        let endpoint = self.endpoints.get(record.submit.endpoint);
-        record.refusal = judge(record, endpoint, &mut self.control, behind_barrier);
-    }
-
     /// The number of packet descriptors at the end of a SUBMIT. Only isochronous endpoints have
     /// descriptors; for other endpoints clients leave anything in the number's field. Where an
     /// endpoint may be isochronous, see [`super::prospects`], a possible number is believed. A
     /// number is believed, too, for an endpoint outside the settings in force, if no other setting
     /// was asked for: the client looked at other settings then, unless all settings with the
     /// endpoint agree on its having no packets.
-    pub(super) fn packets_that_follow(&self, submit: &CmdSubmit) -> Result<u32, Violation> {
+    pub(super) fn packets_that_follow(&mut self, submit: &CmdSubmit) -> Result<u32, Violation> {
+        if self.barriers.is_open() {
+            self.barriers.prospects.clear();
+        }
         let known = self.endpoints.get(submit.endpoint).transfer_type;
         let may_be = match known {
             Some(TransferType::Isochronous) if !self.barriers.prospects.are_open() => {
@@ -64,8 +58,9 @@ impl<P: Port> Session<P> {
     }
 }
 
-/// Judges a URB; a status if the URB can't be carried out.
-fn judge(
+/// Judges a URB by the present endpoint and request; a status if the URB can't be carried out.
+/// `behind_barrier`, the endpoint is not known yet and is looked at again when the barrier is over.
+pub(super) fn judge(
     record: &mut Urb,
     endpoint: &EndpointState,
     control: &mut Control,

@@ -14,14 +14,14 @@
 use std::io::IoSliceMut;
 use std::time::Instant;
 
-use usbferry_sys::arena::Block;
-
 use super::buffers::Buffers;
+use super::judge::judge;
 use super::rx::{RX_SLICES_MAX, ReadBuffer, Shape};
 use super::urb::{UrbIndex, UrbTable};
 use super::{Session, Violation};
 use crate::limits::URBS_REFUSED_MAX;
 use crate::usb::Port;
+use crate::wire::iso::DESCRIPTOR_LEN;
 use crate::wire::pdu::{CmdSubmit, Command, HEADER_LEN};
 use crate::wire::status::Status;
 
@@ -99,7 +99,7 @@ impl Receiver {
 
     /// Takes bytes up to the end of a header or of a SUBMIT. Behind a SUBMIT's header,
     /// [`Self::begin_payload`] and the like say which part follows, if any.
-    #[inline]
+    #[inline(always)]
     fn next(&mut self, urbs: &mut UrbTable) -> Received<'_> {
         match self.position {
             Position::Header => self.bytes.take_array().map_or(Received::Nothing, Received::Header),
@@ -109,46 +109,54 @@ impl Receiver {
 
     /// Takes the parts behind a SUBMIT's header, and returns the URB when all parts are there.
     fn take_rest(&mut self, urbs: &mut UrbTable) -> Option<UrbIndex> {
-        loop {
-            match &mut self.position {
-                Position::Header => return None,
-                Position::Payload { urb, filled, end } if *filled < *end => {
+        let urb = match &mut self.position {
+            Position::Header => return None,
+            Position::Payload { urb, filled, end } => {
+                if *filled < *end {
                     let bytes = self.bytes.take_up_to(*end - *filled);
-                    if bytes.is_empty() {
-                        return None;
-                    }
                     if let Some(block) = &mut urbs.get_mut(*urb).block {
                         block[*filled..*filled + bytes.len()].copy_from_slice(bytes);
                     }
                     *filled += bytes.len();
                 }
-                Position::Discard { remaining, .. } if *remaining > 0 => {
-                    let bytes = self.bytes.take_up_to(*remaining);
-                    if bytes.is_empty() {
-                        return None;
-                    }
-                    *remaining -= bytes.len();
+                if *filled < *end {
+                    return None;
                 }
-                Position::Payload { urb, .. } | Position::Discard { urb, .. } => {
-                    let (urb, end) = (*urb, urbs.get(*urb).descriptors_len());
-                    self.position = Position::Descriptors { urb, filled: 0, end };
+                *urb
+            }
+            Position::Discard { urb, remaining } => {
+                *remaining -= self.bytes.take_up_to(*remaining).len();
+                if *remaining > 0 {
+                    return None;
                 }
-                Position::Descriptors { urb, filled, end } if *filled < *end => {
-                    let bytes = self.bytes.take_up_to(*end - *filled);
-                    if bytes.is_empty() {
-                        return None;
-                    }
-                    let room = &mut urbs.descriptors_mut(*urb)[*filled..*filled + bytes.len()];
-                    room.copy_from_slice(bytes);
-                    *filled += bytes.len();
-                }
-                Position::Descriptors { urb, .. } => {
-                    let urb = *urb;
-                    self.position = Position::Header;
-                    return Some(urb);
-                }
+                *urb
+            }
+            Position::Descriptors { .. } => return self.take_descriptors(urbs),
+        };
+        match urbs.get(urb).descriptors_len() {
+            0 => {
+                self.position = Position::Header;
+                Some(urb)
+            }
+            end => {
+                self.begin_descriptors(urb, end);
+                self.take_descriptors(urbs)
             }
         }
+    }
+
+    /// Takes descriptors, and returns the URB when all are there.
+    fn take_descriptors(&mut self, urbs: &mut UrbTable) -> Option<UrbIndex> {
+        let Position::Descriptors { urb, filled, end } = &mut self.position else { return None };
+        let bytes = self.bytes.take_up_to(*end - *filled);
+        urbs.descriptors_mut(*urb)[*filled..*filled + bytes.len()].copy_from_slice(bytes);
+        *filled += bytes.len();
+        if *filled < *end {
+            return None;
+        }
+        let urb = *urb;
+        self.position = Position::Header;
+        Some(urb)
     }
 
     /// A payload follows the header, into the URB's buffer.
@@ -279,11 +287,11 @@ impl<P: Port> Session<P> {
     /// Takes up a SUBMIT whose header has arrived.
     fn take_submit(&mut self, submit: CmdSubmit, now: Instant) -> Result<(), Violation> {
         self.check_submit(&submit)?;
-        let urb = self.insert_urb(submit)?;
-        let record = self.urbs.get(urb);
-        let descriptors_len = record.descriptors_len();
-        match record.payload_len() {
-            0 if descriptors_len == 0 => {
+        let packets = self.packets_that_follow(&submit)?;
+        let urb = self.insert_urb(submit, packets);
+        let descriptors_len = packets as usize * DESCRIPTOR_LEN;
+        match submit.payload_len() as usize {
+            0 if packets == 0 => {
                 self.rx.bytes.note_no_payload();
                 self.submit_received(urb, now);
             }
@@ -310,13 +318,8 @@ impl<P: Port> Session<P> {
         Ok(())
     }
 
-    /// Gives a SUBMIT a record, and judges the URB.
-    fn insert_urb(&mut self, submit: CmdSubmit) -> Result<UrbIndex, Violation> {
-        let behind_barrier = !self.barriers.is_open();
-        if !behind_barrier {
-            self.barriers.prospects.clear();
-        }
-        let packets = self.packets_that_follow(&submit)?;
+    /// Gives a SUBMIT with `packets` packets a record, and judges the URB.
+    fn insert_urb(&mut self, submit: CmdSubmit, packets: u32) -> UrbIndex {
         if packets > 0 {
             self.compare_interval(&submit);
         }
@@ -328,15 +331,16 @@ impl<P: Port> Session<P> {
         let has_room = free > URBS_REFUSED_MAX && !self.is_too_long(&submit);
         let urb = self.urbs.insert(submit, packets);
         let record = self.urbs.get_mut(urb);
-        (record.behind_barrier, record.unlink) = (behind_barrier, early_unlink);
-        if early_unlink.is_some() {
-            record.refusal = Some(Status::ECONNRESET);
-        } else if has_room {
-            self.judge(urb, behind_barrier);
-        } else {
-            record.refusal = Some(Status::ENOMEM);
-        }
-        Ok(urb)
+        (record.behind_barrier, record.unlink) = (!self.barriers.is_open(), early_unlink);
+        record.refusal = match (early_unlink, has_room) {
+            (Some(_), _) => Some(Status::ECONNRESET),
+            (None, false) => Some(Status::ENOMEM),
+            (None, true) => {
+                let endpoint = self.endpoints.get(submit.endpoint);
+                judge(record, endpoint, &mut self.control, record.behind_barrier)
+            }
+        };
+        urb
     }
 
     const fn is_too_long(&self, submit: &CmdSubmit) -> bool {
@@ -354,30 +358,18 @@ impl<P: Port> Session<P> {
             return self.rx.begin_payload(urb, filled, len);
         }
         self.rx.bytes.free_unused(&mut self.buffers);
-        match self.take_payload_buffer(urb, offset + len) {
-            Some(block) => {
-                self.urbs.get_mut(urb).block = Some(block);
-                self.rx.begin_payload(urb, offset, offset + len);
-            }
-            None => self.rx.begin_discard(urb, len),
+        if record.refusal.is_none() {
+            let endpoint = self.endpoints.get(record.submit.endpoint);
+            let is_idle = endpoint.in_flight == 0 && endpoint.first_waiting().is_none();
+            // URBs behind a barrier are counted nowhere yet.
+            let block = self.buffers.take(offset + len, is_idle && !record.behind_barrier);
+            record.refusal = block.is_none().then_some(Status::ENOMEM);
+            record.block = block;
         }
-    }
-
-    /// A buffer of `len` bytes for the payload of a URB. A URB without a buffer is refused, and a
-    /// refused URB gets no buffer.
-    fn take_payload_buffer(&mut self, urb: UrbIndex, len: usize) -> Option<Block> {
-        let record = self.urbs.get_mut(urb);
-        if record.refusal.is_some() {
-            return None;
+        if record.block.is_some() {
+            self.rx.begin_payload(urb, offset, offset + len);
+        } else {
+            self.rx.begin_discard(urb, len);
         }
-        let endpoint = self.endpoints.get(record.submit.endpoint);
-        // URBs behind a barrier are counted nowhere yet.
-        let idle =
-            endpoint.in_flight == 0 && endpoint.first_waiting().is_none() && !record.behind_barrier;
-        let block = self.buffers.take(len, idle);
-        if block.is_none() {
-            record.refusal = Some(Status::ENOMEM);
-        }
-        block
     }
 }

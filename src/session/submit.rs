@@ -17,7 +17,7 @@ use usbferry_sys::arena::Block;
 
 use super::Session;
 use super::control::Control;
-use super::judge::length_of;
+use super::judge::{judge, length_of};
 use super::urb::{Urb, UrbIndex, UrbState};
 use crate::complaints::warn;
 use crate::limits::{ENDPOINT_RESERVE, NO_MEMORY_TIMEOUT};
@@ -97,13 +97,12 @@ impl<P: Port> Session<P> {
         if self.urbs.get(urb).transfer_type != TransferType::Control {
             // Later URBs may still wait behind a barrier, but for this URB nothing is open any
             // more.
-            self.judge(urb, false);
-            let record = self.urbs.get(urb);
+            let record = self.urbs.get_mut(urb);
+            let endpoint = self.endpoints.get(record.submit.endpoint);
+            let refusal = judge(record, endpoint, &mut self.control, false);
             // The data was received without room for a SETUP packet in front.
             let became_control = record.transfer_type == TransferType::Control;
-            if let Some(status) =
-                record.refusal.or_else(|| became_control.then_some(Status::EINVAL))
-            {
+            if let Some(status) = refusal.or_else(|| became_control.then_some(Status::EINVAL)) {
                 return self.refuse(urb, status);
             }
         }
@@ -154,7 +153,8 @@ impl<P: Port> Session<P> {
         }
         let Some(port) = self.port.here_mut() else { return Attempt::MustWait };
         let (record, packets) = self.urbs.get_with_packets(urb);
-        let endpoint = self.endpoints.get_mut(record.submit.endpoint);
+        let address = record.submit.endpoint;
+        let endpoint = self.endpoints.get_mut(address);
         let idle = endpoint.in_flight == 0;
         let slots_kept = if idle { 0 } else { ENDPOINT_RESERVE };
         if self.slots.free() <= slots_kept {
@@ -177,7 +177,7 @@ impl<P: Port> Session<P> {
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
                 endpoint.in_flight += 1;
                 endpoint.starving_since = None;
-                self.counters.note_submitted(submission.endpoint, endpoint.in_flight);
+                self.counters.note_submitted(address, endpoint.in_flight);
                 Attempt::Done
             }
             Err(refused) => {
