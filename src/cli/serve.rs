@@ -135,12 +135,12 @@ fn typed(bytes: usize) -> String {
     Size(bytes as u64).to_string()
 }
 
-/// What to export.
+/// The devices to export.
 #[derive(Debug)]
 pub enum Source {
     /// Real devices.
     Real,
-    /// Simulated ones.
+    /// Simulated devices.
     Simulated(Vec<Spec>),
     /// Nothing was chosen.
     Nothing,
@@ -152,16 +152,8 @@ impl Serve {
     /// # Errors
     /// Two values do not fit together.
     pub fn settings(&self) -> Result<(Settings, Source), UsageError> {
-        let tuning = &self.tuning;
-        if tuning.urb_size > tuning.memory / 2 {
-            let Tuning { urb_size, memory, .. } = *tuning;
-            return Err(UsageError::UrbSize { urb_size, memory });
-        }
-        let source = match &self.simulate {
-            Some(text) => Source::Simulated(Spec::parse_list(text).map_err(UsageError::Simulate)?),
-            None if self.all || !self.device.is_empty() => Source::Real,
-            None => Source::Nothing,
-        };
+        let policy = self.policy()?;
+        let source = self.source()?;
         let settings = Settings {
             listen: self.listen_addresses()?,
             allowed: Allowed(self.allow.clone()),
@@ -170,22 +162,33 @@ impl Serve {
                 devices: self.device.clone(),
                 exclude: self.exclude.clone(),
             },
-            policy: Policy {
-                limits: DeviceLimits {
-                    urbs: tuning.urbs,
-                    memory: tuning.memory,
-                    device_memory: tuning.device_memory,
-                    urb_len: tuning.urb_size,
-                },
-                takeover: self.takeover,
-                reset_on_release: self.reset_on_release,
-            },
-            socket_buffer: tuning.socket_buffer,
-            busy_poll: tuning.busy_poll,
+            policy,
+            socket_buffer: self.tuning.socket_buffer,
+            busy_poll: self.tuning.busy_poll,
             peer_timeout: self.peer_timeout,
             ..Settings::default()
         };
         Ok((settings, source))
+    }
+
+    const fn policy(&self) -> Result<Policy, UsageError> {
+        let Tuning { urbs, memory, device_memory, urb_size, .. } = self.tuning;
+        if urb_size > memory / 2 {
+            return Err(UsageError::UrbSize { urb_size, memory });
+        }
+        let limits = DeviceLimits { urbs, memory, device_memory, urb_len: urb_size };
+        let (takeover, reset_on_release) = (self.takeover, self.reset_on_release);
+        Ok(Policy { limits, takeover, reset_on_release })
+    }
+
+    fn source(&self) -> Result<Source, UsageError> {
+        match &self.simulate {
+            Some(text) => {
+                Spec::parse_list(text).map_err(UsageError::Simulate).map(Source::Simulated)
+            }
+            None if self.all || !self.device.is_empty() => Ok(Source::Real),
+            None => Ok(Source::Nothing),
+        }
     }
 
     fn listen_addresses(&self) -> Result<Vec<Listen>, UsageError> {
