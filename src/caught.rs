@@ -1,4 +1,4 @@
-//! Work that may panic without ending its thread: a bug costs a device its session, but not the
+//! Work that may panic without ending the thread: a bug costs a device the session, but not the
 //! server the device.
 //!
 //! Contract: for workers. A panic drops everything owned by the work. Borrowed values may be left
@@ -26,7 +26,7 @@ pub(crate) fn caught<T>(what: &str, work: impl FnOnce() -> T) -> Option<T> {
     None
 }
 
-/// Logs a panic of this thread's work `what`.
+/// Logs a panic of the thread's work `what`.
 pub(crate) fn report(what: &str, message: &str) {
     let thread = thread::current();
     // Threads are named after their devices.

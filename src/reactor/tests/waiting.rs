@@ -10,7 +10,7 @@ use crate::wire::types::BusId;
 const NOT_AVAILABLE: u32 = 1;
 const BUSY: u32 = 2;
 
-/// What a client is told of its request.
+/// The status of an answer.
 pub(super) fn status(reply: &[u8]) -> u32 {
     u32::from_be_bytes(reply[4..8].try_into().unwrap())
 }
@@ -72,7 +72,7 @@ impl<B: Backend> Held<B> {
     }
 }
 
-/// Nothing is known of a scan that never came back, and no client waits for the next one.
+/// Before the end of the first scan nothing is known, and no client waits for the next scan.
 #[test]
 fn a_scan_that_does_not_end_is_answered_without() {
     let (mut held, script, _finally) = Held::scripted("loopback");
@@ -169,7 +169,7 @@ fn a_device_that_does_not_open_keeps_its_client_waiting_for_so_long() {
     script.set(open, Act::Wait);
     let stuck = held.import(0);
     held.turn_until("it is being opened", |_| script.begun(open) == 1);
-    // Others are served.
+    // Another client is served.
     let other = held.import(1);
     assert_eq!(status(&held.answer(&other)), 0);
     held.reactor.now += OPEN_TIMEOUT;
@@ -302,7 +302,7 @@ fn a_device_that_can_not_be_watched_is_given_back() {
     assert_eq!(status(&held.answer(&next)), 0);
 }
 
-/// A server that is full of clients that wait has a place for one more.
+/// A server full of waiting clients has a place for another client.
 #[test]
 fn clients_that_wait_do_not_keep_others_out() {
     let (mut held, script, _finally) = Held::scripted("loopback");
