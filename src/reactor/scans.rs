@@ -16,7 +16,9 @@
 //! | a scan | `SCAN_TIMEOUT`; no time at all beside a scan that is overdue | the result of the scan before; where that has no such device, ST_NA |
 //! | the first scan | `OPEN_TIMEOUT`: nothing is known before | ST_NA |
 //!
-//! Where the system has no hints, or hints have ended, every request waits for a scan.
+//! Where the system has no hints, or hints have ended, every request waits for a scan. A request
+//! that comes during a scan then waits for the end of that scan and for the next, at most so long
+//! for each.
 //!
 //! Contract: part of the reactor, so nothing here sleeps; the scanner's thread scans.
 
@@ -251,10 +253,19 @@ impl<B: Backend> Reactor<B> {
                 }
             }
         }
+        self.scan_for_late();
+    }
+
+    /// Has a scan made for the requests that came during the scan before, one for all of them.
+    fn scan_for_late(&mut self) {
+        let deadline = self.now + self.scan_patience();
         for key in std::mem::take(&mut self.scans.late) {
-            if self.awaits_scan(key) {
-                self.request_scan(key);
+            if self.awaits_scan(key) && self.wait(key, Awaited::Scan, deadline) {
+                self.scans.waiting.push(key);
             }
+        }
+        if !self.scans.waiting.is_empty() {
+            self.begin_scan();
         }
     }
 

@@ -113,6 +113,20 @@ fn what_the_scan_before_has_found_is_there_while_one_does_not_end() {
 }
 
 #[test]
+fn requests_that_come_during_a_scan_share_the_next() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    script.set(Call::Scan, Act::Wait);
+    let first = held.list();
+    held.wait_asked(1);
+    let late = [held.list(), held.list(), held.list()];
+    held.wait_asked(4);
+    script.clear(Call::Scan);
+    assert_eq!(status(&held.answer(&first)), 0);
+    assert_eq!(late.each_ref().map(|client| status(&held.answer(client))), [0; 3]);
+    assert_eq!(script.begun(Call::Scan), 2);
+}
+
+#[test]
 fn a_scan_that_fails_is_no_empty_list() {
     let (mut held, script, _finally) = Held::scripted("loopback");
     let first = held.list();
