@@ -217,6 +217,8 @@ impl<B: Backend> Reactor<B> {
         self.free(key, loan.busid);
         if is_awaited && error.status() == OpStatus::NoDevice && !was_scanned {
             debug!("{peer}: {error}; looking again");
+            // The hint may be still to come: a scan under way may have looked before the change.
+            self.scans.note_change();
             return self.request_scan(key);
         }
         warn!("{peer}: {error}");

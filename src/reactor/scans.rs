@@ -152,6 +152,12 @@ impl Scans {
         }
     }
 
+    /// A device is not as the last scan has found it, as a hint would say.
+    pub(super) fn note_change(&mut self) {
+        self.hinted |= self.hints.is_some();
+        self.is_current = false;
+    }
+
     /// Whether the running scan began after every change up to now.
     const fn covers_now(&self) -> bool {
         self.hints.is_some() && !self.hinted

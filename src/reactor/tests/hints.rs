@@ -3,6 +3,7 @@
 use super::scripted::{Act, Call};
 use super::waiting::status;
 use super::*;
+use crate::reactor::client::{Asked, Awaited};
 use crate::reactor::scans::HINT_REST;
 
 const NO_DEVICE: u32 = 4;
@@ -50,6 +51,25 @@ impl<B: Backend> Held<B> {
         });
         assert_eq!(status(&reply), 0);
         (client, reply)
+    }
+
+    /// Makes turns in which no event of the hints is heard, until a client waits as described.
+    #[track_caller]
+    fn turn_deaf_until(&mut self, waits: impl Fn(&Asked) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        let is_there = |reactor: &Reactor<B>| {
+            let mut clients = reactor.connections.iter().filter_map(|(_, c)| c.client.as_ref());
+            clients.any(|client| client.asked().is_some_and(&waits))
+        };
+        while !is_there(&self.reactor) {
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}");
+            self.reactor.poll.poll(&mut self.events, Some(Duration::from_millis(1))).unwrap();
+            let hints = Source::Hints.to_token();
+            self.events.iter().filter(|event| event.token() != hints).for_each(|event| {
+                self.reactor.mark(event);
+            });
+            self.reactor.turn();
+        }
     }
 
     /// The status of an import of the first device.
@@ -120,20 +140,7 @@ fn a_change_before_a_request_is_not_missed() {
     held.turn_until("it is accepted", |reactor| !reactor.connections.is_empty());
     held.bus.replug_as(busid, spec("disk"));
     client.write_all(&import_bytes(busid)).unwrap();
-    let asked = |reactor: &Reactor<_>| {
-        let mut clients = reactor.connections.iter().filter_map(|(_, c)| c.client.as_ref());
-        clients.any(|client| client.asked().is_some())
-    };
-    let deadline = Instant::now() + PATIENCE;
-    while !asked(&held.reactor) {
-        assert!(Instant::now() < deadline);
-        held.reactor.poll.poll(&mut held.events, Some(Duration::from_millis(1))).unwrap();
-        let hints = Source::Hints.to_token();
-        held.events.iter().filter(|event| event.token() != hints).for_each(|event| {
-            held.reactor.mark(event);
-        });
-        held.reactor.turn();
-    }
+    held.turn_deaf_until(|asked| asked.awaits == Awaited::Scan);
     let mut reply = vec![0; IMPORT_LEN];
     client.set_nonblocking(true).unwrap();
     held.turn_until("the device is there", |_| {
@@ -158,6 +165,27 @@ fn a_device_that_is_gone_when_opened_is_looked_for_once() {
     held.bus.unplug(busid);
     assert_eq!(held.refused(), NO_DEVICE);
     assert_eq!((script.begun(Call::Open(busid)), script.begun(Call::Scan)), (3, 3));
+}
+
+/// The reactor may hear of the failed opening before the hint. A scan that looked before the change
+/// is then of no use.
+#[test]
+fn a_device_that_is_gone_when_opened_is_not_looked_for_by_an_older_scan() {
+    let (mut held, script, _finally) = Held::hinted("loopback");
+    let busid = held.busid(0);
+    script.set(Call::Open(busid), Act::Wait);
+    let client = held.import(0);
+    held.turn_until("it is being opened", |_| script.begun(Call::Open(busid)) == 1);
+    script.set(Call::Answers, Act::Wait);
+    held.bus.hint();
+    held.reactor.now += HINT_REST;
+    held.turn_until("a scan has looked", |_| script.begun(Call::Answers) == 2);
+    held.bus.replug_as(busid, spec("disk"));
+    script.clear(Call::Open(busid));
+    held.turn_deaf_until(|asked| asked.awaits == Awaited::Scan);
+    script.clear(Call::Answers);
+    assert_eq!(status(&held.answer(&client)), 0);
+    assert_eq!((script.begun(Call::Open(busid)), script.begun(Call::Scan)), (2, 3));
 }
 
 /// A scan finds the device and the opening does not: the answer is final, without more scans.
