@@ -15,6 +15,9 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::debug;
 
 use self::readers::{Answer, Readers};
 use super::Sighted;
@@ -25,6 +28,11 @@ use crate::complaints::{info, warn};
 use crate::usb::descriptor::{Descriptors, Host};
 use crate::usb::{Scan, ScanError};
 
+/// The time of a device that was plugged in to answer before the log has a warning: the kernel has
+/// the lock while drivers look at the device, and a driver waits for a request for up to 5 s
+/// (`USB_CTRL_GET_TIMEOUT`).
+const ARRIVAL: Duration = Duration::from_secs(5);
+
 /// Looks for devices, and remembers the devices' answers.
 pub(super) struct Scanner {
     devices: PathBuf,
@@ -32,6 +40,9 @@ pub(super) struct Scanner {
     known: HashMap<Identity, Answer>,
     /// Devices without an answer, each named in the log once.
     silent: HashSet<Identity>,
+    /// Devices that have come since the first scan and have not answered yet, and since when.
+    arriving: HashMap<Identity, Instant>,
+    has_scanned: bool,
 }
 
 impl Scanner {
@@ -47,7 +58,14 @@ impl Scanner {
 
     /// A scanner of the devices linked in a directory.
     fn below(devices: PathBuf) -> Self {
-        Self { devices, readers: Arc::default(), known: HashMap::new(), silent: HashSet::new() }
+        Self {
+            devices,
+            readers: Arc::default(),
+            known: HashMap::new(),
+            silent: HashSet::new(),
+            arriving: HashMap::new(),
+            has_scanned: false,
+        }
     }
 
     /// Looks for devices.
@@ -63,6 +81,13 @@ impl Scanner {
         let identities: HashSet<Identity> = present.iter().map(|found| found.identity).collect();
         self.known.retain(|identity, _| identities.contains(identity));
         self.silent.retain(|identity| identities.contains(identity));
+        self.arriving.retain(|identity, _| identities.contains(identity));
+        if std::mem::replace(&mut self.has_scanned, true) {
+            let devices = present.iter().filter(|found| found.hub.is_none());
+            for found in devices.filter(|found| !self.known.contains_key(&found.identity)) {
+                self.arriving.entry(found.identity).or_insert_with(Instant::now);
+            }
+        }
         let asked = present.iter().filter(|found| found.hub.is_none());
         let mut answers = self.readers.ask(&self.devices, asked.map(|found| found.identity))?;
         let mut scan = Scan { devices: Vec::new(), is_whole: true };
@@ -103,13 +128,21 @@ impl Scanner {
         Some(candidate(device, descriptors?, told?, links))
     }
 
+    /// Whether a device has come a moment ago: the kernel has the lock while drivers look at it.
+    fn is_arriving(&self, identity: Identity) -> bool {
+        self.arriving.get(&identity).is_some_and(|since| since.elapsed() < ARRIVAL)
+    }
+
     /// Tells the log, once, of a device without an answer.
     fn tell(&mut self, identity: Identity, answers: bool, is_served: bool) {
         let busid = identity.busid;
         if answers {
+            self.arriving.remove(&identity);
             if self.silent.remove(&identity) {
                 info!("{busid}: the device answers again");
             }
+        } else if self.is_arriving(identity) {
+            debug!("{busid}: the device does not answer yet");
         } else if self.silent.insert(identity) {
             let instead = if is_served { "the last known state of" } else { "nothing of" };
             warn!(

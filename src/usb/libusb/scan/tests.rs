@@ -185,6 +185,27 @@ fn a_silent_device_holds_up_no_other_and_keeps_its_last_state() {
     assert!(sysfs.scanner.silent.is_empty());
 }
 
+/// A hint causes a scan while the kernel's drivers still look at a new device.
+#[test]
+fn a_device_just_plugged_in_has_time_to_answer() {
+    let mut sysfs = Sysfs::new("arrives");
+    sysfs.add("1-1");
+    assert_eq!(sysfs.found(), ["1-1"]);
+    sysfs.add("1-2");
+    sysfs.lock("1-2", "serial");
+    assert_eq!(sysfs.scan().1, [(1, 7)]);
+    assert!(sysfs.scanner.silent.is_empty(), "nothing is wrong yet");
+    for since in sysfs.scanner.arriving.values_mut() {
+        *since = since.checked_sub(ARRIVAL).unwrap();
+    }
+    assert_eq!(sysfs.scan().1, [(1, 7)]);
+    assert_eq!(sysfs.scanner.silent.len(), 1);
+    sysfs.unlock("1-2", "serial", "1\n");
+    sysfs.wait_for_readers();
+    assert_eq!(sysfs.found(), ["1-1", "1-2"]);
+    assert!(sysfs.scanner.silent.is_empty() && sysfs.scanner.arriving.is_empty());
+}
+
 #[test]
 fn an_unknown_silent_device_is_listed_by_its_interfaces_or_left_out() {
     let mut sysfs = Sysfs::new("never");
