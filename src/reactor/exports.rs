@@ -79,7 +79,7 @@ impl<B: Backend> Reactor<B> {
     fn begin_import(&mut self, key: Key, candidate: B::Candidate, policy: Policy) {
         let device = candidate.info().device.clone();
         if self.registry.taken() >= ATTACHED_MAX {
-            warn!("{}: {ATTACHED_MAX} devices are attached, which is the most", device.busid);
+            warn!("{}: {ATTACHED_MAX} devices are attached, the limit", device.busid);
             return self.refuse(key, OpStatus::NotAvailable);
         }
         match Worker::open(key, candidate, policy, &self.inbox) {
@@ -91,7 +91,10 @@ impl<B: Backend> Reactor<B> {
                 self.wait(key, Awaited::Opening, self.now + OPEN_TIMEOUT);
             }
             Err(error) => {
-                warn!("{}: the system has no thread or memory for it: {error}", device.busid);
+                warn!(
+                    "{}: the system has no thread or memory for the device: {error}",
+                    device.busid
+                );
                 self.refuse(key, OpStatus::NotAvailable);
             }
         }
@@ -179,7 +182,7 @@ impl<B: Backend> Reactor<B> {
             Ok(fds) => self.attach(key, &device, Ready { opened, tables }, fds),
             Err(error) => {
                 // Nobody would notice the end of a transfer.
-                error!("{}: the system can't watch it: {error}", device.busid);
+                error!("{}: the system can't watch the device: {error}", device.busid);
                 connection.change_loan(|loan| loan.return_opened(Remains::from(opened)));
                 self.refuse(key, OpStatus::NotAvailable);
             }

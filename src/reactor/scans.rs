@@ -242,7 +242,7 @@ impl<B: Backend> Reactor<B> {
         let waiting = std::mem::take(&mut self.scans.waiting);
         let in_time = !self.scans.is_overdue(self.now, self.scan_patience());
         if in_time && std::mem::take(&mut self.scans.told.overdue) {
-            info!("to look for devices takes no longer than it should again");
+            info!("scans of the devices return in time again");
         }
         (self.scans.running, self.scans.rest) = (None, Some(self.now + HINT_REST));
         match result {
@@ -250,7 +250,9 @@ impl<B: Backend> Reactor<B> {
             Err(error) => {
                 self.scans.is_current = false;
                 if !std::mem::replace(&mut self.scans.told.failed, true) {
-                    error!("{error}. Clients are told that nothing is available until it works");
+                    error!(
+                        "{error}. Until a scan works, clients are answered that nothing is available"
+                    );
                 }
                 for key in waiting {
                     if self.awaits_scan(key) {
@@ -278,7 +280,7 @@ impl<B: Backend> Reactor<B> {
     /// Takes in what a scan has found, and answers the requests that waited for it.
     fn take_in(&mut self, scan: Scan<B::Candidate>, waiting: Vec<Key>) {
         if std::mem::take(&mut self.scans.told.failed) {
-            info!("devices are looked for again");
+            info!("scans of the devices work again");
         }
         self.scans.is_current = scan.is_whole && self.scans.covers_now();
         for change in self.registry.update(scan.devices, &self.settings) {
@@ -295,8 +297,8 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn answer_without_scan(&mut self, key: Key) {
         if !std::mem::replace(&mut self.scans.told.overdue, true) {
             warn!(
-                "to look for devices takes more than {:?}: the system holds one of them. \
-                 Until it lets go, clients are told what was last known",
+                "a scan of the devices takes more than {:?}: the system holds a device. \
+                 Until the scan returns, clients get the last known state",
                 self.scan_patience()
             );
         }
