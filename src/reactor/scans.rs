@@ -1,4 +1,4 @@
-//! Scans of the bus, and the hints that say when a scan would find something new.
+//! Scans of the bus, and the hints at changes since the last scan.
 //!
 //! ```text
 //! hint ─► hinted ─► scan begins ─► scan ends ─► current ──┐
@@ -6,9 +6,9 @@
 //!            └──────────────────── hint ◄─────────────────┘
 //! ```
 //!
-//! What is known is *current* while hints come, the last scan was whole, and no hint has come since
-//! it began. Each request takes the hints that have arrived before it looks: so a change made
-//! before the request is never missed. Without current knowledge a request waits for a scan that
+//! The exports are *current* while hints come, the last scan was whole, and no hint has come since
+//! the beginning of the scan. Each request first takes the hints on their way: no change before the
+//! request is ever missed. While the exports are not current, a request waits for a scan that
 //! begins later. One scan runs at a time and serves all requests that wait.
 //!
 //! | a client waits for | at most | and is then told |
@@ -59,15 +59,15 @@ pub(super) struct Scans {
     hints_ready: bool,
     /// A hint has come since the last scan began.
     hinted: bool,
-    /// A scan that began now would find what is known.
+    /// A scan would find nothing new now.
     is_current: bool,
     /// When a scan may begin that only hints ask for, and whether the schedule knows.
     rest: Option<Instant>,
     rests: bool,
 }
 
-/// Troubles with scans that the log was told of: each once when it begins, however many scans and
-/// requests it concerns, and once when it is over.
+/// Troubles with scans named in the log: each trouble once at its begin, for any number of scans
+/// and requests, and once at its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Told {
     /// Scans take too long; over when a scan comes back in time.
@@ -277,7 +277,7 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// Takes in what a scan has found, and answers the requests that waited for it.
+    /// Takes in the devices of a scan, and answers the requests in wait for the scan.
     fn take_in(&mut self, scan: Scan<B::Candidate>, waiting: Vec<Key>) {
         if std::mem::take(&mut self.scans.told.failed) {
             info!("scans of the devices work again");
