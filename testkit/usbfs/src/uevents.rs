@@ -76,6 +76,27 @@ unsafe extern "C" fn bind(fd: c_int, address: *const sockaddr, len: socklen_t) -
     unsafe { next(fd, address, len) }
 }
 
+/// A message has no sender here: libusb's own listener, which looks at the sender without a look at
+/// its length, finds one that is not the kernel, and ignores the message.
+///
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn recvmsg(fd: c_int, message: *mut libc::msghdr, flags: c_int) -> isize {
+    if opened().sockets.iter().any(|socket| socket.fd == fd) {
+        // SAFETY: the caller's promise: a valid message header.
+        let header = unsafe { message.read() };
+        if !header.msg_name.is_null() {
+            let len = header.msg_namelen as usize;
+            // SAFETY: the caller's promise: room for so many bytes.
+            unsafe { header.msg_name.cast::<u8>().write_bytes(0, len) };
+        }
+    }
+    let next = real!(recvmsg(c_int, *mut libc::msghdr, c_int) -> isize);
+    // SAFETY: the caller's promise.
+    unsafe { next(fd, message, flags) }
+}
+
 /// Opens a socket for the program.
 fn open(kind: c_int) -> c_int {
     let mut ends = [-1; 2];
