@@ -47,8 +47,11 @@ impl<B: Backend> Reactor<B> {
         client.deadline = None;
         match client.asked().map(|asked| asked.awaits) {
             Some(Awaited::Scan) => self.answer_without_scan(key),
-            // The device does not come back.
-            Some(Awaited::Return) => self.refuse(key, OpStatus::DeviceBusy),
+            Some(Awaited::Return) => {
+                // The device does not come back.
+                self.registry.forget_contender(key);
+                self.refuse(key, OpStatus::DeviceBusy);
+            }
             Some(Awaited::Opening) => self.abandon_opening(key),
             None => {
                 let end = connection.expiry();

@@ -274,6 +274,7 @@ fn a_contender_of_a_device_that_does_not_come_home_is_told_busy() {
     let contender = held.contender_of_a_device_that_stays_away(&script);
     held.reactor.now += HANDSHAKE_TIMEOUT;
     assert_eq!(status(&held.answer(&contender)), BUSY);
+    assert_eq!(held.reactor.registry.contenders(), 0, "and does not wait any more");
 }
 
 /// After a violation nobody has the device for a short while, in which no thread sleeps.
