@@ -6,10 +6,10 @@
 //!            └──────────────────── hint ◄─────────────────┘
 //! ```
 //!
-//! The exports are *current* while hints come, the last scan was whole, and no hint has come since
-//! the beginning of the scan. Each request first takes the hints on their way: no change before the
-//! request is ever missed. While the exports are not current, a request waits for a scan that
-//! begins later. One scan runs at a time and serves all requests that wait.
+//! The exports are *current* while hints come, the last successful scan was whole, and no hint has
+//! come since the beginning of that scan. Each request first takes the hints on their way: no change
+//! before the request is ever missed. While the exports are not current, a request waits for a scan
+//! that begins later. One scan runs at a time and serves all requests that wait.
 //!
 //! | a client waits for | at most | and is then told |
 //! | --- | --- | --- |
@@ -237,7 +237,8 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Answers the requests that waited for a scan. A failed scan has found out nothing: neither
-    /// that there is no device, nor that a client's device is missing.
+    /// that there is no device, nor that a client's device is missing. The exports are as current
+    /// as before the scan.
     pub(super) fn handle_scanned(&mut self, result: Result<Scan<B::Candidate>, ScanError>) {
         let waiting = std::mem::take(&mut self.scans.waiting);
         let in_time = !self.scans.is_overdue(self.now, self.scan_patience());
@@ -248,10 +249,10 @@ impl<B: Backend> Reactor<B> {
         match result {
             Ok(scan) => self.take_in(scan, waiting),
             Err(error) => {
-                self.scans.is_current = false;
                 if !std::mem::replace(&mut self.scans.told.failed, true) {
                     error!(
-                        "{error}. Until a scan works, clients are answered that nothing is available"
+                        "{error}. Until a scan works, clients whose answer needs a scan are told \
+                         that nothing is available"
                     );
                 }
                 for key in waiting {

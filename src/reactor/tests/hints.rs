@@ -6,6 +6,7 @@ use super::*;
 use crate::reactor::client::{Asked, Awaited};
 use crate::reactor::scans::HINT_REST;
 
+const NOT_AVAILABLE: u32 = 1;
 const NO_DEVICE: u32 = 4;
 
 /// Bytes of an OP_REP_IMPORT, and the places of the device's number, product, configuration and
@@ -306,6 +307,21 @@ fn without_a_scan_that_succeeds_requests_scan() {
         assert_eq!(held.listed(), 1);
         assert_eq!(script.begun(Call::Scan), 4);
     }
+}
+
+/// A client that asks for an unknown device costs other clients nothing.
+#[test]
+fn a_failed_scan_without_a_hint_leaves_known_what_was() {
+    let (mut held, script, _finally) = Held::hinted("loopback");
+    script.set(Call::Scan, Act::Fail);
+    let unknown = held.import_named(BusId::new("7-7").unwrap());
+    assert_eq!(status(&held.answer(&unknown)), NOT_AVAILABLE);
+    assert_eq!(held.listed(), 1);
+    let _client = held.imported();
+    assert_eq!(script.begun(Call::Scan), 2);
+    held.bus.hint();
+    let list = held.list();
+    assert_eq!(status(&held.answer(&list)), NOT_AVAILABLE);
 }
 
 #[test]
