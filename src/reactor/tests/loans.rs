@@ -94,3 +94,103 @@ fn a_device_that_went_and_came_back_is_waited_for() {
     held.turn_until("the next one has it", |reactor| state(reactor) == Some(LoanState::Lent));
     drop(contender);
 }
+
+/// A stop in each state of a loan, with a contender where there can be one: the server ends as soon
+/// as the device is given back, and nothing is left.
+#[test]
+fn a_server_stops_in_each_state_of_a_loan() {
+    let busid = Held::scripted("loopback").0.busid(0);
+    let [open, perform, cancel, close] =
+        [Call::Open, Call::Perform, Call::Cancel, Call::Close].map(|call| call(busid));
+    for (call, is_abandoned) in
+        [(open, false), (open, true), (perform, false), (cancel, false), (close, false)]
+    {
+        let (mut held, script, _finally) = Held::hinted("loopback");
+        script.set(call, Act::Wait);
+        let mut client = held.import(0);
+        if call == open {
+            held.turn_until("it is being opened", |_| script.begun(open) == 1);
+            if is_abandoned {
+                held.reactor.now += OPEN_TIMEOUT;
+            }
+        } else {
+            held.turn_until("it is lent", |reactor| state(reactor) == Some(LoanState::Lent));
+            let rest: &[u8] = if call == perform { &[] } else { &[0xff; 48] };
+            let first = if call == perform { set_interface(1) } else { submit(1, SILENT, 512) };
+            client.write_all(&[&first, rest].concat()).unwrap();
+        }
+        held.turn_until("the call is begun", |_| script.begun(call) == 1);
+        let contender = (call == close).then(|| held.contender());
+        held.begin_stop();
+        held.bus.hint();
+        held.turn(Duration::from_millis(1));
+        script.clear(call);
+        held.turn_until("nothing is left", |reactor| {
+            reactor.now += Duration::from_millis(1);
+            reactor.is_done()
+        });
+        let reactor = &held.reactor;
+        assert!(reactor.connections.is_empty(), "{call:?}");
+        assert_eq!((reactor.registry.taken(), reactor.registry.contenders()), (0, 0), "{call:?}");
+        assert_eq!(reactor.door.clients(), 0, "{call:?}");
+        assert!(reactor.schedule.attached().is_empty() && !held.bus.is_open(busid), "{call:?}");
+        drop(contender);
+    }
+}
+
+/// The death of a worker frees the device for contenders in each state that can have some.
+#[test]
+fn contenders_get_a_device_whose_worker_has_died() {
+    let busid = Held::scripted("loopback").0.busid(0);
+    let [open, cancel, close] = [Call::Open, Call::Cancel, Call::Close].map(|call| call(busid));
+    for call in [open, cancel, close] {
+        let (mut held, script, _finally) = Held::hinted("loopback");
+        script.set(call, Act::Wait);
+        let mut client = held.import(0);
+        if call != open {
+            held.turn_until("it is lent", |reactor| state(reactor) == Some(LoanState::Lent));
+            client.write_all(&submit(1, SILENT, 512)).unwrap();
+            held.turn_until("it is in flight", |reactor| {
+                let mut connections = reactor.connections.iter_mut();
+                connections.any(|(_, c)| c.session().is_some_and(|s| s.stats().slots.now == 1))
+            });
+        } else {
+            held.turn_until("it is being opened", |_| script.begun(open) == 1);
+        }
+        drop(client);
+        held.turn_until("the call is begun", |_| script.begun(call) == 1);
+        held.turn_until("the client is gone", |reactor| reactor.door.clients() == 0);
+        let contender = held.contender();
+        let loans = held.reactor.connections.iter().find_map(|(_, c)| c.loan.as_ref());
+        loans.unwrap().worker.dies.store(true, std::sync::atomic::Ordering::Relaxed);
+        script.clear(call);
+        held.turn_until("the contender has it", |reactor| state(reactor) == Some(LoanState::Lent));
+        assert_eq!(script.begun(Call::Scan), 1, "{call:?}");
+        drop(contender);
+        held.turn_until("it is free", |reactor| reactor.connections.is_empty());
+        assert_eq!(held.reactor.registry.taken(), 0, "{call:?}");
+    }
+}
+
+/// More requests than can wait, for an endpoint that never answers, and then the end.
+#[test]
+fn a_client_that_leaves_behind_more_than_is_taken_in_frees_its_device() {
+    for is_reset in [false, true] {
+        let (mut held, _script, _finally) = Held::hinted("loopback");
+        let mut client = held.attach();
+        client.set_nonblocking(true).unwrap();
+        let mut bytes: Vec<u8> =
+            (1..=30000).flat_map(|seqnum| submit(seqnum, SILENT, 64)).collect();
+        held.turn_until("all is sent", |_| {
+            if let Ok(len) = client.write(&bytes) {
+                bytes.drain(..len);
+            }
+            bytes.is_empty()
+        });
+        if is_reset {
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(client);
+        held.turn_until("its device is free", |reactor| reactor.connections.is_empty());
+    }
+}
