@@ -17,7 +17,7 @@ use super::connection::Connection;
 use super::end::End;
 use super::error::{StartError, is_no_such_protocol};
 use super::schedule::{Rest, Share};
-use super::token::{Key, Source};
+use super::token::{Key, Subject};
 use super::{Reactor, client_of, find, net};
 use crate::complaints::warn;
 use crate::config::{Listen, Settings};
@@ -59,7 +59,7 @@ impl Door {
             let Some(mut listener) = open_listener(*listen)? else { continue };
             net::prepare(&listener, settings.peer_timeout, settings.socket_buffer);
             let number = u32::try_from(listeners.len()).expect("addresses are few");
-            let token = Source::Listener(number).to_token();
+            let token = Subject::Listener(number).to_token();
             let registered = registry.register(&mut listener, token, Interest::READABLE);
             registered.map_err(StartError::System)?;
             listeners.push(listener);
@@ -191,7 +191,7 @@ impl<B: Backend> Reactor<B> {
         let entry = self.connections.vacant_entry();
         let index = u32::try_from(entry.key()).expect("CONNECTIONS_MAX is small");
         let key = Key { index, generation: self.door.made };
-        let token = Source::Client(key.label()).to_token();
+        let token = Subject::Client(key.label()).to_token();
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
             warn!("{peer}: refused: {error}");

@@ -27,7 +27,7 @@ use super::client::{Asked, Awaited, Client};
 use super::end::End;
 use super::loan::{self, Loan};
 use super::registry::{Holder, Offer};
-use super::token::{Key, Source};
+use super::token::{Key, Subject};
 use super::{Reactor, client_of, find};
 use crate::complaints::{error, info, warn};
 use crate::config::Policy;
@@ -177,7 +177,7 @@ impl<B: Backend> Reactor<B> {
             // Nobody waits for the device any more.
             return connection.change_loan(|loan| loan.return_opened(Remains::from(opened)));
         };
-        let token = Source::Device(key.label()).to_token();
+        let token = Subject::Device(key.label()).to_token();
         match loan::watch(self.poll.registry(), opened.port.event_sources(), token) {
             Ok(fds) => self.attach(key, &device, Ready { opened, tables }, fds),
             Err(error) => {

@@ -315,7 +315,7 @@ impl<P: Port> Lent<P> {
     }
 }
 
-/// Has the system tell of a device's events as those of `source`, and returns the descriptors.
+/// Has the system tell of a device's events under `token`, and returns the descriptors.
 ///
 /// # Errors
 /// The system's; then nothing is watched.

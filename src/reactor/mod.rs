@@ -77,7 +77,7 @@ pub use status::StatusHandle;
 use stop::Stop;
 pub use stop::StopHandle;
 pub(crate) use token::Key;
-use token::{Label, Source};
+use token::{Label, Subject};
 
 /// Events taken in a wait. Further events come with the next wait.
 const EVENTS_PER_TURN: usize = 1024;
@@ -111,11 +111,11 @@ impl<B: Backend> Reactor<B> {
         let poll = Poll::new().map_err(StartError::System)?;
         let registry = poll.registry();
         let door = Door::open(&settings, registry)?;
-        let waker = Waker::new(registry, Source::Waker.to_token()).map_err(StartError::System)?;
+        let waker = Waker::new(registry, Subject::Waker.to_token()).map_err(StartError::System)?;
         let complaints = Complaints::new(Instant::now());
         let inbox = Inbox::new(Arc::new(waker), complaints.clone());
         let scans = Scans::start(backend, &inbox, registry).map_err(StartError::System)?;
-        let stop = Stop::new(registry, Source::Stop.to_token()).map_err(StartError::System)?;
+        let stop = Stop::new(registry, Subject::Stop.to_token()).map_err(StartError::System)?;
         let spin = Spin::new(settings.busy_poll);
         Ok(Self {
             poll,
@@ -220,15 +220,15 @@ impl<B: Backend> Reactor<B> {
 
     /// Notes an event as bits, and does nothing else.
     fn mark(&mut self, event: &mio::event::Event) {
-        match Source::from_token(event.token()) {
-            Some(Source::Listener(_)) => self.door.mark(),
-            Some(Source::Waker) => {
+        match Subject::from_token(event.token()) {
+            Some(Subject::Listener(_)) => self.door.mark(),
+            Some(Subject::Waker) => {
                 self.inbox.mark();
                 self.spin.found();
             }
-            Some(Source::Stop) => self.stop.mark(),
-            Some(Source::Hints) => self.scans.mark_hints(),
-            Some(Source::Client(label)) => {
+            Some(Subject::Stop) => self.stop.mark(),
+            Some(Subject::Hints) => self.scans.mark_hints(),
+            Some(Subject::Client(label)) => {
                 let Some(connection) = labelled(&mut self.connections, label) else { return };
                 // An event may have been under way when the client was given up.
                 let Some(client) = &mut connection.client else { return };
@@ -240,7 +240,7 @@ impl<B: Backend> Reactor<B> {
                 }
                 self.queue(key);
             }
-            Some(Source::Device(label)) => {
+            Some(Subject::Device(label)) => {
                 let Some(connection) = labelled(&mut self.connections, label) else { return };
                 let key = connection.key;
                 if let Some(lent) = connection.loan.as_mut().and_then(Loan::in_use) {

@@ -31,7 +31,7 @@ use mio::{Interest, Registry as Poller};
 
 use super::client::Awaited;
 use super::schedule::Rest;
-use super::token::{Key, Source};
+use super::token::{Key, Subject};
 use super::{Reactor, client_of};
 use crate::complaints::{error, info, warn};
 use crate::limits::{OPEN_TIMEOUT, SCAN_TIMEOUT};
@@ -89,7 +89,7 @@ impl Scans {
     ) -> io::Result<Self> {
         let hints = backend.hints().filter(|hints| {
             let fd = hints.event_source().fd;
-            let token = Source::Hints.to_token();
+            let token = Subject::Hints.to_token();
             let watched = poller.register(&mut SourceFd(&fd), token, Interest::READABLE);
             watched.inspect_err(|error| debug!("hints can't be watched: {error}")).is_ok()
         });

@@ -33,7 +33,7 @@ pub(super) struct Label {
 
 /// The subject of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Source {
+pub(super) enum Subject {
     /// A listener, by its number.
     Listener(u32),
     /// A worker has put something into the inbox.
@@ -77,7 +77,7 @@ impl Label {
     }
 }
 
-impl Source {
+impl Subject {
     pub(super) const fn to_token(self) -> Token {
         match self {
             Self::Listener(index) => Label { index, generation: 0 }.encode(0),
@@ -114,21 +114,21 @@ mod tests {
     const LAST_PLACE: u32 = (1 << INDEX_BITS) - 1;
 
     #[test]
-    fn every_source_survives_its_token() {
+    fn every_subject_survives_its_token() {
         for generation in [0, 1, u64::from(GENERATIONS) - 1, u64::MAX] {
             for index in [0, 1, LAST_PLACE] {
                 let label = Key { index, generation }.label();
-                for source in [
-                    Source::Listener(3),
-                    Source::Waker,
-                    Source::Stop,
-                    Source::Client(label),
-                    Source::Device(label),
-                    Source::Hints,
+                for subject in [
+                    Subject::Listener(3),
+                    Subject::Waker,
+                    Subject::Stop,
+                    Subject::Client(label),
+                    Subject::Device(label),
+                    Subject::Hints,
                 ] {
-                    let token = source.to_token();
+                    let token = subject.to_token();
                     assert!(u32::try_from(token.0).is_ok(), "{token:?} fits into any usize");
-                    assert_eq!(Source::from_token(token), Some(source));
+                    assert_eq!(Subject::from_token(token), Some(subject));
                 }
             }
         }
@@ -136,8 +136,8 @@ mod tests {
 
     #[test]
     fn a_token_of_no_subject_means_nothing() {
-        assert_eq!(Source::from_token(Token(7)), None);
-        assert_eq!(Source::from_token(Token(usize::MAX)), None);
+        assert_eq!(Subject::from_token(Token(7)), None);
+        assert_eq!(Subject::from_token(Token(usize::MAX)), None);
     }
 
     #[test]

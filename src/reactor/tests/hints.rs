@@ -65,7 +65,7 @@ impl<B: Backend> Held<B> {
         while !is_there(&self.reactor) {
             assert!(Instant::now() < deadline, "not within {PATIENCE:?}");
             self.reactor.poll.poll(&mut self.events, Some(Duration::from_millis(1))).unwrap();
-            let hints = Source::Hints.to_token();
+            let hints = Subject::Hints.to_token();
             self.events.iter().filter(|event| event.token() != hints).for_each(|event| {
                 self.reactor.mark(event);
             });
