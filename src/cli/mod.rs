@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use error::UsageError;
 use parse::{names_another, parse_log, parts_of};
-pub use serve::{Serve, Source};
+pub use serve::{Exported, Serve};
 
 /// A fast USB/IP server: exports USB devices to other computers, with no kernel module.
 #[derive(Parser, Debug)]

@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::CommandError;
 use super::list::{self, local_rows};
-use crate::cli::{self, Serve, Source};
+use crate::cli::{self, Exported, Serve};
 use crate::config::Settings;
 use crate::limits::CONNECTIONS_SHARE;
 use crate::reactor::{Reactor, StopHandle};
@@ -25,8 +25,8 @@ const INTERRUPTED: i32 = 130;
 
 /// `usbferry serve`.
 pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
-    let (mut settings, source) = arguments.settings().map_err(CommandError::Usage)?;
-    if !matches!(source, Source::Nothing) {
+    let (mut settings, exported) = arguments.settings().map_err(CommandError::Usage)?;
+    if !matches!(exported, Exported::Nothing) {
         info!("usbferry {}", cli::version());
     }
     match usbferry_sys::os::limit::raise_open_files() {
@@ -36,10 +36,10 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
         }
         Err(error) => warn!("the limit of open files can't be raised: {}", reason(&error)),
     }
-    match source {
-        Source::Nothing => Err(CommandError::NothingChosen(show_devices())),
-        Source::Simulated(specs) => run(SimBackend::new(SimBus::with(&specs)), settings),
-        Source::Real => {
+    match exported {
+        Exported::Nothing => Err(CommandError::NothingChosen(show_devices())),
+        Exported::Simulated(specs) => run(SimBackend::new(SimBus::with(&specs)), settings),
+        Exported::Real => {
             let backend = LibusbBackend::new().map_err(CommandError::Scan)?;
             libusb::repair();
             run(backend, settings)

@@ -52,8 +52,8 @@ impl DeviceMemory {
     }
 }
 
-/// The owner of a region's bytes.
-enum Source {
+/// The origin of a region's bytes, and their owner.
+enum Origin {
     Heap { _bytes: HeapBytes },
     Device(DeviceMemory),
 }
@@ -75,7 +75,7 @@ impl Drop for HeapBytes {
 /// Contiguous memory, cut by the buddy rule.
 pub(super) struct Region {
     base: NonNull<u8>,
-    source: Source,
+    origin: Origin,
     buddies: Buddies,
     /// Whether the region hands out no more blocks.
     given_up: bool,
@@ -92,19 +92,19 @@ impl Region {
         let padding = start.addr().get().next_multiple_of(REGION_ALIGN) - start.addr().get();
         // SAFETY: the padding is less than `REGION_ALIGN`, by which the allocation is longer.
         let base = unsafe { start.add(padding) };
-        let source = Source::Heap { _bytes: HeapBytes { start, layout } };
-        Ok(Self { base, source, buddies, given_up: false })
+        let origin = Origin::Heap { _bytes: HeapBytes { start, layout } };
+        Ok(Self { base, origin, buddies, given_up: false })
     }
 
     /// A region of the first `len` bytes of a mapping, a power of two.
     pub(super) fn device(memory: DeviceMemory, len: usize) -> Result<Self, NoMemory> {
         let buddies = Buddies::new(len / BLOCK_LEN_MIN).ok_or(NoMemory)?;
         let base = memory.base;
-        Ok(Self { base, source: Source::Device(memory), buddies, given_up: false })
+        Ok(Self { base, origin: Origin::Device(memory), buddies, given_up: false })
     }
 
     pub(super) const fn is_device_memory(&self) -> bool {
-        matches!(self.source, Source::Device(_))
+        matches!(self.origin, Origin::Device(_))
     }
 
     /// Whether a block of `len` bytes may come from here.
@@ -138,14 +138,14 @@ impl Region {
 
     /// Never gives the memory back.
     pub(super) fn leak(self) {
-        std::mem::forget(self.source);
+        std::mem::forget(self.origin);
     }
 
     /// The mapping of a region of device memory.
     pub(super) fn into_device_memory(self) -> Option<DeviceMemory> {
-        match self.source {
-            Source::Device(memory) => Some(memory),
-            Source::Heap { .. } => None,
+        match self.origin {
+            Origin::Device(memory) => Some(memory),
+            Origin::Heap { .. } => None,
         }
     }
 }
