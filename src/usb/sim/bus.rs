@@ -34,12 +34,12 @@ const DEVNUM_LATER: u8 = 64;
 /// A set of simulated devices, shared by all clones.
 #[derive(Clone, Default)]
 pub struct SimBus {
-    entries: Arc<Mutex<Vec<Entry>>>,
+    devices: Arc<Mutex<Vec<BusDevice>>>,
     bell: Bell,
 }
 
 /// A device of the bus.
-struct Entry {
+struct BusDevice {
     busid: BusId,
     devnum: u8,
     spec: Spec,
@@ -53,23 +53,23 @@ struct Entry {
     refusals: u32,
 }
 
-/// A port's loan from the bus, given back on drop.
-pub(super) struct Lent {
+/// A model in the hands of a port, given back to the bus on drop.
+pub(super) struct TakenModel {
     bus: SimBus,
     busid: BusId,
     devnum: u8,
     model: Option<Model>,
 }
 
-/// The start of a port.
-pub(super) struct Loan {
-    pub(super) lent: Lent,
+/// The parts of the bus for a port.
+pub(super) struct PortParts {
+    pub(super) taken: TakenModel,
     pub(super) spec: Spec,
     pub(super) descriptors: Arc<Descriptors>,
     pub(super) plug: Arc<Plug>,
 }
 
-impl Loan {
+impl PortParts {
     /// Which of the device's endpoints are isochronous.
     pub(super) fn isochronous(&self) -> IsochronousSettings {
         IsochronousSettings::of([&self.descriptors.parsed()])
@@ -97,14 +97,14 @@ impl SimBus {
     /// # Panics
     /// On a bus with [`DEVICES_MAX`] devices.
     pub fn add(&self, spec: Spec) -> BusId {
-        let mut entries = self.lock();
-        let count = entries.len();
+        let mut devices = self.lock();
+        let count = devices.len();
         assert!(count < DEVICES_MAX, "the simulated bus is full");
         let number = u8::try_from(count).expect("there are fewer than 256");
         let busid = BusId::new(&format!("{BUSNUM}-{}", count + 1)).expect("it is short");
         // Twelve hexadecimal digits, as the mass storage class demands of a serial number.
         let serial = format!("{:012X}", 0x05EE_D000_0000_u64 + u64::from(number) + 1);
-        entries.push(Entry {
+        devices.push(BusDevice {
             busid,
             devnum: DEVNUM_FIRST + number,
             model: Some(Model::new(&spec, &serial)),
@@ -114,31 +114,31 @@ impl SimBus {
             opens: 0,
             refusals: 0,
         });
-        drop(entries);
+        drop(devices);
         self.bell.ring();
         busid
     }
 
     /// Takes a device away, in mid-transfer if need be.
     pub fn unplug(&self, busid: BusId) {
-        self.with_entry(busid, |entry| entry.plug.pull());
+        self.with_device(busid, |device| device.plug.pull());
     }
 
     /// Plugs an unplugged device in again, with its first configuration and its memory.
     pub fn replug(&self, busid: BusId) {
-        self.with_entry(busid, |entry| entry.plug = Arc::new(Plug::new(self.bell.clone())));
+        self.with_device(busid, |device| device.plug = Arc::new(Plug::new(self.bell.clone())));
         self.bell.ring();
     }
 
     /// Plugs in another device where one was unplugged: with another number, and empty memory.
     pub fn replug_as(&self, busid: BusId, spec: Spec) {
-        self.with_entry(busid, |entry| {
-            let serial = format!("{:012X}", 0x05EE_D0FF_0000_u64 + u64::from(entry.devnum));
-            entry.devnum = entry.devnum.wrapping_add(DEVNUM_LATER);
-            entry.model = Some(Model::new(&spec, &serial));
-            entry.descriptors = Arc::new(Model::descriptors(&spec, serial));
-            entry.plug = Arc::new(Plug::new(self.bell.clone()));
-            entry.spec = spec;
+        self.with_device(busid, |device| {
+            let serial = format!("{:012X}", 0x05EE_D0FF_0000_u64 + u64::from(device.devnum));
+            device.devnum = device.devnum.wrapping_add(DEVNUM_LATER);
+            device.model = Some(Model::new(&spec, &serial));
+            device.descriptors = Arc::new(Model::descriptors(&spec, serial));
+            device.plug = Arc::new(Plug::new(self.bell.clone()));
+            device.spec = spec;
         });
         self.bell.ring();
     }
@@ -156,43 +156,43 @@ impl SimBus {
     /// Whether a device is plugged in.
     #[must_use]
     pub fn is_present(&self, busid: BusId) -> bool {
-        self.with_entry(busid, |entry| entry.plug.is_present())
+        self.with_device(busid, |device| device.plug.is_present())
     }
 
     /// Whether a port has the device.
     #[must_use]
     pub fn is_open(&self, busid: BusId) -> bool {
-        self.with_entry(busid, |entry| entry.model.is_none())
+        self.with_device(busid, |device| device.model.is_none())
     }
 
     /// How many times a device was opened.
     #[must_use]
     pub fn open_count(&self, busid: BusId) -> u64 {
-        self.with_entry(busid, |entry| entry.opens)
+        self.with_device(busid, |device| device.opens)
     }
 
     /// Makes the next `times` opens of a device fail with [`Obstacle::Told`].
     pub fn refuse_opens(&self, busid: BusId, times: u32) {
-        self.with_entry(busid, |entry| entry.refusals = times);
+        self.with_device(busid, |device| device.refusals = times);
     }
 
     /// Sets the configuration of a closed device; zero means none. An open port changes the
     /// configuration too, and leaves its last choice behind.
     pub fn set_configuration(&self, busid: BusId, value: u8) {
-        self.with_entry(busid, |entry| entry.plug.set_configuration(value));
+        self.with_device(busid, |device| device.plug.set_configuration(value));
     }
 
     /// The busids of all devices, in the order of their addition.
     #[must_use]
     pub fn busids(&self) -> Vec<BusId> {
-        self.lock().iter().map(|entry| entry.busid).collect()
+        self.lock().iter().map(|device| device.busid).collect()
     }
 
     /// The plugged devices.
     pub(super) fn present(&self) -> Vec<DeviceInfo> {
-        let entries = self.lock();
-        let present = entries.iter().filter(|entry| entry.plug.is_present());
-        present.map(Entry::info).collect()
+        let devices = self.lock();
+        let present = devices.iter().filter(|device| device.plug.is_present());
+        present.map(BusDevice::info).collect()
     }
 
     /// What hints at changes from now on; `None` where the system has no sockets.
@@ -202,41 +202,41 @@ impl SimBus {
 
     /// How long opening a device is to take.
     pub(super) fn open_delay(&self, busid: BusId) -> Duration {
-        self.with_entry(busid, |entry| match entry.spec.fault {
+        self.with_device(busid, |device| match device.spec.fault {
             Some(Fault::Slow(delay)) => delay,
             _ => Duration::ZERO,
         })
     }
 
-    /// Lends the device that was found at a busid with this address.
-    pub(super) fn lend(&self, busid: BusId, devnum: u8) -> Result<Loan, OpenError> {
-        self.with_entry(busid, |entry| {
-            if entry.devnum != devnum {
-                return Err(entry.refuse(Obstacle::Gone));
+    /// Opens the device that was found at a busid with this address.
+    pub(super) fn open(&self, busid: BusId, devnum: u8) -> Result<PortParts, OpenError> {
+        self.with_device(busid, |device| {
+            if device.devnum != devnum {
+                return Err(device.refuse(Obstacle::Gone));
             }
-            let model = Some(entry.take_model()?);
+            let model = Some(device.take_model()?);
             let bus = self.clone();
-            Ok(Loan {
-                lent: Lent { bus, busid, devnum, model },
-                spec: entry.spec.clone(),
-                descriptors: Arc::clone(&entry.descriptors),
-                plug: Arc::clone(&entry.plug),
+            Ok(PortParts {
+                taken: TakenModel { bus, busid, devnum, model },
+                spec: device.spec.clone(),
+                descriptors: Arc::clone(&device.descriptors),
+                plug: Arc::clone(&device.plug),
             })
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<BusDevice>> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with_entry<T>(&self, busid: BusId, f: impl FnOnce(&mut Entry) -> T) -> T {
-        let mut entries = self.lock();
-        let entry = entries.iter_mut().find(|entry| entry.busid == busid);
-        f(entry.expect("the device was added to this bus"))
+    fn with_device<T>(&self, busid: BusId, f: impl FnOnce(&mut BusDevice) -> T) -> T {
+        let mut devices = self.lock();
+        let device = devices.iter_mut().find(|device| device.busid == busid);
+        f(device.expect("the device was added to this bus"))
     }
 }
 
-impl Entry {
+impl BusDevice {
     fn info(&self) -> DeviceInfo {
         let [_, _, _, _, class, sub_class, protocol, _, rest @ ..] = self.descriptors.device;
         let value = self.plug.configuration();
@@ -291,24 +291,24 @@ impl Entry {
     }
 }
 
-impl Lent {
+impl TakenModel {
     /// The model.
     pub(super) const fn model(&mut self) -> &mut Model {
-        self.model.as_mut().expect("it is lent until dropped")
+        self.model.as_mut().expect("the model is taken until dropped")
     }
 
     /// The model, to look at.
     pub(super) const fn model_ref(&self) -> &Model {
-        self.model.as_ref().expect("it is lent until dropped")
+        self.model.as_ref().expect("the model is taken until dropped")
     }
 }
 
-impl Drop for Lent {
+impl Drop for TakenModel {
     fn drop(&mut self) {
         let model = self.model.take();
-        self.bus.with_entry(self.busid, |entry| {
-            if entry.devnum == self.devnum {
-                entry.model = model;
+        self.bus.with_device(self.busid, |device| {
+            if device.devnum == self.devnum {
+                device.model = model;
             }
         });
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::bus::{Loan, Plug};
+use super::bus::{Plug, PortParts};
 use super::descriptors::Descriptors;
 use super::endpoint::{Endpoints, Plan};
 use super::model::Model;
@@ -53,26 +53,26 @@ pub(super) struct Delays {
 
 impl Controller {
     /// The host's side of an opening device, with queues for `urbs` URBs.
-    pub(super) fn new(loan: &mut Loan, urbs: usize) -> Self {
-        let whole = loan.descriptors.parsed();
-        let special = match loan.spec.fault {
+    pub(super) fn new(parts: &mut PortParts, urbs: usize) -> Self {
+        let whole = parts.descriptors.parsed();
+        let special = match parts.spec.fault {
             Some(Fault::Slow(delay)) => delay,
             _ => Duration::ZERO,
         };
         let mut controller = Self {
             endpoints: Endpoints::new(&whole, urbs),
-            descriptors: Arc::clone(&loan.descriptors),
+            descriptors: Arc::clone(&parts.descriptors),
             configuration: None,
-            plug: Arc::clone(&loan.plug),
-            found_in: loan.plug.configuration(),
-            delays: Delays { urb: loan.spec.delay, special, ..Delays::default() },
+            plug: Arc::clone(&parts.plug),
+            found_in: parts.plug.configuration(),
+            delays: Delays { urb: parts.spec.delay, special, ..Delays::default() },
             refusals: 0,
             performed: [0; 4],
-            fault: loan.spec.fault,
+            fault: parts.spec.fault,
             urbs: 0,
         };
-        controller.configure((loan.plug.configuration() == whole.value).then_some(whole));
-        controller.reset(loan.lent.model());
+        controller.configure((parts.plug.configuration() == whole.value).then_some(whole));
+        controller.reset(parts.taken.model());
         controller
     }
 

@@ -46,7 +46,7 @@ use std::time::Instant;
 
 use usbferry_sys::arena::Arena;
 
-use self::bus::{Loan, SimBus};
+use self::bus::{PortParts, SimBus};
 use self::port::SimPort;
 use self::transfer::SimTransfer;
 use crate::limits::DeviceLimits;
@@ -110,19 +110,24 @@ impl Candidate for SimCandidate {
             .map_err(|error| OpenError { busid, obstacle: Obstacle::NoSockets(error) })?;
         let mut memory = Arena::new();
         memory.add_heap(limits.memory).map_err(|_| OpenError::no_memory(busid))?;
-        let loan = self.bus.lend(busid, self.info.device.devnum)?;
-        loan.plug.set_waker(waker);
-        Ok(opened(loan, wake, limits, memory))
+        let parts = self.bus.open(busid, self.info.device.devnum)?;
+        parts.plug.set_waker(waker);
+        Ok(opened(parts, wake, limits, memory))
     }
 }
 
-fn opened(loan: Loan, wake: UnixStream, limits: &DeviceLimits, memory: Arena) -> Opened<SimPort> {
+fn opened(
+    parts: PortParts,
+    wake: UnixStream,
+    limits: &DeviceLimits,
+    memory: Arena,
+) -> Opened<SimPort> {
     let now = Instant::now();
-    let isochronous = loan.isochronous();
+    let isochronous = parts.isochronous();
     let packets = !isochronous.is_empty();
     let (transfers, mailboxes) = SimTransfer::slots(limits.urbs, packets, now);
-    let configurations = vec![loan.descriptors.configuration.clone()];
-    let port = SimPort::new(loan, mailboxes, wake, now);
+    let configurations = vec![parts.descriptors.configuration.clone()];
+    let port = SimPort::new(parts, mailboxes, wake, now);
     let configuration = port.configuration().cloned();
     Opened { port, transfers, memory, configuration, configurations, isochronous }
 }

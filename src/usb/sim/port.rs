@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use usbferry_sys::arena::{Arena, Block};
 
-use super::bus::{Lent, Loan};
+use super::bus::{PortParts, TakenModel};
 use super::control;
 use super::controller::Controller;
 use super::endpoint::{Plan, bits, queue_index};
@@ -50,21 +50,21 @@ pub struct SimPort {
 
 /// Both sides of the simulated wire.
 struct Device {
-    lent: Lent,
+    taken: TakenModel,
     controller: Controller,
 }
 
 impl SimPort {
-    /// Opens a device lent by the bus.
+    /// Opens a device of the bus.
     pub(super) fn new(
-        mut loan: Loan,
+        mut parts: PortParts,
         mailboxes: Mailboxes,
         wake: UnixStream,
         now: Instant,
     ) -> Self {
-        let controller = Controller::new(&mut loan, mailboxes.len());
+        let controller = Controller::new(&mut parts, mailboxes.len());
         Self {
-            device: Device { lent: loan.lent, controller },
+            device: Device { taken: parts.taken, controller },
             ended: Vec::with_capacity(mailboxes.len()),
             mailboxes,
             busy: 0,
@@ -146,7 +146,7 @@ impl SimPort {
     /// The time at which the next URB of a queue can end, if the device allows.
     fn deadline(&self, index: usize) -> Option<Instant> {
         let (state, urb) = self.device.controller.endpoints.front(index)?;
-        let model = self.device.lent.model_ref();
+        let model = self.device.taken.model_ref();
         (state.halted || model.ready(urb.endpoint())).then_some(urb.due)
     }
 }
@@ -233,8 +233,8 @@ impl Port for SimPort {
     }
 
     fn perform(&mut self, request: SpecialRequest) -> Performed {
-        let Device { lent, controller } = &mut self.device;
-        controller.perform(lent.model(), request)
+        let Device { taken, controller } = &mut self.device;
+        controller.perform(taken.model(), request)
     }
 
     fn close(self, transfers: Vec<SimTransfer>, memory: Arena) {
@@ -284,7 +284,7 @@ impl Device {
             urb.status = Status::EPIPE;
             return true;
         }
-        let model = self.lent.model();
+        let model = self.taken.model();
         if !model.ready(endpoint) {
             return false;
         }
@@ -309,7 +309,7 @@ impl Device {
 
     fn serve_packets(&mut self, urb: &mut Urb) {
         let (endpoint, plan) = (urb.endpoint(), urb.plan);
-        let model = self.lent.model();
+        let model = self.taken.model();
         let (packets, mut data) = urb.packets_and_data();
         for (number, packet) in packets.iter_mut().enumerate() {
             let len = packet.length().min(data.len());
@@ -340,10 +340,10 @@ impl Device {
     }
 
     fn answer(&mut self, setup: &Setup, data: &mut [u8]) -> Option<usize> {
-        let Self { lent, controller } = self;
-        lent.model().note_setup(setup);
+        let Self { taken, controller } = self;
+        taken.model().note_setup(setup);
         if !control::is_standard(setup) {
-            return lent.model().control(setup, data, controller);
+            return taken.model().control(setup, data, controller);
         }
         control::answer(
             setup,
@@ -363,7 +363,7 @@ impl Device {
             return Some(urb);
         };
         let len = late.bytes.min(urb.length);
-        urb.done = self.lent.model().fill_late(token.endpoint, &mut urb.data()[..len]);
+        urb.done = self.taken.model().fill_late(token.endpoint, &mut urb.data()[..len]);
         urb.status = late.status;
         Some(urb)
     }

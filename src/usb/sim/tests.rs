@@ -34,7 +34,7 @@ fn devices_have_busids_and_addresses_of_their_own() {
 }
 
 #[test]
-fn a_device_is_lent_to_one_port_at_a_time_and_counts_openings() {
+fn a_device_has_one_port_at_a_time_and_counts_openings() {
     let host = Host::open("loopback");
     let (bus, busid) = (host.bus.clone(), host.busid);
     assert!(bus.is_open(busid));
