@@ -22,7 +22,7 @@ use usbferry_load::client::Client;
 use usbferry_load::flow::Flow;
 use usbferry_load::process::{self, Usage};
 use usbferry_load::run::{self, Moment, Outcome};
-use usbferry_load::workload::{Check, Kind, Workload};
+use usbferry_load::workload::{Check, Traffic, Workload};
 
 #[allow(dead_code, reason = "this bench has rows and a report of its own")]
 mod harness;
@@ -179,11 +179,11 @@ fn bench(settings: &Settings) -> Result<(), String> {
     let how = format!("{} rounds of 5 × {} ms", settings.pairs, settings.plan.time.as_millis());
     println!("abuse: {how}\n{}", head());
     let mut rows = Vec::new();
-    for workload in [512, 16 << 10].map(|len| Workload::new(Kind::BulkIn(len), 16)) {
+    for workload in [512, 16 << 10].map(|len| Workload::new(Traffic::BulkIn(len), 16)) {
         for abuse in Abuse::ALL.into_iter().filter(|&abuse| abuse != Abuse::Nothing) {
             let smoke = workload.len() == 512;
-            if settings.selects(&format!("{} {abuse}", workload.kind), smoke) {
-                let explain = |error| format!("{} beside {abuse}: {error}", workload.kind);
+            if settings.selects(&format!("{} {abuse}", workload.traffic), smoke) {
+                let explain = |error| format!("{} beside {abuse}: {error}", workload.traffic);
                 let row = servers.row(workload, abuse).map_err(explain)?;
                 println!("{}", line(&row));
                 rows.push(row);
@@ -362,7 +362,7 @@ fn line(row: &Row) -> String {
     format!(
         "{:14} {:17} {:>8.0} {:>5.2}-{:<5.2} {:>9.0} {:>5.2}-{:<5.2} {:>8.0} {:>6.3} {:>5.2}-{:<5.2} {:>6} {:>5.2} \
          {:>9.0} {:>9.0} {cost:>8} {p50:>8.1} {most:>8.1}{retried}",
-        row.workload.kind.to_string(),
+        row.workload.traffic.to_string(),
         row.abuse.to_string(),
         figures.alone,
         figures.noise[0].least,
@@ -427,7 +427,7 @@ fn json(how: &str, rows: &[Row]) -> String {
         let fields = fields.map(|(name, value)| format!("\"{name}\":{}", number(value)));
         format!(
             "{{\"stream\":\"{} d{}\",\"beside\":\"{}\",\"within\":{},{}}}",
-            row.workload.kind,
+            row.workload.traffic,
             row.workload.depth,
             row.abuse,
             figures.within,

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use usbferry_load::workload::{Check, Kind, Workload};
+use usbferry_load::workload::{Check, Traffic, Workload};
 
 #[path = "harness/allocations.rs"]
 mod allocations;
@@ -47,9 +47,9 @@ fn arguments(settings: &Settings) -> Vec<String> {
 
 /// The goal of a load on a single session.
 fn target(workload: &Workload) -> Target {
-    match (workload.kind, workload.depth) {
-        (Kind::BulkIn(64), 1) => Target::Turnaround(1.2, 1.5),
-        (Kind::BulkIn(512) | Kind::BulkOut(512), _) => Target::Rate(0.7),
+    match (workload.traffic, workload.depth) {
+        (Traffic::BulkIn(64), 1) => Target::Turnaround(1.2, 1.5),
+        (Traffic::BulkIn(512) | Traffic::BulkOut(512), _) => Target::Rate(0.7),
         _ if workload.len() >= 16 << 10 => Target::Rate(0.85),
         _ => Target::None,
     }

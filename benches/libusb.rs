@@ -28,7 +28,7 @@ mod linux {
     use std::path::Path;
 
     use usbferry_load::preload;
-    use usbferry_load::workload::{Check, Kind, Workload};
+    use usbferry_load::workload::{Check, Traffic, Workload};
 
     use crate::harness;
     use crate::harness::measure::Bench;
@@ -68,16 +68,16 @@ mod linux {
 
     /// The goal of a load on a single session: the result of a bare server on libusb.
     fn target(workload: &Workload) -> Target {
-        match (workload.kind, workload.depth) {
-            (Kind::BulkIn(64), 1) => Target::Rate(0.67),
-            (Kind::BulkIn(512), 16) => Target::Rate(0.54),
-            (Kind::BulkIn(0x4000), 16) => Target::Rate(0.61),
-            (Kind::BulkIn(0x2_0000), 16) => Target::Rate(0.19),
-            (Kind::BulkOut(0x2_0000), 16) => Target::Rate(0.58),
-            (Kind::BulkIn(0x10_0000), 16) => Target::Rate(0.15),
-            (Kind::BulkOut(0x10_0000), 16) => Target::Rate(0.43),
-            (Kind::IsochronousIn(8, 1024), _) => Target::Rate(0.59),
-            (Kind::IsochronousIn(32, 3072), _) => Target::Rate(0.47),
+        match (workload.traffic, workload.depth) {
+            (Traffic::BulkIn(64), 1) => Target::Rate(0.67),
+            (Traffic::BulkIn(512), 16) => Target::Rate(0.54),
+            (Traffic::BulkIn(0x4000), 16) => Target::Rate(0.61),
+            (Traffic::BulkIn(0x2_0000), 16) => Target::Rate(0.19),
+            (Traffic::BulkOut(0x2_0000), 16) => Target::Rate(0.58),
+            (Traffic::BulkIn(0x10_0000), 16) => Target::Rate(0.15),
+            (Traffic::BulkOut(0x10_0000), 16) => Target::Rate(0.43),
+            (Traffic::IsochronousIn(8, 1024), _) => Target::Rate(0.59),
+            (Traffic::IsochronousIn(32, 3072), _) => Target::Rate(0.47),
             _ => Target::None,
         }
     }

@@ -16,7 +16,7 @@ use usbferry::usb::sim::spec::Spec;
 use usbferry_load::client::Client;
 use usbferry_load::flow::Flow;
 use usbferry_load::run::{self, Moment, Plan};
-use usbferry_load::workload::{Check, Kind, Workload};
+use usbferry_load::workload::{Check, Traffic, Workload};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -81,13 +81,13 @@ pub(crate) fn print(plan: Plan) -> Result<(), String> {
     let server = thread::spawn(|| reactor.run());
     println!("allocations of the server a URB:");
     for kind in [
-        Kind::BulkIn(512),
-        Kind::BulkOut(512),
-        Kind::BulkIn(128 << 10),
-        Kind::BulkOut(128 << 10),
-        Kind::IsochronousIn(32, 1024),
-        Kind::IsochronousOut(32, 1024),
-        Kind::ControlIn,
+        Traffic::BulkIn(512),
+        Traffic::BulkOut(512),
+        Traffic::BulkIn(128 << 10),
+        Traffic::BulkOut(128 << 10),
+        Traffic::IsochronousIn(32, 1024),
+        Traffic::IsochronousOut(32, 1024),
+        Traffic::ControlIn,
     ] {
         let client = Client::attach_when_free(address, "1-1").map_err(|e| e.to_string())?;
         let each = count(client, Workload::new(kind, 16), plan).map_err(|e| e.to_string())?;

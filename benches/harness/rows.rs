@@ -1,6 +1,6 @@
 //! The rows of a bench: subjects and their baselines.
 
-use usbferry_load::workload::{Kind, Workload};
+use usbferry_load::workload::{Traffic, Workload};
 
 /// Which server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,24 +67,27 @@ const PACKETS_DEPTH: usize = 8;
 /// All rows; `target` has the goal of a load on a single session.
 pub(crate) fn all(target: impl Fn(&Workload) -> Target) -> Vec<Row> {
     let mut rows = Vec::new();
-    for direction in [Kind::BulkIn as fn(usize) -> Kind, Kind::BulkOut] {
+    for direction in [Traffic::BulkIn as fn(usize) -> Traffic, Traffic::BulkOut] {
         for (size, depth) in SIZES.iter().flat_map(|size| DEPTHS.map(|depth| (*size, depth))) {
             let smoke = matches!((size, depth), (512 | 131_072, 16) | (64, 1));
             rows.push(against_ceiling(Workload::new(direction(size), depth), &target, smoke));
         }
     }
-    for direction in [Kind::IsochronousIn as fn(usize, usize) -> Kind, Kind::IsochronousOut] {
+    for direction in
+        [Traffic::IsochronousIn as fn(usize, usize) -> Traffic, Traffic::IsochronousOut]
+    {
         for (packets, len) in PACKETS {
             let workload = Workload::new(direction(packets, len), PACKETS_DEPTH);
             rows.push(against_ceiling(workload, &target, packets == 32 && len == 1024));
         }
     }
     for depth in [1, 16] {
-        rows.push(against_ceiling(Workload::new(Kind::ControlIn, depth), &target, depth == 1));
+        rows.push(against_ceiling(Workload::new(Traffic::ControlIn, depth), &target, depth == 1));
     }
     rows.push(apart());
     rows.push(in_parts());
-    for workload in [Workload::new(Kind::BulkIn(512), 16), Workload::new(Kind::BulkIn(16 << 10), 4)]
+    for workload in
+        [Workload::new(Traffic::BulkIn(512), 16), Workload::new(Traffic::BulkIn(16 << 10), 4)]
     {
         rows.extend(many_sessions(workload));
     }
@@ -104,7 +107,7 @@ const fn one(on: On, workload: Workload) -> Run {
 
 fn against_ceiling(workload: Workload, target: impl Fn(&Workload) -> Target, smoke: bool) -> Row {
     Row {
-        name: format!("{} d{}", workload.kind, workload.depth),
+        name: format!("{} d{}", workload.traffic, workload.depth),
         subject: one(On::Usbferry, workload),
         baseline: one(On::Ceiling, workload),
         target: target(&workload),
@@ -115,9 +118,9 @@ fn against_ceiling(workload: Workload, target: impl Fn(&Workload) -> Target, smo
 
 /// With a processor for each side, a server that looks for work before sleeping need not be woken.
 fn apart() -> Row {
-    let workload = Workload::new(Kind::BulkIn(64), 1);
+    let workload = Workload::new(Traffic::BulkIn(64), 1);
     Row {
-        name: format!("{} d1, two processors", workload.kind),
+        name: format!("{} d1, two processors", workload.traffic),
         subject: one(On::Usbferry, workload),
         baseline: one(On::Ceiling, workload),
         target: Target::Turnaround(1.0, f64::INFINITY),
@@ -130,9 +133,9 @@ fn apart() -> Row {
 /// that does not. The former's system waits for an acknowledgement in between. An acknowledgement
 /// 40 ms later would make the time a thousand times as long.
 fn in_parts() -> Row {
-    let whole = Workload::new(Kind::BulkOut(64), 1);
+    let whole = Workload::new(Traffic::BulkOut(64), 1);
     Row {
-        name: format!("{} d1, header and data apart", whole.kind),
+        name: format!("{} d1, header and data apart", whole.traffic),
         subject: one(On::Usbferry, Workload { apart: true, ..whole }),
         baseline: one(On::Usbferry, whole),
         target: Target::Turnaround(4.0, f64::INFINITY),
@@ -147,7 +150,7 @@ fn many_sessions(workload: Workload) -> Vec<Row> {
     for sessions in [1, 8, 64] {
         let many = |on| Run { on, workload, sessions, stalled: false };
         rows.push(Row {
-            name: format!("{} d{}, {sessions} sessions", workload.kind, workload.depth),
+            name: format!("{} d{}, {sessions} sessions", workload.traffic, workload.depth),
             subject: many(On::Usbferry),
             baseline: many(On::Ceiling),
             target: Target::None,
@@ -156,7 +159,7 @@ fn many_sessions(workload: Workload) -> Vec<Row> {
         });
         if sessions > 1 {
             rows.push(Row {
-                name: format!("{} d{}, {sessions} against 1", workload.kind, workload.depth),
+                name: format!("{} d{}, {sessions} against 1", workload.traffic, workload.depth),
                 subject: many(On::Usbferry),
                 baseline: one(On::Usbferry, workload),
                 target: Target::Fair(0.95, 0.8),
@@ -170,10 +173,10 @@ fn many_sessions(workload: Workload) -> Vec<Row> {
 
 /// Sessions beside a session whose client does not read, compared with the same sessions alone.
 fn stalled() -> Row {
-    let workload = Workload::new(Kind::BulkIn(16 << 10), 4);
+    let workload = Workload::new(Traffic::BulkIn(16 << 10), 4);
     let run = |stalled| Run { on: On::Usbferry, workload, sessions: 8, stalled };
     Row {
-        name: format!("{} d4, 8 beside one that does not read", workload.kind),
+        name: format!("{} d4, 8 beside one that does not read", workload.traffic),
         subject: run(true),
         baseline: run(false),
         target: Target::Rate(0.95),

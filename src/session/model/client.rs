@@ -14,7 +14,7 @@ pub(in crate::session) const DEVID: DevId = DevId(0x0001_0002);
 
 /// The kind of a control transfer; all other transfers are ordinary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(super) enum ControlKind {
     Ordinary,
     Special(SpecialRequest),
     /// No device may ever see the request.
@@ -40,7 +40,7 @@ pub(super) struct Sent {
     /// Counts SUBMITs from 1; `start_frame` carries the count.
     pub(super) id: u32,
     pub(super) submit: CmdSubmit,
-    pub(super) kind: Kind,
+    pub(super) kind: ControlKind,
     /// Offset and length of each packet.
     pub(super) packets: Vec<(u32, u32)>,
     /// The end of the PDU in the client's stream.
@@ -183,7 +183,7 @@ impl Client {
     pub(super) fn submit(
         &mut self,
         mut submit: CmdSubmit,
-        kind: Kind,
+        kind: ControlKind,
         packets: Vec<(u32, u32)>,
         reuse: bool,
     ) -> u32 {
@@ -208,7 +208,7 @@ impl Client {
             self.push(&words.map(u32::to_be_bytes).concat());
         }
         sent.pdu_end = self.sent;
-        if let Kind::Special(request) = kind
+        if let ControlKind::Special(request) = kind
             && self.may_be_control(&sent)
         {
             if self.specials.is_empty() {

@@ -7,7 +7,7 @@
 //! the settings in force packets are sent as well when nothing was asked for, unless other settings
 //! have the endpoints, and all without packets.
 
-use super::client::{DEVID, Fate, Kind, id_of};
+use super::client::{ControlKind, DEVID, Fate, id_of};
 use super::device::configurations;
 use super::operation::{Rng, length_of};
 use super::verdict::{asked_for, endpoint_of, is_never_isochronous, sets};
@@ -130,7 +130,7 @@ impl World {
             submit.transfer_buffer_length = length_of(length, max);
             submit.number_of_packets = odd_packets(reading, packets);
         }
-        self.client.submit(submit, Kind::Ordinary, descriptors, shape & 0x30 == 0x30);
+        self.client.submit(submit, ControlKind::Ordinary, descriptors, shape & 0x30 == 0x30);
         if behind_barrier {
             self.deliver(usize::MAX);
         }
@@ -217,7 +217,7 @@ impl World {
                 }
                 endpoint => submit_of(0x7f + endpoint, 8),
             };
-            self.client.submit(submit, Kind::Ordinary, Vec::new(), false);
+            self.client.submit(submit, ControlKind::Ordinary, Vec::new(), false);
         }
     }
 
@@ -233,14 +233,14 @@ impl World {
             length,
         };
         let (mut direction, setup, kind) = match kind % 16 {
-            0..5 => (Direction::In, setup(0x80, 6, 0x0100, 0, length), Kind::Ordinary),
-            5..9 => (Direction::Out, setup(0x40, 9, 1, 2, length), Kind::Ordinary),
-            9 | 10 => (Direction::Out, setup(0x21, 11, 3, 0, 0), Kind::Ordinary),
-            11 => (Direction::Out, setup(0x02, 1, 0, 0x80, 0), Kind::Ordinary),
-            12 => (Direction::Out, setup(0x00, 5, 7, 0, 0), Kind::Forbidden),
-            13 => (Direction::Out, setup(0x00, 3, 2, 0x0400, 0), Kind::Forbidden),
-            14 => (Direction::In, setup(0xc0, 1, 0, 0, 4097 + room % 1000), Kind::Ordinary),
-            _ => (Direction::Out, setup(0x80, 6, 0x0200, 0, length), Kind::Ordinary),
+            0..5 => (Direction::In, setup(0x80, 6, 0x0100, 0, length), ControlKind::Ordinary),
+            5..9 => (Direction::Out, setup(0x40, 9, 1, 2, length), ControlKind::Ordinary),
+            9 | 10 => (Direction::Out, setup(0x21, 11, 3, 0, 0), ControlKind::Ordinary),
+            11 => (Direction::Out, setup(0x02, 1, 0, 0x80, 0), ControlKind::Ordinary),
+            12 => (Direction::Out, setup(0x00, 5, 7, 0, 0), ControlKind::Forbidden),
+            13 => (Direction::Out, setup(0x00, 3, 2, 0x0400, 0), ControlKind::Forbidden),
+            14 => (Direction::In, setup(0xc0, 1, 0, 0, 4097 + room % 1000), ControlKind::Ordinary),
+            _ => (Direction::Out, setup(0x80, 6, 0x0200, 0, length), ControlKind::Ordinary),
         };
         if shape & 0x70 == 0x70 {
             direction = if direction == Direction::In { Direction::Out } else { Direction::In };
@@ -277,7 +277,7 @@ impl World {
         let length = if shape & 0xf00 == 0xf00 { 4 } else { 0 };
         let direction = if shape & 0x7000 == 0x7000 { Direction::In } else { Direction::Out };
         let setup = Setup { request_type, request, value, index, length };
-        let kind = Kind::Special(special);
+        let kind = ControlKind::Special(special);
         self.send_setup(endpoint, direction, setup, length.into(), kind, shape);
     }
 
@@ -296,7 +296,7 @@ impl World {
         direction: Direction,
         setup: Setup,
         room: u32,
-        kind: Kind,
+        kind: ControlKind,
         shape: u16,
     ) {
         let mut submit = submit_of(endpoint, room);

@@ -3,7 +3,7 @@
 //! Rules: `drivers/usb/usbip/stub_rx.c` and `driver-api/usb/error-codes`, and where both leave
 //! something open, the server's documentation.
 
-use super::client::{Kind, Sent};
+use super::client::{ControlKind, Sent};
 use super::device::{Flight, configurations, pattern};
 use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;
@@ -89,10 +89,10 @@ pub(super) fn judge(sent: &Sent, configuration: Option<&Configuration>, urb_len:
         });
     match (refusal, sent.kind) {
         (Some(status), _) => Verdict::Refused(status),
-        (None, Kind::Special(request)) if transfer_type == TransferType::Control => {
+        (None, ControlKind::Special(request)) if transfer_type == TransferType::Control => {
             Verdict::Special(request)
         }
-        (None, Kind::Forbidden) if transfer_type == TransferType::Control => {
+        (None, ControlKind::Forbidden) if transfer_type == TransferType::Control => {
             Verdict::Refused(Status::EPIPE)
         }
         _ => Verdict::Device(transfer_type),

@@ -11,7 +11,7 @@ use std::time::Instant;
 use usbferry_sys::arena::{Arena, Block, DeviceMemory};
 use usbferry_sys::libusb::error::{Error, TransferStatus};
 use usbferry_sys::libusb::handle::PollFd;
-use usbferry_sys::libusb::transfer::{self, CancelToken, Kind, Request};
+use usbferry_sys::libusb::transfer::{self, CancelToken, Request, TransferKind};
 
 use super::claims::Claims;
 use super::memory::PortMemory;
@@ -141,12 +141,12 @@ fn has_packet_over(most: u32, submission: &Submission<'_>) -> bool {
     most < u32::MAX && submission.packets.iter().any(|packet| packet.length > most)
 }
 
-const fn kind_of(transfer_type: TransferType) -> Kind {
+const fn kind_of(transfer_type: TransferType) -> TransferKind {
     match transfer_type {
-        TransferType::Control => Kind::Control,
-        TransferType::Isochronous => Kind::Isochronous,
-        TransferType::Bulk => Kind::Bulk,
-        TransferType::Interrupt => Kind::Interrupt,
+        TransferType::Control => TransferKind::Control,
+        TransferType::Isochronous => TransferKind::Isochronous,
+        TransferType::Bulk => TransferKind::Bulk,
+        TransferType::Interrupt => TransferKind::Interrupt,
     }
 }
 

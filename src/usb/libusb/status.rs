@@ -3,7 +3,7 @@
 //! Contract: pure functions.
 
 use usbferry_sys::libusb::error::{Error, TransferStatus};
-use usbferry_sys::libusb::transfer::Kind;
+use usbferry_sys::libusb::transfer::TransferKind;
 
 use crate::usb::{Performed, RefusedReason};
 use crate::wire::status::Status;
@@ -23,14 +23,14 @@ pub(super) const fn status_of(status: TransferStatus) -> Status {
 }
 
 /// The meaning of a refused submit.
-pub(super) const fn refused_reason(error: Error, kind: Kind) -> RefusedReason {
+pub(super) const fn refused_reason(error: Error, kind: TransferKind) -> RefusedReason {
     match error {
         Error::NoDevice => RefusedReason::Gone,
         Error::NoMem => RefusedReason::NoMemory,
         Error::InvalidParam | Error::NotSupported => RefusedReason::Failed(Status::EINVAL),
         Error::Busy => RefusedReason::Failed(Status::EBUSY),
         // The host refused to send the request, so the device can't answer.
-        _ if matches!(kind, Kind::Control) => RefusedReason::Failed(Status::EPIPE),
+        _ if matches!(kind, TransferKind::Control) => RefusedReason::Failed(Status::EPIPE),
         _ => RefusedReason::Failed(Status::EPROTO),
     }
 }
@@ -64,9 +64,15 @@ mod tests {
         assert_eq!(status_of(TransferStatus::Cancelled), Status(-104));
         assert_eq!(status_of(TransferStatus::NoDevice), Status(-108));
         assert_eq!(status_of(TransferStatus::Error), Status(-71));
-        assert_eq!(refused_reason(Error::Io, Kind::Control), RefusedReason::Failed(Status(-32)));
-        assert_eq!(refused_reason(Error::Io, Kind::Bulk), RefusedReason::Failed(Status(-71)));
-        assert_eq!(refused_reason(Error::NoMem, Kind::Bulk), RefusedReason::NoMemory);
+        assert_eq!(
+            refused_reason(Error::Io, TransferKind::Control),
+            RefusedReason::Failed(Status(-32))
+        );
+        assert_eq!(
+            refused_reason(Error::Io, TransferKind::Bulk),
+            RefusedReason::Failed(Status(-71))
+        );
+        assert_eq!(refused_reason(Error::NoMem, TransferKind::Bulk), RefusedReason::NoMemory);
         assert_eq!(failed(Error::NoDevice), Performed::Gone);
     }
 }

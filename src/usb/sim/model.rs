@@ -17,7 +17,7 @@ use super::disk::{self, Disk};
 use super::loopback::{self, Loopback};
 use super::microphone::{self, Microphone};
 use super::serial::{self, Serial};
-use super::spec::{Kind, Spec};
+use super::spec::{ModelKind, Spec};
 use crate::wire::setup::Setup;
 use crate::wire::types::{Direction, EndpointAddress};
 
@@ -54,20 +54,22 @@ impl Model {
     /// A model; `serial` is the device's own.
     pub(super) fn new(spec: &Spec, serial: &str) -> Self {
         match spec.kind {
-            Kind::Disk { size } => Self::Disk(Box::new(Disk::new(size, serial))),
-            Kind::Loopback => Self::Loopback(Box::new(Loopback::new(spec.paced, spec.counted))),
-            Kind::Microphone => Self::Microphone(Microphone::new(spec.paced)),
-            Kind::Serial => Self::Serial(Box::new(Serial::new())),
+            ModelKind::Disk { size } => Self::Disk(Box::new(Disk::new(size, serial))),
+            ModelKind::Loopback => {
+                Self::Loopback(Box::new(Loopback::new(spec.paced, spec.counted)))
+            }
+            ModelKind::Microphone => Self::Microphone(Microphone::new(spec.paced)),
+            ModelKind::Serial => Self::Serial(Box::new(Serial::new())),
         }
     }
 
     /// The descriptors of a model; `serial` is the device's own.
     pub(super) fn descriptors(spec: &Spec, serial: String) -> Descriptors {
         match spec.kind {
-            Kind::Disk { .. } => disk::descriptors(serial),
-            Kind::Loopback => loopback::descriptors(serial),
-            Kind::Microphone => microphone::descriptors(serial),
-            Kind::Serial => serial::descriptors(serial),
+            ModelKind::Disk { .. } => disk::descriptors(serial),
+            ModelKind::Loopback => loopback::descriptors(serial),
+            ModelKind::Microphone => microphone::descriptors(serial),
+            ModelKind::Serial => serial::descriptors(serial),
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::SimBackend;
 use super::bus::SimBus;
-use super::spec::{Kind, Spec};
+use super::spec::{ModelKind, Spec};
 use super::testing::{Host, setup};
 use crate::limits::DeviceLimits;
 use crate::usb::special::SpecialRequest;
@@ -286,7 +286,7 @@ fn a_control_urb_is_cut_to_its_block_and_never_reads_past_it() {
 #[test]
 fn a_bus_is_filled_by_hand_as_well() {
     let bus = SimBus::default();
-    let busid = bus.add(Spec::new(Kind::Loopback));
+    let busid = bus.add(Spec::new(ModelKind::Loopback));
     assert_eq!(bus.busids(), [busid]);
     bus.set_configuration(busid, 0);
     let found = SimBackend::new(bus).scan().unwrap().devices;

@@ -7,7 +7,7 @@ use crate::libusb::device::DeviceId;
 use crate::libusb::error::{Error, TransferStatus};
 use crate::libusb::fake::{self, End};
 use crate::libusb::handle::DeviceHandle;
-use crate::libusb::transfer::{Kind, Request, Transfer};
+use crate::libusb::transfer::{Request, Transfer, TransferKind};
 
 const ID: DeviceId = DeviceId { bus: 1, address: 2, id_vendor: 0x1209, id_product: 1 };
 
@@ -21,7 +21,7 @@ fn open() -> (DeviceHandle, Transfer, Arena) {
 }
 
 const BULK_IN: Request =
-    Request { kind: Kind::Bulk, endpoint: 0x81, length: 512, zero_packet: false };
+    Request { kind: TransferKind::Bulk, endpoint: 0x81, length: 512, zero_packet: false };
 
 fn end(status: i32, actual_length: i32, data: &[u8]) -> End {
     End { status, actual_length, packets: Vec::new(), data: data.to_vec() }
@@ -78,8 +78,12 @@ fn device_memory_is_for_long_blocks_and_goes_when_none_is_out() {
 #[test]
 fn isochronous_packets_have_lengths_and_results() {
     let (mut handle, mut transfer, mut arena) = open();
-    let request =
-        Request { kind: Kind::Isochronous, endpoint: 0x85, length: 600, zero_packet: false };
+    let request = Request {
+        kind: TransferKind::Isochronous,
+        endpoint: 0x85,
+        length: 600,
+        zero_packet: false,
+    };
     let block = arena.alloc(600).unwrap();
     transfer.submit(&mut handle, request, [100, 200, 300].into_iter(), block).unwrap();
     assert_eq!(fake::oldest().4, [100, 200, 300]);
@@ -95,7 +99,7 @@ fn isochronous_packets_have_lengths_and_results() {
 fn an_unreported_packet_has_failed() {
     let (mut handle, mut transfer, mut arena) = open();
     let request =
-        Request { kind: Kind::Isochronous, endpoint: 0x85, length: 10, zero_packet: false };
+        Request { kind: TransferKind::Isochronous, endpoint: 0x85, length: 10, zero_packet: false };
     let block = arena.alloc(10).unwrap();
     transfer.submit(&mut handle, request, [10].into_iter(), block).unwrap();
     fake::end_oldest(&end(1, 0, &[]));
@@ -157,7 +161,8 @@ fn control_transfers_end_without_their_setup_packet() {
     let (mut handle, mut transfer, mut arena) = open();
     let mut block = arena.alloc(8 + 18).unwrap();
     block[..8].copy_from_slice(&[0x80, 6, 0, 1, 0, 0, 18, 0]);
-    let request = Request { kind: Kind::Control, endpoint: 0, length: 26, zero_packet: false };
+    let request =
+        Request { kind: TransferKind::Control, endpoint: 0, length: 26, zero_packet: false };
     transfer.submit(&mut handle, request, std::iter::empty(), block).unwrap();
     fake::end_oldest(&end(0, 2, &[18, 1]));
     handle.handle_events(&mut Vec::new()).unwrap();
@@ -173,7 +178,8 @@ fn a_setup_packet_beyond_the_buffer_is_refused() {
     let (mut handle, mut transfer, mut arena) = open();
     let mut block = arena.alloc(8 + 18).unwrap();
     block[..8].copy_from_slice(&[0x80, 6, 0, 1, 0, 0, 19, 0]);
-    let request = Request { kind: Kind::Control, endpoint: 0, length: 26, zero_packet: false };
+    let request =
+        Request { kind: TransferKind::Control, endpoint: 0, length: 26, zero_packet: false };
     let _ = transfer.submit(&mut handle, request, std::iter::empty(), block);
 }
 

@@ -30,7 +30,7 @@ const SETUP_LEN: usize = 8;
 /// The kind of a transfer (`enum libusb_transfer_type`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the names are libusb's")]
-pub enum Kind {
+pub enum TransferKind {
     Control,
     Isochronous,
     Bulk,
@@ -41,7 +41,7 @@ pub enum Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
     /// The type of the endpoint.
-    pub kind: Kind,
+    pub kind: TransferKind,
     /// bEndpointAddress.
     pub endpoint: u8,
     /// Bytes of the buffer in use, a control transfer's SETUP packet included.
@@ -163,12 +163,12 @@ impl Transfer {
         assert!(self.core.is_of(handle), "the transfer belongs to another device");
         assert!(length <= block.len(), "the buffer is too short for the transfer");
         let packet_count = match request.kind {
-            Kind::Isochronous => self.write_packets(packets, length),
-            Kind::Control => {
+            TransferKind::Isochronous => self.write_packets(packets, length),
+            TransferKind::Control => {
                 check_control(&block[..length]);
                 0
             }
-            Kind::Bulk | Kind::Interrupt => 0,
+            TransferKind::Bulk | TransferKind::Interrupt => 0,
         };
         self.write_fields(request, packet_count, &block);
         self.core.state.store(IN_FLIGHT, Ordering::Relaxed);
@@ -210,10 +210,10 @@ impl Transfer {
     fn write_fields(&mut self, request: Request, packet_count: i32, block: &Block) {
         let raw = self.core.raw;
         let transfer_type = match request.kind {
-            Kind::Control => c::LIBUSB_TRANSFER_TYPE_CONTROL,
-            Kind::Isochronous => c::LIBUSB_TRANSFER_TYPE_ISOCHRONOUS,
-            Kind::Bulk => c::LIBUSB_TRANSFER_TYPE_BULK,
-            Kind::Interrupt => c::LIBUSB_TRANSFER_TYPE_INTERRUPT,
+            TransferKind::Control => c::LIBUSB_TRANSFER_TYPE_CONTROL,
+            TransferKind::Isochronous => c::LIBUSB_TRANSFER_TYPE_ISOCHRONOUS,
+            TransferKind::Bulk => c::LIBUSB_TRANSFER_TYPE_BULK,
+            TransferKind::Interrupt => c::LIBUSB_TRANSFER_TYPE_INTERRUPT,
         };
         let flags = if request.zero_packet { c::LIBUSB_TRANSFER_ADD_ZERO_PACKET } else { 0 };
         let length = i32::try_from(request.length).expect("blocks are shorter than 2 GiB");

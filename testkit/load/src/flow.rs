@@ -274,7 +274,7 @@ fn check(
     if right && right_data {
         return Ok(());
     }
-    let message = format!("URB {urb} of {}: a wrong reply: {head:02x?}", workload.kind);
+    let message = format!("URB {urb} of {}: a wrong reply: {head:02x?}", workload.traffic);
     Err(io::Error::new(ErrorKind::InvalidData, message))
 }
 

@@ -10,7 +10,7 @@ use usbferry_load::client::Client;
 use usbferry_load::flow::Flow;
 use usbferry_load::process::{self, Usage};
 use usbferry_load::run::{self, Moment, Outcome, Plan};
-use usbferry_load::workload::{Check, Kind, Workload};
+use usbferry_load::workload::{Check, Traffic, Workload};
 
 /// Keeps URBs in flight on devices of a USB/IP server, and prints the number and rate of the
 /// answers.
@@ -27,7 +27,7 @@ struct Arguments {
     /// Kind of URBs: bulk-in:LEN, bulk-out:LEN, iso-in:PACKETSxLEN, iso-out:PACKETSxLEN or
     /// control-in
     #[arg(long, default_value = "bulk-in:512")]
-    kind: Kind,
+    kind: Traffic,
 
     /// URBs in flight on each session
     #[arg(long, default_value_t = 16)]
@@ -116,7 +116,7 @@ fn report(arguments: &Arguments, workload: &Workload, outcome: &Outcome, used: U
     let rate = outcome.rate();
     println!(
         "{}, {} in flight on {} sessions",
-        workload.kind,
+        workload.traffic,
         workload.depth,
         arguments.busids.len()
     );

@@ -18,7 +18,7 @@ const GET_DEVICE_DESCRIPTOR: [u8; 8] = [0x80, 6, 0, 1, 0, 0, 18, 0];
 
 /// The kind and length of URBs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum Traffic {
     /// Bulk IN of the given number of bytes.
     BulkIn(usize),
     /// Bulk OUT.
@@ -35,7 +35,7 @@ pub enum Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Workload {
     /// The kind and length of the URBs.
-    pub kind: Kind,
+    pub traffic: Traffic,
     /// URBs in flight.
     pub depth: usize,
     /// Endpoint number.
@@ -58,22 +58,24 @@ pub enum Check {
 impl Workload {
     /// A load on the endpoints of usbferry's simulated devices.
     #[must_use]
-    pub const fn new(kind: Kind, depth: usize) -> Self {
-        let endpoint = match kind {
-            Kind::BulkIn(_) | Kind::BulkOut(_) => BULK,
-            Kind::IsochronousIn(..) | Kind::IsochronousOut(..) => ISOCHRONOUS,
-            Kind::ControlIn => 0,
+    pub const fn new(traffic: Traffic, depth: usize) -> Self {
+        let endpoint = match traffic {
+            Traffic::BulkIn(_) | Traffic::BulkOut(_) => BULK,
+            Traffic::IsochronousIn(..) | Traffic::IsochronousOut(..) => ISOCHRONOUS,
+            Traffic::ControlIn => 0,
         };
-        Self { kind, depth, endpoint, apart: false }
+        Self { traffic, depth, endpoint, apart: false }
     }
 
     /// Bytes of data of a URB.
     #[must_use]
     pub const fn len(&self) -> usize {
-        match self.kind {
-            Kind::BulkIn(len) | Kind::BulkOut(len) => len,
-            Kind::IsochronousIn(packets, len) | Kind::IsochronousOut(packets, len) => packets * len,
-            Kind::ControlIn => 18,
+        match self.traffic {
+            Traffic::BulkIn(len) | Traffic::BulkOut(len) => len,
+            Traffic::IsochronousIn(packets, len) | Traffic::IsochronousOut(packets, len) => {
+                packets * len
+            }
+            Traffic::ControlIn => 18,
         }
     }
 
@@ -86,8 +88,8 @@ impl Workload {
     /// Isochronous packets of a URB, and bytes of each.
     #[must_use]
     pub const fn packets(&self) -> Option<(usize, usize)> {
-        match self.kind {
-            Kind::IsochronousIn(packets, len) | Kind::IsochronousOut(packets, len) => {
+        match self.traffic {
+            Traffic::IsochronousIn(packets, len) | Traffic::IsochronousOut(packets, len) => {
                 Some((packets, len))
             }
             _ => None,
@@ -97,26 +99,26 @@ impl Workload {
     /// Whether data flows to the client.
     #[must_use]
     pub const fn is_in(&self) -> bool {
-        matches!(self.kind, Kind::BulkIn(_) | Kind::IsochronousIn(..) | Kind::ControlIn)
+        matches!(self.traffic, Traffic::BulkIn(_) | Traffic::IsochronousIn(..) | Traffic::ControlIn)
     }
 
     /// Whether the data is a stream over the URBs.
     #[must_use]
     pub const fn is_stream(&self) -> bool {
-        !matches!(self.kind, Kind::ControlIn)
+        !matches!(self.traffic, Traffic::ControlIn)
     }
 
     /// The SETUP packet of the URBs.
     #[must_use]
     pub const fn setup(&self) -> [u8; 8] {
-        match self.kind {
-            Kind::ControlIn => GET_DEVICE_DESCRIPTOR,
+        match self.traffic {
+            Traffic::ControlIn => GET_DEVICE_DESCRIPTOR,
             _ => [0; 8],
         }
     }
 }
 
-impl FromStr for Kind {
+impl FromStr for Traffic {
     type Err = String;
 
     /// `bulk-in:512`, `bulk-out:4096`, `iso-in:8x192`, `iso-out:8x192`, `control-in`.
@@ -130,7 +132,7 @@ impl FromStr for Kind {
             let fits = (1..=PACKETS_MAX).contains(&packets) && (1..=LEN_MAX).contains(&len);
             fits.then_some((packets, len))
         };
-        let kind = match name {
+        let traffic = match name {
             "bulk-in" => len().map(Self::BulkIn),
             "bulk-out" => len().map(Self::BulkOut),
             "iso-in" => packets().map(|(packets, len)| Self::IsochronousIn(packets, len)),
@@ -138,13 +140,13 @@ impl FromStr for Kind {
             "control-in" => Some(Self::ControlIn),
             _ => None,
         };
-        kind.ok_or_else(|| {
+        traffic.ok_or_else(|| {
             format!("“{text}” is none of bulk-in:LEN, bulk-out:LEN, iso-in:PACKETSxLEN, iso-out:PACKETSxLEN, control-in")
         })
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BulkIn(len) => write!(f, "bulk-in:{len}"),

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::{DEVICES_MAX, Kind};
+use super::{DEVICES_MAX, ModelKind};
 use crate::limits::DISKS_LEN_MAX;
 use crate::units::Size;
 use crate::usb::sim::disk::{SIZE_MAX, SIZE_MIN};
@@ -24,9 +24,9 @@ pub enum SpecError {
     /// More bytes than all simulated disks together may have.
     DisksTooLarge,
     /// Nothing stands behind a colon.
-    NoOption(Kind),
+    NoOption(ModelKind),
     /// A device has no such option.
-    NotAnOption(Kind, String),
+    NotAnOption(ModelKind, String),
     /// Not a number of devices.
     Count(String),
     /// Not the number of a URB.
@@ -89,11 +89,11 @@ impl fmt::Display for SpecError {
 }
 
 /// The name of a kind of device, and its options.
-const fn options_of(kind: Kind) -> (&'static str, &'static str) {
+const fn options_of(kind: ModelKind) -> (&'static str, &'static str) {
     match kind {
-        Kind::Disk { .. } => ("disk", "size, count, delay and fault"),
-        Kind::Loopback => ("loopback", "count, delay, fault, pace and data"),
-        Kind::Microphone => ("microphone", "count, delay, fault and pace"),
-        Kind::Serial => ("serial", "count, delay and fault"),
+        ModelKind::Disk { .. } => ("disk", "size, count, delay and fault"),
+        ModelKind::Loopback => ("loopback", "count, delay, fault, pace and data"),
+        ModelKind::Microphone => ("microphone", "count, delay, fault and pace"),
+        ModelKind::Serial => ("serial", "count, delay and fault"),
     }
 }

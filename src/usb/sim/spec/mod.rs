@@ -43,7 +43,7 @@ const SLOW_DEFAULT: Duration = Duration::from_secs(1);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Spec {
     /// The kind of device.
-    pub kind: Kind,
+    pub kind: ModelKind,
     /// The number of devices to add.
     pub count: usize,
     /// The time from a URB's submission to its end.
@@ -56,9 +56,9 @@ pub struct Spec {
     pub counted: bool,
 }
 
-/// The kinds of simulated devices.
+/// The kinds of models of simulated devices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ModelKind {
     /// A USB stick: see [`super::disk`].
     Disk {
         /// Bytes of the disk.
@@ -89,13 +89,13 @@ pub enum Fault {
 impl Spec {
     /// A device of `kind` without options.
     #[must_use]
-    pub const fn new(kind: Kind) -> Self {
+    pub const fn new(kind: ModelKind) -> Self {
         Self {
             kind,
             count: 1,
             delay: Duration::ZERO,
             fault: None,
-            paced: matches!(kind, Kind::Microphone),
+            paced: matches!(kind, ModelKind::Microphone),
             counted: false,
         }
     }
@@ -111,7 +111,7 @@ impl Spec {
             return Err(SpecError::TooMany(total));
         }
         let disks = specs.iter().map(|spec| match spec.kind {
-            Kind::Disk { size } => (size as u64).saturating_mul(spec.count as u64),
+            ModelKind::Disk { size } => (size as u64).saturating_mul(spec.count as u64),
             _ => 0,
         });
         if disks.fold(0, u64::saturating_add) > DISKS_LEN_MAX {
@@ -123,10 +123,10 @@ impl Spec {
     fn parse(text: &str) -> Result<Self, SpecError> {
         let mut parts = text.split(':');
         let mut spec = match parts.next().unwrap_or_default() {
-            "disk" => Self::new(Kind::Disk { size: SIZE_DEFAULT }),
-            "loopback" => Self::new(Kind::Loopback),
-            "microphone" => Self::new(Kind::Microphone),
-            "serial" => Self::new(Kind::Serial),
+            "disk" => Self::new(ModelKind::Disk { size: SIZE_DEFAULT }),
+            "loopback" => Self::new(ModelKind::Loopback),
+            "microphone" => Self::new(ModelKind::Microphone),
+            "serial" => Self::new(ModelKind::Serial),
             "" => return Err(SpecError::NoName),
             other => return Err(SpecError::Unknown(other.to_owned())),
         };
@@ -139,9 +139,11 @@ impl Spec {
     fn set(&mut self, option: &str) -> Result<(), SpecError> {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         match (name, &mut self.kind) {
-            ("size", Kind::Disk { size }) => *size = parse_size(value)?,
-            ("pace", Kind::Loopback | Kind::Microphone) => self.paced = parse_switch(value)?,
-            ("data", Kind::Loopback) => self.counted = parse_data(value)?,
+            ("size", ModelKind::Disk { size }) => *size = parse_size(value)?,
+            ("pace", ModelKind::Loopback | ModelKind::Microphone) => {
+                self.paced = parse_switch(value)?
+            }
+            ("data", ModelKind::Loopback) => self.counted = parse_data(value)?,
             ("count", _) => self.count = parse_count(value)?,
             ("delay", _) => self.delay = parse_time(value)?,
             ("fault", _) => self.fault = Some(Fault::parse(value)?),
@@ -215,17 +217,17 @@ mod tests {
         let specs =
             Spec::parse_list("loopback,loopback:count=64:delay=2ms:fault=vanish@100:data=counter")
                 .unwrap();
-        assert_eq!(specs[0], Spec::new(Kind::Loopback));
+        assert_eq!(specs[0], Spec::new(ModelKind::Loopback));
         let disk = Spec::parse_list("disk:size=64M,disk,disk:size=64m").unwrap();
-        assert_eq!(disk[0].kind, Kind::Disk { size: 64 << 20 });
-        assert_eq!(disk[1].kind, Kind::Disk { size: 16 << 20 });
+        assert_eq!(disk[0].kind, ModelKind::Disk { size: 64 << 20 });
+        assert_eq!(disk[1].kind, ModelKind::Disk { size: 16 << 20 });
         assert_eq!(disk[2], disk[0]);
         let second = Spec {
             count: 64,
             delay: Duration::from_millis(2),
             fault: Some(Fault::Vanish(100)),
             counted: true,
-            ..Spec::new(Kind::Loopback)
+            ..Spec::new(ModelKind::Loopback)
         };
         assert_eq!(specs[1], second);
     }
@@ -233,9 +235,9 @@ mod tests {
     #[test]
     fn the_default_list_is_valid() {
         let specs = Spec::parse_list(ONE_OF_EACH).unwrap();
-        let kinds: Vec<Kind> = specs.iter().map(|spec| spec.kind).collect();
-        let disk = Kind::Disk { size: SIZE_DEFAULT };
-        assert_eq!(kinds, [disk, Kind::Microphone, Kind::Loopback]);
+        let kinds: Vec<ModelKind> = specs.iter().map(|spec| spec.kind).collect();
+        let disk = ModelKind::Disk { size: SIZE_DEFAULT };
+        assert_eq!(kinds, [disk, ModelKind::Microphone, ModelKind::Loopback]);
         assert!(specs[1].paced, "a microphone keeps time");
     }
 
@@ -244,7 +246,7 @@ mod tests {
         let largest = Size(SIZE_MAX as u64);
         let most = DISKS_LEN_MAX / SIZE_MAX as u64;
         let specs = Spec::parse_list(&format!("disk:size={largest}:count={most}")).unwrap();
-        assert_eq!(specs[0].kind, Kind::Disk { size: SIZE_MAX });
+        assert_eq!(specs[0].kind, ModelKind::Disk { size: SIZE_MAX });
         let text = &Size(DISKS_LEN_MAX).to_string();
         for more in ["disk", "disk:size=1M", "disk:count=100"] {
             let error = error(&format!("disk:size={largest}:count={most},{more}"));
