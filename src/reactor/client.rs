@@ -1,4 +1,4 @@
-//! The client's side of a connection: a socket, the stage of the conversation, the last words.
+//! The client's side of a connection: a socket, the step of the conversation, the last words.
 //!
 //! ```text
 //! Handshake ─► Asked ─► Served ─► Closing          a device's life is reactor::loan
@@ -28,7 +28,7 @@ pub(super) const DISCARD_LEN: usize = 16 << 10;
 pub(super) const DISCARD_PAUSE: Duration = Duration::from_millis(10);
 
 /// How far the conversation with a client is.
-pub(super) enum Stage {
+pub(super) enum Step {
     /// The request is arriving.
     Handshake(Handshake),
     /// The request is known, and the answer is not ready.
@@ -69,7 +69,7 @@ pub(super) enum Awaited {
 /// A client that is connected.
 pub(super) struct Client {
     pub(super) socket: Socket,
-    pub(super) stage: Stage,
+    pub(super) step: Step,
     /// When the connection ends unless the client gets further.
     pub(super) deadline: Option<Instant>,
     /// The client has its answer and sends all the same: a rest of [`DISCARD_PAUSE`].
@@ -83,7 +83,7 @@ impl Client {
     pub(super) fn new(stream: TcpStream, now: Instant) -> Self {
         Self {
             socket: Socket::new(stream),
-            stage: Stage::Handshake(Handshake::default()),
+            step: Step::Handshake(Handshake::default()),
             deadline: Some(now + HANDSHAKE_TIMEOUT),
             paused: false,
             reply: Vec::new(),
@@ -93,8 +93,8 @@ impl Client {
 
     /// The request whose answer is not ready, if there is one.
     pub(super) const fn asked(&self) -> Option<&Asked> {
-        match &self.stage {
-            Stage::Asked(asked) => Some(asked),
+        match &self.step {
+            Step::Asked(asked) => Some(asked),
             _ => None,
         }
     }
@@ -109,7 +109,7 @@ impl Client {
 
     /// Has the answer wait for something, until a deadline.
     pub(super) const fn wait(&mut self, awaits: Awaited, deadline: Instant) {
-        if let Stage::Asked(asked) = &mut self.stage {
+        if let Step::Asked(asked) = &mut self.step {
             asked.awaits = awaits;
             asked.was_scanned |= matches!(awaits, Awaited::Scan);
             self.deadline = Some(deadline);
@@ -121,7 +121,7 @@ impl Client {
     /// # Errors
     /// The client closes, or what came is no request.
     pub(super) fn read_request(&mut self, now: Instant) -> Result<Option<Request>, End> {
-        let Stage::Handshake(handshake) = &mut self.stage else { return Ok(None) };
+        let Step::Handshake(handshake) = &mut self.step else { return Ok(None) };
         let mut buffer = [0; REQUEST_LEN_MAX];
         while self.socket.is_readable() {
             let room = &mut buffer[..handshake.wanted()];
@@ -129,8 +129,7 @@ impl Client {
             let request = handshake.receive(&buffer[..len]).map_err(End::Handshake)?;
             if let Some(request) = request {
                 let awaits = Awaited::Scan;
-                self.stage =
-                    Stage::Asked(Asked { request, since: now, awaits, was_scanned: false });
+                self.step = Step::Asked(Asked { request, since: now, awaits, was_scanned: false });
                 self.deadline = None;
                 return Ok(Some(request));
             }
@@ -148,15 +147,15 @@ impl Client {
     /// The client has its device, and the reply says so.
     pub(super) fn serve(&mut self, emit: impl FnOnce(&mut Vec<u8>)) {
         self.answer(emit);
-        self.stage = Stage::Served;
+        self.step = Step::Served;
         self.deadline = None;
         self.socket.prepare_attached();
     }
 
     /// Nothing more is to come: after the rest of the reply the client closes.
-    /// `device_gone` as in [`Stage::Closing`].
+    /// `device_gone` as in [`Step::Closing`].
     pub(super) fn close(&mut self, now: Instant, device_gone: bool) {
-        self.stage = Stage::Closing { device_gone };
+        self.step = Step::Closing { device_gone };
         self.deadline = Some(now + HANDSHAKE_TIMEOUT);
     }
 
@@ -186,7 +185,7 @@ impl Client {
     /// # Errors
     /// The client has closed, or the socket's failure.
     pub(super) fn serve_closing(&mut self, buffer: &mut [u8]) -> Result<bool, End> {
-        let Stage::Closing { device_gone } = self.stage else { return Ok(false) };
+        let Step::Closing { device_gone } = self.step else { return Ok(false) };
         self.flush_reply()?;
         if !self.is_flushed() {
             return Ok(false);

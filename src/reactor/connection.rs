@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::client::{Client, Stage};
+use super::client::{Client, Step};
 use super::end::End;
 use super::exchange::{Exchange, Turn};
 use super::loan::Loan;
@@ -121,11 +121,11 @@ impl<C: Candidate> Connection<C> {
     /// Why a connection is ended whose deadline has come.
     pub(super) fn expiry(&mut self) -> End {
         let device_gone = self.is_device_gone();
-        match self.client.as_ref().map(|client| &client.stage) {
-            Some(Stage::Closing { device_gone: true }) => End::Finished,
-            Some(Stage::Served | Stage::Stopping) if device_gone => End::Finished,
-            Some(Stage::Stopping) => End::Stopping,
-            Some(Stage::Served) => End::Stalled,
+        match self.client.as_ref().map(|client| &client.step) {
+            Some(Step::Closing { device_gone: true }) => End::Finished,
+            Some(Step::Served | Step::Stopping) if device_gone => End::Finished,
+            Some(Step::Stopping) => End::Stopping,
+            Some(Step::Served) => End::Stalled,
             _ => End::TimedOut,
         }
     }
@@ -134,7 +134,7 @@ impl<C: Candidate> Connection<C> {
     /// to the client must be there by `deadline`. False when there is nothing on its way.
     pub(super) fn begin_stop(&mut self, deadline: Instant) -> bool {
         let Some(Exchange { client, lent }) = self.exchange() else { return false };
-        client.stage = Stage::Stopping;
+        client.step = Step::Stopping;
         client.deadline = Some(deadline);
         lent.session.close_input();
         true

@@ -10,7 +10,7 @@
 
 use log::debug;
 
-use super::client::{Awaited, Stage};
+use super::client::{Awaited, Step};
 use super::end::End;
 use super::loan::{Afterwards, Loan};
 use super::schedule::Rest;
@@ -193,7 +193,7 @@ impl<B: Backend> Reactor<B> {
         }
         // Unread bytes would make the end of the connection a reset.
         if let Some(client) = &mut connection.client
-            && matches!(client.stage, Stage::Closing { .. })
+            && matches!(client.step, Step::Closing { .. })
         {
             client.socket.discard_unread(&mut self.discard);
         }

@@ -8,7 +8,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::time::{Duration, Instant};
 
-use super::client::{Client, Stage};
+use super::client::{Client, Step};
 use super::end::End;
 use super::loan::Lent;
 use crate::session::{RX_SLICES_MAX, SLICES_MAX};
@@ -85,7 +85,7 @@ impl<P: Port> Exchange<'_, P> {
     /// # Errors
     /// The server stops, and the client has its last reply.
     fn set_deadline(&mut self, turn: &mut Turn<'_>, progress: bool) -> Result<(), End> {
-        let stopping = matches!(self.client.stage, Stage::Stopping);
+        let stopping = matches!(self.client.step, Step::Stopping);
         if stopping && self.is_flushed() {
             self.client.socket.discard_unread(turn.discard);
             return Err(End::Stopping);

@@ -150,7 +150,7 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Has a client get its last bytes and close, `device_gone` as in
-    /// [`Stage::Closing`](super::client::Stage).
+    /// [`Step::Closing`](super::client::Step).
     pub(super) fn close(&mut self, key: Key, device_gone: bool) {
         let Some(client) = client_of(&mut self.connections, key) else { return };
         client.close(self.now, device_gone);

@@ -59,7 +59,7 @@ use crate::config::Settings;
 use crate::session::JobResult;
 use crate::usb::{Backend, Candidate};
 use crate::worker::{Done, Inbox};
-use client::{Client, DISCARD_LEN, DISCARD_PAUSE, Stage};
+use client::{Client, DISCARD_LEN, DISCARD_PAUSE, Step};
 use connection::Connection;
 use door::Door;
 use end::End;
@@ -382,7 +382,7 @@ impl<B: Backend> Reactor<B> {
     fn read_request(&mut self, key: Key) -> Option<Result<bool, End>> {
         let now = self.now;
         let client = client_of(&mut self.connections, key)?;
-        if !matches!(client.stage, Stage::Handshake(_)) {
+        if !matches!(client.step, Step::Handshake(_)) {
             return None;
         }
         let read = client.read_request(now);

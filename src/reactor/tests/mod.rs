@@ -194,8 +194,8 @@ fn is_readable<C: Candidate>(connection: &Connection<C>) -> bool {
 
 /// Whether a client's last bytes are written.
 fn is_closing<C: Candidate>(connection: &Connection<C>) -> bool {
-    let stage = connection.client.as_ref().map(|client| &client.stage);
-    matches!(stage, Some(Stage::Closing { .. }))
+    let step = connection.client.as_ref().map(|client| &client.step);
+    matches!(step, Some(Step::Closing { .. }))
 }
 
 /// Whether a client has closed its side, as the system told.

@@ -1,27 +1,27 @@
-//! With nothing to do the reactor waits, in each stage of a connection.
+//! With nothing to do the reactor waits, in each state of a connection.
 
 use super::scripted::{Act, Call};
 use super::*;
 use crate::limits::HANDSHAKE_TIMEOUT;
 
-/// How long each stage is watched.
+/// How long each state is watched.
 const WATCHED: Duration = Duration::from_millis(150);
 
-/// Turns that may be made in a stage meanwhile: a paused client is looked at again every
+/// Turns that may be made in a state meanwhile: a paused client is looked at again every
 /// [`DISCARD_PAUSE`]; a reactor that turns in circles makes thousands.
 const TURNS_MAX: usize = 60;
 
 impl<B: Backend> Held<B> {
-    /// Shows that the reactor waits in a stage, as [`Reactor::run`] would, while time goes on.
+    /// Shows that the reactor waits in a state, as [`Reactor::run`] would, while time goes on.
     #[track_caller]
-    fn assert_rests(&mut self, stage: &str) {
+    fn assert_rests(&mut self, state: &str) {
         let (begun, mut turns) = (Instant::now(), 0);
         while let Some(left) = WATCHED.checked_sub(begun.elapsed()) {
             let timeout = self.reactor.timeout().map_or(left, |timeout| timeout.min(left));
             self.turn(timeout);
             turns += 1;
         }
-        assert!(turns <= TURNS_MAX, "{stage}: {turns} turns in {WATCHED:?}");
+        assert!(turns <= TURNS_MAX, "{state}: {turns} turns in {WATCHED:?}");
     }
 }
 
