@@ -2,11 +2,11 @@
 //! on loan.
 //!
 //! With a thread for each device, a request that takes seconds holds up its device and no other.
-//! Each thread takes one task at a time and puts the result into the reactor's [`Inbox`], which
+//! Each thread carries out one order at a time and puts the result into the reactor's [`Inbox`], which
 //! wakes the reactor.
 //!
-//! Contract: the reactor never waits here: channels have room for every task that can be under way.
-//! Every task has a result, also after a panic: then the device was given up.
+//! Contract: the reactor never waits here: channels have room for every order that can be under way.
+//! Every order has a result, also after a panic: then the device was given up.
 
 use std::io;
 use std::sync::Arc;
@@ -144,15 +144,15 @@ impl Scanner {
     }
 }
 
-/// The tasks of a device's worker.
-enum Task<C: Candidate> {
-    Work(Job<C::Port>),
+/// An order to a device's worker: a job, or to give the device back, which ends the work.
+enum Order<C: Candidate> {
+    Do(Job<C::Port>),
     Close(Remains<C::Port>),
 }
 
 /// The thread of one device, from before the device is opened until it is given back.
 pub(crate) struct Worker<C: Candidate> {
-    tasks: SyncSender<Task<C>>,
+    orders: SyncSender<Order<C>>,
     /// Has the thread die instead of delivering its next result.
     #[cfg(test)]
     pub(crate) dies: Arc<AtomicBool>,
@@ -172,7 +172,7 @@ impl<C: Candidate> Worker<C> {
         if !heap::has_room(heap::RESERVE) {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        let (tasks, receiver) = sync_channel(1);
+        let (orders, receiver) = sync_channel(1);
         let (outbox, complaints) = (inbox.sender.clone(), inbox.complaints.clone());
         let name = format!("usb {}", candidate.info().device.busid);
         #[cfg(test)]
@@ -189,7 +189,7 @@ impl<C: Candidate> Worker<C> {
             thread.run(&policy, &receiver);
         })?;
         Ok(Self {
-            tasks,
+            orders,
             #[cfg(test)]
             dies,
         })
@@ -197,17 +197,17 @@ impl<C: Candidate> Worker<C> {
 
     /// Hands over a job. Its port makes sure that no other job is under way.
     pub(crate) fn work(&self, job: Job<C::Port>) {
-        self.give(Task::Work(job));
+        self.give(Order::Do(job));
     }
 
     /// Has the device given back.
     pub(crate) fn close(&self, remains: Remains<C::Port>) {
-        self.give(Task::Close(remains));
+        self.give(Order::Close(remains));
     }
 
-    fn give(&self, task: Task<C>) {
-        let sent = self.tasks.try_send(task);
-        debug_assert!(sent.is_ok(), "a worker has one task at a time and outlives its handle");
+    fn give(&self, order: Order<C>) {
+        let sent = self.orders.try_send(order);
+        debug_assert!(sent.is_ok(), "a worker has one order at a time and outlives its handle");
     }
 }
 
@@ -221,16 +221,16 @@ struct Thread<C: Candidate> {
 }
 
 impl<C: Candidate> Thread<C> {
-    /// Opens the device and does tasks until the worker is dropped.
-    fn run(&self, policy: &Policy, tasks: &Receiver<Task<C>>) {
+    /// Opens the device and carries out orders until the worker is dropped.
+    fn run(&self, policy: &Policy, orders: &Receiver<Order<C>>) {
         self.deliver(Done::Opened(self.owner, self.open(policy)));
-        while let Ok(task) = tasks.recv() {
-            self.deliver(match task {
-                Task::Work(job) => {
+        while let Ok(order) = orders.recv() {
+            self.deliver(match order {
+                Order::Do(job) => {
                     let (port, result) = job.run();
                     Done::Worked(self.owner, port, result)
                 }
-                Task::Close(remains) => {
+                Order::Close(remains) => {
                     if caught("giving the device back", || remains.close()).is_none() {
                         recover(&self.candidate);
                     }
@@ -257,8 +257,8 @@ impl<C: Candidate> Thread<C> {
 }
 
 impl<C: Candidate> Drop for Thread<C> {
-    /// A panic outside of [`caught`] has dropped the task in hand, and the open device with the
-    /// task: the reactor must not wait for a result.
+    /// A panic outside of [`caught`] has dropped the order in hand, and the open device with the
+    /// order: the reactor must not wait for a result.
     fn drop(&mut self) {
         if thread::panicking() {
             let _ = caught("the report of a panic", || report("its thread", "see above"));
