@@ -2,11 +2,11 @@
 //! on loan.
 //!
 //! With a thread for each device, a request that takes seconds holds up its device and no other.
-//! Each thread carries out one order at a time and puts the result into the reactor's [`Inbox`], which
-//! wakes the reactor.
+//! Each thread carries out one order at a time and puts the result into the reactor's [`Inbox`],
+//! which wakes the reactor.
 //!
-//! Contract: the reactor never waits here: channels have room for every order that can be under way.
-//! Every order has a result, also after a panic: then the device was given up.
+//! Contract: the reactor never waits here: channels have room for every order that can be under
+//! way. Every order has a result, also after a panic: then the device was given up.
 
 use std::io;
 use std::sync::Arc;

@@ -100,8 +100,8 @@ impl<C: Candidate> Connection<C> {
     }
 
     /// Whether the device is gone and the client was told all there is to tell.
-    pub(super) fn is_finished(&mut self) -> bool {
-        self.exchange().is_some_and(|exchange| exchange.is_finished())
+    pub(super) fn is_all_answered(&mut self) -> bool {
+        self.exchange().is_some_and(|exchange| exchange.is_all_answered())
     }
 
     /// Whether the client's device is gone.
@@ -122,8 +122,8 @@ impl<C: Candidate> Connection<C> {
     pub(super) fn expiry(&mut self) -> End {
         let device_gone = self.is_device_gone();
         match self.client.as_ref().map(|client| &client.step) {
-            Some(Step::Closing { device_gone: true }) => End::Finished,
-            Some(Step::Served | Step::Stopping) if device_gone => End::Finished,
+            Some(Step::Closing { device_gone: true }) => End::Answered,
+            Some(Step::Served | Step::Stopping) if device_gone => End::Answered,
             Some(Step::Stopping) => End::Stopping,
             Some(Step::Served) => End::Stalled,
             _ => End::TimedOut,

@@ -28,8 +28,8 @@ pub(super) enum End {
     Displaced,
     /// Another client took the device.
     TakenOver(SocketAddr),
-    /// Everything was said, and the client needs nothing more.
-    Finished,
+    /// Everything is answered, and the client needs nothing more.
+    Answered,
     /// The server stops.
     Stopping,
     /// The device's worker has died, and the device is lost to the client.
@@ -47,7 +47,7 @@ impl fmt::Display for End {
             Self::Stalled => f.write_str("the client reads nothing (see --peer-timeout)"),
             Self::Displaced => f.write_str("makes place for others: no device, and there are many"),
             Self::TakenOver(by) => write!(f, "{by} takes over (see --takeover)"),
-            Self::Finished => f.write_str("done"),
+            Self::Answered => f.write_str("done"),
             Self::Stopping => f.write_str("the server stops"),
             Self::WorkerDied => f.write_str("a bug in usbferry, see above"),
         }

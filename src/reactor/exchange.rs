@@ -167,7 +167,7 @@ impl<P: Port> Exchange<'_, P> {
     }
 
     /// Whether the device is gone and the client has every reply.
-    pub(super) fn is_finished(&self) -> bool {
+    pub(super) fn is_all_answered(&self) -> bool {
         let session = &self.lent.session;
         session.is_ready_for_teardown() && self.is_flushed() && session.is_input_closed()
     }

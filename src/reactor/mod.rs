@@ -413,7 +413,7 @@ impl<B: Backend> Reactor<B> {
     /// Sends a session's job to the worker, or gives a drained device back.
     fn dispatch(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        if connection.is_finished() {
+        if connection.is_all_answered() {
             self.end_gone(key);
         }
         let Some(connection) = find(&mut self.connections, key) else { return };

@@ -127,13 +127,13 @@ impl Socket {
     /// Reads once, throws the bytes away, and returns their number.
     ///
     /// # Errors
-    /// [`End::Finished`] at the end of the stream, or the socket's failure.
+    /// [`End::Answered`] at the end of the stream, or the socket's failure.
     pub(super) fn discard(&mut self, buffer: &mut [u8]) -> Result<usize, End> {
         if !self.readable {
             return Ok(0);
         }
         let read = self.read(buffer).map_err(|end| match end {
-            End::Closed => End::Finished,
+            End::Closed => End::Answered,
             end => end,
         })?;
         let Some(len) = read else { return Ok(0) };

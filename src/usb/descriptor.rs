@@ -247,7 +247,8 @@ pub fn parse_configuration(bytes: &[u8], host: Host) -> Option<Configuration> {
             _ => {}
         }
     }
-    let mut interfaces: Vec<Interface> = interfaces.into_iter().map(Parsed::finish).collect();
+    let mut interfaces: Vec<Interface> =
+        interfaces.into_iter().map(Parsed::into_interface).collect();
     interfaces.sort_by_key(|interface| interface.number);
     Some(Configuration { value, interfaces })
 }
@@ -273,7 +274,7 @@ struct Current {
 }
 
 impl Parsed {
-    fn finish(self) -> Interface {
+    fn into_interface(self) -> Interface {
         let Self { number, alternates, .. } = self;
         let interface = Interface { number, current: 0, alternates, refused: None };
         Interface { current: interface.first_setting(), ..interface }

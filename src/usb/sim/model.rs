@@ -3,7 +3,7 @@
 //! A model is an enum and not a trait object, so that nothing on the path of a URB is called
 //! through a pointer. The port calls a model for a single URB at a time, in the following order:
 //! [`Model::ready`]; for a ready endpoint [`Model::fill`] or [`Model::consume`]; and
-//! [`Model::finish`] at the URB's end. The port knows the existing and the halted endpoints, and
+//! [`Model::end_urb`] at the URB's end. The port knows the existing and the halted endpoints, and
 //! asks a model only about endpoints of the model's own.
 //!
 //! Contract: models know no clock, queue or lock; time and faults are the port's. They allocate in
@@ -130,9 +130,9 @@ impl Model {
     }
 
     /// Notes the end of a URB without a cancel, and whether an empty packet followed.
-    pub(super) fn finish(&mut self, endpoint: EndpointAddress, empty_packet: bool) {
+    pub(super) fn end_urb(&mut self, endpoint: EndpointAddress, empty_packet: bool) {
         match self {
-            Self::Loopback(loopback) => loopback.finish(endpoint, empty_packet),
+            Self::Loopback(loopback) => loopback.end_urb(endpoint, empty_packet),
             Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) => {}
         }
     }

@@ -303,7 +303,7 @@ impl Device {
         state.halted = urb.status == Status::EPIPE;
         let full = urb.done == urb.length && urb.length.is_multiple_of(state.packet_len);
         let empty_packet = !is_in && full && (urb.length == 0 || urb.zero_packet);
-        model.finish(endpoint, empty_packet);
+        model.end_urb(endpoint, empty_packet);
         true
     }
 
@@ -323,7 +323,7 @@ impl Device {
                 _ => move_packet(model, endpoint, room),
             };
         }
-        model.finish(endpoint, false);
+        model.end_urb(endpoint, false);
     }
 
     fn serve_control(&mut self, urb: &mut Urb) {

@@ -191,7 +191,7 @@ impl Loopback {
         }
     }
 
-    pub(super) fn finish(&mut self, endpoint: EndpointAddress, empty_packet: bool) {
+    pub(super) fn end_urb(&mut self, endpoint: EndpointAddress, empty_packet: bool) {
         let stream = &mut self.streams[endpoint.index()];
         stream.number += 1;
         stream.counters.urbs += 1;
