@@ -183,13 +183,13 @@ pub const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 pub const VIOLATION_REST: Duration = Duration::from_millis(20);
 
 /// The time without a sign of life of a client, or with no byte accepted, after which the client is
-/// taken for gone by default.
+/// taken for dead by default.
 pub const PEER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
-/// Shortest time after which a client may be taken for gone: TCP counts in seconds.
+/// Shortest time after which a client may be taken for dead: TCP counts in seconds.
 pub const PEER_TIMEOUT_MIN: Duration = Duration::from_secs(3);
 
-/// Longest time after which a client may be taken for gone: more than an hour is no protection.
+/// Longest time after which a client may be taken for dead: more than an hour is no protection.
 pub const PEER_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// The time for which the reactor looks for work before sleeping, by default and where looking has
@@ -200,12 +200,12 @@ pub const BUSY_POLL_DEFAULT: Duration = Duration::from_micros(200);
 /// The longest time to look for work: beyond, nobody could notice the cost of sleeping.
 pub const BUSY_POLL_MAX: Duration = Duration::from_millis(100);
 
-/// Time for which data is unacknowledged before the silence counts as a sign that a client is gone,
+/// Time for which data is unacknowledged before the silence counts as a sign that a client is dead,
 /// when another client from the same address wants its device. TCP repeats data after 200 ms, and
 /// several times within a second.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
 
-/// Unanswered probes, or repetitions of data, that count as a sign that a client is gone. One is
+/// Unanswered probes, or repetitions of data, that count as a sign that a client is dead. One is
 /// not enough: a probe counts from its sending, so every silent client has an unanswered probe for
 /// a round trip; and data is lost now and then. The second probe is sent when the first has been
 /// unanswered for much longer: a second at least for keepalive, else TCP's timer.

@@ -60,7 +60,7 @@ pub(super) struct Asked {
 pub(super) enum Awaited {
     /// The end of a scan that begins after the request came.
     Scan,
-    /// The return of the device, which another client is about to lose.
+    /// The return of the device, which another client is about to give back.
     Return,
     /// The opening of the device, which is this client's.
     Opening,

@@ -23,7 +23,7 @@ use crate::usb::Candidate;
 /// A client, a device on loan, or both.
 pub(super) struct Connection<C: Candidate> {
     pub(super) key: Key,
-    /// The client's address, also once the client is gone.
+    /// The client's address, also once the client has left.
     pub(super) peer: SocketAddr,
     /// `None` when the connection is closed and only the device is left to come home.
     pub(super) client: Option<Client>,
@@ -106,7 +106,7 @@ impl<C: Candidate> Connection<C> {
 
     /// Whether the client's device is gone.
     fn is_device_gone(&mut self) -> bool {
-        self.session().is_some_and(|session| session.is_gone())
+        self.session().is_some_and(|session| session.is_device_gone())
     }
 
     /// Takes the client away: nothing is read from it or written to it any more. Contenders may

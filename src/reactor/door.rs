@@ -142,7 +142,7 @@ impl<B: Backend> Reactor<B> {
                     self.admit(stream, peer);
                 }
                 Err(error) if error.kind() == WouldBlock => return,
-                // The client is gone again, or the call was interrupted.
+                // The client has left again, or the call was interrupted.
                 Err(error) if matches!(error.kind(), ConnectionAborted | Interrupted) => {}
                 // A client without a device has the descriptor that the new client needs.
                 Err(error) if limit::is_reached(&error) && self.make_place() => {}

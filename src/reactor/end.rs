@@ -32,7 +32,7 @@ pub(super) enum End {
     Answered,
     /// The server stops.
     Stopping,
-    /// The device's worker has died, and the device is lost to the client.
+    /// The device's worker has died, and the client no longer has the device.
     WorkerDied,
 }
 

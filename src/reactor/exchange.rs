@@ -90,7 +90,7 @@ impl<P: Port> Exchange<'_, P> {
             self.client.socket.discard_unread(turn.discard);
             return Err(End::Stopping);
         }
-        if self.lent.session.is_gone() {
+        if self.lent.session.is_device_gone() {
             self.client.deadline = Some(self.lent.hurry(turn.now));
         } else if !stopping {
             self.watch_for_stall(progress, turn.now + turn.peer_timeout);

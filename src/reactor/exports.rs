@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | a scan | see `scans` | see `scans` |
 //! | the opening of its device | `OPEN_TIMEOUT` | ST_NA; the device is busy until it is open, and is then given back |
-//! | a device that another client is about to lose | `HANDSHAKE_TIMEOUT` | ST_DEV_BUSY |
+//! | a device that another client is about to give back | `HANDSHAKE_TIMEOUT` | ST_DEV_BUSY |
 //!
 //! The reactor notices when a client leaves meanwhile (`Client::has_left`), and then drops the
 //! request.
@@ -128,7 +128,7 @@ impl<B: Backend> Reactor<B> {
         self.registry.contend(busid, key);
     }
 
-    /// Has a client's answer wait for something, until a deadline. False when the client is gone or
+    /// Has a client's answer wait for something, until a deadline. False when the client has left or
     /// has its answer.
     pub(super) fn wait(&mut self, key: Key, awaits: Awaited, deadline: Instant) -> bool {
         let Some(client) = client_of(&mut self.connections, key) else { return false };

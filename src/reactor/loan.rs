@@ -4,11 +4,11 @@
 //! | state | the device | the client | left by |
 //! | --- | --- | --- | --- |
 //! | `Opening` | a worker opens it | waits (`Awaited::Opening`) | the worker's result; the client leaves or is told ST_NA |
-//! | `Abandoned` | a worker still opens it, for nobody | gone, or told ST_NA | the worker's result |
+//! | `Abandoned` | a worker still opens it, for nobody | has left, or told ST_NA | the worker's result |
 //! | `Lent` | the session submits to it | served | the client goes, the device goes, the server stops |
-//! | `Draining` | the session cancels and collects all that is in flight | gone, or told of the end | the last transfer |
-//! | `Returning` | the worker gives it back to the system | gone, or told | the worker's result |
-//! | `Resting` | the system's; nobody may import it yet | gone | a deadline of the reactor |
+//! | `Draining` | the session cancels and collects all that is in flight | has left, or told of the end | the last transfer |
+//! | `Returning` | the worker gives it back to the system | has left, or told | the worker's result |
+//! | `Resting` | the system's; nobody may import it yet | has left | a deadline of the reactor |
 //!
 //! The death of the worker's thread ends a loan in any state.
 //!
@@ -57,7 +57,7 @@ enum State<P: Port> {
     Abandoned(Instant),
     /// The client has the device.
     Lent(Box<Lent<P>>),
-    /// The client has lost the device, and the device still has transfers of the client.
+    /// The client no longer has the device, which still has transfers of the client.
     Draining(Box<Lent<P>>, Afterwards),
     /// The worker gives the device back.
     Returning(Afterwards),
@@ -208,7 +208,7 @@ impl<C: Candidate> Loan<C> {
         Self { state: State::Lent(Box::new(lent)), ..self }
     }
 
-    /// From `Lent` to `Draining`: the client has lost the device, and everything in flight is
+    /// From `Lent` to `Draining`: the client no longer has the device, and everything in flight is
     /// cancelled.
     pub(super) fn drain(self, afterwards: Afterwards) -> Self {
         let state = match self.state {

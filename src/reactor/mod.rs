@@ -450,7 +450,7 @@ fn find<C: Candidate>(
     connections.get_mut(key.index as usize).filter(|connection| connection.key == key)
 }
 
-/// The client of a connection, unless the client is gone.
+/// The client of a connection, unless the client has left.
 fn client_of<C: Candidate>(connections: &mut Slab<Connection<C>>, key: Key) -> Option<&mut Client> {
     find(connections, key)?.client.as_mut()
 }

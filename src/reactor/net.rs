@@ -136,7 +136,7 @@ mod congestion {
 /// inheritance.
 pub(super) const INHERITS: bool = cfg!(target_os = "linux");
 
-/// Prepares a client's socket, or a listener whose clients inherit the options: a client is gone
+/// Prepares a client's socket, or a listener whose clients inherit the options: a client is dead
 /// when the client shows no sign of life for `peer_timeout`, at least three seconds. The buffers
 /// have `buffer` bytes each, or the system's choice. A client whose socket refuses an option is
 /// served all the same. Public for the benchmarks, whose minimal server must have the same sockets.

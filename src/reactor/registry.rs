@@ -169,7 +169,7 @@ impl<C: Candidate> Registry<C> {
         }
     }
 
-    /// Has a client wait for a device which another client is about to lose.
+    /// Has a client wait for a device which another client is about to give back.
     pub(super) fn contend(&mut self, busid: BusId, key: Key) {
         if let Some(export) = self.find_mut(busid) {
             export.contenders.push(key);

@@ -53,7 +53,7 @@ impl Spin {
                 self.in_vain = true;
                 return true;
             }
-            self.lose();
+            self.fail();
             return false;
         }
         if self.limit.is_zero() || self.skip > 0 {
@@ -72,7 +72,7 @@ impl Spin {
         }
     }
 
-    fn lose(&mut self) {
+    fn fail(&mut self) {
         self.since = None;
         self.credit = self.credit.saturating_sub(LOSS);
         if self.credit == 0 {

@@ -5,7 +5,7 @@
 //!
 //! - *inputs*: [`Session::rx_slices`] and [`Session::rx_advance`] for bytes from the client,
 //!   [`Session::reap`] when the device may have something, [`Session::take_back`] when the worker
-//!   gives the port back, [`Session::begin_teardown`] when the client is gone;
+//!   gives the port back, [`Session::begin_teardown`] when the client has left;
 //! - *outputs*: [`Session::stage`], [`Session::tx_slices`] and [`Session::tx_advance`] for bytes to
 //!   the client, [`Session::take_job`] for blocking work on the worker;
 //! - *getters*, which change nothing.

@@ -38,7 +38,7 @@ enum ClientSide {
     Open,
     /// Nothing more is taken from the client; SUBMITs that came before are still answered.
     InputClosed,
-    /// The client is gone: nothing is answered any more, and everything is given up.
+    /// The client has left: nothing is answered any more, and everything is given up.
     TearingDown,
 }
 
@@ -130,7 +130,7 @@ impl<P: Port> Session<P> {
     }
 
     /// Whether the device is gone.
-    pub(crate) const fn is_gone(&self) -> bool {
+    pub(crate) const fn is_device_gone(&self) -> bool {
         self.life.is_device_gone()
     }
 
@@ -138,7 +138,7 @@ impl<P: Port> Session<P> {
     /// teardown may begin. A refused submit can tell of the end before the system gives back the
     /// URBs in flight.
     pub(crate) fn is_ready_for_teardown(&self) -> bool {
-        self.is_gone()
+        self.is_device_gone()
             && !self.life.is_tearing_down()
             && !self.endpoints.any_in_flight(u32::MAX)
             && self.tx.is_empty()
@@ -178,7 +178,7 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Gives everything up: the client is gone. URBs in flight are cancelled, all others dropped.
+    /// Gives everything up: the client has left. URBs in flight are cancelled, all others dropped.
     /// Goes on until [`Self::is_drained`].
     pub(crate) fn begin_teardown(&mut self) {
         if !self.life.begin_teardown() {

@@ -61,7 +61,7 @@ pub enum LoanState {
     Opening,
     /// The client has the device.
     Lent,
-    /// The client has lost the device, which is being given back.
+    /// The client no longer has the device, which is being given back.
     Returning,
     /// The device rests after a client that broke the protocol.
     Resting,

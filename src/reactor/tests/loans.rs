@@ -159,7 +159,7 @@ fn contenders_get_a_device_whose_worker_has_died() {
         }
         drop(client);
         held.turn_until("the call is begun", |_| script.begun(call) == 1);
-        held.turn_until("the client is gone", |reactor| reactor.door.clients() == 0);
+        held.turn_until("the client has left", |reactor| reactor.door.clients() == 0);
         let contender = held.contender();
         let loans = held.reactor.connections.iter().find_map(|(_, c)| c.loan.as_ref());
         loans.unwrap().worker.dies.store(true, std::sync::atomic::Ordering::Relaxed);

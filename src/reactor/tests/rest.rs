@@ -67,11 +67,11 @@ fn opening_a_device_that_does_not_open() {
     assert!(only(&held.reactor).loan.as_ref().unwrap().is_ending());
     held.assert_rests("abandoned");
     client.shutdown(Shutdown::Write).unwrap();
-    held.turn_until("the client is gone", |reactor| {
+    held.turn_until("the client has left", |reactor| {
         reactor.now += Duration::from_millis(1);
         only(reactor).client.is_none()
     });
-    held.assert_rests("abandoned, and its client gone");
+    held.assert_rests("abandoned, and its client left");
 }
 
 #[test]
@@ -93,13 +93,13 @@ fn attached_idle_and_in_a_request_that_does_not_end() {
     client.write_all(&submit(4, SOURCE, 512)).unwrap();
     held.assert_rests("performing, with a URB behind");
     drop(client);
-    held.turn_until("the client is gone", |reactor| only(reactor).client.is_none());
-    held.assert_rests("performing, and its client gone");
+    held.turn_until("the client has left", |reactor| only(reactor).client.is_none());
+    held.assert_rests("performing, and its client left");
 }
 
 /// The end of an ordinary detach.
 #[test]
-fn giving_a_device_back_whose_client_is_gone() {
+fn giving_a_device_back_whose_client_has_left() {
     for is_reset in [false, true] {
         let (mut held, script, _finally) = Held::scripted("loopback");
         let close = Call::Close(held.busid(0));
@@ -111,7 +111,7 @@ fn giving_a_device_back_whose_client_is_gone() {
         }
         drop(client);
         held.turn_until("it is given back", |_| script.begun(close) == 1);
-        held.assert_rests("returning, its client gone");
+        held.assert_rests("returning, its client left");
         held.begin_stop();
         held.assert_rests("returning, and stopping");
     }
@@ -138,8 +138,8 @@ fn giving_a_device_back_that_is_gone() {
     client.write_all(&[0; 100]).unwrap();
     held.assert_rests("returning, its client sends");
     client.shutdown(Shutdown::Write).unwrap();
-    held.turn_until("the client is gone", |reactor| only(reactor).client.is_none());
-    held.assert_rests("returning, its client gone");
+    held.turn_until("the client has left", |reactor| only(reactor).client.is_none());
+    held.assert_rests("returning, its client left");
 }
 
 #[test]
@@ -179,5 +179,5 @@ fn stopping_with_a_client_that_does_not_read() {
     held.assert_rests("stopping, its client does not read");
     drop(client);
     held.turn_until("it is given back", |_| script.begun(close) == 1);
-    held.assert_rests("stopping, its client gone");
+    held.assert_rests("stopping, its client left");
 }

@@ -345,7 +345,7 @@ fn devices_that_do_not_come_home_take_no_places() {
         let client = held.import(index);
         held.turn_until("it is being opened", |_| script.begun(open) == 1);
         drop(client);
-        held.turn_until("its client is gone", |reactor| reactor.door.clients() == 0);
+        held.turn_until("its client has left", |reactor| reactor.door.clients() == 0);
     }
     let clients = [held.import(2), held.list()];
     let replies = clients.each_ref().map(|client| status(&held.answer(client)));

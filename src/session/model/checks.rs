@@ -174,7 +174,7 @@ impl World {
         let silent = !self.session.has_output();
         let listens = self.session.wants_input();
         assert!(closed || !silent || listens, "nothing to read, and nothing may be written");
-        assert!(!self.over || silent && !listens, "a word to a client that is gone");
+        assert!(!self.over || silent && !listens, "a word to a client that has left");
     }
 
     /// Checks, once the client has read everything, that nothing ready is kept from the client or

@@ -71,7 +71,7 @@ impl World {
         let session = &self.session;
         assert!(session.port.is_here() && !session.has_output());
         assert_eq!(session.slots.free(), self.scale.slots, "slots that came home");
-        if session.is_gone() {
+        if session.is_device_gone() {
             assert!(session.is_ready_for_teardown(), "the device is gone and all was said");
         }
         if session.is_input_closed() {

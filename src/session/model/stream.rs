@@ -387,7 +387,7 @@ impl Rig {
             rounds.next().expect("teardown ends");
             self.turn();
         }
-        assert!(self.told.is_empty(), "a word to a client that is gone");
+        assert!(self.told.is_empty(), "a word to a client that has left");
         self.session.into_remains().expect("nothing is in flight").close();
         told
     }

@@ -40,7 +40,7 @@ pub(super) struct World {
     pub(super) now: Instant,
     /// The client's last command, a violation, after which the session may take no more.
     pub(super) poison: Option<Violation>,
-    /// The client is gone.
+    /// The client has left.
     pub(super) over: bool,
     /// Steps during which the client reads nothing, the device ends nothing, the worker does
     /// nothing.
@@ -187,7 +187,7 @@ impl World {
         self.received(result);
         // Memory filled by the first bytes was perhaps free again behind the last: a barrier
         // and the end of a device give URBs up.
-        if self.client.barriers != barriers || self.session.is_gone() {
+        if self.client.barriers != barriers || self.session.is_device_gone() {
             self.client.excuses.memory |= free < self.scale.memory / 4 + memory_needed(taken);
         }
     }

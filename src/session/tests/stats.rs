@@ -78,7 +78,7 @@ fn packets_that_fail_are_counted_and_a_urb_of_them_is_no_error() {
 }
 
 #[test]
-fn urbs_of_a_client_that_is_gone_do_not_count() {
+fn urbs_of_a_client_that_has_left_do_not_count() {
     let mut rig = Rig::new();
     rig.submit(1, 0x81, 100);
     let slot = rig.last_slot();

@@ -55,7 +55,7 @@ impl Hints for Hotplug {
         for _ in 0..UEVENTS_PER_CALL {
             match self.0.next(&mut room)? {
                 Uevent::Message(message) => news.scan_again |= is_hint(message),
-                Uevent::Lost => news.scan_again = true,
+                Uevent::Overflowed => news.scan_again = true,
                 Uevent::None => return Ok(news),
             }
         }

@@ -8,7 +8,7 @@
 //! their user namespace is their own, too. No privilege is needed, and no udev daemon.
 //!
 //! Contract: nothing blocks. The kernel queues a uevent on the socket before the call that made the
-//! change returns, and drops uevents when the queue is full ([`Uevent::Lost`]).
+//! change returns, and drops uevents when the queue is full ([`Uevent::Overflowed`]).
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -48,7 +48,7 @@ pub enum Uevent<'a> {
     /// A uevent: texts that each end in a NUL, `ACTION@DEVPATH` first and then `NAME=VALUE`.
     Message(&'a [u8]),
     /// Uevents were dropped, because the queue was full.
-    Lost,
+    Overflowed,
     /// Nothing is in the queue.
     None,
 }
@@ -88,7 +88,7 @@ impl Uevents {
             Ok(len) => Ok(Uevent::Message(&room[..len])),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Uevent::None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Uevent::Message(&[])),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(Uevent::Lost),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(Uevent::Overflowed),
             Err(error) => Err(error),
         }
     }

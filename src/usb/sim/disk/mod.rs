@@ -107,7 +107,7 @@ enum Phase {
     /// The status goes to the host.
     Status,
     /// The host sent an invalid command block, and must now reset the device.
-    Lost,
+    OutOfStep,
 }
 
 /// The fields of a command block wrapper.
@@ -141,7 +141,7 @@ impl Disk {
         match self.phase {
             Phase::Command | Phase::Write { .. } => !is_in,
             Phase::Read { .. } | Phase::Answer { .. } | Phase::StallIn | Phase::Status => is_in,
-            Phase::Lost => true,
+            Phase::OutOfStep => true,
         }
     }
 
@@ -168,7 +168,7 @@ impl Disk {
                 self.phase = Phase::Status;
                 Moved::stall(0)
             }
-            Phase::Command | Phase::Write { .. } | Phase::Lost => Moved::stall(0),
+            Phase::Command | Phase::Write { .. } | Phase::OutOfStep => Moved::stall(0),
         }
     }
 
@@ -191,7 +191,7 @@ impl Disk {
         match self.phase {
             Phase::Command if data.is_empty() => Moved::bytes(0),
             Phase::Command => {
-                self.phase = Phase::Lost;
+                self.phase = Phase::OutOfStep;
                 if let Some(command) = self.unwrap(data) {
                     self.begin(&command);
                 }
