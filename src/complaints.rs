@@ -179,7 +179,7 @@ mod tests {
                     line.contains(&format!("log::{level}!"))
                         || line.starts_with("use log::") && line.contains(level)
                 });
-                assert!(!is_from_log, "{}: “{line}” has no limit", file.display());
+                assert!(!is_from_log, "{}: \"{line}\" has no limit", file.display());
             }
         }
     }

@@ -261,7 +261,8 @@ impl<C: Candidate> Drop for Thread<C> {
     /// order: the reactor must not wait for a result.
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = caught("the report of a panic", || report("its thread", "see above"));
+            let _ =
+                caught("the report of a panic", || report("its thread", "the log has the panic"));
             recover(&self.candidate);
             self.outbox.put(Done::Died(self.owner));
         }

@@ -301,7 +301,7 @@ fn an_unknown_log_level_is_refused_in_the_environment_too() {
     command.env("RUST_LOG", "loud");
     let output = output_of(command);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).starts_with("error: RUST_LOG is “loud”: give error"), "{output:?}");
+    assert!(stderr(&output).starts_with("error: RUST_LOG is \"loud\": give error"), "{output:?}");
 }
 
 /// An address that other machines can reach needs `--allow`.

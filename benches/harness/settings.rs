@@ -117,7 +117,7 @@ impl Settings {
             return Ok(());
         }
         let run = if self.smoke { " of a short run" } else { "" };
-        Err(format!("no row{run} has “{}” in its name", self.filter))
+        Err(format!("no row{run} has \"{}\" in its name", self.filter))
     }
 }
 

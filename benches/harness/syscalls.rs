@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The message for rows without a count.
 pub(crate) const MISSING: &str = "\
-sys is “-” where perf could not count: it is not installed (on Debian: linux-perf), or may not trace
+sys is \"-\" where perf could not count: perf is not installed (on Debian: linux-perf), or may not trace
 system calls, which mostly takes root.";
 
 /// Counts the calls of a process between [`Counter::enable`] and [`Counter::disable`].

@@ -47,7 +47,7 @@ impl fmt::Display for UsageError {
                  --allow 192.168.1.0/24"
             ),
             Self::Simulate(error) => error.fmt(f),
-            Self::Environment(text) => write!(f, "RUST_LOG is “{text}”: {NotAFilter}"),
+            Self::Environment(text) => write!(f, "RUST_LOG is \"{text}\": {NotAFilter}"),
         }
     }
 }

@@ -108,7 +108,7 @@ mod tests {
         for wrong in ["loud", "loud/info", "usbferry=loud", "info=4", "a=info,loud", "a=loud"] {
             let refused = filter(&[], Some(wrong)).unwrap_err();
             assert!(
-                refused.starts_with(&format!("RUST_LOG is “{wrong}”: give error")),
+                refused.starts_with(&format!("RUST_LOG is \"{wrong}\": give error")),
                 "{refused}"
             );
             // What is typed is what counts.

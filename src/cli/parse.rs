@@ -19,13 +19,13 @@ impl clap::ValueEnum for TakeOver {
             Self::Stale => (
                 "stale",
                 "If both clients have the same address, and the holder's connection looks dead. \
-                 Over `ssh -R` every client has the address 127.0.0.1, and every connection looks \
+                 Over \"ssh -R\" every client has the address 127.0.0.1, and every connection looks \
                  alive as long as the tunnel does",
             ),
             Self::SameHost => (
                 "same-host",
                 "If both clients have the same address, whether or not the holder's connection \
-                 looks dead. Over `ssh -R` all clients have the same address",
+                 looks dead. Over \"ssh -R\" all clients have the same address",
             ),
             Self::Any => ("any", "Always: the last client to ask has the device"),
         };

@@ -49,13 +49,13 @@ impl fmt::Display for ClientError {
         match &self.trouble {
             Trouble::NoHost => write!(
                 f,
-                "“{host}” is no host: give a name or an address, alone or with a port as in \
+                "\"{host}\" is no host: give a name or an address, alone or with a port as in \
                  host:{PORT}"
             ),
             Trouble::Unknown(error) => write!(
                 f,
                 "the address of {host} can't be found: {}. Is the name right, and does this \
-                 machine's name service know the name? Its address will do, too",
+                 machine's name service know the name? Or give the address instead of the name",
                 reason(error)
             ),
             Trouble::NoAddress => write!(f, "{host} has no address"),

@@ -123,8 +123,8 @@ mod tests {
             ("", "is no host"),
             (":3240", "is no host"),
             ("[]:3240", "is no host"),
-            ("nobody.invalid", "Its address will do"),
-            ("nobody.invalid:3241", "Its address will do"),
+            ("nobody.invalid", "give the address instead"),
+            ("nobody.invalid:3241", "give the address instead"),
         ] {
             let trouble = resolve(host).unwrap_err();
             let refused = ClientError { host: host.to_owned(), trouble }.to_string();

@@ -99,11 +99,14 @@ fn notes_on(info: &DeviceInfo, obstacle: Option<OpenError>) -> Vec<String> {
     let mut notes = driver_notes(&info.drivers, is_held);
     let busid = info.device.busid;
     notes.push(match obstacle {
-        _ if info.is_hub() => "can't be exported: it is a hub".to_owned(),
+        _ if info.is_hub() => "can't be exported: the device is a hub".to_owned(),
         Some(obstacle) => format!("can't be exported: {obstacle}"),
         None if is_held => {
             let holders = info.holders_named();
-            format!("can't be exported now: programs have all its interfaces; end them{holders}")
+            format!(
+                "can't be exported now: programs have all interfaces of the device; end the \
+                 programs{holders}"
+            )
         }
         None if info.imported => {
             format!("came in over USB/IP; exported only by name: --device {busid}")
@@ -126,7 +129,11 @@ fn driver_notes(drivers: &[Bound], is_held: bool) -> Vec<String> {
         let plural = if interfaces.len() > 1 { "s" } else { "" };
         let interfaces = interfaces.join(", ");
         if driver == DRIVER_OF_PROGRAMS {
-            let left = if is_held { "" } else { "; requests to it are refused, the rest works" };
+            let left = if is_held {
+                String::new()
+            } else {
+                format!("; requests to the interface{plural} are refused, the rest works")
+            };
             format!("interface{plural} {interfaces}: in use by a program{left}")
         } else {
             format!("interface{plural} {interfaces}: driver {driver}")
@@ -246,8 +253,12 @@ mod tests {
         let sound = [bound(0, "snd-usb-audio"), bound(1, "snd-usb-audio"), bound(2, "usbfs")];
         let notes = driver_notes(&sound, false);
         assert_eq!(notes[0], "interfaces 0, 1: driver snd-usb-audio");
-        assert!(notes[1].starts_with("interface 2: in use by a program"), "{notes:?}");
+        let held = "interface 2: in use by a program; requests to the interface are refused";
+        assert!(notes[1].starts_with(held), "{notes:?}");
         assert_eq!(notes.len(), 2);
+        let notes = driver_notes(&[bound(0, "usbfs"), bound(2, "usbfs")], false);
+        let held = "interfaces 0, 2: in use by a program; requests to the interfaces are refused";
+        assert!(notes[0].starts_with(held), "{notes:?}");
     }
 
     /// The first simulated device, which has one interface, with drivers of it.

@@ -63,7 +63,7 @@ impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "\"{}\" names no device: give a busid as `usbferry list` shows it (1-2.3), or \
+            "\"{}\" names no device: give a busid as \"usbferry list\" shows it (1-2.3), or \
              VID:PID or VID:PID:SERIAL with four hexadecimal digits each (0781:5567)",
             self.0.escape_debug()
         )

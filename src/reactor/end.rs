@@ -45,11 +45,15 @@ impl fmt::Display for End {
             Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
             Self::TimedOut => f.write_str("no complete request in time"),
             Self::Stalled => f.write_str("the client reads nothing (see --peer-timeout)"),
-            Self::Displaced => f.write_str("makes place for others: no device, and there are many"),
+            Self::Displaced => {
+                f.write_str("closed for newer clients: no device yet, and the server is full")
+            }
             Self::TakenOver(by) => write!(f, "{by} takes over (see --takeover)"),
             Self::Answered => f.write_str("done"),
             Self::Stopping => f.write_str("the server stops"),
-            Self::WorkerDied => f.write_str("a bug in usbferry, see above"),
+            Self::WorkerDied => {
+                f.write_str("its worker died from a bug in usbferry; the log has the panic")
+            }
         }
     }
 }

@@ -59,13 +59,21 @@ fn explain_listen(
             "this machine has no such address; {SHOW_ADDRESSES} shows which it has, and {all} means \
              all of them"
         ),
-        io::ErrorKind::PermissionDenied => write!(
+        io::ErrorKind::PermissionDenied if address.port() < FREE_PORTS => write!(
             f,
-            "ports below 1024 need root; choose a higher one, such as {PORT}, or run usbferry as root"
+            "ports below {FREE_PORTS} need root; choose a higher port, such as {PORT}, or run \
+             usbferry as root"
+        ),
+        io::ErrorKind::PermissionDenied => f.write_str(
+            "the system forbids listening there, and port numbers are not the reason: look for a \
+             sandbox, a firewall or a security policy around usbferry",
         ),
         _ => f.write_str(&reason(error)),
     }
 }
+
+/// The first port that needs no root (`PROT_SOCK` of `include/net/sock.h`).
+const FREE_PORTS: u16 = 1024;
 
 /// The command that shows a machine's addresses.
 const SHOW_ADDRESSES: &str =
@@ -87,7 +95,10 @@ mod tests {
         for (address, kind, says) in [
             ("192.0.2.1:3240", AddrNotAvailable, "shows which it has, and 0.0.0.0 means all"),
             ("[2001:db8::1]:3240", AddrNotAvailable, "shows which it has, and [::] means all"),
-            ("0.0.0.0:80", PermissionDenied, "choose a higher one, such as 3240"),
+            ("0.0.0.0:80", PermissionDenied, "choose a higher port, such as 3240"),
+            ("0.0.0.0:1023", PermissionDenied, "ports below 1024 need root"),
+            ("0.0.0.0:1024", PermissionDenied, "a sandbox, a firewall or a security policy"),
+            ("[::]:3240", PermissionDenied, "a sandbox, a firewall or a security policy"),
             ("0.0.0.0:3240", OutOfMemory, "out of memory"),
         ] {
             let address = address.parse().unwrap();

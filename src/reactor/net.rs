@@ -52,7 +52,10 @@ const NEAR: Duration = Duration::from_millis(1);
 pub(super) fn prepare_attached(stream: &TcpStream) {
     let is_near = tcp::round_trip(stream.as_fd()).is_some_and(|time| time < NEAR);
     if !is_near && let Err(error) = congestion::use_systems(&SockRef::from(stream)) {
-        log::debug!("a socket is not paced as the system's others are: {error}");
+        log::debug!(
+            "the system refused TCP_CONGESTION for the socket of a distant client: {error}. The cost \
+             is speed only"
+        );
     }
 }
 
@@ -149,18 +152,20 @@ pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: Option<usize>
         .with_interval(interval)
         .with_retries(KEEPALIVE_PROBES);
     let mut results = vec![
-        socket.set_tcp_nodelay(true),
-        socket.set_tcp_keepalive(&keepalive),
-        congestion::use_unpaced(&socket),
+        ("TCP_NODELAY", socket.set_tcp_nodelay(true)),
+        ("SO_KEEPALIVE", socket.set_tcp_keepalive(&keepalive)),
+        ("TCP_CONGESTION", congestion::use_unpaced(&socket)),
     ];
     #[cfg(target_os = "linux")]
-    results.push(socket.set_tcp_user_timeout(Some(peer_timeout)));
+    results.push(("TCP_USER_TIMEOUT", socket.set_tcp_user_timeout(Some(peer_timeout))));
     if let Some(buffer) = buffer {
-        results.push(socket.set_send_buffer_size(buffer));
-        results.push(socket.set_recv_buffer_size(buffer));
+        results.push(("SO_SNDBUF", socket.set_send_buffer_size(buffer)));
+        results.push(("SO_RCVBUF", socket.set_recv_buffer_size(buffer)));
     }
-    for error in results.into_iter().filter_map(Result::err) {
-        log::debug!("a socket option was refused: {error}");
+    for (option, result) in results {
+        if let Err(error) = result {
+            log::debug!("the system refused the socket option {option}: {error}");
+        }
     }
 }
 

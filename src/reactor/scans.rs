@@ -144,8 +144,8 @@ impl Scans {
             }
             Err(error) => {
                 warn!(
-                    "the system does not tell of devices any more that come and go: {error}. \
-                     They are looked for at each request"
+                    "the system no longer reports devices that come and go: {error}. Each request \
+                     has the bus scanned from now on"
                 );
                 self.end_hints(poller);
             }
@@ -243,7 +243,7 @@ impl<B: Backend> Reactor<B> {
         let waiting = std::mem::take(&mut self.scans.waiting);
         let in_time = !self.scans.is_overdue(self.now, self.scan_patience());
         if in_time && std::mem::take(&mut self.scans.told.overdue) {
-            info!("scans of the devices return in time again");
+            info!("scans of the bus return in time again");
         }
         (self.scans.running, self.scans.rest) = (None, Some(self.now + HINT_REST));
         match result {
@@ -281,7 +281,7 @@ impl<B: Backend> Reactor<B> {
     /// Takes in the devices of a scan, and answers the requests in wait for the scan.
     fn take_in(&mut self, scan: Scan<B::Candidate>, waiting: Vec<Key>) {
         if std::mem::take(&mut self.scans.told.failed) {
-            info!("scans of the devices work again");
+            info!("scans of the bus work again");
         }
         self.scans.is_current = scan.is_whole && self.scans.covers_now();
         for change in self.registry.update(scan.devices, &self.settings) {
@@ -298,7 +298,7 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn answer_without_scan(&mut self, key: Key) {
         if !std::mem::replace(&mut self.scans.told.overdue, true) {
             warn!(
-                "a scan of the devices takes more than {:?}: the system holds a device. \
+                "a scan of the bus takes more than {:?}: the system holds a device. \
                  Until the scan returns, clients get the last known state",
                 self.scan_patience()
             );

@@ -49,7 +49,9 @@ impl fmt::Display for ScanError {
             ),
             Self::List(error) => write!(f, "the system can't list its USB devices: {error}"),
             Self::LibusbList(error) => write!(f, "libusb can't list the devices: {error}"),
-            Self::Panicked => f.write_str("devices can't be looked for, see above"),
+            Self::Panicked => f.write_str(
+                "the scan of the bus failed from a bug in usbferry; the log has the panic",
+            ),
         }
     }
 }
@@ -148,7 +150,7 @@ impl fmt::Display for Obstacle {
             Self::Held { holders } => write!(
                 f,
                 "not exported: none of its interfaces could be claimed, since other programs have \
-                 them. End them{holders}, then attach again"
+                 them. End the programs{holders}, then attach again"
             ),
             Self::Forbidden => f.write_str(
                 "not exported: the system gave this program no permission to claim any of its \
@@ -157,8 +159,10 @@ impl fmt::Display for Obstacle {
             Self::Unclaimed(error) => explain_unclaimed(*error, f),
             Self::Libusb(error) => write!(f, "can't be opened: {error}"),
             Self::NoSockets(error) => write!(f, "no sockets for the simulated device: {error}"),
-            Self::Told => f.write_str("the simulated device refuses, as it was told to"),
-            Self::Panicked => f.write_str("opening the device failed, see above"),
+            Self::Told => f.write_str("the simulated device refuses to be opened"),
+            Self::Panicked => f.write_str(
+                "opening the device failed from a bug in usbferry; the log has the panic",
+            ),
         }
     }
 }

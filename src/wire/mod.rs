@@ -54,13 +54,15 @@ impl fmt::Display for Error {
             Self::Version(version) => {
                 write!(f, "protocol version {version:#06x} where only 0x0111 is spoken")
             }
-            Self::RequestStatus(status) => write!(f, "a request with status {status}"),
+            Self::RequestStatus(status) => {
+                write!(f, "a request with status {status} where only 0 is valid")
+            }
             Self::Operation(code) => write!(f, "unknown operation {code:#06x}"),
             Self::Command(command) => write!(f, "unknown command {command:#010x}"),
-            Self::Direction(direction) => write!(f, "direction {direction}"),
-            Self::Endpoint(number) => write!(f, "endpoint number {number}"),
-            Self::Length(length) => write!(f, "transfer_buffer_length {length}"),
-            Self::Packets(count) => write!(f, "number_of_packets {count}"),
+            Self::Direction(direction) => write!(f, "invalid direction {direction}"),
+            Self::Endpoint(number) => write!(f, "invalid endpoint number {number}"),
+            Self::Length(length) => write!(f, "invalid transfer_buffer_length {length}"),
+            Self::Packets(count) => write!(f, "invalid number_of_packets {count}"),
         }
     }
 }

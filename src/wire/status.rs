@@ -61,7 +61,7 @@ impl fmt::Display for Status {
             Self::ESHUTDOWN => "ESHUTDOWN",
             Self::ETIMEDOUT => "ETIMEDOUT",
             Self::EREMOTEIO => "EREMOTEIO",
-            Self(other) => return write!(f, "errno {}", -i64::from(other)),
+            Self(other) => return write!(f, "an unknown status (errno {})", -i64::from(other)),
         };
         f.pad(name)
     }

@@ -209,7 +209,7 @@ fn a_violation_among_urbs_frees_the_device() {
             bytes.extend(client.prepare(&submit).1);
         }
         client.send_anyway(&bytes);
-        expect_violation(&server, client, "direction 9");
+        expect_violation(&server, client, "invalid direction 9");
     }
 }
 

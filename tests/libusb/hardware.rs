@@ -104,7 +104,7 @@ impl Server {
 
     /// The same, after waiting for `count` lines: a thread of the server's own writes the log.
     pub(crate) fn said_by_now(&self, text: &str, count: usize) -> Vec<String> {
-        wait_until(|| self.said(text).len() >= count, || format!("no {count} times “{text}”"));
+        wait_until(|| self.said(text).len() >= count, || format!("no {count} times \"{text}\""));
         self.said(text)
     }
 
@@ -172,7 +172,7 @@ impl Server {
     /// Waits until the log has a line.
     pub(crate) fn wait_for(&self, line: &str) {
         let is_logged = || self.log().iter().any(|logged| logged == line);
-        wait_until(is_logged, || format!("no “{line}” in {:?}", self.log()));
+        wait_until(is_logged, || format!("no \"{line}\" in {:?}", self.log()));
     }
 
     /// Whether the kernel's driver has an interface of the first device's configuration 1.

@@ -137,7 +137,7 @@ fn an_unneeded_lock_holds_up_nobody() {
 
 /// usbfs has no call to submit or reap without the lock (`usbdev_do_ioctl`), or to ask whether the
 /// lock is free. During any such wait nothing is lost or answered wrongly. The progress of the
-/// others is printed and not judged (docs/reliability.md, “The cost of one thread”).
+/// others is printed and not judged (docs/reliability.md, "The cost of one thread").
 #[test]
 fn work_delayed_by_a_lock_is_done_when_the_lock_is_free() {
     let server = Server::start("count=2");

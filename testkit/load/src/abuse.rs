@@ -167,7 +167,7 @@ impl FromStr for Abuse {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|abuse| abuse.name() == text);
-        found.ok_or_else(|| format!("“{text}” is no kind of abuse"))
+        found.ok_or_else(|| format!("\"{text}\" is no kind of abuse"))
     }
 }
 

@@ -141,7 +141,7 @@ impl FromStr for Traffic {
             _ => None,
         };
         traffic.ok_or_else(|| {
-            format!("“{text}” is none of bulk-in:LEN, bulk-out:LEN, iso-in:PACKETSxLEN, iso-out:PACKETSxLEN, control-in")
+            format!("\"{text}\" is none of bulk-in:LEN, bulk-out:LEN, iso-in:PACKETSxLEN, iso-out:PACKETSxLEN, control-in")
         })
     }
 }

@@ -126,7 +126,7 @@ impl Options {
             options.devices.resize(count, DeviceOptions::default());
         }
         for option in given().filter(|option| !option.starts_with("count=")) {
-            options.set(option).ok_or_else(|| format!("{OPTIONS}: “{option}” is no option"))?;
+            options.set(option).ok_or_else(|| format!("{OPTIONS}: \"{option}\" is no option"))?;
         }
         Ok(options)
     }

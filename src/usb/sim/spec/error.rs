@@ -49,7 +49,7 @@ impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoName => write!(f, "a device's name is missing: {KINDS}"),
-            Self::Unknown(name) => write!(f, "{KINDS}; there is no “{name}”"),
+            Self::Unknown(name) => write!(f, "{KINDS}; there is no \"{name}\""),
             Self::TooMany(total) => write!(
                 f,
                 "{total} simulated devices are too many: one bus has room for {DEVICES_MAX}"
@@ -63,27 +63,32 @@ impl fmt::Display for SpecError {
             }
             Self::NotAnOption(kind, option) => {
                 let (kind, options) = options_of(*kind);
-                write!(f, "“{option}” is no option of {kind}, which has {options}")
+                write!(f, "\"{option}\" is no option of {kind}, which has {options}")
             }
             Self::Count(text) => {
-                write!(f, "a count is a number from 1 to {DEVICES_MAX}, not “{text}”")
+                write!(f, "a count is a number from 1 to {DEVICES_MAX}, not \"{text}\"")
             }
-            Self::Number(text) => write!(f, "URBs are counted from 1: “{text}” is no URB's number"),
+            Self::Number(text) => {
+                write!(f, "URBs are counted from 1: \"{text}\" is no URB's number")
+            }
             Self::Size(text) => write!(
                 f,
                 "a disk's size is a number of bytes, or a number with K, M or G, from {} to {}, not \
-                 “{text}”",
+                 \"{text}\"",
                 Size(SIZE_MIN as u64),
                 Size(SIZE_MAX as u64)
             ),
             Self::Time(text) => {
-                write!(f, "a time is a number with us, ms or s, such as 2ms, not “{text}”")
+                write!(f, "a time is a number with us, ms or s, such as 2ms, not \"{text}\"")
             }
             Self::Fault(text) => {
-                write!(f, "a fault is slow, slow=TIME, stall@N, short@N or vanish@N, not “{text}”")
+                write!(
+                    f,
+                    "a fault is slow, slow=TIME, stall@N, short@N or vanish@N, not \"{text}\""
+                )
             }
-            Self::Pace(text) => write!(f, "pace is on or off, not “{text}”"),
-            Self::Data(text) => write!(f, "data is pattern or counter, not “{text}”"),
+            Self::Pace(text) => write!(f, "pace is on or off, not \"{text}\""),
+            Self::Data(text) => write!(f, "data is pattern or counter, not \"{text}\""),
         }
     }
 }
