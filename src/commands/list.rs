@@ -95,17 +95,17 @@ impl Row {
 }
 
 fn notes_on(info: &DeviceInfo, obstacle: Option<OpenError>) -> Vec<String> {
-    let is_held = info.is_held_by_programs();
-    let mut notes = driver_notes(&info.drivers, is_held);
+    let is_in_use = info.is_in_use_by_programs();
+    let mut notes = driver_notes(&info.drivers, is_in_use);
     let busid = info.device.busid;
     notes.push(match obstacle {
         _ if info.is_hub() => "can't be exported: the device is a hub".to_owned(),
         Some(obstacle) => format!("can't be exported: {obstacle}"),
-        None if is_held => {
-            let holders = info.holders_named();
+        None if is_in_use => {
+            let programs = info.programs_named();
             format!(
                 "can't be exported now: programs have all interfaces of the device; end the \
-                 programs{holders}"
+                 programs{programs}"
             )
         }
         None if info.imported => {
@@ -116,8 +116,8 @@ fn notes_on(info: &DeviceInfo, obstacle: Option<OpenError>) -> Vec<String> {
     notes
 }
 
-/// A line for each driver, with the driver's interfaces. `is_held`: programs have all interfaces.
-fn driver_notes(drivers: &[Bound], is_held: bool) -> Vec<String> {
+/// A line for each driver, with the driver's interfaces. `is_in_use`: programs have all interfaces.
+fn driver_notes(drivers: &[Bound], is_in_use: bool) -> Vec<String> {
     let mut of: Vec<(&str, Vec<String>)> = Vec::new();
     for Bound { interface, driver } in drivers {
         match of.iter_mut().find(|(known, _)| known == driver) {
@@ -129,7 +129,7 @@ fn driver_notes(drivers: &[Bound], is_held: bool) -> Vec<String> {
         let plural = if interfaces.len() > 1 { "s" } else { "" };
         let interfaces = interfaces.join(", ");
         if driver == DRIVER_OF_PROGRAMS {
-            let left = if is_held {
+            let left = if is_in_use {
                 String::new()
             } else {
                 format!("; requests to the interface{plural} are refused, the rest works")

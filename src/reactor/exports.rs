@@ -128,8 +128,8 @@ impl<B: Backend> Reactor<B> {
         self.registry.contend(busid, key);
     }
 
-    /// Has a client's answer wait for something, until a deadline. False when the client has left or
-    /// has its answer.
+    /// Has a client's answer wait for something, until a deadline. False when the client has left
+    /// or has its answer.
     pub(super) fn wait(&mut self, key: Key, awaits: Awaited, deadline: Instant) -> bool {
         let Some(client) = client_of(&mut self.connections, key) else { return false };
         client.wait(awaits, deadline);

@@ -86,9 +86,9 @@ pub enum Obstacle {
     /// A configuration claims to be shorter than its own descriptor, which libusb refuses.
     ImpossibleLength,
     /// Other programs have all interfaces.
-    Held {
+    InUse {
         /// The command that names the programs, as [`DeviceInfo`](super::DeviceInfo) says it.
-        holders: String,
+        programs: String,
     },
     /// This program has no permission to claim any of the interfaces.
     Forbidden,
@@ -147,10 +147,10 @@ impl fmt::Display for Obstacle {
                 "libusb does not open a device with a configuration that claims to be shorter than \
                  its own descriptor (wTotalLength below 9); only another firmware helps",
             ),
-            Self::Held { holders } => write!(
+            Self::InUse { programs } => write!(
                 f,
                 "not exported: none of its interfaces could be claimed, since other programs have \
-                 them. End the programs{holders}, then attach again"
+                 them. End the programs{programs}, then attach again"
             ),
             Self::Forbidden => f.write_str(
                 "not exported: the system gave this program no permission to claim any of its \

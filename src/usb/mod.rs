@@ -175,14 +175,14 @@ impl DeviceInfo {
     }
 
     /// Whether programs, by the kernel's driver for programs, have every interface.
-    pub(crate) fn is_held_by_programs(&self) -> bool {
-        let held = self.drivers.iter().filter(|bound| bound.driver == DRIVER_OF_PROGRAMS).count();
-        held > 0 && held >= self.device.interfaces.len()
+    pub(crate) fn is_in_use_by_programs(&self) -> bool {
+        let used = self.drivers.iter().filter(|bound| bound.driver == DRIVER_OF_PROGRAMS).count();
+        used > 0 && used >= self.device.interfaces.len()
     }
 
     /// The command which names the programs with the device, in brackets and behind a space, where
     /// there is such a command.
-    pub(crate) fn holders_named(&self) -> String {
+    pub(crate) fn programs_named(&self) -> String {
         if cfg!(target_os = "linux") {
             let UsbDevice { busnum, devnum, .. } = self.device;
             format!(" (fuser -v /dev/bus/usb/{busnum:03}/{devnum:03} names them)")

@@ -104,7 +104,7 @@ fn transfers(
 /// Why no interface could be claimed.
 fn refused(error: Error, info: &DeviceInfo) -> Obstacle {
     match error {
-        Error::Busy => Obstacle::Held { holders: info.holders_named() },
+        Error::Busy => Obstacle::InUse { programs: info.programs_named() },
         Error::NoDevice => Obstacle::Gone,
         Error::Access => Obstacle::Forbidden,
         other => Obstacle::Unclaimed(other),
