@@ -16,7 +16,7 @@ use usbferry_sys::os::limit;
 use super::connection::Connection;
 use super::end::End;
 use super::error::{StartError, is_no_such_protocol};
-use super::schedule::{Rest, Share};
+use super::schedule::{Rest, TimeShare};
 use super::token::{Key, Subject};
 use super::{Reactor, client_of, find, net};
 use crate::complaints::warn;
@@ -122,7 +122,7 @@ impl Door {
 
 impl<B: Backend> Reactor<B> {
     /// Accepts clients, until the time for connections without a device is used up.
-    pub(super) fn accept(&mut self, share: &Share) {
+    pub(super) fn accept(&mut self, share: &TimeShare) {
         if !self.door.is_due() {
             return;
         }
@@ -133,7 +133,7 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Accepts a turn's worth of clients of one listener.
-    fn accept_from(&mut self, listener: usize, share: &Share) {
+    fn accept_from(&mut self, listener: usize, share: &TimeShare) {
         use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
         for _ in 0..ACCEPTS_PER_TURN {
             match self.door.listeners[listener].accept() {

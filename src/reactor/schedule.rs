@@ -63,14 +63,14 @@ pub(super) enum Rest {
 }
 
 /// The time that connections without a device have in a turn.
-pub(super) enum Share {
+pub(super) enum TimeShare {
     /// There is no session: unlimited.
     Whole,
     /// From an instant until another.
     Part(Instant, Instant),
 }
 
-impl Share {
+impl TimeShare {
     /// Whether the time is used up.
     pub(super) fn is_used_up(&self) -> bool {
         match self {
@@ -111,22 +111,22 @@ impl Schedule {
 
     /// Begins the time for connections without a device; `None` while they rest. `beside_sessions`:
     /// sessions have something to do in this turn.
-    pub(super) fn begin_share(&mut self, beside_sessions: bool) -> Option<Share> {
+    pub(super) fn begin_share(&mut self, beside_sessions: bool) -> Option<TimeShare> {
         if self.attached.is_empty() {
             self.deviceless_rest = None;
-            return Some(Share::Whole);
+            return Some(TimeShare::Whole);
         }
         let now = Instant::now();
         if self.deviceless_rest.is_some_and(|until| now < until) {
             return None;
         }
         let time = if beside_sessions { DEVICELESS_TIME } else { DEVICELESS_TIME_ALONE };
-        Some(Share::Part(now, now + time))
+        Some(TimeShare::Part(now, now + time))
     }
 
     /// Ends the time for connections without a device: they rest.
-    pub(super) fn end_share(&mut self, share: &Share) {
-        if let Share::Part(begun, _) = *share {
+    pub(super) fn end_share(&mut self, share: &TimeShare) {
+        if let TimeShare::Part(begun, _) = *share {
             let now = Instant::now();
             self.deviceless_rest = Some(now + (now - begun) * DEVICELESS_REST);
         }
