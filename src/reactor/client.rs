@@ -25,7 +25,7 @@ pub(super) const DISCARD_LEN: usize = 16 << 10;
 /// Rest of a client that sends behind its answer, after each of these reads. Long beside a turn, so that
 /// sessions keep most of a processor while hundreds of clients send as fast as they can; short
 /// beside the patience of anybody who waits for the end of a connection.
-pub(super) const DISCARD_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const DISCARD_REST: Duration = Duration::from_millis(10);
 
 /// How far the conversation with a client is.
 pub(super) enum Step {
@@ -72,8 +72,8 @@ pub(super) struct Client {
     pub(super) step: Step,
     /// When the connection ends unless the client gets further.
     pub(super) deadline: Option<Instant>,
-    /// The client has its answer and sends all the same: a rest of [`DISCARD_PAUSE`].
-    pub(super) paused: bool,
+    /// The client has its answer and sends all the same: the client rests for [`DISCARD_REST`].
+    pub(super) rests: bool,
     /// The handshake's reply, and how much of the reply was written.
     reply: Vec<u8>,
     reply_written: usize,
@@ -85,7 +85,7 @@ impl Client {
             socket: Socket::new(stream),
             step: Step::Handshake(Handshake::default()),
             deadline: Some(now + HANDSHAKE_TIMEOUT),
-            paused: false,
+            rests: false,
             reply: Vec::new(),
             reply_written: 0,
         }
@@ -179,7 +179,7 @@ impl Client {
     /// Serves a closing client: writes the rest of the reply, closes the output, and waits for the
     /// client to close. Closing first, with bytes of the client unread, would make the system reset
     /// the connection and could destroy a reply still under way. True when there is more to do at
-    /// once. A client that goes on sending is paused: nobody waits for the end of its input, unless
+    /// once. A client that goes on sending rests: nobody waits for the end of its input, unless
     /// the device is just gone.
     ///
     /// # Errors
@@ -193,7 +193,7 @@ impl Client {
         self.socket.close_output();
         let len = self.socket.discard(buffer)?;
         let only_end_is_left = self.socket.is_read_closed() && len < buffer.len();
-        self.paused = len > 0 && !only_end_is_left && !device_gone;
-        Ok(self.socket.is_readable() && !self.paused)
+        self.rests = len > 0 && !only_end_is_left && !device_gone;
+        Ok(self.socket.is_readable() && !self.rests)
     }
 }

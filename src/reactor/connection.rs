@@ -81,9 +81,9 @@ impl<C: Candidate> Connection<C> {
         self.client.as_ref().is_some_and(Client::has_left)
     }
 
-    /// Whether the client is paused.
-    pub(super) fn is_paused(&self) -> bool {
-        self.client.as_ref().is_some_and(|client| client.paused)
+    /// Whether the client rests.
+    pub(super) fn client_rests(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.rests)
     }
 
     /// Does what there is to do, as far as one turn goes. True when there is more to do at once.

@@ -29,7 +29,7 @@ use crate::words::reason;
 const ACCEPTS_PER_TURN: usize = 16;
 
 /// Rest of the door when the process has no descriptor left.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Where clients come in.
 pub(super) struct Door {
@@ -37,7 +37,7 @@ pub(super) struct Door {
     /// The system may have clients to be accepted.
     ready: bool,
     /// Nobody is accepted until a rest ends: the process had no descriptor left.
-    paused: bool,
+    rests: bool,
     /// The last client could not be accepted, as the log was told.
     failed: bool,
     /// Connections made so far, which tells the users of a place apart.
@@ -67,7 +67,7 @@ impl Door {
         Ok(Self {
             listeners,
             ready: true,
-            paused: false,
+            rests: false,
             failed: false,
             made: 0,
             clients: 0,
@@ -87,16 +87,16 @@ impl Door {
 
     /// Ends the rest of the door.
     pub(super) const fn end_rest(&mut self) {
-        self.paused = false;
+        self.rests = false;
     }
 
     /// Whether clients are to be accepted now.
     pub(super) const fn is_due(&self) -> bool {
-        self.ready && !self.paused
+        self.ready && !self.rests
     }
 
     /// Listens no more.
-    pub(super) fn close(&mut self, registry: &Registry) {
+    pub(super) fn shut(&mut self, registry: &Registry) {
         for mut listener in self.listeners.drain(..) {
             let _ = registry.deregister(&mut listener);
         }
@@ -147,7 +147,7 @@ impl<B: Backend> Reactor<B> {
                 // A client without a device has the descriptor that the new client needs.
                 Err(error) if limit::is_reached(&error) && self.make_place() => {}
                 Err(error) => {
-                    self.pause_accepting(&error);
+                    self.rest_from_accepting(&error);
                     break;
                 }
             }
@@ -160,13 +160,13 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Accepts nobody for a while.
-    pub(super) fn pause_accepting(&mut self, error: &io::Error) {
+    pub(super) fn rest_from_accepting(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.door.failed, true) {
             warn!("can't accept a client: {}. Is the limit of open files low?", reason(error));
         }
-        // Another listener may have paused in this turn.
-        if !std::mem::replace(&mut self.door.paused, true) {
-            self.schedule.rest(self.now + ACCEPT_PAUSE, Rest::Door);
+        // Another listener may have begun the rest in this turn.
+        if !std::mem::replace(&mut self.door.rests, true) {
+            self.schedule.rest(self.now + ACCEPT_REST, Rest::Door);
         }
     }
 

@@ -300,8 +300,8 @@ impl<P: Port> Lent<P> {
     /// When the device must be looked at even without an event.
     fn deadline(&self) -> Option<Instant> {
         let gone = self.gone_since.filter(|_| !self.session.is_input_closed());
-        let closing = gone.map(|since| since + GONE_INPUT_TIMEOUT);
-        [self.session.next_deadline(), closing].into_iter().flatten().min()
+        let input_end = gone.map(|since| since + GONE_INPUT_TIMEOUT);
+        [self.session.next_deadline(), input_end].into_iter().flatten().min()
     }
 
     /// The device is gone: what is under way to it is still answered, for a short while. Returns

@@ -59,7 +59,7 @@ use crate::config::Settings;
 use crate::session::JobResult;
 use crate::usb::{Backend, Candidate};
 use crate::worker::{Done, Inbox};
-use client::{Client, DISCARD_LEN, DISCARD_PAUSE, Step};
+use client::{Client, DISCARD_LEN, DISCARD_REST, Step};
 use connection::Connection;
 use door::Door;
 use end::End;
@@ -355,7 +355,7 @@ impl<B: Backend> Reactor<B> {
         if let Some(busid) = rested.map(|loan| loan.busid) {
             self.free(key, busid);
         } else if let Some(client) = &mut connection.client {
-            client.paused = false;
+            client.rests = false;
             self.schedule.queue(connection);
         }
     }
@@ -404,8 +404,8 @@ impl<B: Backend> Reactor<B> {
         };
         let result = connection.serve(&mut turn);
         self.schedule.note_deadline(connection.client_deadline());
-        if connection.is_paused() {
-            self.schedule.rest(self.now + DISCARD_PAUSE, Rest::Connection(key));
+        if connection.client_rests() {
+            self.schedule.rest(self.now + DISCARD_REST, Rest::Connection(key));
         }
         result
     }

@@ -5,9 +5,9 @@
 //! that a flood of idle clients costs the sessions little.
 //!
 //! Five rests keep abuse cheap. Four have an instant here and a reason elsewhere, to the accuracy
-//! of a turn: a client that sends behind its answer ([`DISCARD_PAUSE`](super::client)), a device
+//! of a turn: a client that sends behind its answer ([`DISCARD_REST`](super::client)), a device
 //! after a violation ([`VIOLATION_REST`](crate::limits::VIOLATION_REST)), accepting when there is
-//! no descriptor left ([`ACCEPT_PAUSE`](super::door)), and scans that nobody waits for
+//! no descriptor left ([`ACCEPT_REST`](super::door)), and scans that nobody waits for
 //! ([`HINT_REST`](super::scans)). The fifth, of connections without a device, lasts microseconds
 //! and is measured by the clock itself.
 //!
@@ -81,9 +81,9 @@ impl TimeShare {
 }
 
 impl Schedule {
-    /// Has a connection served, unless its client is paused: then its bits wait.
+    /// Has a connection served, unless its client rests: then its bits wait.
     pub(super) fn queue<C: Candidate>(&mut self, connection: &mut Connection<C>) {
-        if !connection.is_paused() && !std::mem::replace(&mut connection.queued, true) {
+        if !connection.client_rests() && !std::mem::replace(&mut connection.queued, true) {
             self.ready.push(connection.key);
         }
     }

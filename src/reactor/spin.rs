@@ -20,11 +20,11 @@ const CREDIT_MAX: u32 = 16;
 const LOSS: u32 = 2;
 
 /// Sleeps before the next try, after the first loss of all credit.
-const PAUSE_MIN: u32 = 16;
+const SKIP_MIN: u32 = 16;
 
 /// Sleeps before the next try, at most. Tries then take less than a hundredth of a processor that
 /// has URBs one after the other.
-const PAUSE_MAX: u32 = 8192;
+const SKIP_MAX: u32 = 8192;
 
 /// The lessons of earlier waits.
 pub(super) struct Spin {
@@ -34,7 +34,7 @@ pub(super) struct Spin {
     /// Sleeps before the next try.
     skip: u32,
     /// Sleeps before a try, the next time that all credit is lost.
-    pause: u32,
+    next_skip: u32,
     /// Since when the reactor looks.
     since: Option<Instant>,
     /// A look has brought nothing since then. Work found by the first look was there already.
@@ -43,7 +43,7 @@ pub(super) struct Spin {
 
 impl Spin {
     pub(super) const fn new(limit: Duration) -> Self {
-        Self { limit, credit: LOSS, skip: 0, pause: PAUSE_MIN, since: None, in_vain: false }
+        Self { limit, credit: LOSS, skip: 0, next_skip: SKIP_MIN, since: None, in_vain: false }
     }
 
     /// There is nothing to do at `now`: whether to look again, rather than to sleep.
@@ -68,7 +68,7 @@ impl Spin {
     pub(super) fn found(&mut self) {
         if self.since.take().is_some() && self.in_vain {
             self.credit = CREDIT_MAX.min(self.credit + 1);
-            self.pause = PAUSE_MIN;
+            self.next_skip = SKIP_MIN;
         }
     }
 
@@ -76,8 +76,8 @@ impl Spin {
         self.since = None;
         self.credit = self.credit.saturating_sub(LOSS);
         if self.credit == 0 {
-            self.skip = self.pause;
-            self.pause = PAUSE_MAX.min(2 * self.pause);
+            self.skip = self.next_skip;
+            self.next_skip = SKIP_MAX.min(2 * self.next_skip);
         }
     }
 }
@@ -138,14 +138,14 @@ mod tests {
             spin.found();
         }
         assert_eq!(sleeps(&mut spin, [500, 500]), 2);
-        assert_eq!(spin.skip, PAUSE_MIN - 1, "all credit was lost at once");
+        assert_eq!(spin.skip, SKIP_MIN - 1, "all credit was lost at once");
     }
 
     #[test]
     fn waits_that_become_short_are_noticed() {
         let mut spin = Spin::new(LIMIT);
         sleeps(&mut spin, [500; 20_000]);
-        sleeps(&mut spin, [50; PAUSE_MAX as usize]);
+        sleeps(&mut spin, [50; SKIP_MAX as usize]);
         assert_eq!(sleeps(&mut spin, [50; 1000]), 0);
     }
 

@@ -17,7 +17,7 @@ mod scripted;
 mod status;
 mod waiting;
 
-use super::door::ACCEPT_PAUSE;
+use super::door::ACCEPT_REST;
 use super::*;
 use crate::config::Listen;
 use crate::config::rules::Selection;
@@ -226,8 +226,8 @@ fn read_to_end(mut client: TcpStream) -> Vec<u8> {
     bytes
 }
 
-/// A client that has its answer and is paused, with unread bytes behind the request.
-fn paused_client(held: &mut Held) -> TcpStream {
+/// A client that has its answer and rests, with unread bytes behind the request.
+fn resting_client(held: &mut Held) -> TcpStream {
     let mut client = held.connect();
     client.write_all(&[&DEVLIST[..], &[0]].concat()).unwrap();
     held.turn_until("what is behind its request is read", |reactor| {
@@ -241,10 +241,10 @@ fn paused_client(held: &mut Held) -> TcpStream {
 #[test]
 fn a_client_that_sends_behind_its_answer_is_left_alone_for_a_while() {
     let mut held = Held::new();
-    let _client = paused_client(&mut held);
+    let _client = resting_client(&mut held);
     let reactor = &mut held.reactor;
-    assert_eq!(reactor.timeout(), Some(DISCARD_PAUSE), "nothing is to be done at once");
-    reactor.now += DISCARD_PAUSE;
+    assert_eq!(reactor.timeout(), Some(DISCARD_REST), "nothing is to be done at once");
+    reactor.now += DISCARD_REST;
     reactor.turn();
     assert!(!is_readable(only(reactor)), "it was looked at again");
     reactor.now += HANDSHAKE_TIMEOUT;
@@ -253,9 +253,9 @@ fn a_client_that_sends_behind_its_answer_is_left_alone_for_a_while() {
 }
 
 #[test]
-fn a_client_that_is_paused_when_the_server_stops_is_not_reset() {
+fn a_client_that_rests_when_the_server_stops_is_not_reset() {
     let mut held = Held::new();
-    let client = paused_client(&mut held);
+    let client = resting_client(&mut held);
     held.reactor.stop_handle().unwrap().stop();
     held.reactor.stop.mark();
     held.reactor.begin_stop();
@@ -270,8 +270,8 @@ fn a_client_that_sends_much_behind_its_request_and_leaves_is_not_reset() {
     held.turn_until("it is there", |reactor| !reactor.connections.is_empty());
     held.turn_until("its end is read", |reactor| {
         let is_over = reactor.connections.is_empty();
-        if !is_over && only(reactor).is_paused() {
-            reactor.now += DISCARD_PAUSE;
+        if !is_over && only(reactor).client_rests() {
+            reactor.now += DISCARD_REST;
         }
         is_over
     });
@@ -309,16 +309,16 @@ fn a_session_without_its_client_has_no_deadline() {
 }
 
 #[test]
-fn a_pause_in_accepting_ends_with_a_stop() {
+fn a_rest_from_accepting_ends_with_a_stop() {
     let mut reactor = Held::new().reactor;
     // From here on the reactor has nothing to do.
     reactor.turn();
     reactor.door.mark();
-    reactor.pause_accepting(&io::ErrorKind::OutOfMemory.into());
-    assert_eq!(reactor.timeout(), Some(ACCEPT_PAUSE));
+    reactor.rest_from_accepting(&io::ErrorKind::OutOfMemory.into());
+    assert_eq!(reactor.timeout(), Some(ACCEPT_REST));
     reactor.stop_handle().unwrap().stop();
     reactor.stop.mark();
-    reactor.now += ACCEPT_PAUSE;
+    reactor.now += ACCEPT_REST;
     reactor.turn();
     assert!(reactor.stop.deadline().is_some());
     assert_eq!(reactor.timeout(), Some(SHUTDOWN_TIMEOUT));

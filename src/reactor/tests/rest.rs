@@ -7,8 +7,8 @@ use crate::limits::HANDSHAKE_TIMEOUT;
 /// How long each state is watched.
 const WATCHED: Duration = Duration::from_millis(150);
 
-/// Turns that may be made in a state meanwhile: a paused client is looked at again every
-/// [`DISCARD_PAUSE`]; a reactor that turns in circles makes thousands.
+/// Turns that may be made in a state meanwhile: a resting client is looked at again every
+/// [`DISCARD_REST`]; a reactor that turns in circles makes thousands.
 const TURNS_MAX: usize = 60;
 
 impl<B: Backend> Held<B> {
@@ -143,7 +143,7 @@ fn giving_a_device_back_that_is_gone() {
 }
 
 #[test]
-fn closing_and_paused() {
+fn closing_and_resting() {
     let mut held = Held::new();
     let mut client = held.connect();
     client.write_all(&DEVLIST).unwrap();
@@ -151,12 +151,12 @@ fn closing_and_paused() {
         reactor.connections.iter().any(|(_, c)| is_closing(c))
     });
     held.assert_rests("closing");
-    let paused = held.connect();
-    let sending = send_and_shut_down(paused, [&DEVLIST[..], &[0; MUCH]].concat());
-    held.turn_until("it is paused", |reactor| {
-        reactor.connections.iter().any(|(_, c)| c.is_paused())
+    let resting = held.connect();
+    let sending = send_and_shut_down(resting, [&DEVLIST[..], &[0; MUCH]].concat());
+    held.turn_until("the client rests", |reactor| {
+        reactor.connections.iter().any(|(_, c)| c.client_rests())
     });
-    held.assert_rests("paused");
+    held.assert_rests("closing, and the client rests");
     held.reactor.now += HANDSHAKE_TIMEOUT;
     held.turn_until("both are gone", |reactor| reactor.connections.is_empty());
     drop(sending.join());
