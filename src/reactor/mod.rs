@@ -13,7 +13,7 @@
 //!
 //! - `door`: new clients; `connection`: a client (`client`, `socket`) and a device (`loan`);
 //!   `exchange`: a turn of both;
-//! - `registry`: the exports, and who has them; `scans`: when the bus is looked at; `exports`: the
+//! - `registry`: the exports, and who has them; `scans`: when the bus is looked at; `answers`: the
 //!   answers to handshakes;
 //! - `ending`: the ends of connections (`end`) and of loans;
 //! - `schedule`: whose turn it is; `spin`: whether to sleep; `net`, `token`: sockets, the names of
@@ -24,6 +24,7 @@
 //! Contract: the wait for events is the only sleep on this thread, and with nothing to do the
 //! thread does sleep: a bit is set only if a turn clears it. Calls that can sleep are a worker's.
 
+mod answers;
 mod client;
 mod connection;
 mod door;
@@ -31,7 +32,6 @@ mod end;
 mod ending;
 mod error;
 mod exchange;
-mod exports;
 mod loan;
 mod net;
 mod registry;
@@ -59,13 +59,13 @@ use crate::config::Settings;
 use crate::session::JobResult;
 use crate::usb::{Backend, Candidate};
 use crate::worker::{Done, Inbox};
+use answers::PortOf;
 use client::{Client, DISCARD_LEN, DISCARD_REST, Step};
 use connection::Connection;
 use door::Door;
 use end::End;
 pub use error::StartError;
 use exchange::Turn;
-use exports::PortOf;
 use loan::Loan;
 pub use net::prepare as prepare_socket;
 use registry::Registry;
