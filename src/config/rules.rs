@@ -76,9 +76,7 @@ impl FromStr for DeviceSpec {
     fn from_str(text: &str) -> Result<Self, SpecError> {
         let error = || SpecError(text.to_owned());
         let Some((vendor, rest)) = text.split_once(':') else {
-            let is_busid = text.contains('-')
-                && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.'));
-            return BusId::new(text).filter(|_| is_busid).map(Self::BusId).ok_or_else(error);
+            return BusId::new(text).filter(|_| is_place(text)).map(Self::BusId).ok_or_else(error);
         };
         let (product, serial) = match rest.split_once(':') {
             Some((_, "")) => return Err(error()),
@@ -91,6 +89,14 @@ impl FromStr for DeviceSpec {
         };
         Ok(Self::Ids { vendor: id(vendor)?, product: id(product)?, serial })
     }
+}
+
+/// Whether a text is a bus and the ports from the bus to a device: `BUS-PORT` or `BUS-PORT.PORT`
+/// and so on.
+fn is_place(text: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let place = text.split_once('-');
+    place.is_some_and(|(bus, ports)| is_number(bus) && ports.split('.').all(is_number))
 }
 
 /// The choice of exported devices.
@@ -164,11 +170,14 @@ mod tests {
 
     #[test]
     fn wrong_specs_are_explained() {
-        for wrong in
-            ["", "stick", "781:5567", "0781:", "0781:5567:", "0x781:5567", "1-2:3", "+781:5567"]
-        {
+        let ids = ["781:5567", "0781:", "0781:5567:", "0x781:5567", "1-2:3", "+781:5567"];
+        let busids = ["1-", "-", "-1", "...-", "1-2.3.", "1-.2", "1.2-3", "1-2-3", "1-2..3"];
+        for wrong in ["", "stick"].into_iter().chain(ids).chain(busids) {
             let error = wrong.parse::<DeviceSpec>().unwrap_err().to_string();
             assert!(error.contains("usbferry list"), "{error}");
+        }
+        for busid in ["1-2", "10-1.14.3"] {
+            assert_eq!(spec(busid), DeviceSpec::BusId(BusId::new(busid).unwrap()));
         }
     }
 
