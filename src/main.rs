@@ -6,14 +6,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use usbferry::cli::Cli;
 use usbferry::commands::{self, CommandError};
 use usbferry::logging::Log;
 
 fn main() -> ExitCode {
     usbferry_sys::os::heap::return_large_blocks();
-    let cli = Cli::parse();
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let filter = match cli.log_filter(std::env::var("RUST_LOG").ok()) {
         Ok(filter) => filter,
         Err(error) => {

@@ -233,6 +233,8 @@ fn wrong_usage_exits_2() {
         (&["serve", "--simulate=disk:"], "an option is missing behind the colon"),
         (&["serve", "--all", "--allow", "everybody"], "give a network"),
         (&["serve", "--device", "stick"], "usbferry list"),
+        (&["serve", "--device", "1-"], "usbferry list"),
+        (&["serve", "--simulate", "disk:size=64M"], "tip: type --simulate=disk:size=64M"),
         (&["serve", "--simulate=printer"], "disk, microphone and loopback"),
         (&["serve", "--simulate=loopback:count=0"], "from 1 to"),
         (&["serve", "--simulate", "--all"], "cannot be used with"),

@@ -12,13 +12,17 @@ mod error;
 mod parse;
 mod serve;
 
+use std::ffi::OsString;
 use std::sync::LazyLock;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 
 pub use error::UsageError;
 use parse::{names_another, parse_log, parts_of};
 pub use serve::{Exported, Serve};
+
+use crate::usb::sim::spec::Spec;
 
 /// A fast USB/IP server: exports USB devices to other computers, with no kernel module.
 #[derive(Parser, Debug)]
@@ -36,6 +40,16 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// Reads a command line.
+    ///
+    /// # Errors
+    /// The command line makes no sense, or asks for the help or the version.
+    pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let line: Vec<OsString> = line.into_iter().collect();
+        let simulates = line.iter().any(|argument| argument == "--simulate");
+        Self::try_parse_from(line).map_err(|error| if simulates { with_tip(error) } else { error })
+    }
+
     /// The filter of the log: as typed, or else from `RUST_LOG`, which all programs share and which
     /// may name other programs only.
     ///
@@ -50,6 +64,18 @@ impl Cli {
             (None, Some(text)) => parse_log(&text).map_err(|_| UsageError::Environment(text)),
         }
     }
+}
+
+/// `--simulate` takes its list behind an equals sign only; an error behind a space says how to type the list.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
+        && Spec::parse_list(argument).is_ok()
+    {
+        let tip = format!("type --simulate={argument}, with an equals sign");
+        let tips = ContextValue::StyledStrs(vec![tip.into()]);
+        error.insert(ContextKind::Suggested, tips);
+    }
+    error
 }
 
 /// The versions of the program and of libusb; the system's libusb may have any version.
