@@ -15,6 +15,7 @@ mod loans;
 mod rest;
 mod scripted;
 mod status;
+mod storm;
 mod waiting;
 
 use super::door::ACCEPT_REST;

@@ -84,6 +84,12 @@ impl Script {
         self.lock().acts.iter().any(|&(other, _)| other == call)
     }
 
+    /// Has every call do its work, also calls that wait.
+    pub(super) fn clear_all(&self) {
+        self.lock().acts.clear();
+        self.0.1.notify_all();
+    }
+
     /// How often a call was begun.
     pub(super) fn begun(&self, call: Call) -> usize {
         self.lock().begun.iter().filter(|&&begun| begun == call).count()

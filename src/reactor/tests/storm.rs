@@ -1,0 +1,175 @@
+//! Clients, devices, hints, workers and time at random: the exports agree with the loans at every
+//! step, and afterwards everything is as in the beginning.
+//!
+//! `USBFERRY_SEED` runs a single seed. Threads take part, so a seed may go differently each time.
+
+use std::sync::atomic::Ordering;
+
+use super::scripted::{Act, Call, Script};
+use super::*;
+use crate::config::TakeOver;
+use crate::session::model::Rng;
+
+/// Seeds of a run, of which every second has hints.
+const SEEDS: u64 = 24;
+
+/// Things that happen in a storm.
+const EVENTS: usize = 150;
+
+const DEVICES: usize = 3;
+
+/// A storm, with the clients that have not closed yet.
+struct Storm<B: Backend> {
+    held: Held<B>,
+    script: Script,
+    rng: Rng,
+    clients: Vec<TcpStream>,
+}
+
+impl<B: Backend> Storm<B> {
+    fn roll(&mut self, sides: usize) -> usize {
+        usize::try_from(self.rng.next() >> 33).expect("31 bits") % sides
+    }
+
+    /// One thing happens.
+    fn event(&mut self, busid: BusId) {
+        match self.roll(16) {
+            0..=3 => self.connect(&import_bytes(busid)),
+            4 => self.connect(&DEVLIST),
+            5 | 6 => self.leave(),
+            7 => self.send(),
+            8 => self.held.bus.unplug(busid),
+            9 => self.held.bus.replug(busid),
+            10 => self.held.bus.replug_as(busid, loopback()),
+            11 => self.disturb(busid),
+            12 | 13 => self.script.clear_all(),
+            14 => self.let_time_pass(),
+            15 if self.roll(4) == 0 => self.kill_a_worker(),
+            _ => self.held.bus.hint(),
+        }
+        for _ in 0..self.roll(4) {
+            self.held.turn(Duration::from_millis(1));
+        }
+    }
+
+    fn connect(&mut self, request: &[u8]) {
+        let mut client = self.held.connect();
+        client.write_all(request).unwrap();
+        client.set_nonblocking(true).unwrap();
+        self.clients.push(client);
+    }
+
+    fn leave(&mut self) {
+        if !self.clients.is_empty() {
+            let index = self.roll(self.clients.len());
+            drop(self.clients.swap_remove(index));
+        }
+    }
+
+    /// A client sends something, whether or not it has a device.
+    fn send(&mut self) {
+        if self.clients.is_empty() {
+            return;
+        }
+        let bytes = match self.roll(4) {
+            0 => vec![0xff; 48],
+            1 => submit(1, SILENT, 512),
+            2 => [submit(2, SILENT, 512), unlink(3, 2)].concat(),
+            _ => set_interface(4),
+        };
+        let index = self.roll(self.clients.len());
+        // The client may have been refused, or its device may be gone.
+        let _ = self.clients[index].write(&bytes);
+    }
+
+    /// The next call of a kind panics, fails or takes long.
+    fn disturb(&mut self, busid: BusId) {
+        let call = match self.roll(7) {
+            0 => Call::Scan,
+            1 => return self.script.set(Call::Answers, Act::Fail),
+            2 => Call::Open(busid),
+            3 => Call::Close(busid),
+            4 => Call::Cancel(busid),
+            _ => Call::Perform(busid),
+        };
+        let act = match self.roll(3) {
+            0 => Act::Panic,
+            1 if call == Call::Scan => Act::Fail,
+            _ => Act::Wait,
+        };
+        self.script.set(call, act);
+    }
+
+    fn let_time_pass(&mut self) {
+        let millis = self.rng.below(3000);
+        self.held.reactor.now += Duration::from_millis(millis.into());
+    }
+
+    fn kill_a_worker(&self) {
+        let mut connections = self.held.reactor.connections.iter();
+        if let Some(loan) = connections.find_map(|(_, connection)| connection.loan.as_ref()) {
+            loan.worker.dies.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the exports name a holder for each loan, and for nothing else.
+    fn check(&self, seed: u64) {
+        let reactor = &self.held.reactor;
+        let loans = reactor.connections.iter().filter(|(_, connection)| connection.has_device());
+        assert_eq!(loans.count(), reactor.registry.taken(), "seed {seed}");
+    }
+
+    /// Ends the storm: nothing is left, and every device can be had again.
+    fn end(mut self, seed: u64, busids: &[BusId]) {
+        self.script.clear_all();
+        self.clients.clear();
+        let held = &mut self.held;
+        held.turn_until(&format!("seed {seed}: all is over"), |reactor| {
+            reactor.now += Duration::from_millis(1);
+            reactor.connections.is_empty() && reactor.scans.running.is_none()
+        });
+        let reactor = &held.reactor;
+        let left = (reactor.registry.taken(), reactor.registry.contenders());
+        assert_eq!((left, reactor.door.clients()), ((0, 0), 0), "seed {seed}");
+        assert!(reactor.schedule.attached().is_empty(), "seed {seed}");
+        for &busid in busids {
+            held.bus.replug(busid);
+            assert!(!held.bus.is_open(busid), "seed {seed}");
+            let client = held.import_named(busid);
+            let reply = held.answer(&client);
+            assert_eq!(waiting::status(&reply), 0, "seed {seed}: {busid}");
+        }
+        held.turn_until("the devices are home", |reactor| reactor.connections.is_empty());
+        for _ in 0..20 {
+            held.turn(Duration::from_millis(5));
+        }
+        let waits = held.reactor.timeout();
+        assert!(waits.is_none_or(|waits| waits > Duration::ZERO), "seed {seed}: {waits:?}");
+    }
+}
+
+fn loopback() -> Spec {
+    Spec::parse_list("loopback").unwrap().remove(0)
+}
+
+#[test]
+fn after_a_storm_everything_is_as_before() {
+    let seed = std::env::var("USBFERRY_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    let seeds = seed.map_or(0..SEEDS, |seed| seed..seed + 1);
+    for seed in seeds {
+        let (held, script, _finally) = if seed % 2 == 0 {
+            Held::hinted("loopback:count=3")
+        } else {
+            Held::scripted("loopback:count=3")
+        };
+        let busids: Vec<BusId> = (0..DEVICES).map(|index| held.busid(index)).collect();
+        let mut storm = Storm { held, script, rng: Rng(seed), clients: Vec::new() };
+        storm.held.reactor.settings.policy.takeover = TakeOver::SameHost;
+        for _ in 0..EVENTS {
+            let busid = busids[storm.roll(DEVICES)];
+            storm.event(busid);
+            storm.check(seed);
+        }
+        storm.end(seed, &busids);
+    }
+}
