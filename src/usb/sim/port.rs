@@ -184,7 +184,7 @@ impl Port for SimPort {
         } else {
             self.busy |= 1 << index;
             let queue = &mut self.device.controller.endpoints.by_index(index).queue;
-            queue.push_back(transfer.lend());
+            queue.push_back(transfer.hand_over());
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ impl SimTransfer {
     }
 
     /// Hands the URB to the port.
-    pub(super) fn lend(&mut self) -> Box<Urb> {
+    pub(super) fn hand_over(&mut self) -> Box<Urb> {
         self.urb.take().expect("a URB was begun")
     }
 
@@ -232,7 +232,7 @@ mod tests {
     #[should_panic(expected = "in flight")]
     fn a_transfer_with_its_urb_in_the_port_cannot_be_taken() {
         let (mut transfers, _mailboxes) = SimTransfer::slots(1, false, Instant::now());
-        transfers[0].lend();
+        transfers[0].hand_over();
         let _ = transfers[0].take();
     }
 }
