@@ -8,32 +8,47 @@
 //! rooms of this floor:
 //!
 //! - [`commands`]: the commands themselves, with output and errors in words for users.
-//! - [`cli`]: typed text, checked and turned into settings. No other room knows clap.
+//! - [`cli`]: typed text, checked and turned into settings. No other room knows clap. A file of
+//!   settings would be opened and read in `commands`, and its text checked here.
 //! - [`config`]: the settings of a server: which clients may connect, which devices are exported,
 //!   and the policy of each device.
 //! - [`client`]: a USB/IP client, for the list of another server's exports.
-//! - [`logging`]: the log, which a thread of its own writes. Lines that clients can cause have a
-//!   budget, in `complaints`.
+//! - [`logging`]: the log, which a thread of its own writes.
 //!
-//! Every room may use [`limits`] (the limits that a client, a device or a user meets, each with a
-//! reason), `units` (sizes and times as typed) and `words` (words for users).
+//! Every room may use [`limits`] (the limits that a client, a device or a user meets,
+//! each with a reason), `complaints` (the budget for lines of the log that clients can cause),
+//! `caught` (a panic becomes a line of the log), `units` (sizes and times as typed) and `words`
+//! (words for users).
 //!
-//! Rooms and floors know each other in these directions only:
+//! Rooms know each other in these directions only, which a test checks (`map`). Arrows point down,
+//! but for the results of a worker, which go up to the reactor:
 //!
 //! ```text
-//! commands ─► cli ─► config ─► usb
-//!     ├─────► client ─────────────► wire
-//!     └─────► reactor ─► session ─► usb ─► wire
-//!                └────► config
+//! commands ──► cli, client, config, reactor, usb
+//! cli ───────► config, usb, wire
+//! client ────► wire
+//! reactor ───► config, handshake, session, stats, status, usb, wire, worker
+//! worker ────► config, reactor, session, usb
+//! fuzzing ───► handshake, session, usb, wire
+//! handshake ─► wire
+//! session ───► stats, usb, wire
+//! status ────► stats, wire
+//! stats ─────► wire
+//! config ────► usb, wire
+//! usb ───────► wire
 //! ```
 //!
 //! # The reactor
 //! [`reactor`] is the only thread that waits: for sockets, for the descriptors of devices, for
 //! workers. The reactor accepts clients, reads their handshakes (`handshake`), and makes a session
-//! for each import. Devices are known before a client asks: where the system hints at changes, scans
-//! follow the hints, and answers come from the exports. Events only set bits; each turn then moves
-//! a bounded amount for each connection. On request the reactor fills a snapshot of the server
-//! ([`status`]), with the counters of all sessions ([`stats`]).
+//! for each import. Devices are known before a client asks: where the system hints at changes,
+//! scans follow the hints, and answers come from the exports. Events only set bits; each turn then
+//! moves a bounded amount for each connection. On request the reactor fills a snapshot of the
+//! server ([`status`]), with the counters of all sessions ([`stats`]); a new counter gets its note
+//! beside the event, in `session::complete` or `session::submit`.
+//!
+//! How a connection or a device ends: `reactor::end` lists the reasons, `reactor::ending` has the
+//! steps, `reactor::loan` the states of the device, `session::teardown` the URBs.
 //!
 //! # Workers
 //! Nothing that can sleep runs on the reactor. `worker` has a thread that looks for devices, and a
@@ -50,7 +65,9 @@
 //! # USB stacks
 //! [`usb`] has the traits of a USB stack. [`usb::libusb`] is the real stack, on `usbferry-sys`,
 //! which has all unsafe code; [`usb::sim`] has devices made of software. The stack is a type
-//! parameter of the reactor, so nothing on the path of a URB is called through a pointer.
+//! parameter of the reactor, so nothing on the path of a URB is called through a pointer. A backend
+//! can wrap another, as a capture of all URBs would: `session/tests/wrapped.rs` is the worked
+//! example.
 //!
 //! # The wire
 //! [`wire`] is the protocol's bytes: pure functions between arrays and values.

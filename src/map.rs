@@ -6,22 +6,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms open to every other room; tests may use `fuzzing`.
-const COMMON: [&str; 5] = ["complaints", "fuzzing", "limits", "units", "words"];
+/// Rooms open to every other room.
+const COMMON: [&str; 5] = ["caught", "complaints", "limits", "units", "words"];
 
-/// The other rooms, each with the rooms it may name.
-const ARROWS: [(&str, &[&str]); 10] = [
-    ("commands", &["cli", "client", "config", "reactor", "usb"]),
-    ("cli", &["config", "usb", "wire"]),
-    ("config", &["usb", "wire"]),
-    ("client", &["wire"]),
-    ("logging", &[]),
-    ("reactor", &["config", "handshake", "session", "stats", "status", "usb", "wire", "worker"]),
-    ("session", &["caught", "stats", "usb", "wire"]),
-    ("usb", &["wire"]),
-    ("stats", &["wire"]),
-    ("wire", &[]),
-];
+/// Rooms for tests and fuzzers, open to the tests of every room.
+const TESTS: [&str; 2] = ["fuzzing", "map"];
+
+/// Files outside of every room: the program, and the page of the crate.
+const OUTSIDE: [&str; 2] = ["main", "lib"];
 
 /// A part of the source: all files of a folder, or a file.
 pub(crate) fn source_of(part: &str) -> Vec<(PathBuf, String)> {
@@ -41,26 +33,62 @@ fn files(path: &Path) -> Vec<PathBuf> {
     entries.flat_map(|entry| files(&entry.expect("it can be read").path())).collect()
 }
 
-/// The rooms named in a text as `crate::ROOM`.
+/// The rooms named in the code of a text as `crate::ROOM`.
 fn named_in(text: &str) -> BTreeSet<&str> {
     let ends = |c: char| !c.is_ascii_lowercase() && c != '_';
-    text.split("crate::").skip(1).filter_map(|rest| rest.split(ends).next()).collect()
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let named = code.flat_map(|line| line.split("crate::").skip(1));
+    named.filter_map(|rest| rest.split(ends).next()).filter(|name| !name.is_empty()).collect()
+}
+
+/// The rooms, by the files and folders of the source.
+fn rooms() -> Vec<String> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let entries = fs::read_dir(src).expect("a folder").map(|entry| entry.expect("readable").path());
+    let name = |path: PathBuf| path.file_stem().expect("a name").to_string_lossy().into_owned();
+    entries.map(name).filter(|name| !OUTSIDE.contains(&name.as_str())).collect()
+}
+
+/// The arrows on the page of the crate: `ROOM ─► ROOM, ROOM`.
+fn arrows(page: &str) -> Vec<(&str, BTreeSet<&str>)> {
+    let lines = page.lines().filter_map(|line| line.strip_prefix("//! ")?.split_once("─►"));
+    let arrows = lines.filter(|(_, to)| !to.contains('─'));
+    arrows
+        .map(|(from, to)| (from.trim_matches([' ', '─']), to.trim().split(", ").collect()))
+        .collect()
 }
 
 #[test]
 fn rooms_know_each_other_as_on_the_map() {
-    for (room, may_name) in ARROWS {
-        let source = source_of(room);
-        assert!(!source.is_empty(), "{room}");
-        for (file, text) in source {
-            for named in named_in(&text) {
-                let is_known = named == room
-                    || COMMON.contains(&named)
-                    || may_name.contains(&named)
-                    || named.is_empty();
-                assert!(is_known, "{} names {named}", file.display());
-            }
-        }
+    let pages = source_of("lib");
+    let arrows = arrows(&pages[0].1);
+    for room in rooms() {
+        let source = source_of(&room);
+        let named: BTreeSet<&str> = source.iter().flat_map(|(_, text)| named_in(text)).collect();
+        let free = |name: &str| name == room || COMMON.contains(&name) || TESTS.contains(&name);
+        let named: BTreeSet<&str> = named.into_iter().filter(|name| !free(name)).collect();
+        let drawn = arrows.iter().find(|(from, _)| *from == room).map(|(_, to)| to.clone());
+        assert_eq!(named, drawn.unwrap_or_default(), "{room} names the first, and has arrows to");
+    }
+}
+
+/// Arrows point down, but for the worker's: results go to the reactor.
+#[test]
+fn no_arrow_of_the_map_points_up() {
+    let pages = source_of("lib");
+    let arrows = arrows(&pages[0].1);
+    for (row, (from, to)) in arrows.iter().enumerate() {
+        let above = arrows[..row].iter().map(|(room, _)| *room).filter(|room| to.contains(room));
+        let expected: &[&str] = if *from == "worker" { &["reactor"] } else { &[] };
+        assert_eq!(above.collect::<Vec<_>>(), expected, "{from}");
+    }
+}
+
+#[test]
+fn the_page_names_every_common_room() {
+    let pages = source_of("lib");
+    for room in COMMON {
+        assert!(pages[0].1.contains(&format!("`{room}`")), "{room}");
     }
 }
 
