@@ -1,6 +1,7 @@
 //! The program itself: its arguments, its output, its end.
 //!
-//! A binary beside `conformance`, since no test here runs a server in its own process, on any system.
+//! A binary beside `conformance`, since no test here runs a server in its own process, on any
+//! system.
 
 #[allow(dead_code, reason = "conformance uses the rest")]
 mod support;

@@ -66,7 +66,8 @@ impl Cli {
     }
 }
 
-/// `--simulate` takes its list behind an equals sign only; an error behind a space says how to type the list.
+/// `--simulate` takes its list behind an equals sign only; an error behind a space says how to type
+/// the list.
 fn with_tip(mut error: clap::Error) -> clap::Error {
     if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
         && Spec::parse_list(argument).is_ok()

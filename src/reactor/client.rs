@@ -22,8 +22,8 @@ use crate::limits::HANDSHAKE_TIMEOUT;
 /// request; with hundreds of clients that never stop, each read takes little time.
 pub(super) const DISCARD_LEN: usize = 16 << 10;
 
-/// Rest of a client that sends behind its answer, after each of these reads. Long beside a turn, so that
-/// sessions keep most of a processor while hundreds of clients send as fast as they can; short
+/// Rest of a client that sends behind its answer, after each of these reads. Long beside a turn, so
+/// that sessions keep most of a processor while hundreds of clients send as fast as they can; short
 /// beside the patience of anybody who waits for the end of a connection.
 pub(super) const DISCARD_REST: Duration = Duration::from_millis(10);
 

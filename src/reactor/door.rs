@@ -207,10 +207,10 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Ends the oldest connection without a device, to make place for another: nobody keeps clients
-    /// out by connecting often and asking for nothing. A client in good order sends its request with
-    /// its first bytes, and is served before enough later clients have come. Where all clients wait
-    /// for an answer, the oldest is refused. Addresses have no shares: over `ssh -R` all clients
-    /// have the same address. False when every connection has a device.
+    /// out by connecting often and asking for nothing. A client in good order sends its request
+    /// with its first bytes, and is served before enough later clients have come. Where all clients
+    /// wait for an answer, the oldest is refused. Addresses have no shares: over `ssh -R` all
+    /// clients have the same address. False when every connection has a device.
     fn make_place(&mut self) -> bool {
         let mut waiting = None;
         for _ in 0..self.door.deviceless.len() {

@@ -80,7 +80,8 @@ impl<P: Port> Exchange<'_, P> {
         Ok(read >= budget || room == 0 || self.lent.is_ready() || self.may_read())
     }
 
-    /// Sets the client's deadline after a turn, in which bytes were written if there was `progress`.
+    /// Sets the client's deadline after a turn, in which bytes were written if there was
+    /// `progress`.
     ///
     /// # Errors
     /// The server stops, and the client has its last reply.

@@ -182,15 +182,15 @@ impl<B: Backend> Reactor<B> {
         Ok(self.connections.len())
     }
 
-    /// The time of a turn: to a few milliseconds, enough for deadlines; exact for a stack that needs
-    /// exact time.
+    /// The time of a turn: to a few milliseconds, enough for deadlines; exact for a stack that
+    /// needs exact time.
     fn time(&self) -> Instant {
         if B::EXACT_TIME { Instant::now() } else { self.clock.now() }
     }
 
-    /// There is nothing to do: whether to look again, rather than to sleep. Clients without a device
-    /// are in no hurry. With several sessions, a gain for a session may be a loss for the client of
-    /// another, if that client needs this processor.
+    /// There is nothing to do: whether to look again, rather than to sleep. Clients without a
+    /// device are in no hurry. With several sessions, a gain for a session may be a loss for the
+    /// client of another, if that client needs this processor.
     fn looks_again(&mut self) -> bool {
         self.schedule.attached().len() == 1 && self.spin.looks_again(Instant::now)
     }

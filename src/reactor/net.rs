@@ -1,7 +1,7 @@
 //! Sockets: listening, and the options of every client's socket.
 //!
-//! Contract: calls of the system that do not block; an option that the system refuses is logged, and
-//! the socket is used all the same.
+//! Contract: calls of the system that do not block; an option that the system refuses is logged,
+//! and the socket is used all the same.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -64,8 +64,8 @@ pub(super) fn segment_len(stream: &TcpStream) -> usize {
     SockRef::from(stream).tcp_mss().map_or(0, |len| len as usize)
 }
 
-/// Has the system acknowledge the received bytes at once, rather than together with our next data or
-/// after 40 ms (`TCP_QUICKACK`, tcp(7)). The option holds until data of ours goes out
+/// Has the system acknowledge the received bytes at once, rather than together with our next data
+/// or after 40 ms (`TCP_QUICKACK`, tcp(7)). The option holds until data of ours goes out
 /// (`tcp_event_data_sent` of `net/ipv4/tcp_output.c`), so the call is for the present bytes only.
 #[cfg(target_os = "linux")]
 pub(super) fn acknowledge(stream: &TcpStream) {

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! The exports are *current* while hints come, the last successful scan was whole, and no hint has
-//! come since the beginning of that scan. Each request first takes the hints on their way: no change
-//! before the request is ever missed. While the exports are not current, a request waits for a scan
-//! that begins later. One scan runs at a time and serves all requests that wait.
+//! come since the beginning of that scan. Each request first takes the hints on their way: no
+//! change before the request is ever missed. While the exports are not current, a request waits for
+//! a scan that begins later. One scan runs at a time and serves all requests that wait.
 //!
 //! | a client waits for | at most | and is then told |
 //! | --- | --- | --- |
@@ -77,8 +77,8 @@ pub(super) struct Told {
 }
 
 impl Scans {
-    /// Starts the scanner and has the system tell of hints, if there are any; the first scan is then
-    /// due at once.
+    /// Starts the scanner and has the system tell of hints, if there are any; the first scan is
+    /// then due at once.
     ///
     /// # Errors
     /// The system has no thread left.

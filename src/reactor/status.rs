@@ -31,8 +31,8 @@ pub struct StatusHandle {
 }
 
 impl StatusHandle {
-    /// The state of the server; `None` when the server has ended. *Blocks* until the reactor answers,
-    /// in its next turns.
+    /// The state of the server; `None` when the server has ended. *Blocks* until the reactor
+    /// answers, in its next turns.
     #[must_use]
     pub fn snapshot(&self) -> Option<Snapshot> {
         let (answer, answered) = sync_channel(1);

@@ -1,5 +1,5 @@
-//! A panic of a worker costs its device the session: the client sees the end, the device is given up
-//! in order, and the next client can have the device.
+//! A panic of a worker costs its device the session: the client sees the end, the device is given
+//! up in order, and the next client can have the device.
 
 use std::sync::atomic::Ordering;
 

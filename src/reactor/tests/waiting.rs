@@ -60,7 +60,8 @@ impl<B: Backend> Held<B> {
         });
     }
 
-    /// A client that waits for the first device, whose client has left and which does not come home.
+    /// A client that waits for the first device, whose client has left and which does not come
+    /// home.
     fn contender_of_a_device_that_stays_away(&mut self, script: &Script) -> TcpStream {
         let close = Call::Close(self.busid(0));
         script.set(close, Act::Wait);

@@ -1,5 +1,5 @@
-//! The client as a reader of replies, as strict as a kernel (`drivers/usb/usbip/vhci_rx.c`), which also
-//! checks each reply against the end of its URB.
+//! The client as a reader of replies, as strict as a kernel (`drivers/usb/usbip/vhci_rx.c`), which
+//! also checks each reply against the end of its URB.
 
 use super::client::{Client, Fate, Sent};
 use super::verdict::{Outcome, Verdict};

@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::usb::Submission;
 use crate::wire::types::TransferType;
 
-/// A device may have one part in `PARTS` of the memory left by others, and one part in `PARTS_FIRST`
-/// of the limit for the first URB of an endpoint.
+/// A device may have one part in `PARTS` of the memory left by others, and one part in
+/// `PARTS_FIRST` of the limit for the first URB of an endpoint.
 const PARTS: u64 = 3;
 const PARTS_FIRST: u64 = 2;
 
