@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use error::UsageError;
 use parse::{names_another, parse_log, parts_of};
-pub use serve::{Exported, Serve};
+pub use serve::{Chosen, Serve};
 
 use crate::usb::sim::spec::Spec;
 

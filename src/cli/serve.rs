@@ -137,7 +137,7 @@ fn typed(bytes: usize) -> String {
 
 /// The devices to export.
 #[derive(Debug)]
-pub enum Exported {
+pub enum Chosen {
     /// Real devices.
     Real,
     /// Simulated devices.
@@ -151,9 +151,9 @@ impl Serve {
     ///
     /// # Errors
     /// Two values do not fit together.
-    pub fn settings(&self) -> Result<(Settings, Exported), UsageError> {
+    pub fn settings(&self) -> Result<(Settings, Chosen), UsageError> {
         let policy = self.policy()?;
-        let exported = self.exported()?;
+        let chosen = self.chosen()?;
         let settings = Settings {
             listen: self.listen_addresses()?,
             allowed: Allowed(self.allow.clone()),
@@ -168,7 +168,7 @@ impl Serve {
             peer_timeout: self.peer_timeout,
             ..Settings::default()
         };
-        Ok((settings, exported))
+        Ok((settings, chosen))
     }
 
     const fn policy(&self) -> Result<Policy, UsageError> {
@@ -181,13 +181,13 @@ impl Serve {
         Ok(Policy { limits, takeover, reset_on_release })
     }
 
-    fn exported(&self) -> Result<Exported, UsageError> {
+    fn chosen(&self) -> Result<Chosen, UsageError> {
         match &self.simulate {
             Some(text) => {
-                Spec::parse_list(text).map_err(UsageError::Simulate).map(Exported::Simulated)
+                Spec::parse_list(text).map_err(UsageError::Simulate).map(Chosen::Simulated)
             }
-            None if self.all || !self.device.is_empty() => Ok(Exported::Real),
-            None => Ok(Exported::Nothing),
+            None if self.all || !self.device.is_empty() => Ok(Chosen::Real),
+            None => Ok(Chosen::Nothing),
         }
     }
 
@@ -214,7 +214,7 @@ mod tests {
     use super::super::{Cli, Command};
     use super::*;
 
-    fn serve(arguments: &[&str]) -> Result<(Settings, Exported), Box<dyn std::error::Error>> {
+    fn serve(arguments: &[&str]) -> Result<(Settings, Chosen), Box<dyn std::error::Error>> {
         let line = ["usbferry", "serve"].iter().chain(arguments);
         match Cli::try_parse_from(line)?.command {
             Command::Serve(serve) => Ok(serve.settings()?),
@@ -234,10 +234,10 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_limits() {
-        let (settings, exported) = serve(&["--all"]).unwrap();
+        let (settings, chosen) = serve(&["--all"]).unwrap();
         assert_eq!(settings.policy.limits, DeviceLimits::default());
         assert_eq!(settings.busy_poll, limits::BUSY_POLL_DEFAULT);
-        assert!(matches!(exported, Exported::Real));
+        assert!(matches!(chosen, Chosen::Real));
         let addresses: Vec<String> =
             settings.listen.iter().map(|l| l.address.to_string()).collect();
         assert_eq!(addresses, ["127.0.0.1:3240", "[::1]:3240"]);
@@ -246,16 +246,16 @@ mod tests {
 
     #[test]
     fn nothing_is_exported_by_itself() {
-        let (settings, exported) = serve(&[]).unwrap();
-        assert!(matches!(exported, Exported::Nothing));
+        let (settings, chosen) = serve(&[]).unwrap();
+        assert!(matches!(chosen, Chosen::Nothing));
         assert_eq!(settings.selection, Selection::default());
     }
 
     #[test]
     fn simulate_takes_a_list_or_stands_for_one_of_each() {
         for (argument, count) in [("--simulate", 3), ("--simulate=disk", 1)] {
-            let (settings, exported) = serve(&[argument]).unwrap();
-            assert!(matches!(exported, Exported::Simulated(specs) if specs.len() == count));
+            let (settings, chosen) = serve(&[argument]).unwrap();
+            assert!(matches!(chosen, Chosen::Simulated(specs) if specs.len() == count));
             assert!(settings.selection.all);
         }
         assert!(serve(&["--simulate=printer"]).is_err());

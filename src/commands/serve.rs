@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::CommandError;
 use super::list::{self, local_rows};
-use crate::cli::{self, Exported, Serve};
+use crate::cli::{self, Chosen, Serve};
 use crate::config::Settings;
 use crate::limits::CONNECTIONS_SHARE;
 use crate::reactor::{Reactor, StopHandle};
@@ -25,8 +25,8 @@ const INTERRUPTED: i32 = 130;
 
 /// `usbferry serve`.
 pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
-    let (mut settings, exported) = arguments.settings().map_err(CommandError::Usage)?;
-    if !matches!(exported, Exported::Nothing) {
+    let (mut settings, chosen) = arguments.settings().map_err(CommandError::Usage)?;
+    if !matches!(chosen, Chosen::Nothing) {
         info!("usbferry {}", cli::version());
     }
     match usbferry_sys::os::limit::raise_open_files() {
@@ -36,10 +36,10 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
         }
         Err(error) => warn!("the limit of open files can't be raised: {}", reason(&error)),
     }
-    match exported {
-        Exported::Nothing => Err(CommandError::NothingChosen(show_devices())),
-        Exported::Simulated(specs) => run(SimBackend::new(SimBus::with(&specs)), settings),
-        Exported::Real => {
+    match chosen {
+        Chosen::Nothing => Err(CommandError::NothingChosen(show_devices())),
+        Chosen::Simulated(specs) => run(SimBackend::new(SimBus::with(&specs)), settings),
+        Chosen::Real => {
             let backend = LibusbBackend::new().map_err(CommandError::Scan)?;
             libusb::repair();
             run(backend, settings)

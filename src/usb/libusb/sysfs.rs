@@ -2,8 +2,8 @@
 //!
 //! Reading some attributes takes the lock of the device (`usb_lock_device_interruptible` in
 //! `drivers/usb/core/sysfs.c`). A reader then waits for any other holder: while the device ignores
-//! a request, or is being enumerated. [`present`] and [`links`] read no such attribute. [`told`]
-//! and [`configuration`] do, and `scan` bounds the wait.
+//! a request, or is being enumerated. [`present`] and [`links`] read no such attribute.
+//! [`locked_attributes`] and [`configuration`] do, and `scan` bounds the wait.
 //!
 //! Contract: reads files, so it is for workers.
 
@@ -49,7 +49,7 @@ pub(super) struct Present {
 /// Attributes with a lock: strings, and bConfigurationValue, empty and so `None` for an
 /// unconfigured device.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct LockedAttributes {
     pub(super) configuration: Option<u8>,
     /// Manufacturer, product and serial number.
     pub(super) strings: [Option<String>; 3],
@@ -176,11 +176,11 @@ pub(super) fn configuration(directory: &Path) -> io::Result<Option<u8>> {
 ///
 /// # Errors
 /// As [`configuration`].
-pub(super) fn told(directory: &Path) -> io::Result<Told> {
+pub(super) fn locked_attributes(directory: &Path) -> io::Result<LockedAttributes> {
     let configuration = configuration(directory)?;
     // The kernel shows no attribute for a missing string.
     let strings = ["manufacturer", "product", "serial"].map(|name| text(directory, name).ok());
-    Ok(Told { configuration, strings })
+    Ok(LockedAttributes { configuration, strings })
 }
 
 /// The facts besides the attributes, without a lock.

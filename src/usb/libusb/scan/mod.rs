@@ -23,7 +23,7 @@ use self::readers::{Answer, Readers};
 use super::Sighted;
 use super::candidate::LibusbCandidate;
 use super::found::Found;
-use super::sysfs::{self, Identity, Links, Present, Told};
+use super::sysfs::{self, Identity, Links, LockedAttributes, Present};
 use crate::complaints::{info, warn};
 use crate::usb::descriptor::{Descriptors, Host};
 use crate::usb::{Scan, ScanError};
@@ -112,20 +112,20 @@ impl Scanner {
         let links = sysfs::links(&self.devices, device.identity.busid);
         if let Some(hub) = device.hub {
             let descriptors = Descriptors { device: hub, configurations: Vec::new() };
-            return Some(candidate(device, descriptors, Told::default(), links));
+            return Some(candidate(device, descriptors, LockedAttributes::default(), links));
         }
         let answer = answer.unwrap_or_default();
         let is_whole = answer.is_whole();
         let known = self.known.entry(device.identity).or_default();
         known.descriptors = answer.descriptors.or_else(|| known.descriptors.take());
-        known.told = answer.told.or_else(|| known.told.take());
-        let Answer { descriptors, mut told, .. } = known.clone();
+        known.locked = answer.locked.or_else(|| known.locked.take());
+        let Answer { descriptors, mut locked, .. } = known.clone();
         if let Some(value) = links.configuration.filter(|_| !is_whole) {
-            told.get_or_insert_default().configuration = Some(value);
+            locked.get_or_insert_default().configuration = Some(value);
         }
-        let is_served = descriptors.is_some() && told.is_some();
+        let is_served = descriptors.is_some() && locked.is_some();
         self.tell(device.identity, is_whole, is_served);
-        Some(candidate(device, descriptors?, told?, links))
+        Some(candidate(device, descriptors?, locked?, links))
     }
 
     /// Whether a device has come a moment ago: the kernel has the lock while drivers look at it.
@@ -156,7 +156,7 @@ impl Scanner {
 fn candidate(
     device: &Present,
     descriptors: Descriptors,
-    told: Told,
+    locked: LockedAttributes,
     links: Links,
 ) -> LibusbCandidate {
     let Present { identity, speed, honors_interface_count, ignores_endpoints, .. } = *device;
@@ -168,8 +168,8 @@ fn candidate(
         host: Host { speed, honors_interface_count, ignored },
         descriptors,
     };
-    let mut info = found.info(told.configuration, links.path);
-    [info.manufacturer, info.product, info.serial] = told.strings;
+    let mut info = found.info(locked.configuration, links.path);
+    [info.manufacturer, info.product, info.serial] = locked.strings;
     (info.drivers, info.imported) = (links.drivers, links.imported);
     LibusbCandidate::new(found, info)
 }

@@ -21,7 +21,7 @@ use usbferry_sys::os::limit;
 use crate::limits::READERS_MAX;
 use crate::usb::descriptor::Descriptors;
 use crate::usb::libusb::patience::PATIENCE;
-use crate::usb::libusb::sysfs::{self, Identity, Told};
+use crate::usb::libusb::sysfs::{self, Identity, LockedAttributes};
 
 /// Time of a reader with a device before another reader goes on with the rest.
 const STALL: Duration = Duration::from_millis(20);
@@ -34,7 +34,7 @@ const BUSY_MAX: Duration = Duration::from_millis(750);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answer {
     pub(super) descriptors: Option<Descriptors>,
-    pub(super) told: Option<Told>,
+    pub(super) locked: Option<LockedAttributes>,
     /// The device can't be read: the device is gone, or not for this user.
     pub(super) failed: bool,
 }
@@ -70,7 +70,7 @@ pub(super) struct Readers {
 impl Answer {
     /// Whether the device answered every question.
     pub(super) const fn is_whole(&self) -> bool {
-        self.descriptors.is_some() && self.told.is_some() && !self.failed
+        self.descriptors.is_some() && self.locked.is_some() && !self.failed
     }
 }
 
@@ -122,7 +122,9 @@ impl Readers {
             let directory = devices.join(identity.busid.to_string());
             let descriptors = sysfs::descriptors(&directory);
             self.note(identity, descriptors, |answer, found| answer.descriptors = Some(found));
-            self.note(identity, sysfs::told(&directory), |answer, told| answer.told = Some(told));
+            self.note(identity, sysfs::locked_attributes(&directory), |answer, locked| {
+                answer.locked = Some(locked)
+            });
             self.lock().reading.remove(&identity);
             self.changed.notify_all();
         }
