@@ -112,11 +112,11 @@ impl<C: Candidate> Inbox<C> {
 }
 
 /// The thread that scans for devices.
-pub(crate) struct Scanner {
+pub(crate) struct ScanThread {
     requests: SyncSender<()>,
 }
 
-impl Scanner {
+impl ScanThread {
     /// Starts the thread.
     ///
     /// # Errors

@@ -55,11 +55,11 @@ impl DeviceSpec {
 
 /// A text that names no device.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SpecError(String);
+pub struct DeviceSpecError(String);
 
-impl std::error::Error for SpecError {}
+impl std::error::Error for DeviceSpecError {}
 
-impl fmt::Display for SpecError {
+impl fmt::Display for DeviceSpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -71,10 +71,10 @@ impl fmt::Display for SpecError {
 }
 
 impl FromStr for DeviceSpec {
-    type Err = SpecError;
+    type Err = DeviceSpecError;
 
-    fn from_str(text: &str) -> Result<Self, SpecError> {
-        let error = || SpecError(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, DeviceSpecError> {
+        let error = || DeviceSpecError(text.to_owned());
         let Some((vendor, rest)) = text.split_once(':') else {
             return BusId::new(text).filter(|_| is_place(text)).map(Self::BusId).ok_or_else(error);
         };

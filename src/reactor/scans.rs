@@ -37,7 +37,7 @@ use crate::complaints::{error, info, warn};
 use crate::limits::{OPEN_TIMEOUT, SCAN_TIMEOUT};
 use crate::usb::{Backend, Hints, News, Scan, ScanError};
 use crate::wire::op::OpStatus;
-use crate::worker::{Inbox, Scanner};
+use crate::worker::{Inbox, ScanThread};
 
 /// The rest between a scan and the next that only hints ask for: a device that is plugged in comes
 /// with a burst of hints, and a bad cable with bursts without end.
@@ -45,7 +45,7 @@ pub(super) const HINT_REST: Duration = Duration::from_millis(100);
 
 /// The scans of a reactor, and the requests that wait for them.
 pub(super) struct Scans {
-    scanner: Scanner,
+    scanner: ScanThread,
     /// Since when a scan is running.
     pub(super) running: Option<Instant>,
     /// Served by the scan that is running.
@@ -94,7 +94,7 @@ impl Scans {
             watched.inspect_err(|error| debug!("hints can't be watched: {error}")).is_ok()
         });
         Ok(Self {
-            scanner: Scanner::start(backend, inbox)?,
+            scanner: ScanThread::start(backend, inbox)?,
             running: None,
             waiting: Vec::new(),
             late: Vec::new(),

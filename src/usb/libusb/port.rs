@@ -11,7 +11,7 @@ use std::time::Instant;
 use usbferry_sys::arena::{Arena, Block, DeviceMemory};
 use usbferry_sys::libusb::error::{Error, TransferStatus};
 use usbferry_sys::libusb::handle::PollFd;
-use usbferry_sys::libusb::transfer::{self, CancelToken, Request, TransferKind};
+use usbferry_sys::libusb::transfer::{self, CancelToken, Parameters, TransferKind};
 
 use super::claims::Claims;
 use super::memory::PortMemory;
@@ -150,8 +150,8 @@ const fn kind_of(transfer_type: TransferType) -> TransferKind {
     }
 }
 
-const fn request_of(submission: &Submission<'_>) -> Request {
-    Request {
+const fn parameters_of(submission: &Submission<'_>) -> Parameters {
+    Parameters {
         kind: kind_of(submission.transfer_type),
         endpoint: submission.endpoint.as_byte(),
         length: submission.length,
@@ -192,7 +192,7 @@ impl Port for LibusbPort {
         let packets = submission.packets.iter().map(|packet| packet.length);
         transfer
             .0
-            .submit(&mut self.claims.handle, request_of(submission), packets, block)
+            .submit(&mut self.claims.handle, parameters_of(submission), packets, block)
             .map_err(|(error, block)| {
                 let reason = self.reason(error, submission, cost, now);
                 Refused { block, reason }

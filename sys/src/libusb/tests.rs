@@ -7,7 +7,7 @@ use crate::libusb::device::DeviceId;
 use crate::libusb::error::{Error, TransferStatus};
 use crate::libusb::fake::{self, End};
 use crate::libusb::handle::DeviceHandle;
-use crate::libusb::transfer::{Request, Transfer, TransferKind};
+use crate::libusb::transfer::{Parameters, Transfer, TransferKind};
 
 const ID: DeviceId = DeviceId { bus: 1, address: 2, id_vendor: 0x1209, id_product: 1 };
 
@@ -20,8 +20,8 @@ fn open() -> (DeviceHandle, Transfer, Arena) {
     (handle, transfer, arena)
 }
 
-const BULK_IN: Request =
-    Request { kind: TransferKind::Bulk, endpoint: 0x81, length: 512, zero_packet: false };
+const BULK_IN: Parameters =
+    Parameters { kind: TransferKind::Bulk, endpoint: 0x81, length: 512, zero_packet: false };
 
 fn end(status: i32, actual_length: i32, data: &[u8]) -> End {
     End { status, actual_length, packets: Vec::new(), data: data.to_vec() }
@@ -78,14 +78,14 @@ fn device_memory_is_for_long_blocks_and_goes_when_none_is_out() {
 #[test]
 fn isochronous_packets_have_lengths_and_results() {
     let (mut handle, mut transfer, mut arena) = open();
-    let request = Request {
+    let parameters = Parameters {
         kind: TransferKind::Isochronous,
         endpoint: 0x85,
         length: 600,
         zero_packet: false,
     };
     let block = arena.alloc(600).unwrap();
-    transfer.submit(&mut handle, request, [100, 200, 300].into_iter(), block).unwrap();
+    transfer.submit(&mut handle, parameters, [100, 200, 300].into_iter(), block).unwrap();
     assert_eq!(fake::oldest().4, [100, 200, 300]);
     fake::end_oldest(&End { packets: vec![(100, 0), (50, 0), (0, 1)], ..end(0, 0, &[]) });
     handle.handle_events(&mut Vec::new()).unwrap();
@@ -98,10 +98,14 @@ fn isochronous_packets_have_lengths_and_results() {
 #[test]
 fn an_unreported_packet_has_failed() {
     let (mut handle, mut transfer, mut arena) = open();
-    let request =
-        Request { kind: TransferKind::Isochronous, endpoint: 0x85, length: 10, zero_packet: false };
+    let parameters = Parameters {
+        kind: TransferKind::Isochronous,
+        endpoint: 0x85,
+        length: 10,
+        zero_packet: false,
+    };
     let block = arena.alloc(10).unwrap();
-    transfer.submit(&mut handle, request, [10].into_iter(), block).unwrap();
+    transfer.submit(&mut handle, parameters, [10].into_iter(), block).unwrap();
     fake::end_oldest(&end(1, 0, &[]));
     handle.handle_events(&mut Vec::new()).unwrap();
     arena.free(transfer.take().block);
@@ -161,9 +165,9 @@ fn control_transfers_end_without_their_setup_packet() {
     let (mut handle, mut transfer, mut arena) = open();
     let mut block = arena.alloc(8 + 18).unwrap();
     block[..8].copy_from_slice(&[0x80, 6, 0, 1, 0, 0, 18, 0]);
-    let request =
-        Request { kind: TransferKind::Control, endpoint: 0, length: 26, zero_packet: false };
-    transfer.submit(&mut handle, request, std::iter::empty(), block).unwrap();
+    let parameters =
+        Parameters { kind: TransferKind::Control, endpoint: 0, length: 26, zero_packet: false };
+    transfer.submit(&mut handle, parameters, std::iter::empty(), block).unwrap();
     fake::end_oldest(&end(0, 2, &[18, 1]));
     handle.handle_events(&mut Vec::new()).unwrap();
     let ended = transfer.take();
@@ -178,9 +182,9 @@ fn a_setup_packet_beyond_the_buffer_is_refused() {
     let (mut handle, mut transfer, mut arena) = open();
     let mut block = arena.alloc(8 + 18).unwrap();
     block[..8].copy_from_slice(&[0x80, 6, 0, 1, 0, 0, 19, 0]);
-    let request =
-        Request { kind: TransferKind::Control, endpoint: 0, length: 26, zero_packet: false };
-    let _ = transfer.submit(&mut handle, request, std::iter::empty(), block);
+    let parameters =
+        Parameters { kind: TransferKind::Control, endpoint: 0, length: 26, zero_packet: false };
+    let _ = transfer.submit(&mut handle, parameters, std::iter::empty(), block);
 }
 
 #[test]

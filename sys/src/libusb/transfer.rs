@@ -39,7 +39,7 @@ pub enum TransferKind {
 
 /// The parameters of a submission.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Request {
+pub struct Parameters {
     /// The type of the endpoint.
     pub kind: TransferKind,
     /// bEndpointAddress.
@@ -143,7 +143,7 @@ impl Transfer {
     }
 
     /// Starts a transfer of the first bytes of `block`. `packets` are the lengths of an isochronous
-    /// transfer's packets, without gaps in the block and with the request's length as their sum.
+    /// transfer's packets, without gaps in the block and with the parameters' length as their sum.
     ///
     /// # Errors
     /// libusb's; the block comes back.
@@ -154,15 +154,15 @@ impl Transfer {
     pub fn submit(
         &mut self,
         handle: &mut DeviceHandle,
-        request: Request,
+        parameters: Parameters,
         packets: impl Iterator<Item = u32>,
         block: Block,
     ) -> Result<(), (Error, Block)> {
-        let length = request.length;
+        let length = parameters.length;
         assert_eq!(self.core.state.load(Ordering::Relaxed), IDLE, "the transfer is in use");
         assert!(self.core.is_of(handle), "the transfer belongs to another device");
         assert!(length <= block.len(), "the buffer is too short for the transfer");
-        let packet_count = match request.kind {
+        let packet_count = match parameters.kind {
             TransferKind::Isochronous => self.write_packets(packets, length),
             TransferKind::Control => {
                 check_control(&block[..length]);
@@ -170,7 +170,7 @@ impl Transfer {
             }
             TransferKind::Bulk | TransferKind::Interrupt => 0,
         };
-        self.write_fields(request, packet_count, &block);
+        self.write_fields(parameters, packet_count, &block);
         self.core.state.store(IN_FLIGHT, Ordering::Relaxed);
         // SAFETY: every field is set; the buffer is owned by `self` until the callback has run, and
         // `self` leaks the buffer rather than free it before.
@@ -207,21 +207,21 @@ impl Transfer {
         i32::try_from(count).expect("bounded by the packets allocated")
     }
 
-    fn write_fields(&mut self, request: Request, packet_count: i32, block: &Block) {
+    fn write_fields(&mut self, parameters: Parameters, packet_count: i32, block: &Block) {
         let raw = self.core.raw;
-        let transfer_type = match request.kind {
+        let transfer_type = match parameters.kind {
             TransferKind::Control => c::LIBUSB_TRANSFER_TYPE_CONTROL,
             TransferKind::Isochronous => c::LIBUSB_TRANSFER_TYPE_ISOCHRONOUS,
             TransferKind::Bulk => c::LIBUSB_TRANSFER_TYPE_BULK,
             TransferKind::Interrupt => c::LIBUSB_TRANSFER_TYPE_INTERRUPT,
         };
-        let flags = if request.zero_packet { c::LIBUSB_TRANSFER_ADD_ZERO_PACKET } else { 0 };
-        let length = i32::try_from(request.length).expect("blocks are shorter than 2 GiB");
+        let flags = if parameters.zero_packet { c::LIBUSB_TRANSFER_ADD_ZERO_PACKET } else { 0 };
+        let length = i32::try_from(parameters.length).expect("blocks are shorter than 2 GiB");
         #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one invariant for all fields")]
         // SAFETY: `raw` is allocated and not in flight, so only this call touches its fields.
         unsafe {
             (*raw).flags = flags;
-            (*raw).endpoint = request.endpoint;
+            (*raw).endpoint = parameters.endpoint;
             (*raw).transfer_type = transfer_type;
             (*raw).length = length;
             (*raw).buffer = block.as_ptr();

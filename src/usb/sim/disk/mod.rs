@@ -111,7 +111,7 @@ enum Phase {
 }
 
 /// The fields of a command block wrapper.
-struct Command {
+struct CommandBlock {
     /// Bytes announced by the host for either direction.
     length: usize,
     is_in: bool,
@@ -219,7 +219,7 @@ impl Disk {
     }
 
     /// Reads a command block wrapper; `None` unless valid and meaningful (section 6.2).
-    fn unwrap(&mut self, data: &[u8]) -> Option<Command> {
+    fn unwrap(&mut self, data: &[u8]) -> Option<CommandBlock> {
         let wrapper: &[u8; CBW_LEN] = data.try_into().ok()?;
         let (signature, rest) = wrapper.split_first_chunk()?;
         let (tag, rest) = rest.split_first_chunk()?;
@@ -232,7 +232,7 @@ impl Disk {
             return None;
         }
         self.tag = *tag;
-        Some(Command {
+        Some(CommandBlock {
             length: usize::try_from(u32::from_le_bytes(*length)).ok()?,
             is_in: flags & 0x80 != 0,
             logical_unit,
@@ -241,7 +241,7 @@ impl Disk {
     }
 
     /// Starts the step after a command. H bytes are the host's length, D bytes the device's.
-    fn begin(&mut self, command: &Command) {
+    fn begin(&mut self, command: &CommandBlock) {
         let action = self.logical.execute(&command.block, command.logical_unit, &mut self.answer);
         self.status = if action == Action::Failed { FAILED } else { PASSED };
         let (device_len, device_in) = match action {
