@@ -92,7 +92,7 @@ impl<P: Port> Exchange<'_, P> {
             return Err(End::Stopping);
         }
         if self.lent.session.is_device_gone() {
-            self.client.deadline = Some(self.lent.hurry(turn.now));
+            self.client.deadline = Some(self.lent.gone_deadline(turn.now));
         } else if !stopping {
             self.watch_for_stall(progress, turn.now + turn.peer_timeout);
         }

@@ -13,10 +13,10 @@
 //! The death of the worker's thread ends a loan in any state.
 //!
 //! A connection without a loan has no device: the device is *free* when no connection has a loan of
-//! it. The states from `Abandoned` on, but for `Lent`, are *ending*: no client can use the device
-//! any more, and contenders may wait for it ([`Loan::is_ending`], [`Loan::may_be_awaited`]). A
-//! device rests after its client broke the protocol: to open and close a device costs more than
-//! all else that a client can ask for, and an abuser comes again at once.
+//! it. All states but `Opening` and `Lent` are *ending*: no client can use the device any more, and
+//! contenders may wait for it ([`Loan::is_ending`], [`Loan::may_be_awaited`]). A device rests after
+//! its client broke the protocol: to open and close a device costs more than all else that a client
+//! can ask for, and an abuser comes again at once.
 //!
 //! Contract: runs on the reactor, never blocks; a state changes only here.
 
@@ -304,9 +304,9 @@ impl<P: Port> Lent<P> {
         [self.session.next_deadline(), input_end].into_iter().flatten().min()
     }
 
-    /// The device is gone: what is under way to it is still answered, for a short while. Returns
-    /// when that while ends.
-    pub(super) fn hurry(&mut self, now: Instant) -> Instant {
+    /// When the client of a gone device must have its last replies: the URBs under way are still
+    /// answered for a short while. Closes the input when the time for input is over.
+    pub(super) fn gone_deadline(&mut self, now: Instant) -> Instant {
         let since = *self.gone_since.get_or_insert(now);
         if now >= since + GONE_INPUT_TIMEOUT {
             self.session.close_input();

@@ -72,8 +72,8 @@ impl Owed {
     ) {
         let interfaces = configuration.iter().flat_map(|c| &c.interfaces);
         let numbers = interfaces.map(|interface| interface.number);
-        let driven = numbers.filter(|&number| handle.has_kernel_driver_blocking(number));
-        self.add_drivers(&driven.collect::<Vec<u8>>());
+        let with_driver = numbers.filter(|&number| handle.has_kernel_driver_blocking(number));
+        self.add_drivers(&with_driver.collect::<Vec<u8>>());
         let mut debt = debt_of(found.id, self.drivers.clone(), self.configuration);
         match &mut self.note {
             Some(note) => note.update(&debt),

@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_paid_debt_leaves_nothing() {
-        let directory = scratch("settled");
+        let directory = scratch("paid");
         let mut note = note_in(&directory, "3-1", &mut debt()).unwrap();
         note.update(&Debt { interfaces: vec![5], ..debt() });
         let line = fs::read_to_string(&note.path).unwrap();
