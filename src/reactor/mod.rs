@@ -8,7 +8,7 @@
 //! ```text
 //! poll ─► mark ─► inbox ─► deadlines ─► serve each ready session ─► deviceless, door ─► poll
 //!                   ▲                       │ read, parse, submit, reap, write
-//!                   └─────── workers ◄──────┘ jobs: cancel, perform, close
+//!                   └─────── workers ◄──────┘ orders: a job (cancel, perform, memory), or close
 //! ```
 //!
 //! - `door`: new clients; `connection`: a client (`client`, `socket`) and a device (`loan`);

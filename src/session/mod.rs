@@ -18,8 +18,10 @@
 //!
 //! The way of a URB:
 //! - [`receive`]: whole PDUs from bytes, on [`rx`], the buffers of a read;
-//! - [`judge`]: whether a SUBMIT can be carried out; - [`submit`]: to the device, or into a queue;
-//! - [`complete`]: from the device to a queued reply; - [`tx`]: replies as slices.
+//! - [`judge`]: whether a SUBMIT can be carried out;
+//! - [`submit`]: to the device, or into a queue;
+//! - [`complete`]: from the device to a queued reply;
+//! - [`tx`]: replies as slices.
 //!
 //! Beside the way:
 //! - [`unlink`], [`early`]: the race of SUBMIT and UNLINK;

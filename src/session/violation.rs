@@ -1,4 +1,6 @@
-//! PDUs outside of the protocol.
+//! PDUs outside of the protocol, in the words of the log.
+//!
+//! Contract: plain data. A violation is made at most once in a session.
 
 use std::fmt;
 

@@ -13,6 +13,8 @@
 //! another driver has the interface. The device would then have endpoints unknown to the host, and
 //! the client would believe in these endpoints. So both requests keep the status of the failure, as
 //! does a reset, which no device implements.
+//!
+//! Contract: plain data and a pure function, without allocation and without a panic on any request.
 
 use crate::wire::setup::Setup;
 use crate::wire::status::Status;

@@ -3,6 +3,10 @@
 //!
 //! A reply carries the request's descriptors, with only the last two words of each changed. So both
 //! types are views of the same bytes, and the descriptors stay where they were received.
+//!
+//! Contract: pure functions in place, without allocation. [`Packets::join`] takes packets that
+//! [`Packets::check`] has accepted for the same buffer, and panics for packets outside of the
+//! buffer; nothing else panics.
 
 use super::status::Status;
 

@@ -1,4 +1,7 @@
 //! The handshake: a request and a reply before any URB (`tools/usb/usbip/src/usbip_network.h`).
+//!
+//! Contract: pure functions, without a panic on any input. Lists, paths and their replies are
+//! allocated.
 
 use bytes::BufMut;
 

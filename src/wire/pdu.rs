@@ -1,5 +1,8 @@
 //! The 48-byte headers after the handshake (`struct usbip_header` of
 //! `drivers/usb/usbip/usbip_common.h`).
+//!
+//! Contract: pure functions from arrays to values and back, without allocation and without a panic
+//! on any input.
 
 use bytes::{Buf, BufMut};
 

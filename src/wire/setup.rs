@@ -1,5 +1,7 @@
 //! The eight bytes of a SETUP packet (USB 2.0, section 9.3), which keep their little-endian order
 //! inside the protocol's big-endian PDUs.
+//!
+//! Contract: plain data; pure functions without allocation and without a panic on any input.
 
 use super::types::Direction;
 

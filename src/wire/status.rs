@@ -3,6 +3,8 @@
 //! The numbers are constants of this module, because macOS has other numbers for the same names
 //! (ECONNRESET is 54 on macOS and 104 here). Meanings:
 //! `Documentation/driver-api/usb/error-codes.rst`.
+//!
+//! Contract: plain data of four bytes; nothing here allocates or panics.
 
 use std::fmt;
 

@@ -1,4 +1,7 @@
 //! The protocol's values with more meaning than a number.
+//!
+//! Contract: plain data; pure functions without a panic on any input. Only the text of a [`BusId`]
+//! for the log allocates.
 
 use std::fmt;
 
