@@ -109,7 +109,8 @@ pub enum Direction {
     In,
 }
 
-/// An endpoint's number and direction in a byte: bit 7 set for IN (USB 2.0, table 9-13).
+/// An endpoint's number and direction. Kept as the index, by which tables are looked up for each
+/// URB: bit 4 is set for IN.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct EndpointAddress(u8);
 
@@ -123,20 +124,21 @@ impl EndpointAddress {
         let number = number & 0x0f;
         match direction {
             Direction::Out => Self(number),
-            Direction::In => Self(number | 0x80),
+            Direction::In => Self(number | 0x10),
         }
     }
 
-    /// The address in the form of a descriptor or a request's wIndex; bits 4 to 6 are dropped.
+    /// The address in the form of a descriptor or a request's wIndex, with bit 7 set for IN (USB
+    /// 2.0, table 9-13); bits 4 to 6 are dropped.
     #[must_use]
     pub const fn from_byte(byte: u8) -> Self {
-        Self(byte & 0x8f)
+        Self(byte & 0x0f | byte >> 3 & 0x10)
     }
 
     /// The byte of the descriptor.
     #[must_use]
     pub const fn as_byte(self) -> u8 {
-        self.0
+        self.number() | (self.0 & 0x10) << 3
     }
 
     /// 0 to 15.
@@ -145,16 +147,16 @@ impl EndpointAddress {
         self.0 & 0x0f
     }
 
-    /// IN when bit 7 is set.
+    /// The way of the data.
     #[must_use]
     pub const fn direction(self) -> Direction {
-        if self.0 & 0x80 == 0 { Direction::Out } else { Direction::In }
+        if self.0 & 0x10 == 0 { Direction::Out } else { Direction::In }
     }
 
     /// A dense index below [`Self::COUNT`], for tables by endpoint.
     #[must_use]
     pub const fn index(self) -> usize {
-        (self.0 & 0x0f) as usize | (self.0 >> 3 & 0x10) as usize
+        (self.0 & 0x1f) as usize
     }
 
     /// The bit of the address in a set of endpoints, kept in 32 bits.
@@ -166,7 +168,7 @@ impl EndpointAddress {
 
 impl fmt::Debug for EndpointAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "0x{:02x}", self.0)
+        write!(f, "0x{:02x}", self.as_byte())
     }
 }
 
