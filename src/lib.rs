@@ -17,8 +17,8 @@
 //!
 //! Every room may use [`limits`] (the limits that a client, a device or a user meets,
 //! each with a reason), `complaints` (the budget for lines of the log that clients can cause),
-//! `caught` (a panic becomes a line of the log), `units` (sizes and times as typed) and `words`
-//! (words for users).
+//! `caught` (a panic becomes a line of the log), `units` (sizes and times as typed), `words`
+//! (words for users) and `deadline` (the earlier of two instants).
 //!
 //! Rooms know each other in these directions only, which a test checks (`map`). Arrows point down,
 //! but for the results of a worker, which go up to the reactor:
@@ -99,6 +99,7 @@ pub mod client;
 pub mod commands;
 mod complaints;
 pub mod config;
+mod deadline;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms open to every other room.
-const COMMON: [&str; 5] = ["caught", "complaints", "limits", "units", "words"];
+const COMMON: [&str; 6] = ["caught", "complaints", "deadline", "limits", "units", "words"];
 
 /// Rooms for tests and fuzzers, open to the tests of every room.
 const TESTS: [&str; 2] = ["fuzzing", "map"];

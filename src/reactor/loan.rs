@@ -29,6 +29,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use crate::config::Policy;
+use crate::deadline::earlier;
 use crate::limits::{GONE_INPUT_TIMEOUT, GONE_TIMEOUT, VIOLATION_REST};
 use crate::session::{Remains, Session};
 use crate::status::LoanState;
@@ -291,8 +292,7 @@ impl<P: Port> Lent<P> {
         if std::mem::take(&mut self.hung_up) {
             self.session.handle_hangup(now);
         }
-        let due = self.session.next_deadline().is_some_and(|at| at <= now);
-        if self.ready || due {
+        if self.ready || self.session.next_deadline().is_some_and(|at| at <= now) {
             self.ready = self.session.reap(now);
         }
     }
@@ -301,7 +301,7 @@ impl<P: Port> Lent<P> {
     fn deadline(&self) -> Option<Instant> {
         let gone = self.gone_since.filter(|_| !self.session.is_input_closed());
         let input_end = gone.map(|since| since + GONE_INPUT_TIMEOUT);
-        [self.session.next_deadline(), input_end].into_iter().flatten().min()
+        earlier(self.session.next_deadline(), input_end)
     }
 
     /// When the client of a gone device must have its last replies: the URBs under way are still

@@ -56,6 +56,7 @@ use usbferry_sys::os::clock::CoarseClock;
 
 use crate::complaints::Complaints;
 use crate::config::Settings;
+use crate::deadline::earlier;
 use crate::session::JobResult;
 use crate::usb::{Backend, Candidate};
 use crate::worker::{Done, Inbox};
@@ -208,14 +209,14 @@ impl<B: Backend> Reactor<B> {
             return Some(Duration::ZERO);
         }
         let deadline = |key: &Key| self.connections.get(key.index as usize)?.device_deadline();
-        let devices = self.schedule.attached().iter().filter_map(deadline).min();
+        let devices = self.schedule.attached().iter().map(deadline).fold(None, earlier);
         let others = [self.schedule.deadline(), self.stop.deadline(), self.complaints.deadline()];
-        let earliest = others.into_iter().chain([devices]).flatten().min();
+        let earliest = others.into_iter().fold(devices, earlier);
         let earliest = earliest.map(|at| at.saturating_duration_since(self.now));
         // To the microsecond, unlike the deadlines.
         let rest = self.schedule.deviceless_rest().filter(|_| deviceless);
         let rest = rest.map(|at| at.saturating_duration_since(Instant::now()));
-        [earliest, rest].into_iter().flatten().min()
+        earlier(earliest, rest)
     }
 
     /// Notes an event as bits, and does nothing else.

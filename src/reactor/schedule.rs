@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::token::Key;
+use crate::deadline::earlier;
 use crate::usb::Candidate;
 
 /// Time of a turn for all connections without a device together, when sessions have something to
@@ -95,7 +96,9 @@ impl Schedule {
 
     /// Has the connections of a turn that have no device wait for their share of the time.
     pub(super) fn queue_deviceless(&mut self, mut serving: Vec<Key>) {
-        self.deviceless.extend(serving.drain(..));
+        if !serving.is_empty() {
+            self.deviceless.extend(serving.drain(..));
+        }
         self.serving = serving;
     }
 
@@ -149,7 +152,7 @@ impl Schedule {
 
     /// Notes a client's deadline.
     pub(super) fn note_deadline(&mut self, deadline: Option<Instant>) {
-        self.next_deadline = [self.next_deadline, deadline].into_iter().flatten().min();
+        self.next_deadline = earlier(self.next_deadline, deadline);
     }
 
     /// Whether a client's deadline may have come. Then all deadlines are forgotten, to be noted
@@ -182,7 +185,7 @@ impl Schedule {
     /// device.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let rest = self.rests.peek().map(|&Reverse((until, _))| until);
-        [self.next_deadline, rest].into_iter().flatten().min()
+        earlier(self.next_deadline, rest)
     }
 
     /// Until when connections without a device rest, to the microsecond.

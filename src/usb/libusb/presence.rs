@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use usbferry_sys::libusb::error::Error;
 
 use crate::complaints::warn;
+use crate::deadline::earlier;
 use crate::wire::types::BusId;
 
 /// Time to the next look after a hang-up: the kernel reports a hang-up before libusb can act on it
@@ -92,7 +93,7 @@ impl Presence {
     /// When to look again, if no event comes before. The transfers of a device that is gone end
     /// with an event.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        [self.recheck, self.retry].into_iter().flatten().min().filter(|_| !self.gone)
+        earlier(self.recheck, self.retry).filter(|_| !self.gone)
     }
 }
 
