@@ -98,66 +98,41 @@ impl Errors {
     }
 }
 
-/// The counters of a session, as the data path keeps them.
-#[derive(Default)]
-pub(crate) struct Counters {
-    pub(crate) unlinks: u64,
-    pub(crate) refused: u64,
-    endpoints: [EndpointStats; EndpointAddress::COUNT],
-}
+impl EndpointStats {
+    /// No URB yet.
+    pub(crate) const NONE: Self = Self {
+        urbs: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        in_flight: 0,
+        most_in_flight: 0,
+        packet_errors: 0,
+        errors: Errors([0; COUNTED.len() + 1]),
+    };
 
-impl Counters {
-    /// Notes a URB submitted to an endpoint, which now has `in_flight` URBs with the device.
+    /// Notes a URB submitted to the endpoint, which now has `in_flight` URBs with the device.
     #[inline]
-    pub(crate) fn note_submitted(&mut self, endpoint: EndpointAddress, in_flight: u32) {
-        let endpoint = &mut self.endpoints[endpoint.index()];
-        endpoint.most_in_flight = endpoint.most_in_flight.max(in_flight);
+    pub(crate) fn note_submitted(&mut self, in_flight: u32) {
+        self.most_in_flight = self.most_in_flight.max(in_flight);
     }
 
     /// Notes a URB ended by the device, with data of `direction`.
     #[inline]
-    pub(crate) fn note_ended(
-        &mut self,
-        endpoint: EndpointAddress,
-        direction: Direction,
-        status: Status,
-        actual_length: u32,
-    ) {
-        let endpoint = &mut self.endpoints[endpoint.index()];
-        endpoint.urbs += 1;
+    pub(crate) fn note_ended(&mut self, direction: Direction, status: Status, actual_length: u32) {
+        self.urbs += 1;
         match direction {
-            Direction::In => endpoint.bytes_in += u64::from(actual_length),
-            Direction::Out => endpoint.bytes_out += u64::from(actual_length),
+            Direction::In => self.bytes_in += u64::from(actual_length),
+            Direction::Out => self.bytes_out += u64::from(actual_length),
         }
         if status != Status::OK {
-            endpoint.errors.note(status);
+            self.errors.note(status);
         }
     }
 
     /// Notes failed packets of an isochronous URB.
     #[inline]
-    pub(crate) fn note_packets(&mut self, endpoint: EndpointAddress, errors: u32) {
-        self.endpoints[endpoint.index()].packet_errors += u64::from(errors);
-    }
-
-    /// A copy, with the gauges of the session.
-    pub(crate) fn copy(
-        &self,
-        slots: Gauge,
-        buffers: Gauge,
-        in_flight: impl Fn(EndpointAddress) -> u32,
-    ) -> SessionStats {
-        let both = [Direction::Out, Direction::In];
-        let all = both.into_iter().flat_map(|direction| {
-            (0..16).map(move |number| EndpointAddress::new(number, direction))
-        });
-        let of = |address: EndpointAddress| {
-            let counted = self.endpoints[address.index()];
-            (address, EndpointStats { in_flight: in_flight(address), ..counted })
-        };
-        let endpoints = all.map(of).filter(|(_, endpoint)| endpoint.most_in_flight > 0);
-        let (unlinks, refused) = (self.unlinks, self.refused);
-        SessionStats { unlinks, refused, slots, buffers, endpoints: endpoints.collect() }
+    pub(crate) fn note_packets(&mut self, errors: u32) {
+        self.packet_errors += u64::from(errors);
     }
 }
 
@@ -165,31 +140,19 @@ impl Counters {
 mod tests {
     use super::*;
 
-    const BULK_IN: EndpointAddress = EndpointAddress::from_byte(0x81);
-
     #[test]
     fn errors_are_counted_by_status_and_others_together() {
-        let mut counters = Counters::default();
-        counters.note_submitted(BULK_IN, 1);
+        let mut endpoint = EndpointStats::default();
         for status in [Status::OK, Status::EPIPE, Status::EPIPE, Status(-7), Status::EPERM] {
-            counters.note_ended(BULK_IN, Direction::In, status, 10);
+            endpoint.note_ended(Direction::In, status, 10);
         }
-        let stats = counters.copy(Gauge::default(), Gauge::default(), |_| 0);
-        let (address, endpoint) = stats.endpoints[0];
-        assert_eq!((address, stats.endpoints.len()), (BULK_IN, 1));
         let errors: Vec<_> = endpoint.errors.by_status().collect();
         assert_eq!(errors, [(Some(Status::EPIPE), 2), (None, 2)]);
         assert_eq!((endpoint.errors.total(), endpoint.urbs, endpoint.bytes_in), (4, 5, 50));
     }
 
     #[test]
-    fn an_endpoint_without_urbs_is_left_out() {
-        let mut counters = Counters::default();
-        counters.note_submitted(BULK_IN, 3);
-        counters.note_submitted(BULK_IN, 2);
-        let stats = counters.copy(Gauge::of(1, 2, 3), Gauge::default(), |_| 1);
-        let expected = EndpointStats { in_flight: 1, most_in_flight: 3, ..Default::default() };
-        assert_eq!(stats.endpoints, [(BULK_IN, expected)]);
-        assert_eq!(stats.slots, Gauge { now: 1, most: 2, room: 3 });
+    fn a_gauge_says_now_then_most_then_room() {
+        assert_eq!(Gauge::of(1, 2, 3), Gauge { now: 1, most: 2, room: 3 });
     }
 }

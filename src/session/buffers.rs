@@ -61,6 +61,7 @@ impl Buffers {
     }
 
     /// Frees a record and its buffer.
+    #[inline(always)]
     pub(super) fn free_record(&mut self, urbs: &mut UrbTable, urb: UrbIndex) {
         if let Some(block) = urbs.remove(urb) {
             self.free(block);

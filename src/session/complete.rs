@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::Session;
-use super::urb::{NO_URB, UrbIndex, UrbState};
+use super::urb::{NO_URB, Urb, UrbIndex, UrbState};
 use crate::usb::Port;
 use crate::wire::setup::Setup;
 use crate::wire::status::Status;
@@ -27,8 +27,8 @@ impl<P: Port> Session<P> {
         let record = self.urbs.get_mut(urb);
         record.transfer = NO_URB;
         record.block = Some(completion.block);
-        let (endpoint, direction) = (record.submit.endpoint, record.direction);
-        self.endpoints.get_mut(endpoint).in_flight -= 1;
+        let endpoint = self.endpoints.get_mut(record.submit.endpoint);
+        endpoint.in_flight -= 1;
         if record.cancelling {
             self.slots.forget_cancel(slot);
         }
@@ -47,32 +47,9 @@ impl<P: Port> Session<P> {
         if record.transfer_type == TransferType::Control {
             (status, actual_length) = self.control.result_of(record, status, actual_length);
         }
-        let (status, actual_length) = self.result_of(urb, status, actual_length);
-        self.counters.note_ended(endpoint, direction, status, actual_length);
+        let (status, actual_length) = result_of(record, status, actual_length);
+        endpoint.stats.note_ended(record.direction, status, actual_length);
         self.end(urb, status, actual_length);
-    }
-
-    /// The result for the client of a transfer other than isochronous.
-    pub(super) fn result_of(&self, urb: UrbIndex, status: Status, actual: u32) -> (Status, u32) {
-        let record = self.urbs.get(urb);
-        let requested = record.submit.transfer_buffer_length;
-        // A control transfer moves the length in the SETUP packet, which may be more than the
-        // client has room for.
-        let moved = match record.transfer_type {
-            TransferType::Control => {
-                actual.min(Setup::from_bytes(&record.submit.setup).length.into())
-            }
-            _ => actual.min(requested),
-        };
-        let short_not_ok = record.direction == Direction::In
-            && record.submit.transfer_flags & flags::SHORT_NOT_OK != 0;
-        if moved > requested {
-            (Status::EOVERFLOW, requested)
-        } else if status == Status::OK && short_not_ok && moved < requested {
-            (Status::EREMOTEIO, moved)
-        } else {
-            (status, moved)
-        }
     }
 
     /// Ends an isochronous URB after the device: each packet has a result of its own. The URB's
@@ -87,19 +64,19 @@ impl<P: Port> Session<P> {
         let (sum, errors) = self.urbs.packets_mut(urb).fill(result_of);
         let record = self.urbs.get_mut(urb);
         record.error_count = errors;
-        let (endpoint, direction) = (record.submit.endpoint, record.direction);
-        self.counters.note_packets(endpoint, errors);
         let status = match status {
             Status::ECONNRESET | Status::ESHUTDOWN | Status::ENODEV if !is_bystander => status,
             _ => Status::OK,
         };
-        self.counters.note_ended(endpoint, direction, status, sum);
+        let endpoint = self.endpoints.get_mut(record.submit.endpoint);
+        endpoint.stats.note_packets(errors);
+        endpoint.stats.note_ended(record.direction, status, sum);
         self.answer(urb, status, sum);
     }
 
     /// Answers a URB which the device never had with an error.
     pub(super) fn refuse(&mut self, urb: UrbIndex, status: Status) {
-        self.counters.refused += 1;
+        self.refused += 1;
         self.end(urb, status, 0);
     }
 
@@ -129,6 +106,7 @@ impl<P: Port> Session<P> {
     }
 
     /// Queues a URB's RET_SUBMIT. The buffer goes home now unless there is data for the client.
+    #[inline(always)]
     pub(super) fn queue_reply(&mut self, urb: UrbIndex) {
         let record = self.urbs.get_mut(urb);
         record.state = UrbState::Replying;
@@ -137,5 +115,25 @@ impl<P: Port> Session<P> {
             self.buffers.free(block);
         }
         self.tx.push_submit(urb);
+    }
+}
+
+/// The result for the client of a transfer other than isochronous.
+pub(super) fn result_of(record: &Urb, status: Status, actual: u32) -> (Status, u32) {
+    let requested = record.submit.transfer_buffer_length;
+    // A control transfer moves the length in the SETUP packet, which may be more than the
+    // client has room for.
+    let moved = match record.transfer_type {
+        TransferType::Control => actual.min(Setup::from_bytes(&record.submit.setup).length.into()),
+        _ => actual.min(requested),
+    };
+    let short_not_ok = record.direction == Direction::In
+        && record.submit.transfer_flags & flags::SHORT_NOT_OK != 0;
+    if moved > requested {
+        (Status::EOVERFLOW, requested)
+    } else if status == Status::OK && short_not_ok && moved < requested {
+        (Status::EREMOTEIO, moved)
+    } else {
+        (status, moved)
     }
 }

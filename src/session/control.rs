@@ -13,6 +13,7 @@
 use std::time::Instant;
 
 use super::Session;
+use super::complete::result_of;
 use super::submit::Attempt;
 use super::urb::{Urb, UrbIndex};
 use crate::complaints::warn;
@@ -133,7 +134,7 @@ impl<P: Port> Session<P> {
         block[SETUP_LEN..length].copy_from_slice(bytes);
         record.block = Some(block);
         let actual = u32::try_from(bytes.len()).expect("wLength has 16 bits");
-        let (status, actual) = self.result_of(urb, Status::OK, actual);
+        let (status, actual) = result_of(record, Status::OK, actual);
         self.end(urb, status, actual);
         Attempt::Done
     }

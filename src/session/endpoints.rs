@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use super::urb::{NO_URB, UrbIndex, UrbTable};
+use crate::stats::EndpointStats;
 use crate::usb::{Configuration, Endpoint};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress, TransferType};
@@ -30,6 +31,8 @@ pub(crate) struct EndpointState {
     pub(crate) starving_since: Option<Instant>,
     first_waiting: UrbIndex,
     last_waiting: UrbIndex,
+    /// The counters, but for [`EndpointStats::in_flight`].
+    pub(crate) stats: EndpointStats,
 }
 
 impl EndpointState {
@@ -41,6 +44,7 @@ impl EndpointState {
         starving_since: None,
         first_waiting: NO_URB,
         last_waiting: NO_URB,
+        stats: EndpointStats::NONE,
     };
 
     /// The URB waiting longest.
@@ -113,6 +117,19 @@ impl Endpoints {
         let alternate = interface.and_then(|interface| interface.alternate());
         let endpoints = alternate.iter().flat_map(|alternate| &alternate.endpoints);
         endpoints.fold(0, |set, endpoint| set | bit_of(endpoint))
+    }
+
+    /// A copy of the counters of endpoints with at least a URB.
+    pub(crate) fn stats(&self) -> Vec<(EndpointAddress, EndpointStats)> {
+        let both = [Direction::Out, Direction::In];
+        let all = both.into_iter().flat_map(|direction| {
+            (0..16).map(move |number| EndpointAddress::new(number, direction))
+        });
+        let of = |address: EndpointAddress| {
+            let EndpointState { stats, in_flight, .. } = *self.get(address);
+            (address, EndpointStats { in_flight, ..stats })
+        };
+        all.map(of).filter(|(_, endpoint)| endpoint.most_in_flight > 0).collect()
     }
 
     pub(crate) fn get(&self, address: EndpointAddress) -> &EndpointState {
@@ -242,6 +259,17 @@ mod tests {
             indexes.push(moved);
             assert_eq!(drain(&mut endpoints, &mut urbs), indexes);
         }
+    }
+
+    #[test]
+    fn an_endpoint_without_urbs_is_left_out_of_the_counters() {
+        let mut endpoints = Endpoints::new(None);
+        let state = endpoints.get_mut(BULK_IN);
+        state.stats.note_submitted(3);
+        state.stats.note_submitted(2);
+        state.in_flight = 1;
+        let expected = EndpointStats { in_flight: 1, most_in_flight: 3, ..Default::default() };
+        assert_eq!(endpoints.stats(), [(BULK_IN, expected)]);
     }
 
     #[test]

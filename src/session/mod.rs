@@ -63,8 +63,9 @@ mod tests;
 use std::io::IoSlice;
 use std::time::Instant;
 
+use crate::deadline::earlier;
 use crate::limits::{DeviceLimits, PACKETS_WAITING_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX};
-use crate::stats::{Counters, SessionStats};
+use crate::stats::SessionStats;
 use crate::usb::{Opened, Port};
 use crate::wire::types::DevId;
 use barrier::Barriers;
@@ -119,7 +120,10 @@ pub(crate) struct Session<P: Port> {
     early_unlinks: EarlyUnlinks,
     tx: TxQueue,
     life: Life,
-    counters: Counters,
+    /// UNLINKs received.
+    unlinks: u64,
+    /// SUBMITs answered with an error without the device.
+    refused: u64,
 }
 
 impl<P: Port> Session<P> {
@@ -146,7 +150,8 @@ impl<P: Port> Session<P> {
             early_unlinks: EarlyUnlinks::new(),
             tx: TxQueue::new(records),
             life: Life::new(),
-            counters: Counters::default(),
+            unlinks: 0,
+            refused: 0,
         }
     }
 
@@ -155,7 +160,7 @@ impl<P: Port> Session<P> {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let early = self.early_unlinks.next_deadline();
         let Some(port) = self.port.here() else { return early };
-        [port.next_deadline(), self.buffers.retry, early].into_iter().flatten().min()
+        earlier(earlier(port.next_deadline(), self.buffers.retry), early)
     }
 
     /// The device in each PDU.
@@ -165,8 +170,13 @@ impl<P: Port> Session<P> {
 
     /// A copy of the counters.
     pub(crate) fn stats(&self) -> SessionStats {
-        let in_flight = |endpoint| self.endpoints.get(endpoint).in_flight;
-        self.counters.copy(self.slots.gauge(), self.buffers.gauge(), in_flight)
+        SessionStats {
+            unlinks: self.unlinks,
+            refused: self.refused,
+            slots: self.slots.gauge(),
+            buffers: self.buffers.gauge(),
+            endpoints: self.endpoints.stats(),
+        }
     }
 
     /// Whether bytes from the client can be taken: not while unread answers use up the room for
@@ -206,10 +216,7 @@ impl<P: Port> Session<P> {
     /// Fills the staging buffer with waiting replies.
     pub(crate) fn stage(&mut self) {
         let (urbs, buffers) = (&mut self.urbs, &mut self.buffers);
-        // Records are freed after staging, which still looks at the table.
-        while let Some(urb) = self.tx.stage_next(urbs) {
-            buffers.free_record(urbs, urb);
-        }
+        self.tx.stage(urbs, |urbs, urb| buffers.free_record(urbs, urb));
     }
 
     /// The bytes to write next, at most `most`; returns the number of slices.

@@ -108,13 +108,15 @@ impl Receiver {
     }
 
     /// Takes the parts behind a SUBMIT's header, and returns the URB when all parts are there.
+    #[inline(always)]
     fn take_rest(&mut self, urbs: &mut UrbTable) -> Option<UrbIndex> {
-        let urb = match &mut self.position {
+        let (urb, descriptors_len) = match &mut self.position {
             Position::Header => return None,
             Position::Payload { urb, filled, end } => {
+                let record = urbs.get_mut(*urb);
                 if *filled < *end {
                     let bytes = self.bytes.take_up_to(*end - *filled);
-                    if let Some(block) = &mut urbs.get_mut(*urb).block {
+                    if let Some(block) = &mut record.block {
                         block[*filled..*filled + bytes.len()].copy_from_slice(bytes);
                     }
                     *filled += bytes.len();
@@ -122,18 +124,18 @@ impl Receiver {
                 if *filled < *end {
                     return None;
                 }
-                *urb
+                (*urb, record.descriptors_len())
             }
             Position::Discard { urb, remaining } => {
                 *remaining -= self.bytes.take_up_to(*remaining).len();
                 if *remaining > 0 {
                     return None;
                 }
-                *urb
+                (*urb, urbs.get(*urb).descriptors_len())
             }
             Position::Descriptors { .. } => return self.take_descriptors(urbs),
         };
-        match urbs.get(urb).descriptors_len() {
+        match descriptors_len {
             0 => {
                 self.position = Position::Header;
                 Some(urb)
@@ -146,6 +148,7 @@ impl Receiver {
     }
 
     /// Takes descriptors, and returns the URB when all are there.
+    #[inline(never)]
     fn take_descriptors(&mut self, urbs: &mut UrbTable) -> Option<UrbIndex> {
         let Position::Descriptors { urb, filled, end } = &mut self.position else { return None };
         let bytes = self.bytes.take_up_to(*end - *filled);
@@ -273,19 +276,25 @@ impl<P: Port> Session<P> {
                 self.rx.is_paused = true;
                 return Ok(());
             }
-            match self.rx.next(&mut self.urbs) {
+            let whole = match self.rx.next(&mut self.urbs) {
                 Received::Nothing => return Ok(()),
-                Received::Submit(urb) => self.submit_received(urb, now),
+                Received::Submit(urb) => Some(urb),
                 Received::Header(header) => match Command::parse(header)? {
-                    Command::Submit(submit) => self.take_submit(submit, now)?,
-                    Command::Unlink(unlink) => self.handle_unlink(&unlink, now)?,
+                    Command::Submit(submit) => self.take_submit(submit)?,
+                    Command::Unlink(unlink) => {
+                        self.handle_unlink(&unlink, now)?;
+                        None
+                    }
                 },
+            };
+            if let Some(urb) = whole {
+                self.submit_received(urb, now);
             }
         }
     }
 
-    /// Takes up a SUBMIT whose header has arrived.
-    fn take_submit(&mut self, submit: CmdSubmit, now: Instant) -> Result<(), Violation> {
+    /// Takes up a SUBMIT whose header has arrived, and returns the URB if the SUBMIT is whole.
+    fn take_submit(&mut self, submit: CmdSubmit) -> Result<Option<UrbIndex>, Violation> {
         self.check_submit(&submit)?;
         let packets = self.packets_that_follow(&submit)?;
         let urb = self.insert_urb(submit, packets);
@@ -293,7 +302,7 @@ impl<P: Port> Session<P> {
         match submit.payload_len() as usize {
             0 if packets == 0 => {
                 self.rx.bytes.note_no_payload();
-                self.submit_received(urb, now);
+                return Ok(Some(urb));
             }
             0 => {
                 self.rx.bytes.note_no_payload();
@@ -301,7 +310,7 @@ impl<P: Port> Session<P> {
             }
             len => self.receive_payload(urb, len, descriptors_len),
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Checks what no client of the protocol gets wrong.

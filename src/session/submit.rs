@@ -44,7 +44,7 @@ pub(super) enum Attempt {
 
 impl<P: Port> Session<P> {
     /// Acts on a SUBMIT which has arrived.
-    #[inline]
+    #[inline(always)]
     pub(super) fn submit_received(&mut self, urb: UrbIndex, now: Instant) {
         if let Some(status) = self.urbs.get(urb).refusal {
             // A URB whose UNLINK came first is given up, not refused.
@@ -153,8 +153,7 @@ impl<P: Port> Session<P> {
         }
         let Some(port) = self.port.here_mut() else { return Attempt::MustWait };
         let (record, packets) = self.urbs.get_with_packets(urb);
-        let address = record.submit.endpoint;
-        let endpoint = self.endpoints.get_mut(address);
+        let endpoint = self.endpoints.get_mut(record.submit.endpoint);
         let idle = endpoint.in_flight == 0;
         let slots_kept = if idle { 0 } else { ENDPOINT_RESERVE };
         if self.slots.free() <= slots_kept {
@@ -177,7 +176,7 @@ impl<P: Port> Session<P> {
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
                 endpoint.in_flight += 1;
                 endpoint.starving_since = None;
-                self.counters.note_submitted(address, endpoint.in_flight);
+                endpoint.stats.note_submitted(endpoint.in_flight);
                 Attempt::Done
             }
             Err(refused) => {
@@ -252,7 +251,7 @@ impl<P: Port> Session<P> {
 }
 
 /// A URB as the port gets it; the buffer is put in a transfer's order.
-#[inline]
+#[inline(always)]
 fn submission<'a>(
     record: &mut Urb,
     packets: Packets<'a>,

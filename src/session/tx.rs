@@ -120,9 +120,13 @@ impl TxQueue {
         self.entries.push_back(Entry::Unlink(RetUnlink { seqnum, status }));
     }
 
-    /// Stages as many replies as there is room for, but stops after a reply whose URB needs no
-    /// record any longer, and returns the URB.
-    pub(crate) fn stage_next(&mut self, urbs: &UrbTable) -> Option<UrbIndex> {
+    /// Stages as many replies as there is room for, and tells `done` of each URB whose record is
+    /// needed no longer.
+    pub(crate) fn stage(
+        &mut self,
+        urbs: &mut UrbTable,
+        mut done: impl FnMut(&mut UrbTable, UrbIndex),
+    ) {
         // An empty queue starts at its beginning again: going round in all of the room, a few
         // entries at a time, each would be a miss in the processor's cache.
         if self.segments.is_empty() && self.segmented == self.staged {
@@ -137,7 +141,7 @@ impl TxQueue {
             match entry {
                 Entry::Submit(urb) => {
                     if self.stage_submit(urbs, urb) {
-                        return Some(urb);
+                        done(urbs, urb);
                     }
                 }
                 Entry::Unlink(ret) => {
@@ -147,7 +151,6 @@ impl TxQueue {
             }
         }
         self.end_segment();
-        None
     }
 
     fn has_room(&self) -> bool {
@@ -156,6 +159,7 @@ impl TxQueue {
     }
 
     /// Stages a URB's reply; true when no segment points into the URB's buffer.
+    #[inline(always)]
     fn stage_submit(&mut self, urbs: &UrbTable, index: UrbIndex) -> bool {
         let urb = urbs.get(index);
         let ret = RetSubmit {
@@ -215,6 +219,9 @@ impl TxQueue {
     /// Marks the last segment for `urb` behind the first `before`; false when none points into the
     /// URB's buffer.
     fn mark_last_payload(&mut self, urb: UrbIndex, before: usize) -> bool {
+        if self.segments.len() == before {
+            return false;
+        }
         let added = self.segments.range_mut(before..).rev();
         for segment in added {
             if let Segment::Payload { urb: of, last, .. } = segment {
