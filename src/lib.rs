@@ -5,23 +5,23 @@
 //!
 //! # The program
 //! `main.rs` parses the command line, starts the log, runs a command and gives the exit code. The
-//! rooms of this floor:
+//! parts of the crate about the program:
 //!
 //! - [`commands`]: the commands themselves, with output and errors in words for users.
-//! - [`cli`]: typed text, checked and turned into settings. No other room knows clap. A file of
+//! - [`cli`]: typed text, checked and turned into settings. No other part knows clap. A file of
 //!   settings would be opened and read in `commands`, and its text checked here.
 //! - [`config`]: the settings of a server: which clients may connect, which devices are exported,
 //!   and the policy of each device.
 //! - [`client`]: a USB/IP client, for the list of another server's exports.
 //! - [`logging`]: the log, which a thread of its own writes.
 //!
-//! Every room may use [`limits`] (the limits that a client, a device or a user meets,
+//! Every part may use [`limits`] (the limits that a client, a device or a user meets,
 //! each with a reason), `complaints` (the budget for lines of the log that clients can cause),
 //! `caught` (a panic becomes a line of the log), `units` (sizes and times as typed), `words`
 //! (words for users) and `deadline` (the earlier of two instants).
 //!
-//! Rooms know each other in these directions only, which a test checks (`map`). Arrows point down,
-//! but for the results of a worker, which go up to the reactor:
+//! The parts know each other in these directions only, which a test checks (`map`). Arrows point
+//! down, but for the results of a worker, which go up to the reactor:
 //!
 //! ```text
 //! commands ──► cli, client, config, reactor, usb

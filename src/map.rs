@@ -1,4 +1,4 @@
-//! The map of the crate's page, held against the source: which room names which.
+//! The map of the crate's page, held against the source: which part names which.
 //!
 //! Contract: tests only; reads the source files.
 
@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 /// Rooms open to every other room.
 const COMMON: [&str; 6] = ["caught", "complaints", "deadline", "limits", "units", "words"];
 
-/// Rooms for tests and fuzzers, open to the tests of every room.
+/// Parts for tests and fuzzers, open to the tests of every part.
 const TESTS: [&str; 2] = ["fuzzing", "map"];
 
-/// Files outside of every room: the program, and the page of the crate.
+/// Files outside of every part: the program, and the page of the crate.
 const OUTSIDE: [&str; 2] = ["main", "lib"];
 
-/// A part of the source: all files of a folder, or a file.
+/// A part of the crate: all files of a folder, or a file.
 pub(crate) fn source_of(part: &str) -> Vec<(PathBuf, String)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let folder = src.join(part);
@@ -33,7 +33,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
     entries.flat_map(|entry| files(&entry.expect("it can be read").path())).collect()
 }
 
-/// The rooms named in the code of a text as `crate::ROOM`.
+/// The parts named in the code of a text as `crate::PART`.
 fn named_in(text: &str) -> BTreeSet<&str> {
     let ends = |c: char| !c.is_ascii_lowercase() && c != '_';
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
@@ -41,15 +41,15 @@ fn named_in(text: &str) -> BTreeSet<&str> {
     named.filter_map(|rest| rest.split(ends).next()).filter(|name| !name.is_empty()).collect()
 }
 
-/// The rooms, by the files and folders of the source.
-fn rooms() -> Vec<String> {
+/// The parts, by the files and folders of the source.
+fn parts() -> Vec<String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let entries = fs::read_dir(src).expect("a folder").map(|entry| entry.expect("readable").path());
     let name = |path: PathBuf| path.file_stem().expect("a name").to_string_lossy().into_owned();
     entries.map(name).filter(|name| !OUTSIDE.contains(&name.as_str())).collect()
 }
 
-/// The arrows on the page of the crate: `ROOM ─► ROOM, ROOM`.
+/// The arrows on the page of the crate: `PART ─► PART, PART`.
 fn arrows(page: &str) -> Vec<(&str, BTreeSet<&str>)> {
     let lines = page.lines().filter_map(|line| line.strip_prefix("//! ")?.split_once("─►"));
     let arrows = lines.filter(|(_, to)| !to.contains('─'));
@@ -59,16 +59,16 @@ fn arrows(page: &str) -> Vec<(&str, BTreeSet<&str>)> {
 }
 
 #[test]
-fn rooms_know_each_other_as_on_the_map() {
+fn parts_know_each_other_as_on_the_map() {
     let pages = source_of("lib");
     let arrows = arrows(&pages[0].1);
-    for room in rooms() {
-        let source = source_of(&room);
+    for part in parts() {
+        let source = source_of(&part);
         let named: BTreeSet<&str> = source.iter().flat_map(|(_, text)| named_in(text)).collect();
-        let free = |name: &str| name == room || COMMON.contains(&name) || TESTS.contains(&name);
+        let free = |name: &str| name == part || COMMON.contains(&name) || TESTS.contains(&name);
         let named: BTreeSet<&str> = named.into_iter().filter(|name| !free(name)).collect();
-        let drawn = arrows.iter().find(|(from, _)| *from == room).map(|(_, to)| to.clone());
-        assert_eq!(named, drawn.unwrap_or_default(), "{room} names the first, and has arrows to");
+        let drawn = arrows.iter().find(|(from, _)| *from == part).map(|(_, to)| to.clone());
+        assert_eq!(named, drawn.unwrap_or_default(), "{part} names the first, and has arrows to");
     }
 }
 
@@ -78,17 +78,17 @@ fn no_arrow_of_the_map_points_up() {
     let pages = source_of("lib");
     let arrows = arrows(&pages[0].1);
     for (row, (from, to)) in arrows.iter().enumerate() {
-        let above = arrows[..row].iter().map(|(room, _)| *room).filter(|room| to.contains(room));
+        let above = arrows[..row].iter().map(|(part, _)| *part).filter(|part| to.contains(part));
         let expected: &[&str] = if *from == "worker" { &["reactor"] } else { &[] };
         assert_eq!(above.collect::<Vec<_>>(), expected, "{from}");
     }
 }
 
 #[test]
-fn the_page_names_every_common_room() {
+fn the_page_names_every_common_part() {
     let pages = source_of("lib");
-    for room in COMMON {
-        assert!(pages[0].1.contains(&format!("`{room}`")), "{room}");
+    for part in COMMON {
+        assert!(pages[0].1.contains(&format!("`{part}`")), "{part}");
     }
 }
 

@@ -4,7 +4,7 @@
 //! - `parse`: filters of the log, and the names of take-over policies;
 //! - `error`: values that do not fit together.
 //!
-//! No other room knows clap.
+//! No other part of the crate knows clap.
 //!
 //! Contract: no I/O. Each error says what to type instead.
 

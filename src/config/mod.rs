@@ -6,7 +6,8 @@
 //! - `policy`: the terms on which one device is lent;
 //! - `value`: the values that settings may have, as typed.
 //!
-//! The command line fills [`Settings`] and the reactor follows them; this room knows neither.
+//! The command line fills [`Settings`] and the reactor follows them; this part of the crate knows
+//! neither.
 //!
 //! Contract: plain data and pure functions.
 
