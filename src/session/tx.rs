@@ -1,14 +1,14 @@
 //! The replies of a session on their way into the socket.
 //!
-//! A reply waits as an [`Entry`] until there is room to stage the reply. Staging writes headers,
-//! descriptors and small payloads into the staging buffer, and notes large payloads as [`Segment`]s
-//! which point into the URB's own buffer and are written from there. Isochronous IN data leaves its
-//! padding out by a segment for each run of full packets. A URB's record and buffer are free again
-//! as soon as the last of their bytes is with the socket; for a small reply, as soon as the reply
-//! is staged.
+//! A reply waits as an [`UnstagedReply`] until there is room to stage the reply. Staging writes
+//! headers, descriptors and small payloads into the staging buffer, and notes large payloads as
+//! [`Segment`]s which point into the URB's own buffer and are written from there. Isochronous IN
+//! data leaves its padding out by a segment for each run of full packets. A URB's record and buffer
+//! are free again as soon as the last of their bytes is with the socket; for a small reply, as soon
+//! as the reply is staged.
 //!
 //! ```text
-//! entries   RET 7 | RET 9 | UNLINK 8 | ...            order of the replies
+//! unstaged  RET 7 | RET 9 | UNLINK 8 | ...            order of the replies
 //! staging   [48 header 7][48 header 9][18 data 9]...
 //! segments  staged 0..48 | payload 7 | staged 48..114 | ...
 //! ```
@@ -52,13 +52,13 @@ const SEGMENTS_MAX: usize = 2 * SEGMENTS_REPLY_MAX;
 const _: () = assert!(STAGED_REPLY_MAX <= STAGING_LEN, "a reply fits into an empty buffer");
 const _: () = {
     // A place in the queue behind a barrier, and two among the replies.
-    let queued = size_of::<UrbIndex>() + 2 * size_of::<Entry>();
+    let queued = size_of::<UrbIndex>() + 2 * size_of::<UnstagedReply>();
     assert!(RECORD_LEN + queued <= RECORD_MEMORY);
 };
 
 /// A reply not staged yet.
 #[derive(Clone, Copy, Debug)]
-enum Entry {
+enum UnstagedReply {
     Submit(UrbIndex),
     Unlink(RetUnlink),
 }
@@ -74,8 +74,8 @@ enum Segment {
 
 /// The replies of a session on their way to the socket.
 pub(crate) struct TxQueue {
-    entries: VecDeque<Entry>,
-    /// RET_UNLINKs among the entries.
+    unstaged: VecDeque<UnstagedReply>,
+    /// RET_UNLINKs among the unstaged replies.
     unlinks: usize,
     staging: Box<[u8]>,
     /// Bytes of the staging buffer in use, and bytes of those in a segment.
@@ -90,7 +90,7 @@ impl TxQueue {
         Self {
             // Each URB has a reply, and an UNLINK may come for each; besides, a read may bring some
             // UNLINKs past the bound below.
-            entries: VecDeque::with_capacity(2 * urbs + 2 * UNLINK_REPLIES_MAX + URBS_REFUSED_MAX),
+            unstaged: VecDeque::with_capacity(2 * urbs + 2 * UNLINK_REPLIES_MAX + URBS_REFUSED_MAX),
             unlinks: 0,
             staging: vec![0; STAGING_LEN].into_boxed_slice(),
             staged: 0,
@@ -106,18 +106,18 @@ impl TxQueue {
 
     /// Whether everything was written.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.segments.is_empty()
+        self.unstaged.is_empty() && self.segments.is_empty()
     }
 
     /// Queues the reply of an ended URB.
     pub(crate) fn push_submit(&mut self, urb: UrbIndex) {
-        self.entries.push_back(Entry::Submit(urb));
+        self.unstaged.push_back(UnstagedReply::Submit(urb));
     }
 
     /// Queues the answer of an UNLINK.
     pub(crate) fn push_unlink(&mut self, seqnum: SeqNum, status: Status) {
         self.unlinks += 1;
-        self.entries.push_back(Entry::Unlink(RetUnlink { seqnum, status }));
+        self.unstaged.push_back(UnstagedReply::Unlink(RetUnlink { seqnum, status }));
     }
 
     /// Stages as many replies as there is room for, and tells `done` of each URB whose record is
@@ -134,17 +134,17 @@ impl TxQueue {
             (self.staged, self.segmented) = (0, 0);
         }
         while self.has_room() {
-            let Some(entry) = self.entries.pop_front() else {
-                self.entries.clear();
+            let Some(reply) = self.unstaged.pop_front() else {
+                self.unstaged.clear();
                 break;
             };
-            match entry {
-                Entry::Submit(urb) => {
+            match reply {
+                UnstagedReply::Submit(urb) => {
                     if self.stage_submit(urbs, urb) {
                         done(urbs, urb);
                     }
                 }
-                Entry::Unlink(ret) => {
+                UnstagedReply::Unlink(ret) => {
                     self.unlinks -= 1;
                     ret.emit(self.stage_header());
                 }
@@ -311,12 +311,12 @@ impl TxQueue {
     /// The room allocated, which must never change.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn footprint(&self) -> usize {
-        self.entries.capacity() + self.segments.capacity()
+        self.unstaged.capacity() + self.segments.capacity()
     }
 
     /// Forgets everything not written.
     pub(crate) fn clear(&mut self) {
-        self.entries.clear();
+        self.unstaged.clear();
         self.segments.clear();
         (self.staged, self.segmented, self.unlinks) = (0, 0, 0);
     }
