@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms open to every other room.
+/// Parts open to every other part.
 const COMMON: [&str; 6] = ["caught", "complaints", "deadline", "limits", "units", "words"];
 
 /// Parts for tests and fuzzers, open to the tests of every part.
