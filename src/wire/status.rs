@@ -74,3 +74,15 @@ impl fmt::Debug for Status {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_has_a_name_or_is_called_unknown() {
+        assert_eq!(Status::EPIPE.to_string(), "EPIPE");
+        assert_eq!(Status(-5).to_string(), "an unknown status (errno 5)");
+        assert_eq!(Status(i32::MIN).to_string(), "an unknown status (errno 2147483648)");
+    }
+}
