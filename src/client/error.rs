@@ -66,8 +66,8 @@ impl fmt::Display for ClientError {
             ),
             Trouble::Closed => write!(
                 f,
-                "{host} closed the connection without an answer: it is no USB/IP server, or does \
-                 not serve this machine's address (usbferry: --allow)"
+                "{host} closed the connection without an answer: the program there is no USB/IP \
+                 server, or does not serve this machine's address (usbferry: --allow)"
             ),
             Trouble::Slow(time) => {
                 write!(f, "{host} has not answered completely within {time:?}")
