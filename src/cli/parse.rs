@@ -19,8 +19,8 @@ impl clap::ValueEnum for TakeOver {
             Self::Stale => (
                 "stale",
                 "If both clients have the same address, and the holder's connection looks dead. \
-                 Over \"ssh -R\" every client has the address 127.0.0.1, and every connection looks \
-                 alive as long as the tunnel does",
+                 Over \"ssh -R\" every client has the address 127.0.0.1, and every connection \
+                 looks alive as long as the tunnel does",
             ),
             Self::SameHost => (
                 "same-host",

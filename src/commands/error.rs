@@ -75,8 +75,8 @@ impl fmt::Display for CommandError {
             }
             Self::Kept(devices) => write!(
                 f,
-                "{devices} device(s) could not be given back in time; the kernel does so when usbferry \
-                 ends; re-plug a device that stays busy"
+                "{devices} device(s) could not be given back in time; the kernel does so when \
+                 usbferry ends; re-plug a device that stays busy"
             ),
         }
     }

@@ -56,8 +56,8 @@ fn explain_listen(
     match error.kind() {
         _ if is_no_such_protocol(error) => write!(
             f,
-            "this machine has no such address; {SHOW_ADDRESSES} shows which it has, and {all} means \
-             all of them"
+            "this machine has no such address; {SHOW_ADDRESSES} shows which it has, and {all} \
+             means all of them"
         ),
         io::ErrorKind::PermissionDenied if address.port() < FREE_PORTS => write!(
             f,

@@ -53,8 +53,8 @@ pub(super) fn prepare_attached(stream: &TcpStream) {
     let is_near = tcp::round_trip(stream.as_fd()).is_some_and(|time| time < NEAR);
     if !is_near && let Err(error) = congestion::use_systems(&SockRef::from(stream)) {
         log::debug!(
-            "the system refused TCP_CONGESTION for the socket of a distant client: {error}. The cost \
-             is speed only"
+            "the system refused TCP_CONGESTION for the socket of a distant client: {error}. The \
+             cost is speed only"
         );
     }
 }
