@@ -48,6 +48,10 @@ fn open(device: usize) -> io::Result<File> {
 }
 
 /// An ioctl whose argument is an integer.
+#[allow(
+    clippy::useless_conversion,
+    reason = "requests are 32 bits, and longs where those have more"
+)]
 fn call(node: &File, request: u32, mut argument: c_int) -> io::Result<()> {
     let argument: *mut c_void = (&raw mut argument).cast();
     // SAFETY: an open file, and an argument for the request.
