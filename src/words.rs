@@ -1,4 +1,4 @@
-//! Words for users, common to several rooms.
+//! Words for users, common to several parts of the crate.
 //!
 //! Contract: pure.
 
