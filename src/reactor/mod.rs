@@ -204,7 +204,7 @@ impl<B: Backend> Reactor<B> {
 
     /// How long to wait for events.
     fn timeout(&self) -> Option<Duration> {
-        let deviceless = self.door.is_due() || self.schedule.deviceless_len() > 0;
+        let deviceless = self.is_deviceless_due();
         if self.inbox.is_ready() || self.scans.has_hints() || self.schedule.is_due(deviceless) {
             return Some(Duration::ZERO);
         }
@@ -217,6 +217,11 @@ impl<B: Backend> Reactor<B> {
         let rest = self.schedule.deviceless_rest().filter(|_| deviceless);
         let rest = rest.map(|at| at.saturating_duration_since(Instant::now()));
         earlier(earliest, rest)
+    }
+
+    /// Whether a connection without a device, or the door, has something to do. Both may rest.
+    fn is_deviceless_due(&self) -> bool {
+        self.door.is_due() || self.schedule.deviceless_len() > 0
     }
 
     /// Notes an event as bits, and does nothing else.
@@ -281,7 +286,7 @@ impl<B: Backend> Reactor<B> {
         });
         let beside_sessions = serving.len() < all;
         self.schedule.queue_deviceless(serving);
-        if self.door.is_due() || self.schedule.deviceless_len() > 0 {
+        if self.is_deviceless_due() {
             self.serve_deviceless(beside_sessions);
         }
     }
