@@ -14,18 +14,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use support::Server;
 use support::client::{MiniClient, Reply};
+use support::endpoints::{
+    INTERRUPT, ISO_SINK, ISO_SOURCE, LOOP_IN, LOOP_OUT, SILENT, SINK, SOURCE,
+};
 use support::submit::{Submit, setup};
 use usbferry::limits::DeviceLimits;
 use usbferry::usb::sim::loopback::request;
-
-const SOURCE: u8 = 0x81;
-const SINK: u8 = 0x01;
-const LOOP_OUT: u8 = 0x02;
-const LOOP_IN: u8 = 0x82;
-const INTERRUPT: u8 = 0x83;
-const SILENT: u8 = 0x86;
-const ISO_SOURCE: u8 = 0x85;
-const ISO_SINK: u8 = 0x05;
 
 struct Counting;
 

@@ -15,13 +15,9 @@ use std::ffi::{c_int, c_long, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use support::client::MiniClient;
+use support::endpoints::{ISO_SINK, ISO_SOURCE, SINK, SOURCE};
 use support::submit::Submit;
 use support::{Server, pattern};
-
-const SINK: u8 = 0x01;
-const SOURCE: u8 = 0x81;
-const ISO_SINK: u8 = 0x05;
-const ISO_SOURCE: u8 = 0x85;
 
 /// Calls for an acknowledgement.
 static ACKNOWLEDGED: AtomicU64 = AtomicU64::new(0);

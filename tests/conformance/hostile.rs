@@ -8,17 +8,13 @@ use std::thread;
 use std::time::Instant;
 
 use crate::support::client::{ENOENT, ENOMEM, Ending, MiniClient, Reply, import_bytes, word};
+use crate::support::endpoints::{ISO_SINK, SILENT, SINK, SOURCE};
 use crate::support::hex::hex;
 use crate::support::random::Random;
 use crate::support::submit::{IN, OUT, Submit, setup, unlink_bytes};
 use crate::support::{D, LEN_MAX, Server, log, pattern};
 use usbferry::config::Settings;
 use usbferry::limits::{PEER_TIMEOUT_MAX, VIOLATION_REST};
-
-const SOURCE: u8 = 0x81;
-const SINK: u8 = 0x01;
-const SILENT: u8 = 0x86;
-const ISO_SINK: u8 = 0x05;
 
 /// As small as a device can be: attaching is cheap then.
 fn small(settings: &mut Settings) {

@@ -6,18 +6,12 @@ use std::time::Duration;
 use crate::support::client::{
     DEVLIST, ENODEV, EPIPE, ESHUTDOWN, Ending, MiniClient, Reply, import_bytes, word,
 };
+use crate::support::endpoints::{
+    INTERRUPT, INTERRUPT_SILENT, ISO_SOURCE, LOOP_IN, LOOP_OUT, SILENT, SINK, SOURCE,
+};
 use crate::support::submit::{Submit, setup};
 use crate::support::{LEN_MAX, Server, log, pattern, wait_until};
 use usbferry::usb::sim::loopback::request;
-
-const SOURCE: u8 = 0x81;
-const SINK: u8 = 0x01;
-const LOOP_OUT: u8 = 0x02;
-const LOOP_IN: u8 = 0x82;
-const INTERRUPT: u8 = 0x83;
-const INTERRUPT_SILENT: u8 = 0x84;
-const SILENT: u8 = 0x86;
-const ISO_SOURCE: u8 = 0x85;
 
 /// Keeps the device busy in every way there is.
 fn keep_busy(client: &mut MiniClient) {

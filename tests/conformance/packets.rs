@@ -3,17 +3,11 @@
 //! Otherwise the field has a stray value, left there by some clients.
 
 use crate::support::client::{EINVAL, ENOENT, MiniClient};
+use crate::support::endpoints::{INTERRUPT, ISO_SINK, ISO_SOURCE, LOOP_OUT, SINK, SOURCE};
 use crate::support::hex::hex;
 use crate::support::submit::{IN, Submit, in_a_row, setup};
 use crate::support::{Server, pattern};
 use usbferry::usb::sim::loopback::request;
-
-const SOURCE: u8 = 0x81;
-const SINK: u8 = 0x01;
-const LOOP_OUT: u8 = 0x02;
-const INTERRUPT: u8 = 0x83;
-const ISO_SOURCE: u8 = 0x85;
-const ISO_SINK: u8 = 0x05;
 
 /// Possible numbers of packets.
 const PLAUSIBLE: [u32; 5] = [1, 2, 3, 1000, 1024];

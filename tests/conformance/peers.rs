@@ -4,13 +4,11 @@
 use std::time::Duration;
 
 use crate::support::client::{DEVLIST, ECONNRESET, MiniClient, import_bytes, word};
+use crate::support::endpoints::{SILENT, SOURCE};
 use crate::support::submit::Submit;
 use crate::support::{Server, wait_until};
 use usbferry::config::TakeOver;
 use usbferry::usb::sim::loopback::request;
-
-const SOURCE: u8 = 0x81;
-const SILENT: u8 = 0x86;
 
 /// ST_DEV_BUSY.
 const BUSY: u32 = 2;

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::support::client::{MiniClient, Reply, Ret};
+use crate::support::endpoints::{ISO_SINK, ISO_SOURCE};
 use crate::support::random::Random;
 use crate::support::submit::{Submit, in_a_row, setup};
 use crate::support::{Server, pattern};
@@ -20,8 +21,6 @@ const STEPS: u32 = 300;
 
 const IN: [u8; 6] = [0x81, 0x82, 0x83, 0x84, 0x86, 0x87];
 const OUT: [u8; 3] = [0x01, 0x02, 0x07];
-const ISO_SOURCE: u8 = 0x85;
-const ISO_SINK: u8 = 0x05;
 
 /// A client with its plans.
 struct Life {

@@ -1,17 +1,11 @@
 //! Special requests, performed by the host.
 
 use crate::support::client::{ECONNRESET, ENOENT, EPIPE, MiniClient, Reply};
+use crate::support::endpoints::{INTERRUPT_SILENT, ISO_SINK, ISO_SOURCE, SILENT, SINK, SOURCE};
 use crate::support::hex::hex;
 use crate::support::submit::{Submit, setup};
 use crate::support::{Server, pattern};
 use usbferry::usb::sim::loopback::request;
-
-const SOURCE: u8 = 0x81;
-const SINK: u8 = 0x01;
-const BULK_SILENT: u8 = 0x86;
-const INTERRUPT_SILENT: u8 = 0x84;
-const ISO_SOURCE: u8 = 0x85;
-const ISO_SINK: u8 = 0x05;
 
 fn start() -> (Server, MiniClient) {
     let server = Server::start("loopback");
@@ -62,9 +56,9 @@ fn set_interface_ends_the_urbs_of_its_interface_only() {
     let (_server, mut client) = start();
     client.set_interface(1, 1);
     let pending = client.submit_all(&[
-        Submit::read(BULK_SILENT, 512),
+        Submit::read(SILENT, 512),
         Submit::read(INTERRUPT_SILENT, 64),
-        Submit::read(BULK_SILENT, 64),
+        Submit::read(SILENT, 64),
     ]);
     // Another interface is none of their business.
     client.set_interface(1, 1);
@@ -84,7 +78,7 @@ fn set_interface_ends_the_urbs_of_its_interface_only() {
 fn set_interface_ends_waiting_urbs_too() {
     let server = Server::start_with("loopback", |settings| settings.policy.limits.urbs = 64);
     let mut client = server.attach();
-    let pending = client.submit_all(&vec![Submit::read(BULK_SILENT, 512); 500]);
+    let pending = client.submit_all(&vec![Submit::read(SILENT, 512); 500]);
     let special = client.submit(&Submit::set_interface(0, 0));
     for _ in &pending {
         let Reply::Submit(ret) = client.reply() else { panic!("nobody unlinked anything") };
@@ -98,8 +92,8 @@ fn set_interface_ends_waiting_urbs_too() {
 #[test]
 fn set_interface_keeps_the_data_of_a_cancelled_urb() {
     let (_server, mut client) = start();
-    let pending = client.submit(&Submit::read(BULK_SILENT, 512));
-    client.command(request::CANCEL_DONE, 100, BULK_SILENT.into());
+    let pending = client.submit(&Submit::read(SILENT, 512));
+    client.command(request::CANCEL_DONE, 100, SILENT.into());
     let special = client.submit(&Submit::set_interface(0, 0));
     let ret = client.ret(pending);
     assert_eq!((ret.status, ret.data), (0, pattern(0, 100)));
@@ -124,7 +118,7 @@ fn setting_the_current_configuration_selects_setting_0() {
 #[test]
 fn urbs_behind_configuration_0_find_no_endpoint() {
     let (_server, mut client) = start();
-    let pending = client.submit(&Submit::read(BULK_SILENT, 512));
+    let pending = client.submit(&Submit::read(SILENT, 512));
     let seqnums = client.submit_all(&[
         Submit::set_configuration(0),
         Submit::read(SOURCE, 64),
@@ -187,7 +181,7 @@ fn a_port_reset_ends_all_urbs_and_is_performed_by_the_host() {
     let (_server, mut client) = start();
     client.call_ok(&Submit::read(SOURCE, 100));
     client.command(request::HALT, 0, SINK.into());
-    let pending = client.submit(&Submit::read(BULK_SILENT, 64));
+    let pending = client.submit(&Submit::read(SILENT, 64));
     client.assert_in_sync();
     let seen = client.last_setup();
     let (seqnum, bytes) = client.prepare(&Submit::port_reset());

@@ -1,18 +1,13 @@
 //! Bulk and interrupt URBs: fields of a SUBMIT, data, errors, order.
 
 use crate::support::client::{ENOMEM, EOVERFLOW, EPIPE, EPROTO, EREMOTEIO, MiniClient};
+use crate::support::endpoints::{
+    INTERRUPT, INTERRUPT_SILENT, LOOP_IN, LOOP_OUT, SILENT, SINK, SOURCE,
+};
 use crate::support::hex::hex;
 use crate::support::submit::Submit;
 use crate::support::{LEN_MAX, Server, pattern};
 use usbferry::usb::sim::loopback::request::{self, Counters};
-
-const SOURCE: u8 = 0x81;
-const SINK: u8 = 0x01;
-const LOOP_OUT: u8 = 0x02;
-const LOOP_IN: u8 = 0x82;
-const INTERRUPT: u8 = 0x83;
-const INTERRUPT_SILENT: u8 = 0x84;
-const BULK_SILENT: u8 = 0x86;
 
 fn start() -> (Server, MiniClient) {
     let server = Server::start("loopback");
@@ -341,14 +336,14 @@ fn urbs_of_an_endpoint_end_in_order() {
 fn silent_urbs_hold_up_no_other_endpoint() {
     let (_server, mut client) = start();
     let interrupt = client.submit(&Submit::read(INTERRUPT_SILENT, 64));
-    let bulk = client.submit(&Submit::read(BULK_SILENT, 512));
+    let bulk = client.submit(&Submit::read(SILENT, 512));
     for index in 0..100 {
         assert_eq!(client.call_ok(&Submit::read(SOURCE, 512)), pattern(index * 512, 512));
     }
     assert_eq!(client.outstanding(), 2, "neither has ended");
     client.command(request::RELEASE, 3, INTERRUPT_SILENT.into());
     assert_eq!(client.ret(interrupt).data, [0, 1, 2]);
-    client.command(request::RELEASE, 2, BULK_SILENT.into());
+    client.command(request::RELEASE, 2, SILENT.into());
     assert_eq!(client.ret(bulk).data, [0, 1]);
 }
 
@@ -373,7 +368,7 @@ fn seqnums_may_come_in_any_order_and_again() {
 #[test]
 fn a_seqnum_in_use_closes_the_connection() {
     let (server, mut client) = start();
-    let read = Submit { seqnum: Some(7), ..Submit::read(BULK_SILENT, 64) };
+    let read = Submit { seqnum: Some(7), ..Submit::read(SILENT, 64) };
     client.submit(&read);
     client.assert_in_sync();
     client.send(&Submit::read(SOURCE, 64).bytes(7, client.devid));
@@ -386,12 +381,12 @@ fn a_seqnum_in_use_closes_the_connection() {
 fn urbs_without_a_slot_wait_in_order() {
     let server = Server::start_with("loopback", |settings| settings.policy.limits.urbs = 64);
     let mut client = server.attach();
-    let silent = client.submit_all(&vec![Submit::read(BULK_SILENT, 4096); 1000]);
+    let silent = client.submit_all(&vec![Submit::read(SILENT, 4096); 1000]);
     assert_eq!(client.call_ok(&Submit::read(SOURCE, 512)), pattern(0, 512));
     client.assert_in_sync();
     let mut position = 0;
     for seqnum in silent {
-        client.command(request::RELEASE, 5, BULK_SILENT.into());
+        client.command(request::RELEASE, 5, SILENT.into());
         assert_eq!(client.ret(seqnum).data, pattern(position, 5));
         position += 5;
     }

@@ -7,18 +7,12 @@
 use std::time::{Duration, Instant};
 
 use crate::support::client::{ECONNRESET, ENOENT, EPIPE, MiniClient, Reply};
+use crate::support::endpoints::{INTERRUPT_SILENT, ISO_SOURCE, LOOP_OUT, SILENT, SINK, SOURCE};
 use crate::support::hex::hex;
 use crate::support::random::Random;
 use crate::support::submit::{Submit, setup, unlink_bytes};
 use crate::support::{Server, pattern};
 use usbferry::usb::sim::loopback::request;
-
-const SOURCE: u8 = 0x81;
-const SINK: u8 = 0x01;
-const LOOP_OUT: u8 = 0x02;
-const SILENT: u8 = 0x86;
-const INTERRUPT_SILENT: u8 = 0x84;
-const ISO_SOURCE: u8 = 0x85;
 
 fn start() -> (Server, MiniClient) {
     let server = Server::start("loopback");

@@ -4,10 +4,12 @@
 //!   dropped server must stop, in good order and in time, with every device given back.
 //! - [`client::MiniClient`] speaks the protocol over a blocking socket. The client judges every
 //!   reply as a Linux client would, also where the test looks for something else.
+//! - [`endpoints`] are those of the simulated loopback device.
 //! - [`hex::hex`] reads byte vectors, `submit` makes SUBMITs, `random` makes numbers from seeds,
 //!   `log` keeps the server's log.
 
 pub(crate) mod client;
+pub(crate) mod endpoints;
 pub(crate) mod hex;
 pub(crate) mod log;
 pub(crate) mod random;
