@@ -9,7 +9,9 @@ use super::CommandError;
 use crate::cli::List;
 use crate::client::{self, Exported};
 use crate::usb::libusb::{self, LibusbBackend};
-use crate::usb::{Backend, Bound, Candidate, DRIVER_OF_PROGRAMS, DeviceInfo, OpenError, ScanError};
+use crate::usb::{
+    Backend, Bound, Candidate, DRIVER_OF_PROGRAMS, DeviceInfo, OpenError, ScanError, class,
+};
 
 /// `usbferry list`.
 pub(super) fn show(list: &List) -> Result<(), CommandError> {
@@ -161,10 +163,10 @@ impl Row {
         const PER_INTERFACE: u8 = 0;
         const MISCELLANEOUS: u8 = 0xef;
         if self.class != PER_INTERFACE && self.class != MISCELLANEOUS {
-            return class_name(self.class).to_owned();
+            return class::name(self.class).to_owned();
         }
         let mut names: Vec<&str> = Vec::new();
-        for name in self.interface_classes.iter().map(|&class| class_name(class)) {
+        for name in self.interface_classes.iter().map(|&class| class::name(class)) {
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -183,25 +185,6 @@ const fn speed_name(speed: u32) -> &'static str {
         5 => "super",
         6 => "super-plus",
         _ => "unknown",
-    }
-}
-
-/// The common base classes (usb.org, "Defined Class Codes").
-const fn class_name(class: u8) -> &'static str {
-    match class {
-        0x01 => "audio",
-        0x02 | 0x0a => "communication",
-        0x03 => "input",
-        0x06 => "camera",
-        0x07 => "printer",
-        0x08 => "storage",
-        0x09 => "hub",
-        0x0b => "smart card",
-        0x0e => "video",
-        0xe0 => "wireless",
-        0xfe => "application",
-        0xff => "vendor",
-        _ => "other",
     }
 }
 

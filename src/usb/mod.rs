@@ -15,13 +15,14 @@
 //! A URB goes to a device by [`Port::submit`] and comes back by [`Port::take`], so a backend around
 //! another sees every URB both ways.
 //!
-//! Common to both stacks: [`descriptor`] reads descriptors as Linux does, [`isochronous`] has a
+//! Common to both stacks: `class` has the names of classes, [`descriptor`] reads descriptors as Linux does, [`isochronous`] has a
 //! session's knowledge of settings not in force, and [`special`] the requests performed by a host
 //! itself.
 //!
 //! Contract: calls marked *blocks* run on worker threads only. Statuses are the wire's: each stack
 //! maps its own errors in one place.
 
+pub(crate) mod class;
 pub mod descriptor;
 mod error;
 pub mod isochronous;
@@ -164,14 +165,11 @@ pub struct Bound {
 /// The name of the kernel's driver for programs, such as usbferry.
 pub(crate) const DRIVER_OF_PROGRAMS: &str = "usbfs";
 
-/// bDeviceClass of a hub.
-pub(crate) const CLASS_HUB: u8 = 9;
-
 impl DeviceInfo {
     /// Whether the device is a hub, which can't be exported.
     #[must_use]
     pub const fn is_hub(&self) -> bool {
-        self.device.device_class == CLASS_HUB
+        self.device.device_class == class::HUB
     }
 
     /// Whether programs, by the kernel's driver for programs, have every interface.

@@ -15,7 +15,7 @@ use usbferry_sys::libusb::device::DeviceId;
 use usbferry_sys::os::limit;
 
 use crate::usb::descriptor::{Descriptors, Device};
-use crate::usb::{Bound, CLASS_HUB};
+use crate::usb::{Bound, class};
 use crate::wire::types::{BusId, Speed};
 
 /// Where devices are, by busid.
@@ -97,7 +97,7 @@ impl Present {
         let quirks = text(directory, "quirks").unwrap_or_default();
         let quirks = u32::from_str_radix(quirks.trim_start_matches("0x"), 16).unwrap_or(0);
         let is_hub =
-            number(directory, "bDeviceClass", 16).is_ok_and(|class: u8| class == CLASS_HUB);
+            number(directory, "bDeviceClass", 16).is_ok_and(|found: u8| found == class::HUB);
         Ok(Self {
             identity: Identity { busid, bus, address },
             speed: speed_of(&text(directory, "speed")?),
