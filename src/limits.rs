@@ -161,6 +161,10 @@ pub const ATTACHED_MAX: usize = HERE.attached_max;
 /// system has to grant all bytes at once.
 pub const DISKS_LEN_MAX: u64 = HERE.disks_len_max;
 
+/// Kinds (VID:PID) of one rule, which are one device in different states: a bootloader, a program, a
+/// recovery mode and some to spare.
+pub const RULE_IDS_MAX: usize = 16;
+
 /// Threads that wait for devices which do not answer a scan, one thread for each device until the
 /// answer. Beyond, a scan does not wait for further devices.
 pub const READERS_MAX: usize = 64;

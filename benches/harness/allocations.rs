@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use usbferry::config::rules::Selection;
+use usbferry::config::rules::Rules;
 use usbferry::config::{Listen, Settings};
 use usbferry::reactor::Reactor;
 use usbferry::usb::sim::SimBackend;
@@ -68,11 +68,7 @@ unsafe impl GlobalAlloc for Counting {
 pub(crate) fn print(plan: Plan) -> Result<(), String> {
     IS_CLIENT.set(true);
     let listen = Listen { address: ([127, 0, 0, 1], 0).into(), optional: false };
-    let settings = Settings {
-        listen: vec![listen],
-        selection: Selection { all: true, ..Selection::default() },
-        ..Settings::default()
-    };
+    let settings = Settings { listen: vec![listen], rules: Rules::all(), ..Settings::default() };
     let specs = Spec::parse_list("loopback").map_err(|error| error.to_string())?;
     let reactor = Reactor::new(SimBackend::new(SimBus::with(&specs)), settings)
         .map_err(|error| error.to_string())?;

@@ -9,7 +9,9 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::error::UsageError;
-use crate::config::rules::{Allowed, DeviceSpec, Selection};
+use crate::config::rules::matching::Match;
+use crate::config::rules::spec::DeviceSpec;
+use crate::config::rules::{Allowed, Origin, Rule, Rules};
 use crate::config::value::{
     parse_busy_poll, parse_listen, parse_memory, parse_network, parse_peer_timeout, parse_size,
     parse_urb_size, parse_urbs,
@@ -37,13 +39,16 @@ pub struct Serve {
     #[arg(long)]
     all: bool,
 
-    /// Export this device: a busid (1-2.3), VID:PID or VID:PID:SERIAL. May be repeated
-    #[arg(long, value_name = "SPEC")]
+    /// Export this device: a busid (1-2.3), VID:PID, VID:PID:SERIAL, serial:SERIAL, class:NAME or
+    /// driver:NAME. With a name in front, clients see the name and may ask for it: stick=0781:5567.
+    /// VID:PIDs with commas are one device in different states, such as a bootloader's. May be
+    /// repeated
+    #[arg(long, value_name = "[NAME=]SPEC")]
     device: Vec<DeviceSpec>,
 
     /// Never export this device, in spite of --all and --device. May be repeated
     #[arg(long, value_name = "SPEC")]
-    exclude: Vec<DeviceSpec>,
+    exclude: Vec<Match>,
 
     /// Export simulated devices instead of real devices: a list of disk, microphone, loopback and
     /// serial, each with options after colons. Without a list: a disk, a microphone and a loopback.
@@ -54,7 +59,7 @@ pub struct Serve {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = spec::ONE_OF_EACH,
-        conflicts_with_all = ["all", "device", "exclude"]
+        conflicts_with = "all"
     )]
     simulate: Option<String>,
 
@@ -157,11 +162,7 @@ impl Serve {
         let settings = Settings {
             listen: self.listen_addresses()?,
             allowed: Allowed(self.allow.clone()),
-            selection: Selection {
-                all: self.all || self.simulate.is_some(),
-                devices: self.device.clone(),
-                exclude: self.exclude.clone(),
-            },
+            rules: self.rules(),
             policy,
             socket_buffer: self.tuning.socket_buffer,
             busy_poll: self.tuning.busy_poll,
@@ -171,14 +172,31 @@ impl Serve {
         Ok((settings, chosen))
     }
 
-    const fn policy(&self) -> Result<Policy, UsageError> {
+    /// The options as rules: exceptions first, and everything last.
+    fn rules(&self) -> Rules {
+        let excluded = self.exclude.iter().map(|matches| {
+            Rule::excluding(matches.clone(), Origin::Flag(format!("--exclude {matches}")))
+        });
+        let devices = self.device.iter().map(|spec| {
+            let origin = Origin::Flag(format!("--device {spec}"));
+            Rule { name: spec.name, ..Rule::exporting(spec.matches.clone(), origin) }
+        });
+        let all = [(self.all, "--all"), (self.simulate.is_some(), "--simulate")];
+        let all = all
+            .into_iter()
+            .filter(|&(is_given, _)| is_given)
+            .map(|(_, option)| Rule::exporting(Match::default(), Origin::Flag(option.to_owned())));
+        Rules::new(excluded.chain(devices).chain(all))
+    }
+
+    fn policy(&self) -> Result<Policy, UsageError> {
         let Tuning { urbs, memory, device_memory, urb_size, .. } = self.tuning;
         if urb_size > memory / 2 {
             return Err(UsageError::UrbSize { urb_size, memory });
         }
         let limits = DeviceLimits { urbs, memory, device_memory, urb_len: urb_size };
         let (takeover, reset_on_release) = (self.takeover, self.reset_on_release);
-        Ok(Policy { limits, takeover, reset_on_release })
+        Ok(Policy { limits, takeover, reset_on_release, ..Policy::default() })
     }
 
     fn chosen(&self) -> Result<Chosen, UsageError> {
@@ -248,7 +266,7 @@ mod tests {
     fn nothing_is_exported_by_itself() {
         let (settings, chosen) = serve(&[]).unwrap();
         assert!(matches!(chosen, Chosen::Nothing));
-        assert_eq!(settings.selection, Selection::default());
+        assert!(settings.rules.is_empty());
     }
 
     #[test]
@@ -256,10 +274,23 @@ mod tests {
         for (argument, count) in [("--simulate", 3), ("--simulate=disk", 1)] {
             let (settings, chosen) = serve(&[argument]).unwrap();
             assert!(matches!(chosen, Chosen::Simulated(specs) if specs.len() == count));
-            assert!(settings.selection.all);
+            assert!(settings.rules.iter().any(|rule| rule.export && rule.matches.is_every()));
         }
         assert!(serve(&["--simulate=printer"]).is_err());
         assert!(serve(&["--simulate", "--all"]).is_err());
+    }
+
+    #[test]
+    fn options_are_rules_with_exceptions_first_and_all_last() {
+        let typed = ["--all", "--device", "a=1-2", "--exclude", "1-3", "--device", "0781:5567"];
+        let (settings, _) = serve(&typed).unwrap();
+        let origins: Vec<String> =
+            settings.rules.iter().map(|rule| rule.origin.to_string()).collect();
+        let expected = ["--exclude 1-3", "--device a=1-2", "--device 0781:5567", "--all"];
+        assert_eq!(origins, expected);
+        let exports: Vec<bool> = settings.rules.iter().map(|rule| rule.export).collect();
+        assert_eq!(exports, [false, true, true, true]);
+        assert_eq!(settings.rules.iter().nth(1).unwrap().name, "a".parse().ok());
     }
 
     #[test]
@@ -306,6 +337,9 @@ mod tests {
             (["--takeover", "perhaps"], "same-host"),
             (["--allow", "everybody"], "give a network"),
             (["--device", "stick"], "usbferry list"),
+            (["--device", "0781-5567"], "write 0781:5567"),
+            (["--device", "1-2=1-3"], "put a letter into the name"),
+            (["--exclude", "a=1-3"], "usbferry list"),
         ] {
             let error = serve(&arguments).unwrap_err().to_string();
             assert!(error.contains(says), "{arguments:?}: {error}");

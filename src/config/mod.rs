@@ -1,7 +1,10 @@
 //! The settings of a server as plain data: where to listen, which clients may connect, which
 //! devices are exported, and on which terms.
 //!
-//! - `rules`: which clients may connect, and which devices are exported;
+//! - `rules`: which clients may connect, and which devices are exported to whom;
+//! - `name`: the nickname of a device;
+//! - `asked`: the device that a client asks for;
+//! - `hooks`: programs that run at events of a device;
 //! - `takeover`: when a client may take a device from another client;
 //! - `policy`: the terms on which one device is lent;
 //! - `value`: the values that settings may have, as typed.
@@ -11,7 +14,10 @@
 //!
 //! Contract: plain data and pure functions.
 
-mod policy;
+pub mod asked;
+pub mod hooks;
+pub mod name;
+pub mod policy;
 pub mod rules;
 mod takeover;
 pub(crate) mod value;
@@ -22,7 +28,7 @@ use std::time::Duration;
 use crate::limits::{BUSY_POLL_DEFAULT, CONNECTIONS_MAX, PEER_TIMEOUT_DEFAULT};
 use crate::usb::DeviceInfo;
 pub use policy::Policy;
-use rules::{Allowed, Selection};
+use rules::{Allowed, Rules, Verdict};
 pub use takeover::TakeOver;
 pub use value::ValueError;
 
@@ -42,9 +48,9 @@ pub struct Settings {
     pub listen: Vec<Listen>,
     /// Clients that may connect beside this machine itself.
     pub allowed: Allowed,
-    /// Devices to export.
-    pub selection: Selection,
-    /// The terms on which each device is lent.
+    /// The devices to export.
+    pub rules: Rules,
+    /// The terms on which a device is lent, where its rule says nothing else.
     pub policy: Policy,
     /// Bytes of each buffer of a client's socket; `None` leaves the size to the system.
     pub socket_buffer: Option<usize>,
@@ -62,7 +68,7 @@ impl Default for Settings {
         Self {
             listen: Vec::new(),
             allowed: Allowed::default(),
-            selection: Selection::default(),
+            rules: Rules::default(),
             policy: Policy::default(),
             socket_buffer: None,
             busy_poll: BUSY_POLL_DEFAULT,
@@ -73,9 +79,9 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The terms on which this device is lent.
+    /// What the rules say about a device.
     #[must_use]
-    pub const fn policy_for(&self, _device: &DeviceInfo) -> Policy {
-        self.policy
+    pub fn verdict(&self, device: &DeviceInfo) -> Verdict {
+        self.rules.judge(device, self.policy)
     }
 }

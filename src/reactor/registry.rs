@@ -19,9 +19,10 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::token::Key;
+use crate::config::rules::Verdict;
 use crate::config::{Policy, Settings};
 use crate::status::ExportStatus;
-use crate::usb::Candidate;
+use crate::usb::{Candidate, DeviceInfo};
 use crate::wire::op::UsbDevice;
 use crate::wire::types::BusId;
 
@@ -46,8 +47,10 @@ pub(super) struct Export<C> {
 /// A device in the last scan, and the rules' verdict on the device.
 struct Found<C> {
     candidate: C,
-    is_offered: bool,
-    policy: Policy,
+    /// The device as seen last without a client: a loan takes the drivers away, and rules may go by
+    /// drivers.
+    judged: DeviceInfo,
+    verdict: Verdict,
 }
 
 /// The client with a device, until the device is free again.
@@ -109,7 +112,11 @@ impl<C: Candidate> Registry<C> {
                 }
                 Some(_) => {}
             }
-            export.found = Some(Found::judge(candidate, settings));
+            let lent = export.found.take().filter(|found| {
+                export.holder.is_some()
+                    && identity(&found.judged.device) == identity(&candidate.info().device)
+            });
+            export.found = Some(Found::judge(candidate, lent, settings));
             self.exports.push(export);
         }
         for mut export in before {
@@ -141,7 +148,9 @@ impl<C: Candidate> Registry<C> {
         match (export.offered(), export.holder) {
             (None, _) => Offer::Absent,
             (Some(_), Some(holder)) => Offer::Taken(holder),
-            (Some(found), None) => Offer::Free(Box::new(found.candidate.clone()), found.policy),
+            (Some(found), None) => {
+                Offer::Free(Box::new(found.candidate.clone()), found.verdict.policy)
+            }
         }
     }
 
@@ -219,7 +228,7 @@ impl<C> Export<C> {
 
     /// The device, if present and exported.
     fn offered(&self) -> Option<&Found<C>> {
-        self.found.as_ref().filter(|found| found.is_offered)
+        self.found.as_ref().filter(|found| found.verdict.is_offered())
     }
 
     /// Whether anything is to be known of the export.
@@ -229,12 +238,11 @@ impl<C> Export<C> {
 }
 
 impl<C: Candidate> Found<C> {
-    /// Applies the rules to a device.
-    fn judge(candidate: C, settings: &Settings) -> Self {
-        let info = candidate.info();
-        let is_offered = settings.selection.exports(info);
-        let policy = settings.policy_for(info);
-        Self { candidate, is_offered, policy }
+    /// Applies the rules to a device; `lent` is the device before, if a client has it.
+    fn judge(candidate: C, lent: Option<Self>, settings: &Settings) -> Self {
+        let judged = lent.map_or_else(|| candidate.info().clone(), |lent| lent.judged);
+        let verdict = settings.verdict(&judged);
+        Self { candidate, judged, verdict }
     }
 }
 
@@ -253,7 +261,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::config::rules::Selection;
+    use crate::config::rules::{Origin, Rule, Rules};
     use crate::usb::Backend;
     use crate::usb::sim::bus::SimBus;
     use crate::usb::sim::spec::Spec;
@@ -273,8 +281,7 @@ mod tests {
     impl Known {
         fn new(devices: &str) -> Self {
             let bus = SimBus::with(&Spec::parse_list(devices).unwrap());
-            let selection = Selection { all: true, ..Selection::default() };
-            let settings = Settings { selection, ..Settings::default() };
+            let settings = Settings { rules: Rules::all(), ..Settings::default() };
             Self { bus, settings, registry: Registry::default() }
         }
 
@@ -326,7 +333,9 @@ mod tests {
     fn rules_decide_the_offers_and_their_terms() {
         let mut known = Known::new("loopback:count=2");
         let [first, second] = known.bus.busids()[..] else { panic!("two devices") };
-        known.settings.selection.exclude = vec!["1-1".parse().unwrap()];
+        let except = Rule::excluding("1-1".parse().unwrap(), Origin::Flag("--exclude".to_owned()));
+        let all = Rules::all();
+        known.settings.rules = Rules::new([except].into_iter().chain(all.iter().cloned()));
         known.settings.policy.reset_on_release = true;
         known.scan();
         assert!(known.is_absent(first));

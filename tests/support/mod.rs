@@ -21,7 +21,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use usbferry::config::rules::{Allowed, Selection};
+use usbferry::config::rules::{Allowed, Rules};
 use usbferry::config::{Listen, Settings};
 use usbferry::limits::{SHUTDOWN_TIMEOUT, URB_LEN_DEFAULT};
 use usbferry::reactor::{Reactor, StopHandle};
@@ -65,7 +65,7 @@ impl Server {
         let mut settings = Settings {
             listen: vec![Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), optional: false }],
             allowed: Allowed::default(),
-            selection: Selection { all: true, ..Selection::default() },
+            rules: Rules::all(),
             ..Settings::default()
         };
         change(&mut settings);

@@ -1,15 +1,32 @@
-//! Which clients may connect, and which devices are exported.
+//! Which devices are exported, under which name, to whom and on which terms: the rules.
+//!
+//! - `rule`: one rule, with the clients that it admits;
+//! - `matching`: the devices of a rule;
+//! - `spec`: devices as typed.
+//!
+//! Rules are tried in order, and the first that applies decides: exceptions of the command line,
+//! devices of the command line, `--all`, and then the rules of the file. A device without a rule
+//! stays where it is, and so does every hub.
 //!
 //! Contract: plain data and pure functions.
 
-use std::fmt;
+pub mod matching;
+mod rule;
+pub mod spec;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::net::IpAddr;
-use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::Policy;
+use super::hooks::Hooks;
+use super::name::Nickname;
 use crate::usb::DeviceInfo;
-use crate::wire::types::BusId;
+use matching::Match;
+pub use rule::{Clients, Origin, Rule};
 
 /// Addresses that may connect beside this machine itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -25,180 +42,176 @@ impl Allowed {
     }
 }
 
-/// Names devices, by place or by kind.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum DeviceSpec {
-    /// The place, a busid such as `1-2.3`.
-    BusId(BusId),
-    /// The kind, and the serial number if several devices are alike.
-    Ids {
-        /// idVendor.
-        vendor: u16,
-        /// idProduct.
-        product: u16,
-        /// The text of iSerialNumber.
-        serial: Option<String>,
-    },
-}
-
-impl DeviceSpec {
-    fn matches(&self, info: &DeviceInfo) -> bool {
-        match self {
-            Self::BusId(busid) => info.device.busid == *busid,
-            Self::Ids { vendor, product, serial } => {
-                (info.device.id_vendor, info.device.id_product) == (*vendor, *product)
-                    && serial.as_ref().is_none_or(|serial| info.serial.as_ref() == Some(serial))
-            }
-        }
-    }
-}
-
-/// A text that names no device.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DeviceSpecError(String);
-
-impl std::error::Error for DeviceSpecError {}
-
-impl fmt::Display for DeviceSpecError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "\"{}\" names no device: give a busid as \"usbferry list\" shows it (1-2.3), or \
-             VID:PID or VID:PID:SERIAL with four hexadecimal digits each (0781:5567)",
-            self.0.escape_debug()
-        )
-    }
-}
-
-impl FromStr for DeviceSpec {
-    type Err = DeviceSpecError;
-
-    fn from_str(text: &str) -> Result<Self, DeviceSpecError> {
-        let error = || DeviceSpecError(text.to_owned());
-        let Some((vendor, rest)) = text.split_once(':') else {
-            return BusId::new(text).filter(|_| is_place(text)).map(Self::BusId).ok_or_else(error);
-        };
-        let (product, serial) = match rest.split_once(':') {
-            Some((_, "")) => return Err(error()),
-            Some((product, serial)) => (product, Some(serial.to_owned())),
-            None => (rest, None),
-        };
-        let id = |digits: &str| {
-            let is_id = digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-            u16::from_str_radix(digits, 16).ok().filter(|_| is_id).ok_or_else(error)
-        };
-        Ok(Self::Ids { vendor: id(vendor)?, product: id(product)?, serial })
-    }
-}
-
-/// Whether a text is a bus and the ports from the bus to a device: `BUS-PORT` or `BUS-PORT.PORT`
-/// and so on.
-fn is_place(text: &str) -> bool {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let place = text.split_once('-');
-    place.is_some_and(|(bus, ports)| is_number(bus) && ports.split('.').all(is_number))
-}
-
-/// The choice of exported devices.
+/// The rules, in their order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Selection {
-    /// Every device except hubs and devices that came in over USB/IP.
-    pub all: bool,
-    /// Devices exported in any case, unless a hub.
-    pub devices: Vec<DeviceSpec>,
-    /// Devices never exported.
-    pub exclude: Vec<DeviceSpec>,
+pub struct Rules(Vec<Arc<Rule>>);
+
+impl Rules {
+    /// Rules in their order.
+    #[must_use]
+    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
+        Self(rules.into_iter().map(Arc::new).collect())
+    }
+
+    /// The rule of `--all`: every device except hubs and devices that came in over USB/IP.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::new([Rule::exporting(Match::default(), Origin::Flag("--all".to_owned()))])
+    }
+
+    /// The rules one by one.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+
+    /// How many rules there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no rule.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first rule that applies to a device, by its place among the rules.
+    #[must_use]
+    pub fn deciding(&self, info: &DeviceInfo) -> Option<(usize, &Arc<Rule>)> {
+        self.0.iter().enumerate().find(|(_, rule)| rule.applies(info)).filter(|_| !info.is_hub())
+    }
+
+    /// The verdict on a device, whose terms are `policy` where its rule says nothing else.
+    #[must_use]
+    pub fn judge(&self, info: &DeviceInfo, policy: Policy) -> Verdict {
+        let deciding = self.deciding(info);
+        let (policy, rule) = match deciding {
+            Some((index, rule)) => (rule.terms.over(policy), Some((index, Arc::clone(rule)))),
+            None => (policy, None),
+        };
+        Verdict { policy, rule }
+    }
 }
 
-impl Selection {
-    /// Whether a device is exported.
+/// What the rules say about a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    /// The terms on which the device is lent.
+    pub policy: Policy,
+    /// The rule that has decided, and its place among the rules.
+    rule: Option<(usize, Arc<Rule>)>,
+}
+
+impl Verdict {
+    /// Whether the device is exported, to some client at least.
     #[must_use]
-    pub fn exports(&self, info: &DeviceInfo) -> bool {
-        let named = |specs: &[DeviceSpec]| specs.iter().any(|spec| spec.matches(info));
-        !info.is_hub()
-            && !named(&self.exclude)
-            && (named(&self.devices) || self.all && !info.imported)
+    pub fn is_offered(&self) -> bool {
+        self.rule().is_some_and(|rule| rule.export)
+    }
+
+    /// Whether the device is exported to the client at an address.
+    #[must_use]
+    pub fn admits(&self, address: IpAddr) -> bool {
+        let rule = self.rule().filter(|rule| rule.export);
+        rule.is_some_and(|rule| rule.clients.as_ref().is_none_or(|c| c.contains(address)))
+    }
+
+    /// The name of the device, if any.
+    #[must_use]
+    pub fn name(&self) -> Option<Nickname> {
+        self.rule()?.name
+    }
+
+    /// The programs to run, if the device is exported.
+    #[must_use]
+    pub fn hooks(&self) -> Option<&Hooks> {
+        self.rule().filter(|rule| rule.export).map(|rule| &rule.hooks)
+    }
+
+    /// The rule that has decided.
+    #[must_use]
+    pub fn rule(&self) -> Option<&Rule> {
+        self.rule.as_ref().map(|(_, rule)| rule.as_ref())
+    }
+
+    /// The place of the rule that has decided, counted from 0.
+    #[must_use]
+    pub fn index(&self) -> Option<usize> {
+        self.rule.as_ref().map(|&(index, _)| index)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::testing::info;
     use super::*;
-    use crate::wire::op::UsbDevice;
-    use crate::wire::types::Speed;
+    use crate::config::policy::Terms;
 
-    fn info(busid: &str, class: u8, imported: bool) -> DeviceInfo {
-        DeviceInfo {
-            device: UsbDevice {
-                path: String::new(),
-                busid: BusId::new(busid).unwrap(),
-                busnum: 1,
-                devnum: 1,
-                speed: Speed::High,
-                id_vendor: 0x0781,
-                id_product: 0x5567,
-                bcd_device: 0,
-                device_class: class,
-                device_sub_class: 0,
-                device_protocol: 0,
-                configuration_value: 1,
-                num_configurations: 1,
-                interfaces: Vec::new(),
-            },
-            manufacturer: None,
-            product: None,
-            serial: Some("ab:c".to_owned()),
-            drivers: Vec::new(),
-            imported,
-        }
-    }
-
-    fn spec(text: &str) -> DeviceSpec {
+    fn matches(text: &str) -> Match {
         text.parse().unwrap()
     }
 
-    #[test]
-    fn specs_name_devices_by_place_and_by_ids() {
-        let device = info("1-2.3", 0, false);
-        for matching in ["1-2.3", "0781:5567", "0781:5567:ab:c"] {
-            assert!(spec(matching).matches(&device), "{matching}");
-        }
-        for other in ["1-2", "0781:5568", "0781:5567:ab"] {
-            assert!(!spec(other).matches(&device), "{other}");
-        }
+    fn origin() -> Origin {
+        Origin::Flag("--device".to_owned())
     }
 
-    #[test]
-    fn wrong_specs_are_explained() {
-        let ids = ["781:5567", "0781:", "0781:5567:", "0x781:5567", "1-2:3", "+781:5567"];
-        let busids = ["1-", "-", "-1", "...-", "1-2.3.", "1-.2", "1.2-3", "1-2-3", "1-2..3"];
-        for wrong in ["", "stick"].into_iter().chain(ids).chain(busids) {
-            let error = wrong.parse::<DeviceSpec>().unwrap_err().to_string();
-            assert!(error.contains("usbferry list"), "{error}");
-        }
-        for busid in ["1-2", "10-1.14.3"] {
-            assert_eq!(spec(busid), DeviceSpec::BusId(BusId::new(busid).unwrap()));
-        }
+    fn exports(rules: &Rules, info: &DeviceInfo) -> bool {
+        rules.judge(info, Policy::default()).is_offered()
     }
 
     #[test]
     fn all_leaves_out_hubs_and_imported_devices_but_a_name_brings_those_back() {
-        let all = Selection { all: true, ..Selection::default() };
-        assert!(all.exports(&info("1-1", 0, false)));
-        assert!(!all.exports(&info("1-1", 9, false)));
-        assert!(!all.exports(&info("1-1", 0, true)));
-        let named = Selection { devices: vec![spec("1-1")], ..Selection::default() };
-        assert!(named.exports(&info("1-1", 0, true)));
-        assert!(!named.exports(&info("1-1", 9, false)), "never a hub");
-        assert!(!named.exports(&info("1-2", 0, false)));
+        let all = Rules::all();
+        assert!(exports(&all, &info("1-1", 0, false)));
+        assert!(!exports(&all, &info("1-1", 9, false)));
+        assert!(!exports(&all, &info("1-1", 0, true)));
+        let named = Rules::new([Rule::exporting(matches("1-1"), origin())]);
+        assert!(exports(&named, &info("1-1", 0, true)));
+        assert!(!exports(&named, &info("1-1", 9, false)), "never a hub");
+        assert!(!exports(&named, &info("1-2", 0, false)));
     }
 
     #[test]
-    fn exclusion_beats_selection() {
-        let selection =
-            Selection { all: true, devices: vec![spec("1-1")], exclude: vec![spec("0781:5567")] };
-        assert!(!selection.exports(&info("1-1", 0, false)));
-        assert!(!Selection::default().exports(&info("1-1", 0, false)), "nothing by itself");
+    fn the_first_rule_decides() {
+        let stick = "stick".parse().unwrap();
+        let first = Rule { name: Some(stick), ..Rule::exporting(matches("1-1"), origin()) };
+        let rules = Rules::new([
+            first,
+            Rule::excluding(matches("0781:5567"), origin()),
+            Rule::exporting(Match::default(), origin()),
+        ]);
+        let verdict = rules.judge(&info("1-1", 0, false), Policy::default());
+        assert_eq!((verdict.name(), verdict.index()), (Some(stick), Some(0)));
+        let verdict = rules.judge(&info("1-2", 0, false), Policy::default());
+        assert_eq!((verdict.is_offered(), verdict.index()), (false, Some(1)));
+        let verdict = Rules::default().judge(&info("1-1", 0, false), Policy::default());
+        assert_eq!((verdict.is_offered(), verdict.index()), (false, None), "nothing by itself");
+    }
+
+    #[test]
+    fn a_verdict_has_the_terms_of_its_rule() {
+        let terms = Terms { urbs: Some(7), reset_on_import: Some(true), ..Terms::default() };
+        let rule = Rule { terms, ..Rule::exporting(matches("1-1"), origin()) };
+        let usual = Policy { reset_on_release: true, ..Policy::default() };
+        let policy = Rules::new([rule]).judge(&info("1-1", 0, false), usual).policy;
+        assert_eq!((policy.limits.urbs, policy.reset_on_import), (7, true));
+        assert!(policy.reset_on_release, "where the rule says nothing");
+        assert_eq!(policy.limits.memory, usual.limits.memory);
+    }
+
+    #[test]
+    fn a_device_is_there_for_its_clients_only() {
+        let clients = Clients(vec!["10.0.0.0/8".parse().unwrap()]);
+        let rule = Rule { clients: Some(clients), ..Rule::exporting(matches("1-1"), origin()) };
+        let verdict = Rules::new([rule]).judge(&info("1-1", 0, false), Policy::default());
+        for (address, expected) in [("10.1.1.1", true), ("::1", false), ("11.1.1.1", false)] {
+            assert_eq!(verdict.admits(address.parse().unwrap()), expected, "{address}");
+        }
+        let all = Rules::all().judge(&info("1-1", 0, false), Policy::default());
+        assert!(all.admits("11.1.1.1".parse().unwrap()));
+        let none = Rules::default().judge(&info("1-1", 0, false), Policy::default());
+        assert!(!none.admits("::1".parse().unwrap()));
     }
 
     #[test]

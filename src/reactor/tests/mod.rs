@@ -21,7 +21,7 @@ mod waiting;
 use super::door::ACCEPT_REST;
 use super::*;
 use crate::config::Listen;
-use crate::config::rules::Selection;
+use crate::config::rules::Rules;
 use crate::limits::{
     GONE_INPUT_TIMEOUT, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SCAN_TIMEOUT, SHUTDOWN_TIMEOUT,
     VIOLATION_REST,
@@ -115,11 +115,8 @@ impl Held<ScriptedBackend> {
 impl<B: Backend> Held<B> {
     fn with(backend: B, bus: SimBus) -> Self {
         let listen = Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), optional: false };
-        let settings = Settings {
-            listen: vec![listen],
-            selection: Selection { all: true, ..Selection::default() },
-            ..Settings::default()
-        };
+        let settings =
+            Settings { listen: vec![listen], rules: Rules::all(), ..Settings::default() };
         let reactor = Reactor::new(backend, settings).unwrap();
         Self { reactor, bus, events: Events::with_capacity(EVENTS_PER_TURN) }
     }

@@ -1,0 +1,388 @@
+//! Devices as typed: the text of `--device`, and what a wrong text was probably meant to be.
+//!
+//! | text | devices |
+//! | --- | --- |
+//! | `1-2.3` | the device in this place |
+//! | `0781:5567` | all devices of this kind |
+//! | `2e8a:0003,2e8a:000a` | one device that comes as several kinds, in turn |
+//! | `0781:5567:SERIAL` | of this kind, the one with this serial number |
+//! | `serial:SERIAL` | the device with this serial number |
+//! | `class:storage`, `class:08` | devices, or devices with an interface, of this class |
+//! | `driver:usb-storage` | devices of which this kernel driver has an interface |
+//!
+//! Contract: pure, total.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::matching::{Ids, Match};
+use crate::config::name::{Nickname, NicknameError, is_place};
+use crate::limits::RULE_IDS_MAX;
+use crate::usb::class;
+use crate::wire::types::BusId;
+
+/// Largest number of a bus: the protocol's clients keep eight bits
+/// ([`DevId`](crate::wire::types::DevId)).
+const BUS_MAX: u32 = u8::MAX as u32;
+
+/// Largest number of a hub's port (`USB_MAXCHILDREN` of `include/uapi/linux/usb/ch11.h`).
+const PORT_MAX: u32 = 31;
+
+/// A device with the name to give: `SPEC` or `NAME=SPEC`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceSpec {
+    /// The name, if any.
+    pub name: Option<Nickname>,
+    /// The device, or the devices.
+    pub matches: Match,
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.iter().try_for_each(|name| write!(f, "{name}="))?;
+        self.matches.fmt(f)
+    }
+}
+
+/// Why a text names no device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DeviceSpecError {
+    /// The text has no form of a device's.
+    Form(String),
+    /// No device can ever be meant by the first text; the second was probably meant.
+    Meant(String, String),
+    /// Bus and device number, as `lsusb` shows them.
+    Numbers(String),
+    /// Hubs are never exported.
+    Hub,
+    /// No class has this name.
+    Class(String),
+    /// More kinds than one device can have.
+    Kinds(usize),
+    /// The name in front of the device is no name.
+    Name(String, NicknameError),
+}
+
+impl std::error::Error for DeviceSpecError {}
+
+impl fmt::Display for DeviceSpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Form(text) => write!(
+                f,
+                "\"{}\" names no device: give a busid as \"usbferry list\" shows it (1-2.3), or \
+                 VID:PID or VID:PID:SERIAL with four hexadecimal digits each (0781:5567), or \
+                 serial:SERIAL, class:NAME or driver:NAME",
+                text.escape_debug()
+            ),
+            Self::Meant(text, meant) => {
+                write!(f, "\"{}\" can never match: write {meant}", text.escape_debug())
+            }
+            Self::Numbers(text) => write!(
+                f,
+                "\"{}\" is a bus with a device number, which changes with each plugging: give the \
+                 busid as \"usbferry list\" shows it (1-2.3), or VID:PID (lsusb's \"ID\")",
+                text.escape_debug()
+            ),
+            Self::Hub => f.write_str("hubs are never exported: name the devices behind the hub"),
+            Self::Class(text) => write!(
+                f,
+                "\"{}\" is no class: give two hexadecimal digits, or one of {}",
+                text.escape_debug(),
+                class::NAMES
+                    .iter()
+                    .map(|&(name, _)| name)
+                    .filter(|&name| name != "hub")
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+            Self::Kinds(kinds) => write!(
+                f,
+                "{kinds} VID:PIDs are too many for one device: give {RULE_IDS_MAX} at most"
+            ),
+            Self::Name(text, error) => write!(f, "\"{}\": {error}", text.escape_debug()),
+        }
+    }
+}
+
+impl FromStr for DeviceSpec {
+    type Err = DeviceSpecError;
+
+    /// A name never has a colon, and every text of a device with an equals sign has a colon before
+    /// it.
+    fn from_str(text: &str) -> Result<Self, DeviceSpecError> {
+        let Some((name, device)) = text.split_once('=').filter(|(name, _)| !name.contains(':'))
+        else {
+            return Ok(Self { name: None, matches: text.parse()? });
+        };
+        let matches = device.parse().map_err(|error| match (name, error) {
+            ("serial" | "class" | "driver", DeviceSpecError::Form(_)) => {
+                DeviceSpecError::Meant(text.to_owned(), format!("{name}:{device}"))
+            }
+            (_, error) => error,
+        })?;
+        let name = name.parse().map_err(|error| DeviceSpecError::Name(name.to_owned(), error))?;
+        Ok(Self { name: Some(name), matches })
+    }
+}
+
+impl FromStr for Match {
+    type Err = DeviceSpecError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceSpecError> {
+        if let Some((key, value)) = text.split_once(':').filter(|(_, value)| !value.is_empty()) {
+            match key {
+                "serial" => return Ok(Self { serial: Some(value.to_owned()), ..Self::default() }),
+                "driver" => return Ok(Self { driver: Some(value.to_owned()), ..Self::default() }),
+                "class" => return Ok(Self { class: Some(parse_class(value)?), ..Self::default() }),
+                _ => {}
+            }
+        }
+        if text.contains(',') && text.split(',').all(|one| one.parse::<Ids>().is_ok()) {
+            return Ok(Self { ids: parse_set(text.split(','))?, ..Self::default() });
+        }
+        if let Some((ids, serial)) = split_ids(text) {
+            return match serial {
+                Some("") => Err(meant(text, &ids.to_string())),
+                serial => Ok(Self {
+                    ids: vec![ids],
+                    serial: serial.map(str::to_owned),
+                    ..Self::default()
+                }),
+            };
+        }
+        Ok(Self { busid: Some(parse_busid(text)?), ..Self::default() })
+    }
+}
+
+/// A busid as the kernel writes it.
+///
+/// # Errors
+/// No device can have the busid.
+pub(crate) fn parse_busid(text: &str) -> Result<BusId, DeviceSpecError> {
+    if is_possible_place(text)
+        && let Some(busid) = BusId::new(text)
+    {
+        return Ok(busid);
+    }
+    Err(guess(text))
+}
+
+/// `VID:PID` in the file, where no other form is expected.
+///
+/// # Errors
+/// No device can have the numbers.
+pub(crate) fn parse_ids(text: &str) -> Result<Ids, DeviceSpecError> {
+    text.parse().map_err(|()| guess(text))
+}
+
+/// The kinds of one device.
+///
+/// # Errors
+/// One of the texts is no `VID:PID`, or there are too many.
+pub(crate) fn parse_set<'a>(
+    texts: impl Iterator<Item = &'a str>,
+) -> Result<Vec<Ids>, DeviceSpecError> {
+    let ids = texts.map(parse_ids).collect::<Result<Vec<Ids>, _>>()?;
+    if ids.len() > RULE_IDS_MAX { Err(DeviceSpecError::Kinds(ids.len())) } else { Ok(ids) }
+}
+
+/// A class by name or by two hexadecimal digits.
+///
+/// # Errors
+/// There is no such class, or its devices are never exported.
+pub(crate) fn parse_class(text: &str) -> Result<u8, DeviceSpecError> {
+    match class::parse(text) {
+        Some(class::HUB) => Err(DeviceSpecError::Hub),
+        Some(class) => Ok(class),
+        None => Err(DeviceSpecError::Class(text.to_owned())),
+    }
+}
+
+/// `VID:PID` with whatever follows a second colon; `None` for any other text. What clients ask for
+/// has the same form.
+pub(crate) fn split_ids(text: &str) -> Option<(Ids, Option<&str>)> {
+    let (vendor, rest) = text.split_once(':')?;
+    let (product, serial) = match rest.split_once(':') {
+        Some((product, serial)) => (product, Some(serial)),
+        None => (rest, None),
+    };
+    Some((Ids { vendor: parse_id(vendor)?, product: parse_id(product)? }, serial))
+}
+
+impl FromStr for Ids {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        split_ids(text).filter(|(_, serial)| serial.is_none()).map(|(ids, _)| ids).ok_or(())
+    }
+}
+
+/// Four hexadecimal digits.
+fn parse_id(digits: &str) -> Option<u16> {
+    let is_id = digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    u16::from_str_radix(digits, 16).ok().filter(|_| is_id)
+}
+
+/// Whether the kernel can name a device so: no number has a zero in front, and none is too large.
+fn is_possible_place(text: &str) -> bool {
+    let is_up_to = |number: &str, most| {
+        !number.starts_with('0') && number.parse().is_ok_and(|number: u32| number <= most)
+    };
+    let place = text.split_once('-').filter(|_| is_place(text));
+    place.is_some_and(|(bus, ports)| {
+        is_up_to(bus, BUS_MAX) && ports.split('.').all(|port| is_up_to(port, PORT_MAX))
+    })
+}
+
+fn meant(text: &str, meant: &str) -> DeviceSpecError {
+    DeviceSpecError::Meant(text.to_owned(), meant.to_owned())
+}
+
+/// What a text that names no device was probably meant to be.
+fn guess(text: &str) -> DeviceSpecError {
+    if are_numbers(text) {
+        return DeviceSpecError::Numbers(text.to_owned());
+    }
+    if text.starts_with("usb") && text[3..].parse::<u32>().is_ok() {
+        return DeviceSpecError::Hub;
+    }
+    let intent = place_of_interface(text).or_else(|| ids_meant(text)).or_else(|| place_meant(text));
+    intent.map_or_else(
+        || DeviceSpecError::Form(text.to_owned()),
+        |intent| DeviceSpecError::Meant(text.to_owned(), intent),
+    )
+}
+
+/// `001:004`, `001/004` and `/dev/bus/usb/001/004`: bus and device number with three digits.
+fn are_numbers(text: &str) -> bool {
+    let text = text.strip_prefix("/dev/bus/usb/").unwrap_or(text);
+    let is_number =
+        |number: &str| number.len() == 3 && number.bytes().all(|byte| byte.is_ascii_digit());
+    let split = text.split_once([':', '/']);
+    split.is_some_and(|(bus, device)| is_number(bus) && is_number(device))
+}
+
+/// The device of an interface, which Linux calls `1-2:1.0`.
+fn place_of_interface(text: &str) -> Option<String> {
+    let (device, _interface) = text.split_once(':')?;
+    is_possible_place(device).then(|| device.to_owned())
+}
+
+/// Two numbers of up to four hexadecimal digits, behind `0x` or not, with any sign between them, or
+/// eight digits.
+fn ids_meant(text: &str) -> Option<String> {
+    let id = |digits: &str| {
+        let digits = digits.trim().trim_start_matches("0x").trim_start_matches("0X");
+        let is_id = (3..=4).contains(&digits.len());
+        let is_id = is_id && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        is_id.then(|| format!("{digits:0>4}"))
+    };
+    let all_digits = text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let (vendor, product) = if all_digits {
+        text.split_at(4)
+    } else {
+        text.split_once(|c: char| !c.is_ascii_alphanumeric())?
+    };
+    let (product, serial) = product.split_once(':').unwrap_or((product, ""));
+    let (vendor, product) = (id(vendor)?, id(product)?);
+    let serial = if serial.is_empty() { String::new() } else { format!(":{serial}") };
+    Some(format!("{vendor}:{product}{serial}"))
+}
+
+/// Numbers with other signs between them than a busid has, or with zeros in front.
+fn place_meant(text: &str) -> Option<String> {
+    let separator = |c: char| !c.is_ascii_digit();
+    let numbers: Vec<&str> =
+        text.split(separator).map(|number| number.trim_start_matches('0')).collect();
+    let (bus, ports) = numbers.split_first().filter(|(_, ports)| !ports.is_empty())?;
+    let place = format!("{bus}-{}", ports.join("."));
+    is_possible_place(&place).then_some(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Match {
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    const STICK: Ids = Ids { vendor: 0x0781, product: 0x5567 };
+
+    #[test]
+    fn every_form_is_read() {
+        let by = Match::default;
+        for (text, expected) in [
+            ("1-2", Match { busid: BusId::new("1-2"), ..by() }),
+            ("10-1.14.3", Match { busid: BusId::new("10-1.14.3"), ..by() }),
+            ("0781:5567", Match { ids: vec![STICK], ..by() }),
+            ("0781:5567,0781:5567", Match { ids: vec![STICK, STICK], ..by() }),
+            ("0781:5567:a:b", Match { ids: vec![STICK], serial: Some("a:b".to_owned()), ..by() }),
+            ("0781:5567:a,b", Match { ids: vec![STICK], serial: Some("a,b".to_owned()), ..by() }),
+            ("0781:5567:a=b", Match { ids: vec![STICK], serial: Some("a=b".to_owned()), ..by() }),
+            ("serial:1-2", Match { serial: Some("1-2".to_owned()), ..by() }),
+            ("class:storage", Match { class: Some(8), ..by() }),
+            ("class:FF", Match { class: Some(0xff), ..by() }),
+            ("driver:usb-storage", Match { driver: Some("usb-storage".to_owned()), ..by() }),
+        ] {
+            assert_eq!(parse(text), expected, "{text}");
+            let spec: DeviceSpec = text.parse().unwrap();
+            assert_eq!(spec, DeviceSpec { name: None, matches: expected.clone() }, "{text}");
+            let named: DeviceSpec = format!("stick={text}").parse().unwrap();
+            assert_eq!(named, DeviceSpec { name: "stick".parse().ok(), matches: expected });
+        }
+    }
+
+    #[test]
+    fn a_spec_that_can_never_match_is_refused_with_the_likely_intent() {
+        for (text, intent) in [
+            ("0781-5567", "0781:5567"),
+            ("781:5567", "0781:5567"),
+            ("0x0781:0x5567", "0781:5567"),
+            ("0x781:5567", "0781:5567"),
+            ("0781/5567", "0781:5567"),
+            ("0781 5567", "0781:5567"),
+            ("07815567", "0781:5567"),
+            ("0781:5567:", "0781:5567"),
+            ("781:5567:A7", "0781:5567:A7"),
+            ("1:2.3", "1-2.3"),
+            ("1-2-3", "1-2.3"),
+            ("1.2-3", "1-2.3"),
+            ("01-2", "1-2"),
+            ("1-2:1.0", "1-2"),
+            ("serial=A7", "serial:A7"),
+            ("class=storage", "class:storage"),
+        ] {
+            let error = text.parse::<DeviceSpec>().unwrap_err();
+            assert_eq!(error, meant(text, intent), "{error}");
+            assert!(error.to_string().ends_with(&format!("can never match: write {intent}")));
+        }
+    }
+
+    #[test]
+    fn other_wrong_specs_are_explained() {
+        for wrong in ["", "stick", "1-", "-", "-1", "...-", "1-2.3.", "1-.2", "1-2..3", "0781:"] {
+            let error = wrong.parse::<DeviceSpec>().unwrap_err();
+            assert_eq!(error, DeviceSpecError::Form(wrong.to_owned()));
+            assert!(error.to_string().contains("usbferry list"), "{error}");
+        }
+        for wrong in ["+781:5567", "256-1", "1-32", "1-0", "serial:", "driver:", "class:"] {
+            let error = wrong.parse::<DeviceSpec>().unwrap_err();
+            assert_eq!(error, DeviceSpecError::Form(wrong.to_owned()));
+        }
+        for numbers in ["001:004", "001/004", "/dev/bus/usb/001/004"] {
+            let error = numbers.parse::<Match>().unwrap_err();
+            assert_eq!(error, DeviceSpecError::Numbers(numbers.to_owned()));
+        }
+        for hub in ["usb1", "class:hub", "class:09"] {
+            assert_eq!(hub.parse::<Match>(), Err(DeviceSpecError::Hub), "{hub}");
+        }
+        let class = "class:disk".parse::<Match>().unwrap_err().to_string();
+        assert!(class.contains("storage") && !class.contains("hub"), "{class}");
+        let many = vec!["0781:5567"; RULE_IDS_MAX + 1].join(",");
+        assert_eq!(many.parse::<Match>(), Err(DeviceSpecError::Kinds(RULE_IDS_MAX + 1)));
+        let named = "a b=1-2".parse::<DeviceSpec>().unwrap_err().to_string();
+        assert!(named.starts_with("\"a b\": ' ' can't be in a name"), "{named}");
+    }
+}
