@@ -201,7 +201,7 @@ fn handshake(table: &mut Table) {
     out.clear();
     op::emit_devlist(std::iter::repeat_n(&device, 8), &mut out);
     let (common, rest) = out.split_first_chunk().expect("it begins with op_common");
-    assert_eq!(client::parse_devlist_common(common), Ok(()));
+    assert_eq!(client::parse_common(common, Request::Devlist), Ok(()));
     let (count, records) = rest.split_first_chunk().expect("their number follows");
     assert_eq!(u32::from_be_bytes(*count), 8);
     let record_len = op::USB_DEVICE_LEN + device.interfaces.len() * op::USB_INTERFACE_LEN;

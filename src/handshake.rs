@@ -6,6 +6,7 @@
 use crate::wire::Error;
 use crate::wire::op::{self, IMPORT_BODY_LEN, OP_COMMON_LEN};
 use crate::wire::types::BusId;
+use crate::wire::watch::REQ_WATCH;
 
 /// Bytes of the longest request.
 pub(crate) const REQUEST_LEN_MAX: usize = OP_COMMON_LEN + IMPORT_BODY_LEN;
@@ -32,7 +33,7 @@ impl Handshake {
     pub(crate) fn wanted(&self) -> usize {
         match self.operation {
             None => OP_COMMON_LEN - self.bytes.len(),
-            Some(op::Request::Devlist) => 0,
+            Some(op::Request::Devlist | op::Request::Watch) => 0,
             Some(op::Request::Import) => REQUEST_LEN_MAX - self.bytes.len(),
         }
     }
@@ -46,7 +47,7 @@ impl Handshake {
         self.bytes.extend_from_slice(bytes);
         if self.operation.is_none() {
             let Some(common) = self.bytes.first_chunk() else { return Ok(None) };
-            self.operation = Some(op::Request::parse(common)?);
+            self.operation = Some(answerable(op::Request::parse(common)?)?);
         }
         if self.wanted() > 0 {
             return Ok(None);
@@ -56,6 +57,14 @@ impl Handshake {
             .get(OP_COMMON_LEN..)
             .and_then(<[u8]>::first_chunk)
             .map_or(Some(Request::Devlist), |busid| Some(Request::Import(BusId::from_wire(busid)))))
+    }
+}
+
+/// The request, if the reactor has an answer.
+fn answerable(request: op::Request) -> Result<op::Request, Error> {
+    match request {
+        op::Request::Watch => Err(Error::Operation(REQ_WATCH)),
+        op::Request::Devlist | op::Request::Import => Ok(request),
     }
 }
 

@@ -6,6 +6,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::wire::op::Refusal;
+use crate::wire::op::client::ReplyError;
 use crate::wire::{self, PORT};
 use crate::words::reason;
 
@@ -37,8 +39,19 @@ pub enum Trouble {
     CutShort(io::Error),
     /// The answer is not USB/IP.
     Protocol(wire::Error),
+    /// The server refuses.
+    Refused(Refusal),
     /// The list has more devices than any machine.
     TooMany(u32),
+}
+
+impl From<ReplyError> for Trouble {
+    fn from(error: ReplyError) -> Self {
+        match error {
+            ReplyError::Malformed(error) => Self::Protocol(error),
+            ReplyError::Refused(refusal) => Self::Refused(refusal),
+        }
+    }
 }
 
 impl std::error::Error for ClientError {}
@@ -78,6 +91,7 @@ impl fmt::Display for ClientError {
             Trouble::Protocol(error) => {
                 write!(f, "{host} does not answer as a USB/IP server: {error}")
             }
+            Trouble::Refused(refusal) => write!(f, "{host} refused: {refusal}"),
             Trouble::TooMany(count) => write!(f, "{host} claims to export {count} devices"),
         }
     }

@@ -56,7 +56,7 @@ fn ask(stream: &mut Limited) -> Result<Vec<Exported>, Trouble> {
         .and_then(|()| stream.read_exact(first))
         .map_err(|error| stream.unanswered(error))?;
     stream.read_exact(rest).map_err(|error| stream.cut_short(error))?;
-    client::parse_devlist_common(&common).map_err(Trouble::Protocol)?;
+    client::parse_common(&common, Request::Devlist)?;
     let mut count = [0; 4];
     stream.read_exact(&mut count).map_err(|error| stream.cut_short(error))?;
     let count = u32::from_be_bytes(count);

@@ -90,7 +90,7 @@ impl Row {
             speed: device.speed,
             class: device.device_class[0],
             interface_classes,
-            description: device.path,
+            description: device.path.escape_debug().to_string(),
             notes: Vec::new(),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! - [`types`]: seqnum, devid, busid, endpoint address, speed.
 //! - [`op`]: the handshake, DEVLIST and IMPORT.
+//! - [`watch`]: an extension of the handshake, news of a device.
 //! - [`pdu`]: the 48-byte headers of CMD_SUBMIT, CMD_UNLINK and their replies.
 //! - [`iso`]: the packet descriptors behind an isochronous URB.
 //! - [`setup`]: the SETUP packet of a control transfer.
@@ -19,6 +20,7 @@ pub mod pdu;
 pub mod setup;
 pub mod status;
 pub mod types;
+pub mod watch;
 
 use std::fmt;
 

@@ -3,10 +3,13 @@
 //! Contract: pure functions, without a panic on any input. Lists, paths and their replies are
 //! allocated.
 
+use std::fmt;
+
 use bytes::BufMut;
 
 use super::Error;
 use super::types::{BUS_ID_LEN, BusId, Speed};
+use super::watch::{REP_WATCH, REQ_WATCH};
 
 /// Bytes of `op_common`, which starts every request and reply.
 pub const OP_COMMON_LEN: usize = 8;
@@ -38,6 +41,8 @@ pub enum Request {
     Devlist,
     /// A device. [`IMPORT_BODY_LEN`] bytes of busid follow.
     Import,
+    /// News of a device, an extension ([`super::watch`]). The name follows after the first answer.
+    Watch,
 }
 
 impl Request {
@@ -57,6 +62,7 @@ impl Request {
         match code {
             REQ_DEVLIST => Ok(Self::Devlist),
             REQ_IMPORT => Ok(Self::Import),
+            REQ_WATCH => Ok(Self::Watch),
             other => Err(Error::Operation(other)),
         }
     }
@@ -67,8 +73,18 @@ impl Request {
         let code = match self {
             Self::Devlist => REQ_DEVLIST,
             Self::Import => REQ_IMPORT,
+            Self::Watch => REQ_WATCH,
         };
         common(code, OpStatus::Ok)
+    }
+
+    /// The code of the reply.
+    const fn reply(self) -> u16 {
+        match self {
+            Self::Devlist => REP_DEVLIST,
+            Self::Import => REP_IMPORT,
+            Self::Watch => REP_WATCH,
+        }
     }
 }
 
@@ -84,6 +100,30 @@ pub enum OpStatus {
     DeviceBusy = 2,
     /// ST_NODEV: no device has the busid.
     NoDevice = 4,
+}
+
+/// The status of a reply other than zero, as a client reads the status: any number of a server's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refusal(pub u32);
+
+impl Refusal {
+    /// ST_DEV_BUSY.
+    pub const BUSY: Self = Self(OpStatus::DeviceBusy as u32);
+    /// ST_NODEV.
+    pub const NO_DEVICE: Self = Self(OpStatus::NoDevice as u32);
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("not available"),
+            2 => f.write_str("in use by another client or program"),
+            3 => f.write_str("the device has failed"),
+            4 => f.write_str("no such device"),
+            5 => f.write_str("the server has failed"),
+            other => write!(f, "status {other}"),
+        }
+    }
 }
 
 /// A `usb_device` record: the description of a device before the client attaches the device.
@@ -174,46 +214,77 @@ pub fn emit_import(result: Result<&UsbDevice, OpStatus>, out: &mut Vec<u8>) {
     }
 }
 
-/// A `usb_device` as a client reads it, for `usbferry list --remote`.
+/// Replies as a client reads them.
 pub mod client {
-    use super::{
-        BUS_ID_LEN, Error, OP_COMMON_LEN, PATH_LEN, REP_DEVLIST, USB_DEVICE_LEN, VERSION,
-        split_common,
-    };
-    use crate::wire::types::BusId;
+    use std::fmt;
+
     use bytes::Buf;
 
-    /// Checks a DEVLIST reply's `op_common`.
+    use super::{
+        BUS_ID_LEN, Error, OP_COMMON_LEN, PATH_LEN, Refusal, Request, USB_DEVICE_LEN, VERSION,
+        split_common,
+    };
+    use crate::wire::types::{BusId, DevId};
+
+    /// Why a reply has no contents.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum ReplyError {
+        /// The bytes are no reply to the request.
+        Malformed(Error),
+        /// The server refuses.
+        Refused(Refusal),
+    }
+
+    impl std::error::Error for ReplyError {}
+
+    impl fmt::Display for ReplyError {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match self {
+                Self::Malformed(error) => error.fmt(f),
+                Self::Refused(refusal) => write!(f, "refused: {refusal}"),
+            }
+        }
+    }
+
+    /// Checks the `op_common` of a reply to `request`.
     ///
     /// # Errors
     /// Another version or operation, or the status of a server's refusal.
-    pub fn parse_devlist_common(bytes: &[u8; OP_COMMON_LEN]) -> Result<(), Error> {
+    pub fn parse_common(bytes: &[u8; OP_COMMON_LEN], request: Request) -> Result<(), ReplyError> {
         let (version, code, status) = split_common(bytes);
         if version != VERSION {
-            return Err(Error::Version(version));
+            return Err(ReplyError::Malformed(Error::Version(version)));
         }
-        if code != REP_DEVLIST {
-            return Err(Error::Operation(code));
+        if code != request.reply() {
+            return Err(ReplyError::Malformed(Error::Operation(code)));
         }
-        if status != 0 {
-            return Err(Error::RequestStatus(status));
-        }
-        Ok(())
+        if status == 0 { Ok(()) } else { Err(ReplyError::Refused(Refusal(status))) }
     }
 
-    /// A remote device; numbers are shown unchecked.
+    /// A remote device; numbers are unchecked.
     #[derive(Clone, PartialEq, Eq, Debug)]
     #[allow(missing_docs, reason = "the field names are those of usbip_protocol.rst")]
     pub struct RemoteDevice {
-        /// Unprintable bytes escaped.
+        /// With any character that the server has sent; not for a terminal.
         pub path: String,
         pub busid: BusId,
+        pub busnum: u32,
+        pub devnum: u32,
         pub speed: u32,
         pub id_vendor: u16,
         pub id_product: u16,
         pub device_class: [u8; 3],
         /// Number of interface records behind the device record.
         pub num_interfaces: u8,
+    }
+
+    impl RemoteDevice {
+        /// The device's name in each PDU. Numbers are cut to eight bits, as by the stock tool
+        /// (`usbip_vhci_attach_device` of `vhci_driver.c`), to which servers are used.
+        #[must_use]
+        pub const fn devid(&self) -> DevId {
+            DevId::new(self.busnum.to_be_bytes()[3], self.devnum.to_be_bytes()[3])
+        }
     }
 
     /// Reads one `usb_device` record. Cannot fail: a reader accepts any value.
@@ -223,14 +294,16 @@ pub mod client {
         let path_len = path.iter().position(|&b| b == 0).unwrap_or(PATH_LEN);
         let mut busid = [0; BUS_ID_LEN];
         rest.copy_to_slice(&mut busid);
-        let (_busnum, _devnum) = (rest.get_u32(), rest.get_u32());
+        let (busnum, devnum) = (rest.get_u32(), rest.get_u32());
         let speed = rest.get_u32();
         let (id_vendor, id_product, _bcd_device) = (rest.get_u16(), rest.get_u16(), rest.get_u16());
         let device_class = [rest.get_u8(), rest.get_u8(), rest.get_u8()];
         let (_configuration, _configurations) = (rest.get_u8(), rest.get_u8());
         RemoteDevice {
-            path: path[..path_len].escape_ascii().to_string(),
+            path: String::from_utf8_lossy(&path[..path_len]).into_owned(),
             busid: BusId::from_wire(&busid),
+            busnum,
+            devnum,
             speed,
             id_vendor,
             id_product,
@@ -240,7 +313,7 @@ pub mod client {
     }
 }
 
-fn common(code: u16, status: OpStatus) -> [u8; OP_COMMON_LEN] {
+pub(super) fn common(code: u16, status: OpStatus) -> [u8; OP_COMMON_LEN] {
     let mut bytes = [0; OP_COMMON_LEN];
     let mut out = &mut bytes[..];
     out.put_u16(VERSION);
@@ -261,6 +334,7 @@ fn split_common(bytes: &[u8; OP_COMMON_LEN]) -> (u16, u16, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::types::DevId;
 
     fn device() -> UsbDevice {
         UsbDevice {
@@ -292,6 +366,7 @@ mod tests {
         assert_eq!(Request::parse(&import), Ok(Request::Import));
         assert_eq!(Request::Devlist.to_bytes(), devlist);
         assert_eq!(Request::Import.to_bytes(), import);
+        assert_eq!(Request::parse(&Request::Watch.to_bytes()), Ok(Request::Watch));
     }
 
     #[test]
@@ -363,12 +438,34 @@ mod tests {
         let device = device();
         let mut out = Vec::new();
         emit_devlist([&device].into_iter(), &mut out);
-        assert_eq!(client::parse_devlist_common(out[..8].try_into().unwrap()), Ok(()));
+        let common = out[..8].try_into().unwrap();
+        assert_eq!(client::parse_common(common, Request::Devlist), Ok(()));
         let remote = client::parse_device(out[12..12 + USB_DEVICE_LEN].try_into().unwrap());
         assert_eq!(remote.busid, device.busid);
         assert_eq!(remote.path, device.path);
         assert_eq!(remote.speed, 3);
         assert_eq!((remote.id_vendor, remote.id_product), (0x0525, 0xa4a0));
         assert_eq!((remote.device_class, remote.num_interfaces), ([0xff, 1, 2], 2));
+        assert_eq!(remote.devid(), DevId::new(1, 2));
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_another_reply() {
+        use client::ReplyError::{Malformed, Refused};
+        let parse = |bytes: [u8; 8]| client::parse_common(&bytes, Request::Import).unwrap_err();
+        let refused = parse([0x01, 0x11, 0, 3, 0, 0, 0, 4]);
+        assert_eq!(refused, Refused(Refusal::NO_DEVICE));
+        assert_eq!(refused.to_string(), "refused: no such device");
+        assert_eq!(parse([0x01, 0x11, 0, 3, 0, 0, 0, 9]).to_string(), "refused: status 9");
+        assert_eq!(parse([0x01, 0x11, 0, 5, 0, 0, 0, 0]), Malformed(Error::Operation(5)));
+        assert_eq!(parse([0x01, 0x06, 0, 3, 0, 0, 0, 0]), Malformed(Error::Version(0x0106)));
+    }
+
+    /// The stock tool cuts the numbers, and so must every client: servers check the devid.
+    #[test]
+    fn large_numbers_of_a_remote_device_are_cut() {
+        let mut record = [0; USB_DEVICE_LEN];
+        record[0x120..0x128].copy_from_slice(&[0, 0, 1, 2, 0, 0, 3, 4]);
+        assert_eq!(client::parse_device(&record).devid(), DevId::new(2, 4));
     }
 }
