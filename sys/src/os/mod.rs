@@ -3,6 +3,7 @@
 //! - [`clock`]: a clock that is cheap to read.
 //! - [`heap`]: memory that may be refused, and the treatment of freed memory.
 //! - [`limit`]: the process's limit of open files.
+//! - [`process`]: programs that this process has started.
 //! - [`signal`]: ignored signals.
 //! - [`tcp`]: whether a silent peer is still there.
 //! - `uevent`: news of devices, on Linux.
@@ -11,6 +12,7 @@
 pub mod clock;
 pub mod heap;
 pub mod limit;
+pub mod process;
 pub mod signal;
 pub mod tcp;
 #[cfg(target_os = "linux")]
