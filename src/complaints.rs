@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn messages_about_peers_go_through_the_limit() {
         const BY_ITSELF: &str = r#"log::info!("stopping: giving back every device");"#;
-        let parts = ["reactor", "session", "usb", "worker", "caught", "handshake"];
+        let parts = ["reactor", "session", "usb", "worker", "caught", "handshake", "hooks"];
         for (file, text) in parts.into_iter().flat_map(source_of) {
             for line in text.lines().map(str::trim).filter(|&line| line != BY_ITSELF) {
                 let is_from_log = ["info", "warn", "error"].iter().any(|level| {

@@ -13,6 +13,7 @@
 //! - [`config`]: the settings of a server: which clients may connect, which devices are exported,
 //!   and the policy of each device.
 //! - [`client`]: a USB/IP client, for the list of another server's exports.
+//! - `hooks`: programs that events of a device start, on threads of their own.
 //! - [`logging`]: the log, which a thread of its own writes.
 //!
 //! Every part may use [`limits`] (the limits that a client, a device or a user meets,
@@ -27,10 +28,11 @@
 //! commands ──► cli, client, config, reactor, usb
 //! cli ───────► config, usb, wire
 //! client ────► wire
-//! reactor ───► config, handshake, session, stats, status, usb, wire, worker
+//! reactor ───► config, handshake, hooks, session, stats, status, usb, wire, worker
 //! worker ────► config, reactor, session, usb
 //! fuzzing ───► handshake, session, usb, wire
 //! handshake ─► wire
+//! hooks ─────► config, usb, wire
 //! session ───► stats, usb, wire
 //! status ────► stats, wire
 //! stats ─────► wire
@@ -104,6 +106,7 @@ mod deadline;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
+mod hooks;
 pub mod limits;
 pub mod logging;
 #[cfg(test)]

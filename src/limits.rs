@@ -246,6 +246,26 @@ pub const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// the kernel closes the rest.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Programs of hooks running at once. Each has two threads; the programs of a device run one after
+/// another, so more would only serve devices that come and go at the same moment.
+pub const HOOKS_RUNNING_MAX: usize = 8;
+
+/// Events that wait for a program; further events are dropped, with a line of the log. Every device
+/// may come, or go, at once, and each event may be two: gone and back as another.
+pub const HOOKS_WAITING_MAX: usize = 2 * ATTACHED_MAX;
+
+/// The time of a hook's program, which is killed afterwards: long enough to mount a disk or to send
+/// a mail, short enough for the next event of the device.
+pub const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The wait of an import for the program that authorizes it, with the programs that run before. A
+/// client waits with a silent connection, and clients give up after some tens of seconds.
+pub const AUTHORIZE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The wait of a stop for programs that run or are to run; whatever runs then is killed. Together
+/// with [`SHUTDOWN_TIMEOUT`] well below the patience of service managers (90 s for systemd).
+pub const HOOKS_END_TIMEOUT: Duration = Duration::from_secs(10);
+
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
 const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");

@@ -59,6 +59,12 @@ impl Hooks {
         self.programs[hook as usize].as_ref()
     }
 
+    /// Whether no event has a program.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.programs.iter().all(Option::is_none)
+    }
+
     /// Gives an event its program.
     pub fn set(&mut self, hook: Hook, program: Program) {
         self.programs[hook as usize] = Some(program);

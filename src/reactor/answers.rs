@@ -6,6 +6,7 @@
 //! | a client waits for | at most | and is then told |
 //! | --- | --- | --- |
 //! | a scan | see `scans` | see `scans` |
+//! | a program that authorizes the import | `AUTHORIZE_TIMEOUT` | ST_NA |
 //! | the opening of its device | `OPEN_TIMEOUT` | ST_NA; the device is busy until it is open, and is then given back |
 //! | a device that another client is about to give back | `HANDSHAKE_TIMEOUT` | ST_DEV_BUSY |
 //!
@@ -63,7 +64,11 @@ impl<B: Backend> Reactor<B> {
                 self.close(key, false);
             }
             Request::Import(busid) => match self.registry.offer(busid) {
-                Offer::Free(candidate, policy) => self.begin_import(key, *candidate, policy),
+                Offer::Free(candidate, policy) => {
+                    if self.is_authorized(key, busid) {
+                        self.begin_import(key, *candidate, policy);
+                    }
+                }
                 Offer::Taken(holder) => self.contest(key, busid, holder),
                 Offer::Absent => self.refuse_absent(key, busid, absent),
             },
@@ -113,6 +118,9 @@ impl<B: Backend> Reactor<B> {
             loan.may_be_awaited(self.now)
         } else {
             let permitted = takeover.permits(holder.peer.ip(), asker.ip(), signs);
+            if permitted && !self.is_authorized(key, busid) {
+                return;
+            }
             if permitted {
                 self.end(holder.key, &End::TakenOver(asker));
             }
@@ -197,14 +205,16 @@ impl<B: Backend> Reactor<B> {
         let devid = DevId::new(device.busnum, device.devnum);
         let device = ready.opened.describe(device.clone());
         let session = Session::new(devid, limits, ready.opened, ready.tables);
+        let peer = connection.peer;
         info!(
-            "{}: {}: attached ({:04x}:{:04x})",
-            connection.peer, device.busid, device.id_vendor, device.id_product
+            "{peer}: {}: attached ({:04x}:{:04x})",
+            device.busid, device.id_vendor, device.id_product
         );
         connection.change_loan(|loan| loan.lend(session, fds, self.now));
         if let Some(client) = &mut connection.client {
             client.serve(|out| op::emit_import(Ok(&device), out));
         }
+        self.hooking.note_attached(key, peer, device.busid);
         self.schedule.attach(key);
         self.queue(key);
     }

@@ -64,6 +64,8 @@ pub(super) enum Awaited {
     Return,
     /// The opening of the device, which is this client's.
     Opening,
+    /// A program's answer, whether the client may have the device.
+    Authorization,
 }
 
 /// A client that is connected.

@@ -36,6 +36,23 @@ pub(super) enum End {
     WorkerDied,
 }
 
+impl End {
+    /// A word for programs, which the documentation lists.
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Socket(_) => "lost",
+            Self::Handshake(_) | Self::Violation(_) => "protocol",
+            Self::TimedOut | Self::Stalled => "timeout",
+            Self::Displaced => "full",
+            Self::TakenOver(_) => "taken-over",
+            Self::Answered => "gone",
+            Self::Stopping => "stop",
+            Self::WorkerDied => "failed",
+        }
+    }
+}
+
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -53,6 +53,7 @@ impl<B: Backend> Reactor<B> {
                 self.refuse(key, OpStatus::DeviceBusy);
             }
             Some(Awaited::Opening) => self.abandon_opening(key),
+            Some(Awaited::Authorization) => self.give_up_question(key),
             None => {
                 let end = connection.expiry();
                 self.end(key, &end);
@@ -91,6 +92,7 @@ impl<B: Backend> Reactor<B> {
             }
             _ => debug!("{peer}: {end}"),
         }
+        self.hooking.note_end(key, end);
         let broke_protocol = matches!(end, End::Violation(_));
         let afterwards = if broke_protocol { Afterwards::Rest } else { Afterwards::Free };
         connection.change_loan(|loan| loan.drain(afterwards));
@@ -105,6 +107,7 @@ impl<B: Backend> Reactor<B> {
     fn remove_if_over(&mut self, key: Key) {
         if find(&mut self.connections, key).is_some_and(|connection| connection.is_over()) {
             self.connections.remove(key.index as usize);
+            self.hooking.note_over(key);
         }
     }
 
@@ -113,6 +116,7 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn end_gone(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         info!("{}: the client's device is gone", connection.peer);
+        self.hooking.note_gone(key);
         connection.change_loan(|loan| loan.drain(Afterwards::Free));
         self.close(key, true);
     }
@@ -163,6 +167,7 @@ impl<B: Backend> Reactor<B> {
         if let Some(connection) = find(&mut self.connections, key) {
             connection.loan = None;
         }
+        self.hooking.note_over(key);
         self.remove_if_over(key);
         for contender in self.registry.release(busid) {
             self.request(contender);

@@ -15,6 +15,7 @@
 //!   `exchange`: a turn of both;
 //! - `registry`: the exports, and who has them; `scans`: when the bus is looked at; `answers`: the
 //!   answers to handshakes;
+//! - `hooks`: the programs that events start, and imports that wait for a program's answer;
 //! - `ending`: the ends of connections (`end`) and of loans;
 //! - `schedule`: whose turn it is; `spin`: whether to sleep; `net`, `token`: sockets, the names of
 //!   events;
@@ -32,6 +33,7 @@ mod end;
 mod ending;
 mod error;
 mod exchange;
+mod hooks;
 mod loan;
 mod net;
 mod registry;
@@ -67,6 +69,7 @@ use door::Door;
 use end::End;
 pub use error::StartError;
 use exchange::Turn;
+use hooks::Hooking;
 use loan::Loan;
 pub use net::prepare as prepare_socket;
 use registry::Registry;
@@ -97,6 +100,7 @@ pub struct Reactor<B: Backend> {
     /// The discard buffer.
     discard: Box<[u8]>,
     complaints: Complaints,
+    hooking: Hooking,
     spin: Spin,
     clock: CoarseClock,
     /// The time of this turn.
@@ -114,7 +118,9 @@ impl<B: Backend> Reactor<B> {
         let door = Door::open(&settings, registry)?;
         let waker = Waker::new(registry, Subject::Waker.to_token()).map_err(StartError::System)?;
         let complaints = Complaints::new(Instant::now());
-        let inbox = Inbox::new(Arc::new(waker), complaints.clone());
+        let waker = Arc::new(waker);
+        let inbox = Inbox::new(Arc::clone(&waker), complaints.clone());
+        let hooking = Hooking::new(waker, complaints.clone());
         let scans = Scans::start(backend, &inbox, registry).map_err(StartError::System)?;
         let stop = Stop::new(registry, Subject::Stop.to_token()).map_err(StartError::System)?;
         let spin = Spin::new(settings.busy_poll);
@@ -130,6 +136,7 @@ impl<B: Backend> Reactor<B> {
             schedule: Schedule::default(),
             discard: vec![0; DISCARD_LEN].into_boxed_slice(),
             complaints,
+            hooking,
             spin,
             clock: CoarseClock::new(),
             now: Instant::now(),
@@ -179,6 +186,7 @@ impl<B: Backend> Reactor<B> {
             }
             self.turn();
         }
+        self.hooking.end();
         // Clients without a device were gone as soon as the stop began.
         Ok(self.connections.len())
     }
@@ -326,6 +334,7 @@ impl<B: Backend> Reactor<B> {
                 Done::Died(key) => self.handle_died(key),
             }
         }
+        self.take_authorizations();
         if self.answer_question() {
             // There may be another question.
             self.inbox.mark();
@@ -437,6 +446,9 @@ impl<B: Backend> Reactor<B> {
             // Events of the device while the port was away had no effect.
             lent.mark_ready();
             lent.session.take_back(port, result, now);
+            if lent.session.take_reset() {
+                self.hooking.note_reset(key);
+            }
         }
         self.queue(key);
     }

@@ -17,10 +17,13 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::token::Key;
+use crate::config::hooks::Hooks;
 use crate::config::rules::Verdict;
 use crate::config::{Policy, Settings};
+use crate::hooks::Facts;
 use crate::status::ExportStatus;
 use crate::usb::{Candidate, DeviceInfo};
 use crate::wire::op::UsbDevice;
@@ -135,6 +138,14 @@ impl<C: Candidate> Registry<C> {
         let free = self.exports.iter().filter(|export| export.holder.is_none());
         let offered = free.filter_map(Export::offered);
         offered.map(|found| &found.candidate.info().device).collect()
+    }
+
+    /// The exported devices with hooks.
+    pub(super) fn hooked(&self) -> impl Iterator<Item = (Facts, &Arc<Hooks>)> {
+        self.exports.iter().filter_map(Export::offered).filter_map(|found| {
+            let hooks = found.verdict.hooks().filter(|hooks| !hooks.is_empty())?;
+            Some((Facts::new(found.candidate.info(), found.verdict.name()), hooks))
+        })
     }
 
     /// Whether a device is there and exported, with a client or without.

@@ -30,6 +30,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry as Poller};
 
 use super::client::Awaited;
+use super::hooks::Cause;
 use super::schedule::Rest;
 use super::token::{Key, Subject};
 use super::{Reactor, client_of};
@@ -284,9 +285,11 @@ impl<B: Backend> Reactor<B> {
             info!("scans of the bus work again");
         }
         self.scans.is_current = scan.is_whole && self.scans.covers_now();
+        let is_first = !self.registry.is_filled();
         for change in self.registry.update(scan.devices, &self.settings) {
             debug!("{change}");
         }
+        self.note_exports(if is_first { Cause::Start } else { Cause::Bus });
         for key in waiting {
             if self.awaits_scan(key) {
                 self.answer(key, OpStatus::NoDevice);

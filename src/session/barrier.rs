@@ -141,6 +141,7 @@ impl<P: Port> Session<P> {
     pub(super) fn end_performance(&mut self, performed: Performed, now: Instant) {
         let Some(barrier) = self.barriers.current.take() else { return };
         let urb = barrier.urb;
+        self.was_reset |= barrier.request == SpecialRequest::Reset && performed.has_succeeded();
         match performed {
             _ if self.life.is_tearing_down() => self.buffers.free_record(&mut self.urbs, urb),
             Performed::Done => self.end(urb, Status::OK, 0),

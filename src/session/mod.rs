@@ -120,6 +120,8 @@ pub(crate) struct Session<P: Port> {
     early_unlinks: EarlyUnlinks,
     tx: TxQueue,
     life: Life,
+    /// The device was reset for the client, and nobody has asked yet.
+    was_reset: bool,
     /// UNLINKs received.
     unlinks: u64,
     /// SUBMITs answered with an error without the device.
@@ -150,6 +152,7 @@ impl<P: Port> Session<P> {
             early_unlinks: EarlyUnlinks::new(),
             tx: TxQueue::new(records),
             life: Life::new(),
+            was_reset: false,
             unlinks: 0,
             refused: 0,
         }
@@ -177,6 +180,11 @@ impl<P: Port> Session<P> {
             buffers: self.buffers.gauge(),
             endpoints: self.endpoints.stats(),
         }
+    }
+
+    /// Whether the device was reset for the client since the last call.
+    pub(crate) const fn take_reset(&mut self) -> bool {
+        std::mem::replace(&mut self.was_reset, false)
     }
 
     /// Whether bytes from the client can be taken: not while unread answers use up the room for

@@ -470,6 +470,17 @@ pub enum Performed {
     Gone,
 }
 
+impl Performed {
+    /// Whether the host has done as asked.
+    pub(crate) fn has_succeeded(&self) -> bool {
+        match self {
+            Self::Done => true,
+            Self::Reconfigured { status, .. } => *status == Status::OK,
+            Self::Forward | Self::Failed(_) | Self::Gone => false,
+        }
+    }
+}
+
 impl<P: Port> Opened<P> {
     /// The device as a client is told, in the configuration that it was found in when opened.
     pub(crate) fn describe(&self, device: UsbDevice) -> UsbDevice {

@@ -15,6 +15,7 @@
 //! | `unlink` | the race of SUBMIT and UNLINK, with URBs in flight, waiting, and ended |
 //! | `hostile` | clients that break the rules, vanish, or do not read |
 //! | `lifecycle` | clients that leave, devices that are unplugged, a server that stops |
+//! | `hooks` | programs that events start, and imports that wait for a program's answer |
 //! | `peers` | clients in each other's way: take-over, stalled clients, a full server |
 //! | `simulation` | random traffic of a correct client, from fixed seeds |
 //!
@@ -28,6 +29,7 @@
 
 mod control;
 mod handshake;
+mod hooks;
 mod hostile;
 mod isochronous;
 mod lifecycle;

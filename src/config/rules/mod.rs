@@ -125,7 +125,7 @@ impl Verdict {
 
     /// The programs to run, if the device is exported.
     #[must_use]
-    pub fn hooks(&self) -> Option<&Hooks> {
+    pub fn hooks(&self) -> Option<&Arc<Hooks>> {
         self.rule().filter(|rule| rule.export).map(|rule| &rule.hooks)
     }
 

@@ -28,7 +28,7 @@ pub struct Rule {
     /// The terms that differ from those of other devices.
     pub terms: Terms,
     /// Programs to run.
-    pub hooks: Hooks,
+    pub hooks: Arc<Hooks>,
     /// Where the rule was written.
     pub origin: Origin,
 }
@@ -43,7 +43,7 @@ impl Rule {
             export: true,
             clients: None,
             terms: Terms::default(),
-            hooks: Hooks::default(),
+            hooks: Arc::default(),
             origin,
         }
     }

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 
 mod bugs;
 mod hints;
+mod hooks;
 mod loans;
 mod rest;
 mod scripted;
