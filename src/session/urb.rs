@@ -401,7 +401,7 @@ mod tests {
         assert_eq!((table.free(), table.free_for_packets()), (3, 2));
         let with_packets = [3, 4].map(|seqnum| table.insert(submit(seqnum), 1024));
         assert_eq!((table.free(), table.free_for_packets()), (1, 0));
-        assert_eq!(table.descriptors(plain[1]), []);
+        assert_eq!(table.descriptors(plain[1]), [0; 0]);
         assert_eq!(table.remove(with_packets[0]).map(|_| ()), None);
         // A URB without packets gets the record, and the stripe is there for another URB.
         assert_eq!(table.insert(submit(5), 0), with_packets[0]);

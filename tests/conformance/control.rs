@@ -131,7 +131,7 @@ fn a_direction_against_the_setup_packet_gets_einval() {
     let expected = hex("00000003 00000002 Z(12) / ffffffea 0 0 0 0 / Z(8)");
     assert_eq!(client.read(48), expected);
     client.assert_in_sync();
-    assert_eq!(client.ask(request::READ, 0), [], "the device saw nothing of it");
+    assert_eq!(client.ask(request::READ, 0), [0; 0], "the device saw nothing of it");
 }
 
 /// Without a data stage the direction says nothing: Windows clients may say IN.

@@ -198,14 +198,14 @@ impl MiniClient {
     /// The server says nothing more and closes in good order.
     pub(crate) fn expect_fin(mut self) {
         let (bytes, ending) = self.read_to_end();
-        assert_eq!(bytes, [], "something came that was not asked for");
+        assert_eq!(bytes, [0; 0], "something came that was not asked for");
         assert_eq!(ending, Ending::Fin);
     }
 
     /// Expects the server to close without another byte. Unread input makes the end a reset.
     pub(crate) fn expect_drop(mut self) {
         let (bytes, _) = self.read_to_end();
-        assert_eq!(bytes, [], "something came before the connection was closed");
+        assert_eq!(bytes, [0; 0], "something came before the connection was closed");
     }
 
     /// Whether the server has sent something, as far as can be seen now.

@@ -219,7 +219,7 @@ pub(super) fn check_submission(sent: &Sent, flight: &Flight, block: &[u8]) {
         TransferType::Bulk | TransferType::Interrupt => data.extend(sent.payload()),
     }
     if flight.transfer_type != TransferType::Isochronous {
-        assert_eq!(flight.packets, [], "packets of {sent:?}");
+        assert_eq!(flight.packets, [0; 0], "packets of {sent:?}");
     }
     assert_eq!((flight.endpoint, flight.length), (endpoint, length), "{sent:?}");
     assert!(block[..data.len()] == data, "the device got other data than was sent by {sent:?}");

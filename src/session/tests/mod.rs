@@ -296,7 +296,7 @@ impl Rig {
 
     fn expect_silence(&mut self) {
         self.collect(usize::MAX);
-        assert_eq!(self.sent, []);
+        assert_eq!(self.sent, [0; 0]);
     }
 
     /// Tears down and checks for everything being home.

@@ -179,7 +179,7 @@ impl Microphone {
     }
 
     pub(super) fn control(setup: &Setup, data: &mut [u8]) -> Option<usize> {
-        if setup.value != SAMPLING_FREQ_CONTROL || setup.index != ENDPOINT.into() {
+        if setup.value != SAMPLING_FREQ_CONTROL || setup.index != u16::from(ENDPOINT) {
             return None;
         }
         match (setup.request_type, setup.request) {
@@ -269,7 +269,7 @@ mod tests {
         let second = host.submit(ENDPOINT, &[0; 768], &[96; 8]);
         assert_eq!(host.port.next_deadline(), Some(start + 8 * FRAME));
         host.advance(Duration::from_micros(7999));
-        assert_eq!(host.reaped(), []);
+        assert_eq!(host.reaped(), [0; 0]);
         host.advance(Duration::from_millis(3));
         assert_eq!(host.reaped(), [first]);
         host.wait(second);
