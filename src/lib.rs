@@ -12,22 +12,26 @@
 //!   settings would be opened and read in `commands`, and its text checked here.
 //! - [`config`]: the settings of a server: which clients may connect, which devices are exported,
 //!   and the policy of each device.
-//! - [`client`]: a USB/IP client, for the list of another server's exports.
+//! - [`client`]: a USB/IP client, for the list of another server's exports and for their devices.
 //! - `hooks`: programs that events of a device start, on threads of their own.
+//! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.
 //! - [`logging`]: the log, which a thread of its own writes.
 //!
 //! Every part may use [`limits`] (the limits that a client, a device or a user meets,
 //! each with a reason), `complaints` (the budget for lines of the log that clients can cause),
 //! `caught` (a panic becomes a line of the log), `units` (sizes and times as typed), `words`
-//! (words for users) and `deadline` (the earlier of two instants).
+//! (words for users), `names` (of vendors and products), `programs` (the programs with a file open),
+//! `sockets` (the options of a session's socket, at both ends) and `deadline` (the earlier of two
+//! instants).
 //!
 //! The parts know each other in these directions only, which a test checks (`map`). Arrows point
 //! down, but for the results of a worker, which go up to the reactor:
 //!
 //! ```text
-//! commands ──► cli, client, config, reactor, usb
-//! cli ───────► config, usb, wire
+//! commands ──► cli, client, config, reactor, usb, vhci, wire
+//! cli ───────► client, config, usb, wire
 //! client ────► wire
+//! vhci ──────► wire
 //! reactor ───► config, handshake, hooks, session, stats, status, usb, wire, worker
 //! worker ────► config, reactor, session, usb
 //! fuzzing ───► handshake, session, usb, wire
@@ -111,12 +115,17 @@ pub mod limits;
 pub mod logging;
 #[cfg(test)]
 mod map;
+mod names;
+mod programs;
 pub mod reactor;
 mod session;
+mod sockets;
 pub mod stats;
 pub mod status;
 mod units;
 pub mod usb;
+#[cfg(target_os = "linux")]
+pub mod vhci;
 pub mod wire;
 mod words;
 mod worker;

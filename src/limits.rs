@@ -215,6 +215,53 @@ pub const STALE_AFTER: Duration = Duration::from_secs(1);
 /// unanswered for much longer: a second at least for keepalive, else TCP's timer.
 pub const STALE_REPEATS: u8 = 2;
 
+/// The wait of this program as a client for a server to accept the connection, for each address of
+/// the server: TCP repeats its request after 1 s and 3 s, and a client that comes back after a cut of
+/// the network is to try afresh soon.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The wait as a client for a server's list, the connection included: as long as this program as a
+/// server has for a handshake.
+pub const DEVLIST_TIMEOUT: Duration = HANDSHAKE_TIMEOUT;
+
+/// The wait as a client for a device: a server may have to scan ([`SCAN_TIMEOUT`]), wait for another
+/// client's end ([`HANDSHAKE_TIMEOUT`]) and open the device ([`OPEN_TIMEOUT`]).
+pub const IMPORT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The wait as a client for a server to know of watches. A server without the extension mostly
+/// closes at once, and a few stay silent; the client asks by plain imports then.
+pub const WATCH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A server that knew of no watch is asked again after this time: the server may be a newer one.
+pub const WATCH_PROBE_INTERVAL: Duration = Duration::from_secs(600);
+
+/// The first wait of `attach --persist` before another try, for a server that is not there, or where
+/// attachments end at once. Doubled with each try.
+pub const RETRY_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest wait before another try: a try costs a server an accept, and a device in use within
+/// five seconds of its server's return is soon enough for a person.
+pub const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// An attachment that lasted this long has worked: the next try comes at once, and the waits begin
+/// with the first again.
+pub const ATTACHED_WELL: Duration = Duration::from_secs(1);
+
+/// The interval of imports at a server that refused and knows of no watch: a refusal costs usbipd a
+/// process and two lines of its log.
+pub const ASK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The wait for the kernel to free the port of a lost device, before another port is taken.
+pub const PORT_FREE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Controllers of `vhci_hcd`: the largest number that Linux can be built with
+/// (`USBIP_VHCI_NR_HCS` of `drivers/usb/usbip/Kconfig`).
+pub const VHCI_CONTROLLERS_MAX: usize = 128;
+
+/// Tries of a free port of `vhci_hcd`, which other programs may take meanwhile: as many as a
+/// controller has ports.
+pub const PORT_TRIES: u32 = 30;
+
 /// The time for which a URB without memory is tried again while only other endpoints of the device
 /// have URBs in flight: all use the same memory, and as long as any of them moves, memory comes
 /// back sooner. With URBs of its own endpoint in flight, the URB waits for their end.
@@ -271,6 +318,10 @@ const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= M
 const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");
 const _: () = assert!(4 * ATTACHED_MAX <= LOG_LINES_MAX);
 const _: () = assert!(10 * COMPLAINTS_PER_SECOND as usize <= LOG_LINES_MAX);
+const _: () = assert!(
+    SCAN_TIMEOUT.as_secs() + HANDSHAKE_TIMEOUT.as_secs() + OPEN_TIMEOUT.as_secs()
+        < IMPORT_TIMEOUT.as_secs()
+);
 const _: () = assert!(DRAIN_TIMEOUT.as_secs() < SHUTDOWN_TIMEOUT.as_secs());
 const _: () = assert!(BLOCK_LEN_MIN / ACCOUNT_SHARE >= 9);
 const _: () = assert!(CONTROL_LEN_MAX + 8 <= MEMORY_MIN / MEMORY_RESERVE_SHARE);

@@ -7,7 +7,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parts open to every other part.
-const COMMON: [&str; 6] = ["caught", "complaints", "deadline", "limits", "units", "words"];
+const COMMON: [&str; 9] = [
+    "caught",
+    "complaints",
+    "deadline",
+    "limits",
+    "names",
+    "programs",
+    "sockets",
+    "units",
+    "words",
+];
 
 /// Parts for tests and fuzzers, open to the tests of every part.
 const TESTS: [&str; 2] = ["fuzzing", "map"];

@@ -13,9 +13,26 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
+/// A text chosen by a device, a peer or a program, for a terminal: quotes as they are, and everything
+/// unprintable escaped, as are backslashes.
+pub(crate) fn printable(text: &str) -> String {
+    let escape = |c: char| match c {
+        '"' | '\'' => String::from(c),
+        other => other.escape_debug().collect(),
+    };
+    text.chars().map(escape).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quotes_stay_and_nothing_unprintable_does() {
+        assert_eq!(printable("7\" disk, Bob's"), "7\" disk, Bob's");
+        assert_eq!(printable("a\u{1b}[31m\n\u{202e}b\\"), "a\\u{1b}[31m\\n\\u{202e}b\\\\");
+        assert_eq!(printable("Größe 5µ"), "Größe 5µ");
+    }
 
     #[test]
     fn a_reason_has_no_number() {

@@ -194,7 +194,11 @@ fn help_and_version_exit_0() {
         assert_eq!(help.status.code(), Some(0), "{name}");
         let global = Cli::command();
         for argument in command.get_arguments().chain(global.get_arguments()) {
-            let flag = format!("--{}", argument.get_long().expect("there are no others"));
+            let flag = match argument.get_long() {
+                Some(long) => format!("--{long}"),
+                // A word without a name in front.
+                None => argument.get_value_names().expect("it has a name")[0].to_string(),
+            };
             assert!(argument.get_help().is_some(), "{name} {flag} is not explained");
             assert!(stdout(&help).contains(&flag), "{name} {flag} is hidden");
         }
@@ -240,6 +244,13 @@ fn wrong_usage_exits_2() {
         (&["serve", "--simulate=loopback:count=0"], "from 1 to"),
         (&["serve", "--simulate", "--all"], "cannot be used with"),
         (&["list", "--everything"], "unexpected argument"),
+        (&["list", "-l", "-r", "127.0.0.1"], "cannot be used with"),
+        (&["list", "-r", ":3240"], "is no host"),
+        (&["attach"], "usbferry attach HOST NAME"),
+        (&["attach", "127.0.0.1"], "usbferry list -r HOST"),
+        (&["attach", "-r", "127.0.0.1", "-b", ""], "up to 31 bytes"),
+        (&["detach"], "required"),
+        (&["detach", "-p", "first"], "invalid value"),
         (&["list", "--log", "verbose"], "give error, warn, info, debug or trace"),
         (&["list", "--log", "othercrate=debug"], "give error, warn, info, debug or trace"),
     ] {
@@ -271,7 +282,7 @@ fn the_reason_of_an_end_passes_every_filter() {
             (&["serve"][..], 2, "--simulate"),
             (&["serve", "--all", "--urb-size", "64M"], 2, "or more --memory"),
             (&["serve", "--simulate", "--listen", "192.0.2.1:0", "--allow", "::1"], 1, "listen"),
-            (&["list", "--remote", "127.0.0.1:port"], 1, "is no host"),
+            (&["list", "--remote", "127.0.0.1:port"], 2, "is no host"),
         ] {
             let mut command = usbferry(arguments);
             command.env("RUST_LOG", filter);
@@ -335,7 +346,7 @@ fn list_remote_prints_the_simulated_devices() {
     let output = run(&["list", "--remote", &address]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = stdout(&output);
-    assert_eq!(text.lines().count(), 3, "{text}");
+    assert_eq!(text.lines().filter(|line| !line.starts_with(' ')).count(), 3, "{text}");
     for (busid, ids, class) in [
         ("1-1", "1209:0002", "storage"),
         ("1-2", "1209:0003", "audio"),
@@ -351,6 +362,44 @@ fn list_remote_prints_the_simulated_devices() {
     assert!(stdout(&output).contains("exports nothing"), "{}", stdout(&output));
     drop(clients);
     running.stop();
+}
+
+/// The schema of docs/json.md.
+#[test]
+fn list_remote_prints_json_on_a_line() {
+    let running = Running::start(&["--simulate"]);
+    let address = running.address.to_string();
+    let output = run(&["list", "-r", &address, "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with(&format!("{{\"schema\":1,\"host\":\"{address}\",\"devices\":[{{")));
+    assert!(text.contains("\"busid\":\"1-1\",\"vid\":\"1209\",\"pid\":\"0002\""), "{text}");
+    running.stop();
+}
+
+/// The ports of this machine; without the kernel's module, the way to load it.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_clients_commands_need_the_kernels_module() {
+    if std::path::Path::new("/sys/devices/platform/vhci_hcd.0").exists() {
+        assert_eq!(run(&["port"]).status.code(), Some(0));
+        return;
+    }
+    for arguments in [
+        &["port"][..],
+        &["port", "--json"],
+        &["detach", "-p", "0"],
+        &["detach", "stick"],
+        &["attach", "127.0.0.1:1", "1-1"],
+        &["attach", "127.0.0.1:1", "1-1", "--persist"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let said = stderr(&output);
+        assert!(said.contains("modprobe vhci-hcd"), "{arguments:?}: {said}");
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+    }
 }
 
 /// A reader that has seen enough, such as `head`, is no failure; a full disk is a failure.
@@ -384,16 +433,16 @@ fn list_remote_of_no_server_exits_1() {
     assert!(!stderr(&output).contains("os error"), "{}", stderr(&output));
     for host in ["127.0.0.1:port", "", ":3240"] {
         let output = run(&["list", "--remote", host]);
-        assert_eq!(output.status.code(), Some(1), "{host}");
+        assert_eq!(output.status.code(), Some(2), "{host}");
         assert!(stderr(&output).contains("is no host"), "{host}: {}", stderr(&output));
     }
     for (answer, says) in [
-        (&b""[..], "closed the connection without an answer"),
-        (&[1], "does not answer as"),
+        (&b""[..], "closed the connection: is this machine among its --allow?"),
+        (&[1], "closed before its answer was complete"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer as"),
-        (&[1, 0x11, 0, 5, 0, 0, 0, 1], "does not answer as"),
+        (&[1, 0x11, 0, 5, 0, 0, 0, 1], "refused: not available"),
         (&[1, 0x11, 0, 5, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], "claims to export"),
-        (&[1, 0x11, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, b'x'], "does not answer as"),
+        (&[1, 0x11, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, b'x'], "closed before its answer"),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its own").to_string();
@@ -542,12 +591,12 @@ fn a_client_outside_allow_is_closed() {
     let _ = stream.read_to_end(&mut bytes).inspect_err(|error| {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it is closed");
     });
-    assert_eq!(bytes, []);
+    assert_eq!(bytes, [0; 0]);
     running.wait_for(&format!("not among those given by --allow; allow it with --allow {}", own));
     let output = run(&["list", "--remote", &running.address.to_string()]);
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
-    assert!(said.contains("without an answer") && said.contains("--allow"), "{said}");
+    assert!(said.contains("closed the connection") && said.contains("--allow"), "{said}");
     running.stop();
     let inside = ["--simulate=loopback", "--listen", &listen, "--allow", &own.to_string()];
     let running = Running::start(&inside);
@@ -595,7 +644,7 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
     for client in 0..LOG_LINES_MAX + 100 {
         let mut list = MiniClient::connect(address);
         list.send(&DEVLIST);
-        assert_ne!(list.read_to_end().0, [], "client {client}");
+        assert_ne!(list.read_to_end().0, [0; 0], "client {client}");
     }
     running.signal("-TERM");
     assert_eq!(running.wait().code(), Some(0));

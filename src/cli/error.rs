@@ -22,6 +22,21 @@ pub enum UsageError {
     NoAllow(SocketAddr),
     /// `--simulate` names no devices.
     Simulate(SpecError),
+    /// No server to attach a device of.
+    NoHost,
+    /// No device of a server.
+    NoName,
+    /// A word behind server and device.
+    TooMuch(String),
+    /// The text names no server; the message says why.
+    Host(String),
+    /// The text can't be the name of a device.
+    Name {
+        /// The text.
+        name: String,
+        /// Bytes of the longest name.
+        most: usize,
+    },
     /// The text of `RUST_LOG`, which is no filter.
     Environment(String),
 }
@@ -47,6 +62,23 @@ impl fmt::Display for UsageError {
                  --allow 192.168.1.0/24"
             ),
             Self::Simulate(error) => error.fmt(f),
+            Self::NoHost => f.write_str(
+                "name the server and the device: usbferry attach HOST NAME (or -r HOST -b NAME)",
+            ),
+            Self::NoName => f.write_str(
+                "name the device, too: usbferry attach HOST NAME; \"usbferry list -r HOST\" shows \
+                 the names",
+            ),
+            Self::TooMuch(word) => {
+                write!(f, "\"{word}\" is too much: server and device are known already")
+            }
+            Self::Host(message) => f.write_str(message),
+            Self::Name { name, most } => write!(
+                f,
+                "\"{}\" can't be the name of a device: a name has up to {most} bytes, and at least \
+                 one; \"usbferry list -r HOST\" shows the names",
+                name.escape_debug()
+            ),
             Self::Environment(text) => write!(f, "RUST_LOG is \"{text}\": {NotAFilter}"),
         }
     }

@@ -1,6 +1,7 @@
 //! The command line: typed text, checked and turned into [`Settings`](crate::config::Settings).
 //!
 //! - `serve`: the options of `usbferry serve`;
+//! - `client`: the options of `list`, `attach`, `detach` and `port`;
 //! - `parse`: filters of the log, and the names of take-over policies;
 //! - `error`: values that do not fit together.
 //!
@@ -8,6 +9,7 @@
 //!
 //! Contract: no I/O. Each error says what to type instead.
 
+mod client;
 mod error;
 mod parse;
 mod serve;
@@ -16,8 +18,9 @@ use std::ffi::OsString;
 use std::sync::LazyLock;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
+pub use client::{Attach, Detach, List, Port, Wanted, Which};
 pub use error::UsageError;
 use parse::{names_another, parse_log, parts_of};
 pub use serve::{Chosen, Serve};
@@ -99,14 +102,12 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Show the devices of this machine, or the exports of another machine
     List(List),
-}
-
-/// `usbferry list`.
-#[derive(Args, Debug)]
-pub struct List {
-    /// Show the exports of this USB/IP server (usbferry or any other)
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub remote: Option<String>,
+    /// Attach a device of another machine to this machine (Linux)
+    Attach(Attach),
+    /// Detach a device of another machine (Linux)
+    Detach(Detach),
+    /// Show the attached devices of other machines (Linux)
+    Port(Port),
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Why a server gives no answer, in words for a user.
+//! Why a server gives no answer, or another than the wanted, in words for a user.
 //!
 //! Contract: plain data.
 
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::wire::op::Refusal;
 use crate::wire::op::client::ReplyError;
+use crate::wire::types::BusId;
 use crate::wire::{self, PORT};
 use crate::words::reason;
 
@@ -16,11 +17,11 @@ use crate::words::reason;
 pub struct ClientError {
     /// The server, as the user named it.
     pub host: String,
-    /// What went wrong.
+    /// The trouble.
     pub trouble: Trouble,
 }
 
-/// What went wrong between a server and us.
+/// The trouble between a server and us.
 #[derive(Debug)]
 pub enum Trouble {
     /// The text names no host.
@@ -33,16 +34,35 @@ pub enum Trouble {
     Unreachable(io::Error),
     /// The server closed the connection before the first byte of an answer.
     Closed,
+    /// No byte of an answer came within this time.
+    Silent(Duration),
     /// The answer was not complete within this time.
     Slow(Duration),
-    /// The connection failed within the answer.
-    CutShort(io::Error),
+    /// The server closed the connection within the answer.
+    CutShort,
+    /// The connection failed.
+    Failed(io::Error),
     /// The answer is not USB/IP.
     Protocol(wire::Error),
     /// The server refuses.
     Refused(Refusal),
     /// The list has more devices than any machine.
     TooMany(u32),
+    /// The server lends a device other than the requested.
+    OtherDevice(BusId),
+    /// The device's speed is none that USB has.
+    Speed(u32),
+}
+
+impl ClientError {
+    /// The status of a refusal; none for any other trouble.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<Refusal> {
+        match self.trouble {
+            Trouble::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
 }
 
 impl From<ReplyError> for Trouble {
@@ -67,8 +87,8 @@ impl fmt::Display for ClientError {
             ),
             Trouble::Unknown(error) => write!(
                 f,
-                "the address of {host} can't be found: {}. Is the name right, and does this \
-                 machine's name service know the name? Or give the address instead of the name",
+                "can't resolve {host}: {}. Is the name right, and does this machine's name service \
+                 know the name? Or give the address instead of the name",
                 reason(error)
             ),
             Trouble::NoAddress => write!(f, "{host} has no address"),
@@ -79,20 +99,28 @@ impl fmt::Display for ClientError {
             ),
             Trouble::Closed => write!(
                 f,
-                "{host} closed the connection without an answer: the program there is no USB/IP \
-                 server, or does not serve this machine's address (usbferry: --allow)"
+                "{host} closed the connection: is this machine among its --allow? Or the program \
+                 there is no USB/IP server"
             ),
-            Trouble::Slow(time) => {
-                write!(f, "{host} has not answered completely within {time:?}")
+            Trouble::Silent(time) => {
+                write!(f, "{host} said nothing for {time:?}: is a USB/IP server running there?")
             }
-            Trouble::CutShort(error) => {
-                write!(f, "{host} does not answer as a USB/IP server: {}", reason(error))
+            Trouble::Slow(time) => write!(f, "the answer of {host} took more than {time:?}"),
+            Trouble::CutShort => write!(f, "{host} closed before its answer was complete"),
+            Trouble::Failed(error) => {
+                write!(f, "the connection to {host} failed: {}", reason(error))
             }
             Trouble::Protocol(error) => {
                 write!(f, "{host} does not answer as a USB/IP server: {error}")
             }
             Trouble::Refused(refusal) => write!(f, "{host} refused: {refusal}"),
             Trouble::TooMany(count) => write!(f, "{host} claims to export {count} devices"),
+            Trouble::OtherDevice(busid) => {
+                write!(f, "{host} lends another device than the requested: {busid}")
+            }
+            Trouble::Speed(speed) => {
+                write!(f, "{host} names {speed} as the device's speed, which USB does not have")
+            }
         }
     }
 }

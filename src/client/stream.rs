@@ -3,11 +3,13 @@
 //! Contract: *blocks*, until the time limit at most; the look-up of a name takes the system's time.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::error::Trouble;
-use crate::wire::PORT;
+use super::server::Server;
+use crate::limits::CONNECT_TIMEOUT;
+use crate::wire::op::{OP_COMMON_LEN, Request, client};
 
 /// A connection that fails after a certain time, however often bytes come.
 pub(super) struct Limited {
@@ -17,17 +19,17 @@ pub(super) struct Limited {
 }
 
 impl Limited {
-    /// Connects to `HOST` or `HOST:PORT`, at the first address that answers.
+    /// Connects to a server, at the first address that answers.
     ///
     /// # Errors
     /// The host has no address, or no address can be reached in time.
-    pub(super) fn connect(host: &str, timeout: Duration) -> Result<Self, Trouble> {
-        let addresses = resolve(host)?;
+    pub(super) fn connect(server: &Server, timeout: Duration) -> Result<Self, Trouble> {
+        let addresses = server.addresses()?;
         let deadline = Instant::now() + timeout;
         let mut trouble = Trouble::NoAddress;
         for address in addresses {
-            let connected =
-                left_until(deadline).and_then(|left| TcpStream::connect_timeout(&address, left));
+            let connected = left_until(deadline)
+                .and_then(|left| TcpStream::connect_timeout(&address, left.min(CONNECT_TIMEOUT)));
             match connected {
                 Ok(stream) => return Ok(Self { stream, timeout, deadline }),
                 Err(error) => trouble = Trouble::Unreachable(error),
@@ -36,16 +38,62 @@ impl Limited {
         Err(trouble)
     }
 
-    /// What an error means before the first byte of an answer.
-    pub(super) fn unanswered(&self, error: io::Error) -> Trouble {
-        if is_closed(&error) { Trouble::Closed } else { self.cut_short(error) }
+    /// Sends a request with its body, and reads the `op_common` of the answer.
+    ///
+    /// # Errors
+    /// No answer, another answer, or a refusal.
+    pub(super) fn ask(&mut self, request: Request, body: &[u8]) -> Result<(), Trouble> {
+        let mut common = [0; OP_COMMON_LEN];
+        let (first, rest) = common.split_at_mut(1);
+        self.write_all(&[&request.to_bytes(), body].concat())
+            .and_then(|()| self.read_exact(first))
+            .map_err(|error| self.unanswered(error))?;
+        self.read_exact(rest).map_err(|error| self.cut_short(error))?;
+        client::parse_common(&common, request).map_err(Trouble::from)
     }
 
-    /// What an error means within an answer.
-    pub(super) fn cut_short(&self, error: io::Error) -> Trouble {
-        match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Trouble::Slow(self.timeout),
-            _ => Trouble::CutShort(error),
+    /// Reads the next part of an answer.
+    ///
+    /// # Errors
+    /// The answer ends before, or the time is over.
+    pub(super) fn part<const LEN: usize>(&mut self) -> Result<[u8; LEN], Trouble> {
+        let mut part = [0; LEN];
+        self.read_exact(&mut part).map_err(|error| self.cut_short(error))?;
+        Ok(part)
+    }
+
+    /// The socket, with no time limit any more: a limit left there would end a session of `vhci_hcd`
+    /// (`vhci_rx_pdu` takes -EAGAIN for an end while URBs are pending).
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn into_stream(self) -> Result<TcpStream, Trouble> {
+        let unlimited = self.stream.set_read_timeout(None);
+        unlimited
+            .and_then(|()| self.stream.set_write_timeout(None))
+            .map_err(Trouble::Unreachable)?;
+        Ok(self.stream)
+    }
+
+    /// The reason of an error before the first byte of an answer.
+    fn unanswered(&self, error: io::Error) -> Trouble {
+        if is_closed(&error) {
+            Trouble::Closed
+        } else if is_late(&error) {
+            Trouble::Silent(self.timeout)
+        } else {
+            Trouble::Failed(error)
+        }
+    }
+
+    /// The reason of an error within an answer.
+    fn cut_short(&self, error: io::Error) -> Trouble {
+        if is_closed(&error) {
+            Trouble::CutShort
+        } else if is_late(&error) {
+            Trouble::Slow(self.timeout)
+        } else {
+            Trouble::Failed(error)
         }
     }
 }
@@ -78,57 +126,12 @@ fn left_until(deadline: Instant) -> io::Result<Duration> {
 }
 
 /// The other side has closed or reset the connection.
-fn is_closed(error: &io::Error) -> bool {
+pub(super) fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
     kinds.contains(&error.kind())
 }
 
-/// The addresses of `HOST` or `HOST:PORT`, also of an IPv6 address with or without brackets.
-fn resolve(host: &str) -> Result<Vec<SocketAddr>, Trouble> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let addresses = match bare.parse::<IpAddr>() {
-        Ok(address) => Ok(vec![(address, PORT).into()]),
-        Err(_) if host.contains(':') => host.to_socket_addrs().map(Iterator::collect),
-        Err(_) => (host, PORT).to_socket_addrs().map(Iterator::collect),
-    };
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let is_nameless = name.trim_matches(['[', ']', ' ']).is_empty();
-    addresses.map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => Trouble::NoHost,
-        _ if is_nameless => Trouble::NoHost,
-        _ => Trouble::Unknown(error),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::ClientError;
-    use super::*;
-
-    #[test]
-    fn hosts_come_with_and_without_ports() {
-        for (host, expected) in [
-            ("127.0.0.1", "127.0.0.1:3240"),
-            ("127.0.0.1:3241", "127.0.0.1:3241"),
-            ("::1", "[::1]:3240"),
-            ("[::1]", "[::1]:3240"),
-            ("[::1]:3241", "[::1]:3241"),
-        ] {
-            assert_eq!(resolve(host).unwrap()[0].to_string(), expected);
-        }
-        for (host, says) in [
-            ("127.0.0.1:port", "with a port as in"),
-            ("127.0.0.1:65536", "with a port as in"),
-            ("", "is no host"),
-            (":3240", "is no host"),
-            ("[]:3240", "is no host"),
-            ("nobody.invalid", "give the address instead"),
-            ("nobody.invalid:3241", "give the address instead"),
-        ] {
-            let trouble = resolve(host).unwrap_err();
-            let refused = ClientError { host: host.to_owned(), trouble }.to_string();
-            assert!(refused.contains(says), "{refused}");
-        }
-    }
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }

@@ -10,6 +10,10 @@ use crate::cli::UsageError;
 use crate::client::ClientError;
 use crate::reactor::StartError;
 use crate::usb::ScanError;
+#[cfg(target_os = "linux")]
+use crate::vhci::VhciError;
+#[cfg(target_os = "linux")]
+use crate::words::printable;
 use crate::words::reason;
 
 /// Exit code of a command line that makes no sense, the same as clap's.
@@ -34,6 +38,18 @@ pub enum CommandError {
     Signals(io::Error),
     /// The system can't wait for events.
     Wait(io::Error),
+    /// This system has no client of its own for USB/IP.
+    #[cfg(not(target_os = "linux"))]
+    LinuxOnly,
+    /// This machine's client side can't be used.
+    #[cfg(target_os = "linux")]
+    Vhci(VhciError),
+    /// No attached device has this name.
+    #[cfg(target_os = "linux")]
+    NoneAttached(String),
+    /// Several attached devices have this name, at these ports.
+    #[cfg(target_os = "linux")]
+    SeveralAttached(String, Vec<u32>),
     /// This number of devices was not given back in time.
     Kept(usize),
 }
@@ -72,6 +88,29 @@ impl fmt::Display for CommandError {
             Self::Signals(error) => write!(f, "can't handle signals: {}", reason(error)),
             Self::Wait(error) => {
                 write!(f, "the system can't wait for events: {}", reason(error))
+            }
+            #[cfg(not(target_os = "linux"))]
+            Self::LinuxOnly => f.write_str(
+                "only Linux can attach devices of other machines; \"usbferry list --remote HOST\" \
+                 and \"usbferry serve\" work here, too",
+            ),
+            #[cfg(target_os = "linux")]
+            Self::Vhci(error) => error.fmt(f),
+            #[cfg(target_os = "linux")]
+            Self::NoneAttached(name) => write!(
+                f,
+                "no attached device is named {}: \"usbferry port\" shows the attached devices",
+                printable(name)
+            ),
+            #[cfg(target_os = "linux")]
+            Self::SeveralAttached(name, ports) => {
+                let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "several attached devices are named {}: say which with --port, one of {}",
+                    printable(name),
+                    ports.join(", ")
+                )
             }
             Self::Kept(devices) => write!(
                 f,

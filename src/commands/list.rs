@@ -2,32 +2,54 @@
 //!
 //! Contract: *blocks* for the answers of devices, or for the time limit of [`client`].
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use super::CommandError;
+use super::json::{self, DeviceJson, DevicesJson, IdsJson};
 use crate::cli::List;
-use crate::client::{self, Exported};
+use crate::client::{self, Exported, Server};
+use crate::names;
+use crate::programs::{self, Program};
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::{
     Backend, Bound, Candidate, DRIVER_OF_PROGRAMS, DeviceInfo, OpenError, ScanError, class,
 };
+use crate::words::printable;
+
+/// Programs with a device that are named; a person ends one after the other anyway.
+const PROGRAMS_NAMED: usize = 4;
 
 /// `usbferry list`.
 pub(super) fn show(list: &List) -> Result<(), CommandError> {
-    let (rows, nothing) = match &list.remote {
-        Some(host) => (remote_rows(host), format!("{host} exports nothing that is free now")),
-        None => (local_rows().map_err(CommandError::Scan), "there are no USB devices".to_owned()),
+    let server = list.server().map_err(CommandError::Usage)?;
+    let rows = match &server {
+        Some(server) => remote_rows(server)?,
+        None => local_rows().map_err(CommandError::Scan)?,
     };
-    match print(&rows?, &nothing) {
-        // An output closed early, as by `| head`, is no failure.
+    if list.json {
+        let devices = rows.into_iter().map(Row::into_json).collect();
+        let host = server.map(|server| server.to_string());
+        return printed(json::print(&DevicesJson::new(host, devices)));
+    }
+    let nothing = match server {
+        Some(server) => format!("{server} exports nothing that is free now"),
+        None => "there are no USB devices".to_owned(),
+    };
+    printed(print(&rows, &nothing))
+}
+
+/// The result of printing: an output closed early, as by `| head`, is no failure.
+pub(super) fn printed(result: io::Result<()>) -> Result<(), CommandError> {
+    match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Print(error)),
         _ => Ok(()),
     }
 }
 
-fn remote_rows(host: &str) -> Result<Vec<Row>, CommandError> {
-    let exports = client::exports(host).map_err(CommandError::Client)?;
+fn remote_rows(server: &Server) -> Result<Vec<Row>, CommandError> {
+    let exports = client::exports(server).map_err(CommandError::Client)?;
     Ok(exports.into_iter().map(Row::remote).collect())
 }
 
@@ -37,47 +59,68 @@ pub(super) fn local_rows() -> Result<Vec<Row>, ScanError> {
     let row = |candidate: &libusb::LibusbCandidate| {
         let info = candidate.info();
         let obstacle = if info.is_hub() { None } else { candidate.obstacle() };
-        Row::local(info, obstacle)
+        let programs = if info.is_in_use_by_programs() { users_of(info) } else { Vec::new() };
+        Row::local(info, obstacle, &programs)
     };
     Ok(candidates.iter().map(row).collect())
+}
+
+/// The programs with a device, as far as this user may know.
+fn users_of(info: &DeviceInfo) -> Vec<Program> {
+    let (bus, address) = (info.device.busnum, info.device.devnum);
+    programs::with_open(&PathBuf::from(format!("/dev/bus/usb/{bus:03}/{address:03}")))
 }
 
 /// The printed facts of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Row {
     busid: String,
-    id_vendor: u16,
-    id_product: u16,
+    ids: (u16, u16),
     speed: u32,
     class: u8,
     /// Classes of the interfaces, for a device whose own class says nothing.
     interface_classes: Vec<u8>,
-    /// Names, serial number, path.
-    description: String,
+    /// The device's own words, and its path at a server; as sent, not for a terminal.
+    own: OwnWords,
+    /// Whether the device can be exported; unknown at a server.
+    exportable: Option<bool>,
     /// Drivers, obstacles and advice, a line each.
     notes: Vec<String>,
+}
+
+/// The words of a device and of its server about the device.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct OwnWords {
+    manufacturer: Option<String>,
+    product: Option<String>,
+    serial: Option<String>,
+    path: Option<String>,
 }
 
 impl Row {
     /// A device of this machine. `obstacle` is the reason why the device can't be exported, if any.
     #[must_use]
-    pub(super) fn local(info: &DeviceInfo, obstacle: Option<OpenError>) -> Self {
+    pub(super) fn local(
+        info: &DeviceInfo,
+        obstacle: Option<OpenError>,
+        programs: &[Program],
+    ) -> Self {
         let device = &info.device;
-        let names = [info.manufacturer.as_deref(), info.product.as_deref()];
-        let mut description = names.into_iter().flatten().collect::<Vec<_>>().join(" ");
-        if let Some(serial) = &info.serial {
-            let _ = write!(description, " (serial {serial})");
-        }
+        let is_in_the_way = obstacle.is_some() || info.is_hub() || info.is_in_use_by_programs();
         Self {
             busid: device.busid.to_string(),
-            id_vendor: device.id_vendor,
-            id_product: device.id_product,
+            ids: (device.id_vendor, device.id_product),
             speed: device.speed as u32,
             class: device.device_class,
             interface_classes: device.interfaces.iter().map(|i| i.class).collect(),
-            // Devices choose their names: nothing unprintable reaches the terminal.
-            description: description.trim().escape_debug().to_string(),
-            notes: notes_on(info, obstacle),
+            own: OwnWords {
+                manufacturer: info.manufacturer.clone(),
+                product: info.product.clone(),
+                serial: info.serial.clone(),
+                path: None,
+            },
+            exportable: Some(!is_in_the_way),
+            notes: notes_on(info, obstacle, programs),
         }
     }
 
@@ -85,37 +128,88 @@ impl Row {
         let Exported { device, interface_classes } = exported;
         Self {
             busid: device.busid.to_string(),
-            id_vendor: device.id_vendor,
-            id_product: device.id_product,
+            ids: (device.id_vendor, device.id_product),
             speed: device.speed,
             class: device.device_class[0],
             interface_classes,
-            description: device.path.escape_debug().to_string(),
+            own: OwnWords { path: Some(device.path), ..OwnWords::default() },
+            exportable: None,
             notes: Vec::new(),
+        }
+    }
+
+    fn into_json(self) -> DeviceJson {
+        let class =
+            Some(self.class).filter(|class| !matches!(*class, PER_INTERFACE | MISCELLANEOUS));
+        let mut classes: Vec<u8> = class.into_iter().chain(self.interface_classes).collect();
+        classes.dedup();
+        DeviceJson {
+            busid: self.busid,
+            ids: IdsJson::new(self.ids),
+            speed: speed_name(self.speed),
+            classes,
+            path: self.own.path,
+            manufacturer: self.own.manufacturer,
+            product_name: self.own.product,
+            serial: self.own.serial,
+            exportable: self.exportable,
+            notes: self.notes,
         }
     }
 }
 
-fn notes_on(info: &DeviceInfo, obstacle: Option<OpenError>) -> Vec<String> {
+impl OwnWords {
+    /// The words on a line, if there are any, with nothing unprintable.
+    fn line(&self) -> Option<String> {
+        let Self { manufacturer, product, serial, path } = self;
+        let names = [manufacturer, product, path].into_iter().flatten();
+        let names = names.map(|name| name.trim()).filter(|name| !name.is_empty());
+        let mut line = printable(&names.collect::<Vec<_>>().join(" "));
+        if let Some(serial) = serial {
+            let comma = if line.is_empty() { "" } else { ", " };
+            line = format!("{line}{comma}serial {}", printable(serial));
+        }
+        if line.is_empty() { None } else { Some(line) }
+    }
+}
+
+fn notes_on(info: &DeviceInfo, obstacle: Option<OpenError>, programs: &[Program]) -> Vec<String> {
     let is_in_use = info.is_in_use_by_programs();
     let mut notes = driver_notes(&info.drivers, is_in_use);
     let busid = info.device.busid;
     notes.push(match obstacle {
         _ if info.is_hub() => "can't be exported: the device is a hub".to_owned(),
         Some(obstacle) => format!("can't be exported: {obstacle}"),
-        None if is_in_use => {
-            let programs = info.programs_named();
-            format!(
-                "can't be exported now: programs have all interfaces of the device; end the \
-                 programs{programs}"
-            )
-        }
+        None if is_in_use => in_use_note(info, programs),
         None if info.imported => {
             format!("came in over USB/IP; exported only by name: --device {busid}")
         }
         None => format!("can be exported: --device {busid}"),
     });
     notes
+}
+
+/// Who has all interfaces of a device.
+fn in_use_note(info: &DeviceInfo, programs: &[Program]) -> String {
+    let named: Vec<String> =
+        programs.iter().take(PROGRAMS_NAMED).map(ToString::to_string).collect();
+    let more = match programs.len().saturating_sub(PROGRAMS_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match &named[..] {
+        [] => format!(
+            "can't be exported now: programs have all interfaces of the device; end the programs{}",
+            info.programs_named()
+        ),
+        [program] => format!(
+            "can't be exported now: {program} has all interfaces of the device; end the program"
+        ),
+        several => format!(
+            "can't be exported now: {}{more} have all interfaces of the device; end the programs",
+            several.join(", ")
+        ),
+    }
 }
 
 /// A line for each driver, with the driver's interfaces. `is_in_use`: programs have all interfaces.
@@ -146,22 +240,26 @@ fn driver_notes(drivers: &[Bound], is_in_use: bool) -> Vec<String> {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { busid, id_vendor, id_product, description, .. } = self;
+        let Self { busid, ids, .. } = self;
+        let (vendor, product) = ids;
         let speed = speed_name(self.speed);
         let class = self.class_name();
-        write!(
-            f,
-            "{busid:10} {id_vendor:04x}:{id_product:04x}  {speed:10} {class:16} {description}"
-        )?;
-        self.notes.iter().try_for_each(|note| write!(f, "\n{:12}{note}", ""))
+        let names = names::describe(*ids);
+        write!(f, "{busid:10} {vendor:04x}:{product:04x}  {speed:10} {class:16} {names}")?;
+        let lines = self.own.line().into_iter().chain(self.notes.iter().cloned());
+        lines.into_iter().try_for_each(|line| write!(f, "\n{:12}{line}", ""))
     }
 }
+
+/// bDeviceClass of a device with a class for each interface.
+const PER_INTERFACE: u8 = 0;
+
+/// bDeviceClass of a composite device.
+const MISCELLANEOUS: u8 = 0xef;
 
 impl Row {
     /// The device's class, or the classes of the interfaces where the device's class says nothing.
     fn class_name(&self) -> String {
-        const PER_INTERFACE: u8 = 0;
-        const MISCELLANEOUS: u8 = 0xef;
         if self.class != PER_INTERFACE && self.class != MISCELLANEOUS {
             return class::name(self.class).to_owned();
         }
@@ -176,7 +274,7 @@ impl Row {
 }
 
 /// `enum usb_device_speed`, as servers send it.
-const fn speed_name(speed: u32) -> &'static str {
+pub(super) const fn speed_name(speed: u32) -> &'static str {
     match speed {
         1 => "low",
         2 => "full",
@@ -201,18 +299,22 @@ pub(super) fn print(rows: &[Row], nothing: &str) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn row(class: u8, interface_classes: &[u8]) -> Row {
         Row {
             busid: "1-2".to_owned(),
-            id_vendor: 0x0781,
-            id_product: 0x5567,
+            ids: (0x0781, 0x5567),
             speed: 3,
             class,
             interface_classes: interface_classes.to_vec(),
-            description: "SanDisk Cruzer".to_owned(),
+            own: OwnWords {
+                product: Some("Cruzer \"7\"\u{1b}".to_owned()),
+                serial: Some("4C53".to_owned()),
+                ..OwnWords::default()
+            },
+            exportable: Some(true),
             notes: driver_notes(&[bound(0, "usb-storage")], false),
         }
     }
@@ -220,10 +322,28 @@ mod tests {
     #[test]
     fn rows_show_what_a_user_needs() {
         let text = row(0, &[8]).to_string();
-        for part in
-            ["1-2 ", "0781:5567", "high", "storage", "SanDisk Cruzer", "\n", "driver usb-storage"]
-        {
+        for part in [
+            "1-2 ",
+            "0781:5567",
+            "high",
+            "storage",
+            "SanDisk Corp. : Cruzer Blade\n",
+            "Cruzer \"7\"\\u{1b}, serial 4C53\n",
+            "driver usb-storage",
+        ] {
             assert!(text.contains(part), "{text}");
+        }
+        let mut nameless = row(0, &[8]);
+        nameless.own = OwnWords::default();
+        nameless.notes.clear();
+        assert_eq!(nameless.to_string().lines().count(), 1);
+    }
+
+    /// Whether docs/json.md has the names of all fields.
+    pub(in crate::commands) fn assert_fields_are_documented(fields: &[&str]) {
+        let page = include_str!("../../docs/json.md");
+        for field in fields {
+            assert!(page.contains(&format!("| `{field}` |")), "docs/json.md lacks {field}");
         }
     }
 
@@ -256,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_device_wholly_in_use_is_not_offered() {
-        let notes = notes_on(&device(vec![bound(0, "usbfs")]), None);
+        let notes = notes_on(&device(vec![bound(0, "usbfs")]), None, &[]);
         assert_eq!(notes[0], "interface 0: in use by a program");
         assert!(notes[1].starts_with("can't be exported now: programs have all"), "{notes:?}");
         let says_who = notes[1].contains("(fuser -v /dev/bus/usb/001/002 names them)");
@@ -266,9 +386,37 @@ mod tests {
         composite.device.interfaces.push(composite.device.interfaces[0]);
         let unconfigured = device(Vec::new());
         for free in [device(vec![bound(0, "usb-storage")]), composite, unconfigured] {
-            let notes = notes_on(&free, None);
+            let notes = notes_on(&free, None, &[]);
             assert!(notes.last().unwrap().starts_with("can be exported"), "{notes:?}");
         }
+    }
+
+    #[test]
+    fn the_programs_with_a_device_are_named() {
+        let programs = |count: u32| {
+            let program = |pid| Program { pid, name: "pcscd".to_owned() };
+            (1..=count).map(program).collect::<Vec<_>>()
+        };
+        let taken = device(vec![bound(0, "usbfs")]);
+        let note = |count| notes_on(&taken, None, &programs(count)).pop().unwrap();
+        assert!(note(1).starts_with("can't be exported now: pcscd (1) has all"), "{}", note(1));
+        assert!(note(2).contains("now: pcscd (1), pcscd (2) have all"), "{}", note(2));
+        assert!(note(6).contains("pcscd (4) and 2 more have all"), "{}", note(6));
+    }
+
+    /// The schema of docs/json.md.
+    #[test]
+    fn a_list_in_json_has_the_fields_of_its_page() {
+        let local = Row::local(&device(vec![bound(0, "usbfs")]), None, &[]).into_json();
+        let value = serde_json::to_value(DevicesJson::new(None, vec![local])).unwrap();
+        assert_eq!((&value["schema"], &value["host"]), (&1.into(), &serde_json::Value::Null));
+        let device = &value["devices"][0];
+        assert_eq!(device["busid"], "1-1");
+        assert_eq!((&device["vid"], &device["pid"]), (&"1209".into(), &"0002".into()));
+        assert_eq!((&device["speed"], &device["classes"][0]), (&"high".into(), &8.into()));
+        assert_eq!((&device["exportable"], &device["path"]), (&false.into(), &().into()));
+        let fields: Vec<&str> = device.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_fields_are_documented(&fields);
     }
 
     #[test]

@@ -9,23 +9,13 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use usbferry_sys::os::tcp;
 
-use crate::limits::STALE_REPEATS;
+use crate::sockets;
 
 /// Connections that the system holds until they are accepted; its own limit may be lower.
 const BACKLOG: i32 = 1024;
-
-/// Probes that a silent client may leave unanswered. The silence before the first probe takes a
-/// third of the peer timeout, the probes two thirds. The protocol has no heartbeat of its own.
-const KEEPALIVE_PROBES: u32 = 4;
-
-const _: () =
-    assert!((STALE_REPEATS as u32) < KEEPALIVE_PROBES, "a take-over comes before the end");
-
-/// TCP counts keepalive times in seconds.
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Starts listening.
 ///
@@ -144,34 +134,19 @@ pub(super) const INHERITS: bool = cfg!(target_os = "linux");
 /// have `buffer` bytes each, or the system's choice. A client whose socket refuses an option is
 /// served all the same. Public for the benchmarks, whose minimal server must have the same sockets.
 pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: Option<usize>) {
+    sockets::prepare(socket, peer_timeout);
     let socket = SockRef::from(socket);
-    let silence = (peer_timeout / 3).max(SECOND);
-    let interval = (peer_timeout.saturating_sub(silence) / KEEPALIVE_PROBES).max(SECOND);
-    let keepalive = TcpKeepalive::new()
-        .with_time(silence)
-        .with_interval(interval)
-        .with_retries(KEEPALIVE_PROBES);
-    let mut results = vec![
-        ("TCP_NODELAY", socket.set_tcp_nodelay(true)),
-        ("SO_KEEPALIVE", socket.set_tcp_keepalive(&keepalive)),
-        ("TCP_CONGESTION", congestion::use_unpaced(&socket)),
-    ];
-    #[cfg(target_os = "linux")]
-    results.push(("TCP_USER_TIMEOUT", socket.set_tcp_user_timeout(Some(peer_timeout))));
+    sockets::accept("TCP_CONGESTION", congestion::use_unpaced(&socket));
     if let Some(buffer) = buffer {
-        results.push(("SO_SNDBUF", socket.set_send_buffer_size(buffer)));
-        results.push(("SO_RCVBUF", socket.set_recv_buffer_size(buffer)));
-    }
-    for (option, result) in results {
-        if let Err(error) = result {
-            log::debug!("the system refused the socket option {option}: {error}");
-        }
+        sockets::accept("SO_SNDBUF", socket.set_send_buffer_size(buffer));
+        sockets::accept("SO_RCVBUF", socket.set_recv_buffer_size(buffer));
     }
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use crate::sockets::KEEPALIVE_PROBES;
     use std::net::Ipv4Addr;
 
     #[test]

@@ -1,0 +1,216 @@
+//! The options of the client's commands: `list`, `attach`, `detach` and `port`. The short options are
+//! those of Linux's `usbip` tool.
+//!
+//! Contract: pure.
+
+use clap::Args;
+
+use super::error::UsageError;
+use crate::client::Server;
+use crate::wire::types::{BUS_ID_LEN, BusId};
+
+/// `usbferry list`.
+#[derive(Args, Debug)]
+pub struct List {
+    /// Show the exports of this USB/IP server (usbferry or any other)
+    #[arg(short, long, value_name = "HOST[:PORT]", conflicts_with = "local")]
+    remote: Option<String>,
+
+    /// Show the devices of this machine, as without any option
+    #[arg(short, long)]
+    local: bool,
+
+    /// Print JSON, see docs/json.md
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl List {
+    /// The server to ask, or none for this machine.
+    ///
+    /// # Errors
+    /// The text names no server.
+    pub fn server(&self) -> Result<Option<Server>, UsageError> {
+        self.remote.as_deref().map(server).transpose()
+    }
+}
+
+/// `usbferry attach`.
+#[derive(Args, Debug)]
+pub struct Attach {
+    /// The USB/IP server (usbferry or any other), and the name of the device there: the busid, or
+    /// for usbferry also a nickname, VID:PID or a serial number
+    #[arg(value_names = ["HOST[:PORT]", "NAME"], num_args = 1..=2)]
+    words: Vec<String>,
+
+    /// The server, as in Linux's usbip tool
+    #[arg(short, long, value_name = "HOST[:PORT]")]
+    remote: Option<String>,
+
+    /// The name of the device, as in Linux's usbip tool
+    #[arg(short, long, value_name = "NAME", short_alias = 'd', alias = "device")]
+    busid: Option<String>,
+
+    /// Stay, and attach the device again whenever the device, the server or the network was away.
+    /// Ctrl-C detaches the device and ends the command; "usbip detach" and "usbferry detach" do, too
+    #[arg(long)]
+    persist: bool,
+
+    /// Print JSON, see docs/json.md
+    #[arg(long)]
+    json: bool,
+}
+
+/// The device to attach.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// The server.
+    pub server: Server,
+    /// The device's name on the server.
+    pub name: BusId,
+    /// Attach again whenever the device was away.
+    pub persist: bool,
+    /// Print JSON.
+    pub json: bool,
+}
+
+impl Attach {
+    /// The device to attach.
+    ///
+    /// # Errors
+    /// Server or device are missing or make no sense.
+    pub fn wanted(&self) -> Result<Wanted, UsageError> {
+        let mut words = self.words.iter();
+        let host = self.remote.as_ref().or_else(|| words.next()).ok_or(UsageError::NoHost)?;
+        let name = self.busid.as_ref().or_else(|| words.next()).ok_or(UsageError::NoName)?;
+        match words.next() {
+            Some(more) => Err(UsageError::TooMuch(more.clone())),
+            None => Ok(Wanted {
+                server: server(host)?,
+                name: busid(name)?,
+                persist: self.persist,
+                json: self.json,
+            }),
+        }
+    }
+}
+
+/// `usbferry detach`.
+#[derive(Args, Debug)]
+pub struct Detach {
+    /// The device's name on its server, if a single attached device has the name
+    #[arg(value_name = "NAME", required_unless_present = "port", conflicts_with = "port")]
+    name: Option<String>,
+
+    /// The port, as shown by "usbferry port"
+    #[arg(short, long, value_name = "PORT")]
+    port: Option<u32>,
+
+    /// Print JSON, see docs/json.md
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which device to detach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Which<'a> {
+    /// The device at a port.
+    Port(u32),
+    /// The device with a name on its server.
+    Name(&'a str),
+}
+
+impl Detach {
+    /// Which device to detach.
+    #[must_use]
+    pub fn which(&self) -> Which<'_> {
+        match (self.port, &self.name) {
+            (Some(port), _) => Which::Port(port),
+            (None, name) => Which::Name(name.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+/// `usbferry port`.
+#[derive(Args, Debug)]
+pub struct Port {
+    /// Print JSON, see docs/json.md
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn server(text: &str) -> Result<Server, UsageError> {
+    Server::parse(text).map_err(|error| UsageError::Host(error.to_string()))
+}
+
+fn busid(text: &str) -> Result<BusId, UsageError> {
+    let is_text = !text.contains(|c: char| c.is_control());
+    let busid = BusId::new(text).filter(|_| is_text);
+    busid.ok_or_else(|| UsageError::Name { name: text.to_owned(), most: BUS_ID_LEN - 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Cli, Command};
+    use super::*;
+
+    fn wanted(arguments: &[&str]) -> Result<Wanted, Box<dyn std::error::Error>> {
+        let line = ["usbferry", "attach"].iter().chain(arguments);
+        match Cli::try_parse_from(line)?.command {
+            Command::Attach(attach) => Ok(attach.wanted()?),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn server_and_device_are_typed_as_words_or_as_for_the_stock_tool() {
+        for arguments in [
+            &["desk:3241", "1-2"][..],
+            &["-r", "desk:3241", "-b", "1-2"],
+            &["--remote=desk:3241", "--busid=1-2"],
+            &["-r", "desk:3241", "-d", "1-2"],
+            &["--remote", "desk:3241", "1-2"],
+            &["desk:3241", "-b", "1-2"],
+        ] {
+            let wanted = wanted(arguments).unwrap();
+            assert_eq!((wanted.server.host(), wanted.server.port()), ("desk", 3241));
+            assert_eq!(wanted.name, BusId::new("1-2").unwrap());
+            assert!(!wanted.persist && !wanted.json);
+        }
+        assert!(wanted(&["desk", "stick", "--persist"]).unwrap().persist);
+        for (arguments, says) in [
+            (&[][..], "usbferry attach HOST NAME"),
+            (&["desk"], "usbferry list -r HOST"),
+            (&["-b", "1-2"], "usbferry attach HOST NAME"),
+            (&["-r", "desk", "1-2", "1-3"], "\"1-3\" is too much"),
+            (&["desk", "1-2", "1-3"], "unexpected"),
+            (&["desk:port", "1-2"], "is no host"),
+            (&["desk", "a-name-of-more-than-31-characters"], "up to 31 bytes"),
+            (&["desk", ""], "up to 31 bytes"),
+            (&["desk", "a\nb"], "up to 31 bytes"),
+        ] {
+            let error = wanted(arguments).unwrap_err().to_string();
+            assert!(error.contains(says), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_detached_by_port_or_by_name() {
+        let parse = |arguments: &[&str]| {
+            Cli::try_parse_from(["usbferry", "detach"].iter().chain(arguments)).map(|cli| match cli
+                .command
+            {
+                Command::Detach(detach) => detach,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(parse(&["-p", "15"]).unwrap().which(), Which::Port(15));
+        assert_eq!(parse(&["--port=0"]).unwrap().which(), Which::Port(0));
+        assert_eq!(parse(&["stick"]).unwrap().which(), Which::Name("stick"));
+        for wrong in [&[][..], &["-p", "0", "stick"], &["-p", "zero"], &["a", "b"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Attaching to a kernel of files: the real server on simulated devices, the real client, and a
+//! directory in place of sysfs.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::*;
+use crate::client::Server;
+use crate::config::rules::Rules;
+use crate::config::{Listen, Settings};
+use crate::reactor::{Reactor, StopHandle};
+use crate::usb::sim::SimBackend;
+use crate::usb::sim::bus::SimBus;
+use crate::usb::sim::spec::Spec;
+use crate::vhci::fake::FakeKernel;
+use crate::wire::types::BusId;
+
+/// The wait for a step, beyond which a test hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server with a simulated loopback device, `1-1`.
+struct Serving {
+    bus: SimBus,
+    address: SocketAddr,
+    stop: StopHandle,
+    running: JoinHandle<()>,
+}
+
+impl Serving {
+    fn start(port: u16) -> Self {
+        let bus = SimBus::with(&Spec::parse_list("loopback").unwrap());
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        let settings = Settings {
+            listen: vec![Listen { address, optional: false }],
+            rules: Rules::all(),
+            ..Settings::default()
+        };
+        let reactor = Reactor::new(SimBackend::new(bus.clone()), settings).unwrap();
+        let (address, stop) = (reactor.addresses()[0], reactor.stop_handle().unwrap());
+        let running = thread::spawn(move || assert_eq!(reactor.run().unwrap(), 0));
+        Self { bus, address, stop, running }
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            server: Server::parse(&self.address.to_string()).unwrap(),
+            name: BusId::new("1-1").unwrap(),
+            persist: true,
+            json: false,
+        }
+    }
+
+    fn stop(mut self) -> u16 {
+        self.stop.stop();
+        self.running.join().unwrap();
+        self.address.port()
+    }
+}
+
+/// Waits for an event of another thread.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+impl FakeKernel {
+    /// Does the kernel's part of an attach, and returns the written numbers: port, descriptor,
+    /// devid, speed.
+    fn take_attach(&self) -> Vec<u32> {
+        wait_until("an attach", || !self.read("attach").is_empty());
+        let written = self.read("attach");
+        let numbers: Vec<u32> = written.split(' ').map(|word| word.parse().unwrap()).collect();
+        self.write("attach", "");
+        self.fill(numbers[0]);
+        wait_until("the note", || self.vhci().origin(numbers[0]).is_some());
+        numbers
+    }
+
+    /// Does the kernel's part of a session's end.
+    fn free(&self, port: u32) {
+        wait_until("the note to go", || self.vhci().origin(port).is_none());
+        self.empty(port);
+    }
+}
+
+/// A device descriptor over an attached socket: GET_DESCRIPTOR by endpoint 0.
+fn device_descriptor(socket: &mut TcpStream, devid: u32) -> Vec<u8> {
+    let mut pdu: Vec<u8> = [1, 1, devid, 1, 0, 0, 18, 0, 0, 0]
+        .iter()
+        .flat_map(|word: &u32| word.to_be_bytes())
+        .collect();
+    pdu.extend([0x80, 6, 0, 1, 0, 0, 18, 0]);
+    socket.write_all(&pdu).unwrap();
+    let mut reply = [0; 48 + 18];
+    socket.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[..8], [0, 0, 0, 3, 0, 0, 0, 1]);
+    reply[48..].to_vec()
+}
+
+#[test]
+fn a_device_is_attached_with_its_socket_and_noted() {
+    let (serving, kernel) = (Serving::start(0), FakeKernel::new());
+    let wanted = serving.wanted();
+    let mut attached = attach_once(&kernel.vhci(), &wanted, || {}).unwrap();
+    let numbers = kernel.take_attach();
+    let fd = u32::try_from(attached.socket.as_raw_fd()).unwrap();
+    assert_eq!(numbers, [0, fd, 0x0001_0002, 3]);
+    let origin = kernel.vhci().origin(0).unwrap();
+    assert_eq!((origin.host.as_str(), origin.busid.as_str()), ("127.0.0.1", "1-1"));
+    assert_eq!(origin.service, serving.address.port().to_string());
+    let descriptor = device_descriptor(&mut attached.socket, numbers[2]);
+    assert_eq!(descriptor[8..12], [0x09, 0x12, 0x01, 0x00]);
+    drop(attached);
+    serving.stop();
+}
+
+#[test]
+fn nobody_asks_the_server_when_nothing_can_be_attached() {
+    let serving = Serving::start(0);
+    let empty = tempfile::tempdir().unwrap();
+    let refused = attach_once(&Vhci::below(empty.path()), &serving.wanted(), || {});
+    assert!(matches!(refused, Err(AttachError::Vhci(VhciError::NoModule))));
+    assert_eq!(serving.bus.open_count(BusId::new("1-1").unwrap()), 0);
+    serving.stop();
+}
+
+#[test]
+fn a_refusal_names_its_reason() {
+    let (serving, kernel) = (Serving::start(0), FakeKernel::new());
+    let wanted = Wanted { name: BusId::new("9-9").unwrap(), ..serving.wanted() };
+    let refused = attach_once(&kernel.vhci(), &wanted, || {}).err().unwrap().to_string();
+    assert!(refused.ends_with("refused: no such device"), "{refused}");
+    assert_eq!(kernel.read("attach"), "");
+    serving.stop();
+}
+
+/// Runs a keeper beside the test, which ends the keeper by the given stream or otherwise.
+fn keeping(serving: &Serving, kernel: &FakeKernel, test: impl FnOnce(&mut UnixStream)) {
+    let (stop, mut sender) = Stop::by_hand().unwrap();
+    let (vhci, wanted) = (kernel.vhci(), serving.wanted());
+    thread::scope(|scope| {
+        let keeper = scope.spawn(|| Keeper::new(&vhci, &wanted, stop).run());
+        test(&mut sender);
+        keeper.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_device_is_attached_again_after_a_replug_until_the_stop() {
+    let (serving, kernel) = (Serving::start(0), FakeKernel::new());
+    let busid = BusId::new("1-1").unwrap();
+    keeping(&serving, &kernel, |stop| {
+        let port = kernel.take_attach()[0];
+        for _ in 0..2 {
+            serving.bus.unplug(busid);
+            kernel.free(port);
+            serving.bus.replug(busid);
+            assert_eq!(kernel.take_attach()[0], port, "the device comes back to its port");
+        }
+        stop.write_all(&[0]).unwrap();
+    });
+    assert_eq!((kernel.read("detach").as_str(), kernel.vhci().origin(0)), ("0", None));
+    serving.stop();
+}
+
+#[test]
+fn a_device_is_attached_again_after_a_restart_of_the_server() {
+    let (first, kernel) = (Serving::start(0), FakeKernel::new());
+    let wanted = first.wanted();
+    let (stop, mut sender) = Stop::by_hand().unwrap();
+    let vhci = kernel.vhci();
+    thread::scope(|scope| {
+        let keeper = scope.spawn(|| Keeper::new(&vhci, &wanted, stop).run());
+        let port = kernel.take_attach()[0];
+        let tcp_port = first.stop();
+        kernel.free(port);
+        let second = Serving::start(tcp_port);
+        assert_eq!(kernel.take_attach()[0], port);
+        sender.write_all(&[0]).unwrap();
+        keeper.join().unwrap().unwrap();
+        second.stop();
+    });
+}
+
+/// `usbip detach` removes the note, and then has the kernel end the session.
+#[test]
+fn a_device_detached_by_another_program_stays_away() {
+    let (serving, kernel) = (Serving::start(0), FakeKernel::new());
+    keeping(&serving, &kernel, |_stop| {
+        let port = kernel.take_attach()[0];
+        kernel.vhci().forget(port);
+        serving.bus.unplug(BusId::new("1-1").unwrap());
+    });
+    assert_eq!((kernel.read("attach"), kernel.read("detach")), (String::new(), String::new()));
+    serving.stop();
+}
+
+#[test]
+fn a_stop_ends_the_wait_for_a_device_and_for_a_server() {
+    let (serving, kernel) = (Serving::start(0), FakeKernel::new());
+    serving.bus.unplug(BusId::new("1-1").unwrap());
+    keeping(&serving, &kernel, |stop| stop.write_all(&[0]).unwrap());
+    let wanted = serving.wanted();
+    serving.stop();
+    let (stop, mut sender) = Stop::by_hand().unwrap();
+    sender.write_all(&[0]).unwrap();
+    Keeper::new(&kernel.vhci(), &wanted, stop).run().unwrap();
+    assert_eq!(kernel.read("attach"), "");
+}

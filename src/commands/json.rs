@@ -1,0 +1,148 @@
+//! The JSON of `--json`, with the schema of docs/json.md: each output is an object with the number of
+//! the schema, on a line of its own.
+//!
+//! Contract: plain data. A field is never removed and never changes its meaning under the same
+//! number; new fields may come.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::names;
+
+/// The number of the schema.
+const SCHEMA: u32 = 1;
+
+/// `usbferry list`.
+#[derive(Serialize, Debug)]
+pub(super) struct DevicesJson {
+    schema: u32,
+    /// The server, as typed; null for this machine.
+    host: Option<String>,
+    devices: Vec<DeviceJson>,
+}
+
+impl DevicesJson {
+    pub(super) const fn new(host: Option<String>, devices: Vec<DeviceJson>) -> Self {
+        Self { schema: SCHEMA, host, devices }
+    }
+}
+
+/// A device in the list.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+pub(super) struct DeviceJson {
+    pub(super) busid: String,
+    #[serde(flatten)]
+    pub(super) ids: IdsJson,
+    pub(super) speed: &'static str,
+    pub(super) classes: Vec<u8>,
+    /// The device's place on its server, from a server.
+    pub(super) path: Option<String>,
+    /// The device's own words, for a device of this machine.
+    pub(super) manufacturer: Option<String>,
+    pub(super) product_name: Option<String>,
+    pub(super) serial: Option<String>,
+    /// Whether the device can be exported now, for a device of this machine.
+    pub(super) exportable: Option<bool>,
+    pub(super) notes: Vec<String>,
+}
+
+/// Vendor and product: four hexadecimal digits each, and the names of the repository.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+pub(super) struct IdsJson {
+    vid: String,
+    pid: String,
+    vendor: Option<&'static str>,
+    product: Option<&'static str>,
+}
+
+impl IdsJson {
+    pub(super) fn new(ids: (u16, u16)) -> Self {
+        Self {
+            vid: format!("{:04x}", ids.0),
+            pid: format!("{:04x}", ids.1),
+            vendor: names::vendor(ids.0),
+            product: names::product(ids),
+        }
+    }
+}
+
+/// `usbferry port`.
+#[cfg(target_os = "linux")]
+#[derive(Serialize, Debug)]
+pub(super) struct PortsJson {
+    schema: u32,
+    ports: Vec<PortJson>,
+}
+
+#[cfg(target_os = "linux")]
+impl PortsJson {
+    pub(super) const fn new(ports: Vec<PortJson>) -> Self {
+        Self { schema: SCHEMA, ports }
+    }
+}
+
+/// A port with a device.
+#[cfg(target_os = "linux")]
+#[derive(Serialize, Debug)]
+pub(super) struct PortJson {
+    pub(super) port: u32,
+    pub(super) hub: &'static str,
+    pub(super) state: &'static str,
+    pub(super) speed: &'static str,
+    /// The server, without its TCP port; null where nobody noted the origin.
+    pub(super) host: Option<String>,
+    pub(super) tcp_port: Option<String>,
+    /// The device's name on the server.
+    pub(super) name: Option<String>,
+    pub(super) remote_bus: u32,
+    pub(super) remote_address: u32,
+    /// The device on this machine; null before the device has an address.
+    pub(super) local: Option<LocalJson>,
+}
+
+/// An attached device on this machine.
+#[cfg(target_os = "linux")]
+#[derive(Serialize, Debug)]
+pub(super) struct LocalJson {
+    pub(super) busid: String,
+    pub(super) bus: u32,
+    pub(super) address: u32,
+    #[serde(flatten)]
+    pub(super) ids: IdsJson,
+}
+
+/// An event of `usbferry attach` or `usbferry detach`.
+#[cfg(target_os = "linux")]
+#[derive(Serialize, Debug)]
+pub(super) struct EventJson {
+    schema: u32,
+    event: &'static str,
+    host: Option<String>,
+    name: Option<String>,
+    port: u32,
+}
+
+#[cfg(target_os = "linux")]
+impl EventJson {
+    pub(super) fn new(
+        event: &'static str,
+        port: u32,
+        host: Option<&str>,
+        name: Option<&str>,
+    ) -> Self {
+        let [host, name] = [host, name].map(|text| text.map(str::to_owned));
+        Self { schema: SCHEMA, event, host, name, port }
+    }
+}
+
+/// Prints a value on a line of stdout.
+///
+/// # Errors
+/// The output's.
+pub(super) fn print(value: &impl Serialize) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    writeln!(out)?;
+    out.flush()
+}
