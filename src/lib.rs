@@ -8,10 +8,11 @@
 //! parts of the crate about the program:
 //!
 //! - [`commands`]: the commands themselves, with output and errors in words for users.
-//! - [`cli`]: typed text, checked and turned into settings. No other part knows clap. A file of
-//!   settings would be opened and read in `commands`, and its text checked here.
-//! - [`config`]: the settings of a server: which clients may connect, which devices are exported,
-//!   and the policy of each device.
+//! - [`cli`]: typed text, checked and turned into settings together with the file. No other part
+//!   knows clap.
+//! - [`config`]: the settings of a server: which clients may connect, and the rules about which
+//!   devices are exported to whom, under which name and on which terms. The text of a file of
+//!   settings, which `commands` reads, is checked here.
 //! - [`client`]: a USB/IP client, for the list of another server's exports and for their devices.
 //! - `hooks`: programs that events of a device start, on threads of their own.
 //! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.

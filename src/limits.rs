@@ -161,6 +161,17 @@ pub const ATTACHED_MAX: usize = HERE.attached_max;
 /// system has to grant all bytes at once.
 pub const DISKS_LEN_MAX: u64 = HERE.disks_len_max;
 
+/// Bytes of the largest file of settings: hundreds of rules with comments take a tenth.
+pub const CONFIG_LEN_MAX: usize = 1 << 20;
+
+/// Rules in a file: each device of each scan is compared with all rules, and nobody has as many
+/// devices.
+pub const RULES_MAX: usize = 1024;
+
+/// The longest time for which a device must have been present before a client gets the device. The
+/// client waits, and its user needs an answer.
+pub const SETTLE_MAX: Duration = Duration::from_secs(30);
+
 /// Kinds (VID:PID) of one rule, which are one device in different states: a bootloader, a program, a
 /// recovery mode and some to spare.
 pub const RULE_IDS_MAX: usize = 16;

@@ -813,7 +813,7 @@ type Act<'a> = Box<dyn FnMut() + 'a>;
 #[test]
 fn no_client_makes_the_log_long() {
     const TIMES: usize = 300;
-    let server = Running::start(&["--simulate=loopback:count=3", "--takeover=any"]);
+    let server = Running::start(&["--simulate=loopback:count=3", "--take-over=any"]);
     let busid = |number| BusId::new(&format!("1-{number}")).expect("a busid");
     let connect = || MiniClient::connect(server.address);
     let attach = |number| {

@@ -4,7 +4,9 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use crate::config::rules::Origin;
 use crate::units::Size;
 use crate::usb::sim::spec::SpecError;
 
@@ -17,9 +19,11 @@ pub enum UsageError {
         urb_size: usize,
         /// Bytes of buffer memory.
         memory: usize,
+        /// Where the values were written.
+        written: Written,
     },
     /// Other machines can reach an address, and no client is allowed to connect.
-    NoAllow(SocketAddr),
+    NoAllow(SocketAddr, Written),
     /// `--simulate` names no devices.
     Simulate(SpecError),
     /// No server to attach a device of.
@@ -41,26 +45,55 @@ pub enum UsageError {
     Environment(String),
 }
 
+/// Where values were written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Written {
+    /// On the command line, or some in this file.
+    Together(Option<Arc<str>>),
+    /// In a rule.
+    Rule(Origin),
+}
+
+impl Written {
+    /// The beginning of a message, and of the name of each setting in the message.
+    fn words(&self) -> (String, &'static str) {
+        match self {
+            Self::Together(None) => (String::new(), "--"),
+            Self::Together(Some(file)) => (format!("{file}, with the options typed: "), ""),
+            Self::Rule(origin) => (format!("{origin}: "), ""),
+        }
+    }
+}
+
 impl std::error::Error for UsageError {}
 
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UrbSize { urb_size, memory } => {
+            Self::UrbSize { urb_size, memory, written } => {
+                let (place, dashes) = written.words();
                 let [urb_size, memory, most] =
                     [*urb_size, *memory, memory / 2].map(|bytes| Size(bytes as u64));
                 write!(
                     f,
-                    "--urb-size {urb_size} is more than half of --memory {memory}: two of the \
-                     largest URBs must fit; give --urb-size {most} or less, too, or more --memory"
+                    "{place}{dashes}urb-size {urb_size} is more than half of {dashes}memory \
+                     {memory}: two of the largest URBs must fit; give {dashes}urb-size {most} or \
+                     less, too, or more {dashes}memory"
                 )
             }
-            Self::NoAllow(address) => write!(
-                f,
-                "--listen {address} can be reached by other machines, and USB/IP knows no \
-                 passwords: say which may connect with --allow, for instance \
-                 --allow 192.168.1.0/24"
-            ),
+            Self::NoAllow(address, written) => {
+                let (place, dashes) = written.words();
+                let example = match written {
+                    Written::Together(None) => "--allow 192.168.1.0/24",
+                    _ => "allow = \"192.168.1.0/24\"",
+                };
+                write!(
+                    f,
+                    "{place}{dashes}listen {address} can be reached by other machines, and USB/IP \
+                     knows no passwords: say which may connect with {dashes}allow, for instance \
+                     {example}"
+                )
+            }
             Self::Simulate(error) => error.fmt(f),
             Self::NoHost => f.write_str(
                 "name the server and the device: usbferry attach HOST NAME (or -r HOST -b NAME)",

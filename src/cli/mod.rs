@@ -15,13 +15,14 @@ mod parse;
 mod serve;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 pub use client::{Attach, Detach, List, Port, Wanted, Which};
-pub use error::UsageError;
+pub use error::{UsageError, Written};
 use parse::{names_another, parse_log, parts_of};
 pub use serve::{Chosen, Serve};
 
@@ -108,6 +109,16 @@ pub enum Command {
     Detach(Detach),
     /// Show the attached devices of other machines (Linux)
     Port(Port),
+    /// Say what a file of settings means for the devices of this machine
+    CheckConfig(CheckConfig),
+}
+
+/// `usbferry check-config`.
+#[derive(Args, Debug)]
+pub struct CheckConfig {
+    /// The file of settings, see docs/rules.md
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 #[cfg(test)]

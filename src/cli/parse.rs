@@ -1,4 +1,4 @@
-//! Values that only a command line has: filters of the log, and the names of take-over policies.
+//! Values with words of the command line's: filters of the log, and take-over policies.
 //!
 //! Contract: pure.
 
@@ -10,26 +10,24 @@ use crate::config::TakeOver;
 
 impl clap::ValueEnum for TakeOver {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Never, Self::Stale, Self::SameHost, Self::Any]
+        &Self::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        let (name, help) = match self {
-            Self::Never => ("never", "The new client is told that the device is busy"),
-            Self::Stale => (
-                "stale",
+        let help = match self {
+            Self::Never => "The new client is told that the device is busy",
+            Self::Stale => {
                 "If both clients have the same address, and the holder's connection looks dead. \
                  Over \"ssh -R\" every client has the address 127.0.0.1, and every connection \
-                 looks alive as long as the tunnel does",
-            ),
-            Self::SameHost => (
-                "same-host",
+                 looks alive as long as the tunnel does"
+            }
+            Self::SameHost => {
                 "If both clients have the same address, whether or not the holder's connection \
-                 looks dead. Over \"ssh -R\" all clients have the same address",
-            ),
-            Self::Any => ("any", "Always: the last client to ask has the device"),
+                 looks dead. Over \"ssh -R\" all clients have the same address"
+            }
+            Self::Any => "Always: the last client to ask has the device",
         };
-        Some(PossibleValue::new(name).help(help))
+        Some(PossibleValue::new(self.name()).help(help))
     }
 }
 

@@ -3,12 +3,16 @@
 //! Contract: no I/O. Each error says what to type instead.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use ipnet::IpNet;
 
-use super::error::UsageError;
+use super::error::{UsageError, Written};
+use crate::config::file::FileSettings;
+use crate::config::policy::Terms;
 use crate::config::rules::matching::Match;
 use crate::config::rules::spec::DeviceSpec;
 use crate::config::rules::{Allowed, Origin, Rule, Rules};
@@ -17,13 +21,12 @@ use crate::config::value::{
     parse_urb_size, parse_urbs,
 };
 use crate::config::{Listen, Policy, Settings, TakeOver};
-use crate::limits::{self, DeviceLimits};
-use crate::units::Size;
+use crate::limits::{BUSY_POLL_DEFAULT, DeviceLimits, PEER_TIMEOUT_DEFAULT};
 use crate::usb::sim::spec::{self, Spec};
 use crate::wire::PORT;
 
 /// `usbferry serve`.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Serve {
     /// Listen on this address and port instead of 127.0.0.1:3240 and [::1]:3240. May be repeated.
     /// An address that other machines can reach needs --allow
@@ -63,64 +66,51 @@ pub struct Serve {
     )]
     simulate: Option<String>,
 
-    /// When a client may take a device from another client (the holder)
-    #[arg(long, value_name = "WHEN", default_value = "stale")]
-    takeover: TakeOver,
+    /// When a client may take a device from another client (the holder) [default: stale]
+    #[arg(long = "take-over", value_name = "WHEN")]
+    takeover: Option<TakeOver>,
 
     /// Drop a client that has shown no sign of life, or accepted no byte, for this long (s, ms)
-    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_peer_timeout)]
-    peer_timeout: Duration,
+    /// [default: 15s]
+    #[arg(long, value_name = "TIME", value_parser = parse_peer_timeout)]
+    peer_timeout: Option<Duration>,
 
     /// Reset each device that a client gives back, as the kernel's own server does
     #[arg(long)]
     reset_on_release: bool,
+
+    /// Read settings and rules from this file (docs/rules.md). What is typed here goes before the
+    /// file. Without this option /etc/usbferry/usbferry.toml is read, if there is such a file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     #[command(flatten)]
     tuning: Tuning,
 }
 
 /// The options for tuning.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Tuning")]
 struct Tuning {
     /// URBs in flight to a device at once; further URBs wait. Each costs about a kilobyte, or 49 at
-    /// most on a device with isochronous endpoints
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = limits::URBS_DEFAULT,
-        value_parser = parse_urbs
-    )]
-    urbs: usize,
+    /// most on a device with isochronous endpoints [default: 256]
+    #[arg(long, value_name = "N", value_parser = parse_urbs)]
+    urbs: Option<usize>,
 
     /// Bytes of buffer memory for a device (K, M, G), a power of two. Only addresses are reserved;
-    /// memory is used as clients need it
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = typed(limits::MEMORY_DEFAULT),
-        value_parser = parse_memory
-    )]
-    memory: usize,
+    /// memory is used as clients need it [default: 64M, or 16M where addresses have 32 bits]
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    memory: Option<usize>,
 
     /// Bytes of further buffers for a device that its controller uses without a copy, on Linux. The
-    /// kernel grants 16M to all programs together by default
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = typed(limits::DEVICE_MEMORY_DEFAULT),
-        value_parser = parse_size
-    )]
-    device_memory: usize,
+    /// kernel grants 16M to all programs together by default [default: 2M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    device_memory: Option<usize>,
 
-    /// Bytes of the largest accepted URB; at most half of --memory, so that two fit
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = typed(limits::URB_LEN_DEFAULT),
-        value_parser = parse_urb_size
-    )]
-    urb_size: usize,
+    /// Bytes of the largest accepted URB; at most half of --memory, so that two fit [default: 16M,
+    /// or 8M where addresses have 32 bits]
+    #[arg(long, value_name = "SIZE", value_parser = parse_urb_size)]
+    urb_size: Option<usize>,
 
     /// Bytes of each connection's send and receive buffer. By default the system sizes the buffers
     /// for the network, and no value is faster; a value limits the system's memory for a client
@@ -131,13 +121,9 @@ struct Tuning {
     /// Look for work for up to this long before sleeping (us, ms), while one device is attached and
     /// looking has paid so far. The turnaround is much shorter for a client that sends one request
     /// after another, at the price of a busy processor. With 0us the server always sleeps at once
-    #[arg(long, value_name = "TIME", default_value = "200us", value_parser = parse_busy_poll)]
-    busy_poll: Duration,
-}
-
-/// A number of bytes as typed.
-fn typed(bytes: usize) -> String {
-    Size(bytes as u64).to_string()
+    /// [default: 200us]
+    #[arg(long, value_name = "TIME", value_parser = parse_busy_poll)]
+    busy_poll: Option<Duration>,
 }
 
 /// The devices to export.
@@ -152,77 +138,125 @@ pub enum Chosen {
 }
 
 impl Serve {
-    /// Checks the options and turns them into settings.
+    /// The file of settings, if named.
+    #[must_use]
+    pub fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// Whether the file of settings in its usual place counts. Simulated devices are for trying
+    /// out, and not for a system's settings.
+    #[must_use]
+    pub const fn follows_system(&self) -> bool {
+        self.simulate.is_none()
+    }
+
+    /// Checks the options together with a file, and turns both into settings: an option goes before
+    /// the same key of the file.
     ///
     /// # Errors
     /// Two values do not fit together.
-    pub fn settings(&self) -> Result<(Settings, Chosen), UsageError> {
-        let policy = self.policy()?;
-        let chosen = self.chosen()?;
+    pub fn settings(&self, file: &FileSettings) -> Result<(Settings, Chosen), UsageError> {
+        let policy = self.terms().over(file.terms.over(Policy::default()));
+        check_urb_size(policy, || Written::Together(file.file.clone()))?;
+        let rules = self.rules(file);
+        for rule in rules.iter() {
+            check_urb_size(rule.terms.over(policy), || Written::Rule(rule.origin.clone()))?;
+        }
+        let chosen = self.chosen(&rules)?;
+        let peer_timeout = self.peer_timeout.or(file.peer_timeout);
         let settings = Settings {
-            listen: self.listen_addresses()?,
-            allowed: Allowed(self.allow.clone()),
-            rules: self.rules(),
+            file: file.file.clone(),
+            listen: self.listen_addresses(file)?,
+            allowed: Allowed(self.allowed(file).to_vec()),
+            rules,
             policy,
-            socket_buffer: self.tuning.socket_buffer,
-            busy_poll: self.tuning.busy_poll,
-            peer_timeout: self.peer_timeout,
+            socket_buffer: self.tuning.socket_buffer.or(file.socket_buffer),
+            busy_poll: self.tuning.busy_poll.or(file.busy_poll).unwrap_or(BUSY_POLL_DEFAULT),
+            peer_timeout: peer_timeout.unwrap_or(PEER_TIMEOUT_DEFAULT),
             ..Settings::default()
         };
         Ok((settings, chosen))
     }
 
-    /// The options as rules: exceptions first, and everything last.
-    fn rules(&self) -> Rules {
+    /// The options and the file as rules: exceptions, devices, the rules of the file, and then
+    /// everything else, so that the file's names and exceptions hold under `--all`, too.
+    fn rules(&self, file: &FileSettings) -> Rules {
+        let hooks = || Arc::clone(&file.hooks);
         let excluded = self.exclude.iter().map(|matches| {
             Rule::excluding(matches.clone(), Origin::Flag(format!("--exclude {matches}")))
         });
         let devices = self.device.iter().map(|spec| {
             let origin = Origin::Flag(format!("--device {spec}"));
-            Rule { name: spec.name, ..Rule::exporting(spec.matches.clone(), origin) }
+            let rule = Rule::exporting(spec.matches.clone(), origin);
+            Rule { name: spec.name, hooks: hooks(), ..rule }
         });
-        let all = [(self.all, "--all"), (self.simulate.is_some(), "--simulate")];
-        let all = all
-            .into_iter()
-            .filter(|&(is_given, _)| is_given)
-            .map(|(_, option)| Rule::exporting(Match::default(), Origin::Flag(option.to_owned())));
-        Rules::new(excluded.chain(devices).chain(all))
+        let everything = [(self.all, "--all"), (self.simulate.is_some(), "--simulate")];
+        let everything = everything.into_iter().filter(|&(is_given, _)| is_given);
+        let everything = everything.map(|(_, option)| {
+            let rule = Rule::exporting(Match::default(), Origin::Flag(option.to_owned()));
+            Rule { hooks: hooks(), ..rule }
+        });
+        let named = excluded.chain(devices).chain(file.rules.iter().cloned());
+        Rules::new(named.chain(everything))
     }
 
-    fn policy(&self) -> Result<Policy, UsageError> {
+    fn terms(&self) -> Terms {
         let Tuning { urbs, memory, device_memory, urb_size, .. } = self.tuning;
-        if urb_size > memory / 2 {
-            return Err(UsageError::UrbSize { urb_size, memory });
+        Terms {
+            urbs,
+            memory,
+            device_memory,
+            urb_len: urb_size,
+            takeover: self.takeover,
+            reset_on_release: self.reset_on_release.then_some(true),
+            ..Terms::default()
         }
-        let limits = DeviceLimits { urbs, memory, device_memory, urb_len: urb_size };
-        let (takeover, reset_on_release) = (self.takeover, self.reset_on_release);
-        Ok(Policy { limits, takeover, reset_on_release, ..Policy::default() })
     }
 
-    fn chosen(&self) -> Result<Chosen, UsageError> {
+    fn chosen(&self, rules: &Rules) -> Result<Chosen, UsageError> {
         match &self.simulate {
             Some(text) => {
                 Spec::parse_list(text).map_err(UsageError::Simulate).map(Chosen::Simulated)
             }
-            None if self.all || !self.device.is_empty() => Ok(Chosen::Real),
+            None if rules.iter().any(|rule| rule.export) => Ok(Chosen::Real),
             None => Ok(Chosen::Nothing),
         }
     }
 
-    fn listen_addresses(&self) -> Result<Vec<Listen>, UsageError> {
-        if self.listen.is_empty() {
+    fn allowed<'a>(&'a self, file: &'a FileSettings) -> &'a [IpNet] {
+        if self.allow.is_empty() { file.allow.as_deref().unwrap_or_default() } else { &self.allow }
+    }
+
+    fn listen_addresses(&self, file: &FileSettings) -> Result<Vec<Listen>, UsageError> {
+        let (addresses, written) = if self.listen.is_empty() {
+            let listen = file.listen.as_deref().unwrap_or_default();
+            (listen, Written::Together(file.file.clone()))
+        } else {
+            (&*self.listen, Written::Together(None))
+        };
+        if addresses.is_empty() {
             return Ok(vec![
                 Listen { address: (Ipv4Addr::LOCALHOST, PORT).into(), optional: false },
                 Listen { address: (Ipv6Addr::LOCALHOST, PORT).into(), optional: true },
             ]);
         }
-        let public = self.listen.iter().find(|address| !address.ip().is_loopback());
-        if let (Some(address), true) = (public, self.allow.is_empty()) {
-            return Err(UsageError::NoAllow(*address));
+        let public = addresses.iter().find(|address| !address.ip().is_loopback());
+        if let (Some(address), true) = (public, self.allowed(file).is_empty()) {
+            return Err(UsageError::NoAllow(*address, written));
         }
         let listen = |&address| Listen { address, optional: false };
-        Ok(self.listen.iter().map(listen).collect())
+        Ok(addresses.iter().map(listen).collect())
     }
+}
+
+/// Two of the largest URBs must fit into the memory of a device.
+fn check_urb_size(policy: Policy, written: impl Fn() -> Written) -> Result<(), UsageError> {
+    let DeviceLimits { urb_len: urb_size, memory, .. } = policy.limits;
+    if urb_size > memory / 2 {
+        return Err(UsageError::UrbSize { urb_size, memory, written: written() });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -231,30 +265,55 @@ mod tests {
 
     use super::super::{Cli, Command};
     use super::*;
+    use crate::limits;
+    use crate::units::Size;
 
     fn serve(arguments: &[&str]) -> Result<(Settings, Chosen), Box<dyn std::error::Error>> {
         let line = ["usbferry", "serve"].iter().chain(arguments);
         match Cli::try_parse_from(line)?.command {
-            Command::Serve(serve) => Ok(serve.settings()?),
+            Command::Serve(serve) => Ok(serve.settings(&FileSettings::default())?),
             _ => unreachable!("it says serve"),
         }
     }
 
-    #[test]
-    fn the_help_and_the_limits_agree_on_the_cost_of_a_urb() {
+    /// The help of an option, as text.
+    fn help_of(option: &str) -> String {
         let mut command = <Cli as clap::CommandFactory>::command();
         let serve = command.find_subcommand_mut("serve").expect("it is one");
-        let urbs = serve.get_arguments().find(|argument| argument.get_id() == "urbs");
-        let help = urbs.and_then(|urbs| urbs.get_help()).expect("it is explained").to_string();
+        let argument = serve.get_arguments().find(|argument| argument.get_id() == option);
+        argument.and_then(|argument| argument.get_help()).expect("it is explained").to_string()
+    }
+
+    #[test]
+    fn the_help_and_the_limits_agree() {
         let most = (limits::URB_MEMORY + limits::SLOT_MEMORY) >> 10;
-        assert!(help.contains(&format!("{most} at most")), "{help}");
+        assert!(help_of("urbs").contains(&format!("{most} at most")));
+        for (option, default) in [
+            ("urbs", limits::URBS_DEFAULT.to_string()),
+            ("memory", typed(limits::MEMORY_DEFAULT)),
+            ("device_memory", typed(limits::DEVICE_MEMORY_DEFAULT)),
+            ("urb_size", typed(limits::URB_LEN_DEFAULT)),
+            ("takeover", TakeOver::default().name().to_owned()),
+            ("peer_timeout", format!("{:?}", PEER_TIMEOUT_DEFAULT)),
+            ("busy_poll", format!("{}us", BUSY_POLL_DEFAULT.as_micros())),
+        ] {
+            let help = help_of(option);
+            let (_, defaults) = help.split_once("[default: ").expect("it has a default");
+            let is_there = defaults.trim_end_matches(']').split([' ', ',']).any(|d| d == default);
+            assert!(is_there, "{option}: {default}: {help}");
+        }
+    }
+
+    /// A number of bytes as typed.
+    fn typed(bytes: usize) -> String {
+        Size(bytes as u64).to_string()
     }
 
     #[test]
     fn defaults_are_those_of_the_limits() {
         let (settings, chosen) = serve(&["--all"]).unwrap();
         assert_eq!(settings.policy.limits, DeviceLimits::default());
-        assert_eq!(settings.busy_poll, limits::BUSY_POLL_DEFAULT);
+        assert_eq!(settings.busy_poll, BUSY_POLL_DEFAULT);
         assert!(matches!(chosen, Chosen::Real));
         let addresses: Vec<String> =
             settings.listen.iter().map(|l| l.address.to_string()).collect();
@@ -334,7 +393,7 @@ mod tests {
             (["--busy-poll", "5"], "such as 50us"),
             (["--busy-poll", "2000ms"], "such as 50us"),
             (["--peer-timeout", "1s"], "from 3s"),
-            (["--takeover", "perhaps"], "same-host"),
+            (["--take-over", "perhaps"], "same-host"),
             (["--allow", "everybody"], "give a network"),
             (["--device", "stick"], "usbferry list"),
             (["--device", "0781-5567"], "write 0781:5567"),

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use crate::cli::UsageError;
 use crate::client::ClientError;
+use crate::config::file::FileError;
 use crate::reactor::StartError;
 use crate::usb::ScanError;
 #[cfg(target_os = "linux")]
@@ -16,7 +17,7 @@ use crate::vhci::VhciError;
 use crate::words::printable;
 use crate::words::reason;
 
-/// Exit code of a command line that makes no sense, the same as clap's.
+/// Exit code of a command line or a file that makes no sense, the same as clap's.
 const USAGE: u8 = 2;
 
 /// Why a command failed.
@@ -24,6 +25,8 @@ const USAGE: u8 = 2;
 pub enum CommandError {
     /// The command line makes no sense.
     Usage(UsageError),
+    /// The file of settings is refused.
+    File(FileError),
     /// No device was chosen; with the obstacle, if the devices of this machine can't be shown.
     NothingChosen(Option<ScanError>),
     /// The devices of this machine can't be looked for.
@@ -59,7 +62,7 @@ impl CommandError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::NothingChosen(_) => ExitCode::from(USAGE),
+            Self::Usage(_) | Self::File(_) | Self::NothingChosen(_) => ExitCode::from(USAGE),
             _ => ExitCode::FAILURE,
         }
     }
@@ -71,10 +74,12 @@ impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(error) => error.fmt(f),
+            Self::File(error) => error.fmt(f),
             Self::NothingChosen(why_not) => {
                 f.write_str(
                     "nothing to export was chosen: name devices with --device BUSID or --device \
-                     VID:PID, take all with --all, or try it out with --simulate",
+                     VID:PID, or in the rules of a file (--config FILE), take all with --all, or \
+                     try it out with --simulate",
                 )?;
                 match why_not {
                     Some(error) => write!(f, ". Real devices can't be listed: {error}"),

@@ -4,20 +4,25 @@
 //! - `list`: prints devices;
 //! - `attach`, `detach`, `port`: devices of other machines on this machine;
 //! - `json`: the JSON of `--json`;
+//! - `check_config`: prints what a file of settings means;
+//! - `settings`: reads the settings, `exports` says what they mean for the devices that are there;
 //! - `error`: why a command failed, and the exit code.
 //!
 //! Contract: for the program's first thread; *blocks* for as long as a command takes.
 
 #[cfg(target_os = "linux")]
 mod attach;
+mod check_config;
 #[cfg(target_os = "linux")]
 mod detach;
 mod error;
+mod exports;
 mod json;
 mod list;
 #[cfg(target_os = "linux")]
 mod port;
 mod serve;
+mod settings;
 
 use crate::cli::Command;
 pub use error::CommandError;
@@ -30,6 +35,7 @@ pub fn run(command: &Command) -> Result<(), CommandError> {
     match command {
         Command::List(arguments) => list::show(arguments),
         Command::Serve(arguments) => serve::serve(arguments),
+        Command::CheckConfig(arguments) => check_config::check(arguments),
         #[cfg(target_os = "linux")]
         Command::Attach(arguments) => attach::attach(arguments),
         #[cfg(target_os = "linux")]

@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 
-use log::{info, warn};
+use log::{debug, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-use super::CommandError;
+use super::exports::Meaning;
 use super::list::{self, local_rows};
+use super::{CommandError, settings};
 use crate::cli::{self, Chosen, Serve};
 use crate::config::Settings;
 use crate::limits::CONNECTIONS_SHARE;
@@ -17,7 +19,7 @@ use crate::reactor::{Reactor, StopHandle};
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
-use crate::usb::{Backend, ScanError};
+use crate::usb::{Backend, Candidate, ScanError};
 use crate::words::reason;
 
 /// Exit code when a second signal ends the program at once.
@@ -25,9 +27,12 @@ const INTERRUPTED: i32 = 130;
 
 /// `usbferry serve`.
 pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
-    let (mut settings, chosen) = arguments.settings().map_err(CommandError::Usage)?;
+    let (mut settings, chosen) = settings::read(arguments)?;
     if !matches!(chosen, Chosen::Nothing) {
         info!("usbferry {}", cli::version());
+    }
+    if let Some(file) = &settings.file {
+        info!("settings and rules from {file}");
     }
     match usbferry_sys::os::limit::raise_open_files() {
         Ok(limit) => {
@@ -38,11 +43,15 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
     }
     match chosen {
         Chosen::Nothing => Err(CommandError::NothingChosen(show_devices())),
-        Chosen::Simulated(specs) => run(SimBackend::new(SimBus::with(&specs)), settings),
+        Chosen::Simulated(specs) => {
+            let bus = SimBus::with(&specs);
+            let looker = SimBackend::new(bus.clone());
+            run(SimBackend::new(bus), looker, settings)
+        }
         Chosen::Real => {
             let backend = LibusbBackend::new().map_err(CommandError::Scan)?;
             libusb::repair();
-            run(backend, settings)
+            run(backend, LibusbBackend::new().map_err(CommandError::Scan)?, settings)
         }
     }
 }
@@ -58,11 +67,20 @@ fn show_devices() -> Option<ScanError> {
     }
 }
 
-fn run<B: Backend>(backend: B, settings: Settings) -> Result<(), CommandError> {
+/// Runs a server; `looker` finds the same devices as `backend`.
+fn run<B: Backend>(backend: B, looker: B, settings: Settings) -> Result<(), CommandError> {
+    let announced = settings.clone();
     let reactor = Reactor::new(backend, settings).map_err(CommandError::Start)?;
     reactor.stop_handle().and_then(stop_on_signals).map_err(CommandError::Signals)?;
     for address in reactor.addresses() {
         info!("listening on {address}");
+    }
+    // A device may leave the system waiting; clients must not wait with the system.
+    if let Err(error) = thread::Builder::new()
+        .name("announce".to_owned())
+        .spawn(move || announce(looker, &announced))
+    {
+        debug!("no thread for the list of exports: {}", reason(&error));
     }
     match reactor.run() {
         Ok(0) => {
@@ -72,6 +90,17 @@ fn run<B: Backend>(backend: B, settings: Settings) -> Result<(), CommandError> {
         Ok(kept) => Err(CommandError::Kept(kept)),
         Err(error) => Err(CommandError::Wait(error)),
     }
+}
+
+/// Tells the user what is exported now, and which rules wait for a device.
+fn announce<B: Backend>(mut looker: B, settings: &Settings) {
+    let devices = match looker.scan() {
+        Ok(scan) => scan.devices,
+        Err(error) => return debug!("what is exported is not known yet: {error}"),
+    };
+    let meaning = Meaning::of(devices.iter().map(Candidate::info), settings);
+    meaning.exported().iter().chain(&meaning.waiting()).for_each(|line| info!("{line}"));
+    meaning.ambiguous().iter().for_each(|line| warn!("{line}"));
 }
 
 /// The first signal stops the server in good order, the second ends it at once.

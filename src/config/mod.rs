@@ -3,6 +3,7 @@
 //!
 //! - `rules`: which clients may connect, and which devices are exported to whom;
 //! - `name`: the nickname of a device;
+//! - `file`: the file of settings;
 //! - `asked`: the device that a client asks for;
 //! - `hooks`: programs that run at events of a device;
 //! - `takeover`: when a client may take a device from another client;
@@ -15,6 +16,7 @@
 //! Contract: plain data and pure functions.
 
 pub mod asked;
+pub mod file;
 pub mod hooks;
 pub mod name;
 pub mod policy;
@@ -23,6 +25,7 @@ mod takeover;
 pub(crate) mod value;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::{BUSY_POLL_DEFAULT, CONNECTIONS_MAX, PEER_TIMEOUT_DEFAULT};
@@ -44,6 +47,8 @@ pub struct Listen {
 /// The settings of a server.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The file of settings, as the user named the file, if there is a file.
+    pub file: Option<Arc<str>>,
     /// Addresses to listen on.
     pub listen: Vec<Listen>,
     /// Clients that may connect beside this machine itself.
@@ -66,6 +71,7 @@ impl Default for Settings {
     /// A server without an address and without exports, with the default tuning.
     fn default() -> Self {
         Self {
+            file: None,
             listen: Vec::new(),
             allowed: Allowed::default(),
             rules: Rules::default(),

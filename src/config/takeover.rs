@@ -6,9 +6,11 @@
 //! Contract: pure decisions; TCP's knowledge comes in as [`PeerSigns`].
 
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use usbferry_sys::os::tcp::PeerSigns;
 
+use super::ValueError;
 use crate::limits::{STALE_AFTER, STALE_REPEATS};
 
 /// When an import ends the session of the holder.
@@ -28,6 +30,20 @@ pub enum TakeOver {
 }
 
 impl TakeOver {
+    /// All policies, the most careful first.
+    pub const ALL: [Self; 4] = [Self::Never, Self::Stale, Self::SameHost, Self::Any];
+
+    /// The name as typed.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Stale => "stale",
+            Self::SameHost => "same-host",
+            Self::Any => "any",
+        }
+    }
+
     /// Whether a client at `asker` gets the device of the client at `holder`. `signs` is called
     /// only where TCP's knowledge matters.
     pub(crate) fn permits(
@@ -43,6 +59,14 @@ impl TakeOver {
             Self::SameHost => same_host,
             Self::Any => true,
         }
+    }
+}
+
+impl FromStr for TakeOver {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        Self::ALL.into_iter().find(|policy| policy.name() == text).ok_or(ValueError::TakeOver)
     }
 }
 

@@ -8,8 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
+use super::TakeOver;
 use crate::limits;
 use crate::units::{self, Size};
 
@@ -36,6 +37,12 @@ pub enum ValueError {
     BusyPoll,
     /// The time without a sign of life.
     PeerTimeout,
+    /// When a client may take a device from another.
+    TakeOver,
+    /// The value of a configuration.
+    Configuration,
+    /// The time for which a device must have been present.
+    Settle,
 }
 
 impl std::error::Error for ValueError {}
@@ -75,6 +82,17 @@ impl fmt::Display for ValueError {
                 PEER_TIMEOUT.start(),
                 PEER_TIMEOUT.end()
             ),
+            Self::TakeOver => {
+                let names = TakeOver::ALL.map(TakeOver::name).join(", ");
+                write!(f, "give one of {names}")
+            }
+            Self::Configuration => f.write_str(
+                "give the number of a configuration (bConfigurationValue, as lsusb -v shows it), \
+                 from 1 to 255",
+            ),
+            Self::Settle => {
+                write!(f, "give a time up to {:?}, such as 500ms or 2s", limits::SETTLE_MAX)
+            }
         }
     }
 }
@@ -83,9 +101,23 @@ pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, ValueError> {
     text.parse().map_err(|_| ValueError::Listen)
 }
 
+/// A network of IPv4 in the form of IPv6 (`::ffff:192.168.1.0/120`) is the network of IPv4, as
+/// every client's address is taken.
 pub(crate) fn parse_network(text: &str) -> Result<IpNet, ValueError> {
     let address = || text.parse().ok().map(IpAddr::into);
-    text.parse().ok().or_else(address).ok_or(ValueError::Network)
+    let net = text.parse().ok().or_else(address).ok_or(ValueError::Network)?;
+    Ok(match net {
+        IpNet::V6(v6) => canonical(v6).unwrap_or(net),
+        IpNet::V4(_) => net,
+    })
+}
+
+/// The network of IPv4 that is meant by a network of IPv6, if any.
+fn canonical(net: Ipv6Net) -> Option<IpNet> {
+    /// Bits of the prefix of all addresses of IPv4 in IPv6.
+    const MAPPED: u8 = 96;
+    let len = net.prefix_len().checked_sub(MAPPED)?;
+    IpNet::new(net.addr().to_ipv4_mapped()?.into(), len).ok()
 }
 
 pub(crate) fn parse_urbs(text: &str) -> Result<usize, ValueError> {
@@ -120,6 +152,14 @@ pub(crate) fn parse_peer_timeout(text: &str) -> Result<Duration, ValueError> {
     time.ok_or(ValueError::PeerTimeout)
 }
 
+pub(crate) fn parse_configuration(text: &str) -> Result<u8, ValueError> {
+    text.parse().ok().filter(|&value| value > 0).ok_or(ValueError::Configuration)
+}
+
+pub(crate) fn parse_settle(text: &str) -> Result<Duration, ValueError> {
+    units::parse_time(text).filter(|&time| time <= limits::SETTLE_MAX).ok_or(ValueError::Settle)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +180,9 @@ mod tests {
             ("192.168.1.5", "192.168.1.5/32"),
             ("::1", "::1/128"),
             ("192.168.1.0/24", "192.168.1.0/24"),
+            ("::ffff:192.168.1.5", "192.168.1.5/32"),
+            ("::ffff:192.168.1.0/120", "192.168.1.0/24"),
+            ("::/0", "::/0"),
         ] {
             assert_eq!(parse_network(typed).unwrap().to_string(), network);
         }

@@ -65,7 +65,7 @@ impl fmt::Display for End {
             Self::Displaced => {
                 f.write_str("closed for newer clients: no device yet, and the server is full")
             }
-            Self::TakenOver(by) => write!(f, "{by} takes over (see --takeover)"),
+            Self::TakenOver(by) => write!(f, "{by} takes over (see --take-over)"),
             Self::Answered => f.write_str("done"),
             Self::Stopping => f.write_str("the server stops"),
             Self::WorkerDied => {

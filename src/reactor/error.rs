@@ -32,8 +32,8 @@ impl fmt::Display for StartError {
         match self {
             Self::Listen { address, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
-                "{address} is in use, perhaps by another USB/IP server; choose another with \
-                 --listen"
+                "{address} is in use, perhaps by another USB/IP server; choose another with --listen, \
+                 or listen in the file of settings"
             ),
             Self::Listen { address, error } => {
                 write!(f, "can't listen on {address}: ")?;

@@ -1,0 +1,231 @@
+//! The meaning of the rules for the devices that are there, in words for a user.
+//!
+//! Contract: pure.
+
+use std::fmt::Write as _;
+
+use crate::config::Settings;
+use crate::config::policy::Policy;
+use crate::config::rules::matching::Ids;
+use crate::config::rules::{Clients, Rule, Verdict};
+use crate::units::Size;
+use crate::usb::DeviceInfo;
+
+/// The devices and the rules, brought together.
+pub(super) struct Meaning<'a> {
+    settings: &'a Settings,
+    judged: Vec<(&'a DeviceInfo, Verdict)>,
+}
+
+impl<'a> Meaning<'a> {
+    pub(super) fn of(
+        devices: impl IntoIterator<Item = &'a DeviceInfo>,
+        settings: &'a Settings,
+    ) -> Self {
+        let judge = |device| (device, settings.verdict(device));
+        let mut judged: Vec<_> = devices.into_iter().map(judge).collect();
+        judged.sort_by_key(|(device, _)| device.device.busid);
+        Self { settings, judged }
+    }
+
+    /// A line for each exported device.
+    pub(super) fn exported(&self) -> Vec<String> {
+        let offered = self.judged.iter().filter(|(_, verdict)| verdict.is_offered());
+        offered.map(|(device, verdict)| exported(device, verdict)).collect()
+    }
+
+    /// A line for each rule that names devices and exports nothing now.
+    pub(super) fn waiting(&self) -> Vec<String> {
+        let rules = self.settings.rules.iter().enumerate();
+        rules.filter_map(|(index, rule)| self.wait_of(index, rule)).collect()
+    }
+
+    /// A line for each name that fits several devices.
+    pub(super) fn ambiguous(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (at, (_, verdict)) in self.judged.iter().enumerate() {
+            let Some(name) = verdict.name().filter(|_| verdict.is_offered()) else { continue };
+            let has_name =
+                |(_, verdict): &&(_, Verdict)| verdict.is_offered() && verdict.name() == Some(name);
+            let bearers: Vec<String> = self.judged[at..]
+                .iter()
+                .filter(has_name)
+                .map(|(device, _)| device.device.busid.to_string())
+                .collect();
+            let is_first = !self.judged[..at].iter().any(|judged| has_name(&judged));
+            if is_first && bearers.len() > 1 {
+                lines.push(format!(
+                    "the name {name} fits several devices, {}, so clients have to ask for a \
+                     busid or a serial number",
+                    bearers.join(" and ")
+                ));
+            }
+        }
+        lines
+    }
+
+    /// A line for each device, with the rule that decides, and the terms that are not the usual.
+    pub(super) fn decided(&self) -> Vec<String> {
+        let usual = Policy::default();
+        let line = |(device, verdict): &(&DeviceInfo, Verdict)| {
+            let mut line = match verdict.rule() {
+                None if device.is_hub() => {
+                    format!("{} is a hub, and never exported", called(device))
+                }
+                None => format!("{} is not exported: no rule matches", called(device)),
+                Some(rule) if !rule.export => {
+                    format!("{} is not exported, by {}", called(device), rule.origin)
+                }
+                Some(rule) => format!("{}, by {}", exported(device, verdict), rule.origin),
+            };
+            if verdict.is_offered() {
+                terms(verdict.policy, usual).iter().for_each(|term| line.push_str(term));
+            }
+            line
+        };
+        self.judged.iter().map(line).collect()
+    }
+
+    /// Why a rule exports nothing now.
+    fn wait_of(&self, index: usize, rule: &Rule) -> Option<String> {
+        if !rule.export || rule.matches.is_every() {
+            return None;
+        }
+        if self.judged.iter().any(|(_, verdict)| verdict.index() == Some(index)) {
+            return None;
+        }
+        let meant = self.judged.iter().filter(|(device, _)| rule.applies(device));
+        let mut line = format!("{}", rule.origin);
+        if !line.contains(&rule.matches.to_string()) {
+            let _ = write!(line, " ({})", rule.matches);
+        }
+        let mut meant = meant.map(|(device, verdict)| (device, verdict.rule()));
+        match meant.next() {
+            None => line.push_str(" matches no device now: usbferry waits for the device"),
+            Some((device, None)) => {
+                let _ = write!(
+                    line,
+                    " matches {}, a hub, and hubs are never exported",
+                    device.device.busid
+                );
+            }
+            Some((device, Some(earlier))) => {
+                let _ = write!(
+                    line,
+                    " decides nothing now: {} decides about {} before",
+                    earlier.origin, device.device.busid
+                );
+            }
+        }
+        Some(line)
+    }
+}
+
+/// A device's place, kind and names.
+fn called(device: &DeviceInfo) -> String {
+    let names = [device.manufacturer.as_deref(), device.product.as_deref()];
+    let names = names.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let names = names.trim().escape_debug();
+    let space = if names.clone().next().is_some() { " " } else { "" };
+    format!("{} ({}{space}{names})", device.device.busid, Ids::of(device))
+}
+
+fn exported(device: &DeviceInfo, verdict: &Verdict) -> String {
+    let mut line = format!("{} is exported", called(device));
+    if let Some(name) = verdict.name() {
+        let _ = write!(line, " as {name}");
+    }
+    if let Some(Clients(nets)) = verdict.rule().and_then(|rule| rule.clients.as_ref()) {
+        let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
+        let _ = write!(line, " to {}", nets.join(", "));
+    }
+    line
+}
+
+/// The terms that are not the usual.
+fn terms(policy: Policy, usual: Policy) -> Vec<String> {
+    let Policy { limits, .. } = policy;
+    let size = |bytes: usize| Size(bytes as u64);
+    let terms = [
+        (limits.urbs != usual.limits.urbs, format!("urbs {}", limits.urbs)),
+        (limits.memory != usual.limits.memory, format!("memory {}", size(limits.memory))),
+        (
+            limits.device_memory != usual.limits.device_memory,
+            format!("device-memory {}", size(limits.device_memory)),
+        ),
+        (limits.urb_len != usual.limits.urb_len, format!("urb-size {}", size(limits.urb_len))),
+        (policy.takeover != usual.takeover, format!("take-over {}", policy.takeover.name())),
+        (policy.reset_on_import, "reset-on-import".to_owned()),
+        (policy.reset_on_release, "reset-on-release".to_owned()),
+        (policy.settle != usual.settle, format!("settle {:?}", policy.settle)),
+    ];
+    let configuration = policy.configuration.map(|value| format!("configuration {value}"));
+    let given = terms.into_iter().filter(|&(is_other, _)| is_other).map(|(_, term)| term);
+    given.chain(configuration).map(|term| format!("; {term}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::file::FileSettings;
+    use crate::config::rules::Rules;
+    use crate::usb::Backend;
+    use crate::usb::Candidate;
+    use crate::usb::sim::SimBackend;
+    use crate::usb::sim::bus::SimBus;
+    use crate::usb::sim::spec::Spec;
+
+    /// The lines about two disks and a loopback, by the rules of a file.
+    fn lines(file: &str, say: impl Fn(&Meaning<'_>) -> Vec<String>) -> Vec<String> {
+        let bus = SimBus::with(&Spec::parse_list("disk:count=2,loopback").unwrap());
+        let found = SimBackend::new(bus).scan().unwrap().devices;
+        let rules = Rules::new(FileSettings::read("f", file).unwrap().rules);
+        let settings = Settings { rules, ..Settings::default() };
+        let meaning = Meaning::of(found.iter().map(Candidate::info), &settings);
+        say(&meaning)
+    }
+
+    #[test]
+    fn exports_are_told_with_names_and_clients() {
+        let file = "[[rule]]\nbusid = \"1-1\"\nname = \"stick\"\nclients = [\"10.0.0.1\", \"::1\"]\n\
+                    [[rule]]\nbusid = \"1-2\"\nexport = false\n[[rule]]\nclass = \"vendor\"\n";
+        let exported = lines(file, |meaning| meaning.exported());
+        assert_eq!(exported.len(), 2, "{exported:?}");
+        assert!(exported[0].starts_with("1-1 ("), "{exported:?}");
+        assert!(exported[0].ends_with(") is exported as stick to 10.0.0.1/32, ::1/128"));
+        assert!(exported[1].starts_with("1-3 (") && exported[1].ends_with(") is exported"));
+    }
+
+    #[test]
+    fn each_rule_without_a_device_says_why() {
+        let file = "[[rule]]\nclass = \"storage\"\n[[rule]]\nbusid = \"1-1\"\n[[rule]]\n\
+                    busid = \"1-9\"\n[[rule]]\nserial = \"none\"\nexport = false\n";
+        assert_eq!(
+            lines(file, |meaning| meaning.waiting()),
+            [
+                "f:3 (1-1) decides nothing now: f:1 decides about 1-1 before",
+                "f:5 (1-9) matches no device now: usbferry waits for the device",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_name_of_several_devices_is_told_once() {
+        let file = "[[rule]]\nclass = \"storage\"\nname = \"disk\"\n[[rule]]\nname = \"rest\"\n";
+        let ambiguous = lines(file, |meaning| meaning.ambiguous());
+        assert_eq!(ambiguous.len(), 1, "{ambiguous:?}");
+        assert!(ambiguous[0].starts_with("the name disk fits several devices, 1-1 and 1-2, so"));
+    }
+
+    #[test]
+    fn a_decision_is_told_with_its_rule_and_terms() {
+        let file = "[[rule]]\nbusid = \"1-1\"\nurbs = 77\nmemory = \"64M\"\ntake-over = \"any\"\n\
+                    configuration = 1\nsettle = \"2s\"\nreset-on-import = true\n\
+                    [[rule]]\nbusid = \"1-2\"\nexport = false\n";
+        let decided = lines(file, |meaning| meaning.decided());
+        let terms = "; urbs 77; take-over any; reset-on-import; settle 2s; configuration 1";
+        assert!(decided[0].ends_with(&format!(" is exported, by f:1{terms}")), "{decided:?}");
+        assert!(decided[1].ends_with(" is not exported, by f:9"), "{decided:?}");
+        assert!(decided[2].ends_with(" is not exported: no rule matches"), "{decided:?}");
+    }
+}

@@ -1,0 +1,137 @@
+//! The file of settings: TOML, with every setting that the command line has for a server, and the
+//! rules.
+//!
+//! - `section`: the keys of a table;
+//! - `rule`: a `[[rule]]`;
+//! - `error`: faults, each with its place.
+//!
+//! A file is taken as a whole or refused as a whole, at its first fault.
+//!
+//! Contract: pure; `commands` reads the file.
+
+mod error;
+mod rule;
+mod section;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::de::{DeTable, DeValue};
+
+use super::hooks::Hooks;
+use super::policy::{Policy, Terms};
+use super::rules::Rule;
+use super::value::{parse_busy_poll, parse_listen, parse_peer_timeout, parse_size};
+use crate::limits::RULES_MAX;
+pub use error::{Advice, Expected, Fault, FileError, Place};
+use rule::{Around, RULE_KEYS, check_urb_size, network, read_hooks, read_rule, read_terms};
+use section::{Found, Section, at};
+
+/// The keys before the first rule.
+pub(crate) const SERVER_KEYS: [&str; 20] = [
+    "listen",
+    "allow",
+    "peer-timeout",
+    "busy-poll",
+    "socket-buffer",
+    "reset-on-import",
+    "reset-on-release",
+    "settle",
+    "take-over",
+    "urbs",
+    "memory",
+    "device-memory",
+    "urb-size",
+    "on-attach",
+    "on-detach",
+    "on-arrive",
+    "on-leave",
+    "on-reset",
+    "authorize",
+    "rule",
+];
+
+/// The settings of a file: `None` for whatever the file leaves to the command line.
+#[derive(Clone, Debug, Default)]
+pub struct FileSettings {
+    /// The file, as the user named the file; `None` without a file.
+    pub file: Option<Arc<str>>,
+    /// Addresses to listen on.
+    pub listen: Option<Vec<SocketAddr>>,
+    /// Clients that may connect beside this machine itself.
+    pub allow: Option<Vec<IpNet>>,
+    /// The terms of every device whose rule says nothing else.
+    pub terms: Terms,
+    /// The hooks of every device whose rule says nothing else.
+    pub hooks: Arc<Hooks>,
+    /// Bytes of each buffer of a client's socket.
+    pub socket_buffer: Option<usize>,
+    /// The time to look for work before sleeping.
+    pub busy_poll: Option<Duration>,
+    /// The time without a sign of life after which a client is dropped.
+    pub peer_timeout: Option<Duration>,
+    /// The rules, in their order.
+    pub rules: Vec<Rule>,
+}
+
+impl FileSettings {
+    /// Reads the text of a file, which the user calls `name`.
+    ///
+    /// # Errors
+    /// The first fault, by which the whole file is refused.
+    pub fn read(name: &str, text: &str) -> Result<Self, FileError> {
+        let file: Arc<str> = name.into();
+        read(&file, text).map_err(|(byte, fault)| FileError::At {
+            file: Arc::clone(&file),
+            place: Place::of(text, byte),
+            fault,
+        })
+    }
+}
+
+fn read(file: &Arc<str>, text: &str) -> Found<FileSettings> {
+    let document = DeTable::parse(text).map_err(|error| {
+        let start = error.span().map_or(text.len(), |span| span.start);
+        (start, Fault::Syntax(error.message().to_owned()))
+    })?;
+    let section = Section::of(document.get_ref(), &SERVER_KEYS, advise)?;
+    let listen =
+        |text: &str| parse_listen(text).map_err(|error| Fault::Value { key: "listen", error });
+    let (terms, hooks) = (read_terms(&section)?, read_hooks(&section, &Hooks::default())?);
+    let policy = terms.over(Policy::default());
+    check_urb_size(&section, policy)?;
+    let rules = read_rules(&section, &Around { file, text, policy, hooks: &hooks })?;
+    Ok(FileSettings {
+        file: Some(Arc::clone(file)),
+        listen: section.texts("listen", listen)?,
+        allow: section.texts("allow", network("allow"))?,
+        terms,
+        hooks: Arc::new(hooks),
+        socket_buffer: section.number("socket-buffer", parse_size)?,
+        busy_poll: section.number("busy-poll", parse_busy_poll)?,
+        peer_timeout: section.number("peer-timeout", parse_peer_timeout)?,
+        rules,
+    })
+}
+
+fn advise(key: &str) -> Option<Advice> {
+    match key {
+        "rules" | "device" | "devices" => Some(Advice::Meant("[[rule]]")),
+        _ => RULE_KEYS.contains(&key).then_some(Advice::OfRules),
+    }
+}
+
+fn read_rules(section: &Section<'_, '_>, around: &Around<'_>) -> Found<Vec<Rule>> {
+    let Some(value) = section.value("rule") else { return Ok(Vec::new()) };
+    match value.get_ref() {
+        DeValue::Array(rules) if rules.len() > RULES_MAX => {
+            Err(at(value, Fault::TooManyRules(rules.len())))
+        }
+        DeValue::Array(rules) => rules.iter().map(|rule| read_rule(rule, around)).collect(),
+        _ => Err(at(value, Fault::Type { key: "rule", expected: Expected::Tables })),
+    }
+}
