@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::path::Path;
+    use std::thread;
     use std::time::{Duration, Instant};
 
     use usbferry_load::client::{AttachError, Client, PATIENCE, devlist};
@@ -48,6 +49,10 @@ mod linux {
     /// Requests of a kind in a measurement; the median counts.
     const REQUESTS: usize = 50;
     const REQUESTS_SMOKE: usize = 5;
+
+    /// The rest before each request: clients come one by one, to a server that has done what the
+    /// request before left to do.
+    const REST: Duration = Duration::from_millis(20);
 
     /// A kind of request: its name, and the client's timed action.
     type Request = (&'static str, fn(&Subject) -> Result<Duration, String>);
@@ -135,7 +140,11 @@ mod linux {
     ) -> Result<String, String> {
         let count = if settings.smoke { REQUESTS_SMOKE } else { REQUESTS };
         let median = |subject: &Subject| -> Result<f64, String> {
-            let times: Result<Vec<_>, _> = (0..count).map(|_| request(subject)).collect();
+            let rested = |_| {
+                thread::sleep(REST);
+                request(subject)
+            };
+            let times: Result<Vec<_>, _> = (0..count).map(rested).collect();
             let times = times.map_err(|error| format!("{name}: {error}"))?;
             Ok(spread(times.iter().map(Duration::as_secs_f64)).median * 1e6)
         };

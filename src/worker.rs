@@ -1,5 +1,5 @@
-//! Threads for calls that can sleep: a thread that scans for devices, and a thread for each device
-//! on loan.
+//! Threads for calls that can sleep: a thread that scans for devices and prepares for the next open,
+//! and a thread for each device on loan.
 //!
 //! With a thread for each device, a request that takes seconds holds up its device and no other.
 //! Each thread carries out one order at a time and puts the result into the reactor's [`Inbox`],
@@ -10,7 +10,6 @@
 
 use std::io;
 use std::sync::Arc;
-#[cfg(test)]
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -111,9 +110,22 @@ impl<C: Candidate> Inbox<C> {
     }
 }
 
-/// The thread that scans for devices.
+/// An order to the thread that scans.
+enum Look {
+    /// A scan, whose result goes to the reactor.
+    Scan,
+    /// Work ahead for the next open, without a result.
+    Prepare,
+}
+
+/// Orders to the thread that scans, at most: one of each kind.
+const LOOKS_MAX: usize = 2;
+
+/// The thread that scans for devices, and prepares for opens meanwhile.
 pub(crate) struct ScanThread {
-    requests: SyncSender<()>,
+    orders: SyncSender<Look>,
+    /// A preparation is ordered and not yet begun: one serves all opens up to its begin.
+    prepares: Arc<AtomicBool>,
 }
 
 impl ScanThread {
@@ -125,22 +137,38 @@ impl ScanThread {
         mut backend: B,
         inbox: &Inbox<B::Candidate>,
     ) -> io::Result<Self> {
-        let (requests, receiver) = sync_channel(1);
+        let (orders, receiver) = sync_channel(LOOKS_MAX);
+        let prepares = Arc::new(AtomicBool::new(false));
+        let begun = Arc::clone(&prepares);
         let (outbox, complaints) = (inbox.sender.clone(), inbox.complaints.clone());
         thread::Builder::new().name("discovery".to_owned()).spawn(move || {
             complaints.take_thread();
-            while receiver.recv().is_ok() {
-                let scanned = caught("looking for devices", || backend.scan());
-                outbox.put(Done::Scanned(scanned.unwrap_or(Err(ScanError::Panicked))));
+            while let Ok(look) = receiver.recv() {
+                match look {
+                    Look::Scan => {
+                        let scanned = caught("looking for devices", || backend.scan());
+                        outbox.put(Done::Scanned(scanned.unwrap_or(Err(ScanError::Panicked))));
+                    }
+                    Look::Prepare => begun.store(false, Ordering::Relaxed),
+                }
+                let _ = caught("preparing for the next device", || backend.prepare_open());
             }
         })?;
-        Ok(Self { requests })
+        Ok(Self { orders, prepares })
     }
 
     /// Asks for a scan, while no scan is under way.
     pub(crate) fn request(&self) {
-        let sent = self.requests.try_send(());
+        let sent = self.orders.try_send(Look::Scan);
         debug_assert!(sent.is_ok(), "one scan at a time");
+    }
+
+    /// Has the next open prepared, at any time.
+    pub(crate) fn prepare_open(&self) {
+        if !self.prepares.swap(true, Ordering::Relaxed) {
+            let sent = self.orders.try_send(Look::Prepare);
+            debug_assert!(sent.is_ok(), "one preparation at a time");
+        }
     }
 }
 

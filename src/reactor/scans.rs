@@ -171,6 +171,11 @@ impl Scans {
 }
 
 impl<B: Backend> Reactor<B> {
+    /// A worker has opened a device, or tried, and used what was prepared.
+    pub(super) fn prepare_open(&self) {
+        self.scans.scanner.prepare_open();
+    }
+
     /// How long to wait for a scan. Where nothing is known yet, a slow machine must not be taken
     /// for a machine without devices.
     const fn scan_patience(&self) -> Duration {

@@ -66,6 +66,10 @@ pub trait Backend: Send + 'static {
     /// # Errors
     /// The stack can't tell.
     fn scan(&mut self) -> Result<Scan<Self::Candidate>, ScanError>;
+
+    /// Does what can be done ahead for the next open of any device. *Blocks.* Called on the thread
+    /// that scans, after each scan and each open, when no client waits for the result.
+    fn prepare_open(&mut self) {}
 }
 
 /// What a scan has found.

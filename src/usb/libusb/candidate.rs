@@ -5,8 +5,9 @@
 use usbferry_sys::arena::{Arena, NoMemory};
 use usbferry_sys::libusb::error::Error;
 use usbferry_sys::libusb::handle::DeviceHandle;
-use usbferry_sys::libusb::transfer::Transfer;
+use usbferry_sys::libusb::transfer::{BlankTransfer, Transfer};
 
+use super::ahead::{Ahead, Wanted};
 use super::claims::Claims;
 use super::found::Found;
 use super::memory::PortMemory;
@@ -24,18 +25,25 @@ use crate::wire::op::UsbDevice;
 pub struct LibusbCandidate {
     pub(super) found: Found,
     info: DeviceInfo,
+    ahead: Ahead,
 }
 
 impl LibusbCandidate {
-    pub(super) const fn new(found: Found, info: DeviceInfo) -> Self {
-        Self { found, info }
+    pub(super) fn new(found: Found, info: DeviceInfo) -> Self {
+        Self { found, info, ahead: Ahead::default() }
+    }
+
+    /// The same device, to be opened in contexts made ahead.
+    pub(super) fn with_ahead(self, ahead: Ahead) -> Self {
+        Self { ahead, ..self }
     }
 
     /// Why this process can't open the device, with what to do about it. *Blocks*, not for long.
     #[must_use]
     pub fn obstacle(&self) -> Option<OpenError> {
         let id = self.found.id;
-        match patience::answer(PATIENCE, move || DeviceHandle::open_blocking(id, 0).map(drop)) {
+        match patience::answer(PATIENCE, move || DeviceHandle::open_blocking(id, 0, None).map(drop))
+        {
             Some(Ok(())) => None,
             Some(Err(error)) => Some(self.failed(error)),
             None => Some(self.error(Obstacle::Silent)),
@@ -64,10 +72,13 @@ impl Candidate for LibusbCandidate {
         reset_on_release: bool,
     ) -> Result<Opened<LibusbPort>, OpenError> {
         let fail = |error| self.failed(error);
-        let handle = DeviceHandle::open_blocking(self.found.id, limits.urbs).map_err(fail)?;
+        let context = self.ahead.take_context();
+        let handle =
+            DeviceHandle::open_blocking(self.found.id, limits.urbs, context).map_err(fail)?;
         let isochronous = self.found.descriptors.isochronous(self.found.host);
         let packets = if isochronous.is_empty() { 0 } else { PACKETS_MAX };
-        let transfers = transfers(&handle, limits.urbs, packets).map_err(fail)?;
+        let wanted = Wanted { transfers: limits.urbs, packets };
+        let transfers = slots(&handle, self.ahead.transfers(wanted).map_err(fail)?);
         let mut memory = Arena::new();
         memory.add_heap(limits.memory).map_err(|NoMemory| fail(Error::NoMem))?;
         let in_flight = InFlight::new(limits.urbs, handle.sends_bulk_whole());
@@ -90,15 +101,10 @@ impl Candidate for LibusbCandidate {
     }
 }
 
-/// A transfer for each slot.
-fn transfers(
-    handle: &DeviceHandle,
-    slots: usize,
-    packets: u32,
-) -> Result<Vec<LibusbTransfer>, Error> {
-    let slots = u32::try_from(slots).expect("limits keep slots few");
-    let transfer = |index| Ok(LibusbTransfer(Transfer::new(handle, index, packets)?, index));
-    (0..slots).map(transfer).collect()
+/// The slots of a device.
+fn slots(handle: &DeviceHandle, transfers: Vec<BlankTransfer>) -> Vec<LibusbTransfer> {
+    let slot = |(index, blank)| LibusbTransfer(Transfer::new(handle, index, blank), index);
+    (0..).zip(transfers).map(slot).collect()
 }
 
 /// Why no interface could be claimed.

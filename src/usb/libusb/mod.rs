@@ -9,6 +9,7 @@
 //!   the devices, on systems without sysfs.
 //! - `hotplug` says on Linux when to scan again.
 //! - `found` is a device as a scan found it; `candidate` opens the device for a client.
+//! - `ahead` makes the context and the transfers of the next open device before a client waits.
 //! - `patience` bounds the wait for a device that may not answer.
 //!
 //! An open device:
@@ -24,6 +25,7 @@
 //! Contract: calls of [`Port`](super::Port) that do not block are for the reactor, all other calls
 //! for workers.
 
+mod ahead;
 mod candidate;
 mod claims;
 #[cfg(not(target_os = "linux"))]
@@ -50,6 +52,7 @@ mod sysfs;
 #[cfg(target_os = "linux")]
 use super::Hints;
 use super::{Backend, Scan, ScanError};
+use ahead::Ahead;
 pub use candidate::LibusbCandidate;
 #[cfg(not(target_os = "linux"))]
 use elsewhere::Scanner;
@@ -59,7 +62,10 @@ pub use repair::repair;
 use scan::Scanner;
 
 /// Finds real devices. Each scan looks anew, whatever hints say.
-pub struct LibusbBackend(Scanner);
+pub struct LibusbBackend {
+    scanner: Scanner,
+    ahead: Ahead,
+}
 
 /// What a look at the bus found.
 struct Sighted {
@@ -74,7 +80,7 @@ impl LibusbBackend {
     /// # Errors
     /// There is no USB here, or looking is forbidden.
     pub fn new() -> Result<Self, ScanError> {
-        Scanner::new().map(Self)
+        Ok(Self { scanner: Scanner::new()?, ahead: Ahead::default() })
     }
 }
 
@@ -86,10 +92,17 @@ impl Backend for LibusbBackend {
     #[cfg(target_os = "linux")]
     fn hints(&mut self) -> Option<Box<dyn Hints>> {
         let hotplug = hotplug::Hotplug::open()?;
+        self.ahead.begin();
         Some(Box::new(hotplug))
     }
 
     fn scan(&mut self) -> Result<Scan<LibusbCandidate>, ScanError> {
-        self.0.scan().map(|sighted| sighted.scan)
+        self.ahead.note_scan();
+        let scan = self.scanner.scan()?.scan;
+        Ok(scan.map(|candidate| candidate.with_ahead(self.ahead.clone())))
+    }
+
+    fn prepare_open(&mut self) {
+        self.ahead.prepare();
     }
 }

@@ -31,7 +31,7 @@ pub fn repair() {
     if debts.is_empty() {
         return;
     }
-    let sighted = match LibusbBackend::new().and_then(|mut backend| backend.0.scan()) {
+    let sighted = match LibusbBackend::new().and_then(|mut backend| backend.scanner.scan()) {
         Ok(sighted) => sighted,
         Err(error) => {
             return warn!(
@@ -55,7 +55,7 @@ pub fn repair() {
 /// Pays the debt for a device; `note` stays while a part of the debt can't be paid.
 fn repair_device(found: &Found, debt: Debt, note: Note) {
     let (id, busid) = (found.id, found.busid);
-    let opened = patience::answer(OPEN_PATIENCE, move || DeviceHandle::open_blocking(id, 0));
+    let opened = patience::answer(OPEN_PATIENCE, move || DeviceHandle::open_blocking(id, 0, None));
     let mut handle = match opened.unwrap_or(Err(Error::Timeout)) {
         Ok(handle) => handle,
         Err(Error::NoDevice) => return note.remove(),

@@ -44,6 +44,23 @@ impl Drop for OpenDevice {
     }
 }
 
+/// A context with a list of devices, made before the device to open is known: libusb reads files of
+/// every device for such a list.
+///
+/// The list is that of the time it was made, with the changes that libusb's hotplug thread has heard
+/// of since.
+pub struct AheadContext(RawContext);
+
+impl AheadContext {
+    /// Makes a context, and reads all devices. *Blocks.*
+    ///
+    /// # Errors
+    /// libusb's, where libusb can't look for devices or the system has no room.
+    pub fn new_blocking() -> Result<Self, Error> {
+        RawContext::with_discovery().map(Self)
+    }
+}
+
 /// Which device to open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "two are those of USB 2.0, table 9-8")]
@@ -89,7 +106,15 @@ pub(crate) fn map(device: &Arc<OpenDevice>, len: usize) -> Option<DeviceMemory> 
 /// sysfs. A handle around a descriptor has no name, and libusb asks the device by a
 /// GET_CONFIGURATION, answered wrongly by some devices and never by others
 /// (`usbfs_get_active_config`).
-pub(crate) fn open(id: DeviceId) -> Result<OpenDevice, Error> {
+///
+/// A context that was made `ahead` saves libusb the reading of all devices. A device missing in its
+/// list may have come since.
+pub(crate) fn open(id: DeviceId, ahead: Option<AheadContext>) -> Result<OpenDevice, Error> {
+    if let Some(AheadContext(context)) = ahead
+        && let Ok(opened) = open_listed(context, id)
+    {
+        return Ok(opened);
+    }
     let opened = RawContext::with_discovery().and_then(|context| open_listed(context, id));
     match opened {
         // A device missing in libusb's list may exist all the same.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::arena::DeviceMemory;
 use crate::libusb::completion::CompletionQueue;
 use crate::libusb::context;
-use crate::libusb::device::{self, DeviceId, OpenDevice};
+use crate::libusb::device::{self, AheadContext, DeviceId, OpenDevice};
 use crate::libusb::error::{Error, check};
 use crate::libusb::raw;
 #[cfg(target_os = "linux")]
@@ -66,13 +66,18 @@ pub struct DeviceHandle {
 }
 
 impl DeviceHandle {
-    /// Opens a device for `transfers` transfers. *Blocks.*
+    /// Opens a device for `transfers` transfers, in a context of its own, which may have been made
+    /// `ahead`. *Blocks.*
     ///
     /// # Errors
     /// `NoDevice` when the device is gone or another device has its place, `Access` without
     /// permission, otherwise libusb's.
-    pub fn open_blocking(id: DeviceId, transfers: usize) -> Result<Self, Error> {
-        let device = Arc::new(device::open(id)?);
+    pub fn open_blocking(
+        id: DeviceId,
+        transfers: usize,
+        ahead: Option<AheadContext>,
+    ) -> Result<Self, Error> {
+        let device = Arc::new(device::open(id, ahead)?);
         let handle = Self {
             device,
             completions: Arc::new(CompletionQueue::new(transfers)),

@@ -3,17 +3,17 @@
 use libusb1_sys::constants as c;
 
 use crate::arena::{Arena, Block, DEVICE_BLOCK_MIN};
-use crate::libusb::device::DeviceId;
+use crate::libusb::device::{AheadContext, DeviceId};
 use crate::libusb::error::{Error, TransferStatus};
 use crate::libusb::fake::{self, End};
 use crate::libusb::handle::DeviceHandle;
-use crate::libusb::transfer::{Parameters, Transfer, TransferKind};
+use crate::libusb::transfer::{BlankTransfer, Parameters, Transfer, TransferKind};
 
 const ID: DeviceId = DeviceId { bus: 1, address: 2, id_vendor: 0x1209, id_product: 1 };
 
 fn open() -> (DeviceHandle, Transfer, Arena) {
-    let handle = DeviceHandle::open_blocking(ID, 4).unwrap();
-    let transfer = Transfer::new(&handle, 3, 8).unwrap();
+    let handle = DeviceHandle::open_blocking(ID, 4, None).unwrap();
+    let transfer = Transfer::new(&handle, 3, BlankTransfer::new(8).unwrap());
     let mut arena = Arena::new();
     arena.add_heap(8192).unwrap();
     arena.add_device_memory(handle.map_memory_blocking(32768).unwrap()).unwrap();
@@ -211,7 +211,7 @@ fn a_transfer_dropped_in_flight_is_leaked_and_the_device_stays_open() {
 #[test]
 fn another_device_at_the_same_address_is_not_opened() {
     let other = DeviceId { id_product: 2, ..ID };
-    assert!(matches!(DeviceHandle::open_blocking(other, 1), Err(Error::NoDevice)));
+    assert!(matches!(DeviceHandle::open_blocking(other, 1, None), Err(Error::NoDevice)));
     assert_eq!(fake::alive(), [0; 4]);
 }
 
@@ -219,14 +219,42 @@ fn another_device_at_the_same_address_is_not_opened() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_device_is_opened_by_its_descriptor_only_where_libusb_does_not_list_it() {
-    drop(DeviceHandle::open_blocking(ID, 1).unwrap());
+    drop(DeviceHandle::open_blocking(ID, 1, None).unwrap());
     assert_eq!(fake::wrapped(), 0);
     let unlisted = DeviceId { address: 3, ..ID };
-    drop(DeviceHandle::open_blocking(unlisted, 1).unwrap());
+    drop(DeviceHandle::open_blocking(unlisted, 1, None).unwrap());
     assert_eq!(fake::wrapped(), 1);
     fake::leave_out();
-    drop(DeviceHandle::open_blocking(ID, 1).unwrap());
+    drop(DeviceHandle::open_blocking(ID, 1, None).unwrap());
     assert_eq!(fake::wrapped(), 2);
+    assert_eq!(fake::alive(), [0; 4]);
+}
+
+#[test]
+fn a_context_made_ahead_is_used_and_a_device_missing_in_its_list_gets_a_new_context() {
+    let ahead = AheadContext::new_blocking().unwrap();
+    let handle = DeviceHandle::open_blocking(ID, 1, Some(ahead)).unwrap();
+    assert_eq!(fake::alive(), [1, 1, 0, 0], "no second context");
+    drop(handle);
+    let ahead = AheadContext::new_blocking().unwrap();
+    let unlisted = DeviceId { address: 3, ..ID };
+    let opened = DeviceHandle::open_blocking(unlisted, 1, Some(ahead));
+    assert_eq!(fake::alive()[0], usize::from(opened.is_ok()), "the first context is closed");
+    #[cfg(target_os = "linux")]
+    assert_eq!(fake::wrapped(), 1);
+    drop(opened);
+    assert_eq!(fake::alive(), [0; 4]);
+}
+
+#[test]
+fn a_transfer_of_no_device_is_freed_or_becomes_a_slot() {
+    let [unused, used] = [4, 8].map(|packets| BlankTransfer::new(packets).unwrap());
+    assert_eq!((unused.packets(), used.packets(), fake::alive()[2]), (4, 8, 2));
+    drop(unused);
+    let handle = DeviceHandle::open_blocking(ID, 1, None).unwrap();
+    let transfer = Transfer::new(&handle, 0, used);
+    assert_eq!(fake::alive()[2], 1);
+    drop((transfer, handle));
     assert_eq!(fake::alive(), [0; 4]);
 }
 

@@ -91,8 +91,52 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // SAFETY: allocated in `Transfer::new` and not in flight: a transfer in flight leaks its
+        // SAFETY: allocated as a `BlankTransfer` and not in flight: a transfer in flight leaks its
         // share of the core.
+        unsafe { raw::libusb_free_transfer(self.raw) }
+    }
+}
+
+/// A transfer of no device yet. With many isochronous packets, making a transfer takes longer than
+/// most of an open: so transfers can be made before the device to open is known.
+pub struct BlankTransfer {
+    raw: *mut raw::libusb_transfer,
+    /// Isochronous packets there is room for.
+    packets: u32,
+}
+
+// SAFETY: memory that libusb has not seen a device for; freed by any thread.
+unsafe impl Send for BlankTransfer {}
+
+impl BlankTransfer {
+    /// A transfer with room for `packets` isochronous packets.
+    ///
+    /// # Errors
+    /// `NoMem`.
+    pub fn new(packets: u32) -> Result<Self, Error> {
+        let count = i32::try_from(packets).map_err(|_| Error::InvalidParam)?;
+        // SAFETY: any non-negative count is allowed.
+        let raw = unsafe { raw::libusb_alloc_transfer(count) };
+        if raw.is_null() { Err(Error::NoMem) } else { Ok(Self { raw, packets }) }
+    }
+
+    /// Isochronous packets there is room for.
+    #[must_use]
+    pub const fn packets(&self) -> u32 {
+        self.packets
+    }
+
+    /// The transfer, to be freed by the caller.
+    const fn into_raw(self) -> *mut raw::libusb_transfer {
+        let raw = self.raw;
+        std::mem::forget(self);
+        raw
+    }
+}
+
+impl Drop for BlankTransfer {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new`, and never in flight.
         unsafe { raw::libusb_free_transfer(self.raw) }
     }
 }
@@ -107,23 +151,16 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// A transfer of the handle's device with the given `index`, and room for `packets` isochronous
-    /// packets.
-    ///
-    /// # Errors
-    /// `NoMem`.
+    /// A transfer of the handle's device with the given `index`.
     ///
     /// # Panics
     /// For an index not below the number of the handle's transfers.
-    pub fn new(handle: &DeviceHandle, index: u32, packets: u32) -> Result<Self, Error> {
+    #[must_use]
+    pub fn new(handle: &DeviceHandle, index: u32, blank: BlankTransfer) -> Self {
         let completions = handle.completions();
         assert!((index as usize) < completions.transfers(), "transfer index out of range");
-        let count = i32::try_from(packets).map_err(|_| Error::InvalidParam)?;
-        // SAFETY: any non-negative count is allowed.
-        let raw = unsafe { raw::libusb_alloc_transfer(count) };
-        if raw.is_null() {
-            return Err(Error::NoMem);
-        }
+        let packets = blank.packets;
+        let raw = blank.into_raw();
         let core = Arc::new(Core {
             raw,
             index,
@@ -132,14 +169,14 @@ impl Transfer {
             device: Arc::clone(handle.device()),
         });
         #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one invariant for all fields")]
-        // SAFETY: `raw` was just allocated, and no other code knows the pointer yet. These fields
+        // SAFETY: `raw` is allocated, and no other code knows the pointer. These fields
         // are written once and never change.
         unsafe {
             (*raw).dev_handle = core.device.as_ptr();
             (*raw).callback = on_transfer_ended;
             (*raw).user_data = Arc::as_ptr(&core).cast_mut().cast();
         }
-        Ok(Self { core, block: None, packets })
+        Self { core, block: None, packets }
     }
 
     /// Starts a transfer of the first bytes of `block`. `packets` are the lengths of an isochronous
