@@ -18,12 +18,11 @@
 //! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.
 //! - [`logging`]: the log, which a thread of its own writes.
 //!
-//! Every part may use [`limits`] (the limits that a client, a device or a user meets,
-//! each with a reason), `complaints` (the budget for lines of the log that clients can cause),
-//! `caught` (a panic becomes a line of the log), `units` (sizes and times as typed), `words`
-//! (words for users), `names` (of vendors and products), `programs` (the programs with a file open),
-//! `sockets` (the options of a session's socket, at both ends) and `deadline` (the earlier of two
-//! instants).
+//! Every part may use [`limits`] (the limits that a client, a device or a user meets, each with a
+//! reason), `complaints` (the budget for lines of the log that clients can cause), `caught` (a
+//! panic becomes a line of the log), `units` (sizes and times as typed), `words` (words for users),
+//! `names` (of vendors and products), `programs` (the programs with a file open), `sockets` (the
+//! options of a session's socket, at both ends) and `deadline` (the earlier of two instants).
 //!
 //! The parts know each other in these directions only, which a test checks (`map`). Arrows point
 //! down, but for the results of a worker, which go up to the reactor:

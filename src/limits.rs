@@ -172,8 +172,8 @@ pub const RULES_MAX: usize = 1024;
 /// client waits, and its user needs an answer.
 pub const SETTLE_MAX: Duration = Duration::from_secs(30);
 
-/// Kinds (VID:PID) of one rule, which are one device in different states: a bootloader, a program, a
-/// recovery mode and some to spare.
+/// Kinds (VID:PID) of one rule, which are one device in different states: a bootloader, a program,
+/// a recovery mode and some to spare.
 pub const RULE_IDS_MAX: usize = 16;
 
 /// Threads that wait for devices which do not answer a scan, one thread for each device until the
@@ -227,16 +227,16 @@ pub const STALE_AFTER: Duration = Duration::from_secs(1);
 pub const STALE_REPEATS: u8 = 2;
 
 /// The wait of this program as a client for a server to accept the connection, for each address of
-/// the server: TCP repeats its request after 1 s and 3 s, and a client that comes back after a cut of
-/// the network is to try afresh soon.
+/// the server: TCP repeats its request after 1 s and 3 s, and a client that comes back after a cut
+/// of the network is to try afresh soon.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The wait as a client for a server's list, the connection included: as long as this program as a
 /// server has for a handshake.
 pub const DEVLIST_TIMEOUT: Duration = HANDSHAKE_TIMEOUT;
 
-/// The wait as a client for a device: a server may have to scan ([`SCAN_TIMEOUT`]), wait for another
-/// client's end ([`HANDSHAKE_TIMEOUT`]) and open the device ([`OPEN_TIMEOUT`]).
+/// The wait as a client for a device: a server may have to scan ([`SCAN_TIMEOUT`]), wait for
+/// another client's end ([`HANDSHAKE_TIMEOUT`]) and open the device ([`OPEN_TIMEOUT`]).
 pub const IMPORT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The wait as a client for a server to know of watches. A server without the extension mostly
@@ -246,8 +246,8 @@ pub const WATCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// A server that knew of no watch is asked again after this time: the server may be a newer one.
 pub const WATCH_PROBE_INTERVAL: Duration = Duration::from_secs(600);
 
-/// The first wait of `attach --persist` before another try, for a server that is not there, or where
-/// attachments end at once. Doubled with each try.
+/// The first wait of `attach --persist` before another try, for a server that is not there, or
+/// where attachments end at once. Doubled with each try.
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 
 /// The longest wait before another try: a try costs a server an accept, and a device in use within

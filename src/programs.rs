@@ -1,5 +1,6 @@
 //! The programs of this machine with a file open, as `/proc` tells: for a user who has to end a
-//! program. Users see their own programs, and root sees all; another system than Linux tells nothing.
+//! program. Users see their own programs, and root sees all; another system than Linux tells
+//! nothing.
 //!
 //! Contract: *blocks* for the file system. What disappears meanwhile is left out.
 

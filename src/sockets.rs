@@ -1,7 +1,7 @@
 //! The options of the sockets at both ends of a session, the server's and the client's.
 //!
-//! Contract: calls of the system that do not block; an option that the system refuses is logged, and
-//! the socket is used all the same.
+//! Contract: calls of the system that do not block; an option that the system refuses is logged,
+//! and the socket is used all the same.
 
 use std::io;
 use std::os::fd::AsFd;

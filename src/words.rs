@@ -13,8 +13,8 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
-/// A text chosen by a device, a peer or a program, for a terminal: quotes as they are, and everything
-/// unprintable escaped, as are backslashes.
+/// A text chosen by a device, a peer or a program, for a terminal: quotes as they are, and
+/// everything unprintable escaped, as are backslashes.
 pub(crate) fn printable(text: &str) -> String {
     let escape = |c: char| match c {
         '"' | '\'' => String::from(c),

@@ -1,5 +1,5 @@
-//! The options of the client's commands: `list`, `attach`, `detach` and `port`. The short options are
-//! those of Linux's `usbip` tool.
+//! The options of the client's commands: `list`, `attach`, `detach` and `port`. The short options
+//! are those of Linux's `usbip` tool.
 //!
 //! Contract: pure.
 
@@ -52,7 +52,8 @@ pub struct Attach {
     busid: Option<String>,
 
     /// Stay, and attach the device again whenever the device, the server or the network was away.
-    /// Ctrl-C detaches the device and ends the command; "usbip detach" and "usbferry detach" do, too
+    /// Ctrl-C detaches the device and ends the command; "usbip detach" and "usbferry detach" do,
+    /// too
     #[arg(long)]
     persist: bool,
 

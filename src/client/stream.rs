@@ -62,8 +62,8 @@ impl Limited {
         Ok(part)
     }
 
-    /// The socket, with no time limit any more: a limit left there would end a session of `vhci_hcd`
-    /// (`vhci_rx_pdu` takes -EAGAIN for an end while URBs are pending).
+    /// The socket, with no time limit any more: a limit left there would end a session of
+    /// `vhci_hcd` (`vhci_rx_pdu` takes -EAGAIN for an end while URBs are pending).
     ///
     /// # Errors
     /// The system's.

@@ -1,5 +1,5 @@
-//! The watch of a device ([`crate::wire::watch`]): a server with this extension says when the device
-//! can be imported again.
+//! The watch of a device ([`crate::wire::watch`]): a server with this extension says when the
+//! device can be imported again.
 //!
 //! Contract: opening *blocks*, for [`WATCH_TIMEOUT`] at most beside the look-up of a name. Taking
 //! news never blocks. A server's bytes are of fixed lengths, and at most [`TAKEN_MAX`] are read at

@@ -1,5 +1,5 @@
-//! The JSON of `--json`, with the schema of docs/json.md: each output is an object with the number of
-//! the schema, on a line of its own.
+//! The JSON of `--json`, with the schema of docs/json.md: each output is an object with the number
+//! of the schema, on a line of its own.
 //!
 //! Contract: plain data. A field is never removed and never changes its meaning under the same
 //! number; new fields may come.
@@ -145,4 +145,25 @@ pub(super) fn print(value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut out, value)?;
     writeln!(out)?;
     out.flush()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::commands::list::tests::assert_fields_are_documented;
+
+    #[test]
+    fn an_event_in_json_has_the_fields_of_its_page() {
+        let event = EventJson::new("attached", 3, Some("desk"), Some("stick"));
+        let text = serde_json::to_string(&event).unwrap();
+        assert_eq!(
+            text,
+            r#"{"schema":1,"event":"attached","host":"desk","name":"stick","port":3}"#
+        );
+        assert_fields_are_documented(&["event", "host", "name", "port"]);
+        let page = include_str!("../../docs/json.md");
+        for event in ["attached", "lost", "detached"] {
+            assert!(page.contains(&format!("`{event}`")), "docs/json.md lacks {event}");
+        }
+    }
 }

@@ -102,8 +102,8 @@ impl Vhci {
         Ok(Attaching { vhci: self, file })
     }
 
-    /// Detaches the device of a port, and removes its note first, as the stock tool does. The kernel
-    /// ends the session soon after the return.
+    /// Detaches the device of a port, and removes its note first, as the stock tool does. The
+    /// kernel ends the session soon after the return.
     ///
     /// # Errors
     /// Nothing is attached to the port, or the user may not detach.

@@ -1,6 +1,7 @@
-//! The notes about attached devices in `/var/run/vhci_hcd`, a file for each port: `HOST PORT BUSID`.
-//! The stock tool writes a note after `usbip attach` (`record_connection` of `usbip_attach.c`), shows
-//! the note with `usbip port` (`read_record` of `vhci_driver.c`), and removes the note before
+//! The notes about attached devices in `/var/run/vhci_hcd`, a file for each port: `HOST PORT
+//! BUSID`. The stock tool writes a note after `usbip attach` (`record_connection` of
+//! `usbip_attach.c`), shows the note with `usbip port` (`read_record` of `vhci_driver.c`), and
+//! removes the note before
 //! `usbip detach` (`detach_port` of `usbip_detach.c`). So a note that has vanished while its device
 //! was attached tells of a person who wanted the device detached.
 //!

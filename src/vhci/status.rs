@@ -1,4 +1,5 @@
-//! The ports of `vhci_hcd`, as sysfs lists them (`port_show_vhci` of `drivers/usb/usbip/vhci_sysfs.c`).
+//! The ports of `vhci_hcd`, as sysfs lists them (`port_show_vhci` of
+//! `drivers/usb/usbip/vhci_sysfs.c`).
 //!
 //! The form is the same since Linux 4.13:
 //!

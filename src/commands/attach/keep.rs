@@ -1,12 +1,15 @@
 //! `usbferry attach --persist`: attaches a device again whenever the device, the server or the
 //! network was away.
 //!
-//! | what happened | the next try |
-//! | --- | --- |
-//! | an attachment of a second or more ended | at once |
-//! | a shorter attachment ended, or the server can't be reached | after the next wait: 100 ms at first, then twice as long each time, up to 5 s |
-//! | the server refuses and knows of watches | as soon as the server says that the device is free; of a device in use also every 5 s, since the other client may be this one's dead connection |
-//! | the server refuses and knows of no watches | every 2 s |
+//! When the next try is:
+//!
+//! - after an attachment of a second or more: at once;
+//! - after a shorter attachment, or where the server can't be reached: after the next wait, counted
+//!   from the last try. The waits are 100 ms at first, then twice as long each time, up to 5 s;
+//! - where the server refuses and knows of watches: as soon as the server says that the device is
+//!   free. For a device in use also every 5 s, since the other client may be this one's dead
+//!   connection, which the server only looks at for an import;
+//! - where the server refuses and knows of no watches: every 2 s.
 //!
 //! The command ends with the signal to stop, and then detaches the device; when another program has
 //! detached the device (the note of the port is gone, see [`crate::vhci`]); and when `vhci_hcd` is
@@ -41,6 +44,8 @@ pub(super) struct Keeper<'a> {
     wanted: &'a Wanted,
     stop: Stop,
     backoff: Backoff,
+    /// The begin of the last try.
+    tried: Instant,
     /// What is known of the server's watches.
     watches: Watches,
     /// The last words about the wait for the device: the same again go to the debug log.
@@ -68,8 +73,15 @@ enum Next {
 
 impl<'a> Keeper<'a> {
     pub(super) fn new(vhci: &'a Vhci, wanted: &'a Wanted, stop: Stop) -> Self {
-        let (backoff, watches) = (Backoff::default(), Watches::Unknown);
-        Self { vhci, wanted, stop, backoff, watches, said: String::new() }
+        Self {
+            vhci,
+            wanted,
+            stop,
+            backoff: Backoff::default(),
+            tried: Instant::now(),
+            watches: Watches::Unknown,
+            said: String::new(),
+        }
     }
 
     /// Keeps the device attached until the end.
@@ -79,6 +91,7 @@ impl<'a> Keeper<'a> {
     pub(super) fn run(mut self) -> Result<(), CommandError> {
         loop {
             self.stop.set_idle(true);
+            self.tried = Instant::now();
             let stop = &self.stop;
             let next = match attach_once(self.vhci, self.wanted, || stop.set_idle(false)) {
                 Ok(attached) => self.hold(&attached)?,
@@ -138,8 +151,8 @@ impl<'a> Keeper<'a> {
         self.pause().map_err(CommandError::Wait)
     }
 
-    /// Waits for the kernel to free the port, so that the device comes back to the same port. A port
-    /// that stays in use for [`PORT_FREE_TIMEOUT`] is left to itself: there are others.
+    /// Waits for the kernel to free the port, so that the device comes back to the same port. A
+    /// port that stays in use for [`PORT_FREE_TIMEOUT`] is left to itself: there are others.
     fn await_free(&self, port: u32) -> Result<Next, CommandError> {
         let deadline = Instant::now() + PORT_FREE_TIMEOUT;
         while Instant::now() < deadline {
@@ -223,9 +236,10 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Waits before the next try, longer each time.
+    /// Waits before the next try, longer each time. The wait counts from the begin of the last try,
+    /// since a connect in vain may have taken seconds.
     fn pause(&mut self) -> io::Result<Next> {
-        let time = self.backoff.next();
+        let time = self.backoff.next().saturating_sub(self.tried.elapsed());
         self.pause_for(time)
     }
 

@@ -1,8 +1,9 @@
-//! The waits of `attach --persist`: for the end of an attachment, for news of a device, for a while,
-//! and always for the signal to stop.
+//! The waits of `attach --persist`: for the end of an attachment, for news of a device, for a
+//! while, and always for the signal to stop.
 //!
 //! The end of an attachment is the end of its socket. `vhci_hcd` ends every session whose server
-//! closes, and shuts the socket down on every end, whatever the reason (`vhci_shutdown_connection` of
+//! closes, and shuts the socket down on every end, whatever the reason (`vhci_shutdown_connection`
+//! of
 //! `drivers/usb/usbip/vhci_hcd.c`); a descriptor of the same socket then hangs up (POLLRDHUP,
 //! POLLHUP). The ports' files in sysfs have no such notice, and uevents about the device come from
 //! another thread of the kernel, now earlier and now later. A wait for a hang-up alone is not woken

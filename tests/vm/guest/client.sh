@@ -10,7 +10,8 @@ ferry_attach() { # busid [argument...]
   attached=$(new_vhci_device_name)
 }
 
-# Starts `usbferry attach --persist`; $keeper is its process.
+# Starts `usbferry attach --persist`; $keeper is its process, for which the first argument may not be a
+# function.
 keep_attached() { # command that runs it or '', argument...
   local within=$1
   shift

@@ -14,7 +14,7 @@ scenario() {
   busid=$(local_device STICKXHCI)
   make_network
   serve_network "$busid"
-  keep_attached in_network "$server_address" "$busid"
+  keep_attached "ip netns exec client" "$server_address" "$busid"
   wait_attached 30
   has_right_data
 
