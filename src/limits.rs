@@ -250,9 +250,13 @@ pub const WATCH_PROBE_INTERVAL: Duration = Duration::from_secs(600);
 /// where attachments end at once. Doubled with each try.
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 
-/// The longest wait before another try: a try costs a server an accept, and a device in use within
-/// five seconds of its server's return is soon enough for a person.
-pub const RETRY_MAX: Duration = Duration::from_secs(5);
+/// The longest wait before another try: a try costs a server an accept, and a machine that is away
+/// nothing, and a person waits no longer for a device whose server is back.
+pub const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// The interval of imports of a device that another client has, beside a watch: the other client may
+/// be this client's own dead connection, at which a server looks for an import only.
+pub const BUSY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// An attachment that lasted this long has worked: the next try comes at once, and the waits begin
 /// with the first again.

@@ -5,7 +5,7 @@
 //!
 //! - after an attachment of a second or more: at once;
 //! - after a shorter attachment, or where the server can't be reached: after the next wait, counted
-//!   from the last try. The waits are 100 ms at first, then twice as long each time, up to 5 s;
+//!   from the last try. The waits are 100 ms at first, then twice as long each time, up to 2 s;
 //! - where the server refuses and knows of watches: as soon as the server says that the device is
 //!   free. For a device in use also every 5 s, since the other client may be this one's dead
 //!   connection, which the server only looks at for an import;
@@ -30,7 +30,7 @@ use crate::cli::Wanted;
 use crate::client::{ClientError, Trouble, Watch};
 use crate::commands::CommandError;
 use crate::limits::{
-    ASK_INTERVAL, ATTACHED_WELL, PORT_FREE_TIMEOUT, RETRY_MAX, WATCH_PROBE_INTERVAL,
+    ASK_INTERVAL, ATTACHED_WELL, BUSY_INTERVAL, PORT_FREE_TIMEOUT, WATCH_PROBE_INTERVAL,
 };
 use crate::vhci::{State, Vhci};
 use crate::wire::op::Refusal;
@@ -213,7 +213,7 @@ impl<'a> Keeper<'a> {
     fn follow(&mut self, mut watch: Watch, refusal: Refusal) -> io::Result<Next> {
         // The first news may be older than the refusal, which counts more.
         let mut is_refused = false;
-        let time = (refusal == Refusal::BUSY).then_some(RETRY_MAX);
+        let time = (refusal == Refusal::BUSY).then_some(BUSY_INTERVAL);
         loop {
             match self.stop.wait(Awaited::Bytes(watch.as_fd()), time)? {
                 Woken::Stop => return Ok(Next::End),

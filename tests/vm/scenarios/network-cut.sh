@@ -28,7 +28,7 @@ scenario() {
   wait_for $((cut + 5)) "the cut to be over" over_since "$cut_at" $cut
   mend_network
   back_at=$EPOCHREALTIME
-  # The longest wait between two tries is 5 s, and a try waits 4 s.
+  # A try waits 4 s.
   wait_attached 20
   note "attached again $(seconds_between "$back_at" "$EPOCHREALTIME") s after the cut"
   has_right_data
