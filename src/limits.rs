@@ -172,6 +172,23 @@ pub const RULES_MAX: usize = 1024;
 /// client waits, and its user needs an answer.
 pub const SETTLE_MAX: Duration = Duration::from_secs(30);
 
+/// Devices attached at once by clients at the same address: half of all, so that one machine leaves
+/// room for others. A Linux client has 16 ports unless its kernel was built with more. Clients over
+/// loopback are not limited: over `ssh -R` many machines have the same address.
+pub const SESSIONS_PER_ADDRESS_MAX: usize = ATTACHED_MAX / 2;
+
+/// Connections accepted from an address within a second; further connections of the second are
+/// closed at once. A machine that attaches all of its 16 ports at once makes 32 connections, and a
+/// router may stand for a few such machines. Clients over loopback are not limited: over `ssh -R`
+/// many machines have the same address, and the share of the processor for clients without a device
+/// bounds their floods.
+pub const ACCEPTS_PER_SECOND: u32 = 100;
+
+/// Addresses whose connections are counted at once. Each connection looks through the list, which
+/// takes less time than the system needs to accept a connection. A flood from more addresses meets
+/// [`CONNECTIONS_MAX`] instead.
+pub const ADDRESSES_MAX: usize = 256;
+
 /// Kinds (VID:PID) of one rule, which are one device in different states: a bootloader, a program,
 /// a recovery mode and some to spare.
 pub const RULE_IDS_MAX: usize = 16;
@@ -328,6 +345,7 @@ pub const AUTHORIZE_TIMEOUT: Duration = Duration::from_secs(20);
 /// with [`SHUTDOWN_TIMEOUT`] well below the patience of service managers (90 s for systemd).
 pub const HOOKS_END_TIMEOUT: Duration = Duration::from_secs(10);
 
+const _: () = assert!(SESSIONS_PER_ADDRESS_MAX >= 16, "a Linux client can use all of its ports");
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
 const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");

@@ -20,6 +20,7 @@ use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
 use crate::usb::{Backend, Candidate, ScanError};
+use crate::wire::PORT;
 use crate::words::reason;
 
 /// Exit code when a second signal ends the program at once.
@@ -70,6 +71,7 @@ fn show_devices() -> Option<ScanError> {
 /// Runs a server; `looker` finds the same devices as `backend`.
 fn run<B: Backend>(backend: B, looker: B, settings: Settings) -> Result<(), CommandError> {
     let announced = settings.clone();
+    warn_of_idle_networks(&settings);
     let reactor = Reactor::new(backend, settings).map_err(CommandError::Start)?;
     reactor.stop_handle().and_then(stop_on_signals).map_err(CommandError::Signals)?;
     for address in reactor.addresses() {
@@ -101,6 +103,17 @@ fn announce<B: Backend>(mut looker: B, settings: &Settings) {
     let meaning = Meaning::of(devices.iter().map(Candidate::info), settings);
     meaning.exported().iter().chain(&meaning.waiting()).for_each(|line| info!("{line}"));
     meaning.ambiguous().iter().for_each(|line| warn!("{line}"));
+}
+
+/// Warns of networks whose clients may connect and can't.
+fn warn_of_idle_networks(settings: &Settings) {
+    for network in settings.idle_networks() {
+        let all = if network.addr().is_ipv4() { "0.0.0.0" } else { "[::]" };
+        warn!(
+            "--allow {network} has no effect: usbferry listens on no address that these clients \
+             can reach; --listen {all}:{PORT} listens on all of this machine's addresses"
+        );
+    }
 }
 
 /// The first signal stops the server in good order, the second ends it at once.

@@ -8,6 +8,7 @@
 //! - `hooks`: programs that run at events of a device;
 //! - `takeover`: when a client may take a device from another client;
 //! - `policy`: the terms on which one device is lent;
+//! - `shares`: the share of the server that an address may have;
 //! - `value`: the values that settings may have, as typed.
 //!
 //! The command line fills [`Settings`] and the reactor follows them; this part of the crate knows
@@ -21,17 +22,21 @@ pub mod hooks;
 pub mod name;
 pub mod policy;
 pub mod rules;
+mod shares;
 mod takeover;
 pub(crate) mod value;
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::limits::{BUSY_POLL_DEFAULT, CONNECTIONS_MAX, PEER_TIMEOUT_DEFAULT};
 use crate::usb::DeviceInfo;
 pub use policy::Policy;
 use rules::{Allowed, Rules, Verdict};
+pub use shares::Shares;
 pub use takeover::TakeOver;
 pub use value::ValueError;
 
@@ -42,6 +47,18 @@ pub struct Listen {
     pub address: SocketAddr,
     /// A machine without this protocol is no error.
     pub optional: bool,
+}
+
+impl Listen {
+    /// Whether clients of a network can reach the address: `[::]` takes clients over IPv4, too.
+    fn is_reached_from(&self, network: &IpNet) -> bool {
+        let address = self.address.ip();
+        match network {
+            IpNet::V4(_) if address == Ipv6Addr::UNSPECIFIED => true,
+            IpNet::V4(_) => address.is_ipv4() && !address.is_loopback(),
+            IpNet::V6(_) => address.is_ipv6() && !address.is_loopback(),
+        }
+    }
 }
 
 /// The settings of a server.
@@ -65,6 +82,8 @@ pub struct Settings {
     pub peer_timeout: Duration,
     /// Clients at once.
     pub connections: usize,
+    /// The most that an address may have.
+    pub shares: Shares,
 }
 
 impl Default for Settings {
@@ -80,14 +99,52 @@ impl Default for Settings {
             busy_poll: BUSY_POLL_DEFAULT,
             peer_timeout: PEER_TIMEOUT_DEFAULT,
             connections: CONNECTIONS_MAX,
+            shares: Shares::default(),
         }
     }
 }
 
 impl Settings {
+    /// The networks of `--allow` from which no client can reach an address to listen on. This
+    /// machine itself needs no `--allow` and can always reach an address.
+    #[must_use]
+    pub fn idle_networks(&self) -> Vec<IpNet> {
+        let networks = self.allowed.0.iter().filter(|network| !network.addr().is_loopback());
+        let is_idle = |network: &&IpNet| !self.listen.iter().any(|l| l.is_reached_from(network));
+        networks.filter(is_idle).copied().collect()
+    }
+
     /// What the rules say about a device.
     #[must_use]
     pub fn verdict(&self, device: &DeviceInfo) -> Verdict {
         self.rules.judge(device, self.policy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_idle_where_no_address_can_be_reached_from_there() {
+        let (v4, v6) = ("192.168.1.0/24", "fd00::/8");
+        let own = ["127.0.0.1:3240", "[::1]:3240"];
+        for (listen, idle) in [
+            (&own[..], &[v4, v6][..]),
+            (&["0.0.0.0:3240"], &[v6]),
+            (&["192.168.1.5:3240", "[::1]:3240"], &[v6]),
+            (&["[fd00::5]:3240"], &[v4]),
+            (&["[::]:3240"], &[]),
+            (&["0.0.0.0:3240", "[::]:3240"], &[]),
+        ] {
+            let listen = listen.iter().map(|address| address.parse().unwrap());
+            let listen = listen.map(|address| Listen { address, optional: false }).collect();
+            let networks = [v4, v6, "127.0.0.0/8"].map(|network| network.parse().unwrap());
+            let allowed = Allowed(networks.to_vec());
+            let settings = Settings { listen, allowed, ..Settings::default() };
+            let found: Vec<String> =
+                settings.idle_networks().iter().map(IpNet::to_string).collect();
+            assert_eq!(found, idle, "{:?}", settings.listen);
+        }
     }
 }

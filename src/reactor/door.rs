@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use log::debug;
@@ -16,6 +16,7 @@ use usbferry_sys::os::limit;
 use super::connection::Connection;
 use super::end::End;
 use super::error::{StartError, is_no_such_protocol};
+use super::rates::{Rate, Rates};
 use super::schedule::{Rest, TimeShare};
 use super::token::{Key, Subject};
 use super::{Reactor, client_of, find, net};
@@ -46,6 +47,8 @@ pub(super) struct Door {
     clients: usize,
     /// Clients without a device, the oldest first; some have left by now or have a device.
     deviceless: VecDeque<Key>,
+    /// The clients of the last second.
+    rates: Rates,
 }
 
 impl Door {
@@ -56,15 +59,15 @@ impl Door {
     pub(super) fn open(settings: &Settings, registry: &Registry) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
         for listen in &settings.listen {
-            let Some(mut listener) = open_listener(*listen)? else { continue };
-            net::prepare(&listener, settings.peer_timeout, settings.socket_buffer);
+            let only_v6 = has_own_v4(settings, *listen);
+            let Some(mut listener) = open_listener(*listen, only_v6)? else { continue };
             let number = u32::try_from(listeners.len()).expect("addresses are few");
             let token = Subject::Listener(number).to_token();
             let registered = registry.register(&mut listener, token, Interest::READABLE);
             registered.map_err(StartError::System)?;
             listeners.push(listener);
         }
-        Ok(Self {
+        let door = Self {
             listeners,
             ready: true,
             rests: false,
@@ -72,7 +75,17 @@ impl Door {
             made: 0,
             clients: 0,
             deviceless: VecDeque::new(),
-        })
+            rates: Rates::default(),
+        };
+        door.prepare(settings);
+        Ok(door)
+    }
+
+    /// Prepares the listeners, whose clients inherit the options, for later clients.
+    pub(super) fn prepare(&self, settings: &Settings) {
+        for listener in &self.listeners {
+            net::prepare(listener, settings.peer_timeout, settings.socket_buffer);
+        }
     }
 
     /// Where the server listens.
@@ -139,7 +152,7 @@ impl<B: Backend> Reactor<B> {
             match self.door.listeners[listener].accept() {
                 Ok((stream, peer)) => {
                     self.door.failed = false;
-                    self.admit(stream, peer);
+                    self.admit(stream, net::canonical(peer));
                 }
                 Err(error) if error.kind() == WouldBlock => return,
                 // The client has left again, or the call was interrupted.
@@ -173,11 +186,14 @@ impl<B: Backend> Reactor<B> {
     /// Takes up a new client, unless the settings forbid it.
     fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr) {
         if !self.settings.allowed.contains(peer.ip()) {
-            let address = peer.ip().to_canonical();
             warn!(
                 "{peer}: refused: its address is not among those given by --allow; allow it with \
-                 --allow {address}"
+                 --allow {}",
+                peer.ip()
             );
+            return;
+        }
+        if !self.is_within_rate(peer.ip()) {
             return;
         }
         if self.door.clients >= self.settings.connections && !self.make_place() {
@@ -204,6 +220,23 @@ impl<B: Backend> Reactor<B> {
         entry.insert(connection);
         self.tidy_deviceless();
         self.door.deviceless.push_back(key);
+    }
+
+    /// Whether a client's address has connected no more often than its share allows.
+    fn is_within_rate(&mut self, address: IpAddr) -> bool {
+        let shares = self.settings.shares;
+        if !shares.hold_for(address) {
+            return true;
+        }
+        let most = shares.accepts_per_second;
+        let rate = self.door.rates.note(address, most, self.now);
+        if rate == Rate::JustAbove {
+            warn!(
+                "{address}: refused: more than {most} connections within a second; the next \
+                 connections of this second are closed, too"
+            );
+        }
+        rate == Rate::Within
     }
 
     /// Ends the oldest connection without a device, to make place for another: nobody keeps clients
@@ -248,9 +281,17 @@ impl<B: Backend> Reactor<B> {
     }
 }
 
+/// Whether IPv4 has a listener of its own on the port of an address, which an IPv6 listener for both
+/// would take away.
+fn has_own_v4(settings: &Settings, listen: Listen) -> bool {
+    let is_own =
+        |other: &Listen| other.address.is_ipv4() && other.address.port() == listen.address.port();
+    settings.listen.iter().any(is_own)
+}
+
 /// Listens on an address; `None` where the address is optional and the machine lacks the address.
-fn open_listener(listen: Listen) -> Result<Option<TcpListener>, StartError> {
-    match net::listen(listen.address) {
+fn open_listener(listen: Listen, only_v6: bool) -> Result<Option<TcpListener>, StartError> {
+    match net::listen(listen.address, only_v6) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if listen.optional && is_no_such_protocol(&error) => {
             debug!("not listening on {}: {error}", listen.address);

@@ -11,7 +11,7 @@
 //!                   └─────── workers ◄──────┘ orders: a job (cancel, perform, memory), or close
 //! ```
 //!
-//! - `door`: new clients; `connection`: a client (`client`, `socket`) and a device (`loan`);
+//! - `door`: new clients, and `rates` of them; `connection`: a client (`client`, `socket`) and a device (`loan`);
 //!   `exchange`: a turn of both;
 //! - `registry`: the exports, and who has them; `scans`: when the bus is looked at; `answers`: the
 //!   answers to handshakes;
@@ -36,6 +36,7 @@ mod exchange;
 mod hooks;
 mod loan;
 mod net;
+mod rates;
 mod registry;
 mod scans;
 mod schedule;

@@ -4,7 +4,7 @@
 //! and the socket is used all the same.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -17,22 +17,32 @@ use crate::sockets;
 /// Connections that the system holds until they are accepted; its own limit may be lower.
 const BACKLOG: i32 = 1024;
 
-/// Starts listening.
+/// Starts listening. On `[::]` for clients over IPv4, too, unless `only_v6`, whatever the system's
+/// default is (`net.ipv6.bindv6only`).
 ///
 /// # Errors
 /// The system's.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    // IPv4 and IPv6 have a listener each, as in usbipd.
-    if matches!(address.ip(), IpAddr::V6(_)) {
-        socket.set_only_v6(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
+}
+
+/// The address of a client in its plain form: a socket for both protocols shows clients over IPv4
+/// as `::ffff:a.b.c.d`.
+pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        address if address.is_ipv4() => SocketAddr::new(address, peer.port()),
+        // With its zone.
+        _ => peer,
+    }
 }
 
 /// A client with a shorter round trip is near.
@@ -152,7 +162,7 @@ mod tests {
     #[test]
     fn clients_inherit_the_options_of_their_listener() {
         const { assert!(INHERITS) };
-        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into(), true).unwrap();
         prepare(&listener, Duration::from_secs(15), Some(100_000));
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
@@ -169,7 +179,7 @@ mod tests {
 
     #[test]
     fn near_clients_are_not_paced_and_far_ones_have_the_systems_choice() {
-        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into(), true).unwrap();
         let systems = congestion::name_of(&SockRef::from(&listener)).unwrap();
         prepare(&listener, Duration::from_secs(15), None);
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
