@@ -3,6 +3,8 @@
 //! Contract: takes bytes, knows no socket; never more than [`REQUEST_LEN_MAX`] bytes: the bytes
 //! behind a client's request stay in the socket, for the session.
 
+use std::fmt;
+
 use crate::wire::Error;
 use crate::wire::op::{self, IMPORT_BODY_LEN, OP_COMMON_LEN};
 use crate::wire::types::BusId;
@@ -18,6 +20,15 @@ pub(crate) enum Request {
     Devlist,
     /// A device.
     Import(BusId),
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Devlist => f.write_str("the list of devices"),
+            Self::Import(busid) => busid.fmt(f),
+        }
+    }
 }
 
 /// A request that is arriving.

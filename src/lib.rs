@@ -38,7 +38,7 @@
 //! handshake ─► wire
 //! hooks ─────► config, usb, wire
 //! session ───► stats, usb, wire
-//! status ────► stats, wire
+//! status ────► config, stats, wire
 //! stats ─────► wire
 //! config ────► usb, wire
 //! usb ───────► wire

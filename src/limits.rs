@@ -197,6 +197,18 @@ pub const RULE_IDS_MAX: usize = 16;
 /// answer. Beyond, a scan does not wait for further devices.
 pub const READERS_MAX: usize = 64;
 
+/// The time for which a device that has left is expected back in another state, such as its
+/// bootloader: a microcontroller needs up to two seconds, and a person who plugs in another device
+/// needs as long as this.
+pub const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Devices expected back at once. Of more devices, the first to leave is expected no more: an import
+/// of its name in the gap is refused rather than held.
+pub const DEPARTURES_MAX: usize = 64;
+
+/// Devices named in the log line about a text that fits several devices; more are counted.
+pub const CANDIDATES_SHOWN_MAX: usize = 8;
+
 /// Time for a client's handshake, and for a client to take the last bytes of a reply.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 

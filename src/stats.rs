@@ -42,6 +42,15 @@ pub struct SessionStats {
     pub endpoints: Vec<(EndpointAddress, EndpointStats)>,
 }
 
+impl SessionStats {
+    /// The sum of all endpoints. The most in flight at once is that of the busiest endpoint.
+    #[must_use]
+    pub fn total(&self) -> EndpointStats {
+        let endpoints = self.endpoints.iter().map(|(_, endpoint)| endpoint);
+        endpoints.fold(EndpointStats::default(), EndpointStats::plus)
+    }
+}
+
 /// An endpoint in a session. A URB counts when ended by the device, if the client is still there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct EndpointStats {
@@ -85,6 +94,10 @@ impl Errors {
         self.0[place.unwrap_or(COUNTED.len())] += 1;
     }
 
+    fn plus(self, other: &Self) -> Self {
+        Self(std::array::from_fn(|place| self.0[place] + other.0[place]))
+    }
+
     /// Errors of any kind.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -109,6 +122,19 @@ impl EndpointStats {
         packet_errors: 0,
         errors: Errors([0; COUNTED.len() + 1]),
     };
+
+    /// The sum of this endpoint and another.
+    fn plus(self, other: &Self) -> Self {
+        Self {
+            urbs: self.urbs + other.urbs,
+            bytes_in: self.bytes_in + other.bytes_in,
+            bytes_out: self.bytes_out + other.bytes_out,
+            in_flight: self.in_flight + other.in_flight,
+            most_in_flight: self.most_in_flight.max(other.most_in_flight),
+            packet_errors: self.packet_errors + other.packet_errors,
+            errors: self.errors.plus(&other.errors),
+        }
+    }
 
     /// Notes a URB submitted to the endpoint, which now has `in_flight` URBs with the device.
     #[inline]
@@ -149,6 +175,23 @@ mod tests {
         let errors: Vec<_> = endpoint.errors.by_status().collect();
         assert_eq!(errors, [(Some(Status::EPIPE), 2), (None, 2)]);
         assert_eq!((endpoint.errors.total(), endpoint.urbs, endpoint.bytes_in), (4, 5, 50));
+    }
+
+    #[test]
+    fn a_session_is_the_sum_of_its_endpoints() {
+        let mut first = EndpointStats { most_in_flight: 7, in_flight: 1, ..Default::default() };
+        let mut second = EndpointStats { most_in_flight: 2, in_flight: 2, ..Default::default() };
+        first.note_ended(Direction::In, Status::EPIPE, 10);
+        second.note_ended(Direction::Out, Status::EPIPE, 20);
+        second.note_ended(Direction::Out, Status::EPROTO, 0);
+        second.note_packets(5);
+        let address = EndpointAddress::new(1, Direction::In);
+        let endpoints = vec![(address, first), (address, second)];
+        let total = SessionStats { endpoints, ..SessionStats::default() }.total();
+        assert_eq!((total.urbs, total.bytes_in, total.bytes_out), (3, 10, 20));
+        assert_eq!((total.in_flight, total.most_in_flight, total.packet_errors), (3, 7, 5));
+        let errors: Vec<_> = total.errors.by_status().collect();
+        assert_eq!(errors, [(Some(Status::EPIPE), 2), (Some(Status::EPROTO), 1)]);
     }
 
     #[test]

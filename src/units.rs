@@ -43,9 +43,43 @@ pub(crate) fn parse_time(text: &str) -> Option<Duration> {
     }
 }
 
+/// A time that has passed, for a reader: in its two largest units, rounded down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Lasting(pub(crate) Duration);
+
+impl fmt::Display for Lasting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+        match (days, hours, minutes, seconds) {
+            (0, 0, 0, 0) => write!(f, "{} ms", self.0.as_millis()),
+            (0, 0, 0, _) => write!(f, "{seconds} s"),
+            (0, 0, ..) => write!(f, "{minutes} min {} s", seconds % 60),
+            (0, ..) => write!(f, "{hours} h {} min", minutes % 60),
+            _ => write!(f, "{days} d {} h", hours % 24),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_has_passed_is_told_in_two_units() {
+        for (millis, told) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (59_999, "59 s"),
+            (60_000, "1 min 0 s"),
+            (3_599_999, "59 min 59 s"),
+            (3_600_000, "1 h 0 min"),
+            (86_399_999, "23 h 59 min"),
+            (90_000_000, "1 d 1 h"),
+        ] {
+            assert_eq!(Lasting(Duration::from_millis(millis)).to_string(), told);
+        }
+    }
 
     #[test]
     fn sizes_have_units() {

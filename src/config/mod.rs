@@ -34,6 +34,7 @@ use ipnet::IpNet;
 
 use crate::limits::{BUSY_POLL_DEFAULT, CONNECTIONS_MAX, PEER_TIMEOUT_DEFAULT};
 use crate::usb::DeviceInfo;
+use name::Nickname;
 pub use policy::Policy;
 use rules::{Allowed, Rules, Verdict};
 pub use shares::Shares;
@@ -117,7 +118,14 @@ impl Settings {
     /// What the rules say about a device.
     #[must_use]
     pub fn verdict(&self, device: &DeviceInfo) -> Verdict {
-        self.rules.judge(device, self.policy)
+        self.verdict_in_place(device, None)
+    }
+
+    /// What the rules say about a device, in the port where the device called `before` was a moment
+    /// ago.
+    #[must_use]
+    pub fn verdict_in_place(&self, device: &DeviceInfo, before: Option<Nickname>) -> Verdict {
+        self.rules.judge_in_place(device, before, self.policy)
     }
 }
 

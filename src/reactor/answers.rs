@@ -1,6 +1,6 @@
 //! The answers to handshakes: the list of exports, and devices on loan.
 //!
-//! Both go by the exports (`registry`), as soon as these are current (`scans`). An import then has
+//! Both go by the exports (`registry`), as far as the client sees the exports (`offers`), as soon as these are current (`scans`). An import then has
 //! a worker open the device, or contends with the client that has the device.
 //!
 //! | a client waits for | at most | and is then told |
@@ -9,6 +9,7 @@
 //! | a program that authorizes the import | `AUTHORIZE_TIMEOUT` | ST_NA |
 //! | the opening of its device | `OPEN_TIMEOUT` | ST_NA; the device is busy until it is open, and is then given back |
 //! | a device that another client is about to give back | `HANDSHAKE_TIMEOUT` | ST_DEV_BUSY |
+//! | the arrival of a device | see `arrivals` | see `arrivals` |
 //!
 //! The reactor notices when a client leaves meanwhile (`Client::has_left`), and then drops the
 //! request.
@@ -19,6 +20,7 @@
 //!
 //! Contract: part of the reactor, where nothing sleeps; workers open devices.
 
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::time::Instant;
 
@@ -27,11 +29,14 @@ use log::debug;
 use super::client::{Asked, Awaited, Client};
 use super::end::End;
 use super::loan::{self, Loan};
-use super::registry::{Holder, Offer};
+use super::offers::Offer;
+use super::refusal::Refusal;
+use super::registry::Holder;
 use super::token::{Key, Subject};
 use super::{Reactor, client_of, find};
-use crate::complaints::{error, info, warn};
-use crate::config::Policy;
+use crate::complaints::{info, warn};
+use crate::config::asked;
+use crate::config::rules::Verdict;
 use crate::handshake::Request;
 use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT};
 use crate::session::{Remains, Session};
@@ -46,63 +51,81 @@ pub(super) type PortOf<B> = <<B as Backend>::Candidate as Candidate>::Port;
 impl<B: Backend> Reactor<B> {
     /// Whether the answer to a client's request is among the exports.
     pub(super) fn knows_answer(&mut self, key: Key) -> bool {
-        let asked = client_of(&mut self.connections, key).and_then(|client| client.asked());
-        match asked.map(|asked| asked.request) {
-            Some(Request::Import(busid)) => self.registry.is_exported(busid),
-            Some(Request::Devlist) | None => true,
+        match self.request_of(key) {
+            Some((peer, Request::Import(field))) => {
+                self.registry.is_seen(&asked::Asked::read(field), peer.ip())
+            }
+            Some((_, Request::Devlist)) | None => true,
         }
+    }
+
+    /// A client's request that has no answer yet, and the client's address.
+    fn request_of(&mut self, key: Key) -> Option<(SocketAddr, Request)> {
+        let connection = find(&mut self.connections, key)?;
+        let asked = connection.client.as_ref()?.asked()?;
+        Some((connection.peer, asked.request))
     }
 
     /// Answers a client's request by the exports; an import of an unknown device with `absent`.
-    pub(super) fn answer(&mut self, key: Key, absent: OpStatus) {
-        let Some(client) = client_of(&mut self.connections, key) else { return };
-        let Some(asked) = client.asked() else { return };
-        match asked.request {
-            Request::Devlist => {
-                let offered = self.registry.on_offer();
-                client.answer(|out| op::emit_devlist(offered.into_iter(), out));
+    pub(super) fn answer(&mut self, key: Key, absent: &Refusal) {
+        match self.request_of(key) {
+            None => {}
+            Some((peer, Request::Devlist)) => {
+                let offered = self.registry.on_offer(peer.ip());
+                let Some(client) = client_of(&mut self.connections, key) else { return };
+                client.answer(|out| op::emit_devlist(offered.iter(), out));
                 self.close(key, false);
             }
-            Request::Import(busid) => match self.registry.offer(busid) {
-                Offer::Free(candidate, policy) => {
-                    if self.is_authorized(key, busid) {
-                        self.begin_import(key, *candidate, policy);
-                    }
+            Some((peer, Request::Import(field))) => {
+                let offer = self.registry.offer(&asked::Asked::read(field), peer.ip(), self.now);
+                self.answer_import(key, offer, absent);
+            }
+        }
+    }
+
+    fn answer_import(&mut self, key: Key, offer: Offer<B::Candidate>, absent: &Refusal) {
+        match offer {
+            Offer::Free(candidate, verdict) => {
+                if self.is_authorized(key, candidate.info().device.busid) {
+                    self.begin_import(key, *candidate, &verdict);
                 }
-                Offer::Taken(holder) => self.contest(key, busid, holder),
-                Offer::Absent => self.refuse_absent(key, busid, absent),
-            },
+            }
+            Offer::Taken(busid, holder) => self.contest(key, busid, holder),
+            Offer::Ambiguous(candidates) => self.refuse(key, &Refusal::Ambiguous(candidates)),
+            Offer::Expected => self.await_arrival(key),
+            // The scan was made for another reason.
+            Offer::Absent if self.awaits_arrival(key) => self.await_arrival(key),
+            Offer::Absent => self.refuse(key, absent),
         }
     }
 
-    fn refuse_absent(&mut self, key: Key, busid: BusId, status: OpStatus) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
-        info!("{}: asks for {busid}, which is not exported", connection.peer);
-        self.refuse(key, status);
-    }
-
-    fn begin_import(&mut self, key: Key, candidate: B::Candidate, policy: Policy) {
+    fn begin_import(&mut self, key: Key, candidate: B::Candidate, verdict: &Verdict) {
         let device = candidate.info().device.clone();
-        if self.registry.taken() >= ATTACHED_MAX {
-            warn!("{}: {ATTACHED_MAX} devices are attached, the limit", device.busid);
-            return self.refuse(key, OpStatus::NotAvailable);
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        let peer = connection.peer;
+        if let Some(full) = self.no_place_for(peer.ip()) {
+            return self.refuse(key, &full);
         }
-        match Worker::open(key, candidate, policy, &self.inbox) {
+        match Worker::open(key, candidate, verdict.policy, &self.inbox) {
             Ok(worker) => {
+                self.registry.take(device.busid, Holder { key, peer, since: self.now });
                 let Some(connection) = find(&mut self.connections, key) else { return };
-                let holder = Holder { key, peer: connection.peer };
-                self.registry.take(device.busid, holder);
-                connection.loan = Some(Loan::opening(device, policy, worker));
+                connection.loan = Some(Loan::opening(device, verdict, worker));
                 self.wait(key, Awaited::Opening, self.now + OPEN_TIMEOUT);
             }
-            Err(error) => {
-                warn!(
-                    "{}: the system has no thread or memory for the device: {error}",
-                    device.busid
-                );
-                self.refuse(key, OpStatus::NotAvailable);
-            }
+            Err(error) => self.refuse(key, &Refusal::NoThread(error)),
         }
+    }
+
+    /// The reason why no client at an address may have one more device, if there is one.
+    fn no_place_for(&self, address: IpAddr) -> Option<Refusal> {
+        if self.registry.taken() >= ATTACHED_MAX {
+            return Some(Refusal::Full);
+        }
+        let shares = self.settings.shares;
+        let is_full =
+            shares.hold_for(address) && self.registry.taken_by(address) >= shares.sessions;
+        is_full.then_some(Refusal::AddressFull(address, shares.sessions))
     }
 
     /// Takes a device from its client, if the terms of the loan allow a take-over; the asker waits
@@ -127,7 +150,8 @@ impl<B: Backend> Reactor<B> {
             permitted
         };
         if !may_wait {
-            return self.refuse(key, OpStatus::DeviceBusy);
+            let since = self.now.saturating_duration_since(holder.since);
+            return self.refuse(key, &Refusal::Busy(holder.peer, since));
         }
         let asked = client_of(&mut self.connections, key).and_then(|client| client.asked());
         let Some(&Asked { since, .. }) = asked else { return };
@@ -145,14 +169,20 @@ impl<B: Backend> Reactor<B> {
         client.asked().is_some()
     }
 
-    /// Refuses a client's request.
-    pub(super) fn refuse(&mut self, key: Key, status: OpStatus) {
-        let Some(client) = client_of(&mut self.connections, key) else { return };
-        match client.asked() {
-            Some(Asked { request: Request::Devlist, .. }) => {
-                client.answer(|out| op::emit_no_devlist(status, out));
-            }
-            _ => client.answer(|out| op::emit_import(Err(status), out)),
+    /// Refuses a client's request, for a reason that the log is told.
+    pub(super) fn refuse(&mut self, key: Key, refusal: &Refusal) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        let (peer, status) = (connection.peer, refusal.status());
+        let Some(client) = &mut connection.client else { return };
+        let Some(&Asked { request, .. }) = client.asked() else { return };
+        match request {
+            Request::Devlist => client.answer(|out| op::emit_no_devlist(status, out)),
+            Request::Import(_) => client.answer(|out| op::emit_import(Err(status), out)),
+        }
+        if refusal.is_ordinary() {
+            info!("{peer}: asks for {request}: refused: {refusal}");
+        } else {
+            warn!("{peer}: asks for {request}: refused: {refusal}");
         }
         self.close(key, false);
     }
@@ -180,7 +210,7 @@ impl<B: Backend> Reactor<B> {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Ready { opened, tables } = match result {
             Ok(ready) => *ready,
-            Err(error) => return self.end_opening(key, &error),
+            Err(error) => return self.end_opening(key, error),
         };
         let Some(device) = connection.loan.as_ref().and_then(Loan::promised).cloned() else {
             // Nobody waits for the device any more.
@@ -191,38 +221,38 @@ impl<B: Backend> Reactor<B> {
             Ok(fds) => self.attach(key, &device, Ready { opened, tables }, fds),
             Err(error) => {
                 // Nobody would notice the end of a transfer.
-                error!("{}: the system can't watch the device: {error}", device.busid);
                 connection.change_loan(|loan| loan.return_opened(Remains::from(opened)));
-                self.refuse(key, OpStatus::NotAvailable);
+                self.refuse(key, &Refusal::Unwatched(error));
             }
         }
     }
 
-    /// Gives a client its device.
+    /// Gives a client its device. The reply has the text of the request in the place of the busid:
+    /// clients compare the two (`usbip_attach.c`).
     fn attach(&mut self, key: Key, device: &UsbDevice, ready: Ready<PortOf<B>>, fds: Vec<RawFd>) {
+        let Some((peer, Request::Import(field))) = self.request_of(key) else { return };
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = &connection.loan else { return };
-        let limits = loan.policy.limits;
+        let (busid, limits) = (loan.busid, loan.policy.limits);
         let devid = DevId::new(device.busnum, device.devnum);
-        let device = ready.opened.describe(device.clone());
+        let device = ready.opened.describe(UsbDevice { busid: field, ..device.clone() });
         let session = Session::new(devid, limits, ready.opened, ready.tables);
-        let peer = connection.peer;
         info!(
             "{peer}: {}: attached ({:04x}:{:04x})",
-            device.busid, device.id_vendor, device.id_product
+            loan.title, device.id_vendor, device.id_product
         );
         connection.change_loan(|loan| loan.lend(session, fds, self.now));
         if let Some(client) = &mut connection.client {
             client.serve(|out| op::emit_import(Ok(&device), out));
         }
-        self.hooking.note_attached(key, peer, device.busid);
+        self.hooking.note_attached(key, peer, busid);
         self.schedule.attach(key);
         self.queue(key);
     }
 
     /// A device could not be opened: tells the client, if the client still waits. A device that is
     /// gone may have become another since the last scan, so the bus is scanned once more first.
-    fn end_opening(&mut self, key: Key, error: &OpenError) {
+    fn end_opening(&mut self, key: Key, error: OpenError) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = connection.loan.take() else { return };
         let (peer, is_awaited) = (connection.peer, loan.is_opening());
@@ -235,9 +265,10 @@ impl<B: Backend> Reactor<B> {
             self.scans.note_change();
             return self.request_scan(key);
         }
-        warn!("{peer}: {error}");
         if is_awaited {
-            self.refuse(key, error.status());
+            self.refuse(key, &Refusal::Closed(error));
+        } else {
+            warn!("{peer}: {error}");
         }
     }
 }

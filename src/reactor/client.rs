@@ -66,6 +66,8 @@ pub(super) enum Awaited {
     Opening,
     /// A program's answer, whether the client may have the device.
     Authorization,
+    /// The arrival of a device that has just left, and is expected back under its name.
+    Arrival,
 }
 
 /// A client that is connected.

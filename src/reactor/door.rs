@@ -17,13 +17,13 @@ use super::connection::Connection;
 use super::end::End;
 use super::error::{StartError, is_no_such_protocol};
 use super::rates::{Rate, Rates};
+use super::refusal::Refusal;
 use super::schedule::{Rest, TimeShare};
 use super::token::{Key, Subject};
 use super::{Reactor, client_of, find, net};
 use crate::complaints::warn;
 use crate::config::{Listen, Settings};
 use crate::usb::Backend;
-use crate::wire::op::OpStatus;
 use crate::words::reason;
 
 /// Clients accepted in a turn, so that a flood of new clients leaves room for the present clients.
@@ -261,11 +261,11 @@ impl<B: Backend> Reactor<B> {
             self.door.deviceless.push_back(key);
         }
         let Some(key) = waiting else { return false };
-        self.refuse(key, OpStatus::NotAvailable);
+        self.refuse(key, &Refusal::Displaced);
         if let Some(client) = client_of(&mut self.connections, key) {
             let _ = client.flush_reply();
         }
-        self.end(key, &End::Displaced);
+        self.end(key, &End::Answered);
         true
     }
 

@@ -28,6 +28,8 @@ pub(super) enum End {
     Displaced,
     /// Another client took the device.
     TakenOver(SocketAddr),
+    /// The client's device is gone.
+    DeviceGone,
     /// Everything is answered, and the client needs nothing more.
     Answered,
     /// The server stops.
@@ -46,10 +48,15 @@ impl End {
             Self::TimedOut | Self::Stalled => "timeout",
             Self::Displaced => "full",
             Self::TakenOver(_) => "taken-over",
-            Self::Answered => "gone",
+            Self::DeviceGone | Self::Answered => "gone",
             Self::Stopping => "stop",
             Self::WorkerDied => "failed",
         }
+    }
+
+    /// Whether the end is the fault of a client, or of too many clients.
+    pub(super) const fn is_trouble(&self) -> bool {
+        matches!(self, Self::Handshake(_) | Self::Violation(_) | Self::TimedOut | Self::Displaced)
     }
 }
 
@@ -66,6 +73,7 @@ impl fmt::Display for End {
                 f.write_str("closed for newer clients: no device yet, and the server is full")
             }
             Self::TakenOver(by) => write!(f, "{by} takes over (see --take-over)"),
+            Self::DeviceGone => f.write_str("the client's device is gone"),
             Self::Answered => f.write_str("done"),
             Self::Stopping => f.write_str("the server stops"),
             Self::WorkerDied => {

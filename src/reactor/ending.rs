@@ -8,18 +8,21 @@
 //!
 //! Contract: part of the reactor, so nothing here sleeps.
 
+use std::time::Instant;
+
 use log::debug;
 
 use super::client::{Awaited, Step};
+use super::connection::Connection;
 use super::end::End;
 use super::loan::{Afterwards, Loan};
+use super::refusal::Refusal;
 use super::schedule::Rest;
 use super::token::Key;
 use super::{Reactor, find};
 use crate::complaints::{info, warn};
-use crate::limits::{DRAIN_TIMEOUT, OPEN_TIMEOUT};
+use crate::limits::DRAIN_TIMEOUT;
 use crate::usb::{Backend, Candidate};
-use crate::wire::op::OpStatus;
 use crate::wire::types::BusId;
 
 impl<B: Backend> Reactor<B> {
@@ -50,8 +53,9 @@ impl<B: Backend> Reactor<B> {
             Some(Awaited::Return) => {
                 // The device does not come back.
                 self.registry.forget_contender(key);
-                self.refuse(key, OpStatus::DeviceBusy);
+                self.refuse(key, &Refusal::NotReturned);
             }
+            Some(Awaited::Arrival) => self.refuse(key, &Refusal::NotExported),
             Some(Awaited::Opening) => self.abandon_opening(key),
             Some(Awaited::Authorization) => self.give_up_question(key),
             None => {
@@ -65,14 +69,8 @@ impl<B: Backend> Reactor<B> {
     /// worker comes back.
     fn abandon_opening(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        warn!(
-            "{}: {}: can't be opened within {OPEN_TIMEOUT:?}: the system holds the device, perhaps \
-             for an unanswered request. The device is busy until the system lets go",
-            connection.peer,
-            name_of(connection.loan.as_ref()),
-        );
         connection.change_loan(|loan| loan.abandon(self.now));
-        self.refuse(key, OpStatus::NotAvailable);
+        self.refuse(key, &Refusal::Slow);
     }
 
     /// Ends a connection: at once without a device, else when the device is free. A connection
@@ -82,16 +80,7 @@ impl<B: Backend> Reactor<B> {
         let Some(mut client) = connection.take_client(self.now) else { return };
         self.door.let_out();
         let _ = self.poll.registry().deregister(client.socket.stream_mut());
-        let peer = connection.peer;
-        match end {
-            End::Handshake(_) | End::Violation(_) | End::TimedOut | End::Displaced => {
-                warn!("{peer}: {end}");
-            }
-            _ if connection.has_device() => {
-                info!("{peer}: {}: {end}", name_of(connection.loan.as_ref()));
-            }
-            _ => debug!("{peer}: {end}"),
-        }
+        tell_end(connection, end, self.now);
         self.hooking.note_end(key, end);
         let broke_protocol = matches!(end, End::Violation(_));
         let afterwards = if broke_protocol { Afterwards::Rest } else { Afterwards::Free };
@@ -100,6 +89,7 @@ impl<B: Backend> Reactor<B> {
             self.queue(key);
         }
         self.scans.forget(key);
+        self.arrivals.retain(|&waiting| waiting != key);
         self.registry.forget_contender(key);
         self.remove_if_over(key);
     }
@@ -115,8 +105,8 @@ impl<B: Backend> Reactor<B> {
     /// order, while the device is given back.
     pub(super) fn end_gone(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        info!("{}: the client's device is gone", connection.peer);
-        self.hooking.note_gone(key);
+        tell_end(connection, &End::DeviceGone, self.now);
+        self.hooking.note_end(key, &End::DeviceGone);
         connection.change_loan(|loan| loan.drain(Afterwards::Free));
         self.close(key, true);
     }
@@ -134,7 +124,7 @@ impl<B: Backend> Reactor<B> {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = connection.loan.take() else { return };
         let busid = loan.busid;
-        info!("{busid}: released");
+        info!("{}: released", loan.title);
         match loan.returned(self.now) {
             Some((resting, until)) => {
                 connection.loan = Some(resting);
@@ -149,7 +139,7 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn handle_died(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         if connection.loan.as_ref().is_some_and(Loan::is_opening) {
-            self.refuse(key, OpStatus::NotAvailable);
+            self.refuse(key, &Refusal::WorkerDied);
         } else if connection.loan.as_mut().is_some_and(|loan| loan.lent().is_some()) {
             self.end(key, &End::WorkerDied);
         }
@@ -206,7 +196,15 @@ impl<B: Backend> Reactor<B> {
     }
 }
 
-/// The device's name in the log.
-fn name_of<C: Candidate>(loan: Option<&Loan<C>>) -> String {
-    loan.map(|loan| loan.busid.to_string()).unwrap_or_default()
+/// Tells the log of the end of a connection or a session. A session ends with one line.
+fn tell_end<C: Candidate>(connection: &Connection<C>, end: &End, now: Instant) {
+    let peer = connection.peer;
+    let Some(loan) = &connection.loan else {
+        return if end.is_trouble() { warn!("{peer}: {end}") } else { debug!("{peer}: {end}") };
+    };
+    let told = match loan.summary(now) {
+        None => format!("{peer}: {}: {end}", loan.title),
+        Some(summary) => format!("{peer}: {}: {end}, {summary}", loan.title),
+    };
+    if end.is_trouble() { warn!("{told}") } else { info!("{told}") }
 }

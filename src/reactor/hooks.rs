@@ -22,14 +22,14 @@ use mio::Waker;
 
 use super::client::Awaited;
 use super::end::End;
+use super::refusal::Refusal;
 use super::token::Key;
 use super::{Reactor, find};
-use crate::complaints::{Complaints, info, warn};
+use crate::complaints::Complaints;
 use crate::config::hooks::{Hook, Hooks};
 use crate::hooks::{Event, Facts, Failure, Order, Runner};
 use crate::limits::{AUTHORIZE_TIMEOUT, HOOKS_END_TIMEOUT};
 use crate::usb::Backend;
-use crate::wire::op::OpStatus;
 use crate::wire::types::BusId;
 
 /// Why the exports differ from before.
@@ -161,12 +161,7 @@ impl Hooking {
         }
     }
 
-    /// A client's device is gone.
-    pub(super) fn note_gone(&mut self, key: Key) {
-        self.note_reason(key, "gone");
-    }
-
-    /// A client's connection has ended.
+    /// A client's connection has ended, or its session.
     pub(super) fn note_end(&mut self, key: Key, end: &End) {
         self.note_reason(key, end.word());
     }
@@ -233,24 +228,20 @@ impl<B: Backend> Reactor<B> {
                     served.stage = Stage::Authorized;
                     self.request(key);
                 }
-                Err(failure) => self.refuse_unauthorized(key, &failure),
+                Err(failure) => self.refuse_unauthorized(key, failure),
             }
         }
     }
 
     /// A program has not answered in time.
     pub(super) fn give_up_question(&mut self, key: Key) {
-        self.refuse_unauthorized(key, &Failure::TimedOut(AUTHORIZE_TIMEOUT));
+        self.refuse_unauthorized(key, Failure::TimedOut(AUTHORIZE_TIMEOUT));
     }
 
-    fn refuse_unauthorized(&mut self, key: Key, failure: &Failure) {
-        let Some(Served { peer, facts, .. }) = self.hooking.find(key) else { return };
-        let name = &facts.name;
-        match failure {
-            Failure::Exit(_) => info!("{peer}: {name}: on-attach refuses the import: it {failure}"),
-            _ => warn!("{peer}: {name}: the import is refused, because on-attach {failure}"),
+    fn refuse_unauthorized(&mut self, key: Key, failure: Failure) {
+        if self.hooking.find(key).is_some() {
+            self.hooking.note_over(key);
+            self.refuse(key, &Refusal::Unauthorized(failure));
         }
-        self.hooking.note_over(key);
-        self.refuse(key, OpStatus::NotAvailable);
     }
 }

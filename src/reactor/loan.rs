@@ -28,7 +28,9 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use super::summary::Summary;
 use crate::config::Policy;
+use crate::config::rules::Verdict;
 use crate::deadline::earlier;
 use crate::limits::{GONE_INPUT_TIMEOUT, GONE_TIMEOUT, VIOLATION_REST};
 use crate::session::{Remains, Session};
@@ -42,6 +44,8 @@ use crate::worker::Worker;
 pub(super) struct Loan<C: Candidate> {
     /// The device.
     pub(super) busid: BusId,
+    /// The device in the log: its busid, behind its name if it has one.
+    pub(super) title: String,
     /// The terms, which a later change of the rules leaves as they are.
     pub(super) policy: Policy,
     /// The thread of the device.
@@ -92,9 +96,14 @@ pub(super) struct Lent<P: Port> {
 
 impl<C: Candidate> Loan<C> {
     /// A loan whose worker has begun to open the device.
-    pub(super) fn opening(device: UsbDevice, policy: Policy, worker: Worker<C>) -> Self {
+    pub(super) fn opening(device: UsbDevice, verdict: &Verdict, worker: Worker<C>) -> Self {
         let busid = device.busid;
-        Self { busid, policy, worker, state: State::Opening(Box::new(device)) }
+        let title = match verdict.name() {
+            Some(name) => format!("{name} ({busid})"),
+            None => busid.to_string(),
+        };
+        let policy = verdict.policy;
+        Self { busid, title, policy, worker, state: State::Opening(Box::new(device)) }
     }
 
     /// Whether no client can use the device any more: it is on its way out.
@@ -151,6 +160,13 @@ impl<C: Candidate> Loan<C> {
             State::Lent(lent) | State::Draining(lent, _) => Some((&lent.session, lent.since)),
             _ => None,
         }
+    }
+
+    /// The work of the client's session, as long as the client has the device.
+    pub(super) fn summary(&self, now: Instant) -> Option<Summary> {
+        let State::Lent(lent) = &self.state else { return None };
+        let lasted = now.saturating_duration_since(lent.since);
+        Some(Summary::new(lasted, lent.session.stats()))
     }
 
     /// How far the loan is, in the words of a status.

@@ -11,12 +11,14 @@
 //!                   └─────── workers ◄──────┘ orders: a job (cancel, perform, memory), or close
 //! ```
 //!
-//! - `door`: new clients, and `rates` of them; `connection`: a client (`client`, `socket`) and a device (`loan`);
-//!   `exchange`: a turn of both;
-//! - `registry`: the exports, and who has them; `scans`: when the bus is looked at; `answers`: the
-//!   answers to handshakes;
+//! - `door`: new clients, and `rates` of them; `connection`: a client (`client`, `socket`) and a
+//!   device (`loan`); `exchange`: a turn of both;
+//! - `registry`: the exports, and who has them; `offers`: the exports as a client sees them;
+//!   `departures`: devices expected back; `scans`: when the bus is looked at; `answers`: the answers
+//!   to handshakes; `arrivals`: clients that wait for a device to come;
 //! - `hooks`: the programs that events start, and imports that wait for a program's answer;
-//! - `ending`: the ends of connections (`end`) and of loans;
+//! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
+//!   request is refused;
 //! - `schedule`: whose turn it is; `spin`: whether to sleep; `net`, `token`: sockets, the names of
 //!   events;
 //! - `stop`, `status`: how other threads stop the server and ask for its state; `error`: why a
@@ -26,8 +28,10 @@
 //! thread does sleep: a bit is set only if a turn clears it. Calls that can sleep are a worker's.
 
 mod answers;
+mod arrivals;
 mod client;
 mod connection;
+mod departures;
 mod door;
 mod end;
 mod ending;
@@ -36,7 +40,9 @@ mod exchange;
 mod hooks;
 mod loan;
 mod net;
+mod offers;
 mod rates;
+mod refusal;
 mod registry;
 mod scans;
 mod schedule;
@@ -44,6 +50,7 @@ mod socket;
 mod spin;
 mod status;
 mod stop;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -96,6 +103,8 @@ pub struct Reactor<B: Backend> {
     inbox: Inbox<B::Candidate>,
     scans: Scans,
     registry: Registry<B::Candidate>,
+    /// Connections in wait for a device to arrive.
+    arrivals: Vec<Key>,
     connections: Slab<Connection<B::Candidate>>,
     schedule: Schedule,
     /// The discard buffer.
@@ -133,6 +142,7 @@ impl<B: Backend> Reactor<B> {
             inbox,
             scans,
             registry: Registry::default(),
+            arrivals: Vec::new(),
             connections: Slab::new(),
             schedule: Schedule::default(),
             discard: vec![0; DISCARD_LEN].into_boxed_slice(),
@@ -380,9 +390,9 @@ impl<B: Backend> Reactor<B> {
     fn serve(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         connection.queued = false;
-        let result = match self.read_request(key) {
-            Some(result) => result,
-            None => self.exchange(key),
+        let result = match connection.client.as_ref().map(|client| &client.step) {
+            Some(Step::Handshake(_)) => self.read_request(key),
+            _ => self.exchange(key),
         };
         let connection = find(&mut self.connections, key);
         match result {
@@ -394,19 +404,16 @@ impl<B: Backend> Reactor<B> {
         self.dispatch(key);
     }
 
-    /// Reads the request of a client in its handshake; `None` for all other connections.
-    fn read_request(&mut self, key: Key) -> Option<Result<bool, End>> {
+    /// Reads the request of a client in its handshake.
+    fn read_request(&mut self, key: Key) -> Result<bool, End> {
         let now = self.now;
-        let client = client_of(&mut self.connections, key)?;
-        if !matches!(client.step, Step::Handshake(_)) {
-            return None;
-        }
-        let read = client.read_request(now);
+        let Some(client) = client_of(&mut self.connections, key) else { return Ok(false) };
+        let request = client.read_request(now)?;
         // A client that has left is ended by the caller.
-        if matches!(read, Ok(Some(_))) && !client.has_left() {
+        if request.is_some() && !client.has_left() {
             self.request(key);
         }
-        Some(read.map(|_| false))
+        Ok(false)
     }
 
     /// Moves the bytes and completions of a connection behind its handshake.

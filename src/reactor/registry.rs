@@ -16,13 +16,16 @@
 //! not at each request.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::departures::Departures;
 use super::token::Key;
+use crate::config::Settings;
 use crate::config::hooks::Hooks;
+use crate::config::name::Nickname;
 use crate::config::rules::Verdict;
-use crate::config::{Policy, Settings};
 use crate::hooks::Facts;
 use crate::status::ExportStatus;
 use crate::usb::{Candidate, DeviceInfo};
@@ -31,29 +34,33 @@ use crate::wire::types::BusId;
 
 /// The exports, by the order of the last scan.
 pub(super) struct Registry<C> {
-    exports: Vec<Export<C>>,
+    pub(super) exports: Vec<Export<C>>,
+    /// Devices that have left and are expected back.
+    pub(super) departures: Departures,
     /// Some scan has succeeded, so the exports are complete.
     is_filled: bool,
 }
 
 /// A known device.
 pub(super) struct Export<C> {
-    busid: BusId,
+    pub(super) busid: BusId,
     /// The device in the last scan; `None` when the scan has found none here.
-    found: Option<Found<C>>,
+    pub(super) found: Option<Found<C>>,
     /// The client with the device, or with an earlier device of the busid.
-    holder: Option<Holder>,
+    pub(super) holder: Option<Holder>,
     /// Connections in wait for the return of the device.
     contenders: Vec<Key>,
 }
 
 /// A device in the last scan, and the rules' verdict on the device.
-struct Found<C> {
-    candidate: C,
+pub(super) struct Found<C> {
+    pub(super) candidate: C,
     /// The device as seen last without a client: a loan takes the drivers away, and rules may go by
     /// drivers.
     judged: DeviceInfo,
-    verdict: Verdict,
+    /// The name of the device in another state, in the same port a moment before.
+    name_before: Option<Nickname>,
+    pub(super) verdict: Verdict,
 }
 
 /// The client with a device, until the device is free again.
@@ -63,17 +70,8 @@ pub(super) struct Holder {
     pub(super) key: Key,
     /// The client's address.
     pub(super) peer: SocketAddr,
-}
-
-/// The answer to an import of a busid.
-#[derive(Debug)]
-pub(super) enum Offer<C> {
-    /// No device of the busid is exported.
-    Absent,
-    /// The device can be opened, on the terms given.
-    Free(Box<C>, Policy),
-    /// A client has the device.
-    Taken(Holder),
+    /// When the client was promised the device.
+    pub(super) since: Instant,
 }
 
 /// How a scan differs from the scan before.
@@ -89,7 +87,7 @@ pub(super) enum Change {
 
 impl<C> Default for Registry<C> {
     fn default() -> Self {
-        Self { exports: Vec::new(), is_filled: false }
+        Self { exports: Vec::new(), departures: Departures::default(), is_filled: false }
     }
 }
 
@@ -99,31 +97,37 @@ impl<C: Candidate> Registry<C> {
         self.is_filled
     }
 
-    /// Takes over the devices of a scan, and returns the differences.
-    pub(super) fn update(&mut self, candidates: Vec<C>, settings: &Settings) -> Vec<Change> {
+    /// Takes over the devices of a scan at `now`, and returns the differences.
+    pub(super) fn update(
+        &mut self,
+        candidates: Vec<C>,
+        settings: &Settings,
+        now: Instant,
+    ) -> Vec<Change> {
         let mut changes = Vec::new();
         let mut before = std::mem::take(&mut self.exports);
         for candidate in candidates {
             let busid = candidate.info().device.busid;
             let known = before.iter().position(|export| export.busid == busid);
             let mut export = known.map_or_else(|| Export::new(busid), |at| before.swap_remove(at));
-            let old = export.found.as_ref().map(|found| &found.candidate.info().device);
-            match old {
-                None => changes.push(Change::Arrived(busid)),
-                Some(old) if identity(old) != identity(&candidate.info().device) => {
-                    changes.push(Change::Replaced(busid));
+            let (found, change) = match export.found.take() {
+                None => {
+                    let name_before = self.departures.end(busid, now);
+                    (Found::new(candidate, name_before, settings), Some(Change::Arrived(busid)))
                 }
-                Some(_) => {}
-            }
-            let lent = export.found.take().filter(|found| {
-                export.holder.is_some()
-                    && identity(&found.judged.device) == identity(&candidate.info().device)
-            });
-            export.found = Some(Found::judge(candidate, lent, settings));
+                Some(old) if !old.is(&candidate) => {
+                    let name_before = old.verdict.name_in_states();
+                    (Found::new(candidate, name_before, settings), Some(Change::Replaced(busid)))
+                }
+                Some(old) => (old.seen_again(candidate, export.holder.is_some(), settings), None),
+            };
+            export.found = Some(found);
+            changes.extend(change);
             self.exports.push(export);
         }
         for mut export in before {
-            if export.found.take().is_some() {
+            if let Some(found) = export.found.take() {
+                self.departures.note(export.busid, found.verdict, now);
                 changes.push(Change::Left(export.busid));
             }
             self.exports.push(export);
@@ -133,36 +137,12 @@ impl<C: Candidate> Registry<C> {
         changes
     }
 
-    /// The devices for new clients: exported, and free.
-    pub(super) fn on_offer(&self) -> Vec<&UsbDevice> {
-        let free = self.exports.iter().filter(|export| export.holder.is_none());
-        let offered = free.filter_map(Export::offered);
-        offered.map(|found| &found.candidate.info().device).collect()
-    }
-
     /// The exported devices with hooks.
     pub(super) fn hooked(&self) -> impl Iterator<Item = (Facts, &Arc<Hooks>)> {
-        self.exports.iter().filter_map(Export::offered).filter_map(|found| {
+        self.exports.iter().filter_map(|export| export.found.as_ref()).filter_map(|found| {
             let hooks = found.verdict.hooks().filter(|hooks| !hooks.is_empty())?;
             Some((Facts::new(found.candidate.info(), found.verdict.name()), hooks))
         })
-    }
-
-    /// Whether a device is there and exported, with a client or without.
-    pub(super) fn is_exported(&self, busid: BusId) -> bool {
-        self.find(busid).is_some_and(|export| export.offered().is_some())
-    }
-
-    /// The state of a device, for an import.
-    pub(super) fn offer(&self, busid: BusId) -> Offer<C> {
-        let Some(export) = self.find(busid) else { return Offer::Absent };
-        match (export.offered(), export.holder) {
-            (None, _) => Offer::Absent,
-            (Some(_), Some(holder)) => Offer::Taken(holder),
-            (Some(found), None) => {
-                Offer::Free(Box::new(found.candidate.clone()), found.verdict.policy)
-            }
-        }
     }
 
     /// The state of each export.
@@ -170,7 +150,8 @@ impl<C: Candidate> Registry<C> {
         let status = |export: &Export<C>| ExportStatus {
             busid: export.busid,
             is_present: export.found.is_some(),
-            is_offered: export.offered().is_some(),
+            is_offered: export.found.as_ref().is_some_and(|found| found.verdict.is_offered()),
+            name: export.found.as_ref().and_then(|found| found.verdict.name()),
             client: export.holder.map(|holder| holder.peer),
         };
         self.exports.iter().map(status).collect()
@@ -179,6 +160,12 @@ impl<C: Candidate> Registry<C> {
     /// How many devices clients have.
     pub(super) fn taken(&self) -> usize {
         self.exports.iter().filter(|export| export.holder.is_some()).count()
+    }
+
+    /// How many devices clients at an address have.
+    pub(super) fn taken_by(&self, address: IpAddr) -> usize {
+        let holders = self.exports.iter().filter_map(|export| export.holder);
+        holders.filter(|holder| holder.peer.ip() == address).count()
     }
 
     /// Notes the client with a device, which was free.
@@ -218,10 +205,6 @@ impl<C: Candidate> Registry<C> {
         self.exports.iter().map(|export| export.contenders.len()).sum()
     }
 
-    fn find(&self, busid: BusId) -> Option<&Export<C>> {
-        self.exports.iter().find(|export| export.busid == busid)
-    }
-
     fn find_mut(&mut self, busid: BusId) -> Option<&mut Export<C>> {
         self.exports.iter_mut().find(|export| export.busid == busid)
     }
@@ -237,11 +220,6 @@ impl<C> Export<C> {
         Self { busid, found: None, holder: None, contenders: Vec::new() }
     }
 
-    /// The device, if present and exported.
-    fn offered(&self) -> Option<&Found<C>> {
-        self.found.as_ref().filter(|found| found.verdict.is_offered())
-    }
-
     /// Whether anything is to be known of the export.
     const fn is_of_use(&self) -> bool {
         self.found.is_some() || self.holder.is_some() || !self.contenders.is_empty()
@@ -249,11 +227,23 @@ impl<C> Export<C> {
 }
 
 impl<C: Candidate> Found<C> {
-    /// Applies the rules to a device; `lent` is the device before, if a client has it.
-    fn judge(candidate: C, lent: Option<Self>, settings: &Settings) -> Self {
-        let judged = lent.map_or_else(|| candidate.info().clone(), |lent| lent.judged);
-        let verdict = settings.verdict(&judged);
-        Self { candidate, judged, verdict }
+    /// Applies the rules to a new device.
+    fn new(candidate: C, name_before: Option<Nickname>, settings: &Settings) -> Self {
+        let judged = candidate.info().clone();
+        let verdict = settings.verdict_in_place(&judged, name_before);
+        Self { candidate, judged, name_before, verdict }
+    }
+
+    /// Whether a candidate is this device, and no other in its place.
+    fn is(&self, candidate: &C) -> bool {
+        identity(&self.judged.device) == identity(&candidate.info().device)
+    }
+
+    /// Applies the rules to the same device of a later scan; `is_lent`: a client has the device.
+    fn seen_again(self, candidate: C, is_lent: bool, settings: &Settings) -> Self {
+        let judged = if is_lent { self.judged } else { candidate.info().clone() };
+        let verdict = settings.verdict_in_place(&judged, self.name_before);
+        Self { candidate, judged, verdict, ..self }
     }
 }
 
@@ -271,8 +261,11 @@ impl fmt::Display for Change {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use super::super::offers::Offer;
     use super::*;
-    use crate::config::rules::{Origin, Rule, Rules};
+    use crate::config::asked::Asked;
+    use crate::config::rules::{Clients, Origin, Rule, Rules};
+    use crate::limits::{CANDIDATES_SHOWN_MAX, RETURN_TIMEOUT};
     use crate::usb::Backend;
     use crate::usb::sim::bus::SimBus;
     use crate::usb::sim::spec::Spec;
@@ -283,6 +276,7 @@ mod tests {
         bus: SimBus,
         settings: Settings,
         registry: Registry<SimCandidate>,
+        now: Instant,
     }
 
     fn spec(text: &str) -> Spec {
@@ -293,21 +287,49 @@ mod tests {
         fn new(devices: &str) -> Self {
             let bus = SimBus::with(&Spec::parse_list(devices).unwrap());
             let settings = Settings { rules: Rules::all(), ..Settings::default() };
-            Self { bus, settings, registry: Registry::default() }
+            Self { bus, settings, registry: Registry::default(), now: Instant::now() }
         }
 
         fn scan(&mut self) -> Vec<Change> {
             let found = SimBackend::new(self.bus.clone()).scan().unwrap().devices;
-            self.registry.update(found, &self.settings)
+            self.registry.update(found, &self.settings, self.now)
         }
 
         fn on_offer(&self) -> Vec<String> {
-            self.registry.on_offer().iter().map(|device| device.busid.to_string()).collect()
+            self.on_offer_to(HERE)
+        }
+
+        fn on_offer_to(&self, address: IpAddr) -> Vec<String> {
+            let devices = self.registry.on_offer(address);
+            devices.iter().map(|device| device.busid.to_string()).collect()
+        }
+
+        fn offer(&self, asked: &str) -> Offer<SimCandidate> {
+            self.offer_to(asked, HERE)
+        }
+
+        fn offer_to(&self, asked: &str, address: IpAddr) -> Offer<SimCandidate> {
+            let asked = Asked::read(BusId::new(asked).unwrap());
+            self.registry.offer(&asked, address, self.now)
         }
 
         fn is_absent(&self, busid: BusId) -> bool {
-            matches!(self.registry.offer(busid), Offer::Absent)
+            matches!(self.offer(&busid.to_string()), Offer::Absent)
         }
+
+        /// Has these rules decide from the next scan on.
+        fn set_rules(&mut self, rules: impl IntoIterator<Item = Rule>) {
+            self.settings.rules = Rules::new(rules);
+        }
+    }
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3));
+
+    /// A rule that exports what fits under a name.
+    fn named(matches: &str, name: &str) -> Rule {
+        let rule = Rule::exporting(matches.parse().unwrap(), Origin::Flag(matches.to_owned()));
+        Rule { name: name.parse().ok(), ..rule }
     }
 
     const fn key(index: u32) -> Key {
@@ -316,7 +338,7 @@ mod tests {
 
     fn holder(index: u32) -> Holder {
         let peer = (Ipv4Addr::LOCALHOST, 4000).into();
-        Holder { key: key(index), peer }
+        Holder { key: key(index), peer, since: Instant::now() }
     }
 
     #[test]
@@ -346,14 +368,14 @@ mod tests {
         let [first, second] = known.bus.busids()[..] else { panic!("two devices") };
         let except = Rule::excluding("1-1".parse().unwrap(), Origin::Flag("--exclude".to_owned()));
         let all = Rules::all();
-        known.settings.rules = Rules::new([except].into_iter().chain(all.iter().cloned()));
+        known.set_rules([except].into_iter().chain(all.iter().cloned()));
         known.settings.policy.reset_on_release = true;
         known.scan();
         assert!(known.is_absent(first));
         assert_eq!(known.on_offer(), ["1-2"]);
-        let Offer::Free(candidate, policy) = known.registry.offer(second) else { panic!("free") };
+        let Offer::Free(candidate, verdict) = known.offer("1-2") else { panic!("free") };
         assert_eq!(candidate.info().device.busid, second);
-        assert!(policy.reset_on_release);
+        assert!(verdict.policy.reset_on_release);
     }
 
     #[test]
@@ -362,7 +384,7 @@ mod tests {
         known.scan();
         let busid = known.bus.busids()[0];
         known.registry.take(busid, holder(1));
-        assert!(matches!(known.registry.offer(busid), Offer::Taken(by) if by.key == key(1)));
+        assert!(matches!(known.offer("1-1"), Offer::Taken(_, by) if by.key == key(1)));
         assert_eq!((known.on_offer(), known.registry.taken()), (vec!["1-2".to_owned()], 1));
         for contender in [2, 3, 4] {
             known.registry.contend(busid, key(contender));
@@ -385,11 +407,137 @@ mod tests {
         assert_eq!(known.registry.taken(), 1);
         known.bus.replug_as(busid, spec("disk"));
         assert_eq!(known.scan(), [Change::Arrived(busid)]);
-        assert!(matches!(known.registry.offer(busid), Offer::Taken(_)), "the first is still out");
+        assert!(matches!(known.offer("1-1"), Offer::Taken(..)), "the first is still out");
         known.registry.release(busid);
-        assert!(matches!(known.registry.offer(busid), Offer::Free(..)));
+        assert!(matches!(known.offer("1-1"), Offer::Free(..)));
         known.bus.unplug(busid);
         known.scan();
         assert!(known.registry.exports.is_empty());
+    }
+
+    #[test]
+    fn a_device_is_listed_under_its_name_and_had_by_every_text_that_fits_it_alone() {
+        let mut known = Known::new("loopback,disk");
+        known.set_rules([named("1209:0001", "loop"), named("1-2", "stick")]);
+        known.scan();
+        assert_eq!(known.on_offer(), ["loop", "stick"]);
+        let info = known.registry.exports[1].found.as_ref().unwrap().candidate.info().clone();
+        let kind = format!("{:04x}:{:04x}", info.device.id_vendor, info.device.id_product);
+        let serial = info.serial.unwrap();
+        for text in
+            ["stick", "1-2", &kind, &format!("{kind}:{serial}"), &format!("serial:{serial}")]
+        {
+            let Offer::Free(candidate, _) = known.offer(text) else { panic!("{text} is free") };
+            assert_eq!(candidate.info().device.busid, known.bus.busids()[1], "{text}");
+        }
+        for text in ["sticks", "1-3", "1209:0009", "serial:X", &format!("1209:0001:{serial}")] {
+            assert!(matches!(known.offer(text), Offer::Absent), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_fits_several_devices_is_refused_with_the_candidates() {
+        let mut known = Known::new("loopback:count=12");
+        known.set_rules([named("1209:0001", "loop")]);
+        known.scan();
+        for text in ["loop", "1209:0001"] {
+            let Offer::Ambiguous(candidates) = known.offer(text) else { panic!("{text}") };
+            assert!(candidates.starts_with("1-1 (1209:0001, serial "), "{candidates}");
+            let more = format!(" and {} more", 12 - CANDIDATES_SHOWN_MAX);
+            assert!(candidates.ends_with(&more), "{candidates}");
+        }
+        assert!(
+            known.on_offer().contains(&"1-1".to_owned()),
+            "each under the name it can be had by"
+        );
+        // Also while a client has one of them.
+        for busid in known.bus.busids().drain(2..) {
+            known.bus.unplug(busid);
+        }
+        known.scan();
+        known.registry.take(known.bus.busids()[0], holder(1));
+        assert_eq!(known.on_offer(), ["1-2"]);
+        let Offer::Ambiguous(candidates) = known.offer("loop") else { panic!("two of them") };
+        assert!(!candidates.contains("more"), "{candidates}");
+        known.bus.unplug(known.bus.busids()[0]);
+        known.scan();
+        assert_eq!(known.on_offer(), ["loop"]);
+    }
+
+    #[test]
+    fn a_client_that_a_rule_leaves_out_sees_nothing_of_the_device() {
+        let mut known = Known::new("loopback:count=2");
+        let clients = Some(Clients(vec!["10.0.0.0/8".parse().unwrap()]));
+        let hidden = Rule { clients, ..named("1-1", "loop") };
+        known.set_rules([hidden, named("1-2", "loop")]);
+        known.scan();
+        assert_eq!(known.on_offer(), ["loop"], "the other is no other for this client");
+        assert_eq!(known.on_offer_to(THERE), ["1-1", "1-2"]);
+        assert!(matches!(known.offer("loop"), Offer::Free(..)));
+        assert!(matches!(known.offer("1209:0001"), Offer::Free(..)));
+        assert!(matches!(known.offer("1-1"), Offer::Absent));
+        assert!(matches!(known.offer_to("1-1", THERE), Offer::Free(..)));
+        let Offer::Ambiguous(candidates) = known.offer_to("loop", THERE) else { panic!("both") };
+        assert!(candidates.contains("1-1 (") && candidates.contains("1-2 ("), "{candidates}");
+        // A client of the hidden device shows nothing either.
+        known.registry.take(known.bus.busids()[0], holder(1));
+        assert!(matches!(known.offer("1-1"), Offer::Absent));
+        assert!(!known.registry.is_seen(&Asked::read(known.bus.busids()[0]), HERE));
+    }
+
+    #[test]
+    fn a_name_follows_the_port_and_the_kinds_of_its_rule() {
+        let mut known = Known::new("loopback:count=2");
+        let [first, second] = known.bus.busids()[..] else { panic!("two devices") };
+        known.scan();
+        let info = |at: usize| known.registry.exports[at].found.as_ref().unwrap().judged.clone();
+        let serial = info(0).serial.unwrap();
+        let disk = known.bus.add(spec("disk"));
+        known.scan();
+        let kind_of =
+            |device: &UsbDevice| format!("{:04x}:{:04x}", device.id_vendor, device.id_product);
+        let listed = known.registry.on_offer(HERE);
+        let kinds = format!("{},{}", kind_of(&listed[0]), kind_of(&listed[2]));
+        known.bus.unplug(disk);
+        let mut board = named(&kinds, "board");
+        board.matches.serial = Some(serial);
+        known.set_rules([board]);
+        known.scan();
+        assert_eq!(known.on_offer(), ["board"], "by its serial number");
+        // With another serial number, in a single step.
+        known.bus.replug_as(first, spec("disk"));
+        assert_eq!(known.scan(), [Change::Replaced(first)]);
+        assert_eq!(known.on_offer(), ["board"]);
+        known.scan();
+        assert_eq!(known.on_offer(), ["board"], "as long as it is there");
+        // After a gap.
+        known.bus.unplug(first);
+        known.scan();
+        assert!(matches!(known.offer("board"), Offer::Expected));
+        assert!(matches!(known.offer("1-1"), Offer::Absent), "a place promises nothing");
+        known.now += RETURN_TIMEOUT / 2;
+        known.bus.replug_as(first, spec("disk"));
+        known.scan();
+        assert_eq!(known.on_offer(), ["board"]);
+        // Another kind is another device, in another port too, and so is whatever comes later.
+        known.bus.replug_as(second, spec("disk"));
+        known.bus.replug_as(first, spec("microphone"));
+        known.scan();
+        assert_eq!(known.on_offer(), Vec::<String>::new());
+        known.bus.replug_as(first, spec("disk"));
+        known.scan();
+        assert_eq!(known.on_offer(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_name_follows_no_device_that_comes_late() {
+        let mut known = Known::new("loopback");
+        let first = known.bus.busids()[0];
+        known.set_rules([named("1209:0001,1209:0002", "board")]);
+        known.scan();
+        known.bus.unplug(first);
+        known.scan();
+        known.now += RETURN_TIMEOUT;
+        assert!(matches!(known.offer("board"), Offer::Absent));
     }
 }

@@ -31,18 +31,22 @@ use mio::{Interest, Registry as Poller};
 
 use super::client::Awaited;
 use super::hooks::Cause;
+use super::refusal::Refusal;
 use super::schedule::Rest;
 use super::token::{Key, Subject};
 use super::{Reactor, client_of};
 use crate::complaints::{error, info, warn};
 use crate::limits::{OPEN_TIMEOUT, SCAN_TIMEOUT};
 use crate::usb::{Backend, Hints, News, Scan, ScanError};
-use crate::wire::op::OpStatus;
 use crate::worker::{Inbox, ScanThread};
 
 /// The rest between a scan and the next that only hints ask for: a device that is plugged in comes
 /// with a burst of hints, and a bad cable with bursts without end.
 pub(super) const HINT_REST: Duration = Duration::from_millis(100);
+
+/// The rest between scans for clients that wait for a device to arrive, where nothing hints at the
+/// arrival. A scan takes some milliseconds, and a person does not notice the delay.
+const ARRIVAL_REST: Duration = Duration::from_millis(500);
 
 /// The scans of a reactor, and the requests that wait for them.
 pub(super) struct Scans {
@@ -187,7 +191,7 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn request(&mut self, key: Key) {
         self.scans.take_hints(self.poll.registry());
         if self.scans.is_current && self.knows_answer(key) {
-            self.answer(key, OpStatus::NoDevice);
+            self.answer(key, &Refusal::NotExported);
         } else {
             self.request_scan(key);
         }
@@ -239,6 +243,9 @@ impl<B: Backend> Reactor<B> {
     /// The rest between scans is over.
     pub(super) fn end_hint_rest(&mut self) {
         self.scans.rests = false;
+        if self.scans.hints.is_none() && !self.arrivals.is_empty() {
+            self.begin_scan();
+        }
         self.follow_hints();
     }
 
@@ -263,12 +270,23 @@ impl<B: Backend> Reactor<B> {
                 }
                 for key in waiting {
                     if self.awaits_scan(key) {
-                        self.refuse(key, OpStatus::NotAvailable);
+                        self.refuse(key, &Refusal::ScanFailed);
                     }
                 }
             }
         }
         self.scan_for_late();
+        if !self.arrivals.is_empty() {
+            self.scan_for_arrivals();
+        }
+    }
+
+    /// Where the system has no hints, has the bus scanned before long for clients that wait for a
+    /// device to arrive.
+    pub(super) fn scan_for_arrivals(&mut self) {
+        if self.scans.hints.is_none() && !std::mem::replace(&mut self.scans.rests, true) {
+            self.schedule.rest(self.now + ARRIVAL_REST, Rest::Hints);
+        }
     }
 
     /// Has a scan made for the requests that came during the scan before, one for all of them.
@@ -291,13 +309,14 @@ impl<B: Backend> Reactor<B> {
         }
         self.scans.is_current = scan.is_whole && self.scans.covers_now();
         let is_first = !self.registry.is_filled();
-        for change in self.registry.update(scan.devices, &self.settings) {
+        for change in self.registry.update(scan.devices, &self.settings, self.now) {
             debug!("{change}");
         }
         self.note_exports(if is_first { Cause::Start } else { Cause::Bus });
+        self.answer_arrivals();
         for key in waiting {
             if self.awaits_scan(key) {
-                self.answer(key, OpStatus::NoDevice);
+                self.answer(key, &Refusal::NotExported);
             }
         }
     }
@@ -314,9 +333,9 @@ impl<B: Backend> Reactor<B> {
         self.scans.forget(key);
         if self.registry.is_filled() {
             // An unknown device may be there all the same.
-            self.answer(key, OpStatus::NotAvailable);
+            self.answer(key, &Refusal::NotScanned);
         } else {
-            self.refuse(key, OpStatus::NotAvailable);
+            self.refuse(key, &Refusal::NotScanned);
         }
     }
 

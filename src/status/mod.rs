@@ -10,6 +10,7 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use crate::config::name::Nickname;
 use crate::stats::SessionStats;
 use crate::wire::types::{BusId, DevId};
 
@@ -29,6 +30,8 @@ pub struct Snapshot {
 pub struct ExportStatus {
     /// The device's busid.
     pub busid: BusId,
+    /// The name that the device's rule gives, by which clients see the device and may ask for it.
+    pub name: Option<Nickname>,
     /// Whether the last scan has found the device. A device that is gone is known until its client
     /// has returned the device.
     pub is_present: bool,

@@ -85,7 +85,23 @@ impl Rules {
     /// The verdict on a device, whose terms are `policy` where its rule says nothing else.
     #[must_use]
     pub fn judge(&self, info: &DeviceInfo, policy: Policy) -> Verdict {
-        let deciding = self.deciding(info);
+        self.judge_in_place(info, None, policy)
+    }
+
+    /// The verdict on a device in the port where the device called `before` was a moment ago. A
+    /// device of a kind that the rule of `before` lists is the same device in another state, and
+    /// the rule decides as if it fitted the device.
+    #[must_use]
+    pub fn judge_in_place(
+        &self,
+        info: &DeviceInfo,
+        before: Option<Nickname>,
+        policy: Policy,
+    ) -> Verdict {
+        let rules = self.0.iter().enumerate();
+        let mut kept = rules.filter(|(_, rule)| before.is_some_and(|name| rule.keeps(info, name)));
+        let deciding = self.deciding(info).into_iter().chain(kept.next());
+        let deciding = deciding.min_by_key(|&(index, _)| index);
         let (policy, rule) = match deciding {
             Some((index, rule)) => (rule.terms.over(policy), Some((index, Arc::clone(rule)))),
             None => (policy, None),
@@ -121,6 +137,13 @@ impl Verdict {
     #[must_use]
     pub fn name(&self) -> Option<Nickname> {
         self.rule()?.name
+    }
+
+    /// The name of an exported device that has several states, by its rule: the name follows the
+    /// device from state to state.
+    #[must_use]
+    pub fn name_in_states(&self) -> Option<Nickname> {
+        self.rule().filter(|rule| rule.has_states())?.name
     }
 
     /// The programs to run, if the device is exported.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::matching::Match;
+use super::matching::{Ids, Match};
 use crate::config::hooks::Hooks;
 use crate::config::name::Nickname;
 use crate::config::policy::Terms;
@@ -61,6 +61,26 @@ impl Rule {
     pub fn applies(&self, info: &DeviceInfo) -> bool {
         let is_meant = !info.imported || !self.export || self.matches.names_a_device();
         is_meant && self.matches.fits(info)
+    }
+}
+
+impl Rule {
+    /// Whether the rule is about a device that comes as several kinds.
+    #[must_use]
+    pub fn has_states(&self) -> bool {
+        self.export && self.matches.ids.len() > 1
+    }
+
+    /// Whether a device is a state of the device `name` of this rule, if it has just come to the
+    /// port where that device was: of a listed kind, whatever its serial number and drivers.
+    #[must_use]
+    pub(super) fn keeps(&self, info: &DeviceInfo, name: Nickname) -> bool {
+        let Match { busid, ids, .. } = &self.matches;
+        self.has_states()
+            && self.name == Some(name)
+            && !info.is_hub()
+            && ids.contains(&Ids::of(info))
+            && busid.is_none_or(|busid| info.device.busid == busid)
     }
 }
 

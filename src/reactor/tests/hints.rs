@@ -120,11 +120,15 @@ fn a_hint_brings_a_scan_and_the_scan_the_device() {
     let first = held.busid(0);
     held.bus.add(spec("disk"));
     held.reactor.now += HINT_REST;
-    held.turn_until("nobody has asked", |reactor| reactor.registry.on_offer().len() == 2);
+    held.turn_until("nobody has asked", |reactor| {
+        reactor.registry.on_offer(Ipv4Addr::LOCALHOST.into()).len() == 2
+    });
     assert_eq!((held.listed(), script.begun(Call::Scan)), (2, 2));
     held.bus.unplug(first);
     held.reactor.now += HINT_REST;
-    held.turn_until("it has left", |reactor| reactor.registry.on_offer().len() == 1);
+    held.turn_until("it has left", |reactor| {
+        reactor.registry.on_offer(Ipv4Addr::LOCALHOST.into()).len() == 1
+    });
     assert_eq!((held.listed(), script.begun(Call::Scan)), (1, 3));
     held.bus.replug_as(first, spec("disk"));
     let (_client, reply) = held.imported();
