@@ -26,7 +26,7 @@ use crate::usb::sim::spec::{self, Spec};
 use crate::wire::PORT;
 
 /// `usbferry serve`.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Serve {
     /// Listen on this address and port instead of 127.0.0.1:3240 and [::1]:3240. May be repeated.
     /// An address that other machines can reach needs --allow
@@ -89,7 +89,7 @@ pub struct Serve {
 }
 
 /// The options for tuning.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Tuning")]
 struct Tuning {
     /// URBs in flight to a device at once; further URBs wait. Each costs about a kilobyte, or 49 at

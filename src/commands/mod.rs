@@ -1,6 +1,6 @@
 //! The commands, with their output and errors in words for a user.
 //!
-//! - `serve`: chooses the USB stack and runs the server;
+//! - `serve`: chooses the USB stack and runs the server; `hangup`: SIGHUP during service;
 //! - `list`: prints devices;
 //! - `attach`, `detach`, `port`: devices of other machines on this machine;
 //! - `json`: the JSON of `--json`;
@@ -17,6 +17,7 @@ mod check_config;
 mod detach;
 mod error;
 mod exports;
+mod hangup;
 mod json;
 mod list;
 #[cfg(target_os = "linux")]

@@ -2,14 +2,16 @@
 //!
 //! Contract: *blocks* until the server ends.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use log::{debug, info, warn};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 
 use super::exports::Meaning;
+use super::hangup::{Hangups, Reader};
 use super::list::{self, local_rows};
 use super::{CommandError, settings};
 use crate::cli::{self, Chosen, Serve};
@@ -47,12 +49,13 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
         Chosen::Simulated(specs) => {
             let bus = SimBus::with(&specs);
             let looker = SimBackend::new(bus.clone());
-            run(SimBackend::new(bus), looker, settings)
+            run(SimBackend::new(bus), looker, settings, reader(arguments))
         }
         Chosen::Real => {
             let backend = LibusbBackend::new().map_err(CommandError::Scan)?;
             libusb::repair();
-            run(backend, LibusbBackend::new().map_err(CommandError::Scan)?, settings)
+            let looker = LibusbBackend::new().map_err(CommandError::Scan)?;
+            run(backend, looker, settings, reader(arguments))
         }
     }
 }
@@ -68,12 +71,24 @@ fn show_devices() -> Option<ScanError> {
     }
 }
 
-/// Runs a server; `looker` finds the same devices as `backend`.
-fn run<B: Backend>(backend: B, looker: B, settings: Settings) -> Result<(), CommandError> {
+/// Reads the settings again.
+fn reader(arguments: &Serve) -> Reader {
+    let arguments = arguments.clone();
+    Box::new(move || settings::read(&arguments).map(|(settings, _)| settings))
+}
+
+/// Runs a server; `looker` finds the same devices as `backend`, and `read` reads the settings again.
+fn run<B: Backend>(
+    backend: B,
+    looker: B,
+    settings: Settings,
+    read: Reader,
+) -> Result<(), CommandError> {
     let announced = settings.clone();
     warn_of_idle_networks(&settings);
     let reactor = Reactor::new(backend, settings).map_err(CommandError::Start)?;
-    reactor.stop_handle().and_then(stop_on_signals).map_err(CommandError::Signals)?;
+    let file = announced.file.clone();
+    follow_signals(&reactor, file, read).map_err(CommandError::Signals)?;
     for address in reactor.addresses() {
         info!("listening on {address}");
     }
@@ -116,8 +131,18 @@ fn warn_of_idle_networks(settings: &Settings) {
     }
 }
 
+fn follow_signals<B: Backend>(
+    reactor: &Reactor<B>,
+    file: Option<Arc<str>>,
+    read: Reader,
+) -> io::Result<()> {
+    let (stop, reload) = (reactor.stop_handle()?, reactor.reload_handle());
+    Hangups { stop, reload, file, read }.follow()?;
+    stop_on_signals(reactor.stop_handle()?)
+}
+
 /// The first signal stops the server in good order, the second ends it at once.
-fn stop_on_signals(stop: StopHandle) -> std::io::Result<()> {
+fn stop_on_signals(stop: StopHandle) -> io::Result<()> {
     let stream = stop.into_stream();
     let stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGQUIT, SIGTERM] {
@@ -129,10 +154,6 @@ fn stop_on_signals(stop: StopHandle) -> std::io::Result<()> {
         )?;
         signal_hook::flag::register(signal, Arc::clone(&stopping))?;
         signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;
-    }
-    // The end of a terminal comes from the shell and from the kernel: two hangups mean one end.
-    if !usbferry_sys::os::signal::is_ignored(SIGHUP) {
-        signal_hook::low_level::pipe::register(SIGHUP, stream)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Handshake ─► Asked ─► Served ─► Closing          a device's life is reactor::loan
-//!                │         └────► Stopping
+//!                │         └────► Parting
 //!                └──────────────► Closing          the list, or a refusal
 //! ```
 //!
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
-use super::end::End;
+use super::end::{End, Parting};
 use super::socket::Socket;
 use crate::handshake::{Handshake, REQUEST_LEN_MAX, Request};
 use crate::limits::HANDSHAKE_TIMEOUT;
@@ -35,8 +35,8 @@ pub(super) enum Step {
     Asked(Asked),
     /// The client has a device.
     Served,
-    /// The server stops: replies on their way are written, and nothing more is taken in.
-    Stopping,
+    /// The client loses its device: replies on their way are written, and nothing more is taken in.
+    Parting(Parting),
     /// The last bytes are written, then the client closes.
     Closing {
         /// The client had a device, which is gone, and is told so without delay.

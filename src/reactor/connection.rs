@@ -13,7 +13,7 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use super::client::{Client, Step};
-use super::end::End;
+use super::end::{End, Parting};
 use super::exchange::{Exchange, Turn};
 use super::loan::Loan;
 use super::token::Key;
@@ -42,6 +42,11 @@ impl<C: Candidate> Connection<C> {
     /// Whether a device is the client's, is about to be, or has not come home yet.
     pub(super) const fn has_device(&self) -> bool {
         self.loan.is_some()
+    }
+
+    /// Whether the client has a device, and is to keep it.
+    pub(super) fn is_served(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| matches!(client.step, Step::Served))
     }
 
     /// Whether nothing is left of the connection.
@@ -123,18 +128,18 @@ impl<C: Candidate> Connection<C> {
         let device_gone = self.is_device_gone();
         match self.client.as_ref().map(|client| &client.step) {
             Some(Step::Closing { device_gone: true }) => End::Answered,
-            Some(Step::Served | Step::Stopping) if device_gone => End::Answered,
-            Some(Step::Stopping) => End::Stopping,
+            Some(Step::Served | Step::Parting(_)) if device_gone => End::Answered,
+            Some(Step::Parting(why)) => End::Parted(*why),
             Some(Step::Served) => End::Stalled,
             _ => End::TimedOut,
         }
     }
 
-    /// The server stops: nothing more is taken from a client with a device, and what is on its way
-    /// to the client must be there by `deadline`. False when there is nothing on its way.
-    pub(super) fn begin_stop(&mut self, deadline: Instant) -> bool {
+    /// The client has to part from its device: nothing more is taken from the client, and what is
+    /// on its way to the client must be there by `deadline`. False when there is nothing on its way.
+    pub(super) fn part(&mut self, why: Parting, deadline: Instant) -> bool {
         let Some(Exchange { client, lent }) = self.exchange() else { return false };
-        client.step = Step::Stopping;
+        client.step = Step::Parting(why);
         client.deadline = Some(deadline);
         lent.session.close_input();
         true

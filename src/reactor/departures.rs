@@ -59,6 +59,11 @@ impl Departures {
         self.0.iter().any(is_expected)
     }
 
+    /// Expects nothing any more.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     fn forget_late(&mut self, now: Instant) {
         self.0.retain(|departure| departure.is_expected(now));
     }

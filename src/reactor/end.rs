@@ -32,10 +32,21 @@ pub(super) enum End {
     DeviceGone,
     /// Everything is answered, and the client needs nothing more.
     Answered,
-    /// The server stops.
-    Stopping,
+    /// The client had to part from its device.
+    Parted(Parting),
+    /// The settings do not allow the client any more.
+    NotAllowed,
     /// The device's worker has died, and the client no longer has the device.
     WorkerDied,
+}
+
+/// Why a client has to part from its device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Parting {
+    /// The server stops.
+    Stop,
+    /// The settings, read again, do not let the client have the device.
+    Reload,
 }
 
 impl End {
@@ -49,7 +60,8 @@ impl End {
             Self::Displaced => "full",
             Self::TakenOver(_) => "taken-over",
             Self::DeviceGone | Self::Answered => "gone",
-            Self::Stopping => "stop",
+            Self::Parted(Parting::Stop) => "stop",
+            Self::Parted(Parting::Reload) | Self::NotAllowed => "rules",
             Self::WorkerDied => "failed",
         }
     }
@@ -75,7 +87,13 @@ impl fmt::Display for End {
             Self::TakenOver(by) => write!(f, "{by} takes over (see --take-over)"),
             Self::DeviceGone => f.write_str("the client's device is gone"),
             Self::Answered => f.write_str("done"),
-            Self::Stopping => f.write_str("the server stops"),
+            Self::Parted(Parting::Stop) => f.write_str("the server stops"),
+            Self::Parted(Parting::Reload) => {
+                f.write_str("the settings, read again, do not let the client have the device")
+            }
+            Self::NotAllowed => {
+                f.write_str("the settings, read again, do not let the client connect")
+            }
             Self::WorkerDied => {
                 f.write_str("its worker died from a bug in usbferry; the log has the panic")
             }

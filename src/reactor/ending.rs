@@ -14,7 +14,7 @@ use log::debug;
 
 use super::client::{Awaited, Step};
 use super::connection::Connection;
-use super::end::End;
+use super::end::{End, Parting};
 use super::loan::{Afterwards, Loan};
 use super::refusal::Refusal;
 use super::schedule::Rest;
@@ -182,7 +182,7 @@ impl<B: Backend> Reactor<B> {
     /// Has a client that is served get its last replies, and ends all other connections.
     fn stop_one(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
-        if connection.begin_stop(self.now + DRAIN_TIMEOUT) {
+        if connection.part(Parting::Stop, self.now + DRAIN_TIMEOUT) {
             self.schedule.note_deadline(connection.client_deadline());
             return self.queue(key);
         }
@@ -192,7 +192,7 @@ impl<B: Backend> Reactor<B> {
         {
             client.socket.discard_unread(&mut self.discard);
         }
-        self.end(key, &End::Stopping);
+        self.end(key, &End::Parted(Parting::Stop));
     }
 }
 

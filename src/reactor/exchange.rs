@@ -84,16 +84,19 @@ impl<P: Port> Exchange<'_, P> {
     /// `progress`.
     ///
     /// # Errors
-    /// The server stops, and the client has its last reply.
+    /// The client has to part from its device, and has its last reply.
     fn set_deadline(&mut self, turn: &mut Turn<'_>, progress: bool) -> Result<(), End> {
-        let stopping = matches!(self.client.step, Step::Stopping);
-        if stopping && self.is_flushed() {
+        let parting = match self.client.step {
+            Step::Parting(why) => Some(why),
+            _ => None,
+        };
+        if let Some(why) = parting.filter(|_| self.is_flushed()) {
             self.client.socket.discard_unread(turn.discard);
-            return Err(End::Stopping);
+            return Err(End::Parted(why));
         }
         if self.lent.session.is_device_gone() {
             self.client.deadline = Some(self.lent.gone_deadline(turn.now));
-        } else if !stopping {
+        } else if parting.is_none() {
             self.watch_for_stall(progress, turn.now + turn.peer_timeout);
         }
         Ok(())

@@ -39,6 +39,8 @@ pub(super) enum Cause {
     Start,
     /// A later scan.
     Bus,
+    /// Other rules.
+    Rules,
 }
 
 impl Cause {
@@ -47,6 +49,7 @@ impl Cause {
         match self {
             Self::Start => ("start", "unplugged"),
             Self::Bus => ("plugged", "unplugged"),
+            Self::Rules => ("rules", "rules"),
         }
     }
 }

@@ -21,8 +21,8 @@
 //!   request is refused;
 //! - `schedule`: whose turn it is; `spin`: whether to sleep; `net`, `token`: sockets, the names of
 //!   events;
-//! - `stop`, `status`: how other threads stop the server and ask for its state; `error`: why a
-//!   server can't be started.
+//! - `stop`: how other threads stop the server; `questions`: what they ask for (`status`) and order
+//!   (`reload`); `error`: why a server can't be started.
 //!
 //! Contract: the wait for events is the only sleep on this thread, and with nothing to do the
 //! thread does sleep: a bit is set only if a turn clears it. Calls that can sleep are a worker's.
@@ -41,9 +41,11 @@ mod hooks;
 mod loan;
 mod net;
 mod offers;
+mod questions;
 mod rates;
 mod refusal;
 mod registry;
+mod reload;
 mod scans;
 mod schedule;
 mod socket;
@@ -80,11 +82,12 @@ use exchange::Turn;
 use hooks::Hooking;
 use loan::Loan;
 pub use net::prepare as prepare_socket;
+pub(crate) use questions::Questions;
 use registry::Registry;
+pub use reload::{ReloadHandle, Reloaded};
 use scans::Scans;
 use schedule::{Rest, Schedule};
 use spin::Spin;
-pub(crate) use status::Questions;
 pub use status::StatusHandle;
 use stop::Stop;
 pub use stop::StopHandle;
@@ -171,7 +174,13 @@ impl<B: Backend> Reactor<B> {
     /// A handle by which other threads ask for the state of the server.
     #[must_use]
     pub fn status_handle(&self) -> StatusHandle {
-        self.inbox.questions().handle()
+        StatusHandle(self.inbox.questions().asker())
+    }
+
+    /// A handle by which other threads give the server other settings.
+    #[must_use]
+    pub fn reload_handle(&self) -> ReloadHandle {
+        ReloadHandle(self.inbox.questions().asker())
     }
 
     /// Serves until the server is stopped and every device is given back. Returns how many devices

@@ -77,6 +77,12 @@ impl<C: Candidate> Registry<C> {
         }
     }
 
+    /// Whether a client at an address is still to have the device in a place.
+    pub(super) fn keeps(&self, busid: BusId, address: IpAddr) -> bool {
+        let found = self.find(busid).and_then(|export| export.found.as_ref());
+        found.is_none_or(|found| found.verdict.admits(address))
+    }
+
     fn is_expected(&self, asked: &Asked, address: IpAddr, now: Instant) -> bool {
         match asked {
             Asked::Nickname(name) => self.departures.expects(*name, address, now),

@@ -145,6 +145,14 @@ impl<C: Candidate> Registry<C> {
         })
     }
 
+    /// Applies other rules to the devices of the last scan.
+    pub(super) fn rejudge(&mut self, settings: &Settings) {
+        self.departures.clear();
+        for found in self.exports.iter_mut().filter_map(|export| export.found.as_mut()) {
+            found.verdict = settings.verdict_in_place(&found.judged, found.name_before);
+        }
+    }
+
     /// The state of each export.
     pub(super) fn status(&self) -> Vec<ExportStatus> {
         let status = |export: &Export<C>| ExportStatus {
@@ -203,6 +211,10 @@ impl<C: Candidate> Registry<C> {
     #[cfg(test)]
     pub(super) fn contenders(&self) -> usize {
         self.exports.iter().map(|export| export.contenders.len()).sum()
+    }
+
+    pub(super) fn find(&self, busid: BusId) -> Option<&Export<C>> {
+        self.exports.iter().find(|export| export.busid == busid)
     }
 
     fn find_mut(&mut self, busid: BusId) -> Option<&mut Export<C>> {
@@ -539,5 +551,16 @@ mod tests {
         known.scan();
         known.now += RETURN_TIMEOUT;
         assert!(matches!(known.offer("board"), Offer::Absent));
+    }
+
+    #[test]
+    fn other_rules_are_applied_to_known_devices() {
+        let mut known = Known::new("loopback:count=2");
+        known.scan();
+        known.set_rules([named("1-1", "loop")]);
+        known.registry.rejudge(&known.settings);
+        assert_eq!(known.on_offer(), ["loop"]);
+        let [first, second] = known.bus.busids()[..] else { panic!("two devices") };
+        assert!(known.registry.keeps(first, HERE) && !known.registry.keeps(second, HERE));
     }
 }

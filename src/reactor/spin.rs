@@ -46,6 +46,11 @@ impl Spin {
         Self { limit, credit: LOSS, skip: 0, next_skip: SKIP_MIN, since: None, in_vain: false }
     }
 
+    /// Sets how long to look from now on.
+    pub(super) const fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
     /// There is nothing to do at `now`: whether to look again, rather than to sleep.
     pub(super) fn looks_again(&mut self, now: impl FnOnce() -> Instant) -> bool {
         if let Some(since) = self.since {

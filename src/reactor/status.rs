@@ -1,69 +1,30 @@
-//! Questions about the state of the server, from other threads.
+//! The state of the server, for other threads.
 //!
-//! Contract: [`StatusHandle`] may be used by any thread, and blocks its caller only. The reactor
-//! answers one question in a turn, and waits for nobody.
+//! Contract: [`StatusHandle`] may be used by any thread, and blocks its caller only.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Instant, SystemTime};
-
-use mio::Waker;
 
 use super::Reactor;
 use super::connection::Connection;
+use super::questions::{Asker, Question};
 use crate::status::{LoanStatus, SessionStatus, Snapshot};
 use crate::usb::{Backend, Candidate};
 
-/// Questions waiting for the reactor at most. Further threads wait before asking.
-const QUESTIONS_MAX: usize = 8;
-
-/// The questions of other threads.
-pub(crate) struct Questions {
-    receiver: Receiver<SyncSender<Snapshot>>,
-    handle: StatusHandle,
-}
-
 /// Asks a server for its state. Clones share the server.
 #[derive(Clone, Debug)]
-pub struct StatusHandle {
-    sender: SyncSender<SyncSender<Snapshot>>,
-    waker: Arc<Waker>,
-}
+pub struct StatusHandle(pub(super) Asker);
 
 impl StatusHandle {
     /// The state of the server; `None` when the server has ended. *Blocks* until the reactor
     /// answers, in its next turns.
     #[must_use]
     pub fn snapshot(&self) -> Option<Snapshot> {
-        let (answer, answered) = sync_channel(1);
-        self.sender.send(answer).ok()?;
-        // A failed wake-up, without a known cause on any system, only delays the answer.
-        let _ = self.waker.wake();
-        answered.recv().ok()
-    }
-}
-
-impl Questions {
-    pub(crate) fn new(waker: Arc<Waker>) -> Self {
-        let (sender, receiver) = sync_channel(QUESTIONS_MAX);
-        Self { receiver, handle: StatusHandle { sender, waker } }
-    }
-
-    pub(super) fn handle(&self) -> StatusHandle {
-        self.handle.clone()
+        self.0.ask(Question::Status)
     }
 }
 
 impl<B: Backend> Reactor<B> {
-    /// Answers the oldest question. False without a question.
-    pub(super) fn answer_question(&self) -> bool {
-        let Ok(answer) = self.inbox.questions().receiver.try_recv() else { return false };
-        // The asking thread waits, and its channel has room.
-        let _ = answer.try_send(self.snapshot());
-        true
-    }
-
-    fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         let connections = self.connections.iter();
         let mut loans: Vec<_> = connections.filter_map(|(_, c)| loan_status(c, self.now)).collect();
         loans.sort_by_key(|loan| loan.busid);

@@ -1,0 +1,75 @@
+//! Questions and orders for the reactor from other threads, each with an answer.
+//!
+//! Contract: [`Asker`] may be used by any thread, and blocks its caller only. The reactor answers
+//! one question in a turn, and waits for nobody.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use mio::Waker;
+
+use super::Reactor;
+use super::reload::Reloaded;
+use crate::config::Settings;
+use crate::status::Snapshot;
+use crate::usb::Backend;
+
+/// Questions waiting for the reactor at most. Further threads wait before asking.
+const QUESTIONS_MAX: usize = 8;
+
+/// A question, with the place for its answer.
+pub(super) enum Question {
+    /// The state of the server.
+    Status(SyncSender<Snapshot>),
+    /// Other settings from now on.
+    Reload(Box<Settings>, SyncSender<Reloaded>),
+}
+
+/// The questions of other threads.
+pub(crate) struct Questions {
+    receiver: Receiver<Question>,
+    asker: Asker,
+}
+
+/// Asks a server. Clones share the server.
+#[derive(Clone, Debug)]
+pub(super) struct Asker {
+    sender: SyncSender<Question>,
+    waker: Arc<Waker>,
+}
+
+impl Asker {
+    /// The answer to a question; `None` when the server has ended. *Blocks* until the reactor
+    /// answers, in its next turns.
+    pub(super) fn ask<A>(&self, question: impl FnOnce(SyncSender<A>) -> Question) -> Option<A> {
+        let (answer, answered) = sync_channel(1);
+        self.sender.send(question(answer)).ok()?;
+        // A failed wake-up, without a known cause on any system, only delays the answer.
+        let _ = self.waker.wake();
+        answered.recv().ok()
+    }
+}
+
+impl Questions {
+    pub(crate) fn new(waker: Arc<Waker>) -> Self {
+        let (sender, receiver) = sync_channel(QUESTIONS_MAX);
+        Self { receiver, asker: Asker { sender, waker } }
+    }
+
+    pub(super) fn asker(&self) -> Asker {
+        self.asker.clone()
+    }
+}
+
+impl<B: Backend> Reactor<B> {
+    /// Answers the oldest question. False without a question.
+    pub(super) fn answer_question(&mut self) -> bool {
+        let Ok(question) = self.inbox.questions().receiver.try_recv() else { return false };
+        // The asking thread waits, and its channel has room.
+        match question {
+            Question::Status(answer) => drop(answer.try_send(self.snapshot())),
+            Question::Reload(settings, answer) => drop(answer.try_send(self.reload(*settings))),
+        }
+        true
+    }
+}
