@@ -60,7 +60,7 @@ fn receive(request: &[u8], cuts: &[usize]) -> Result<Option<Request>, Error> {
         let (piece, behind) = rest.split_at(cut.min(wanted).min(rest.len()));
         rest = behind;
         if let Some(asked) = handshake.receive(piece)? {
-            let len = if asked == Request::Devlist { 8 } else { 40 };
+            let len = if matches!(asked, Request::Import(_)) { 40 } else { 8 };
             assert_eq!(request.len() - rest.len(), len, "bytes taken for {asked:?}");
             return Ok(Some(asked));
         }
@@ -81,6 +81,7 @@ fn read_request(request: &[u8]) -> Result<Option<Request>, Error> {
     }
     match [c0, c1] {
         [0x80, 5] => Ok(Some(Request::Devlist)),
+        [0x80, 0x55] => Ok(Some(Request::Watch)),
         [0x80, 3] => Ok(body.first_chunk().map(|busid| Request::Import(BusId::from_wire(busid)))),
         code => Err(Error::Operation(u16::from_be_bytes(code))),
     }

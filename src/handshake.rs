@@ -8,7 +8,6 @@ use std::fmt;
 use crate::wire::Error;
 use crate::wire::op::{self, IMPORT_BODY_LEN, OP_COMMON_LEN};
 use crate::wire::types::BusId;
-use crate::wire::watch::REQ_WATCH;
 
 /// Bytes of the longest request.
 pub(crate) const REQUEST_LEN_MAX: usize = OP_COMMON_LEN + IMPORT_BODY_LEN;
@@ -20,6 +19,8 @@ pub(crate) enum Request {
     Devlist,
     /// A device.
     Import(BusId),
+    /// News of a device, whose name follows after the first answer.
+    Watch,
 }
 
 impl fmt::Display for Request {
@@ -27,6 +28,7 @@ impl fmt::Display for Request {
         match self {
             Self::Devlist => f.write_str("the list of devices"),
             Self::Import(busid) => busid.fmt(f),
+            Self::Watch => f.write_str("news of a device"),
         }
     }
 }
@@ -58,24 +60,18 @@ impl Handshake {
         self.bytes.extend_from_slice(bytes);
         if self.operation.is_none() {
             let Some(common) = self.bytes.first_chunk() else { return Ok(None) };
-            self.operation = Some(answerable(op::Request::parse(common)?)?);
+            self.operation = Some(op::Request::parse(common)?);
         }
         if self.wanted() > 0 {
             return Ok(None);
         }
-        Ok(self
-            .bytes
-            .get(OP_COMMON_LEN..)
-            .and_then(<[u8]>::first_chunk)
-            .map_or(Some(Request::Devlist), |busid| Some(Request::Import(BusId::from_wire(busid)))))
-    }
-}
-
-/// The request, if the reactor has an answer.
-fn answerable(request: op::Request) -> Result<op::Request, Error> {
-    match request {
-        op::Request::Watch => Err(Error::Operation(REQ_WATCH)),
-        op::Request::Devlist | op::Request::Import => Ok(request),
+        let body = self.bytes.get(OP_COMMON_LEN..).and_then(<[u8]>::first_chunk);
+        Ok(match self.operation {
+            Some(op::Request::Devlist) => Some(Request::Devlist),
+            Some(op::Request::Watch) => Some(Request::Watch),
+            Some(op::Request::Import) => body.map(|busid| Request::Import(BusId::from_wire(busid))),
+            None => None,
+        })
     }
 }
 

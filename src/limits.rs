@@ -206,6 +206,13 @@ pub const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// of its name in the gap is refused rather than held.
 pub const DEPARTURES_MAX: usize = 64;
 
+/// Clients that watch devices at once. A watch costs a connection, and a status for each change of
+/// the exports; a client that is refused asks again later.
+pub const WATCHES_MAX: usize = 256;
+
+/// The longest time of a watch. A client that still waits for its device after a day asks again.
+pub const WATCH_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// Devices named in the log line about a text that fits several devices; more are counted.
 pub const CANDIDATES_SHOWN_MAX: usize = 8;
 

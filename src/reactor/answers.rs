@@ -43,6 +43,7 @@ use crate::session::{Remains, Session};
 use crate::usb::{Backend, Candidate, OpenError, Port};
 use crate::wire::op::{self, OpStatus, UsbDevice};
 use crate::wire::types::{BusId, DevId};
+use crate::wire::watch::refusal as refusal_of_watch;
 use crate::worker::{Ready, Worker};
 
 /// An open device of a USB stack.
@@ -55,7 +56,7 @@ impl<B: Backend> Reactor<B> {
             Some((peer, Request::Import(field))) => {
                 self.registry.is_seen(&asked::Asked::read(field), peer.ip())
             }
-            Some((_, Request::Devlist)) | None => true,
+            Some((_, Request::Devlist | Request::Watch)) | None => true,
         }
     }
 
@@ -69,7 +70,7 @@ impl<B: Backend> Reactor<B> {
     /// Answers a client's request by the exports; an import of an unknown device with `absent`.
     pub(super) fn answer(&mut self, key: Key, absent: &Refusal) {
         match self.request_of(key) {
-            None => {}
+            Some((_, Request::Watch)) | None => {}
             Some((peer, Request::Devlist)) => {
                 let offered = self.registry.on_offer(peer.ip());
                 let Some(client) = client_of(&mut self.connections, key) else { return };
@@ -178,6 +179,7 @@ impl<B: Backend> Reactor<B> {
         match request {
             Request::Devlist => client.answer(|out| op::emit_no_devlist(status, out)),
             Request::Import(_) => client.answer(|out| op::emit_import(Err(status), out)),
+            Request::Watch => client.answer(|out| out.extend_from_slice(&refusal_of_watch(status))),
         }
         if refusal.is_ordinary() {
             info!("{peer}: asks for {request}: refused: {refusal}");

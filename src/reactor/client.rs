@@ -3,6 +3,7 @@
 //! ```text
 //! Handshake ─► Asked ─► Served ─► Closing          a device's life is reactor::loan
 //!                │         └────► Parting
+//!                ├──────────────► Watching
 //!                └──────────────► Closing          the list, or a refusal
 //! ```
 //!
@@ -15,6 +16,7 @@ use mio::net::TcpStream;
 
 use super::end::{End, Parting};
 use super::socket::Socket;
+use super::watches::Watch;
 use crate::handshake::{Handshake, REQUEST_LEN_MAX, Request};
 use crate::limits::HANDSHAKE_TIMEOUT;
 
@@ -33,6 +35,8 @@ pub(super) enum Step {
     Handshake(Handshake),
     /// The request is known, and the answer is not ready.
     Asked(Asked),
+    /// The client is told of a device.
+    Watching(Watch),
     /// The client has a device.
     Served,
     /// The client loses its device: replies on their way are written, and nothing more is taken in.

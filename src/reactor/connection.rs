@@ -128,6 +128,7 @@ impl<C: Candidate> Connection<C> {
         let device_gone = self.is_device_gone();
         match self.client.as_ref().map(|client| &client.step) {
             Some(Step::Closing { device_gone: true }) => End::Answered,
+            Some(Step::Watching(watch)) if watch.is_up_to_date() => End::Answered,
             Some(Step::Served | Step::Parting(_)) if device_gone => End::Answered,
             Some(Step::Parting(why)) => End::Parted(*why),
             Some(Step::Served) => End::Stalled,

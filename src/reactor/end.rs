@@ -18,6 +18,8 @@ pub(super) enum End {
     Socket(io::Error),
     /// The handshake is not USB/IP's.
     Handshake(wire::Error),
+    /// The client sends something behind the name of the device that it watches.
+    TooMuch,
     /// The bytes behind the handshake are not the protocol.
     Violation(Violation),
     /// The handshake, or writing the last bytes of a reply, took too long.
@@ -55,7 +57,7 @@ impl End {
         match self {
             Self::Closed => "closed",
             Self::Socket(_) => "lost",
-            Self::Handshake(_) | Self::Violation(_) => "protocol",
+            Self::Handshake(_) | Self::TooMuch | Self::Violation(_) => "protocol",
             Self::TimedOut | Self::Stalled => "timeout",
             Self::Displaced => "full",
             Self::TakenOver(_) => "taken-over",
@@ -68,7 +70,14 @@ impl End {
 
     /// Whether the end is the fault of a client, or of too many clients.
     pub(super) const fn is_trouble(&self) -> bool {
-        matches!(self, Self::Handshake(_) | Self::Violation(_) | Self::TimedOut | Self::Displaced)
+        matches!(
+            self,
+            Self::Handshake(_)
+                | Self::TooMuch
+                | Self::Violation(_)
+                | Self::TimedOut
+                | Self::Displaced
+        )
     }
 }
 
@@ -78,6 +87,7 @@ impl fmt::Display for End {
             Self::Closed => f.write_str("closed by the client"),
             Self::Socket(error) => write!(f, "connection lost: {error}"),
             Self::Handshake(error) => write!(f, "not a USB/IP request: {error}"),
+            Self::TooMuch => f.write_str("sends more than the name of a device to watch"),
             Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
             Self::TimedOut => f.write_str("no complete request in time"),
             Self::Stalled => f.write_str("the client reads nothing (see --peer-timeout)"),

@@ -89,7 +89,9 @@ impl<B: Backend> Reactor<B> {
             self.queue(key);
         }
         self.scans.forget(key);
-        self.arrivals.retain(|&waiting| waiting != key);
+        for waiting in [&mut self.arrivals, &mut self.watches] {
+            waiting.retain(|&other| other != key);
+        }
         self.registry.forget_contender(key);
         self.remove_if_over(key);
     }

@@ -15,7 +15,8 @@
 //!   device (`loan`); `exchange`: a turn of both;
 //! - `registry`: the exports, and who has them; `offers`: the exports as a client sees them;
 //!   `departures`: devices expected back; `scans`: when the bus is looked at; `answers`: the answers
-//!   to handshakes; `arrivals`: clients that wait for a device to come;
+//!   to handshakes; `arrivals`: clients that wait for a device to come; `watches`:
+//!   clients that are told of a device;
 //! - `hooks`: the programs that events start, and imports that wait for a program's answer;
 //! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
 //!   request is refused;
@@ -56,6 +57,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod token;
+mod watches;
 
 use std::io;
 use std::net::SocketAddr;
@@ -69,6 +71,7 @@ use usbferry_sys::os::clock::CoarseClock;
 use crate::complaints::Complaints;
 use crate::config::Settings;
 use crate::deadline::earlier;
+use crate::handshake::Request;
 use crate::session::JobResult;
 use crate::usb::{Backend, Candidate};
 use crate::worker::{Done, Inbox};
@@ -108,6 +111,8 @@ pub struct Reactor<B: Backend> {
     registry: Registry<B::Candidate>,
     /// Connections in wait for a device to arrive.
     arrivals: Vec<Key>,
+    /// Connections that watch devices.
+    watches: Vec<Key>,
     connections: Slab<Connection<B::Candidate>>,
     schedule: Schedule,
     /// The discard buffer.
@@ -146,6 +151,7 @@ impl<B: Backend> Reactor<B> {
             scans,
             registry: Registry::default(),
             arrivals: Vec::new(),
+            watches: Vec::new(),
             connections: Slab::new(),
             schedule: Schedule::default(),
             discard: vec![0; DISCARD_LEN].into_boxed_slice(),
@@ -317,6 +323,7 @@ impl<B: Backend> Reactor<B> {
         if self.is_deviceless_due() {
             self.serve_deviceless(beside_sessions);
         }
+        self.tell_watches();
     }
 
     fn has_device(&self, key: Key) -> bool {
@@ -401,6 +408,7 @@ impl<B: Backend> Reactor<B> {
         connection.queued = false;
         let result = match connection.client.as_ref().map(|client| &client.step) {
             Some(Step::Handshake(_)) => self.read_request(key),
+            Some(Step::Watching(_)) => self.serve_watch(key),
             _ => self.exchange(key),
         };
         let connection = find(&mut self.connections, key);
@@ -418,9 +426,11 @@ impl<B: Backend> Reactor<B> {
         let now = self.now;
         let Some(client) = client_of(&mut self.connections, key) else { return Ok(false) };
         let request = client.read_request(now)?;
-        // A client that has left is ended by the caller.
-        if request.is_some() && !client.has_left() {
-            self.request(key);
+        match request {
+            Some(Request::Watch) => self.begin_watch(key),
+            // A client that has left is ended by the caller.
+            Some(_) if !client.has_left() => self.request(key),
+            _ => {}
         }
         Ok(false)
     }

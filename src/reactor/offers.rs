@@ -20,7 +20,7 @@ use crate::config::name::Nickname;
 use crate::config::rules::Verdict;
 use crate::limits::CANDIDATES_SHOWN_MAX;
 use crate::usb::{Candidate, DeviceInfo};
-use crate::wire::op::UsbDevice;
+use crate::wire::op::{OpStatus, UsbDevice};
 use crate::wire::types::BusId;
 
 /// The answer to an import.
@@ -74,6 +74,16 @@ impl<C: Candidate> Registry<C> {
         match export.holder {
             Some(holder) => Offer::Taken(export.busid, holder),
             None => Offer::Free(Box::new(found.candidate.clone()), found.verdict.clone()),
+        }
+    }
+
+    /// The status with which an import by a client at an address would be answered now.
+    pub(super) fn prospect(&self, asked: &Asked, address: IpAddr) -> OpStatus {
+        let mut meant = self.meant(asked, address);
+        match (meant.next(), meant.next()) {
+            (Some((export, _)), None) if export.holder.is_none() => OpStatus::Ok,
+            (Some(_), None) => OpStatus::DeviceBusy,
+            _ => OpStatus::NoDevice,
         }
     }
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::hooks::Failure;
-use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT};
+use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, WATCHES_MAX};
 use crate::units::Lasting;
 use crate::usb::OpenError;
 use crate::wire::op::OpStatus;
@@ -36,6 +36,8 @@ pub(super) enum Refusal {
     AddressFull(IpAddr, usize),
     /// The program that authorizes imports refuses this import, or has failed.
     Unauthorized(Failure),
+    /// As many clients watch devices as may.
+    TooManyWatches,
     /// The system has no thread or memory for the device.
     NoThread(io::Error),
     /// The system can't watch the device.
@@ -91,6 +93,9 @@ impl fmt::Display for Refusal {
                 write!(f, "{address} has {most} devices, the limit for an address")
             }
             Self::Unauthorized(failure) => write!(f, "the program of on-attach {failure}"),
+            Self::TooManyWatches => {
+                write!(f, "{WATCHES_MAX} clients watch devices, the limit")
+            }
             Self::NoThread(error) => {
                 write!(f, "the system has no thread or memory for the device: {}", reason(error))
             }

@@ -39,6 +39,8 @@ pub(super) struct Registry<C> {
     pub(super) departures: Departures,
     /// Some scan has succeeded, so the exports are complete.
     is_filled: bool,
+    /// Something may have changed for a client since [`Self::take_news`].
+    has_news: bool,
 }
 
 /// A known device.
@@ -87,7 +89,8 @@ pub(super) enum Change {
 
 impl<C> Default for Registry<C> {
     fn default() -> Self {
-        Self { exports: Vec::new(), departures: Departures::default(), is_filled: false }
+        let departures = Departures::default();
+        Self { exports: Vec::new(), departures, is_filled: false, has_news: false }
     }
 }
 
@@ -95,6 +98,11 @@ impl<C: Candidate> Registry<C> {
     /// Whether a scan has ever succeeded.
     pub(super) const fn is_filled(&self) -> bool {
         self.is_filled
+    }
+
+    /// Whether something may have changed for a client since the last call.
+    pub(super) const fn take_news(&mut self) -> bool {
+        std::mem::replace(&mut self.has_news, false)
     }
 
     /// Takes over the devices of a scan at `now`, and returns the differences.
@@ -133,7 +141,7 @@ impl<C: Candidate> Registry<C> {
             self.exports.push(export);
         }
         self.exports.retain(Export::is_of_use);
-        self.is_filled = true;
+        (self.is_filled, self.has_news) = (true, true);
         changes
     }
 
@@ -148,6 +156,7 @@ impl<C: Candidate> Registry<C> {
     /// Applies other rules to the devices of the last scan.
     pub(super) fn rejudge(&mut self, settings: &Settings) {
         self.departures.clear();
+        self.has_news = true;
         for found in self.exports.iter_mut().filter_map(|export| export.found.as_mut()) {
             found.verdict = settings.verdict_in_place(&found.judged, found.name_before);
         }
@@ -178,6 +187,7 @@ impl<C: Candidate> Registry<C> {
 
     /// Notes the client with a device, which was free.
     pub(super) fn take(&mut self, busid: BusId, holder: Holder) {
+        self.has_news = true;
         if let Some(export) = self.find_mut(busid) {
             debug_assert!(export.holder.is_none(), "a device has one client at a time");
             export.holder = Some(holder);
@@ -193,6 +203,7 @@ impl<C: Candidate> Registry<C> {
 
     /// Notes the return of a device, and returns the contenders in their order.
     pub(super) fn release(&mut self, busid: BusId) -> Vec<Key> {
+        self.has_news = true;
         let Some(export) = self.find_mut(busid) else { return Vec::new() };
         export.holder = None;
         let contenders = std::mem::take(&mut export.contenders);

@@ -243,7 +243,7 @@ impl<B: Backend> Reactor<B> {
     /// The rest between scans is over.
     pub(super) fn end_hint_rest(&mut self) {
         self.scans.rests = false;
-        if self.scans.hints.is_none() && !self.arrivals.is_empty() {
+        if self.scans.hints.is_none() && self.awaits_arrivals() {
             self.begin_scan();
         }
         self.follow_hints();
@@ -276,9 +276,14 @@ impl<B: Backend> Reactor<B> {
             }
         }
         self.scan_for_late();
-        if !self.arrivals.is_empty() {
+        if self.awaits_arrivals() {
             self.scan_for_arrivals();
         }
+    }
+
+    /// Whether clients wait for a device to arrive, or are told of arrivals.
+    const fn awaits_arrivals(&self) -> bool {
+        !self.arrivals.is_empty() || !self.watches.is_empty()
     }
 
     /// Where the system has no hints, has the bus scanned before long for clients that wait for a
