@@ -300,3 +300,18 @@ fn open_listener(listen: Listen, only_v6: bool) -> Result<Option<TcpListener>, S
         Err(error) => Err(StartError::Listen { address: listen.address, error }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv4_has_its_own_listener_only_on_the_same_port() {
+        let listen = |address: &str| Listen { address: address.parse().unwrap(), optional: false };
+        for (other, expected) in [("0.0.0.0:1", true), ("0.0.0.0:2", false), ("[::1]:1", false)] {
+            let listens = vec![listen(other), listen("[::]:1")];
+            let settings = Settings { listen: listens, ..Settings::default() };
+            assert_eq!(has_own_v4(&settings, listen("[::]:1")), expected, "{other}");
+        }
+    }
+}

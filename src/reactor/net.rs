@@ -157,7 +157,7 @@ pub fn prepare(socket: &impl AsFd, peer_timeout: Duration, buffer: Option<usize>
 mod tests {
     use super::*;
     use crate::sockets::KEEPALIVE_PROBES;
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     #[test]
     fn clients_inherit_the_options_of_their_listener() {
@@ -175,6 +175,28 @@ mod tests {
         // The kernel doubles what is asked for.
         assert_eq!(socket.send_buffer_size().unwrap(), 200_000);
         assert_eq!(socket.recv_buffer_size().unwrap(), 200_000);
+    }
+
+    /// Of two listeners on a port, the one for IPv4 has the clients over IPv4.
+    #[test]
+    fn an_address_for_both_protocols_leaves_ipv4_to_a_listener_of_its_own() {
+        let v4 = listen((Ipv4Addr::UNSPECIFIED, 0).into(), true).unwrap();
+        let both = (Ipv6Addr::UNSPECIFIED, v4.local_addr().unwrap().port()).into();
+        assert_eq!(listen(both, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let v6 = listen(both, true).unwrap();
+        assert!(SockRef::from(&v6).only_v6().unwrap());
+    }
+
+    #[test]
+    fn a_client_over_ipv4_has_its_plain_address() {
+        for (peer, plain) in [
+            ("[::ffff:192.168.1.5]:40000", "192.168.1.5:40000"),
+            ("192.168.1.5:40000", "192.168.1.5:40000"),
+            ("[fe80::1%3]:40000", "[fe80::1%3]:40000"),
+            ("[::1]:40000", "[::1]:40000"),
+        ] {
+            assert_eq!(canonical(peer.parse().unwrap()), plain.parse().unwrap());
+        }
     }
 
     #[test]

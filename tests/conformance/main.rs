@@ -17,6 +17,8 @@
 //! | `lifecycle` | clients that leave, devices that are unplugged, a server that stops |
 //! | `hooks` | programs that events start, and imports that wait for a program's answer |
 //! | `peers` | clients in each other's way: take-over, stalled clients, a full server |
+//! | `names` | names, kinds and serial numbers in lists and imports; devices hidden from clients |
+//! | `watches` | clients that are told of a device |
 //! | `simulation` | random traffic of a correct client, from fixed seeds |
 //!
 //! Simulated devices cannot show everything. Elsewhere are
@@ -33,6 +35,7 @@ mod hooks;
 mod hostile;
 mod isochronous;
 mod lifecycle;
+mod names;
 mod packets;
 mod peers;
 mod simulation;
@@ -41,3 +44,4 @@ mod submit;
 #[path = "../support/mod.rs"]
 mod support;
 mod unlink;
+mod watches;

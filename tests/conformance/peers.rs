@@ -1,14 +1,18 @@
 //! Clients in each other's way, and clients that vanish silently: take-over, stalled clients, more
 //! clients than places, and a server stopping in the middle of its work.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::support::client::{DEVLIST, ECONNRESET, MiniClient, import_bytes, word};
+use crate::support::client::{DEVLIST, ECONNRESET, EPIPE, MiniClient, import_bytes, word};
 use crate::support::endpoints::{SILENT, SOURCE};
 use crate::support::submit::Submit;
-use crate::support::{Server, wait_until};
-use usbferry::config::TakeOver;
+use crate::support::{Server, log, wait_until};
+use usbferry::config::{Shares, TakeOver};
 use usbferry::usb::sim::loopback::request;
+
+/// ST_NA.
+const NOT_AVAILABLE: u32 = 1;
 
 /// ST_DEV_BUSY.
 const BUSY: u32 = 2;
@@ -175,4 +179,103 @@ fn a_full_server_ends_no_session() {
         server.connect().expect_drop();
     }
     holders.iter_mut().for_each(MiniClient::assert_in_sync);
+}
+
+/// An address has a share of the devices, and no more.
+#[test]
+fn an_address_with_its_share_of_devices_gets_no_more() {
+    log::keep();
+    let server = Server::start_with("loopback:count=3", |settings| {
+        settings.shares = Shares { sessions: 2, of_loopback: true, ..settings.shares };
+    });
+    let attach = |index| {
+        // Without an address of its own, unlike other clients of a test that looks at the log.
+        let mut client = MiniClient::connect_from(Ipv4Addr::LOCALHOST, server.address);
+        (client.import(server.busid(index)), client)
+    };
+    let holders = [attach(0), attach(1)];
+    assert_eq!(holders.each_ref().map(|(status, _)| *status), [0, 0]);
+    let (refused, client) = attach(2);
+    assert_eq!(refused, NOT_AVAILABLE);
+    let says = format!("{}: asks for 1-3: refused: 127.0.0.1 has 2 devices", client.address());
+    assert_eq!(log::lines_with(&says).len(), 1);
+    drop(holders);
+    server.wait_released(0);
+    wait_until("there is room again", || attach(2).0 == 0);
+}
+
+/// Over loopback there are no shares, unless the settings say so.
+#[test]
+fn clients_over_loopback_have_no_shares() {
+    let server = Server::start_with("loopback:count=3", |settings| {
+        settings.shares = Shares { sessions: 1, accepts_per_second: 1, of_loopback: false };
+    });
+    let mut holders = [0, 1, 2].map(|index| server.attach_to(index));
+    holders.iter_mut().for_each(MiniClient::assert_in_sync);
+}
+
+/// A client beyond the rate of its address is closed at once, and a later second is another.
+#[test]
+fn an_address_that_connects_too_often_is_closed_for_the_rest_of_the_second() {
+    log::keep();
+    const MOST: u32 = 5;
+    let server = Server::start_with("loopback", |settings| {
+        settings.shares = Shares { accepts_per_second: MOST, of_loopback: true, ..settings.shares };
+    });
+    let from = Ipv4Addr::new(127, 3, 3, 3);
+    let connect = || {
+        let client = MiniClient::connect_from(from, server.address);
+        client.send_anyway(&DEVLIST);
+        client
+    };
+    // On a busy machine the second may end in between.
+    wait_until("one is closed", || {
+        let mut clients: Vec<MiniClient> = (0..3 * MOST).map(|_| connect()).collect();
+        clients.iter_mut().any(|client| client.read_to_end().0.is_empty())
+    });
+    let own = connect().address().ip();
+    let says = format!("{own}: refused: more than {MOST} connections within a second");
+    assert!(!log::lines_with(&says).is_empty());
+    wait_until("a later second", || !connect().read_to_end().0.is_empty());
+    server.assert_serves(0);
+}
+
+/// `[::]` takes clients over IPv4, too, who have their plain addresses in the log.
+#[test]
+fn a_listener_for_both_protocols_serves_both() {
+    log::keep();
+    let server = Server::start_with("loopback", |settings| {
+        settings.listen[0].address = (Ipv6Addr::UNSPECIFIED, 0).into();
+    });
+    let port = server.address.port();
+    for address in [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()] {
+        let mut client = MiniClient::connect(address);
+        wait_until("the device is free", || !server.bus.is_open(server.busid(0)));
+        assert_eq!(client.import(server.busid(0)), 0, "{address}");
+        client.assert_in_sync();
+        let says = format!("{}: 1-1: attached", client.address());
+        assert_eq!(log::lines_with(&says).len(), 1, "{says}");
+        drop(client);
+        server.wait_released(0);
+    }
+}
+
+/// A session ends with a line of its work: how long, how much, and which errors.
+#[test]
+fn a_session_ends_with_one_line() {
+    log::keep();
+    let server = Server::start("loopback:fault=stall@3");
+    let mut client = server.attach();
+    let address = client.address();
+    client.call_ok(&Submit::read(SOURCE, 512));
+    client.call_ok(&Submit::read(SOURCE, 512));
+    let stalled = client.call(&Submit::read(SOURCE, 512));
+    assert_eq!(stalled.status, EPIPE);
+    drop(client);
+    server.wait_released(0);
+    let start = format!("{address}: 1-1: closed by the client, after ");
+    let said = log::lines_with(&start);
+    assert_eq!(said.len(), 1, "{said:?}");
+    let rest = " URBs, 1024 bytes from the device, 0 bytes to the device; errors: 1 EPIPE";
+    assert!(said[0].contains(": 3 URBs") && said[0].ends_with(rest), "{said:?}");
 }

@@ -99,7 +99,21 @@ pub(crate) struct MiniClient {
 
 impl MiniClient {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = open(address);
+        Self::new(open(address))
+    }
+
+    /// A client at a loopback address of the caller's choice; systems other than Linux have
+    /// 127.0.0.1 only.
+    pub(crate) fn connect_from(own: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        if cfg!(target_os = "linux") {
+            socket.bind(&SocketAddr::from((own, 0)).into()).expect("all of 127.0.0.0/8 is ours");
+        }
+        socket.connect(&address.into()).expect("the server accepts");
+        Self::new(socket.into())
+    }
+
+    fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a TCP socket");
         stream.set_read_timeout(Some(DEADLINE)).expect("a time that is not zero");
         stream.set_write_timeout(Some(DEADLINE)).expect("a time that is not zero");
