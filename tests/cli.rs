@@ -79,17 +79,6 @@ impl Running {
         Self::start_as(usbferry(&["serve"]), arguments)
     }
 
-    /// The same with a terminal program's treatment of hangups, also if the tests run by `nohup`.
-    fn start_heeding_hangups(arguments: &[&str]) -> Self {
-        if cfg!(not(target_os = "linux")) {
-            return Self::start(arguments);
-        }
-        let mut env = Command::new("env");
-        env.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_usbferry"), "serve"]);
-        env.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
-        Self::start_as(env, arguments)
-    }
-
     /// The same by a command with the program as a part.
     fn start_as(mut command: Command, arguments: &[&str]) -> Self {
         command.args(arguments);
@@ -464,8 +453,8 @@ fn list_remote_of_no_server_exits_1() {
 /// given back.
 #[test]
 fn signals_exit_0() {
-    for name in ["-TERM", "-INT", "-HUP", "-QUIT"] {
-        let mut running = Running::start_heeding_hangups(&["--simulate"]);
+    for name in ["-TERM", "-INT", "-QUIT"] {
+        let mut running = Running::start(&["--simulate"]);
         let idle = MiniClient::connect(running.address);
         let mut client = running.attach("1-3");
         client.submit(&Submit::read(0x86, 512));
@@ -479,37 +468,104 @@ fn signals_exit_0() {
     }
 }
 
-/// `nohup` asks the server to stay when the terminal goes.
+/// A hangup asks for the settings to be read again. Without a file there is nothing to read, and
+/// clients notice nothing.
 #[test]
-fn a_hangup_that_was_ignored_stays_so() {
+fn a_hangup_without_a_file_of_settings_changes_nothing() {
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP; exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_usbferry")]);
     shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
-    let mut server = Running::start_as(shell, &["--simulate=loopback"]);
-    let mut client = server.attach("1-1");
-    // If hangups were heeded, the second would end the server at once.
-    server.signal("-HUP");
-    client.assert_in_sync();
-    server.signal("-HUP");
-    client.assert_in_sync();
-    server.signal("-TERM");
-    client.expect_fin();
-    assert_eq!(server.wait().code(), Some(0));
+    let simulate = ["--simulate=loopback"];
+    // By nohup, and not.
+    for mut server in [Running::start_as(shell, &simulate), Running::start(&simulate)] {
+        let mut client = server.attach("1-1");
+        for hangups in 1..3 {
+            server.signal("-HUP");
+            wait_until("the hangup is told", || {
+                server.lines_with("there is no file of settings to read again").len() == hangups
+            });
+            client.assert_in_sync();
+        }
+        server.signal("-TERM");
+        client.expect_fin();
+        assert_eq!(server.wait().code(), Some(0));
+    }
 }
 
-/// At the end of a terminal the shell sends a hangup and then the kernel: a hangup is not the
-/// second signal.
+/// A server in a terminal of its own. The terminal closes when the program that made the terminal
+/// is killed; `script` of other systems takes other arguments.
+#[cfg(target_os = "linux")]
+struct InTerminal {
+    script: Child,
+    log: std::path::PathBuf,
+}
+
+#[cfg(target_os = "linux")]
+impl InTerminal {
+    /// Starts a server with a loopback device, behind commands of a shell. `name` tells tests apart.
+    fn start(name: &str, before: &str) -> Self {
+        let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
+        let _ = std::fs::remove_file(&log);
+        let (program, file) = (env!("CARGO_BIN_EXE_usbferry"), log.display());
+        let serve = "serve --simulate=loopback --listen 127.0.0.1:0";
+        let line = format!("exec 2>'{file}'; echo pid $$ >&2; {before} exec '{program}' {serve}");
+        let mut script = Command::new("script");
+        script.args(["-qfc", &line, "/dev/null"]).env("SHELL", "/bin/sh").env_remove("RUST_LOG");
+        script.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self { script: script.spawn().expect("there is a script (util-linux)"), log }
+    }
+
+    /// The end of the first line with `text`, once there is one.
+    fn wait_for(&self, text: &str) -> String {
+        let mut found = None;
+        wait_until(text, || {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let whole = log.lines().filter(|_| log.ends_with('\n'));
+            found =
+                whole.filter_map(|line| line.split_once(text)).map(|(_, end)| end.into()).next();
+            found.is_some()
+        });
+        found.expect("it is found")
+    }
+
+    fn attach(&self) -> MiniClient {
+        let address = self.wait_for("listening on ").parse().expect("an address");
+        let mut client = MiniClient::connect(address);
+        assert_eq!(client.import(BusId::new("1-1").expect("a busid")), 0);
+        client
+    }
+
+    fn close_terminal(&mut self) {
+        self.script.kill().expect("it runs");
+        self.script.wait().expect("it ends");
+    }
+}
+
+#[cfg(target_os = "linux")]
 #[test]
-fn two_hangups_do_not_end_the_server_at_once() {
-    let options = ["--simulate=loopback:fault=slow=1s"];
-    let mut running = Running::start_heeding_hangups(&options);
-    let _client = running.begin_attach("1-1");
-    running.signal("-HUP");
-    running.wait_for("stopping");
-    running.signal("-HUP");
-    assert_eq!(running.wait().code(), Some(0));
-    running.wait_for("1-1: released");
-    running.wait_for("stopped");
+fn a_server_ends_with_its_terminal() {
+    let mut server = InTerminal::start("terminal", "trap - HUP;");
+    let mut client = server.attach();
+    client.assert_in_sync();
+    server.close_terminal();
+    client.expect_fin();
+    server.wait_for("the terminal has closed");
+    server.wait_for("1-1: released");
+    server.wait_for("stopped");
+}
+
+/// `nohup` asks the server to stay when the terminal goes.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_that_ignored_hangups_outlives_its_terminal() {
+    let mut server = InTerminal::start("nohup", "trap '' HUP;");
+    let mut client = server.attach();
+    server.close_terminal();
+    server.wait_for("there is no file of settings to read again");
+    client.assert_in_sync();
+    signal("-TERM", &server.wait_for("pid "));
+    client.expect_fin();
+    server.wait_for("stopped");
 }
 
 /// A second signal does not wait for a slow device.
@@ -676,7 +732,13 @@ fn two_hundred_clients_leave_nothing_behind() {
     // The first clients cause the lasting allocations.
     running.attach("1-1").assert_in_sync();
     running.attach("1-2").assert_in_sync();
-    wait_until("the first ones are given back", || count("task") == 3);
+    let has_worker = || {
+        let folder = format!("/proc/{}/task", running.child.id());
+        let threads = std::fs::read_dir(folder).expect("it runs").flatten();
+        let name = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm"));
+        threads.filter_map(|thread| name(thread).ok()).any(|name| name.starts_with("usb "))
+    };
+    wait_until("the first ones are given back", || !has_worker());
     let (fds, threads) = (count("fd"), count("task"));
     for round in 0..100 {
         let mut client = running.attach("1-1");

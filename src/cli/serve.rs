@@ -29,12 +29,15 @@ use crate::wire::PORT;
 #[derive(Args, Clone, Debug, Default)]
 pub struct Serve {
     /// Listen on this address and port instead of 127.0.0.1:3240 and [::1]:3240. May be repeated.
-    /// An address that other machines can reach needs --allow
+    /// An address that other machines can reach needs --allow. [::]:3240 takes clients over IPv4,
+    /// too
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     listen: Vec<SocketAddr>,
 
-    /// Let clients from this network or address connect, too; this machine itself may always
-    /// connect. May be repeated. Example: 192.168.1.0/24
+    /// Let clients from this network or address connect, too. May be repeated. Example:
+    /// 192.168.1.0/24. Clients with a loopback address (127.0.0.0/8 or ::1) may always connect:
+    /// programs of this machine, and clients over "ssh -R". This machine's other addresses need
+    /// --allow like the addresses of any other machine
     #[arg(long, value_name = "CIDR", value_parser = parse_network)]
     allow: Vec<IpNet>,
 
