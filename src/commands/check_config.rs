@@ -4,9 +4,9 @@
 
 use std::io::{self, Write};
 
-use super::exports::Meaning;
 use super::{CommandError, settings};
 use crate::cli::{CheckConfig, Serve};
+use crate::config::meaning::Meaning;
 use crate::config::rules::Rules;
 use crate::usb::libusb::LibusbBackend;
 use crate::usb::{Backend, Candidate};

@@ -5,7 +5,7 @@
 //! - `attach`, `detach`, `port`: devices of other machines on this machine;
 //! - `json`: the JSON of `--json`;
 //! - `check_config`: prints what a file of settings means;
-//! - `settings`: reads the settings, `exports` says what they mean for the devices that are there;
+//! - `settings`: reads the settings of a server;
 //! - `error`: why a command failed, and the exit code.
 //!
 //! Contract: for the program's first thread; *blocks* for as long as a command takes.
@@ -16,7 +16,6 @@ mod check_config;
 #[cfg(target_os = "linux")]
 mod detach;
 mod error;
-mod exports;
 mod hangup;
 mod json;
 mod list;

@@ -5,12 +5,10 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
 
-use log::{debug, info, warn};
+use log::{info, warn};
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 
-use super::exports::Meaning;
 use super::hangup::{Hangups, Reader};
 use super::list::{self, local_rows};
 use super::{CommandError, settings};
@@ -21,7 +19,7 @@ use crate::reactor::{Reactor, StopHandle};
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
-use crate::usb::{Backend, Candidate, ScanError};
+use crate::usb::{Backend, ScanError};
 use crate::wire::PORT;
 use crate::words::reason;
 
@@ -47,15 +45,12 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
     match chosen {
         Chosen::Nothing => Err(CommandError::NothingChosen(show_devices())),
         Chosen::Simulated(specs) => {
-            let bus = SimBus::with(&specs);
-            let looker = SimBackend::new(bus.clone());
-            run(SimBackend::new(bus), looker, settings, reader(arguments))
+            run(SimBackend::new(SimBus::with(&specs)), settings, reader(arguments))
         }
         Chosen::Real => {
             let backend = LibusbBackend::new().map_err(CommandError::Scan)?;
             libusb::repair();
-            let looker = LibusbBackend::new().map_err(CommandError::Scan)?;
-            run(backend, looker, settings, reader(arguments))
+            run(backend, settings, reader(arguments))
         }
     }
 }
@@ -77,27 +72,14 @@ fn reader(arguments: &Serve) -> Reader {
     Box::new(move || settings::read(&arguments).map(|(settings, _)| settings))
 }
 
-/// Runs a server; `looker` finds the same devices as `backend`, and `read` reads the settings again.
-fn run<B: Backend>(
-    backend: B,
-    looker: B,
-    settings: Settings,
-    read: Reader,
-) -> Result<(), CommandError> {
-    let announced = settings.clone();
+/// Runs a server; `read` reads the settings again.
+fn run<B: Backend>(backend: B, settings: Settings, read: Reader) -> Result<(), CommandError> {
     warn_of_idle_networks(&settings);
+    let file = settings.file.clone();
     let reactor = Reactor::new(backend, settings).map_err(CommandError::Start)?;
-    let file = announced.file.clone();
     follow_signals(&reactor, file, read).map_err(CommandError::Signals)?;
     for address in reactor.addresses() {
         info!("listening on {address}");
-    }
-    // A device may leave the system waiting; clients must not wait with the system.
-    if let Err(error) = thread::Builder::new()
-        .name("announce".to_owned())
-        .spawn(move || announce(looker, &announced))
-    {
-        debug!("no thread for the list of exports: {}", reason(&error));
     }
     match reactor.run() {
         Ok(0) => {
@@ -107,17 +89,6 @@ fn run<B: Backend>(
         Ok(kept) => Err(CommandError::Kept(kept)),
         Err(error) => Err(CommandError::Wait(error)),
     }
-}
-
-/// Tells the user what is exported now, and which rules wait for a device.
-fn announce<B: Backend>(mut looker: B, settings: &Settings) {
-    let devices = match looker.scan() {
-        Ok(scan) => scan.devices,
-        Err(error) => return debug!("what is exported is not known yet: {error}"),
-    };
-    let meaning = Meaning::of(devices.iter().map(Candidate::info), settings);
-    meaning.exported().iter().chain(&meaning.waiting()).for_each(|line| info!("{line}"));
-    meaning.ambiguous().iter().for_each(|line| warn!("{line}"));
 }
 
 /// Warns of networks whose clients may connect and can't.

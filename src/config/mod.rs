@@ -6,6 +6,7 @@
 //! - `file`: the file of settings;
 //! - `asked`: the device that a client asks for;
 //! - `hooks`: programs that run at events of a device;
+//! - `meaning`: the meaning of the rules for the devices that are there, in words;
 //! - `takeover`: when a client may take a device from another client;
 //! - `policy`: the terms on which one device is lent;
 //! - `shares`: the share of the server that an address may have;
@@ -19,6 +20,7 @@
 pub mod asked;
 pub mod file;
 pub mod hooks;
+pub(crate) mod meaning;
 pub mod name;
 pub mod policy;
 pub mod rules;

@@ -145,6 +145,11 @@ impl<C: Candidate> Registry<C> {
         changes
     }
 
+    /// The devices that are there, as the rules see them.
+    pub(super) fn devices(&self) -> impl Iterator<Item = &DeviceInfo> {
+        self.exports.iter().filter_map(|export| export.found.as_ref()).map(|found| &found.judged)
+    }
+
     /// The exported devices with hooks.
     pub(super) fn hooked(&self) -> impl Iterator<Item = (Facts, &Arc<Hooks>)> {
         self.exports.iter().filter_map(|export| export.found.as_ref()).filter_map(|found| {

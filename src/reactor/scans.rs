@@ -36,6 +36,7 @@ use super::schedule::Rest;
 use super::token::{Key, Subject};
 use super::{Reactor, client_of};
 use crate::complaints::{error, info, warn};
+use crate::config::meaning::Meaning;
 use crate::limits::{OPEN_TIMEOUT, SCAN_TIMEOUT};
 use crate::usb::{Backend, Hints, News, Scan, ScanError};
 use crate::worker::{Inbox, ScanThread};
@@ -319,11 +320,22 @@ impl<B: Backend> Reactor<B> {
         }
         self.note_exports(if is_first { Cause::Start } else { Cause::Bus });
         self.answer_arrivals();
+        if is_first {
+            self.tell_exports();
+        }
         for key in waiting {
             if self.awaits_scan(key) {
                 self.answer(key, &Refusal::NotExported);
             }
         }
+    }
+
+    /// Tells the log what is exported now, and which rules wait for their device. Asked for by the
+    /// user, so the budget for lines about devices does not count.
+    pub(super) fn tell_exports(&self) {
+        let meaning = Meaning::of(self.registry.devices(), &self.settings);
+        meaning.exported().iter().chain(&meaning.waiting()).for_each(|line| log::info!("{line}"));
+        meaning.ambiguous().iter().for_each(|line| log::warn!("{line}"));
     }
 
     /// Answers a request whose scan has not come back in time, by the result of the scan before.

@@ -4,21 +4,21 @@
 
 use std::fmt::Write as _;
 
-use crate::config::Settings;
-use crate::config::policy::Policy;
-use crate::config::rules::matching::Ids;
-use crate::config::rules::{Clients, Rule, Verdict};
+use super::Settings;
+use super::policy::Policy;
+use super::rules::matching::Ids;
+use super::rules::{Clients, Rule, Verdict};
 use crate::units::Size;
 use crate::usb::DeviceInfo;
 
 /// The devices and the rules, brought together.
-pub(super) struct Meaning<'a> {
+pub(crate) struct Meaning<'a> {
     settings: &'a Settings,
     judged: Vec<(&'a DeviceInfo, Verdict)>,
 }
 
 impl<'a> Meaning<'a> {
-    pub(super) fn of(
+    pub(crate) fn of(
         devices: impl IntoIterator<Item = &'a DeviceInfo>,
         settings: &'a Settings,
     ) -> Self {
@@ -29,19 +29,19 @@ impl<'a> Meaning<'a> {
     }
 
     /// A line for each exported device.
-    pub(super) fn exported(&self) -> Vec<String> {
+    pub(crate) fn exported(&self) -> Vec<String> {
         let offered = self.judged.iter().filter(|(_, verdict)| verdict.is_offered());
         offered.map(|(device, verdict)| exported(device, verdict)).collect()
     }
 
     /// A line for each rule that names devices and exports nothing now.
-    pub(super) fn waiting(&self) -> Vec<String> {
+    pub(crate) fn waiting(&self) -> Vec<String> {
         let rules = self.settings.rules.iter().enumerate();
         rules.filter_map(|(index, rule)| self.wait_of(index, rule)).collect()
     }
 
     /// A line for each name that fits several devices.
-    pub(super) fn ambiguous(&self) -> Vec<String> {
+    pub(crate) fn ambiguous(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (at, (_, verdict)) in self.judged.iter().enumerate() {
             let Some(name) = verdict.name().filter(|_| verdict.is_offered()) else { continue };
@@ -65,7 +65,7 @@ impl<'a> Meaning<'a> {
     }
 
     /// A line for each device, with the rule that decides, and the terms that are not the usual.
-    pub(super) fn decided(&self) -> Vec<String> {
+    pub(crate) fn decided(&self) -> Vec<String> {
         let usual = Policy::default();
         let line = |(device, verdict): &(&DeviceInfo, Verdict)| {
             let mut line = match verdict.rule() {
