@@ -23,6 +23,7 @@ use crate::config::Policy;
 use crate::limits::{ATTACHED_MAX, SLOT_MEMORY};
 use crate::reactor::{Key, Questions};
 use crate::session::{Job, JobResult, Remains, Tables};
+use crate::usb::special::SpecialRequest;
 use crate::usb::{Backend, Candidate, Obstacle, OpenError, Opened, Port, Scan, ScanError};
 
 /// A worker's result, and the connection it is for.
@@ -313,5 +314,22 @@ fn open<C: Candidate>(candidate: &C, policy: &Policy) -> Result<Box<Ready<C::Por
     if !heap::has_room(heap::RESERVE + limits.urbs * SLOT_MEMORY) {
         return Err(no_memory());
     }
-    Ok(Box::new(Ready { opened: candidate.open(limits, *reset_on_release)?, tables }))
+    let mut opened = candidate.open(limits, *reset_on_release)?;
+    if let Err(obstacle) = prepare(&mut opened, policy) {
+        Remains::from(opened).close();
+        return Err(OpenError { busid: candidate.info().device.busid, obstacle });
+    }
+    Ok(Box::new(Ready { opened, tables }))
+}
+
+/// Puts an open device into the state in which the policy has the client get the device.
+fn prepare<P: Port>(opened: &mut Opened<P>, policy: &Policy) -> Result<(), Obstacle> {
+    if policy.reset_on_import {
+        opened.perform(SpecialRequest::Reset)?;
+    }
+    let value = opened.configuration.as_ref().map(|configuration| configuration.value);
+    match policy.configuration.filter(|&wanted| value != Some(wanted)) {
+        Some(wanted) => opened.perform(SpecialRequest::SetConfiguration(wanted)),
+        None => Ok(()),
+    }
 }

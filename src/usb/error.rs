@@ -7,7 +7,9 @@ use std::io;
 
 use usbferry_sys::libusb::error::Error as LibusbError;
 
+use super::special::SpecialRequest;
 use crate::wire::op::OpStatus;
+use crate::wire::status::Status;
 use crate::wire::types::BusId;
 use crate::words::reason;
 
@@ -94,6 +96,8 @@ pub enum Obstacle {
     Forbidden,
     /// The system failed to let this program claim the interfaces.
     Unclaimed(LibusbError),
+    /// A request by which the device's rule has the device prepared has failed.
+    Unprepared(SpecialRequest, Status),
     /// Any other error of libusb.
     Libusb(LibusbError),
     /// The system has no sockets for a simulated device.
@@ -157,6 +161,14 @@ impl fmt::Display for Obstacle {
                  interfaces. Run usbferry as root and outside of sandboxes, then attach again",
             ),
             Self::Unclaimed(error) => explain_unclaimed(*error, f),
+            Self::Unprepared(SpecialRequest::SetConfiguration(value), status) => write!(
+                f,
+                "can't be put into configuration {value}, as its rule says: {status}. \"lsusb -v\" \
+                 lists the configurations of the device (bConfigurationValue)"
+            ),
+            Self::Unprepared(_, status) => {
+                write!(f, "can't be reset before the import, as its rule says: {status}")
+            }
             Self::Libusb(error) => write!(f, "can't be opened: {error}"),
             Self::NoSockets(error) => write!(f, "no sockets for the simulated device: {error}"),
             Self::Told => f.write_str("the simulated device refuses to be opened"),

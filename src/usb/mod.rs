@@ -486,6 +486,25 @@ impl Performed {
 }
 
 impl<P: Port> Opened<P> {
+    /// Has the host perform a request before a client has the device. *Blocks.*
+    ///
+    /// # Errors
+    /// The device is gone, or the request has failed.
+    pub(crate) fn perform(&mut self, request: SpecialRequest) -> Result<(), Obstacle> {
+        let status = match self.port.perform(request) {
+            Performed::Done => Status::OK,
+            Performed::Reconfigured { configuration, status } => {
+                self.configuration = configuration;
+                status
+            }
+            Performed::Failed(status) => status,
+            Performed::Gone => return Err(Obstacle::Gone),
+            // The host can't.
+            Performed::Forward => Status::EINVAL,
+        };
+        if status == Status::OK { Ok(()) } else { Err(Obstacle::Unprepared(request, status)) }
+    }
+
     /// The device as a client is told, in the configuration that it was found in when opened.
     pub(crate) fn describe(&self, device: UsbDevice) -> UsbDevice {
         let configuration = self.configuration.as_ref();

@@ -17,4 +17,5 @@ mod sessions;
 #[allow(dead_code, reason = "conformance uses the rest")]
 #[path = "../support/mod.rs"]
 mod support;
+mod terms;
 mod trouble;
