@@ -53,6 +53,9 @@ impl<B: Backend> Reactor<B> {
         self.door.prepare(&self.settings);
         self.registry.rejudge(&self.settings);
         self.note_exports(Cause::Rules);
+        if self.registry.is_filled() {
+            self.tell_exports();
+        }
         let keys: Vec<Key> = self.connections.iter().map(|(_, c)| c.key).collect();
         let ended = keys.into_iter().filter(|&key| self.ends_by_settings(key)).count();
         let kept = self.connections.iter().filter(|(_, c)| c.is_served()).count();
