@@ -3,6 +3,7 @@
 //! Contract: pure.
 
 use std::io;
+use std::time::Duration;
 
 /// The system's reason without its number, which tells a user nothing.
 pub(crate) fn reason(error: &io::Error) -> String {
@@ -13,8 +14,19 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
-/// A text chosen by a device, a peer or a program, for a terminal: quotes as they are, and
-/// everything unprintable escaped, as are backslashes.
+/// The reason of a failed look-up of a name, without the standard library's words in front.
+pub(crate) fn look_up_reason(error: &io::Error) -> String {
+    let reason = reason(error);
+    reason.strip_prefix("failed to lookup address information: ").unwrap_or(&reason).to_owned()
+}
+
+/// A time in seconds, such as `10 s` or `0.1 s`.
+pub(crate) fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs_f64())
+}
+
+/// A text chosen by a device, a peer or a program, for a terminal: quotes as they are, and everything
+/// unprintable escaped, as are backslashes.
 pub(crate) fn printable(text: &str) -> String {
     let escape = |c: char| match c {
         '"' | '\'' => String::from(c),
@@ -32,6 +44,12 @@ mod tests {
         assert_eq!(printable("7\" disk, Bob's"), "7\" disk, Bob's");
         assert_eq!(printable("a\u{1b}[31m\n\u{202e}b\\"), "a\\u{1b}[31m\\n\\u{202e}b\\\\");
         assert_eq!(printable("Größe 5µ"), "Größe 5µ");
+    }
+
+    #[test]
+    fn a_time_is_said_in_seconds() {
+        assert_eq!(seconds(Duration::from_secs(10)), "10 s");
+        assert_eq!(seconds(Duration::from_millis(100)), "0.1 s");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::wire::op::Refusal;
 use crate::wire::op::client::ReplyError;
 use crate::wire::types::BusId;
 use crate::wire::{self, PORT};
-use crate::words::reason;
+use crate::words::{look_up_reason, reason, seconds};
 
 /// Why a server gave no answer.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl fmt::Display for ClientError {
                 f,
                 "can't resolve {host}: {}. Is the name right, and does this machine's name service \
                  know the name? Or give the address instead of the name",
-                reason(error)
+                look_up_reason(error)
             ),
             Trouble::NoAddress => write!(f, "{host} has no address"),
             Trouble::Unreachable(error) => write!(
@@ -102,10 +102,14 @@ impl fmt::Display for ClientError {
                 "{host} closed the connection: is this machine among its --allow? Or the program \
                  there is no USB/IP server"
             ),
-            Trouble::Silent(time) => {
-                write!(f, "{host} said nothing for {time:?}: is a USB/IP server running there?")
+            Trouble::Silent(time) => write!(
+                f,
+                "{host} said nothing for {}: is a USB/IP server running there?",
+                seconds(*time)
+            ),
+            Trouble::Slow(time) => {
+                write!(f, "the answer of {host} took more than {}", seconds(*time))
             }
-            Trouble::Slow(time) => write!(f, "the answer of {host} took more than {time:?}"),
             Trouble::CutShort => write!(f, "{host} closed before its answer was complete"),
             Trouble::Failed(error) => {
                 write!(f, "the connection to {host} failed: {}", reason(error))

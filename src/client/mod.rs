@@ -18,7 +18,7 @@ mod server;
 mod stream;
 mod watch;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::limits::DEVLIST_TIMEOUT;
 use crate::wire::op::client::{self, RemoteDevice};
@@ -49,8 +49,40 @@ pub fn exports(server: &Server) -> Result<Vec<Exported>, ClientError> {
     exports_within(server, DEVLIST_TIMEOUT)
 }
 
+/// The time that a request took, and what TCP then knew of the way to the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Probe {
+    /// The time to connect.
+    pub connected: Duration,
+    /// The time from the request to the end of the answer.
+    pub answered: Duration,
+    /// A round trip, smoothed; `None` where the system does not tell.
+    pub round_trip: Option<Duration>,
+    /// Segments that were sent a second time; `None` where the system does not tell.
+    pub retransmitted: Option<u32>,
+}
+
+/// [`exports`], with the times. *Blocks.*
+///
+/// # Errors
+/// As [`exports`].
+pub fn probe(server: &Server) -> Result<(Vec<Exported>, Probe), ClientError> {
+    probe_within(server, DEVLIST_TIMEOUT)
+}
+
 fn exports_within(server: &Server, timeout: Duration) -> Result<Vec<Exported>, ClientError> {
-    let asked = Limited::connect(server, timeout).and_then(|mut stream| ask(&mut stream));
+    probe_within(server, timeout).map(|(exports, _)| exports)
+}
+
+fn probe_within(
+    server: &Server,
+    timeout: Duration,
+) -> Result<(Vec<Exported>, Probe), ClientError> {
+    let asked = Limited::connect(server, timeout).and_then(|mut stream| {
+        let begun = Instant::now();
+        let exports = ask(&mut stream)?;
+        Ok((exports, stream.probe(begun.elapsed())))
+    });
     asked.map_err(|trouble| server.error(trouble))
 }
 
@@ -100,7 +132,7 @@ mod tests {
         });
         let refused = exports_within(&server, TIMEOUT).unwrap_err();
         assert!(matches!(refused.trouble, Trouble::Slow(TIMEOUT)), "{refused:?}");
-        assert!(refused.to_string().contains("took more than 100ms"), "{refused}");
+        assert!(refused.to_string().contains("took more than 0.1 s"), "{refused}");
         let bytes = dripping.join().unwrap();
         assert!(bytes < USB_DEVICE_LEN, "{bytes} bytes were waited for");
     }

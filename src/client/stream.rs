@@ -4,8 +4,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use usbferry_sys::os::tcp;
+
+use super::Probe;
 use super::error::Trouble;
 use super::server::Server;
 use crate::limits::CONNECT_TIMEOUT;
@@ -16,6 +20,8 @@ pub(super) struct Limited {
     stream: TcpStream,
     timeout: Duration,
     deadline: Instant,
+    /// The time to connect.
+    connected: Duration,
 }
 
 impl Limited {
@@ -28,10 +34,14 @@ impl Limited {
         let deadline = Instant::now() + timeout;
         let mut trouble = Trouble::NoAddress;
         for address in addresses {
+            let begun = Instant::now();
             let connected = left_until(deadline)
                 .and_then(|left| TcpStream::connect_timeout(&address, left.min(CONNECT_TIMEOUT)));
             match connected {
-                Ok(stream) => return Ok(Self { stream, timeout, deadline }),
+                Ok(stream) => {
+                    let connected = begun.elapsed();
+                    return Ok(Self { stream, timeout, deadline, connected });
+                }
                 Err(error) => trouble = Trouble::Unreachable(error),
             }
         }
@@ -73,6 +83,17 @@ impl Limited {
             .and_then(|()| self.stream.set_write_timeout(None))
             .map_err(Trouble::Unreachable)?;
         Ok(self.stream)
+    }
+
+    /// What is known of the way to the server, behind a request that took a time to be answered.
+    pub(super) fn probe(&self, answered: Duration) -> Probe {
+        let socket = self.stream.as_fd();
+        Probe {
+            connected: self.connected,
+            answered,
+            round_trip: tcp::round_trip(socket),
+            retransmitted: tcp::retransmissions(socket),
+        }
     }
 
     /// The reason of an error before the first byte of an answer.

@@ -37,6 +37,14 @@ pub fn round_trip(socket: BorrowedFd<'_>) -> Option<Duration> {
     Some(Duration::from_micros(info(socket)?.tcpi_rtt.into()))
 }
 
+/// Segments sent a second time since the connection began (`tcpi_total_retrans` of `TCP_INFO`);
+/// `None` where the system can't tell.
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn retransmissions(socket: BorrowedFd<'_>) -> Option<u32> {
+    Some(info(socket)?.tcpi_total_retrans)
+}
+
 #[cfg(target_os = "linux")]
 fn info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
     use std::mem::{MaybeUninit, size_of};
@@ -72,6 +80,13 @@ pub fn round_trip(_socket: BorrowedFd<'_>) -> Option<Duration> {
     None
 }
 
+/// As above: not asked there.
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub fn retransmissions(_socket: BorrowedFd<'_>) -> Option<u32> {
+    None
+}
+
 /// Whether a call failed because the system has no addresses of this kind (`EAFNOSUPPORT`), as a
 /// system without IPv6.
 #[must_use]
@@ -94,6 +109,7 @@ mod tests {
         assert_eq!((signs.unanswered_probes, signs.retransmitted), (0, 0));
         let round_trip = round_trip(stream.as_fd()).unwrap();
         assert!(round_trip > Duration::ZERO && round_trip < Duration::from_secs(60));
+        assert_eq!(retransmissions(stream.as_fd()), Some(0), "nothing was sent yet");
     }
 
     #[test]
@@ -113,5 +129,6 @@ mod tests {
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(peer_signs(file.as_fd()), None);
         assert_eq!(round_trip(file.as_fd()), None);
+        assert_eq!(retransmissions(file.as_fd()), None);
     }
 }
