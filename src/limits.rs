@@ -114,6 +114,18 @@ pub const MEMORY_MAX: usize = HERE.memory_max;
 /// `usb::libusb::memory` says how much a device gets, and when.
 pub const DEVICE_MEMORY_DEFAULT: usize = 2 << 20;
 
+/// Smallest memory mapped from a device, in bytes, unless none: in less there is no room for a few
+/// long transfers, which alone gain.
+pub const DEVICE_MEMORY_MIN: usize = 64 << 10;
+
+/// Smallest buffer of a client's socket, in bytes, where a user sets the size: room for a header
+/// with the data of the longest control transfer, and about what Linux itself has as its least
+/// (`SOCK_MIN_SNDBUF` of `include/net/sock.h`).
+pub const SOCKET_BUFFER_MIN: usize = 4 << 10;
+
+/// Addresses that a server listens on: a name may have many, and each takes a descriptor.
+pub const LISTENERS_MAX: usize = 64;
+
 /// Bytes that the server needs at most beside its devices: the program and its libraries, a few
 /// pages of stack for each thread, the table of connections, and replies to clients without a
 /// device.
@@ -367,6 +379,8 @@ pub const HOOKS_END_TIMEOUT: Duration = Duration::from_secs(10);
 const _: () = assert!(SESSIONS_PER_ADDRESS_MAX >= 16, "a Linux client can use all of its ports");
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
+const _: () = assert!(DEVICE_MEMORY_MIN <= DEVICE_MEMORY_DEFAULT);
+const _: () = assert!(SOCKET_BUFFER_MIN <= MEMORY_MAX);
 const _: () = assert!(URB_LEN_DEFAULT <= MEMORY_DEFAULT / 2, "two of the largest fit at once");
 const _: () = assert!(4 * ATTACHED_MAX <= LOG_LINES_MAX);
 const _: () = assert!(10 * COMPLAINTS_PER_SECOND as usize <= LOG_LINES_MAX);

@@ -1,19 +1,18 @@
-//! Numbers with a unit, in the form that users type: sizes and times.
+//! Numbers with a unit, in the form that users type: sizes and times. Kept crates read them; how a
+//! size is shown again is decided here.
 //!
 //! Contract: pure. Errors have no text; the caller knows the purpose of the number and explains.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Bytes: a number, alone or with `K`, `M` or `G`, small letters too.
+use jiff::fmt::friendly::SpanParser;
+
+/// Bytes: a number, alone or with a unit: `K`, `KB`, `KiB`, `M` and so on, small letters too, each
+/// a power of 1024.
 pub(crate) fn parse_size(text: &str) -> Option<usize> {
-    let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
-        Some(b'K') => (&text[..text.len() - 1], 10),
-        Some(b'M') => (&text[..text.len() - 1], 20),
-        Some(b'G') => (&text[..text.len() - 1], 30),
-        _ => (text, 0),
-    };
-    digits.parse::<usize>().ok()?.checked_mul(1 << shift)
+    let bytes = parse_size::Config::new().with_binary().parse_size(text).ok()?;
+    usize::try_from(bytes).ok()
 }
 
 /// Bytes, shown in the form that users type, with the largest unit that leaves no rest.
@@ -30,17 +29,9 @@ impl fmt::Display for Size {
     }
 }
 
-/// A time: a number with `us`, `ms` or `s`. The number has 32 bits, which is an hour of
-/// microseconds, and no clock overflows by as many seconds.
+/// A time: numbers with `us`, `ms`, `s`, `m` or `h`, or with the words for these units.
 pub(crate) fn parse_time(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u32 = digits.parse().ok()?;
-    match &text[digits.len()..] {
-        "us" => Some(Duration::from_micros(number.into())),
-        "ms" => Some(Duration::from_millis(number.into())),
-        "s" => Some(Duration::from_secs(number.into())),
-        _ => None,
-    }
+    SpanParser::new().parse_unsigned_duration(text).ok()
 }
 
 /// A time that has passed, for a reader: in its two largest units, rounded down.
@@ -87,7 +78,10 @@ mod tests {
         assert_eq!(parse_size("128K"), Some(128 << 10));
         assert_eq!(parse_size("16m"), Some(16 << 20));
         assert_eq!(parse_size("1G"), Some(1 << 30));
-        for wrong in ["", "K", "1MM", "-1M", "1.5M", "99999999999999999999K", "1 M"] {
+        assert_eq!(parse_size("64MiB"), Some(64 << 20));
+        assert_eq!(parse_size("64 MB"), Some(64 << 20));
+        assert_eq!(parse_size("1.5m"), Some(3 << 19));
+        for wrong in ["", "K", "1MM", "-1M", "99999999999999999999K", "one", "1 K M", "0x10"] {
             assert_eq!(parse_size(wrong), None, "{wrong}");
         }
     }
@@ -104,7 +98,12 @@ mod tests {
         assert_eq!(parse_time("50us"), Some(Duration::from_micros(50)));
         assert_eq!(parse_time("2ms"), Some(Duration::from_millis(2)));
         assert_eq!(parse_time("3600s"), Some(Duration::from_secs(3600)));
-        for wrong in ["", "5", "ms", "5min", "5 s", "-1s", "1.5s", "99999999999s"] {
+        assert_eq!(parse_time("0us"), Some(Duration::ZERO));
+        assert_eq!(parse_time("10m"), Some(Duration::from_secs(600)));
+        assert_eq!(parse_time("1h 30min"), Some(Duration::from_secs(5400)));
+        assert_eq!(parse_time("1.5s"), Some(Duration::from_millis(1500)));
+        for wrong in ["", "5", "ms", "-1s", "1s ago", "5 parsecs", "PT5S", "99999999999999999999s"]
+        {
             assert_eq!(parse_time(wrong), None, "{wrong}");
         }
     }

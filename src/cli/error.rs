@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::config::listen::Unresolved;
 use crate::config::rules::Origin;
 use crate::units::Size;
 use crate::usb::sim::spec::SpecError;
@@ -24,6 +25,8 @@ pub enum UsageError {
     },
     /// Other machines can reach an address, and no client is allowed to connect.
     NoAllow(SocketAddr, Written),
+    /// A name to listen on has no address.
+    Unresolved(Unresolved),
     /// `--simulate` names no devices.
     Simulate(SpecError),
     /// No server to attach a device of.
@@ -94,6 +97,7 @@ impl fmt::Display for UsageError {
                      {example}"
                 )
             }
+            Self::Unresolved(error) => error.fmt(f),
             Self::Simulate(error) => error.fmt(f),
             Self::NoHost => f.write_str(
                 "name the server and the device: usbferry attach HOST NAME (or -r HOST -b NAME)",

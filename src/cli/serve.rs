@@ -2,7 +2,8 @@
 //!
 //! Contract: no I/O. Each error says what to type instead.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,27 +13,27 @@ use ipnet::IpNet;
 
 use super::error::{UsageError, Written};
 use crate::config::file::FileSettings;
+use crate::config::listen::{self, ListenAt};
 use crate::config::policy::Terms;
 use crate::config::rules::matching::Match;
 use crate::config::rules::spec::DeviceSpec;
 use crate::config::rules::{Allowed, Origin, Rule, Rules};
 use crate::config::value::{
-    parse_busy_poll, parse_listen, parse_memory, parse_network, parse_peer_timeout, parse_size,
-    parse_urb_size, parse_urbs,
+    parse_busy_poll, parse_device_memory, parse_memory, parse_network, parse_peer_timeout,
+    parse_socket_buffer, parse_urb_size, parse_urbs,
 };
 use crate::config::{Listen, Policy, Settings, TakeOver};
 use crate::limits::{BUSY_POLL_DEFAULT, DeviceLimits, PEER_TIMEOUT_DEFAULT};
 use crate::usb::sim::spec::{self, Spec};
-use crate::wire::PORT;
 
 /// `usbferry serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Serve {
-    /// Listen on this address and port instead of 127.0.0.1:3240 and [::1]:3240. May be repeated.
-    /// An address that other machines can reach needs --allow. [::]:3240 takes clients over IPv4,
-    /// too
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
-    listen: Vec<SocketAddr>,
+    /// Listen here instead of on 127.0.0.1:3240 and [::1]:3240: an address or a name, with or
+    /// without a port, or :PORT for all addresses. May be repeated. An address that other machines
+    /// can reach needs --allow. [::]:3240 takes clients over IPv4, too
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    listen: Vec<ListenAt>,
 
     /// Let clients from this network or address connect, too. May be repeated. Example:
     /// 192.168.1.0/24. Clients with a loopback address (127.0.0.0/8 or ::1) may always connect:
@@ -73,7 +74,7 @@ pub struct Serve {
     #[arg(long = "take-over", value_name = "WHEN")]
     takeover: Option<TakeOver>,
 
-    /// Drop a client that has shown no sign of life, or accepted no byte, for this long (s, ms)
+    /// Drop a client that has shown no sign of life, or accepted no byte, for this long (s, m)
     /// [default: 15s]
     #[arg(long, value_name = "TIME", value_parser = parse_peer_timeout)]
     peer_timeout: Option<Duration>,
@@ -107,7 +108,7 @@ struct Tuning {
 
     /// Bytes of further buffers for a device that its controller uses without a copy, on Linux. The
     /// kernel grants 16M to all programs together by default [default: 2M]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_device_memory)]
     device_memory: Option<usize>,
 
     /// Bytes of the largest accepted URB; at most half of --memory, so that two fit [default: 16M,
@@ -118,7 +119,7 @@ struct Tuning {
     /// Bytes of each connection's send and receive buffer. By default the system sizes the buffers
     /// for the network, and no value is faster; a value limits the system's memory for a client
     /// that does not read
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_socket_buffer)]
     socket_buffer: Option<usize>,
 
     /// Look for work for up to this long before sleeping (us, ms), while one device is attached and
@@ -154,8 +155,8 @@ impl Serve {
         self.simulate.is_none()
     }
 
-    /// Checks the options together with a file, and turns both into settings: an option goes before
-    /// the same key of the file.
+    /// Checks the options together with a file, and turns both into settings, but for
+    /// [`Self::listen`]: an option goes before the same key of the file.
     ///
     /// # Errors
     /// Two values do not fit together.
@@ -170,7 +171,6 @@ impl Serve {
         let peer_timeout = self.peer_timeout.or(file.peer_timeout);
         let settings = Settings {
             file: file.file.clone(),
-            listen: self.listen_addresses(file)?,
             allowed: Allowed(self.allowed(file).to_vec()),
             rules,
             policy,
@@ -231,25 +231,29 @@ impl Serve {
         if self.allow.is_empty() { file.allow.as_deref().unwrap_or_default() } else { &self.allow }
     }
 
-    fn listen_addresses(&self, file: &FileSettings) -> Result<Vec<Listen>, UsageError> {
-        let (addresses, written) = if self.listen.is_empty() {
+    /// The addresses to listen on. `look_up` gives the addresses of a name and a port.
+    ///
+    /// # Errors
+    /// A name has no address, or other machines could connect and none is allowed to.
+    pub fn listen(
+        &self,
+        file: &FileSettings,
+        look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>>,
+    ) -> Result<Vec<Listen>, UsageError> {
+        let (places, written) = if self.listen.is_empty() {
             let listen = file.listen.as_deref().unwrap_or_default();
             (listen, Written::Together(file.file.clone()))
         } else {
             (&*self.listen, Written::Together(None))
         };
-        if addresses.is_empty() {
-            return Ok(vec![
-                Listen { address: (Ipv4Addr::LOCALHOST, PORT).into(), optional: false },
-                Listen { address: (Ipv6Addr::LOCALHOST, PORT).into(), optional: true },
-            ]);
+        let all = listen::addresses(places, look_up).map_err(UsageError::Unresolved)?;
+        let public = all.iter().find(|listen| !listen.address.ip().is_loopback());
+        match public {
+            Some(listen) if self.allowed(file).is_empty() => {
+                Err(UsageError::NoAllow(listen.address, written))
+            }
+            _ => Ok(all),
         }
-        let public = addresses.iter().find(|address| !address.ip().is_loopback());
-        if let (Some(address), true) = (public, self.allowed(file).is_empty()) {
-            return Err(UsageError::NoAllow(*address, written));
-        }
-        let listen = |&address| Listen { address, optional: false };
-        Ok(addresses.iter().map(listen).collect())
     }
 }
 
@@ -274,7 +278,12 @@ mod tests {
     fn serve(arguments: &[&str]) -> Result<(Settings, Chosen), Box<dyn std::error::Error>> {
         let line = ["usbferry", "serve"].iter().chain(arguments);
         match Cli::try_parse_from(line)?.command {
-            Command::Serve(serve) => Ok(serve.settings(&FileSettings::default())?),
+            Command::Serve(serve) => {
+                let file = FileSettings::default();
+                let (mut settings, chosen) = serve.settings(&file)?;
+                settings.listen = serve.listen(&file, |_, _| Ok(Vec::new()))?;
+                Ok((settings, chosen))
+            }
             _ => unreachable!("it says serve"),
         }
     }
@@ -363,6 +372,10 @@ mod tests {
         assert!(serve(&allowed).is_ok());
         assert!(serve(&["--all", "--listen", "127.0.0.2:1"]).is_ok());
         assert!(serve(&["--all", "--allow", "10.1.2.3"]).is_ok());
+        assert!(serve(&["--all", "--listen", "127.0.0.1"]).is_ok());
+        assert!(
+            serve(&["--all", "--listen", ":3240"]).unwrap_err().to_string().contains("--allow")
+        );
     }
 
     #[test]
@@ -379,20 +392,19 @@ mod tests {
             (["--urb-size", "2G"], "number of bytes"),
             (["--urb-size", "0"], &format!("from 4096 to {most}")),
             (["--urb-size", "4095"], &format!("from 4096 to {most}")),
-            (["--memory", "64MB"], &format!("power of two from 1M to {most}, such as 16M")),
+            (["--memory", "63MB"], &format!("power of two from 1M to {most}, such as 16M")),
             (["--memory", "1T"], &format!("power of two from 1M to {most}, such as 16M")),
             (["--memory", "0"], "power of two"),
             (["--urb-size", "64M"], "or more --memory"),
             (["--memory", "2M"], &too_large),
             (["--memory", "2048k"], "give --urb-size 1M or less, too, or more --memory"),
             (["--memory", "1M"], "give --urb-size 512K or less"),
-            (["--listen", "127.0.0.1"], "give an address with its port"),
-            (["--listen", "3240"], "give an address with its port"),
-            (["--listen", ":3240"], "give an address with its port"),
-            (["--listen", "::1"], "give an address with its port"),
-            (["--listen", "localhost:3240"], "(no names)"),
-            (["--listen", "127.0.0.1:99999"], "such as 192.168.1.5:3240"),
-            (["--listen", ""], "give an address with its port"),
+            (["--listen", "3240"], "give an address, a name or a port"),
+            (["--listen", "127.0.0.1:99999"], "192.168.1.5:3240, localhost"),
+            (["--listen", ""], "give an address, a name or a port"),
+            (["--listen", "nobody.invalid"], "can't resolve the name to listen on"),
+            (["--device-memory", "1"], "from 64K to"),
+            (["--socket-buffer", "0"], "from 4K to"),
             (["--busy-poll", "5"], "such as 50us"),
             (["--busy-poll", "2000ms"], "such as 50us"),
             (["--peer-timeout", "1s"], "from 3s"),

@@ -74,10 +74,7 @@ fn exports_within(server: &Server, timeout: Duration) -> Result<Vec<Exported>, C
     probe_within(server, timeout).map(|(exports, _)| exports)
 }
 
-fn probe_within(
-    server: &Server,
-    timeout: Duration,
-) -> Result<(Vec<Exported>, Probe), ClientError> {
+fn probe_within(server: &Server, timeout: Duration) -> Result<(Vec<Exported>, Probe), ClientError> {
     let asked = Limited::connect(server, timeout).and_then(|mut stream| {
         let begun = Instant::now();
         let exports = ask(&mut stream)?;
@@ -161,7 +158,7 @@ mod tests {
             drop(client);
         });
         let silent = exports_within(&server, Duration::from_millis(50)).unwrap_err().to_string();
-        assert!(silent.contains("said nothing for 50ms"), "{silent}");
+        assert!(silent.contains("said nothing for 0.05 s"), "{silent}");
         drop(done);
         serving.join().unwrap();
 

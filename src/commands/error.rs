@@ -62,6 +62,8 @@ impl CommandError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
+            // The line is right, and may work later.
+            Self::Usage(UsageError::Unresolved(_)) => ExitCode::FAILURE,
             Self::Usage(_) | Self::File(_) | Self::NothingChosen(_) => ExitCode::from(USAGE),
             _ => ExitCode::FAILURE,
         }

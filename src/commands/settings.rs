@@ -1,9 +1,10 @@
 //! The settings of a server, from its command line and its file.
 //!
-//! Contract: *blocks* for the file.
+//! Contract: *blocks* for the file, and for the look-up of names to listen on.
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 use super::CommandError;
@@ -18,10 +19,17 @@ const SYSTEM_FILE: &str = "/etc/usbferry/usbferry.toml";
 /// Reads the settings; again for each reload, since the file may have come or gone. *Blocks.*
 ///
 /// # Errors
-/// The file can't be read or has a fault, or values do not fit together.
+/// The file can't be read or has a fault, values do not fit together, or a name has no address.
 pub(super) fn read(arguments: &Serve) -> Result<(Settings, Chosen), CommandError> {
     let file = read_chosen_file(arguments).map_err(CommandError::File)?;
-    arguments.settings(&file).map_err(CommandError::Usage)
+    let (mut settings, chosen) = arguments.settings(&file).map_err(CommandError::Usage)?;
+    settings.listen = arguments.listen(&file, look_up).map_err(CommandError::Usage)?;
+    Ok((settings, chosen))
+}
+
+/// The addresses of a name, as the system knows them. *Blocks* for the system's time.
+fn look_up(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    (name, port).to_socket_addrs().map(Iterator::collect)
 }
 
 fn read_chosen_file(arguments: &Serve) -> Result<FileSettings, FileError> {

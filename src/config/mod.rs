@@ -1,6 +1,7 @@
 //! The settings of a server as plain data: where to listen, which clients may connect, which
 //! devices are exported, and on which terms.
 //!
+//! - `listen`: where to listen, as typed;
 //! - `rules`: which clients may connect, and which devices are exported to whom;
 //! - `name`: the nickname of a device;
 //! - `file`: the file of settings;
@@ -20,6 +21,7 @@
 pub mod asked;
 pub mod file;
 pub mod hooks;
+pub mod listen;
 pub(crate) mod meaning;
 pub mod name;
 pub mod policy;

@@ -4,7 +4,7 @@
 //! Contract: pure.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const PEER_TIMEOUT: RangeInclusive<Duration> = limits::PEER_TIMEOUT_MIN..=limits
 /// A text that is no value of a setting. The variants name the expected value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ValueError {
-    /// An address to listen on.
+    /// A place to listen on.
     Listen,
     /// A network or an address.
     Network,
@@ -31,8 +31,10 @@ pub enum ValueError {
     Memory,
     /// Bytes of the largest URB.
     UrbSize,
-    /// Any other number of bytes.
-    Size,
+    /// Bytes of mapped memory.
+    DeviceMemory,
+    /// Bytes of a socket's buffer.
+    SocketBuffer,
     /// The time of busy polling.
     BusyPoll,
     /// The time without a sign of life.
@@ -52,8 +54,8 @@ impl fmt::Display for ValueError {
         let most = Size(limits::MEMORY_MAX as u64);
         match self {
             Self::Listen => f.write_str(
-                "give an address with its port, such as 192.168.1.5:3240, 0.0.0.0:3240 or \
-                 [::1]:3240 (no names)",
+                "give an address, a name or a port: 192.168.1.5:3240, localhost, [::1]:3240, \
+                 [fe80::1%eth0]:3240, or :3240 for all addresses (without a port: 3240)",
             ),
             Self::Network => {
                 f.write_str("give a network such as 192.168.1.0/24 or fd00::/8, or one address")
@@ -61,7 +63,7 @@ impl fmt::Display for ValueError {
             Self::Urbs => write!(f, "give a number from {} to {}", URBS.start(), URBS.end()),
             Self::Memory => write!(
                 f,
-                "give a power of two from {} to {most}, such as 16M",
+                "give a power of two from {} to {most}, such as 16M or 64MiB",
                 Size(limits::MEMORY_MIN as u64)
             ),
             Self::UrbSize => write!(
@@ -69,16 +71,24 @@ impl fmt::Display for ValueError {
                 "give a number of bytes from {} to {most}, such as 128K or 16M",
                 limits::CONTROL_LEN_MAX
             ),
-            Self::Size => {
-                write!(f, "give a number of bytes up to {most}, such as 4096, 128K or 16M")
-            }
+            Self::DeviceMemory => write!(
+                f,
+                "give a number of bytes from {} to {most}, such as 2M, or 0 for none",
+                Size(limits::DEVICE_MEMORY_MIN as u64)
+            ),
+            Self::SocketBuffer => write!(
+                f,
+                "give a number of bytes from {} to {most}, such as 64K; without the option the \
+                 system chooses",
+                Size(limits::SOCKET_BUFFER_MIN as u64)
+            ),
             Self::BusyPoll => {
                 let most = limits::BUSY_POLL_MAX;
                 write!(f, "give a time up to {most:?}, such as 50us or 1ms")
             }
             Self::PeerTimeout => write!(
                 f,
-                "give a time from {:?} to {:?}, such as 15s",
+                "give a time from {:?} to {:?}, such as 15s or 10m",
                 PEER_TIMEOUT.start(),
                 PEER_TIMEOUT.end()
             ),
@@ -95,10 +105,6 @@ impl fmt::Display for ValueError {
             }
         }
     }
-}
-
-pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, ValueError> {
-    text.parse().map_err(|_| ValueError::Listen)
 }
 
 /// A network of IPv4 in the form of IPv6 (`::ffff:192.168.1.0/120`) is the network of IPv4, as
@@ -133,12 +139,22 @@ pub(crate) fn parse_memory(text: &str) -> Result<usize, ValueError> {
 /// Descriptors are read by control transfers, and without them a client can use nothing: the
 /// largest URB is never smaller than the longest control transfer.
 pub(crate) fn parse_urb_size(text: &str) -> Result<usize, ValueError> {
-    let bytes = parse_size(text)?;
-    if bytes < limits::CONTROL_LEN_MAX { Err(ValueError::UrbSize) } else { Ok(bytes) }
+    let least = limits::CONTROL_LEN_MAX;
+    size_from(least, text).ok_or(ValueError::UrbSize)
 }
 
-pub(crate) fn parse_size(text: &str) -> Result<usize, ValueError> {
-    units::parse_size(text).filter(|&bytes| bytes <= limits::MEMORY_MAX).ok_or(ValueError::Size)
+/// Zero is for no mapped memory at all.
+pub(crate) fn parse_device_memory(text: &str) -> Result<usize, ValueError> {
+    let none = || units::parse_size(text).filter(|&bytes| bytes == 0);
+    size_from(limits::DEVICE_MEMORY_MIN, text).or_else(none).ok_or(ValueError::DeviceMemory)
+}
+
+pub(crate) fn parse_socket_buffer(text: &str) -> Result<usize, ValueError> {
+    size_from(limits::SOCKET_BUFFER_MIN, text).ok_or(ValueError::SocketBuffer)
+}
+
+fn size_from(least: usize, text: &str) -> Option<usize> {
+    units::parse_size(text).filter(|bytes| (least..=limits::MEMORY_MAX).contains(bytes))
 }
 
 pub(crate) fn parse_busy_poll(text: &str) -> Result<Duration, ValueError> {
@@ -167,11 +183,38 @@ mod tests {
     #[test]
     fn the_sizes_of_the_limits_have_typed_forms() {
         for bytes in [limits::MEMORY_DEFAULT, limits::URB_LEN_DEFAULT, limits::MEMORY_MAX] {
-            assert_eq!(parse_size(&Size(bytes as u64).to_string()), Ok(bytes));
+            assert_eq!(parse_urb_size(&Size(bytes as u64).to_string()), Ok(bytes));
         }
         let more = (limits::MEMORY_MAX + 1).to_string();
         let most = Size(limits::MEMORY_MAX as u64).to_string();
-        assert!(parse_size(&more).unwrap_err().to_string().contains(&most), "{more}");
+        assert!(parse_urb_size(&more).unwrap_err().to_string().contains(&most), "{more}");
+    }
+
+    #[test]
+    fn sizes_too_small_to_be_of_use_are_refused_with_the_least() {
+        for (typed, expected) in [("0", Some(0)), ("64K", Some(64 << 10)), ("1", None)] {
+            assert_eq!(parse_device_memory(typed).ok(), expected, "--device-memory {typed}");
+        }
+        for (typed, expected) in [("4K", Some(4 << 10)), ("0", None), ("4095", None)] {
+            assert_eq!(parse_socket_buffer(typed).ok(), expected, "--socket-buffer {typed}");
+        }
+        for (refused, says) in [
+            (parse_device_memory("1").unwrap_err(), "from 64K to "),
+            (parse_device_memory("64KB/s").unwrap_err(), "or 0 for none"),
+            (parse_socket_buffer("0").unwrap_err(), "from 4K to "),
+            (parse_socket_buffer("0").unwrap_err(), "without the option the system chooses"),
+        ] {
+            assert!(refused.to_string().contains(says), "{refused}");
+        }
+    }
+
+    #[test]
+    fn minutes_are_times_and_bounds_are_kept() {
+        assert_eq!(parse_peer_timeout("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_peer_timeout("1h"), Ok(limits::PEER_TIMEOUT_MAX));
+        for wrong in ["61m", "2s", "10", "10 parsecs", "forever"] {
+            assert_eq!(parse_peer_timeout(wrong), Err(ValueError::PeerTimeout), "{wrong}");
+        }
     }
 
     #[test]

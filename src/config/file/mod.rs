@@ -15,7 +15,6 @@ mod section;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +22,10 @@ use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::hooks::Hooks;
+use super::listen::ListenAt;
 use super::policy::{Policy, Terms};
 use super::rules::Rule;
-use super::value::{parse_busy_poll, parse_listen, parse_peer_timeout, parse_size};
+use super::value::{parse_busy_poll, parse_peer_timeout, parse_socket_buffer};
 use crate::limits::RULES_MAX;
 pub use error::{Advice, Expected, Fault, FileError, Place};
 use rule::{Around, RULE_KEYS, check_urb_size, network, read_hooks, read_rule, read_terms};
@@ -60,8 +60,8 @@ pub(crate) const SERVER_KEYS: [&str; 20] = [
 pub struct FileSettings {
     /// The file, as the user named the file; `None` without a file.
     pub file: Option<Arc<str>>,
-    /// Addresses to listen on.
-    pub listen: Option<Vec<SocketAddr>>,
+    /// Places to listen on.
+    pub listen: Option<Vec<ListenAt>>,
     /// Clients that may connect beside this machine itself.
     pub allow: Option<Vec<IpNet>>,
     /// The terms of every device whose rule says nothing else.
@@ -99,8 +99,7 @@ fn read(file: &Arc<str>, text: &str) -> Found<FileSettings> {
         (start, Fault::Syntax(error.message().to_owned()))
     })?;
     let section = Section::of(document.get_ref(), &SERVER_KEYS, advise)?;
-    let listen =
-        |text: &str| parse_listen(text).map_err(|error| Fault::Value { key: "listen", error });
+    let listen = |text: &str| text.parse().map_err(|error| Fault::Value { key: "listen", error });
     let (terms, hooks) = (read_terms(&section)?, read_hooks(&section, &Hooks::default())?);
     let policy = terms.over(Policy::default());
     check_urb_size(&section, policy)?;
@@ -111,7 +110,7 @@ fn read(file: &Arc<str>, text: &str) -> Found<FileSettings> {
         allow: section.texts("allow", network("allow"))?,
         terms,
         hooks: Arc::new(hooks),
-        socket_buffer: section.number("socket-buffer", parse_size)?,
+        socket_buffer: section.number("socket-buffer", parse_socket_buffer)?,
         busy_poll: section.number("busy-poll", parse_busy_poll)?,
         peer_timeout: section.number("peer-timeout", parse_peer_timeout)?,
         rules,

@@ -17,8 +17,8 @@ use crate::config::rules::matching::{Ids, Match};
 use crate::config::rules::spec::{DeviceSpecError, parse_busid, parse_class, parse_ids, split_ids};
 use crate::config::rules::{Clients, Origin, Rule};
 use crate::config::value::{
-    parse_configuration, parse_memory, parse_network, parse_settle, parse_size, parse_urb_size,
-    parse_urbs,
+    parse_configuration, parse_device_memory, parse_memory, parse_network, parse_settle,
+    parse_urb_size, parse_urbs,
 };
 use crate::limits::{DeviceLimits, RULE_IDS_MAX};
 
@@ -154,7 +154,7 @@ pub(super) fn read_terms(section: &Section<'_, '_>) -> Found<Terms> {
     Ok(Terms {
         urbs: section.number("urbs", parse_urbs)?,
         memory: section.number("memory", parse_memory)?,
-        device_memory: section.number("device-memory", parse_size)?,
+        device_memory: section.number("device-memory", parse_device_memory)?,
         urb_len: section.number("urb-size", parse_urb_size)?,
         takeover: section.text("take-over", takeover)?,
         reset_on_release: section.boolean("reset-on-release")?,

@@ -21,7 +21,7 @@ const LIMIT_DEFAULT: u64 = 16 << 20;
 const SHARE: u64 = 4;
 
 /// Smallest mapping worth having, in bytes.
-pub(super) const MAPPING_MIN: usize = 64 << 10;
+pub(super) const MAPPING_MIN: usize = crate::limits::DEVICE_MEMORY_MIN;
 
 /// Time without new mappings after a URB was refused.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(10);
