@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -22,7 +23,7 @@ use support::{DEADLINE, wait_until};
 use usbferry::cli::Cli;
 use usbferry::limits::{COMPLAINTS_PER_SECOND, LOG_LINES_MAX};
 use usbferry::wire::types::BusId;
-use usbferry_sys::libusb::version::libusb;
+use usbferry_sys::libusb::version::{IS_BUILT_IN, libusb};
 
 fn usbferry(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
@@ -194,17 +195,27 @@ fn help_and_version_exit_0() {
     }
     let version = run(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
-    let expected = format!("usbferry {} (libusb {})", env!("CARGO_PKG_VERSION"), libusb());
-    assert_eq!(stdout(&version).trim(), expected);
+    assert_eq!(stdout(&version).trim(), expected_version());
+}
+
+/// The first line of a report: the program's version and commit, and whose libusb. A source from
+/// git has a commit.
+fn expected_version() -> String {
+    let commit = option_env!("USBFERRY_COMMIT").map(|commit| format!("commit {commit}, "));
+    let is_from_git = Path::new(env!("CARGO_MANIFEST_DIR")).join(".git").exists();
+    assert!(!is_from_git || commit.is_some(), "the build found no commit");
+    let is_built_in = cfg!(feature = "vendored") || IS_BUILT_IN;
+    let whose = if is_built_in { "built in" } else { "the system's" };
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), commit.unwrap_or_default());
+    format!("usbferry {version} ({commit}libusb {}, {whose})", libusb())
 }
 
 /// Much depends on the version of libusb, the first question about anybody's log.
 #[test]
-fn the_first_line_of_the_log_names_both_versions() {
+fn the_first_line_of_the_log_names_the_versions() {
     let running = Running::start(&["--simulate=loopback"]);
     let first = running.lines.lock().unwrap()[0].clone();
-    let expected = format!("usbferry {} (libusb {})", env!("CARGO_PKG_VERSION"), libusb());
-    assert!(first.ends_with(&expected), "{first}");
+    assert!(first.ends_with(&expected_version()), "{first}");
     running.stop();
 }
 
@@ -220,8 +231,9 @@ fn wrong_usage_exits_2() {
         (&["serve", "--all", "--urb-size", "64M"], "or more --memory"),
         (&["serve", "--all", "--busy-poll", "5"], "such as 50us"),
         (&["serve", "--all", "--socket-buffer", "much"], "number of bytes"),
-        (&["serve", "--all", "--listen", "here"], "invalid"),
-        (&["serve", "--all", "--listen", "localhost:3240"], "give an address with its port"),
+        (&["serve", "--all", "--socket-buffer", "0"], "from 4K"),
+        (&["serve", "--all", "--device-memory", "1"], "or 0 for none"),
+        (&["serve", "--all", "--listen", "3240"], "give an address, a name or a port"),
         (&["serve", "--simulate="], "a device's name is missing"),
         (&["serve", "--simulate=disk,"], "a device's name is missing"),
         (&["serve", "--simulate=disk:"], "an option is missing behind the colon"),
@@ -297,14 +309,18 @@ fn a_bad_listen_address_is_refused_with_advice() {
     }
 }
 
-/// An unknown level is refused in RUST_LOG, as in an argument.
+/// A wrong level in RUST_LOG, which all programs share, counts as unset and gets a warning; an
+/// empty text gets none.
 #[test]
-fn an_unknown_log_level_is_refused_in_the_environment_too() {
-    let mut command = usbferry(&["list", "--remote", "127.0.0.1:port"]);
-    command.env("RUST_LOG", "loud");
-    let output = output_of(command);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).starts_with("error: RUST_LOG is \"loud\": give error"), "{output:?}");
+fn a_wrong_log_level_in_the_environment_is_a_warning() {
+    for (text, warns) in [("loud", true), ("", false)] {
+        let mut command = usbferry(&["serve"]);
+        command.env("RUST_LOG", text);
+        let running = Running::start_as(command, &["--simulate=loopback"]);
+        let warnings = running.lines_with("RUST_LOG is \"loud\", which is ignored: give error");
+        assert_eq!(warnings.len(), usize::from(warns), "{text}");
+        running.stop();
+    }
 }
 
 /// An address that other machines can reach needs `--allow`.
@@ -420,6 +436,10 @@ fn list_remote_of_no_server_exits_1() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("can't reach"), "{}", stderr(&output));
     assert!(!stderr(&output).contains("os error"), "{}", stderr(&output));
+    let unresolved = run(&["list", "--remote", "nosuchhost.invalid"]);
+    assert_eq!(unresolved.status.code(), Some(1));
+    let said = stderr(&unresolved);
+    assert!(said.starts_with("error: can't resolve nosuchhost.invalid: "), "{said}");
     for host in ["127.0.0.1:port", "", ":3240"] {
         let output = run(&["list", "--remote", host]);
         assert_eq!(output.status.code(), Some(2), "{host}");
@@ -430,8 +450,9 @@ fn list_remote_of_no_server_exits_1() {
         (&[1], "closed before its answer was complete"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer as"),
         (&[1, 0x11, 0, 5, 0, 0, 0, 1], "refused: not available"),
+        (&[1, 0x11, 0, 5, 0, 0, 0, 9], "refused: status 9"),
         (&[1, 0x11, 0, 5, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], "claims to export"),
-        (&[1, 0x11, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, b'x'], "closed before its answer"),
+        (&[1, 0x11, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, b'x'], "closed before its answer was complete"),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its own").to_string();
@@ -602,6 +623,30 @@ fn a_port_in_use_exits_1() {
     running.stop();
 }
 
+/// A name is looked up at the start; one without an address is a failure.
+#[test]
+fn names_are_listened_on() {
+    let running = Running::start(&["--simulate=loopback", "--listen", "localhost:0"]);
+    assert!(running.address.ip().is_loopback(), "{}", running.address);
+    running.attach("1-1").assert_in_sync();
+    running.stop();
+    let output = run(&["serve", "--simulate", "--listen", "nosuchhost.invalid"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("can't resolve --listen nosuchhost.invalid: "), "{output:?}");
+}
+
+/// An IPv6 address with a scope is found by the name of its interface.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_address_with_a_scope_is_looked_up() {
+    let output = run(&["serve", "--simulate", "--listen", "[fe80::1%lo]:0", "--allow", "::1"]);
+    assert_eq!(output.status.code(), Some(1), "lo has no such address");
+    assert!(stderr(&output).contains("can't listen on [fe80::1%1]:0: "), "{output:?}");
+    let output = run(&["serve", "--simulate", "--listen", "[fe80::1%nope]:0", "--allow", "::1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("does this machine have nope?"), "{output:?}");
+}
+
 /// Several addresses are listened on, each by itself.
 #[test]
 fn listens_on_several_addresses() {
@@ -652,7 +697,7 @@ fn a_client_outside_allow_is_closed() {
     let output = run(&["list", "--remote", &running.address.to_string()]);
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
-    assert!(said.contains("closed the connection") && said.contains("--allow"), "{said}");
+    assert!(said.contains("closed the connection: is this machine among its --allow?"), "{said}");
     running.stop();
     let inside = ["--simulate=loopback", "--listen", &listen, "--allow", &own.to_string()];
     let running = Running::start(&inside);
@@ -678,6 +723,26 @@ fn the_log_has_no_line_for_a_urb() {
     running.wait_for("1-1: released");
     let lines = running.lines.lock().unwrap()[before..].to_vec();
     assert!(lines.len() < 10, "{lines:#?}");
+    running.stop();
+}
+
+/// At trace, the session's part of the log has a line for each URB: its end.
+#[test]
+fn the_log_has_a_line_for_each_urb_at_trace() {
+    const URBS: usize = 20;
+    let running = Running::start(&["--simulate=loopback", "--log", "info,usbferry::session=trace"]);
+    let mut client = running.attach("1-1");
+    for _ in 0..URBS {
+        client.call_ok(&Submit::read(0x81, 512));
+    }
+    let target = client.submit(&Submit::read(0x86, 64));
+    let unlink = client.unlink(target);
+    client.ret_unlink(unlink);
+    running.wait_for("64 bytes: ECONNRESET, 0 bytes moved");
+    let read = "Bulk In, endpoint 1, 512 bytes: ok, 512 bytes moved";
+    assert_eq!(running.lines_with(read).len(), URBS, "{:#?}", running.lines_with(""));
+    drop(client);
+    running.wait_for("1-1: released");
     running.stop();
 }
 

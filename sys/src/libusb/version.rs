@@ -6,6 +6,9 @@ use std::fmt;
 
 use crate::libusb::raw;
 
+/// Whether the linked libusb was built with this program, rather than being the system's.
+pub const IS_BUILT_IN: bool = cfg!(libusb_built_in);
+
 /// A version of libusb, as three numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Version {
