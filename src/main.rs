@@ -7,26 +7,24 @@
 use std::process::ExitCode;
 
 use usbferry::cli::Cli;
-use usbferry::commands::{self, CommandError};
+use usbferry::commands;
 use usbferry::logging::Log;
 
 fn main() -> ExitCode {
     usbferry_sys::os::heap::return_large_blocks();
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    let filter = match cli.log_filter(std::env::var("RUST_LOG").ok()) {
-        Ok(filter) => filter,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return CommandError::Usage(error).exit_code();
-        }
-    };
-    let log = match Log::start(&filter) {
+    let environment = std::env::var_os("RUST_LOG");
+    let filter = cli.log_filter(environment.map(|text| text.to_string_lossy().into_owned()));
+    let log = match Log::start(&filter.filter) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("error: the system has no thread for the log: {error}");
             return ExitCode::FAILURE;
         }
     };
+    if let Some(ignored) = &filter.ignored {
+        log::warn!("{ignored}");
+    }
     match commands::run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

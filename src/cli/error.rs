@@ -44,8 +44,6 @@ pub enum UsageError {
         /// Bytes of the longest name.
         most: usize,
     },
-    /// The text of `RUST_LOG`, which is no filter.
-    Environment(String),
 }
 
 /// Where values were written.
@@ -116,8 +114,18 @@ impl fmt::Display for UsageError {
                  one; \"usbferry list -r HOST\" shows the names",
                 name.escape_debug()
             ),
-            Self::Environment(text) => write!(f, "RUST_LOG is \"{text}\": {NotAFilter}"),
         }
+    }
+}
+
+/// The text of a `RUST_LOG` that is no filter of the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IgnoredFilter(pub(super) String);
+
+impl fmt::Display for IgnoredFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.escape_debug();
+        write!(f, "RUST_LOG is \"{text}\", which is ignored: {NotAFilter}")
     }
 }
 

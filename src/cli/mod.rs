@@ -20,9 +20,11 @@ use std::sync::LazyLock;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
+use usbferry_sys::libusb::version as libusb;
 
 pub use client::{Attach, Detach, List, Port, Wanted, Which};
-pub use error::{UsageError, Written};
+use error::NotAFilter;
+pub use error::{IgnoredFilter, UsageError, Written};
 use parse::{names_another, parse_log, parts_of};
 pub use serve::{Chosen, Serve};
 
@@ -55,19 +57,31 @@ impl Cli {
     }
 
     /// The filter of the log: as typed, or else from `RUST_LOG`, which all programs share and which
-    /// may name other programs only.
-    ///
-    /// # Errors
-    /// `RUST_LOG` holds neither a level nor a filter.
-    pub fn log_filter(&self, environment: Option<String>) -> Result<String, UsageError> {
-        let environment = environment.filter(|text| !text.is_empty());
-        match (&self.log, environment) {
-            (Some(typed), _) => Ok(typed.clone()),
-            (None, None) => Ok("info".to_owned()),
-            (None, Some(text)) if parts_of(&text).all(names_another) => Ok(text),
-            (None, Some(text)) => parse_log(&text).map_err(|_| UsageError::Environment(text)),
-        }
+    /// may name other programs only. A `RUST_LOG` without a filter counts as unset.
+    #[must_use]
+    pub fn log_filter(&self, environment: Option<String>) -> LogFilter {
+        let environment = environment.filter(|text| !text.trim().is_empty());
+        let default = || "info".to_owned();
+        let (filter, ignored) = match (&self.log, environment) {
+            (Some(typed), _) => (typed.clone(), None),
+            (None, None) => (default(), None),
+            (None, Some(text)) if parts_of(&text).all(names_another) => (text, None),
+            (None, Some(text)) => match parse_log(&text) {
+                Ok(filter) => (filter, None),
+                Err(NotAFilter) => (default(), Some(IgnoredFilter(text))),
+            },
+        };
+        LogFilter { filter, ignored }
     }
+}
+
+/// What the log shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogFilter {
+    /// A filter of `env_logger`'s.
+    pub filter: String,
+    /// The text of `RUST_LOG`, if that is no filter.
+    pub ignored: Option<IgnoredFilter>,
 }
 
 /// `--simulate` takes its list behind an equals sign only; an error behind a space says how to type
@@ -83,14 +97,18 @@ fn with_tip(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// The versions of the program and of libusb; the system's libusb may have any version.
+/// The versions of the program and of libusb, and the program's commit, as far as the build knew the
+/// commit. The system's libusb may have any version.
 #[must_use]
 pub fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let commit = option_env!("USBFERRY_COMMIT").map(|commit| format!("commit {commit}, "));
+        let whose = if libusb::IS_BUILT_IN { "built in" } else { "the system's" };
         format!(
-            "{} (libusb {})",
+            "{} ({}libusb {}, {whose})",
             env!("CARGO_PKG_VERSION"),
-            usbferry_sys::libusb::version::libusb()
+            commit.unwrap_or_default(),
+            libusb::libusb()
         )
     });
     &VERSION
@@ -135,30 +153,35 @@ mod tests {
         let filter = |arguments: &[&str], environment: Option<&str>| {
             let line = ["usbferry", "list"].iter().chain(arguments);
             let cli = Cli::try_parse_from(line).map_err(|error| error.to_string())?;
-            let filter = cli.log_filter(environment.map(str::to_owned));
-            filter.map_err(|error| error.to_string())
+            Ok(cli.log_filter(environment.map(str::to_owned)))
         };
-        assert_eq!(filter(&[], None).unwrap(), "info");
-        assert_eq!(filter(&[], Some("othercrate=debug")).unwrap(), "othercrate=debug");
-        assert_eq!(filter(&[], Some("")).unwrap(), "info");
+        let heeded = |arguments: &[&str], environment: Option<&str>| {
+            let LogFilter { filter, ignored } = filter(arguments, environment).unwrap();
+            assert_eq!(ignored, None);
+            filter
+        };
+        assert_eq!(heeded(&[], None), "info");
+        assert_eq!(heeded(&[], Some("othercrate=debug")), "othercrate=debug");
+        assert_eq!(heeded(&[], Some("")), "info");
+        assert_eq!(heeded(&[], Some(" ")), "info");
         for both in ["a=info,b::c=off", "a=info/text", "a=info,warn"] {
-            assert_eq!(filter(&[], Some(both)).unwrap(), both);
+            assert_eq!(heeded(&[], Some(both)), both);
         }
         for wrong in ["loud", "loud/info", "usbferry=loud", "info=4", "a=info,loud", "a=loud"] {
-            let refused = filter(&[], Some(wrong)).unwrap_err();
-            assert!(
-                refused.starts_with(&format!("RUST_LOG is \"{wrong}\": give error")),
-                "{refused}"
-            );
+            let LogFilter { filter: level, ignored } = filter(&[], Some(wrong)).unwrap();
+            assert_eq!(level, "info", "{wrong}");
+            let said = ignored.expect("the text is no filter").to_string();
+            assert!(said.starts_with(&format!("RUST_LOG is \"{wrong}\", ")), "{said}");
             // What is typed is what counts.
-            assert_eq!(filter(&["--log", "warn"], Some(wrong)).unwrap(), "warn");
+            assert_eq!(heeded(&["--log", "warn"], Some(wrong)), "warn");
         }
         for typed in ["trace", "OFF", "warn,usbferry::session=trace", "usbferry", "mio,debug/x"] {
-            assert_eq!(filter(&["--log", typed], Some("warn")).unwrap(), typed);
+            assert_eq!(heeded(&["--log", typed], Some("warn")), typed);
         }
         for wrong in ["", "verbose", "verbose/info", "othercrate=debug", "usbferry=loud", "info=4"]
         {
-            assert!(filter(&["--log", wrong], None).unwrap_err().contains("give error"), "{wrong}");
+            let refused: String = filter(&["--log", wrong], None).unwrap_err();
+            assert!(refused.contains("give error"), "{wrong}");
         }
     }
 }
