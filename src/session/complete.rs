@@ -4,12 +4,14 @@
 
 use std::time::Instant;
 
+use log::{Level, log_enabled, trace};
+
 use super::Session;
 use super::urb::{NO_URB, Urb, UrbIndex, UrbState};
 use crate::usb::Port;
 use crate::wire::setup::Setup;
 use crate::wire::status::Status;
-use crate::wire::types::{Direction, TransferType, flags};
+use crate::wire::types::{DevId, Direction, TransferType, flags};
 
 /// The result of a packet which never was on the bus.
 const NOT_TRANSFERRED: (u32, Status) = (0, Status::EXDEV);
@@ -96,6 +98,9 @@ impl<P: Port> Session<P> {
         let record = self.urbs.get_mut(urb);
         record.status = status;
         record.actual_length = actual_length;
+        if log_enabled!(Level::Trace) {
+            trace_end(self.devid, record);
+        }
         if record.unanswered {
             return self.buffers.free_record(&mut self.urbs, urb);
         }
@@ -116,6 +121,21 @@ impl<P: Port> Session<P> {
         }
         self.tx.push_submit(urb);
     }
+}
+
+/// The line of the log about a URB that has ended, for who asked for such lines. Apart from the
+/// path of URBs, which pays for a comparison only.
+#[cold]
+#[inline(never)]
+pub(super) fn trace_end(devid: DevId, record: &Urb) {
+    let Urb { submit, direction, transfer_type, status, actual_length, .. } = record;
+    trace!(
+        "{devid} {}: {transfer_type:?} {direction:?}, endpoint {}, {} bytes: {status}, \
+         {actual_length} bytes moved",
+        submit.seqnum,
+        submit.endpoint.number(),
+        submit.transfer_buffer_length,
+    );
 }
 
 /// The result for the client of a transfer other than isochronous.

@@ -22,6 +22,9 @@
 
 use std::time::Instant;
 
+use log::{Level, log_enabled};
+
+use super::complete::trace_end;
 use super::urb::{UrbIndex, UrbState};
 use super::{Session, Violation};
 use crate::usb::Port;
@@ -59,15 +62,15 @@ impl<P: Port> Session<P> {
             }
             UrbState::Waiting => {
                 self.endpoints.remove_waiting(&mut self.urbs, urb);
-                self.drop_unlinked(urb, unlink);
+                self.drop_unperformed(urb, unlink);
             }
             UrbState::BehindBarrier => {
                 self.barriers.remove(urb);
-                self.drop_unlinked(urb, unlink);
+                self.drop_unperformed(urb, unlink);
             }
             UrbState::Performing => {
                 if let Some(urb) = self.drop_barrier() {
-                    self.drop_unlinked(urb, unlink);
+                    self.drop_unperformed(urb, unlink);
                     self.release_queue(now);
                 } else {
                     self.urbs.get_mut(urb).unanswered = true;
@@ -97,6 +100,16 @@ impl<P: Port> Session<P> {
         if !std::mem::replace(&mut record.cancelling, true) {
             self.slots.cancel(record.transfer);
         }
+    }
+
+    /// Ends a URB that was unlinked before its turn, and answers the UNLINK.
+    fn drop_unperformed(&mut self, urb: UrbIndex, unlink: SeqNum) {
+        if log_enabled!(Level::Trace) {
+            let record = self.urbs.get_mut(urb);
+            record.status = Status::ECONNRESET;
+            trace_end(self.devid, record);
+        }
+        self.drop_unlinked(urb, unlink);
     }
 
     /// Answers the UNLINK of a URB which ends without RET_SUBMIT.
