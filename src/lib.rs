@@ -16,6 +16,7 @@
 //! - [`client`]: a USB/IP client, for the list of another server's exports and for their devices.
 //! - `hooks`: programs that events of a device start, on threads of their own.
 //! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.
+//! - [`doctor`]: what makes exports and imports fail on this machine, and what to type.
 //! - [`logging`]: the log, which a thread of its own writes.
 //!
 //! Every part may use [`limits`] (the limits that a client, a device or a user meets, each with a
@@ -30,6 +31,9 @@
 //! ```text
 //! commands ──► cli, client, config, reactor, usb, vhci, wire
 //! cli ───────► client, config, usb, wire
+//! commands ──► cli, client, config, doctor, reactor, usb
+//! cli ───────► config, usb
+//! doctor ────► client, config, usb, wire
 //! client ────► wire
 //! vhci ──────► wire
 //! reactor ───► config, handshake, hooks, session, stats, status, usb, wire, worker
@@ -106,6 +110,7 @@ pub mod commands;
 mod complaints;
 pub mod config;
 mod deadline;
+pub mod doctor;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -1,6 +1,7 @@
 //! `usbferry`: parses the command line, starts the log, runs a command, gives the exit code.
 //!
-//! Exit codes: 0 for success, 1 for a failure, 2 for a command line that makes no sense.
+//! Exit codes: 0 for success, 1 for a failure, 2 for a command line that makes no sense; `doctor`
+//! ends with 3 for warnings and 4 for problems.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
         log::warn!("{ignored}");
     }
     match commands::run(&cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             log.end_with(&error.to_string());
             error.exit_code()

@@ -2,6 +2,7 @@
 //!
 //! - `serve`: the options of `usbferry serve`;
 //! - `client`: the options of `list`, `attach`, `detach` and `port`;
+//! - `doctor`: the options of `usbferry doctor`;
 //! - `parse`: filters of the log, and the names of take-over policies;
 //! - `error`: values that do not fit together.
 //!
@@ -10,6 +11,7 @@
 //! Contract: no I/O. Each error says what to type instead.
 
 mod client;
+mod doctor;
 mod error;
 mod parse;
 mod serve;
@@ -23,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 use usbferry_sys::libusb::version as libusb;
 
 pub use client::{Attach, Detach, List, Port, Wanted, Which};
+pub use doctor::Doctor;
 use error::NotAFilter;
 pub use error::{IgnoredFilter, UsageError, Written};
 use parse::{names_another, parse_log, parts_of};
@@ -129,6 +132,8 @@ pub enum Command {
     Port(Port),
     /// Say what a file of settings means for the devices of this machine
     CheckConfig(CheckConfig),
+    /// Look for whatever makes exports fail here, and say what to type. Takes the options of serve
+    Doctor(Box<Doctor>),
 }
 
 /// `usbferry check-config`.

@@ -14,7 +14,7 @@ use crate::usb::{Backend, Candidate};
 /// `usbferry check-config`.
 pub(super) fn check(arguments: &CheckConfig) -> Result<(), CommandError> {
     let file = settings::read_file(&arguments.file).map_err(CommandError::File)?;
-    let (settings, _) = Serve::default().settings(&file).map_err(CommandError::Usage)?;
+    let (settings, _) = settings::with_file(&Serve::default(), &file)?;
     let name = arguments.file.display();
     print(&[format!("{name}: {}, without a fault", count(&settings.rules))])?;
     let devices = LibusbBackend::new().and_then(|mut backend| backend.scan());

@@ -6,6 +6,7 @@
 //! - `json`: the JSON of `--json`;
 //! - `check_config`: prints what a file of settings means;
 //! - `settings`: reads the settings of a server;
+//! - `doctor`: prints what is in the way of exports;
 //! - `error`: why a command failed, and the exit code.
 //!
 //! Contract: for the program's first thread; *blocks* for as long as a command takes.
@@ -15,6 +16,7 @@ mod attach;
 mod check_config;
 #[cfg(target_os = "linux")]
 mod detach;
+mod doctor;
 mod error;
 mod hangup;
 mod json;
@@ -24,25 +26,31 @@ mod port;
 mod serve;
 mod settings;
 
+use std::process::ExitCode;
+
 use crate::cli::Command;
 pub use error::CommandError;
 
-/// Runs a command to its end. *Blocks.*
+/// Runs a command to its end, and returns the program's exit code. *Blocks.*
 ///
 /// # Errors
 /// The command failed, or makes no sense.
-pub fn run(command: &Command) -> Result<(), CommandError> {
+pub fn run(command: &Command) -> Result<ExitCode, CommandError> {
     match command {
-        Command::List(arguments) => list::show(arguments),
-        Command::Serve(arguments) => serve::serve(arguments),
-        Command::CheckConfig(arguments) => check_config::check(arguments),
+        Command::Doctor(arguments) => return doctor::examine(arguments),
+        Command::List(arguments) => list::show(arguments)?,
+        Command::Serve(arguments) => serve::serve(arguments)?,
+        Command::CheckConfig(arguments) => check_config::check(arguments)?,
         #[cfg(target_os = "linux")]
-        Command::Attach(arguments) => attach::attach(arguments),
+        Command::Attach(arguments) => attach::attach(arguments)?,
         #[cfg(target_os = "linux")]
-        Command::Detach(arguments) => detach::detach(arguments),
+        Command::Detach(arguments) => detach::detach(arguments)?,
         #[cfg(target_os = "linux")]
-        Command::Port(arguments) => port::show(arguments),
+        Command::Port(arguments) => port::show(arguments)?,
         #[cfg(not(target_os = "linux"))]
-        Command::Attach(_) | Command::Detach(_) | Command::Port(_) => Err(CommandError::LinuxOnly),
+        Command::Attach(_) | Command::Detach(_) | Command::Port(_) => {
+            return Err(CommandError::LinuxOnly);
+        }
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -22,8 +22,19 @@ const SYSTEM_FILE: &str = "/etc/usbferry/usbferry.toml";
 /// The file can't be read or has a fault, values do not fit together, or a name has no address.
 pub(super) fn read(arguments: &Serve) -> Result<(Settings, Chosen), CommandError> {
     let file = read_chosen_file(arguments).map_err(CommandError::File)?;
-    let (mut settings, chosen) = arguments.settings(&file).map_err(CommandError::Usage)?;
-    settings.listen = arguments.listen(&file, look_up).map_err(CommandError::Usage)?;
+    with_file(arguments, &file)
+}
+
+/// The settings of a command line together with a file. *Blocks.*
+///
+/// # Errors
+/// Values do not fit together, or a name has no address.
+pub(super) fn with_file(
+    arguments: &Serve,
+    file: &FileSettings,
+) -> Result<(Settings, Chosen), CommandError> {
+    let (mut settings, chosen) = arguments.settings(file).map_err(CommandError::Usage)?;
+    settings.listen = arguments.listen(file, look_up).map_err(CommandError::Usage)?;
     Ok((settings, chosen))
 }
 
