@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use jiff::fmt::friendly::SpanParser;
 
+/// A hundred years.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Bytes: a number, alone or with a unit: `K`, `KB`, `KiB`, `M` and so on, small letters too, each
 /// a power of 1024.
 pub(crate) fn parse_size(text: &str) -> Option<usize> {
@@ -29,9 +32,11 @@ impl fmt::Display for Size {
     }
 }
 
-/// A time: numbers with `us`, `ms`, `s`, `m` or `h`, or with the words for these units.
+/// A time: numbers with `us`, `ms`, `s`, `m` or `h`, or with the words for these units. At most a
+/// century, by which no clock overflows.
 pub(crate) fn parse_time(text: &str) -> Option<Duration> {
-    SpanParser::new().parse_unsigned_duration(text).ok()
+    let time = SpanParser::new().parse_unsigned_duration(text).ok()?;
+    (time <= CENTURY).then_some(time)
 }
 
 /// A time that has passed, for a reader: in its two largest units, rounded down.
@@ -102,8 +107,17 @@ mod tests {
         assert_eq!(parse_time("10m"), Some(Duration::from_secs(600)));
         assert_eq!(parse_time("1h 30min"), Some(Duration::from_secs(5400)));
         assert_eq!(parse_time("1.5s"), Some(Duration::from_millis(1500)));
-        for wrong in ["", "5", "ms", "-1s", "1s ago", "5 parsecs", "PT5S", "99999999999999999999s"]
-        {
+        for wrong in [
+            "",
+            "5",
+            "ms",
+            "-1s",
+            "1s ago",
+            "5 parsecs",
+            "PT5S",
+            "99999999999s",
+            "99999999999999999999s",
+        ] {
             assert_eq!(parse_time(wrong), None, "{wrong}");
         }
     }
