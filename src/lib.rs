@@ -29,10 +29,8 @@
 //! down, but for the results of a worker, which go up to the reactor:
 //!
 //! ```text
-//! commands ──► cli, client, config, reactor, usb, vhci, wire
+//! commands ──► cli, client, config, doctor, reactor, usb, vhci, wire
 //! cli ───────► client, config, usb, wire
-//! commands ──► cli, client, config, doctor, reactor, usb
-//! cli ───────► config, usb
 //! doctor ────► client, config, usb, wire
 //! client ────► wire
 //! vhci ──────► wire

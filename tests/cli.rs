@@ -387,7 +387,7 @@ fn list_remote_prints_json_on_a_line() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_clients_commands_need_the_kernels_module() {
-    if std::path::Path::new("/sys/devices/platform/vhci_hcd.0").exists() {
+    if Path::new("/sys/devices/platform/vhci_hcd.0").exists() {
         assert_eq!(run(&["port"]).status.code(), Some(0));
         return;
     }

@@ -140,7 +140,7 @@ pub struct Port {
     pub json: bool,
 }
 
-fn server(text: &str) -> Result<Server, UsageError> {
+pub(super) fn server(text: &str) -> Result<Server, UsageError> {
     Server::parse(text).map_err(|error| UsageError::Host(error.to_string()))
 }
 

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::CommandError;
+use super::{CommandError, json, settings};
 use crate::cli::{Chosen, Doctor, Serve};
 use crate::config::rules::Rules;
 use crate::doctor::{self, Finding, Level, Report, Wanted};
@@ -16,8 +16,8 @@ const PROBLEMS: u8 = 4;
 
 /// `usbferry doctor`.
 pub(super) fn examine(arguments: &Doctor) -> Result<ExitCode, CommandError> {
-    let report = match &arguments.peer {
-        Some(host) => doctor::examine_client(host),
+    let report = match arguments.peer().map_err(CommandError::Usage)? {
+        Some(server) => doctor::examine_client(&server),
         None => doctor::examine_server(&wanted(&arguments.serve)?),
     };
     match print(&report, arguments.json) {
@@ -45,11 +45,10 @@ fn exit_code(worst: Level) -> ExitCode {
 }
 
 fn print(report: &Report, as_json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
     if as_json {
-        serde_json::to_writer_pretty(&mut out, report)?;
-        return writeln!(out);
+        return json::print(report);
     }
+    let mut out = io::stdout().lock();
     report.findings.iter().try_for_each(|finding| print_finding(finding, &mut out))?;
     writeln!(out, "{}", summary(report))
 }

@@ -43,6 +43,7 @@ mod programs;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 
+use crate::client::Server;
 use crate::config::Settings;
 pub use finding::{Finding, Level, Report};
 
@@ -82,15 +83,15 @@ fn server_findings(machine: &machine::Machine, wanted: &Wanted) -> Report {
     Report::of(findings)
 }
 
-/// Examines this machine as a client of the server at `HOST` or `HOST:PORT`. *Blocks.*
+/// Examines this machine as a client of a server, and the way there. *Blocks.*
 #[cfg(target_os = "linux")]
 #[must_use]
-pub fn examine_client(host: &str) -> Report {
+pub fn examine_client(server: &Server) -> Report {
     let machine = machine::Machine::here();
     let mut findings = client::check(&machine);
     findings.extend(kernel::check_client(&machine));
     findings.extend(congestion::check_client(&machine));
-    let (exports, found) = peer::check(host);
+    let (exports, found) = peer::check(server);
     findings.extend(found);
     findings.extend(kernel::check_speeds(&machine, &exports));
     Report::of(findings)
@@ -104,11 +105,11 @@ pub fn examine_server(wanted: &Wanted) -> Report {
     Report::of(addresses.map(elsewhere::check_port).collect())
 }
 
-/// Examines the way to the server at `HOST` or `HOST:PORT`. *Blocks.*
+/// Examines the way to a server. *Blocks.*
 #[cfg(not(target_os = "linux"))]
 #[must_use]
-pub fn examine_client(host: &str) -> Report {
-    Report::of(peer::check(host).1)
+pub fn examine_client(server: &Server) -> Report {
+    Report::of(peer::check(server).1)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::Finding;
-use crate::client::{self, Exported, Probe};
+use crate::client::{self, ClientError, Exported, Probe, Server, Trouble};
 use crate::wire::PORT;
 
 const CHECK: &str = "peer";
@@ -27,27 +27,32 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const REPEATED_SYN: Duration = Duration::from_millis(900);
 
 /// The exports of a server, and the findings about the way there.
-pub(super) fn check(host: &str) -> (Vec<Exported>, Vec<Finding>) {
+pub(super) fn check(server: &Server) -> (Vec<Exported>, Vec<Finding>) {
     let mut probes = Vec::new();
     let mut exports = Vec::new();
     for _ in 0..PROBES {
-        match client::probe(host) {
+        match client::probe(server) {
             Ok((found, probe)) => {
                 exports = found;
                 probes.push(probe);
             }
-            Err(error) => {
-                let finding = Finding::problem(CHECK, error.to_string()).about(host);
-                let finding = finding.advise(format!(
-                    "on the server: usbferry serve --listen :{PORT} \
-                     --allow ADDRESS, with the address of this machine; and look for a firewall"
-                ));
-                return (exports, vec![finding]);
-            }
+            Err(error) => return (exports, vec![failed(server, &error)]),
         }
     }
-    let findings = vec![latency(host, &probes), loss(host, &probes)];
+    let host = server.to_string();
+    let findings = vec![latency(&host, &probes), loss(server, &probes)];
     (exports, findings)
+}
+
+fn failed(server: &Server, error: &ClientError) -> Finding {
+    let finding = Finding::problem(CHECK, error.to_string()).about(server);
+    match error.trouble {
+        Trouble::Unreachable(_) | Trouble::Closed | Trouble::Silent(_) => finding.advise(format!(
+            "on the server: usbferry serve --listen :{PORT} --allow ADDRESS, with this machine's \
+             address; and look for a firewall"
+        )),
+        _ => finding,
+    }
 }
 
 fn latency(host: &str, probes: &[Probe]) -> Finding {
@@ -74,29 +79,19 @@ fn latency(host: &str, probes: &[Probe]) -> Finding {
     finding.about(host)
 }
 
-fn loss(host: &str, probes: &[Probe]) -> Finding {
+fn loss(server: &Server, probes: &[Probe]) -> Finding {
     let lost =
         |probe: &&Probe| probe.retransmitted.unwrap_or(0) > 0 || probe.connected >= REPEATED_SYN;
     let losers = probes.iter().filter(lost).count();
     if losers == 0 {
-        return Finding::ok("loss", format!("{host}: nothing was sent twice")).about(host);
+        return Finding::ok("loss", format!("{server}: nothing was sent twice")).about(server);
     }
     let what = format!(
-        "{host}: {losers} of {} connections had to repeat what was lost on the way",
+        "{server}: {losers} of {} connections had to repeat what was lost on the way",
         probes.len()
     );
-    let finding = Finding::warning("loss", what).about(host);
-    finding.advise(format!("ping -c 100 {}", name_of(host))).advise("prefer a cable to a radio")
-}
-
-/// The host without its port.
-fn name_of(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, _)) if !name.contains(':') || name.ends_with(']') => {
-            name.trim_matches(['[', ']'])
-        }
-        _ => host.trim_matches(['[', ']']),
-    }
+    let finding = Finding::warning("loss", what).about(server);
+    finding.advise(format!("ping -c 100 {}", server.host())).advise("prefer a cable to a radio")
 }
 
 fn median(probes: &[Probe], time: impl Fn(&Probe) -> Duration) -> Duration {
@@ -145,24 +140,10 @@ mod tests {
             ([probe(1), lossy], Level::Warning),
             ([late, probe(1)], Level::Warning),
         ] {
-            let found = loss("[fe80::1%eth0]:3240", &probes);
+            let found = loss(&Server::parse("[::1]:3241").unwrap(), &probes);
             assert_eq!(found.level, level, "{found:?}");
-            let has_advice =
-                found.advice.first().is_some_and(|line| line.ends_with(" fe80::1%eth0"));
+            let has_advice = found.advice.first().is_some_and(|line| line.ends_with(" ::1"));
             assert_eq!(has_advice, level == Level::Warning);
-        }
-    }
-
-    #[test]
-    fn a_host_has_a_name_with_and_without_a_port() {
-        for (host, name) in [
-            ("box", "box"),
-            ("box:3240", "box"),
-            ("::1", "::1"),
-            ("[::1]", "::1"),
-            ("[::1]:3240", "::1"),
-        ] {
-            assert_eq!(name_of(host), name);
         }
     }
 }
