@@ -632,7 +632,10 @@ fn names_are_listened_on() {
     running.stop();
     let output = run(&["serve", "--simulate", "--listen", "nosuchhost.invalid"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("can't resolve --listen nosuchhost.invalid: "), "{output:?}");
+    assert!(
+        stderr(&output).contains("can't resolve nosuchhost.invalid, to listen there: "),
+        "{output:?}"
+    );
 }
 
 /// An IPv6 address with a scope is found by the name of its interface.

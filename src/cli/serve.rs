@@ -402,7 +402,7 @@ mod tests {
             (["--listen", "3240"], "give an address, a name or a port"),
             (["--listen", "127.0.0.1:99999"], "192.168.1.5:3240, localhost"),
             (["--listen", ""], "give an address, a name or a port"),
-            (["--listen", "nobody.invalid"], "can't resolve the name to listen on"),
+            (["--listen", "nobody.invalid"], "can't resolve nobody.invalid, to listen there"),
             (["--device-memory", "1"], "from 64K to"),
             (["--socket-buffer", "0"], "from 4K to"),
             (["--busy-poll", "5"], "such as 50us"),

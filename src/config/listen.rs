@@ -103,7 +103,7 @@ impl fmt::Display for Unresolved {
             Some((_, interface)) => format!("does this machine have {interface}?"),
             None => "give an address of this machine instead".to_owned(),
         };
-        write!(f, "can't resolve the name to listen on, {name}: {reason}; {advice}")
+        write!(f, "can't resolve {name}, to listen there: {reason}; {advice}")
     }
 }
 
@@ -236,9 +236,11 @@ mod tests {
             assert!(refused.contains("give an address, a name or a port"), "{wrong}: {refused}");
         }
         let refused = addresses_of("nosuchhost.invalid").unwrap_err().to_string();
-        assert!(refused.starts_with(
-            "can't resolve the name to listen on, nosuchhost.invalid: no such name; give"
-        ));
+        assert!(
+            refused.starts_with(
+                "can't resolve nosuchhost.invalid, to listen there: no such name; give"
+            )
+        );
         let refused = addresses_of("[fe80::1%eth9]:3240").unwrap_err().to_string();
         assert!(refused.ends_with("does this machine have eth9?"), "{refused}");
     }
