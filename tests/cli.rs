@@ -525,7 +525,7 @@ struct InTerminal {
 impl InTerminal {
     /// Starts a server with a loopback device, behind commands of a shell. `name` tells tests apart.
     fn start(name: &str, before: &str) -> Self {
-        let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
+        let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
         let _ = std::fs::remove_file(&log);
         let (program, file) = (env!("CARGO_BIN_EXE_usbferry"), log.display());
         let serve = "serve --simulate=loopback --listen 127.0.0.1:0";
