@@ -2,7 +2,7 @@
 //! directory in place of sysfs.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
@@ -17,7 +17,9 @@ use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
 use crate::usb::sim::spec::Spec;
 use crate::vhci::fake::FakeKernel;
+use crate::wire::op::OpStatus;
 use crate::wire::types::BusId;
+use crate::wire::watch::{hello, notice};
 
 /// The wait for a step, beyond which a test hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -213,4 +215,102 @@ fn a_stop_ends_the_wait_for_a_device_and_for_a_server() {
     sender.write_all(&[0]).unwrap();
     Keeper::new(&kernel.vhci(), &wanted, stop).run().unwrap();
     assert_eq!(kernel.read("attach"), "");
+}
+
+/// What a client asks for on a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asked {
+    Import,
+    Watch,
+}
+
+/// A server by hand: the next connection, whose request must be the given.
+fn next_client(listener: &TcpListener, expected: Asked) -> TcpStream {
+    let (mut client, _) = listener.accept().unwrap();
+    let mut common = [0; 8];
+    client.read_exact(&mut common).unwrap();
+    let asked = if common[3] == 3 { Asked::Import } else { Asked::Watch };
+    assert_eq!(asked, expected);
+    if asked == Asked::Import {
+        client.read_exact(&mut [0; 32]).unwrap();
+    }
+    client
+}
+
+/// Answers an import: with a device, or with a refusal.
+fn answer_import(listener: &TcpListener, status: u8) -> TcpStream {
+    let mut client = next_client(listener, Asked::Import);
+    client.write_all(&[1, 0x11, 0, 3, 0, 0, 0, status]).unwrap();
+    if status == 0 {
+        let mut record = [0; 312];
+        record[256..259].copy_from_slice(b"1-1");
+        record[0x12b] = 3;
+        client.write_all(&record).unwrap();
+    }
+    client
+}
+
+/// Answers a watch, and gives the notices.
+fn answer_watch(listener: &TcpListener, notices: &[OpStatus]) -> TcpStream {
+    let mut watch = next_client(listener, Asked::Watch);
+    watch.write_all(&hello()).unwrap();
+    watch.read_exact(&mut [0; 32]).unwrap();
+    for status in notices {
+        watch.write_all(&notice(*status)).unwrap();
+    }
+    watch
+}
+
+/// Runs a keeper beside a server by hand, until the server has lent its device.
+fn keeping_by_hand(serve: impl FnOnce(&TcpListener) -> TcpStream) {
+    let (listener, kernel) = (TcpListener::bind("127.0.0.1:0").unwrap(), FakeKernel::new());
+    let server = Server::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+    let name = BusId::new("1-1").unwrap();
+    let wanted = Wanted { server, name, persist: true, json: false };
+    let (stop, mut sender) = Stop::by_hand().unwrap();
+    let vhci = kernel.vhci();
+    thread::scope(|scope| {
+        let keeper = scope.spawn(|| Keeper::new(&vhci, &wanted, stop).run());
+        let _lent = serve(&listener);
+        kernel.take_attach();
+        sender.write_all(&[0]).unwrap();
+        keeper.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_server_with_watches_tells_when_the_device_is_back() {
+    keeping_by_hand(|listener| {
+        answer_import(listener, 4);
+        let news = [OpStatus::NoDevice, OpStatus::DeviceBusy, OpStatus::Ok];
+        let _watch = answer_watch(listener, &news);
+        answer_import(listener, 0)
+    });
+}
+
+/// As usbipd: the probe is sent once.
+#[test]
+fn a_server_without_watches_is_asked_by_imports() {
+    keeping_by_hand(|listener| {
+        answer_import(listener, 1);
+        drop(next_client(listener, Asked::Watch));
+        answer_import(listener, 1);
+        answer_import(listener, 0)
+    });
+}
+
+/// A server that was watched and restarts is no server without watches.
+#[test]
+fn a_watch_that_ends_is_asked_for_again() {
+    keeping_by_hand(|listener| {
+        for _ in 0..2 {
+            answer_import(listener, 2);
+            answer_watch(listener, &[OpStatus::DeviceBusy]);
+        }
+        answer_import(listener, 2);
+        drop(next_client(listener, Asked::Watch));
+        answer_import(listener, 2);
+        let _watch = answer_watch(listener, &[OpStatus::DeviceBusy, OpStatus::Ok]);
+        answer_import(listener, 0)
+    });
 }

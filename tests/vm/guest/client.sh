@@ -16,8 +16,7 @@ keep_attached() { # command that runs it or '', argument...
   local within=$1
   shift
   step "usbferry attach $* --persist"
-  : > "$state/keeper"
-  $within "$usbferry" attach "$@" --persist >> "$state/keeper" 2>&1 &
+  $within "$usbferry" attach "$@" --persist >> "$log/$name.client.log" 2>&1 &
   keeper=$!
 }
 
@@ -28,7 +27,7 @@ wait_attached() { # seconds
 }
 keeper_has_device() {
   local devices
-  process_gone "$keeper" && fail "the client ended: $(tail -n 1 "$state/keeper")"
+  process_gone "$keeper" && fail "the client ended: $(tail -n 1 "$log/$name.client.log")"
   devices=$(vhci_devices)
   [[ -n $devices && $devices != *$'\n'* && -n $(drivers_of "$devices") ]]
 }
@@ -36,7 +35,7 @@ wait_lost() { wait_for "$1" "the device to go" no_vhci_device; } # seconds
 no_vhci_device() { [[ -z $(vhci_devices) ]]; }
 
 # How often the client has said the words.
-said_times() { grep -cF -- "$1" "$state/keeper"; } # words
+said_times() { grep -cF -- "$1" "$log/$name.client.log"; } # words
 
 # Ends the client by a signal or waits for its own end, which must be in order.
 end_client() { # [signal]
@@ -44,8 +43,7 @@ end_client() { # [signal]
   [[ -z ${1-} ]] || kill "-$1" "$keeper"
   wait_for 20 "the client to end" process_gone "$keeper"
   wait "$keeper" || status=$?
-  cp "$state/keeper" "$log/$name.client.log"
-  ((status == 0)) || fail "usbferry attach ended with status $status: $(tail -n 1 "$state/keeper")"
+  ((status == 0)) || fail "usbferry attach ended with status $status: $(tail -n 1 "$log/$name.client.log")"
   wait_lost 20
 }
 

@@ -32,7 +32,7 @@ scenario() {
   step "usbip detach ends the client"
   detach "$attached"
   end_client
-  grep -q "another program has detached port" "$state/keeper" || fail "$(tail -n 1 "$state/keeper")"
+  grep -q "another program has detached port" "$log/$name.client.log" || fail "$(tail -n 1 "$log/$name.client.log")"
   wait_for 15 "$busid to be released" released "$busid" usb-storage
 
   step "SIGTERM detaches"
