@@ -36,4 +36,4 @@ scenario() {
   stop_server
   unplug_gadget
 }
-refused_for_want_of_the_device() { tail -n 1 "$log/$name.client.log" | grep -q 'no such device'; }
+refused_for_want_of_the_device() { tail -n 1 "$log/$name.client.log" | grep -q 'refused: '; }
