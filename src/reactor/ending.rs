@@ -55,7 +55,10 @@ impl<B: Backend> Reactor<B> {
                 self.registry.forget_contender(key);
                 self.refuse(key, &Refusal::NotReturned);
             }
-            Some(Awaited::Arrival) => self.refuse(key, &Refusal::NotExported),
+            Some(Awaited::Arrival) => {
+                self.arrivals.retain(|&waiting| waiting != key);
+                self.refuse(key, &Refusal::NotExported);
+            }
             Some(Awaited::Opening) => self.abandon_opening(key),
             Some(Awaited::Authorization) => self.give_up_question(key),
             None => {

@@ -47,7 +47,7 @@ pub(super) const HINT_REST: Duration = Duration::from_millis(100);
 
 /// The rest between scans for clients that wait for a device to arrive, where nothing hints at the
 /// arrival. A scan takes some milliseconds, and a person does not notice the delay.
-const ARRIVAL_REST: Duration = Duration::from_millis(500);
+pub(super) const ARRIVAL_REST: Duration = Duration::from_millis(500);
 
 /// The scans of a reactor, and the requests that wait for them.
 pub(super) struct Scans {

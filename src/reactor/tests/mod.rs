@@ -2,17 +2,20 @@
 //! unless the test moves it.
 //!
 //! - `rest`: with nothing to do it waits; - `waiting`: clients that wait; - `hints`: answers
-//!   without scans; - `bugs`: workers that panic;
+//!   without scans; - `bugs`: workers that panic; - `arrivals`: imports of a device that restarts;
+//! - `reload`: other settings;
 //! - `scripted`: devices whose blocking calls do what a test tells them to.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::thread::{self, JoinHandle};
 
+mod arrivals;
 mod bugs;
 mod hints;
 mod hooks;
 mod loans;
+mod reload;
 mod rest;
 mod scripted;
 mod status;
