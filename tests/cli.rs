@@ -86,6 +86,11 @@ impl Running {
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
+        Self::start_listening(command)
+    }
+
+    /// The same by a whole command.
+    fn start_listening(mut command: Command) -> Self {
         let mut child = command.spawn().expect("it starts");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (kept, stderr) = (Arc::clone(&lines), child.stderr.take().expect("it is piped"));
@@ -511,6 +516,93 @@ fn a_hangup_without_a_file_of_settings_changes_nothing() {
         client.expect_fin();
         assert_eq!(server.wait().code(), Some(0));
     }
+}
+
+/// The file decides anew at each hangup: sessions go on or end, and a wrong file, or none any more,
+/// changes nothing.
+#[test]
+fn a_hangup_has_the_file_read_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("usbferry.toml");
+    let write = |text: &str| std::fs::write(&file, text).expect("it can be written");
+    let rule =
+        |busid: &str, name: &str| format!("[[rule]]\nbusid = \"{busid}\"\nname = \"{name}\"\n");
+    let except = |busid: &str| format!("[[rule]]\nbusid = \"{busid}\"\nexport = false\n");
+    write(&rule("1-1", "first"));
+    let path = file.to_str().expect("UTF-8");
+    let mut server = Running::start(&["--simulate=loopback:count=2", "--config", path]);
+    let mut first = server.attach("first");
+    let second = server.attach("1-2");
+    write(&[rule("1-1", "other"), except("1-2")].concat());
+    server.signal("-HUP");
+    second.expect_fin();
+    server.wait_for("the settings were read again; 1 session(s) go on, 1 end");
+    first.assert_in_sync();
+    drop(first);
+    server.attach("other").assert_in_sync();
+    let import =
+        |name: &str| MiniClient::connect(server.address).import(BusId::new(name).expect("short"));
+    assert_eq!((import("1-2"), import("first")), (4, 4), "neither is exported");
+    write(&[rule("1-1", "third"), "[[rule]]\nid = \"0781-5567\"\n".to_owned()].concat());
+    server.signal("-HUP");
+    server.wait_for("usbferry.toml:5:6: ");
+    server.wait_for("The settings stay as they were");
+    server.attach("other").assert_in_sync();
+    std::fs::remove_file(&file).expect("it is there");
+    server.signal("-HUP");
+    wait_until("it is told", || server.lines_with("The settings stay as they were").len() == 2);
+    server.attach("other").assert_in_sync();
+    write(&["listen = [\"127.0.0.1:1\"]\n", &rule("1-2", "fourth")].concat());
+    server.signal("-HUP");
+    server.wait_for("the settings were read again; 0 session(s) go on, 0 end");
+    server.attach("fourth").assert_in_sync();
+    assert_eq!(server.lines_with("need a restart").len(), 0, "the command line names the address");
+    server.signal("-TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// Addresses of the file that a reload can't change are told.
+#[test]
+fn other_addresses_to_listen_on_need_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("usbferry.toml");
+    let path = file.to_str().expect("UTF-8");
+    std::fs::write(&file, "listen = [\"127.0.0.1:0\"]\n").expect("it can be written");
+    let arguments = ["serve", "--simulate=loopback", "--config", path];
+    let server = Running::start_listening(usbferry(&arguments));
+    std::fs::write(&file, "listen = [\"127.0.0.2:0\"]\n").expect("it can be written");
+    server.signal("-HUP");
+    server.wait_for("other addresses to listen on need a restart");
+    server.attach("1-1").assert_in_sync();
+    server.stop();
+}
+
+/// Networks that can reach no address are told at the start, and others are not.
+#[test]
+fn an_allowed_network_that_reaches_no_address_is_told() {
+    let idle = |arguments: &[&str]| {
+        let all = [&["--simulate=loopback"], arguments].concat();
+        let server = Running::start(&all);
+        server.attach("1-1").assert_in_sync();
+        let lines = server.lines_with("reach no address");
+        server.stop();
+        lines
+    };
+    let lines = idle(&["--allow", "192.0.2.0/24", "--allow", "127.0.0.1"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("192.0.2.0/24") && lines[0].contains("--listen 0.0.0.0:3240"));
+    let lines = idle(&["--allow", "192.0.2.0/24", "--listen", "0.0.0.0:0"]);
+    assert_eq!(lines, Vec::<String>::new());
+}
+
+/// `--help` says which addresses need no `--allow`.
+#[test]
+fn the_help_says_which_addresses_are_this_machine() {
+    let help = stdout(&run(&["serve", "--help"]));
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let says = "Clients with a loopback address (127.0.0.0/8 or ::1) may always connect";
+    assert!(words.contains(says), "{help}");
+    assert!(words.contains("This machine's other addresses need --allow"), "{help}");
 }
 
 /// A server in a terminal of its own. The terminal closes when the program that made the terminal

@@ -86,7 +86,7 @@ const UNCHANGED: &str = "The settings stay as they were";
 
 fn tell(reloaded: Reloaded) {
     let Reloaded { kept, ended, needs_restart } = reloaded;
-    info!("the settings were read again; {kept} sessions go on, {ended} end");
+    info!("the settings were read again; {kept} session(s) go on, {ended} end");
     if needs_restart {
         warn!("other addresses to listen on need a restart; usbferry listens where it did before");
     }

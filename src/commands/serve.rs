@@ -96,8 +96,8 @@ fn warn_of_idle_networks(settings: &Settings) {
     for network in settings.idle_networks() {
         let all = if network.addr().is_ipv4() { "0.0.0.0" } else { "[::]" };
         warn!(
-            "--allow {network} has no effect: usbferry listens on no address that these clients \
-             can reach; --listen {all}:{PORT} listens on all of this machine's addresses"
+            "clients of {network} may connect (--allow), and reach no address on which usbferry \
+             listens; --listen {all}:{PORT} listens on all addresses of this machine"
         );
     }
 }
