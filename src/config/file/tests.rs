@@ -150,7 +150,7 @@ fn rules_and_kinds_have_limits() {
     let rules = "[[rule]]\n".repeat(RULES_MAX);
     assert_eq!(read(&rules).rules.len(), RULES_MAX);
     assert!(fault(&format!("{rules}[[rule]]\n")).contains("give 1024 at most"));
-    let kinds = vec!["\"0781:5567\""; 17].join(",");
+    let kinds = ["\"0781:5567\""; 17].join(",");
     assert!(fault(&format!("[[rule]]\nid = [{kinds}]")).contains("give 16 at most"));
 }
 

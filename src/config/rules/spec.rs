@@ -380,7 +380,7 @@ mod tests {
         }
         let class = "class:disk".parse::<Match>().unwrap_err().to_string();
         assert!(class.contains("storage") && !class.contains("hub"), "{class}");
-        let many = vec!["0781:5567"; RULE_IDS_MAX + 1].join(",");
+        let many = ["0781:5567"; RULE_IDS_MAX + 1].join(",");
         assert_eq!(many.parse::<Match>(), Err(DeviceSpecError::Kinds(RULE_IDS_MAX + 1)));
         let named = "a b=1-2".parse::<DeviceSpec>().unwrap_err().to_string();
         assert!(named.starts_with("\"a b\": ' ' can't be in a name"), "{named}");

@@ -13,7 +13,7 @@
 //! the thread that made the first. A context that is out of date is kept until the next is made, so
 //! that this thread is not started anew by a worker, whose name says which device it serves.
 //!
-//! Contract: [`Ahead::begin`] and [`Ahead::prepare`] block, the other calls do not. Shared by
+//! Contract: `Ahead::begin` and `Ahead::prepare` block, the other calls do not. Shared by
 //! threads. At most one context waits, with a few descriptors and some hundred bytes a device, and
 //! as many transfers as the last device with isochronous endpoints has.
 
@@ -64,6 +64,7 @@ impl State {
 
 impl Ahead {
     /// From now on hints lead to scans: makes the first context. *Blocks.*
+    #[cfg(target_os = "linux")]
     pub(super) fn begin(&self) {
         self.lock().is_on = true;
         self.prepare();
