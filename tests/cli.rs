@@ -742,6 +742,69 @@ fn an_address_with_a_scope_is_looked_up() {
     assert!(stderr(&output).contains("does this machine have nope?"), "{output:?}");
 }
 
+/// The doctor's JSON has the form of docs/json.md, and the exit status is by the worst finding.
+#[test]
+fn the_doctors_json_has_its_schema() {
+    // No device is asked for, so the machine's USB does not matter.
+    let output = run(&["doctor", "--simulate", "--listen", "127.0.0.1:0", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(stdout(&output).lines().count(), 1, "on a line");
+    assert_eq!(report["schema"], 1);
+    assert!(["ok", "note"].contains(&report["worst"].as_str().expect("a text")), "{report}");
+    let findings = report["findings"].as_array().expect("a list");
+    assert!(!findings.is_empty());
+    for finding in findings {
+        let mut keys: Vec<_> = finding.as_object().expect("an object").keys().collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["advice", "check", "level", "message", "subject"]);
+        assert!(finding["check"].is_string() && finding["message"].is_string(), "{finding}");
+        let subject = &finding["subject"];
+        assert!(subject.is_null() || subject.is_string(), "{finding}");
+        let advice = finding["advice"].as_array().expect("a list");
+        assert!(advice.iter().all(serde_json::Value::is_string), "{finding}");
+    }
+}
+
+/// A port in use is a problem, with the program's name where the system tells.
+#[test]
+fn the_doctor_finds_a_port_in_use() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its own").to_string();
+    let output = run(&["doctor", "--simulate", "--listen", &address]);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let said = stdout(&output);
+    assert!(said.contains("PROBLEM port") && said.contains(&address), "{said}");
+    let names_us = said.contains(&format!("(pid {})", std::process::id()));
+    assert!(names_us || cfg!(not(target_os = "linux")), "{said}");
+    assert!(said.ends_with("1 problem\n"), "{said}");
+}
+
+/// The way to a running server is sound over loopback; a server that is not there is a problem.
+#[test]
+fn the_doctor_looks_at_the_way_to_a_server() {
+    let running = Running::start(&["--simulate=loopback"]);
+    let findings = |address: &str| {
+        let output = run(&["doctor", "--peer", address, "--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let all = report["findings"].as_array().expect("a list").clone();
+        let about = |finding: &serde_json::Value| finding["subject"] == address;
+        (output.status.code(), all.into_iter().filter(about).collect::<Vec<_>>())
+    };
+    let (_, found) = findings(&running.address.to_string());
+    let checks: Vec<_> = found.iter().map(|finding| finding["check"].clone()).collect();
+    assert_eq!(checks, ["peer", "loss"], "{found:?}");
+    let message = found[0]["message"].as_str().expect("a text");
+    assert!(message.contains("a round trip takes") && message.contains("of 10)"), "{message}");
+    let address = running.address.to_string();
+    running.stop();
+    let (code, found) = findings(&address);
+    assert_eq!((code, found[0]["level"].as_str()), (Some(4), Some("problem")), "{found:?}");
+    assert!(found[0]["message"].as_str().expect("a text").contains("can't reach"), "{found:?}");
+    let output = run(&["doctor", "--peer", "no host"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
 /// Several addresses are listened on, each by itself.
 #[test]
 fn listens_on_several_addresses() {

@@ -121,12 +121,13 @@ mod elsewhere {
 
     /// Whether an address can be listened on, by trying.
     pub(super) fn check_port(address: SocketAddr) -> Finding {
-        let finding = match TcpListener::bind(address) {
-            Ok(_) => Finding::ok("port", format!("{address} is free")),
+        match TcpListener::bind(address) {
+            Ok(_) => Finding::ok("port", format!("{address} is free")).about(address),
             Err(error) => {
-                Finding::problem("port", format!("can't listen on {address}: {}", reason(&error)))
+                let what = format!("can't listen on {address}: {}", reason(&error));
+                let finding = Finding::problem("port", what).about(address);
+                finding.advise(format!("lsof -nP -iTCP:{}", address.port()))
             }
-        };
-        finding.advise(format!("lsof -nP -iTCP:{}", address.port()))
+        }
     }
 }
