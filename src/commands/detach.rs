@@ -25,6 +25,7 @@ pub(super) fn detach(arguments: &Detach) -> Result<(), CommandError> {
 
 /// Detaches a device, and returns its port.
 fn detach_from(vhci: &Vhci, which: Which<'_>) -> Result<u32, CommandError> {
+    vhci.may_detach().map_err(CommandError::Vhci)?;
     let port = match which {
         Which::Port(port) => port,
         Which::Name(name) => port_of(vhci, name)?,

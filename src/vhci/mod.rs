@@ -102,6 +102,15 @@ impl Vhci {
         Ok(Attaching { vhci: self, file })
     }
 
+    /// Checks that devices can be detached at all: only root may read the notes, so that a name
+    /// means nothing to others.
+    ///
+    /// # Errors
+    /// The module is not loaded, or the user may not detach.
+    pub fn may_detach(&self) -> Result<(), VhciError> {
+        self.open("detach").map(drop)
+    }
+
     /// Detaches the device of a port, and removes its note first, as the stock tool does. The
     /// kernel ends the session soon after the return.
     ///

@@ -59,8 +59,8 @@ impl Notes {
         let mut options = OpenOptions::new();
         let file = options.read(true).custom_flags(NO_FOLLOW).open(self.of_port(port)).ok()?;
         let mut note = String::new();
-        file.take(NOTE_LEN_MAX).read_to_string(&mut note).ok()?;
-        parse(&note)
+        let len = file.take(NOTE_LEN_MAX + 1).read_to_string(&mut note).ok()?;
+        if len as u64 > NOTE_LEN_MAX { None } else { parse(&note) }
     }
 
     /// Removes the note, and the directory with the last note.
@@ -118,6 +118,19 @@ mod tests {
             ("\n", None),
         ] {
             assert_eq!(parse(note), expected, "{note:?}");
+        }
+    }
+
+    #[test]
+    fn a_note_beyond_all_names_is_none() {
+        let root = tempdir().unwrap();
+        fs::create_dir_all(root.path().join("var/run")).unwrap();
+        let notes = Notes::below(root.path());
+        for (len, is_read) in [(NOTE_LEN_MAX, true), (NOTE_LEN_MAX + 1, false)] {
+            let host = "h".repeat(usize::try_from(len).unwrap() - " 3240 1-2\n".len());
+            notes.write(0, &origin(&host, "1-2")).unwrap();
+            let written = fs::metadata(root.path().join("var/run/vhci_hcd/port0")).unwrap().len();
+            assert_eq!((written, notes.read(0).is_some()), (len, is_read));
         }
     }
 
