@@ -91,6 +91,7 @@ impl<B: Backend> Reactor<B> {
                     self.begin_import(key, *candidate, &verdict);
                 }
             }
+            Offer::Settling(at) => self.await_settling(key, at),
             Offer::Taken(busid, holder) => self.contest(key, busid, holder),
             Offer::Ambiguous(candidates) => self.refuse(key, &Refusal::Ambiguous(candidates)),
             Offer::Expected => self.await_arrival(key),

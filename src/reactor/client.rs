@@ -70,6 +70,8 @@ pub(super) enum Awaited {
     Opening,
     /// A program's answer, whether the client may have the device.
     Authorization,
+    /// The time at which the device has been present for long enough.
+    Settling,
     /// The arrival of a device that has just left, and is expected back under its name.
     Arrival,
 }

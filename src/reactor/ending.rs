@@ -59,6 +59,7 @@ impl<B: Backend> Reactor<B> {
                 self.arrivals.retain(|&waiting| waiting != key);
                 self.refuse(key, &Refusal::NotExported);
             }
+            Some(Awaited::Settling) => self.request(key),
             Some(Awaited::Opening) => self.abandon_opening(key),
             Some(Awaited::Authorization) => self.give_up_question(key),
             None => {

@@ -32,6 +32,8 @@ pub(super) enum Offer<C> {
     Expected,
     /// Several devices are meant: these, in words.
     Ambiguous(String),
+    /// The device has just come, and can be opened then.
+    Settling(Instant),
     /// The device can be opened, on the terms of the verdict.
     Free(Box<C>, Verdict),
     /// A client has the device.
@@ -71,9 +73,10 @@ impl<C: Candidate> Registry<C> {
         if meant.next().is_some() {
             return Offer::Ambiguous(self.candidates(asked, address));
         }
-        match export.holder {
-            Some(holder) => Offer::Taken(export.busid, holder),
-            None => Offer::Free(Box::new(found.candidate.clone()), found.verdict.clone()),
+        match (export.holder, found.settles(now)) {
+            (Some(holder), _) => Offer::Taken(export.busid, holder),
+            (None, Some(at)) => Offer::Settling(at),
+            (None, None) => Offer::Free(Box::new(found.candidate.clone()), found.verdict.clone()),
         }
     }
 

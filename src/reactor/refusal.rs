@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::hooks::Failure;
-use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, WATCHES_MAX};
+use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SETTLE_MAX, WATCHES_MAX};
 use crate::units::Lasting;
 use crate::usb::OpenError;
 use crate::wire::op::OpStatus;
@@ -30,6 +30,8 @@ pub(super) enum Refusal {
     Busy(SocketAddr, Duration),
     /// Another client was to give the device back, and has not done so.
     NotReturned,
+    /// The device comes again and again before it has settled.
+    Unsettled,
     /// Every place for an attached device is taken.
     Full,
     /// The client's address has as many devices as an address may have.
@@ -87,6 +89,11 @@ impl fmt::Display for Refusal {
                 f,
                 "busy: the client before has not given the device back within \
                  {HANDSHAKE_TIMEOUT:?}"
+            ),
+            Self::Unsettled => write!(
+                f,
+                "the device has not been present for as long as its rule says (settle) within \
+                 {SETTLE_MAX:?}"
             ),
             Self::Full => write!(f, "{ATTACHED_MAX} devices are attached, the limit"),
             Self::AddressFull(address, most) => {

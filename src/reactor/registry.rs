@@ -62,6 +62,9 @@ pub(super) struct Found<C> {
     judged: DeviceInfo,
     /// The name of the device in another state, in the same port a moment before.
     name_before: Option<Nickname>,
+    /// When the device has come; `None` for a device of the first scan, which may have been there
+    /// for long.
+    since: Option<Instant>,
     pub(super) verdict: Verdict,
 }
 
@@ -113,6 +116,7 @@ impl<C: Candidate> Registry<C> {
         now: Instant,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
+        let since = self.is_filled.then_some(now);
         let mut before = std::mem::take(&mut self.exports);
         for candidate in candidates {
             let busid = candidate.info().device.busid;
@@ -121,11 +125,13 @@ impl<C: Candidate> Registry<C> {
             let (found, change) = match export.found.take() {
                 None => {
                     let name_before = self.departures.end(busid, now);
-                    (Found::new(candidate, name_before, settings), Some(Change::Arrived(busid)))
+                    let found = Found::new(candidate, name_before, since, settings);
+                    (found, Some(Change::Arrived(busid)))
                 }
                 Some(old) if !old.is(&candidate) => {
                     let name_before = old.verdict.name_in_states();
-                    (Found::new(candidate, name_before, settings), Some(Change::Replaced(busid)))
+                    let found = Found::new(candidate, name_before, since, settings);
+                    (found, Some(Change::Replaced(busid)))
                 }
                 Some(old) => (old.seen_again(candidate, export.holder.is_some(), settings), None),
             };
@@ -256,10 +262,20 @@ impl<C> Export<C> {
 
 impl<C: Candidate> Found<C> {
     /// Applies the rules to a new device.
-    fn new(candidate: C, name_before: Option<Nickname>, settings: &Settings) -> Self {
+    fn new(
+        candidate: C,
+        name_before: Option<Nickname>,
+        since: Option<Instant>,
+        settings: &Settings,
+    ) -> Self {
         let judged = candidate.info().clone();
         let verdict = settings.verdict_in_place(&judged, name_before);
-        Self { candidate, judged, name_before, verdict }
+        Self { candidate, judged, name_before, since, verdict }
+    }
+
+    /// When the device has been present for as long as its rule says; `None` by now.
+    pub(super) fn settles(&self, now: Instant) -> Option<Instant> {
+        self.since.map(|since| since + self.verdict.policy.settle).filter(|&at| now < at)
     }
 
     /// Whether a candidate is this device, and no other in its place.
@@ -288,6 +304,7 @@ impl fmt::Display for Change {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     use super::super::offers::Offer;
     use super::*;
@@ -367,6 +384,29 @@ mod tests {
     fn holder(index: u32) -> Holder {
         let peer = (Ipv4Addr::LOCALHOST, 4000).into();
         Holder { key: key(index), peer, since: Instant::now() }
+    }
+
+    #[test]
+    fn a_device_that_has_come_settles_first() {
+        let mut known = Known::new("loopback:count=2");
+        let first = known.bus.busids()[0];
+        known.settings.policy.settle = Duration::from_secs(2);
+        known.scan();
+        assert!(matches!(known.offer("1-1"), Offer::Free(..)), "it may have been there for long");
+        known.bus.unplug(first);
+        known.scan();
+        known.bus.replug(first);
+        let come = known.now + Duration::from_secs(60);
+        known.now = come;
+        known.scan();
+        let settled = come + Duration::from_secs(2);
+        for _ in 0..2 {
+            assert!(matches!(known.offer("1-1"), Offer::Settling(at) if at == settled));
+            assert!(matches!(known.offer("1-2"), Offer::Free(..)), "it has not moved");
+            known.now += Duration::from_secs(1);
+            known.scan();
+        }
+        assert!(matches!(known.offer("1-1"), Offer::Free(..)));
     }
 
     #[test]

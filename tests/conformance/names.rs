@@ -1,6 +1,8 @@
 //! Devices by name: what lists show, what imports take, and who sees a device at all.
 
-use crate::support::client::{DEVLIST, Ending, MiniClient, word};
+use std::time::{Duration, Instant};
+
+use crate::support::client::{DEVLIST, Ending, MiniClient, import_bytes, word};
 use crate::support::{Server, log};
 use usbferry::config::rules::{Clients, Origin, Rule, Rules};
 use usbferry::wire::types::BusId;
@@ -132,4 +134,44 @@ fn a_busy_device_is_refused_with_its_holder() {
     let said = log::lines_with(&about);
     let holds = format!("asks for 1-1: refused: busy: {} has had the device for", holder.address());
     assert!(said.iter().any(|line| line.contains(&holds)), "{said:?}");
+}
+
+/// The rule's time counts from the arrival. Only the least time can be judged.
+#[test]
+fn an_import_waits_until_the_device_has_settled() {
+    const SETTLE: Duration = Duration::from_millis(300);
+    let server = Server::start_with("loopback", |settings| settings.policy.settle = SETTLE);
+    server.assert_serves(0);
+    server.wait_released(0);
+    server.bus.unplug(server.busid(0));
+    assert_eq!(listed(&server), [""; 0]);
+    let plugged = Instant::now();
+    server.bus.replug(server.busid(0));
+    let mut client = server.connect();
+    assert_eq!(client.import(server.busid(0)), 0);
+    assert!(plugged.elapsed() >= SETTLE, "{:?}", plugged.elapsed());
+    drop(client);
+    server.wait_released(0);
+    server.assert_serves(0);
+}
+
+/// A client that leaves while its device settles leaves the device free.
+#[test]
+fn a_client_may_leave_while_its_device_settles() {
+    let server = Server::start_with("loopback", |settings| {
+        settings.policy.settle = usbferry::limits::SETTLE_MAX;
+    });
+    server.assert_serves(0);
+    server.wait_released(0);
+    server.bus.unplug(server.busid(0));
+    assert_eq!(listed(&server), [""; 0]);
+    server.bus.replug(server.busid(0));
+    let mut client = server.connect();
+    client.send(&import_bytes(server.busid(0).as_wire()));
+    drop(client);
+    let mut second = server.connect();
+    second.send(&DEVLIST);
+    let (_, ending) = second.read_to_end();
+    assert_eq!(ending, Ending::Fin);
+    assert!(!server.bus.is_open(server.busid(0)));
 }
