@@ -28,8 +28,13 @@ fn link(server: &Server, number: usize) -> PathBuf {
 
 /// Takes device 1-`number` from the bus.
 fn unplug(server: &Server, number: usize) {
+    unplug_from(server, number, number);
+}
+
+/// Takes the device with the number of 1-`device` out of 1-`number`.
+fn unplug_from(server: &Server, device: usize, number: usize) {
     fs::remove_file(link(server, number)).expect("it was there");
-    let node = server.root.join(format!("dev/bus/usb/001/{:03}", number + 1));
+    let node = server.root.join(format!("dev/bus/usb/001/{:03}", device + 1));
     fs::remove_file(node).expect("it was there");
 }
 
@@ -152,4 +157,65 @@ fn uevents_that_were_dropped_are_looked_for() {
     }
     wait_until(|| busids(&server) == ["1-2"], || format!("{:?}", busids(&server)));
     assert_eq!(transfer(&mut server.attach_to(2), urb(0x81, 512), &[]).status, 0);
+}
+
+/// A device with another VID:PID.
+const BOOTLOADER: &str = "2.device=120100020000004009120200000100000001";
+
+/// By its name and its serial number, also when it comes back elsewhere; of two devices of a kind,
+/// the kind means neither.
+#[test]
+fn two_devices_of_a_kind_are_told_apart_by_serial_number() {
+    let server = Server::start("count=2");
+    let serials: Vec<String> = (1..3).map(|n| server.attribute(n, "serial")).collect();
+    assert_ne!(serials[0], serials[1]);
+    drop(server);
+    let named = format!("second=serial:{}", serials[1]);
+    let server = Server::start_with("count=2:2.data=pattern", &["--device", &named]);
+    assert_eq!(busids(&server), ["1-1", "second"]);
+    let is_second = |name: &str| {
+        let mut client = Client::attach_when_free(&*server.address, name).expect("it is there");
+        transfer(&mut client, urb(0x81, 512), &[]).data[..4] == [0, 1, 2, 3]
+    };
+    let by_serial = format!("serial:{}", serials[1]);
+    assert!(is_second("second") && is_second(&by_serial) && is_second("1-2"));
+    assert!(!is_second(&format!("1209:0010:{}", serials[0])));
+    let asked = Client::attach(&*server.address, "1209:0010");
+    assert!(matches!(asked, Err(AttachError::Refused(NO_DEVICE))), "{asked:?}");
+    let said = server.said_by_now("asks for 1209:0010: refused: several devices fit", 1);
+    assert!(said[0].contains(&serials[0]) && said[0].contains(&serials[1]), "{said:?}");
+    unplug(&server, 1);
+    unplug(&server, 2);
+    tell(&server, "remove", 1);
+    tell(&server, "remove", 2);
+    plug_in(&server, 2, 1);
+    tell(&server, "add", 1);
+    wait_until(|| busids(&server) == ["second"], || format!("{:?}", busids(&server)));
+    assert!(is_second("second"));
+}
+
+/// An import of the name in the gap gets the device as soon as it is there, in either state.
+#[test]
+fn a_device_that_restarts_into_its_bootloader_keeps_its_name() {
+    let options = format!("count=2:{BOOTLOADER}");
+    let arguments = ["--device", "board=1209:0010,1209:0002"];
+    let server = Server::start_with(&options, &arguments);
+    unplug(&server, 2);
+    tell(&server, "remove", 2);
+    for (round, (before, after)) in [(1, 2), (2, 1), (1, 2)].into_iter().enumerate() {
+        wait_until(|| busids(&server) == ["board"], || format!("{:?}", busids(&server)));
+        let mut client = Client::attach_when_free(&*server.address, "board").expect("it is there");
+        assert_eq!(transfer(&mut client, urb(0x81, 4), &[]).status, 0);
+        drop(client);
+        server.said_by_now("board (1-1): released", 2 * round + 1);
+        unplug_from(&server, before, 1);
+        tell(&server, "remove", 1);
+        wait_until(|| busids(&server).is_empty(), || format!("{:?}", busids(&server)));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| Client::attach(&*server.address, "board").is_ok());
+            plug_in(&server, after, 1);
+            tell(&server, "add", 1);
+            assert!(waiting.join().expect("no panic"), "from {before} to {after}");
+        });
+    }
 }

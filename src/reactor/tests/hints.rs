@@ -1,8 +1,10 @@
 //! Answers without scans: which requests and which hints cause a scan, and how many.
 
+use super::arrivals::named;
 use super::scripted::{Act, Call};
 use super::waiting::status;
 use super::*;
+use crate::config::rules::{Clients, Rule};
 use crate::reactor::client::{Asked, Awaited};
 use crate::reactor::scans::HINT_REST;
 
@@ -111,6 +113,19 @@ fn an_unknown_device_is_looked_for_once() {
         let client = held.import_named(unknown);
         assert_eq!(status(&held.answer(&client)), NO_DEVICE);
         assert_eq!(script.begun(Call::Scan), scans);
+    }
+}
+
+/// A client can't tell a hidden device from no device by the time of the answer either.
+#[test]
+fn a_hidden_device_is_looked_for_as_an_unknown_one_is() {
+    let (mut held, script, _finally) = Held::hinted("loopback");
+    let others = Some(Clients(vec!["192.0.2.0/24".parse().unwrap()]));
+    held.set_rules([Rule { clients: others, ..named("1-1", "secret") }]);
+    for (scans, text) in (2..).zip(["secret", "1-1", "1209:0001", "nothing", "7-7"]) {
+        let client = held.import_named(BusId::new(text).unwrap());
+        assert_eq!(status(&held.answer(&client)), NO_DEVICE, "{text}");
+        assert_eq!(script.begun(Call::Scan), scans, "{text}");
     }
 }
 

@@ -1,13 +1,15 @@
-//! Clients, devices, hints, workers and time at random: the exports agree with the loans at every
-//! step, and afterwards everything is as in the beginning.
+//! Clients, devices, hints, workers, rules and time at random: the exports agree with the loans at
+//! every step, and afterwards everything is as in the beginning.
 //!
 //! `USBFERRY_SEED` runs a single seed. Threads take part, so a seed may go differently each time.
 
 use std::sync::atomic::Ordering;
 
+use super::arrivals::{name, named};
 use super::scripted::{Act, Call, Script};
 use super::*;
 use crate::config::TakeOver;
+use crate::config::rules::{Clients, Rule};
 use crate::session::model::Rng;
 
 /// Seeds of a run, of which every second has hints.
@@ -17,6 +19,9 @@ const SEEDS: u64 = 24;
 const EVENTS: usize = 150;
 
 const DEVICES: usize = 3;
+
+/// OP_REQ_WATCH.
+const WATCH: [u8; 8] = [1, 0x11, 0x80, 0x55, 0, 0, 0, 0];
 
 /// A storm, with the clients that have not closed yet.
 struct Storm<B: Backend> {
@@ -33,8 +38,9 @@ impl<B: Backend> Storm<B> {
 
     /// One thing happens.
     fn event(&mut self, busid: BusId) {
-        match self.roll(16) {
-            0..=3 => self.connect(&import_bytes(busid)),
+        match self.roll(18) {
+            0..=2 => self.connect(&import_bytes(busid)),
+            3 => self.connect(&import_bytes(name("board"))),
             4 => self.connect(&DEVLIST),
             5 | 6 => self.leave(),
             7 => self.send(),
@@ -45,6 +51,8 @@ impl<B: Backend> Storm<B> {
             12 | 13 => self.script.clear_all(),
             14 => self.let_time_pass(),
             15 if self.roll(4) == 0 => self.kill_a_worker(),
+            16 => self.reload(busid),
+            17 => self.connect(&[&WATCH[..], name("board").as_wire()].concat()),
             _ => self.held.bus.hint(),
         }
         for _ in 0..self.roll(4) {
@@ -105,6 +113,22 @@ impl<B: Backend> Storm<B> {
         self.held.reactor.now += Duration::from_millis(millis.into());
     }
 
+    /// Other rules: one device has a name and several states, and perhaps another is hidden.
+    fn reload(&mut self, busid: BusId) {
+        let mut rules = vec![named("1209:0001,1209:0002", "board")];
+        let place = busid.to_string();
+        match self.roll(3) {
+            0 => rules.insert(0, named(&place, "first")),
+            1 => {
+                let others = Some(Clients(vec!["192.0.2.0/24".parse().unwrap()]));
+                rules.insert(0, Rule { clients: others, ..named(&place, "hidden") });
+            }
+            _ => {}
+        }
+        let settings = Settings { rules: Rules::new(rules), ..self.held.reactor.settings.clone() };
+        self.held.reactor.reload(settings);
+    }
+
     fn kill_a_worker(&self) {
         let mut connections = self.held.reactor.connections.iter();
         if let Some(loan) = connections.find_map(|(_, connection)| connection.loan.as_ref()) {
@@ -124,6 +148,7 @@ impl<B: Backend> Storm<B> {
         self.script.clear_all();
         self.clients.clear();
         let held = &mut self.held;
+        held.reactor.reload(Settings { rules: Rules::all(), ..held.reactor.settings.clone() });
         held.turn_until(&format!("seed {seed}: all is over"), |reactor| {
             reactor.now += Duration::from_millis(1);
             reactor.connections.is_empty() && reactor.scans.running.is_none()
@@ -132,6 +157,7 @@ impl<B: Backend> Storm<B> {
         let left = (reactor.registry.taken(), reactor.registry.contenders());
         assert_eq!((left, reactor.door.clients()), ((0, 0), 0), "seed {seed}");
         assert!(reactor.schedule.attached().is_empty(), "seed {seed}");
+        assert!(reactor.arrivals.is_empty() && reactor.watches.is_empty(), "seed {seed}");
         for &busid in busids {
             held.bus.replug(busid);
             assert!(!held.bus.is_open(busid), "seed {seed}");
