@@ -64,6 +64,7 @@ impl Finding {
         self
     }
 
+    #[cfg(target_os = "linux")]
     pub(super) fn advise_all(mut self, lines: impl IntoIterator<Item = String>) -> Self {
         self.advice.extend(lines);
         self
