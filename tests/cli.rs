@@ -1136,3 +1136,30 @@ fn no_client_makes_the_log_long() {
     server.wait_for("more lines about clients and their devices were left out");
     server.stop();
 }
+
+/// The descriptors above the three of every program, by a shell that somebody starts.
+#[cfg(target_os = "linux")]
+const LIST_DESCRIPTORS: &str = "ls /proc/$$/fd > \"$1.part\"; mv \"$1.part\" \"$1\"";
+
+/// Descriptors that the program itself was started with are none of its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hook_gets_no_descriptor_of_the_server() {
+    let folder = std::env::temp_dir().join(format!("usbferry-hook-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = |name: &str| folder.join(name).to_str().expect("UTF-8").to_owned();
+    let [here, there, config] = ["here", "there", "usbferry.toml"].map(path);
+    let mut sh = Command::new("/bin/sh");
+    sh.args(["-c", LIST_DESCRIPTORS, "sh", &here]).stdin(Stdio::null());
+    assert!(sh.status().expect("there is a shell").success());
+    let words = ["/bin/sh", "-c", LIST_DESCRIPTORS, "sh", &there];
+    let hook = format!("[[rule]]\non-attach = {words:?}\n");
+    std::fs::write(&config, hook).expect("a file");
+    let server = Running::start(&["--simulate=loopback", "--config", &config]);
+    let _client = server.attach("1-1");
+    wait_until("the hook has run", || std::fs::exists(&there).is_ok_and(|is_there| is_there));
+    let [here, there] = [here, there].map(|file| std::fs::read_to_string(file).expect("a list"));
+    assert_eq!(there, here);
+    drop(server);
+    std::fs::remove_dir_all(folder).expect("it is there");
+}
