@@ -12,7 +12,7 @@
 //! says so. Tests plant each fault in a directory of their own.
 //!
 //! Contract: *blocks*: reads files, opens and closes the nodes of devices, and asks a peer, if
-//! named, for its exports. Changes nothing. Texts and lists of the system are bounded ([`machine`]).
+//! named, for its exports. Changes nothing. Texts and lists of the system are bounded (`machine`).
 
 #[cfg(target_os = "linux")]
 mod client;
