@@ -97,34 +97,44 @@ impl fmt::Display for ClientError {
                 "can't reach {host}: {}. Is a USB/IP server running there?",
                 reason(error)
             ),
-            Trouble::Closed => write!(
+            answer => answer.tell_answer(f, host),
+        }
+    }
+}
+
+impl Trouble {
+    /// The trouble with an answer, for a server that was reached.
+    fn tell_answer(&self, f: &mut fmt::Formatter<'_>, host: &str) -> fmt::Result {
+        match self {
+            Self::Closed => write!(
                 f,
                 "{host} closed the connection: is this machine among its --allow? Or the program \
                  there is no USB/IP server"
             ),
-            Trouble::Silent(time) => write!(
+            Self::Silent(time) => write!(
                 f,
                 "{host} said nothing for {}: is a USB/IP server running there?",
                 seconds(*time)
             ),
-            Trouble::Slow(time) => {
+            Self::Slow(time) => {
                 write!(f, "the answer of {host} took more than {}", seconds(*time))
             }
-            Trouble::CutShort => write!(f, "{host} closed before its answer was complete"),
-            Trouble::Failed(error) => {
+            Self::CutShort => write!(f, "{host} closed before its answer was complete"),
+            Self::Failed(error) => {
                 write!(f, "the connection to {host} failed: {}", reason(error))
             }
-            Trouble::Protocol(error) => {
+            Self::Protocol(error) => {
                 write!(f, "{host} does not answer as a USB/IP server: {error}")
             }
-            Trouble::Refused(refusal) => write!(f, "{host} refused: {refusal}"),
-            Trouble::TooMany(count) => write!(f, "{host} claims to export {count} devices"),
-            Trouble::OtherDevice(busid) => {
+            Self::Refused(refusal) => write!(f, "{host} refused: {refusal}"),
+            Self::TooMany(count) => write!(f, "{host} claims to export {count} devices"),
+            Self::OtherDevice(busid) => {
                 write!(f, "{host} lends another device than the requested: {busid}")
             }
-            Trouble::Speed(speed) => {
+            Self::Speed(speed) => {
                 write!(f, "{host} names {speed} as the device's speed, which USB does not have")
             }
+            Self::NoHost | Self::Unknown(_) | Self::NoAddress | Self::Unreachable(_) => Ok(()),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Contract: calls of the file system only.
 
+use std::fmt;
 use std::path::Path;
 
 use log::info;
@@ -11,6 +12,7 @@ use super::json::{self, EventJson};
 use super::list::printed;
 use crate::cli::{Detach, Which};
 use crate::vhci::{State, Vhci};
+use crate::words::printable;
 
 /// `usbferry detach`.
 pub(super) fn detach(arguments: &Detach) -> Result<(), CommandError> {
@@ -42,8 +44,34 @@ fn port_of(vhci: &Vhci, name: &str) -> Result<u32, CommandError> {
     let named: Vec<u32> = used.filter(is_named).collect();
     match named[..] {
         [port] => Ok(port),
-        [] => Err(CommandError::NoneAttached(name.to_owned())),
-        _ => Err(CommandError::SeveralAttached(name.to_owned(), named)),
+        _ => Err(CommandError::Unnamed(Unnamed { name: name.to_owned(), ports: named })),
+    }
+}
+
+/// A name that tells no attached device from others.
+#[derive(Debug)]
+pub struct Unnamed {
+    /// The name.
+    name: String,
+    /// The ports of the devices with the name: none, or several.
+    ports: Vec<u32>,
+}
+
+impl fmt::Display for Unnamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = printable(&self.name);
+        let ports: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
+        match &ports[..] {
+            [] => write!(
+                f,
+                "no attached device is named {name}: \"usbferry port\" shows the attached devices"
+            ),
+            several => write!(
+                f,
+                "several attached devices are named {name}: say which with --port, one of {}",
+                several.join(", ")
+            ),
+        }
     }
 }
 

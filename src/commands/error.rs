@@ -6,6 +6,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+#[cfg(target_os = "linux")]
+use super::detach::Unnamed;
 use crate::cli::UsageError;
 use crate::client::ClientError;
 use crate::config::file::FileError;
@@ -13,8 +15,6 @@ use crate::reactor::StartError;
 use crate::usb::ScanError;
 #[cfg(target_os = "linux")]
 use crate::vhci::VhciError;
-#[cfg(target_os = "linux")]
-use crate::words::printable;
 use crate::words::reason;
 
 /// Exit code of a command line or a file that makes no sense, the same as clap's.
@@ -47,12 +47,9 @@ pub enum CommandError {
     /// This machine's client side can't be used.
     #[cfg(target_os = "linux")]
     Vhci(VhciError),
-    /// No attached device has this name.
+    /// A name tells no attached device from others.
     #[cfg(target_os = "linux")]
-    NoneAttached(String),
-    /// Several attached devices have this name, at these ports.
-    #[cfg(target_os = "linux")]
-    SeveralAttached(String, Vec<u32>),
+    Unnamed(Unnamed),
     /// This number of devices was not given back in time.
     Kept(usize),
 }
@@ -104,21 +101,7 @@ impl fmt::Display for CommandError {
             #[cfg(target_os = "linux")]
             Self::Vhci(error) => error.fmt(f),
             #[cfg(target_os = "linux")]
-            Self::NoneAttached(name) => write!(
-                f,
-                "no attached device is named {}: \"usbferry port\" shows the attached devices",
-                printable(name)
-            ),
-            #[cfg(target_os = "linux")]
-            Self::SeveralAttached(name, ports) => {
-                let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-                write!(
-                    f,
-                    "several attached devices are named {}: say which with --port, one of {}",
-                    printable(name),
-                    ports.join(", ")
-                )
-            }
+            Self::Unnamed(error) => error.fmt(f),
             Self::Kept(devices) => write!(
                 f,
                 "{devices} device(s) could not be given back in time; the kernel does so when \
