@@ -1,0 +1,44 @@
+# The time from the kernel's message about a replugged device to the answer of an import by nickname,
+# VID:PID, VID:PID:SERIAL or serial:…, printed. Then the stock tool attaches by these names across 50
+# replugs, half of them under the client's hands.
+limit=600
+servers=usbferry
+
+source "$vm/guest/gadget.sh"
+source "$vm/guest/rules.sh"
+
+scenario() {
+  local names=(programmer 0525:a4a0 0525:a4a0:SOURCESINK serial:SOURCESINK) turn
+  plug_gadget high-speed SourceSink
+  write_rules << 'RULES'
+[[rule]]
+id = "0525:a4a0"
+name = "programmer"
+RULES
+  serve_rules
+  [[ $(remote_busids) == programmer ]] || fail "usbip list -r shows: $(remote_busids)"
+
+  step "import after a replug"
+  python3 "$vm/guest/replugs.py" 127.0.0.1 "$gadget" 40 "${names[@]}" > "$state/replugs" 2>&1 ||
+    fail "$(tail -n 1 "$state/replugs")"
+  note "$(< "$state/replugs")"
+
+  for ((turn = 0; turn < 50; turn++)); do
+    replug "${names[turn % 4]}" $((turn % 2))
+  done
+  note "50 replugs, each attached at once by ${names[*]}"
+
+  stop_server
+  unplug_gadget
+}
+
+replug() { # name, whether the client has the device when it is pulled
+  disconnect_gadget
+  wait_for 5 "the gadget to go" device_gone "$gadget_busid"
+  [[ -z ${attached-} ]] || wait_for 20 "$attached to go" device_gone "$attached"
+  attached=
+  connect_gadget
+  attach "$1"
+  [[ $(serial_of "$attached") == "$gadget_serial" ]] || fail "$1 is $(serial_of "$attached")"
+  (($2)) || detach "$attached"
+}
