@@ -53,6 +53,8 @@ pub enum DeviceSpecError {
     Meant(String, String),
     /// Bus and device number, as `lsusb` shows them.
     Numbers(String),
+    /// Several devices in one text.
+    Several(String),
     /// Hubs are never exported.
     Hub,
     /// No class has this name.
@@ -82,6 +84,12 @@ impl fmt::Display for DeviceSpecError {
                 f,
                 "\"{}\" is a bus with a device number, which changes with each plugging: give the \
                  busid as \"usbferry list\" shows it (1-2.3), or VID:PID (lsusb's \"ID\")",
+                text.escape_debug()
+            ),
+            Self::Several(text) => write!(
+                f,
+                "\"{}\" names several devices, and commas join VID:PIDs only: repeat --device for \
+                 each place or device; in a file, give each a [[rule]]",
                 text.escape_debug()
             ),
             Self::Hub => f.write_str("hubs are never exported: name the devices behind the hub"),
@@ -132,6 +140,7 @@ impl FromStr for Match {
     fn from_str(text: &str) -> Result<Self, DeviceSpecError> {
         if let Some((key, value)) = text.split_once(':').filter(|(_, value)| !value.is_empty()) {
             match key {
+                "class" | "driver" if value.contains(',') => return Err(guess(text)),
                 "serial" => return Ok(Self { serial: Some(value.to_owned()), ..Self::default() }),
                 "driver" => return Ok(Self { driver: Some(value.to_owned()), ..Self::default() }),
                 "class" => return Ok(Self { class: Some(parse_class(value)?), ..Self::default() }),
@@ -241,6 +250,10 @@ fn meant(text: &str, meant: &str) -> DeviceSpecError {
 
 /// What a text that names no device was probably meant to be.
 fn guess(text: &str) -> DeviceSpecError {
+    if text.contains(',') {
+        let wrong = text.split(',').find_map(|one| one.parse::<Match>().err());
+        return wrong.unwrap_or_else(|| DeviceSpecError::Several(text.to_owned()));
+    }
     if are_numbers(text) {
         return DeviceSpecError::Numbers(text.to_owned());
     }
@@ -332,6 +345,24 @@ mod tests {
             let named: DeviceSpec = format!("stick={text}").parse().unwrap();
             assert_eq!(named, DeviceSpec { name: "stick".parse().ok(), matches: expected });
         }
+    }
+
+    #[test]
+    fn commas_join_kinds_only() {
+        for text in [
+            "1-1,1-2",
+            "0781:5567,1-1",
+            "0781:5567,class:storage",
+            "class:storage,0781:5567",
+            "driver:usb-storage,1-1",
+        ] {
+            let several = DeviceSpecError::Several(text.to_owned());
+            assert_eq!(text.parse::<DeviceSpec>(), Err(several.clone()));
+            assert_eq!(format!("stick={text}").parse::<DeviceSpec>(), Err(several.clone()));
+            assert!(several.to_string().contains("repeat --device for each place"));
+        }
+        let wrong = "0781-5567,0781:5568".parse::<DeviceSpec>();
+        assert_eq!(wrong, Err(meant("0781-5567", "0781:5567")));
     }
 
     #[test]
