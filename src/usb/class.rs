@@ -30,11 +30,12 @@ pub(crate) fn name(class: u8) -> &'static str {
     NAMES.iter().find(|&&(_, known)| known == class).map_or("other", |&(name, _)| name)
 }
 
-/// A class by name, or by two hexadecimal digits.
+/// A class by name, in small or capital letters, or by one or two hexadecimal digits.
 pub(crate) fn parse(text: &str) -> Option<u8> {
-    let is_number = text.len() == 2 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_number = text.len() <= 2 && text.bytes().all(|b| b.is_ascii_hexdigit());
     let number = u8::from_str_radix(text, 16).ok().filter(|_| is_number);
-    number.or_else(|| NAMES.iter().find(|&&(name, _)| name == text).map(|&(_, class)| class))
+    let is_named = |name: &str| name.eq_ignore_ascii_case(text);
+    number.or_else(|| NAMES.iter().find(|(name, _)| is_named(name)).map(|&(_, class)| class))
 }
 
 #[cfg(test)]
@@ -48,7 +49,8 @@ mod tests {
             assert_eq!(parse(&format!("{class:02X}")), Some(class));
         }
         assert_eq!((name(0x0a), name(0x55)), ("communication", "other"));
-        for wrong in ["", "8", "0x8", "+8", "disk", "888", "Storage"] {
+        assert_eq!((parse("8"), parse("Vendor")), (Some(8), Some(0xff)));
+        for wrong in ["", "0x8", "+8", "disk", "888", "Storages"] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
     }
