@@ -123,6 +123,8 @@ pub enum Advice {
     OfRules,
     /// The key is one of the server's, and has to stand before the first rule.
     OfServer,
+    /// The key is an option of the command line, which in a file is a rule about every device.
+    EveryDevice,
     /// These are the keys.
     Known(&'static [&'static str]),
 }
@@ -155,7 +157,7 @@ impl fmt::Display for Expected {
                 "a list with the path of a program, from the root, and its arguments: \
                  [\"/usr/bin/logger\", \"attached\"]"
             }
-            Self::Tables => "rules of their own, each below a line [[rule]]",
+            Self::Tables => "rules of their own, each below a line [[rule]], with two brackets",
         })
     }
 }
@@ -226,6 +228,10 @@ impl fmt::Display for Advice {
             Self::OfServer => {
                 f.write_str(" in a rule: it belongs to the top, before the first [[rule]]")
             }
+            Self::EveryDevice => f.write_str(
+                ": --all is an option of the command line; in a file, a [[rule]] without keys \
+                 matches every device",
+            ),
             Self::Known(keys) => write!(f, ": there are {}", keys.join(", ")),
         }
     }

@@ -96,7 +96,8 @@ impl FileSettings {
 fn read(file: &Arc<str>, text: &str) -> Found<FileSettings> {
     let document = DeTable::parse(text).map_err(|error| {
         let start = error.span().map_or(text.len(), |span| span.start);
-        (start, Fault::Syntax(error.message().to_owned()))
+        let hint = quotes_missing(text, start).unwrap_or_default();
+        (start, Fault::Syntax(format!("{}{hint}", error.message())))
     })?;
     let section = Section::of(document.get_ref(), &SERVER_KEYS, advise)?;
     let listen = |text: &str| text.parse().map_err(|error| Fault::Value { key: "listen", error });
@@ -117,9 +118,20 @@ fn read(file: &Arc<str>, text: &str) -> Found<FileSettings> {
     })
 }
 
+/// Advice for a line whose value looks like a text without quotes.
+fn quotes_missing(text: &str, byte: usize) -> Option<String> {
+    let before = text.get(..byte)?;
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let (key, value) = text[start..].lines().next()?.split_once('=')?;
+    let value = value.split('#').next()?.trim();
+    let is_bare = value.starts_with(|c: char| c.is_alphanumeric()) && !value.contains('"');
+    is_bare.then(|| format!("; a text needs quotes: {} = \"{value}\"", key.trim()))
+}
+
 fn advise(key: &str) -> Option<Advice> {
     match key {
         "rules" | "device" | "devices" => Some(Advice::Meant("[[rule]]")),
+        "all" => Some(Advice::EveryDevice),
         _ => RULE_KEYS.contains(&key).then_some(Advice::OfRules),
     }
 }

@@ -109,6 +109,9 @@ pub(super) fn check_urb_size(section: &Section<'_, '_>, policy: Policy) -> Found
 }
 
 fn advise(key: &str) -> Option<Advice> {
+    if key == "all" {
+        return Some(Advice::EveryDevice);
+    }
     let other = OTHER_WORDS.iter().find(|&&(word, _)| word == key);
     let meant = other.map(|&(_, meant)| Advice::Meant(meant));
     meant.or_else(|| SERVER_KEYS.contains(&key).then_some(Advice::OfServer))

@@ -57,6 +57,25 @@ fn the_example_of_the_page_is_a_file_of_settings() {
 }
 
 #[test]
+fn every_example_of_the_documentation_is_read() {
+    let mut examples = 0;
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).expect("docs") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let page = std::fs::read_to_string(&path).expect("a page");
+        for rest in page.split("```toml\n").skip(1) {
+            let (example, _) = rest.split_once("```").expect("the example ends");
+            let read = FileSettings::read("example", example);
+            assert!(read.is_ok(), "{}: {}\n{example}", path.display(), read.unwrap_err());
+            examples += 1;
+        }
+    }
+    assert!(examples >= 3, "{examples} examples");
+}
+
+#[test]
 fn the_page_names_every_key() {
     for key in SERVER_KEYS.iter().chain(&RULE_KEYS).filter(|&&key| key != "rule") {
         assert!(PAGE.contains(&format!("`{key}`")) || *key == "authorize", "{key}");
@@ -87,6 +106,11 @@ fn numbers_need_no_quotes() {
 fn every_fault_has_its_place() {
     for (text, place, says) in [
         ("listen = \n", "1:10", "not TOML: "),
+        ("[[rule]]\nid = 0781:5567 # stick\n", "2:", "a text needs quotes: id = \"0781:5567\""),
+        ("[[rule]]\nid = 0781\n", "2:", "a text needs quotes: id = \"0781\""),
+        ("name = stick\n", "1:", "a text needs quotes: name = \"stick\""),
+        ("all = true", "1:1", "a [[rule]] without keys matches every device"),
+        ("[[rule]]\nall = true", "2:1", "a [[rule]] without keys matches every device"),
         ("urbs = 1\nurbs = 2\n", "2:1", "not TOML: duplicate key"),
         ("[[rule]]\nname = \"a\n", "2:10", "not TOML: "),
         ("\nlisten_on = \"[::1]:1\"", "2:1", "no setting is called \"listen_on\""),
@@ -97,7 +121,11 @@ fn every_fault_has_its_place() {
         ("[[rule]]\nvid = \"0781\"", "2:1", "write id"),
         ("[[rule]]\nreset_on_import = true", "2:1", "write reset-on-import"),
         ("[[rule]]\ncolour = 1", "2:1", "there are busid, id, "),
-        ("[rule]\nname = \"a\"", "1:1", "rules of their own, each below a line [[rule]]"),
+        (
+            "[rule]\nname = \"a\"",
+            "1:1",
+            "rules of their own, each below a line [[rule]], with two brackets",
+        ),
         ("rule = [1]", "1:9", "rules of their own"),
         ("listen = 3240", "1:10", "listen: give a text in quotes, or a list of texts"),
         ("allow = [\"::1\", 5]", "1:17", "allow: give a text in quotes, or a list"),
@@ -140,7 +168,8 @@ fn every_fault_has_its_place() {
         ("# \u{e4}\u{f6}\n[[rule]]\nname = \"\u{e4}\" # \u{f6}", "3:8", "can't be in a name"),
     ] {
         let said = fault(text);
-        let begins = format!("test.toml:{place}: ");
+        let end = if place.ends_with(':') { "" } else { ": " };
+        let begins = format!("test.toml:{place}{end}");
         assert!(said.starts_with(&begins) && said.contains(says), "{text}\n{said}");
     }
 }
