@@ -536,7 +536,7 @@ fn a_hangup_has_the_file_read_again() {
     write(&[rule("1-1", "other"), except("1-2")].concat());
     server.signal("-HUP");
     second.expect_fin();
-    server.wait_for("the settings were read again; 1 session(s) go on, 1 end");
+    server.wait_for("the settings were read again; 1 session goes on, 1 ends");
     first.assert_in_sync();
     drop(first);
     server.attach("other").assert_in_sync();
@@ -554,7 +554,7 @@ fn a_hangup_has_the_file_read_again() {
     server.attach("other").assert_in_sync();
     write(&["listen = [\"127.0.0.1:1\"]\n", &rule("1-2", "fourth")].concat());
     server.signal("-HUP");
-    server.wait_for("the settings were read again; 0 session(s) go on, 0 end");
+    server.wait_for("the settings were read again; 0 sessions go on, 0 end");
     server.attach("fourth").assert_in_sync();
     assert_eq!(server.lines_with("need a restart").len(), 0, "the command line names the address");
     server.signal("-TERM");
@@ -572,7 +572,7 @@ fn other_addresses_to_listen_on_need_a_restart() {
     let server = Running::start_listening(usbferry(&arguments));
     std::fs::write(&file, "listen = [\"127.0.0.2:0\"]\n").expect("it can be written");
     server.signal("-HUP");
-    server.wait_for("other addresses to listen on need a restart");
+    server.wait_for("usbferry listens where it did before: 127.0.0.2:0 would need a restart");
     server.attach("1-1").assert_in_sync();
     server.stop();
 }

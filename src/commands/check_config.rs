@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use super::{CommandError, settings};
+use super::{CommandError, hook_programs, settings};
 use crate::cli::{CheckConfig, Serve};
 use crate::config::meaning::Meaning;
 use crate::config::rules::Rules;
@@ -16,9 +16,18 @@ pub(super) fn check(arguments: &CheckConfig) -> Result<(), CommandError> {
     let file = settings::read_file(&arguments.file).map_err(CommandError::File)?;
     let (settings, _) = settings::with_file(&Serve::default(), &file)?;
     let name = arguments.file.display();
-    print(&[format!("{name}: {}, without a fault", count(&settings.rules))])?;
-    let devices = LibusbBackend::new().and_then(|mut backend| backend.scan());
-    let devices = devices.map_err(CommandError::Scan)?.devices;
+    let programs = [&*file.hooks].into_iter().chain(settings.rules.iter().map(|rule| &*rule.hooks));
+    let warnings = hook_programs::faults(programs);
+    print(&[format!("{name}: {}, {}", count(&settings.rules), judgement(warnings.len()))])?;
+    print(&warnings.iter().map(|line| format!("warning: {line}")).collect::<Vec<_>>())?;
+    let devices = match LibusbBackend::new().and_then(|mut backend| backend.scan()) {
+        Ok(scan) => scan.devices,
+        // The file may be for another machine.
+        Err(error) => {
+            print(&[format!("there are no devices to look at: {error}")])?;
+            Vec::new()
+        }
+    };
     let meaning = Meaning::of(devices.iter().map(Candidate::info), &settings);
     print(&[meaning.decided(), meaning.waiting(), meaning.ambiguous()].concat())
 }
@@ -26,6 +35,14 @@ pub(super) fn check(arguments: &CheckConfig) -> Result<(), CommandError> {
 fn count(rules: &Rules) -> String {
     let plural = if rules.len() == 1 { "" } else { "s" };
     format!("{} rule{plural}", rules.len())
+}
+
+fn judgement(warnings: usize) -> String {
+    match warnings {
+        0 => "without a fault".to_owned(),
+        1 => "without a fault, but a warning".to_owned(),
+        _ => format!("without a fault, but {warnings} warnings"),
+    }
 }
 
 fn print(lines: &[String]) -> Result<(), CommandError> {

@@ -21,7 +21,8 @@ use log::{error, info, warn};
 use signal_hook::consts::SIGHUP;
 
 use super::CommandError;
-use crate::config::Settings;
+use super::serve::warn_of_programs;
+use crate::config::{Listen, Settings};
 use crate::reactor::{ReloadHandle, Reloaded, StopHandle};
 
 /// The terminal that controls this process, if there is one.
@@ -74,7 +75,10 @@ impl Hangups {
             },
             (Ok(settings), _) => {
                 self.file = settings.file.clone();
-                self.reload.reload(settings).into_iter().for_each(tell);
+                warn_of_programs(&settings);
+                let listen = settings.listen.clone();
+                let reloaded = self.reload.reload(settings);
+                reloaded.into_iter().for_each(|reloaded| tell(reloaded, &listen));
             }
             (Err(error), _) => error!("{error}. {UNCHANGED}"),
         }
@@ -84,11 +88,15 @@ impl Hangups {
 /// What a wrong file changes.
 const UNCHANGED: &str = "The settings stay as they were";
 
-fn tell(reloaded: Reloaded) {
+/// `listen` are the addresses that the settings name, or the usual addresses.
+fn tell(reloaded: Reloaded, listen: &[Listen]) {
     let Reloaded { kept, ended, needs_restart } = reloaded;
-    info!("the settings were read again; {kept} session(s) go on, {ended} end");
+    let (sessions, go) = if kept == 1 { ("session", "goes") } else { ("sessions", "go") };
+    let end = if ended == 1 { "ends" } else { "end" };
+    info!("the settings were read again; {kept} {sessions} {go} on, {ended} {end}");
     if needs_restart {
-        warn!("other addresses to listen on need a restart; usbferry listens where it did before");
+        let listen: Vec<String> = listen.iter().map(|at| at.address.to_string()).collect();
+        warn!("usbferry listens where it did before: {} would need a restart", listen.join(", "));
     }
 }
 

@@ -5,6 +5,7 @@
 //! - `attach`, `detach`, `port`: devices of other machines on this machine;
 //! - `json`: the JSON of `--json`;
 //! - `check_config`: prints what a file of settings means;
+//! - `hook_programs`: programs of hooks that can't run;
 //! - `settings`: reads the settings of a server;
 //! - `doctor`: prints what is in the way of exports;
 //! - `error`: why a command failed, and the exit code.
@@ -19,6 +20,7 @@ mod detach;
 mod doctor;
 mod error;
 mod hangup;
+mod hook_programs;
 mod json;
 mod list;
 #[cfg(target_os = "linux")]

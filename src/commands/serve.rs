@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 
 use super::hangup::{Hangups, Reader};
 use super::list::{self, local_rows};
-use super::{CommandError, settings};
+use super::{CommandError, hook_programs, settings};
 use crate::cli::{self, Chosen, Serve};
 use crate::config::Settings;
 use crate::limits::CONNECTIONS_SHARE;
@@ -75,6 +75,7 @@ fn reader(arguments: &Serve) -> Reader {
 /// Runs a server; `read` reads the settings again.
 fn run<B: Backend>(backend: B, settings: Settings, read: Reader) -> Result<(), CommandError> {
     warn_of_idle_networks(&settings);
+    warn_of_programs(&settings);
     let file = settings.file.clone();
     let reactor = Reactor::new(backend, settings).map_err(CommandError::Start)?;
     follow_signals(&reactor, file, read).map_err(CommandError::Signals)?;
@@ -100,6 +101,12 @@ fn warn_of_idle_networks(settings: &Settings) {
              listens; --listen {all}:{PORT} listens on all addresses of this machine"
         );
     }
+}
+
+/// Warns of hooks that can't run.
+pub(super) fn warn_of_programs(settings: &Settings) {
+    let hooks = settings.rules.iter().map(|rule| &*rule.hooks);
+    hook_programs::faults(hooks).iter().for_each(|line| warn!("{line}"));
 }
 
 fn follow_signals<B: Backend>(
