@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use ipnet::IpNet;
+
 use super::Settings;
 use super::policy::Policy;
 use super::rules::matching::Ids;
@@ -22,8 +24,15 @@ impl<'a> Meaning<'a> {
         devices: impl IntoIterator<Item = &'a DeviceInfo>,
         settings: &'a Settings,
     ) -> Self {
-        let judge = |device| (device, settings.verdict(device));
-        let mut judged: Vec<_> = devices.into_iter().map(judge).collect();
+        Self::judged(devices.into_iter().map(|device| (device, settings.verdict(device))), settings)
+    }
+
+    /// The meaning for devices that were judged already, each with the name of its place.
+    pub(crate) fn judged(
+        judged: impl IntoIterator<Item = (&'a DeviceInfo, Verdict)>,
+        settings: &'a Settings,
+    ) -> Self {
+        let mut judged: Vec<_> = judged.into_iter().collect();
         judged.sort_by_key(|(device, _)| device.device.busid);
         Self { settings, judged }
     }
@@ -136,10 +145,16 @@ fn exported(device: &DeviceInfo, verdict: &Verdict) -> String {
         let _ = write!(line, " as {name}");
     }
     if let Some(Clients(nets)) = verdict.rule().and_then(|rule| rule.clients.as_ref()) {
-        let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
+        let nets: Vec<String> = nets.iter().map(network).collect();
         let _ = write!(line, " to {}", nets.join(", "));
     }
     line
+}
+
+/// A network as typed: a single address has no length.
+fn network(net: &IpNet) -> String {
+    let is_address = net.prefix_len() == net.max_prefix_len();
+    if is_address { net.addr().to_string() } else { net.to_string() }
 }
 
 /// The terms that are not the usual.
@@ -187,12 +202,12 @@ mod tests {
 
     #[test]
     fn exports_are_told_with_names_and_clients() {
-        let file = "[[rule]]\nbusid = \"1-1\"\nname = \"stick\"\nclients = [\"10.0.0.1\", \"::1\"]\n\
+        let file = "[[rule]]\nbusid = \"1-1\"\nname = \"stick\"\nclients = [\"10.0.0.1\", \"fd00::/8\"]\n\
                     [[rule]]\nbusid = \"1-2\"\nexport = false\n[[rule]]\nclass = \"vendor\"\n";
         let exported = lines(file, |meaning| meaning.exported());
         assert_eq!(exported.len(), 2, "{exported:?}");
         assert!(exported[0].starts_with("1-1 ("), "{exported:?}");
-        assert!(exported[0].ends_with(") is exported as stick to 10.0.0.1/32, ::1/128"));
+        assert!(exported[0].ends_with(") is exported as stick to 10.0.0.1, fd00::/8"));
         assert!(exported[1].starts_with("1-3 (") && exported[1].ends_with(") is exported"));
     }
 

@@ -151,9 +151,10 @@ impl<C: Candidate> Registry<C> {
         changes
     }
 
-    /// The devices that are there, as the rules see them.
-    pub(super) fn devices(&self) -> impl Iterator<Item = &DeviceInfo> {
-        self.exports.iter().filter_map(|export| export.found.as_ref()).map(|found| &found.judged)
+    /// The devices that are there, as the rules see them, each with its verdict.
+    pub(super) fn judged(&self) -> impl Iterator<Item = (&DeviceInfo, Verdict)> {
+        let found = self.exports.iter().filter_map(|export| export.found.as_ref());
+        found.map(|found| (&found.judged, found.verdict.clone()))
     }
 
     /// The exported devices with hooks.
@@ -309,6 +310,7 @@ mod tests {
     use super::super::offers::Offer;
     use super::*;
     use crate::config::asked::Asked;
+    use crate::config::meaning::Meaning;
     use crate::config::rules::{Clients, Origin, Rule, Rules};
     use crate::limits::{CANDIDATES_SHOWN_MAX, RETURN_TIMEOUT};
     use crate::usb::Backend;
@@ -578,6 +580,9 @@ mod tests {
         assert_eq!(known.on_offer(), ["board"]);
         known.scan();
         assert_eq!(known.on_offer(), ["board"], "as long as it is there");
+        known.registry.rejudge(&known.settings);
+        let told = Meaning::judged(known.registry.judged(), &known.settings).exported();
+        assert!(told[0].ends_with(" is exported as board"), "after a reload: {told:?}");
         // After a gap.
         known.bus.unplug(first);
         known.scan();

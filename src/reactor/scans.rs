@@ -333,7 +333,7 @@ impl<B: Backend> Reactor<B> {
     /// Tells the log what is exported now, and which rules wait for their device. Asked for by the
     /// user, so the budget for lines about devices does not count.
     pub(super) fn tell_exports(&self) {
-        let meaning = Meaning::of(self.registry.devices(), &self.settings);
+        let meaning = Meaning::judged(self.registry.judged(), &self.settings);
         meaning.exported().iter().chain(&meaning.waiting()).for_each(|line| log::info!("{line}"));
         meaning.ambiguous().iter().for_each(|line| log::warn!("{line}"));
     }
