@@ -37,6 +37,7 @@ impl List {
 
 /// `usbferry attach`.
 #[derive(Args, Debug)]
+#[command(override_usage = "usbferry attach [OPTIONS] HOST[:PORT] NAME")]
 pub struct Attach {
     /// The USB/IP server (usbferry or any other), and the name of the device there: the busid, or
     /// for usbferry also a nickname, VID:PID or a serial number
@@ -100,11 +101,11 @@ impl Attach {
 #[derive(Args, Debug)]
 pub struct Detach {
     /// The device's name on its server, if a single attached device has the name
-    #[arg(value_name = "NAME", required_unless_present = "port", conflicts_with = "port")]
+    #[arg(value_name = "NAME", conflicts_with = "port")]
     name: Option<String>,
 
     /// The port, as shown by "usbferry port"
-    #[arg(short, long, value_name = "PORT")]
+    #[arg(short, long, value_name = "PORT", value_parser = parse_port)]
     port: Option<u32>,
 
     /// Print JSON, see docs/json.md
@@ -123,13 +124,20 @@ pub enum Which<'a> {
 
 impl Detach {
     /// Which device to detach.
-    #[must_use]
-    pub fn which(&self) -> Which<'_> {
+    ///
+    /// # Errors
+    /// Neither a port nor a name is given.
+    pub fn which(&self) -> Result<Which<'_>, UsageError> {
         match (self.port, &self.name) {
-            (Some(port), _) => Which::Port(port),
-            (None, name) => Which::Name(name.as_deref().unwrap_or_default()),
+            (Some(port), _) => Ok(Which::Port(port)),
+            (None, Some(name)) => Ok(Which::Name(name)),
+            (None, None) => Err(UsageError::NothingToDetach),
         }
     }
+}
+
+fn parse_port(text: &str) -> Result<u32, &'static str> {
+    text.parse().map_err(|_| "give the number that \"usbferry port\" shows")
 }
 
 /// `usbferry port`.
@@ -207,11 +215,15 @@ mod tests {
                 other => panic!("{other:?}"),
             })
         };
-        assert_eq!(parse(&["-p", "15"]).unwrap().which(), Which::Port(15));
-        assert_eq!(parse(&["--port=0"]).unwrap().which(), Which::Port(0));
-        assert_eq!(parse(&["stick"]).unwrap().which(), Which::Name("stick"));
-        for wrong in [&[][..], &["-p", "0", "stick"], &["-p", "zero"], &["a", "b"]] {
+        assert_eq!(parse(&["-p", "15"]).unwrap().which(), Ok(Which::Port(15)));
+        assert_eq!(parse(&["--port=0"]).unwrap().which(), Ok(Which::Port(0)));
+        assert_eq!(parse(&["stick"]).unwrap().which(), Ok(Which::Name("stick")));
+        for wrong in [&["-p", "0", "stick"][..], &["-p", "zero"], &["a", "b"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
+        let error = parse(&["-p", "zero"]).unwrap_err().to_string();
+        assert!(error.contains("give the number that \"usbferry port\" shows"), "{error}");
+        let error = parse(&[]).unwrap().which().unwrap_err().to_string();
+        assert!(error.contains("-p PORT"), "{error}");
     }
 }

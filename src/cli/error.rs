@@ -33,6 +33,8 @@ pub enum UsageError {
     NoHost,
     /// No device of a server.
     NoName,
+    /// No device of this machine's client side.
+    NothingToDetach,
     /// A word behind server and device.
     TooMuch(String),
     /// The text names no server; the message says why.
@@ -103,6 +105,10 @@ impl fmt::Display for UsageError {
             Self::NoName => f.write_str(
                 "name the device, too: usbferry attach HOST NAME; \"usbferry list -r HOST\" shows \
                  the names",
+            ),
+            Self::NothingToDetach => f.write_str(
+                "name the device to detach, or give its port with -p PORT: \"usbferry port\" shows \
+                 both",
             ),
             Self::TooMuch(word) => {
                 write!(f, "\"{word}\" is too much: server and device are known already")

@@ -74,8 +74,8 @@ pub struct Serve {
     #[arg(long = "take-over", value_name = "WHEN")]
     takeover: Option<TakeOver>,
 
-    /// Drop a client that has shown no sign of life, or accepted no byte, for this long (s, m)
-    /// [default: 15s]
+    /// Drop a client that has shown no sign of life, or accepted no byte, for this long (s, m),
+    /// from 3s to 60m [default: 15s]
     #[arg(long, value_name = "TIME", value_parser = parse_peer_timeout)]
     peer_timeout: Option<Duration>,
 
@@ -96,13 +96,14 @@ pub struct Serve {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Tuning")]
 struct Tuning {
-    /// URBs in flight to a device at once; further URBs wait. Each costs about a kilobyte, or 49 at
-    /// most on a device with isochronous endpoints [default: 256]
+    /// URBs in flight to a device at once, from 64 to 4096; further URBs wait. Each costs about a
+    /// kilobyte, or 49 at most on a device with isochronous endpoints [default: 256]
     #[arg(long, value_name = "N", value_parser = parse_urbs)]
     urbs: Option<usize>,
 
-    /// Bytes of buffer memory for a device (K, M, G), a power of two. Only addresses are reserved;
-    /// memory is used as clients need it [default: 64M, or 16M where addresses have 32 bits]
+    /// Bytes of buffer memory for a device (K, M, G), a power of two from 1M. Only addresses are
+    /// reserved; memory is used as clients need it [default: 64M, or 16M where addresses have 32
+    /// bits]
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<usize>,
 
@@ -300,6 +301,15 @@ mod tests {
     fn the_help_and_the_limits_agree() {
         let most = (limits::URB_MEMORY + limits::SLOT_MEMORY) >> 10;
         assert!(help_of("urbs").contains(&format!("{most} at most")));
+        for (option, range) in [
+            ("urbs", format!("from {} to {};", limits::URBS_MIN, limits::URBS_MAX)),
+            ("memory", format!("from {}.", typed(limits::MEMORY_MIN))),
+            ("peer_timeout", format!("from {:?} to 60m", limits::PEER_TIMEOUT_MIN)),
+        ] {
+            let help = help_of(option);
+            assert!(help.contains(&range), "{option}: {range}: {help}");
+        }
+        assert_eq!(limits::PEER_TIMEOUT_MAX, Duration::from_secs(60 * 60));
         for (option, default) in [
             ("urbs", limits::URBS_DEFAULT.to_string()),
             ("memory", typed(limits::MEMORY_DEFAULT)),

@@ -17,7 +17,7 @@ use crate::words::printable;
 /// `usbferry detach`.
 pub(super) fn detach(arguments: &Detach) -> Result<(), CommandError> {
     let vhci = Vhci::below(Path::new("/"));
-    let port = detach_from(&vhci, arguments.which())?;
+    let port = detach_from(&vhci, arguments.which().map_err(CommandError::Usage)?)?;
     info!("port {port}: detached");
     if !arguments.json {
         return Ok(());
