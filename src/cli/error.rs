@@ -84,19 +84,7 @@ impl fmt::Display for UsageError {
                      less, too, or more {dashes}memory"
                 )
             }
-            Self::NoAllow(address, written) => {
-                let (place, dashes) = written.words();
-                let example = match written {
-                    Written::Together(None) => "--allow 192.168.1.0/24",
-                    _ => "allow = \"192.168.1.0/24\"",
-                };
-                write!(
-                    f,
-                    "{place}{dashes}listen {address} can be reached by other machines, and USB/IP \
-                     knows no passwords: say which may connect with {dashes}allow, for instance \
-                     {example}"
-                )
-            }
+            Self::NoAllow(address, written) => f.write_str(&nobody_allowed(*address, written)),
             Self::Unresolved(error) => error.fmt(f),
             Self::Simulate(error) => error.fmt(f),
             Self::NoHost => f.write_str(
@@ -122,6 +110,18 @@ impl fmt::Display for UsageError {
             ),
         }
     }
+}
+
+fn nobody_allowed(address: SocketAddr, written: &Written) -> String {
+    let (place, dashes) = written.words();
+    let example = match written {
+        Written::Together(None) => "--allow 192.168.1.0/24",
+        _ => "allow = \"192.168.1.0/24\"",
+    };
+    format!(
+        "{place}{dashes}listen {address} can be reached by other machines, and USB/IP knows no \
+         passwords: say which may connect with {dashes}allow, for instance {example}"
+    )
 }
 
 /// The text of a `RUST_LOG` that is no filter of the log.
