@@ -561,6 +561,21 @@ fn a_hangup_has_the_file_read_again() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
+/// The log names the program by which an import was refused.
+#[test]
+fn a_program_that_can_not_be_asked_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("usbferry.toml");
+    let rule = "[[rule]]\non-attach = [\"/nonexistent/may\"]\nauthorize = true\n";
+    std::fs::write(&file, rule).expect("it can be written");
+    let path = file.to_str().expect("UTF-8");
+    let server = Running::start(&["--simulate=loopback", "--config", path]);
+    let busid = BusId::new("1-1").expect("short");
+    assert_eq!(MiniClient::connect(server.address).import(busid), 1, "not available");
+    server.wait_for("the program of on-attach, /nonexistent/may, can't be started: No such file");
+    server.stop();
+}
+
 /// Addresses of the file that a reload can't change are told.
 #[test]
 fn other_addresses_to_listen_on_need_a_restart() {

@@ -18,6 +18,7 @@ use usbferry_sys::os::process::{ChildId, await_end, kill_group};
 
 use super::event::{self, Event};
 use crate::config::hooks::Program;
+use crate::words::reason;
 
 /// Why a program did not do its work, or refuses an import.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl fmt::Display for Failure {
             Self::Exit(code) => write!(f, "ended with exit code {code}"),
             Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
             Self::TimedOut(limit) => write!(f, "was killed after {limit:?}, the limit"),
-            Self::Start(error) => write!(f, "can't be started: {error}"),
+            Self::Start(error) => write!(f, "can't be started: {}", reason(error)),
             Self::Stopped => f.write_str("was cut short by the end of the server"),
             Self::Panicked => f.write_str("met a bug in usbferry; the log has the panic"),
             Self::Full => f.write_str("was not started: too many events wait for programs"),
@@ -189,7 +190,8 @@ pub(super) mod tests {
         assert_eq!(failure("kill -TERM $$"), "was ended by signal 15");
         let path = "/nonexistent/program".to_owned();
         let missing = Program { path, arguments: Vec::new() };
-        assert!(matches!(run_for(&missing, LONG), Err(Failure::Start(_))));
+        let failure = run_for(&missing, LONG).unwrap_err().to_string();
+        assert_eq!(failure, "can't be started: No such file or directory");
     }
 
     #[test]

@@ -242,9 +242,9 @@ impl<B: Backend> Reactor<B> {
     }
 
     fn refuse_unauthorized(&mut self, key: Key, failure: Failure) {
-        if self.hooking.find(key).is_some() {
-            self.hooking.note_over(key);
-            self.refuse(key, &Refusal::Unauthorized(failure));
-        }
+        let Some(served) = self.hooking.find(key) else { return };
+        let path = served.hooks.get(Hook::Attach).map(|program| program.path.clone());
+        self.hooking.note_over(key);
+        self.refuse(key, &Refusal::Unauthorized(path.unwrap_or_default(), failure));
     }
 }

@@ -36,8 +36,8 @@ pub(super) enum Refusal {
     Full,
     /// The client's address has as many devices as an address may have.
     AddressFull(IpAddr, usize),
-    /// The program that authorizes imports refuses this import, or has failed.
-    Unauthorized(Failure),
+    /// The program that authorizes imports, with this path, refuses this import, or has failed.
+    Unauthorized(String, Failure),
     /// As many clients watch devices as may.
     TooManyWatches,
     /// The system has no thread or memory for the device.
@@ -99,7 +99,9 @@ impl fmt::Display for Refusal {
             Self::AddressFull(address, most) => {
                 write!(f, "{address} has {most} devices, the limit for an address")
             }
-            Self::Unauthorized(failure) => write!(f, "the program of on-attach {failure}"),
+            Self::Unauthorized(path, failure) => {
+                write!(f, "the program of on-attach, {path}, {failure}")
+            }
             Self::TooManyWatches => {
                 write!(f, "{WATCHES_MAX} clients watch devices, the limit")
             }
