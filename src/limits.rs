@@ -356,12 +356,23 @@ pub const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// the kernel closes the rest.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Programs of hooks running at once. Each has two threads; the programs of a device run one after
-/// another, so more would only serve devices that come and go at the same moment.
+/// Programs of hooks running at once, beside those that authorize imports. Each has two threads; the
+/// programs of a device run one after another, so more would only serve devices that come and go at
+/// the same moment.
 pub const HOOKS_RUNNING_MAX: usize = 8;
 
+/// Programs that authorize imports, running at once: in places of their own, so that no other
+/// program, however long, keeps an import waiting. Enough for the clients that come back together
+/// after a restart; a machine that serves USB devices can bear as many processes.
+pub const QUESTIONS_RUNNING_MAX: usize = 16;
+
+/// Programs of [`QUESTIONS_RUNNING_MAX`] for one device: a client that asks for its device over and
+/// over leaves places to the clients of other devices.
+pub const QUESTIONS_PER_DEVICE_MAX: usize = 4;
+
 /// Events that wait for a program; further events are dropped, with a line of the log. Every device
-/// may come, or go, at once, and each event may be two: gone and back as another.
+/// may come, or go, at once, and each event may be two: gone and back as another. As many imports
+/// wait for a program of theirs, beside the events; further imports are refused.
 pub const HOOKS_WAITING_MAX: usize = 2 * ATTACHED_MAX;
 
 /// The time of a hook's program, which is killed afterwards: long enough to mount a disk or to send

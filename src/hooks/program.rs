@@ -18,7 +18,7 @@ use usbferry_sys::os::process::{ChildId, await_end, kill_group};
 
 use super::event::{self, Event};
 use crate::config::hooks::Program;
-use crate::words::reason;
+use crate::words::{reason, seconds};
 
 /// Why a program did not do its work, or refuses an import.
 #[derive(Debug)]
@@ -29,6 +29,10 @@ pub(crate) enum Failure {
     Signal(i32),
     /// It was killed after its time.
     TimedOut(Duration),
+    /// It was killed, so long after the request for whose answer it ran.
+    Late(Duration),
+    /// So long after the request it was not started, because so many others ran.
+    Unstarted(Duration, usize),
     /// It can't be started.
     Start(io::Error),
     /// The server has ended before the program.
@@ -47,6 +51,14 @@ impl fmt::Display for Failure {
             Self::Exit(code) => write!(f, "ended with exit code {code}"),
             Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
             Self::TimedOut(limit) => write!(f, "was killed after {limit:?}, the limit"),
+            Self::Late(limit) => {
+                let limit = seconds(*limit);
+                write!(f, "was killed: no answer {limit} after the client's request, the limit")
+            }
+            Self::Unstarted(limit, others) => {
+                let limit = seconds(*limit);
+                write!(f, "could not be started within {limit}: {others} others run")
+            }
             Self::Start(error) => write!(f, "can't be started: {}", reason(error)),
             Self::Stopped => f.write_str("was cut short by the end of the server"),
             Self::Panicked => f.write_str("met a bug in usbferry; the log has the panic"),
@@ -60,7 +72,7 @@ impl fmt::Display for Failure {
 pub(super) enum Cue {
     /// It has ended.
     Ended,
-    /// The server stops, and the program is to be killed.
+    /// The program is to be killed: the server stops, or nobody waits for the answer.
     Kill,
 }
 

@@ -1,8 +1,8 @@
 //! The queue of events, and the threads with the programs.
 //!
-//! A thread takes the oldest event whose device has no program running, runs the program, and takes
-//! the next event; without such an event the thread ends. An event that comes finds a thread, or
-//! starts a thread.
+//! A thread takes the oldest order whose program may run now, runs the program, and takes the next
+//! order; without such an order the thread ends. An order that comes finds a thread, or starts a
+//! thread. An order with an asker is a question, and has a place among questions alone.
 //!
 //! Contract: any thread; the lock is held while lists are changed, and never during a program. Only
 //! [`Runner::end`] blocks.
@@ -20,7 +20,10 @@ use super::program::{Cue, Cues, Failure, cues, run};
 use crate::caught::caught;
 use crate::complaints::{Complaints, warn};
 use crate::config::hooks::Hooks;
-use crate::limits::{AUTHORIZE_TIMEOUT, HOOK_TIMEOUT, HOOKS_RUNNING_MAX, HOOKS_WAITING_MAX};
+use crate::limits::{
+    AUTHORIZE_TIMEOUT, HOOK_TIMEOUT, HOOKS_RUNNING_MAX, HOOKS_WAITING_MAX,
+    QUESTIONS_PER_DEVICE_MAX, QUESTIONS_RUNNING_MAX,
+};
 use crate::wire::types::BusId;
 
 /// The time for programs to end that were killed.
@@ -48,7 +51,9 @@ struct Shared<T> {
 
 struct State<T> {
     waiting: VecDeque<Order<T>>,
-    running: Vec<Running>,
+    running: Vec<Running<T>>,
+    /// The number of the next program.
+    next: u64,
     threads: usize,
     answers: VecDeque<(T, Result<(), Failure>)>,
     /// Nothing is started any more.
@@ -56,9 +61,32 @@ struct State<T> {
 }
 
 /// A program that runs, for a device.
-struct Running {
+struct Running<T> {
+    number: u64,
     busid: BusId,
+    asker: Option<T>,
+    /// The asker does not wait any more.
+    is_forgotten: bool,
     cue: SyncSender<Cue>,
+}
+
+impl<T> State<T> {
+    /// Whether as many orders of a kind wait as may.
+    fn is_full(&self, is_question: bool) -> bool {
+        let alike = self.waiting.iter().filter(|order| order.asker.is_some() == is_question);
+        alike.count() >= HOOKS_WAITING_MAX
+    }
+
+    /// Whether the program of an order may run beside those that run.
+    fn may_start(&self, order: &Order<T>) -> bool {
+        let (busid, is_question) = (order.event.facts.busid, order.asker.is_some());
+        let alike = || self.running.iter().filter(|one| one.asker.is_some() == is_question);
+        let of_device = alike().filter(|one| one.busid == busid).count();
+        if is_question {
+            return alike().count() < QUESTIONS_RUNNING_MAX && of_device < QUESTIONS_PER_DEVICE_MAX;
+        }
+        alike().count() < HOOKS_RUNNING_MAX && of_device == 0
+    }
 }
 
 impl<T: Copy + PartialEq + Send + 'static> Runner<T> {
@@ -68,6 +96,7 @@ impl<T: Copy + PartialEq + Send + 'static> Runner<T> {
         let state = State {
             waiting: VecDeque::new(),
             running: Vec::new(),
+            next: 0,
             threads: 0,
             answers: VecDeque::new(),
             is_over: false,
@@ -87,11 +116,11 @@ impl<T: Copy + PartialEq + Send + 'static> Runner<T> {
             return;
         }
         let mut state = self.0.lock();
-        if state.waiting.len() >= HOOKS_WAITING_MAX {
+        if state.is_full(order.asker.is_some()) {
             return self.0.conclude(state, &order, Err(Failure::Full));
         }
         state.waiting.push_back(order);
-        if state.threads < HOOKS_RUNNING_MAX {
+        if state.threads < HOOKS_RUNNING_MAX + QUESTIONS_RUNNING_MAX {
             self.start_thread(state);
         }
     }
@@ -116,9 +145,20 @@ impl<T: Copy + PartialEq + Send + 'static> Runner<T> {
         self.0.lock().answers.pop_front()
     }
 
-    /// Nobody waits for the answer to a question any more. A program that runs goes on.
+    /// For a question whose program was not started yet, the number of those that run before.
+    pub(crate) fn waits_behind(&self, asker: T) -> Option<usize> {
+        let state = self.0.lock();
+        let waits = state.waiting.iter().any(|order| order.asker == Some(asker));
+        waits.then(|| state.running.iter().filter(|one| one.asker.is_some()).count())
+    }
+
+    /// Nobody waits for the answer to a question any more. A program that runs is killed.
     pub(crate) fn forget(&self, asker: T) {
         let mut state = self.0.lock();
+        for running in state.running.iter_mut().filter(|one| one.asker == Some(asker)) {
+            running.is_forgotten = true;
+            let _ = running.cue.try_send(Cue::Kill);
+        }
         state.waiting.retain(|order| order.asker != Some(asker));
         state.answers.retain(|(other, _)| *other != asker);
     }
@@ -141,33 +181,34 @@ impl<T: Copy + PartialEq + Send + 'static> Shared<T> {
     /// The life of a thread: programs, as long as there are orders for it.
     fn work(&self) {
         self.complaints.take_thread();
-        while let Some((order, cues)) = self.take_order() {
+        while let Some((number, order, cues)) = self.take_order() {
             let ended = caught("a hook", || run_order(&order, &cues));
             let ended = ended.unwrap_or(Err(Failure::Panicked));
             let mut state = self.lock();
-            state.running.retain(|running| running.busid != order.event.facts.busid);
-            self.conclude(state, &order, ended);
+            let at = state.running.iter().position(|running| running.number == number);
+            let running = at.map(|at| state.running.swap_remove(at));
+            if running.is_some_and(|running| !running.is_forgotten) {
+                self.conclude(state, &order, ended);
+            }
         }
     }
 
-    /// The oldest order whose device has no program running, and the cues of its program. Without
-    /// an order the thread ends.
-    fn take_order(&self) -> Option<(Order<T>, Cues)> {
+    /// The oldest order whose program may run, the program's number and cues. Without an order the
+    /// thread ends.
+    fn take_order(&self) -> Option<(u64, Order<T>, Cues)> {
         let mut state = self.lock();
-        let State { waiting, running, .. } = &mut *state;
-        let is_free = |order: &Order<T>| {
-            let busid = order.event.facts.busid;
-            running.iter().all(|running| running.busid != busid)
-        };
-        let order = waiting.iter().position(is_free).and_then(|at| waiting.remove(at));
+        let first = state.waiting.iter().position(|order| state.may_start(order));
+        let order = first.and_then(|at| state.waiting.remove(at));
         let Some(order) = order.filter(|_| !state.is_over) else {
             state.threads -= 1;
             self.thread_ended.notify_all();
             return None;
         };
-        let cues = cues();
-        state.running.push(Running { busid: order.event.facts.busid, cue: cues.0.clone() });
-        Some((order, cues))
+        let (cues, number) = (cues(), state.next);
+        state.next += 1;
+        let (busid, asker, cue) = (order.event.facts.busid, order.asker, cues.0.clone());
+        state.running.push(Running { number, busid, asker, is_forgotten: false, cue });
+        Some((number, order, cues))
     }
 
     /// Delivers the end of an order: to the asker, or to the log.
@@ -279,14 +320,13 @@ mod tests {
         let waits =
             script("while ! [ -e $1 ]; do sleep 0.01; done; echo $3 >> $2", &[&gate, &file, "1"]);
         runner.put(order("1-1", &waits, None));
-        runner.put(order("1-1", &script("echo 2 >> $1", &[&file]), Some(2)));
-        runner.put(order("1-2", &script("echo 3 >> $1", &[&file]), Some(3)));
-        assert_eq!(answer(&runner).0, 3, "another device does not wait");
-        assert!(runner.take_answer().is_none());
+        runner.put(order("1-1", &script("echo 2 >> $1", &[&file]), None));
+        runner.put(order("1-2", &script("echo 3 >> $1", &[&file]), None));
+        let said = || fs::read_to_string(&file).unwrap_or_default();
+        wait_until("the program of another device has run", || said() == "3\n");
         fs::write(&gate, "").unwrap();
-        assert_eq!(answer(&runner).0, 2);
-        assert_eq!(fs::read_to_string(&file).unwrap(), "3\n1\n2\n");
         runner.end(LONG);
+        assert_eq!(said(), "3\n1\n2\n");
     }
 
     #[test]
@@ -294,14 +334,18 @@ mod tests {
         let (runner, folder) = (runner(), Folder::new("full"));
         let gate = folder.path("gate");
         let waits = script("while ! [ -e $1 ]; do sleep 0.01; done", &[&gate]);
-        runner.put(order("1-1", &waits, None));
-        wait_until("the program runs", || runner.0.lock().running.len() == 1);
-        for _ in 0..HOOKS_WAITING_MAX {
-            runner.put(order("1-1", &script("exit 0", &[]), None));
+        for (asker, places) in [(None, 1), (Some(1), QUESTIONS_PER_DEVICE_MAX)] {
+            let before = runner.0.lock().running.len();
+            (0..places).for_each(|_| runner.put(order("1-1", &waits, asker)));
+            wait_until("they run", || runner.0.lock().running.len() == before + places);
+            for _ in 0..HOOKS_WAITING_MAX {
+                runner.put(order("1-1", &script("exit 0", &[]), asker));
+            }
         }
+        runner.put(order("1-1", &script("exit 0", &[]), None));
         runner.put(order("1-1", &script("exit 0", &[]), Some(9)));
         assert!(matches!(answer(&runner), (9, Err(Failure::Full))));
-        assert_eq!(runner.0.lock().waiting.len(), HOOKS_WAITING_MAX);
+        assert_eq!(runner.0.lock().waiting.len(), 2 * HOOKS_WAITING_MAX);
         runner.0.lock().waiting.clear();
         fs::write(&gate, "").unwrap();
         runner.end(LONG);
@@ -313,12 +357,35 @@ mod tests {
         let gate = folder.path("gate");
         let waits = script("while ! [ -e $1 ]; do sleep 0.01; done", &[&gate]);
         for device in 0..2 * HOOKS_RUNNING_MAX {
-            runner.put(order(&format!("1-{device}"), &waits, Some(0)));
+            runner.put(order(&format!("1-{device}"), &waits, None));
         }
         wait_until("all that may run do", || runner.0.lock().running.len() == HOOKS_RUNNING_MAX);
         assert_eq!(runner.0.lock().waiting.len(), HOOKS_RUNNING_MAX);
+        runner.put(order("1-1", &script("exit 0", &[]), Some(1)));
+        assert!(matches!(answer(&runner), (1, Ok(()))), "a question has a place of its own");
         fs::write(&gate, "").unwrap();
-        for _ in 0..2 * HOOKS_RUNNING_MAX {
+        runner.end(LONG);
+    }
+
+    #[test]
+    fn questions_have_places_of_their_own_and_no_device_has_all() {
+        let (runner, folder) = (runner(), Folder::new("questions"));
+        let gate = folder.path("gate");
+        let waits = script("while ! [ -e $1 ]; do sleep 0.01; done", &[&gate]);
+        let runs = |count| runner.0.lock().running.len() == count;
+        for asker in 0..=QUESTIONS_PER_DEVICE_MAX {
+            runner.put(order("1-1", &waits, Some(u32::try_from(asker).unwrap())));
+        }
+        wait_until("a device has its places", || runs(QUESTIONS_PER_DEVICE_MAX));
+        let last = u32::try_from(QUESTIONS_PER_DEVICE_MAX).unwrap();
+        assert_eq!(runner.waits_behind(last), Some(QUESTIONS_PER_DEVICE_MAX));
+        assert_eq!(runner.waits_behind(0), None, "its program runs");
+        for device in 2..=QUESTIONS_RUNNING_MAX {
+            runner.put(order(&format!("1-{device}"), &waits, Some(99)));
+        }
+        wait_until("all that may run do", || runs(QUESTIONS_RUNNING_MAX));
+        fs::write(&gate, "").unwrap();
+        for _ in 0..QUESTIONS_PER_DEVICE_MAX + QUESTIONS_RUNNING_MAX {
             assert!(answer(&runner).1.is_ok());
         }
         runner.end(LONG);
@@ -327,13 +394,17 @@ mod tests {
     #[test]
     fn nobody_hears_of_a_forgotten_question() {
         let (runner, folder) = (runner(), Folder::new("forget"));
-        let (gate, file) = (folder.path("gate"), folder.path("said"));
-        let waits = script("while ! [ -e $1 ]; do sleep 0.01; done", &[&gate]);
-        runner.put(order("1-1", &waits, Some(1)));
+        let file = folder.path("said");
+        for _ in 0..QUESTIONS_PER_DEVICE_MAX {
+            runner.put(order("1-1", &script("sleep 1000", &[]), Some(1)));
+        }
+        let runs = |count| runner.0.lock().running.len() == count;
+        wait_until("the programs run", || runs(QUESTIONS_PER_DEVICE_MAX));
         runner.put(order("1-1", &script("echo 2 >> $1", &[&file]), Some(2)));
         runner.forget(2);
-        fs::write(&gate, "").unwrap();
-        assert_eq!(answer(&runner).0, 1);
+        runner.forget(1);
+        wait_until("the programs are killed", || runs(0));
+        assert!(runner.take_answer().is_none());
         runner.end(LONG);
         assert!(!fs::exists(file).unwrap(), "it never ran");
     }
@@ -350,9 +421,11 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).unwrap(), "done\n".repeat(3));
         let runner = self::runner();
         let shared = Arc::clone(&runner.0);
-        runner.put(order("1-1", &script("sleep 1000", &[]), Some(1)));
+        for asker in [None, Some(1)] {
+            runner.put(order("1-1", &script("sleep 1000", &[]), asker));
+        }
         runner.put(order("1-1", &script("echo never >> $1", &[&file]), None));
-        wait_until("the program runs", || shared.lock().running.len() == 1);
+        wait_until("the programs run", || shared.lock().running.len() == 2);
         runner.end(Duration::ZERO);
         assert!(matches!(shared.lock().answers.pop_front(), Some((1, Err(Failure::Stopped)))));
         assert_eq!(shared.lock().threads, 0);

@@ -236,9 +236,13 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// A program has not answered in time.
+    /// A program has not answered in time, or was not even started.
     pub(super) fn give_up_question(&mut self, key: Key) {
-        self.refuse_unauthorized(key, Failure::TimedOut(AUTHORIZE_TIMEOUT));
+        let failure = match self.hooking.runner.waits_behind(key) {
+            Some(others) => Failure::Unstarted(AUTHORIZE_TIMEOUT, others),
+            None => Failure::Late(AUTHORIZE_TIMEOUT),
+        };
+        self.refuse_unauthorized(key, failure);
     }
 
     fn refuse_unauthorized(&mut self, key: Key, failure: Failure) {

@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 
-use crate::support::client::{DEVLIST, MiniClient, import_bytes, word};
+use crate::support::client::{MiniClient, import_bytes, word};
 use crate::support::submit::Submit;
 use crate::support::{Server, wait_until};
 use usbferry::config::hooks::{Hook, Hooks, Program};
@@ -172,18 +173,20 @@ fn no_program_is_asked_about_a_device_that_stays_with_its_client() {
 #[test]
 fn of_two_permitted_clients_one_has_the_device() {
     let folder = Folder::new("two");
-    let asked = folder.script("echo attach >> $1/said; until test -e $1/gate; do sleep 0.01; done");
+    let asked = folder.script(
+        "gate=gate; mkdir $1/first 2>/dev/null || gate=next; echo attach >> $1/said; \
+         until test -e $1/$gate; do sleep 0.01; done",
+    );
     let programs = [(Hook::Attach, asked), (Hook::Detach, folder.noting())];
     let server = start("loopback", &programs, true);
     let mut first = ask(&server, 0);
     folder.wait_for(1);
     let mut second = ask(&server, 0);
-    // The list comes behind the request of the second, on a connection made later.
-    let mut other = server.connect();
-    other.send(&DEVLIST);
-    assert_eq!(word(&other.read(12), 4), 0);
+    // The second client is asked about while the program of the first runs.
+    folder.wait_for(2);
     folder.open("gate");
     assert_eq!(status(&mut first), 0);
+    folder.open("next");
     assert_eq!(status(&mut second), BUSY);
     drop(second);
     assert_eq!(folder.wait_for(3), ["attach", "attach", "detach 1-1 127.0.0.1 not-attached"]);
@@ -223,21 +226,21 @@ fn a_program_that_can_not_be_started_permits_nothing() {
 }
 
 #[test]
-fn a_question_whose_client_has_left_is_not_asked() {
+fn a_program_whose_client_has_left_is_killed() {
     let folder = Folder::new("left");
-    let asked = folder
-        .script("echo $USBFERRY_CLIENT >> $1/said; until test -e $1/gate; do sleep 0.01; done");
+    let asked =
+        folder.script("mkdir $1/first 2>/dev/null || exit 0; echo $$ >> $1/said; exec sleep 1000");
     let server = start("loopback", &[(Hook::Attach, asked)], true);
-    let mut first = ask(&server, 0);
-    folder.wait_for(1);
-    let second = ask(&server, 0);
-    second.shutdown();
-    second.expect_drop();
-    folder.open("gate");
-    assert_eq!(status(&mut first), 0);
-    drop(first);
-    server.stop();
-    assert_eq!(folder.said().len(), 1);
+    let first = ask(&server, 0);
+    let id = folder.wait_for(1).remove(0);
+    first.shutdown();
+    first.expect_drop();
+    let runs = || {
+        let kill = Command::new("kill").args(["-0", &id]).output();
+        kill.expect("a program").status.success()
+    };
+    wait_until("the program is gone", || !runs());
+    server.attach().assert_in_sync();
 }
 
 #[test]
