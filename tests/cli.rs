@@ -576,6 +576,39 @@ fn a_program_that_can_not_be_asked_is_named() {
     server.stop();
 }
 
+/// Whatever is no file of text is refused without a wait, at the start and at each hangup, and a
+/// right file counts at the hangup after.
+#[test]
+fn a_fifo_in_the_place_of_the_file_holds_up_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("usbferry.toml");
+    let path = file.to_str().expect("UTF-8");
+    let put_fifo = || {
+        let _ = std::fs::remove_file(&file);
+        let status = Command::new("mkfifo").arg(&file).status().expect("there is a mkfifo");
+        assert!(status.success(), "mkfifo {path}");
+    };
+    put_fifo();
+    for arguments in [&["check-config", path][..], &["serve", "--simulate", "--config", path]] {
+        let output = run(arguments);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.starts_with(&format!("error: {path}: no ordinary file")), "{said}");
+    }
+    std::fs::remove_file(&file).expect("it is there");
+    std::fs::write(&file, "[[rule]]\nname = \"first\"\n").expect("it can be written");
+    let server = Running::start(&["--simulate=loopback", "--config", path]);
+    put_fifo();
+    server.signal("-HUP");
+    server.wait_for("usbferry.toml: no ordinary file");
+    std::fs::remove_file(&file).expect("it is there");
+    std::fs::write(&file, "[[rule]]\nname = \"second\"\n").expect("it can be written");
+    server.signal("-HUP");
+    server.wait_for("the settings were read again");
+    server.attach("second").assert_in_sync();
+    server.stop();
+}
+
 /// Addresses of the file that a reload can't change are told.
 #[test]
 fn other_addresses_to_listen_on_need_a_restart() {

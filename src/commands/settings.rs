@@ -2,10 +2,12 @@
 //!
 //! Contract: *blocks* for the file, and for the look-up of names to listen on.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
+use std::sync::Arc;
+
+use usbferry_sys::os::file;
 
 use super::CommandError;
 use crate::cli::{Chosen, Serve};
@@ -15,6 +17,9 @@ use crate::limits::CONFIG_LEN_MAX;
 
 /// The file of settings, unless the command line names another.
 const SYSTEM_FILE: &str = "/etc/usbferry/usbferry.toml";
+
+/// The file by which a user says that there are no settings.
+const NO_FILE: &str = "/dev/null";
 
 /// Reads the settings; again for each reload, since the file may have come or gone. *Blocks.*
 ///
@@ -63,19 +68,31 @@ fn read_chosen_file(arguments: &Serve) -> Result<FileSettings, FileError> {
 /// # Errors
 /// The file can't be read, or has a fault.
 pub(super) fn read_file(path: &Path) -> Result<FileSettings, FileError> {
-    let name = path.display().to_string();
-    let mut bytes = Vec::new();
-    let most = CONFIG_LEN_MAX as u64 + 1;
-    if let Err(error) = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes)) {
-        return Err(FileError::Read { file: name.into(), error });
-    }
+    let name: Arc<str> = path.display().to_string().into();
+    let bytes = match read_bytes(path) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(FileError::Kind(name)),
+        Err(error) => return Err(FileError::Read { file: name, error }),
+    };
     if bytes.len() > CONFIG_LEN_MAX {
-        return Err(FileError::Size(name.into()));
+        return Err(FileError::Size(name));
     }
     match String::from_utf8(bytes) {
         Ok(text) => FileSettings::read(&name, &text),
-        Err(_) => Err(FileError::Text(name.into())),
+        Err(_) => Err(FileError::Text(name)),
     }
+}
+
+/// The bytes of a file, one more than allowed at most; `None` for anything but an ordinary file or
+/// [`NO_FILE`].
+fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    if path.canonicalize().is_ok_and(|target| target == Path::new(NO_FILE)) {
+        return Ok(Some(Vec::new()));
+    }
+    let Some(file) = file::open_ordinary(path)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.take(CONFIG_LEN_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 #[cfg(test)]
@@ -86,12 +103,23 @@ mod tests {
     fn a_file_that_is_no_file_of_settings_is_refused_with_the_reason() {
         for (path, says) in [
             ("/nonexistent/usbferry.toml", "/nonexistent/usbferry.toml: there is no such file"),
-            ("/", "/: can't be read: "),
-            ("/dev/zero", "/dev/zero: larger than 1M"),
+            ("/", "/: no ordinary file"),
+            ("/dev/zero", "/dev/zero: no ordinary file"),
         ] {
             let error = read_file(Path::new(path)).unwrap_err().to_string();
             assert!(error.starts_with(says), "{error}");
         }
         assert!(read_file(Path::new("/dev/null")).unwrap().rules.is_empty());
+    }
+
+    #[test]
+    fn a_file_larger_than_any_file_of_settings_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large.toml");
+        std::fs::write(&path, "#".repeat(CONFIG_LEN_MAX)).unwrap();
+        assert!(read_file(&path).unwrap().rules.is_empty());
+        std::fs::write(&path, "#".repeat(CONFIG_LEN_MAX + 1)).unwrap();
+        let error = read_file(&path).unwrap_err().to_string();
+        assert!(error.contains("large.toml: larger than 1M"), "{error}");
     }
 }

@@ -23,6 +23,8 @@ pub enum FileError {
         /// The system's reason.
         error: io::Error,
     },
+    /// What the user named is no ordinary file, but a directory, a device, a FIFO or a socket.
+    Kind(Arc<str>),
     /// The file is larger than any file of settings.
     Size(Arc<str>),
     /// The file is no UTF-8.
@@ -171,6 +173,10 @@ impl fmt::Display for FileError {
                 write!(f, "{file}: there is no such file")
             }
             Self::Read { file, error } => write!(f, "{file}: can't be read: {}", reason(error)),
+            Self::Kind(file) => write!(
+                f,
+                "{file}: no ordinary file; write the settings into a file of text, and give its path"
+            ),
             Self::Size(file) => {
                 let most = Size(CONFIG_LEN_MAX as u64);
                 write!(f, "{file}: larger than {most}, which no file of settings is")
