@@ -49,13 +49,33 @@ pub struct Place {
     pub column: usize,
 }
 
-impl Place {
-    /// The place of a byte of a text.
-    pub(super) fn of(text: &str, byte: usize) -> Self {
-        let before = text.get(..byte).unwrap_or(text);
-        let line = before.bytes().filter(|&b| b == b'\n').count() + 1;
-        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Self { line, column: before[start..].chars().count() + 1 }
+/// The lines of a text, found once, so that the places of many rules cost no look at the whole text
+/// each.
+pub(super) struct Lines<'a> {
+    text: &'a str,
+    /// The first byte of each line, in order; the first is 0.
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    /// The lines of a text.
+    pub(super) fn of(text: &'a str) -> Self {
+        let starts = text.match_indices('\n').map(|(newline, _)| newline + 1);
+        Self { text, starts: std::iter::once(0).chain(starts).collect() }
+    }
+
+    /// The line of a byte of the text, counted from one.
+    pub(super) fn line(&self, byte: usize) -> usize {
+        self.starts.partition_point(|&start| start <= byte)
+    }
+
+    /// The place of a byte of the text. A byte beyond the text, or within a character, counts as
+    /// the end of the text.
+    pub(super) fn place(&self, byte: usize) -> Place {
+        let byte = if self.text.is_char_boundary(byte) { byte } else { self.text.len() };
+        let line = self.line(byte);
+        let before = &self.text[self.starts[line - 1]..byte];
+        Place { line, column: before.chars().count() + 1 }
     }
 }
 

@@ -27,6 +27,7 @@ use super::policy::{Policy, Terms};
 use super::rules::Rule;
 use super::value::{parse_busy_poll, parse_peer_timeout, parse_socket_buffer};
 use crate::limits::RULES_MAX;
+use error::Lines;
 pub use error::{Advice, Expected, Fault, FileError, Place};
 use rule::{Around, RULE_KEYS, check_urb_size, network, read_hooks, read_rule, read_terms};
 use section::{Found, Section, at};
@@ -85,15 +86,16 @@ impl FileSettings {
     /// The first fault, by which the whole file is refused.
     pub fn read(name: &str, text: &str) -> Result<Self, FileError> {
         let file: Arc<str> = name.into();
-        read(&file, text).map_err(|(byte, fault)| FileError::At {
+        let lines = Lines::of(text);
+        read(&file, text, &lines).map_err(|(byte, fault)| FileError::At {
             file: Arc::clone(&file),
-            place: Place::of(text, byte),
+            place: lines.place(byte),
             fault,
         })
     }
 }
 
-fn read(file: &Arc<str>, text: &str) -> Found<FileSettings> {
+fn read(file: &Arc<str>, text: &str, lines: &Lines<'_>) -> Found<FileSettings> {
     let document = DeTable::parse(text).map_err(|error| {
         let start = error.span().map_or(text.len(), |span| span.start);
         let hint = quotes_missing(text, start).unwrap_or_default();
@@ -104,7 +106,7 @@ fn read(file: &Arc<str>, text: &str) -> Found<FileSettings> {
     let (terms, hooks) = (read_terms(&section)?, read_hooks(&section, &Hooks::default())?);
     let policy = terms.over(Policy::default());
     check_urb_size(&section, policy)?;
-    let rules = read_rules(&section, &Around { file, text, policy, hooks: &hooks })?;
+    let rules = read_rules(&section, &Around { file, lines, policy, hooks: &hooks })?;
     Ok(FileSettings {
         file: Some(Arc::clone(file)),
         listen: section.texts("listen", listen)?,

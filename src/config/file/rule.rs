@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::SERVER_KEYS;
-use super::error::{Advice, Expected, Fault, Place};
+use super::error::{Advice, Expected, Fault, Lines};
 use super::section::{Found, Section, at};
 use crate::config::ValueError;
 use crate::config::hooks::{Hook, Hooks, Program};
@@ -69,8 +69,8 @@ const OTHER_WORDS: [(&str, &str); 12] = [
 pub(super) struct Around<'a> {
     /// The file, as the user named the file.
     pub(super) file: &'a Arc<str>,
-    /// The whole text.
-    pub(super) text: &'a str,
+    /// The lines of the file.
+    pub(super) lines: &'a Lines<'a>,
     /// The terms where a rule says nothing else.
     pub(super) policy: Policy,
     /// The hooks where a rule has none.
@@ -83,7 +83,7 @@ pub(super) fn read_rule(value: &Spanned<DeValue<'_>>, around: &Around<'_>) -> Fo
         return Err(at(value, Fault::Type { key: "rule", expected: Expected::Tables }));
     };
     let section = Section::of(table, &RULE_KEYS, advise)?;
-    let line = Place::of(around.text, value.span().start).line;
+    let line = around.lines.line(value.span().start);
     let configuration = section.number("configuration", parse_configuration)?;
     let terms = Terms { configuration, ..read_terms(&section)? };
     check_urb_size(&section, terms.over(around.policy))?;

@@ -175,6 +175,27 @@ fn every_fault_has_its_place() {
 }
 
 #[test]
+fn each_byte_of_a_text_has_its_line_and_column() {
+    let text = "a\n\n\u{e4}b\n";
+    let lines = Lines::of(text);
+    let places: Vec<_> = [0, 1, 2, 3, 5, 6, 7].map(|byte| lines.place(byte)).into();
+    let expected = [(1, 1), (1, 2), (2, 1), (3, 1), (3, 2), (3, 3), (4, 1)];
+    assert_eq!(places, expected.map(|(line, column)| Place { line, column }));
+    let end = Place { line: 4, column: 1 };
+    assert_eq!([4, 8].map(|byte| lines.place(byte)), [end; 2], "in a character, beyond the text");
+    assert_eq!(Lines::of("").place(0), Place { line: 1, column: 1 });
+}
+
+/// A rule of many lines is found by its first.
+#[test]
+fn each_of_many_rules_knows_its_line() {
+    let rules = read(&"[[rule]]\n# a comment\n".repeat(RULES_MAX)).rules;
+    for (index, rule) in rules.iter().enumerate() {
+        assert_eq!(rule.origin.to_string(), format!("test.toml:{}", 2 * index + 1));
+    }
+}
+
+#[test]
 fn rules_and_kinds_have_limits() {
     let rules = "[[rule]]\n".repeat(RULES_MAX);
     assert_eq!(read(&rules).rules.len(), RULES_MAX);
