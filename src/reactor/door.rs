@@ -210,7 +210,7 @@ impl<B: Backend> Reactor<B> {
         let token = Subject::Client(key.label()).to_token();
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
-            warn!("{peer}: refused: {error}");
+            warn!("{peer}: refused: the system can't watch its connection: {}", reason(&error));
             return;
         }
         self.door.made += 1;
@@ -294,7 +294,7 @@ fn open_listener(listen: Listen, only_v6: bool) -> Result<Option<TcpListener>, S
     match net::listen(listen.address, only_v6) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if listen.optional && is_no_such_protocol(&error) => {
-            debug!("not listening on {}: {error}", listen.address);
+            debug!("not listening on {}: {}", listen.address, reason(&error));
             Ok(None)
         }
         Err(error) => Err(StartError::Listen { address: listen.address, error }),

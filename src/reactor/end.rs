@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use crate::session::Violation;
 use crate::wire;
+use crate::words::reason;
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -85,7 +86,7 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("closed by the client"),
-            Self::Socket(error) => write!(f, "connection lost: {error}"),
+            Self::Socket(error) => write!(f, "connection lost: {}", reason(error)),
             Self::Handshake(error) => write!(f, "not a USB/IP request: {error}"),
             Self::TooMuch => f.write_str("sends more than the name of a device to watch"),
             Self::Violation(violation) => write!(f, "protocol violation: {violation}"),
@@ -108,5 +109,16 @@ impl fmt::Display for End {
                 f.write_str("its worker died from a bug in usbferry; the log has the panic")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_connection_is_told_in_words_alone() {
+        let end = End::Socket(io::Error::from_raw_os_error(104)).to_string();
+        assert!(end.starts_with("connection lost: ") && !end.contains("os error"), "{end}");
     }
 }

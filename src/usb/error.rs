@@ -49,7 +49,9 @@ impl fmt::Display for ScanError {
                 "libusb can't look for devices: {error}. Does this machine have USB, and may this \
                  user see it?"
             ),
-            Self::List(error) => write!(f, "the system can't list its USB devices: {error}"),
+            Self::List(error) => {
+                write!(f, "the system can't list its USB devices: {}", reason(error))
+            }
             Self::LibusbList(error) => write!(f, "libusb can't list the devices: {error}"),
             Self::Panicked => f.write_str(
                 "the scan of the bus failed from a bug in usbferry; the log has the panic",
@@ -163,20 +165,38 @@ impl fmt::Display for Obstacle {
             Self::Unclaimed(error) => explain_unclaimed(*error, f),
             Self::Unprepared(SpecialRequest::SetConfiguration(value), status) => write!(
                 f,
-                "can't be put into configuration {value}, as its rule says: {status}. \"lsusb -v\" \
-                 lists the configurations of the device (bConfigurationValue)"
+                "can't be put into configuration {value}, as its rule says: {}. \"lsusb -v\" lists \
+                 the configurations of the device (bConfigurationValue)",
+                words_of(*status)
             ),
             Self::Unprepared(_, status) => {
-                write!(f, "can't be reset before the import, as its rule says: {status}")
+                let words = words_of(*status);
+                write!(f, "can't be reset before the import, as its rule says: {words}")
             }
             Self::Libusb(error) => write!(f, "can't be opened: {error}"),
-            Self::NoSockets(error) => write!(f, "no sockets for the simulated device: {error}"),
+            Self::NoSockets(error) => {
+                write!(f, "no sockets for the simulated device: {}", reason(error))
+            },
             Self::Told => f.write_str("the simulated device refuses to be opened"),
             Self::Panicked => f.write_str(
                 "opening the device failed from a bug in usbferry; the log has the panic",
             ),
         }
     }
+}
+
+/// The status of a request by which a device is prepared, for somebody who knows no errno.
+fn words_of(status: Status) -> String {
+    let words = match status {
+        Status::EPIPE => "the device or the system refuses the request",
+        Status::EBUSY => "another program uses the device",
+        Status::ENOENT | Status::EINVAL => "the device has no such thing",
+        Status::EPERM => "the system gives no permission",
+        Status::ETIMEDOUT => "the device does not answer in time",
+        Status::EPROTO | Status::EOVERFLOW => "the device answers wrongly, or its cable is bad",
+        other => return other.to_string(),
+    };
+    words.to_owned()
 }
 
 fn explain_unclaimed(error: LibusbError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -201,4 +221,17 @@ fn explain_access(vendor: u16, product: u16, f: &mut fmt::Formatter<'_>) -> fmt:
         );
     }
     f.write_str("no permission, or macOS keeps the device. Try with sudo")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_is_refused_is_told_without_an_errno() {
+        let request = SpecialRequest::SetConfiguration(7);
+        let said = Obstacle::Unprepared(request, Status::EPIPE).to_string();
+        assert!(said.contains("configuration 7, as its rule says: the device or"), "{said}");
+        assert!(!said.contains("EPIPE"), "{said}");
+    }
 }
