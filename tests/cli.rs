@@ -91,7 +91,16 @@ impl Running {
 
     /// The same by a whole command.
     fn start_listening(mut command: Command) -> Self {
-        let mut child = command.spawn().expect("it starts");
+        let mut running = Self::following(command.spawn().expect("it starts"));
+        running.wait_for("listening on ");
+        let line = running.lines_with("listening on ").remove(0);
+        let (_, address) = line.split_once("listening on ").expect("it has it");
+        running.address = address.parse().expect("an address");
+        running
+    }
+
+    /// A server that may not listen yet, with its log kept from now on.
+    fn following(mut child: Child) -> Self {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (kept, stderr) = (Arc::clone(&lines), child.stderr.take().expect("it is piped"));
         thread::spawn(move || {
@@ -99,12 +108,7 @@ impl Running {
                 kept.lock().unwrap().push(line);
             }
         });
-        let mut running = Self { child, lines, address: ([0, 0, 0, 0], 0).into() };
-        running.wait_for("listening on ");
-        let line = running.lines_with("listening on ").remove(0);
-        let (_, address) = line.split_once("listening on ").expect("it has it");
-        running.address = address.parse().expect("an address");
-        running
+        Self { child, lines, address: ([0, 0, 0, 0], 0).into() }
     }
 
     fn lines_with(&self, text: &str) -> Vec<String> {
@@ -607,6 +611,46 @@ fn a_fifo_in_the_place_of_the_file_holds_up_nobody() {
     server.wait_for("the settings were read again");
     server.attach("second").assert_in_sync();
     server.stop();
+}
+
+/// Whether a process catches a signal (`proc_pid_status(5)`, SigCgt).
+#[cfg(target_os = "linux")]
+fn catches(id: u32, signal: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+    let caught = u64::from_str_radix(caught.trim(), 16).expect("hexadecimal digits");
+    caught & (1 << (signal - 1)) != 0
+}
+
+/// The server catches signals first of all: whenever a signal comes, the file is read again, or the
+/// server ends in good order.
+#[cfg(target_os = "linux")]
+#[test]
+fn signals_during_the_start_are_neither_lost_nor_fatal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("usbferry.toml");
+    let path = file.to_str().expect("UTF-8");
+    std::fs::write(&file, "[[rule]]\n".repeat(1000)).expect("it can be written");
+    let arguments = ["serve", "--simulate", "--listen", "127.0.0.1:0", "--config", path];
+    for _ in 0..5 {
+        let child = usbferry(&arguments).spawn().expect("it starts");
+        let id = child.id();
+        wait_until("it catches hangups", || catches(id, libc::SIGHUP));
+        signal("-HUP", &id.to_string());
+        let mut server = Running::following(child);
+        server.wait_for("the settings were read again");
+        server.signal("-TERM");
+        assert_eq!(server.wait().code(), Some(0));
+    }
+    for _ in 0..5 {
+        let child = usbferry(&arguments).spawn().expect("it starts");
+        let id = child.id();
+        wait_until("it catches signals", || catches(id, libc::SIGTERM));
+        signal("-TERM", &id.to_string());
+        let mut server = Running::following(child);
+        assert_eq!(server.wait().code(), Some(0));
+        server.wait_for("stopped");
+    }
 }
 
 /// Addresses of the file that a reload can't change are told.

@@ -31,7 +31,14 @@ const TERMINAL: &str = "/dev/tty";
 /// Reads the settings again.
 pub(super) type Reader = Box<dyn FnMut() -> Result<Settings, CommandError> + Send>;
 
-/// What hangups do.
+/// Hangups caught since the start of the program, before there is a server.
+pub(super) struct Caught {
+    hangups: UnixStream,
+    /// The server stops with its terminal.
+    heeds_terminal: bool,
+}
+
+/// What hangups do to a server.
 pub(super) struct Hangups {
     /// Stops the server with its terminal.
     pub(super) stop: StopHandle,
@@ -43,28 +50,40 @@ pub(super) struct Hangups {
     pub(super) read: Reader,
 }
 
-impl Hangups {
-    /// Has a thread follow hangups from now on.
+impl Caught {
+    /// Keeps hangups from now on, for [`Self::follow`]. To be called before anything that may block:
+    /// a hangup during the start of the server would end the program, or be lost after the file was
+    /// read.
     ///
     /// # Errors
-    /// The system refuses the signal, or has no descriptor or thread left.
-    pub(super) fn follow(mut self) -> io::Result<()> {
+    /// The system refuses the signal, or has no descriptor left.
+    pub(super) fn new() -> io::Result<Self> {
         let heeds_terminal = !usbferry_sys::os::signal::is_ignored(SIGHUP) && has_terminal();
-        let (mut hangups, sender) = UnixStream::pair()?;
+        let (hangups, sender) = UnixStream::pair()?;
         signal_hook::low_level::pipe::register(SIGHUP, sender)?;
+        Ok(Self { hangups, heeds_terminal })
+    }
+
+    /// Has a thread follow hangups, those caught before included.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub(super) fn follow(mut self, mut server: Hangups) -> io::Result<()> {
         thread::Builder::new().name("hangups".to_owned()).spawn(move || {
             // Several hangups in a row are one.
-            while let Ok(1..) = hangups.read(&mut [0; 64]) {
-                if heeds_terminal && !has_terminal() {
+            while let Ok(1..) = self.hangups.read(&mut [0; 64]) {
+                if self.heeds_terminal && !has_terminal() {
                     info!("the terminal has closed");
-                    return self.stop.stop();
+                    return server.stop.stop();
                 }
-                self.reload();
+                server.reload();
             }
         })?;
         Ok(())
     }
+}
 
+impl Hangups {
     /// Reads the settings again. A wrong file changes nothing, and neither does a file that is gone:
     /// it may be about to be replaced, and its clients would lose their devices.
     fn reload(&mut self) {
@@ -103,4 +122,36 @@ fn tell(reloaded: Reloaded, listen: &[Listen]) {
 /// Whether a terminal controls this process.
 fn has_terminal() -> bool {
     File::open(TERMINAL).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Listen;
+    use crate::reactor::Reactor;
+    use crate::usb::sim::SimBackend;
+    use crate::usb::sim::bus::SimBus;
+
+    /// Long enough for any machine.
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_hangup_before_there_is_a_server_has_the_file_read_once_there_is() {
+        let caught = Caught::new().unwrap();
+        signal_hook::low_level::raise(SIGHUP).unwrap();
+        let listen = Listen { address: ([127, 0, 0, 1], 0).into(), optional: false };
+        let settings = Settings { listen: vec![listen], ..Settings::default() };
+        let reactor = Reactor::new(SimBackend::new(SimBus::with(&[])), settings).unwrap();
+        let (sender, reads) = channel();
+        let read: Reader = Box::new(move || {
+            sender.send(()).unwrap();
+            Ok(Settings::default())
+        });
+        let (stop, reload) = (reactor.stop_handle().unwrap(), reactor.reload_handle());
+        caught.follow(Hangups { stop, reload, file: None, read }).unwrap();
+        assert_eq!(reads.recv_timeout(DEADLINE), Ok(()));
+    }
 }

@@ -4,18 +4,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{info, warn};
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 
-use super::hangup::{Hangups, Reader};
+use super::hangup::{Caught, Hangups, Reader};
 use super::list::{self, local_rows};
 use super::{CommandError, hook_programs, settings};
 use crate::cli::{self, Chosen, Serve};
 use crate::config::Settings;
 use crate::limits::CONNECTIONS_SHARE;
-use crate::reactor::{Reactor, StopHandle};
+use crate::reactor::Reactor;
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
@@ -26,8 +26,13 @@ use crate::words::reason;
 /// Exit code when a second signal ends the program at once.
 const INTERRUPTED: i32 = 130;
 
+/// The signals that stop a server.
+const STOPS: [i32; 3] = [SIGINT, SIGQUIT, SIGTERM];
+
 /// `usbferry serve`.
 pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
+    // Before anything that may block, so that no signal is lost or ends the program halfway.
+    let signals = Signals::catch().map_err(CommandError::Signals)?;
     let (mut settings, chosen) = settings::read(arguments)?;
     if !matches!(chosen, Chosen::Nothing) {
         info!("usbferry {}", cli::version());
@@ -45,12 +50,12 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
     match chosen {
         Chosen::Nothing => Err(CommandError::NothingChosen(show_devices())),
         Chosen::Simulated(specs) => {
-            run(SimBackend::new(SimBus::with(&specs)), settings, reader(arguments))
+            run(SimBackend::new(SimBus::with(&specs)), settings, signals, reader(arguments))
         }
         Chosen::Real => {
             let backend = LibusbBackend::new().map_err(CommandError::Scan)?;
             libusb::repair();
-            run(backend, settings, reader(arguments))
+            run(backend, settings, signals, reader(arguments))
         }
     }
 }
@@ -73,12 +78,17 @@ fn reader(arguments: &Serve) -> Reader {
 }
 
 /// Runs a server; `read` reads the settings again.
-fn run<B: Backend>(backend: B, settings: Settings, read: Reader) -> Result<(), CommandError> {
+fn run<B: Backend>(
+    backend: B,
+    settings: Settings,
+    signals: Signals,
+    read: Reader,
+) -> Result<(), CommandError> {
     warn_of_idle_networks(&settings);
     warn_of_programs(&settings);
     let file = settings.file.clone();
     let reactor = Reactor::new(backend, settings).map_err(CommandError::Start)?;
-    follow_signals(&reactor, file, read).map_err(CommandError::Signals)?;
+    signals.follow(&reactor, file, read).map_err(CommandError::Signals)?;
     for address in reactor.addresses() {
         info!("listening on {address}");
     }
@@ -109,29 +119,48 @@ pub(super) fn warn_of_programs(settings: &Settings) {
     hook_programs::faults(hooks).iter().for_each(|line| warn!("{line}"));
 }
 
-fn follow_signals<B: Backend>(
-    reactor: &Reactor<B>,
-    file: Option<Arc<str>>,
-    read: Reader,
-) -> io::Result<()> {
-    let (stop, reload) = (reactor.stop_handle()?, reactor.reload_handle());
-    Hangups { stop, reload, file, read }.follow()?;
-    stop_on_signals(reactor.stop_handle()?)
+/// The signals of a server, caught since the start of the program.
+struct Signals {
+    hangups: Caught,
+    /// Raised by the first signal to stop.
+    stopping: Arc<AtomicBool>,
 }
 
-/// The first signal stops the server in good order, the second ends it at once.
-fn stop_on_signals(stop: StopHandle) -> io::Result<()> {
-    let stream = stop.into_stream();
-    let stopping = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGQUIT, SIGTERM] {
-        // In this order: the first signal finds the flag still down, and raises the flag.
-        signal_hook::flag::register_conditional_shutdown(
-            signal,
-            INTERRUPTED,
-            Arc::clone(&stopping),
-        )?;
-        signal_hook::flag::register(signal, Arc::clone(&stopping))?;
-        signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;
+impl Signals {
+    /// Catches signals from now on, for [`Self::follow`]. A second signal to stop ends the program
+    /// at once.
+    fn catch() -> io::Result<Self> {
+        let hangups = Caught::new()?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let again = Arc::new(AtomicBool::new(false));
+        for signal in STOPS {
+            // In this order: a signal is noted from the first line on, and the first signal finds
+            // `again` still down.
+            signal_hook::flag::register(signal, Arc::clone(&stopping))?;
+            let flag = Arc::clone(&again);
+            signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED, flag)?;
+            signal_hook::flag::register(signal, Arc::clone(&again))?;
+        }
+        Ok(Self { hangups, stopping })
     }
-    Ok(())
+
+    /// Has a server follow the signals, those caught before included.
+    fn follow<B: Backend>(
+        self,
+        reactor: &Reactor<B>,
+        file: Option<Arc<str>>,
+        read: Reader,
+    ) -> io::Result<()> {
+        let (stop, reload) = (reactor.stop_handle()?, reactor.reload_handle());
+        self.hangups.follow(Hangups { stop, reload, file, read })?;
+        let stream = reactor.stop_handle()?.into_stream();
+        for signal in STOPS {
+            signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;
+        }
+        // Behind the last line, so that no signal falls between the flag and the stream.
+        if self.stopping.load(Ordering::SeqCst) {
+            reactor.stop_handle()?.stop();
+        }
+        Ok(())
+    }
 }
