@@ -222,6 +222,11 @@ pub const DEPARTURES_MAX: usize = 64;
 /// the exports; a client that is refused asks again later.
 pub const WATCHES_MAX: usize = 256;
 
+/// Watches of clients at the same address at once: a Linux client has 16 ports and a watch for each
+/// at most, and a router may stand for a few clients. Clients over loopback are not limited: over
+/// `ssh -R` many machines have the same address.
+pub const WATCHES_PER_ADDRESS_MAX: usize = WATCHES_MAX / 4;
+
 /// The longest time of a watch. A client that still waits for its device after a day asks again.
 pub const WATCH_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -388,6 +393,7 @@ pub const AUTHORIZE_TIMEOUT: Duration = Duration::from_secs(20);
 pub const HOOKS_END_TIMEOUT: Duration = Duration::from_secs(10);
 
 const _: () = assert!(SESSIONS_PER_ADDRESS_MAX >= 16, "a Linux client can use all of its ports");
+const _: () = assert!(WATCHES_PER_ADDRESS_MAX >= 16, "a Linux client can use all of its ports");
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT && DEVICE_MEMORY_DEFAULT <= MEMORY_DEFAULT);
 const _: () = assert!(DEVICE_MEMORY_MIN <= DEVICE_MEMORY_DEFAULT);

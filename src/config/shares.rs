@@ -4,13 +4,15 @@
 
 use std::net::IpAddr;
 
-use crate::limits::{ACCEPTS_PER_SECOND, SESSIONS_PER_ADDRESS_MAX};
+use crate::limits::{ACCEPTS_PER_SECOND, SESSIONS_PER_ADDRESS_MAX, WATCHES_PER_ADDRESS_MAX};
 
 /// The most that clients at the same address may have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shares {
     /// Devices at once.
     pub sessions: usize,
+    /// Watches of devices at once.
+    pub watches: usize,
     /// Connections accepted within a second.
     pub accepts_per_second: u32,
     /// Whether the shares hold for loopback addresses, too. Over `ssh -R` every client has the
@@ -22,6 +24,7 @@ impl Default for Shares {
     fn default() -> Self {
         Self {
             sessions: SESSIONS_PER_ADDRESS_MAX,
+            watches: WATCHES_PER_ADDRESS_MAX,
             accepts_per_second: ACCEPTS_PER_SECOND,
             of_loopback: false,
         }

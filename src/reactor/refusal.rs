@@ -40,6 +40,8 @@ pub(super) enum Refusal {
     Unauthorized(String, Failure),
     /// As many clients watch devices as may.
     TooManyWatches,
+    /// The client's address has as many watches as an address may have.
+    AddressWatches(IpAddr, usize),
     /// The system has no thread or memory for the device.
     NoThread(io::Error),
     /// The system can't watch the device.
@@ -104,6 +106,9 @@ impl fmt::Display for Refusal {
             }
             Self::TooManyWatches => {
                 write!(f, "{WATCHES_MAX} clients watch devices, the limit")
+            }
+            Self::AddressWatches(address, most) => {
+                write!(f, "{address} has {most} watches, the limit for an address")
             }
             Self::NoThread(error) => {
                 write!(f, "the system has no thread or memory for the device: {}", reason(error))

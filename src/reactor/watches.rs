@@ -117,8 +117,8 @@ impl Client {
 impl<B: Backend> Reactor<B> {
     /// Begins a watch: the client is told the version, and then sends the name.
     pub(super) fn begin_watch(&mut self, key: Key) {
-        if self.watches.len() >= WATCHES_MAX {
-            return self.refuse(key, &Refusal::TooManyWatches);
+        if let Some(refusal) = self.no_watch_for(key) {
+            return self.refuse(key, &refusal);
         }
         let now = self.now;
         let Some(client) = client_of(&mut self.connections, key) else { return };
@@ -128,6 +128,24 @@ impl<B: Backend> Reactor<B> {
         self.schedule.note_deadline(client.deadline);
         self.watches.push(key);
         self.queue(key);
+    }
+
+    /// The reason why a client may not watch as well, if there is one.
+    fn no_watch_for(&mut self, key: Key) -> Option<Refusal> {
+        if self.watches.len() >= WATCHES_MAX {
+            return Some(Refusal::TooManyWatches);
+        }
+        let shares = self.settings.shares;
+        let address = find(&mut self.connections, key)?.peer.ip();
+        if !shares.hold_for(address) {
+            return None;
+        }
+        let mut watches = 0;
+        for &watch in &self.watches {
+            let watching = find(&mut self.connections, watch);
+            watches += usize::from(watching.is_some_and(|other| other.peer.ip() == address));
+        }
+        (watches >= shares.watches).then_some(Refusal::AddressWatches(address, shares.watches))
     }
 
     /// Serves a client that watches a device.

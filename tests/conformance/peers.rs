@@ -208,7 +208,8 @@ fn an_address_with_its_share_of_devices_gets_no_more() {
 #[test]
 fn clients_over_loopback_have_no_shares() {
     let server = Server::start_with("loopback:count=3", |settings| {
-        settings.shares = Shares { sessions: 1, accepts_per_second: 1, of_loopback: false };
+        settings.shares =
+            Shares { sessions: 1, watches: 0, accepts_per_second: 1, of_loopback: false };
     });
     let mut holders = [0, 1, 2].map(|index| server.attach_to(index));
     holders.iter_mut().for_each(MiniClient::assert_in_sync);

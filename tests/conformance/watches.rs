@@ -4,6 +4,7 @@
 use crate::support::client::{Ending, MiniClient};
 use crate::support::hex::hex;
 use crate::support::{Server, wait_until};
+use usbferry::config::Shares;
 use usbferry::config::rules::{Clients, Origin, Rule, Rules};
 use usbferry::limits::WATCHES_MAX;
 use usbferry::wire::types::BusId;
@@ -83,6 +84,27 @@ fn a_client_that_says_more_or_less_than_a_name_is_closed() {
     assert_eq!(client.read(12), hex("0111 0055 00000000 00000001"));
     expect(&mut client, FREE);
     server.assert_serves(0);
+}
+
+/// An address has a share of the watches, and leaves the rest to others.
+#[test]
+fn an_address_with_its_share_of_watches_gets_no_more() {
+    let server = Server::start_with("loopback", |settings| {
+        settings.shares = Shares { watches: 2, of_loopback: true, ..settings.shares };
+    });
+    let ask = |own: [u8; 4]| {
+        let mut client = MiniClient::connect_from(own.into(), server.address);
+        client.send(&hex("0111 8055 00000000"));
+        (client.read(8) == hex("0111 0055 00000000"), client)
+    };
+    let greedy = [127, 4, 4, 4];
+    let mut watches = vec![ask(greedy), ask(greedy)];
+    assert!(watches.iter().all(|(is_watching, _)| *is_watching));
+    assert!(!ask(greedy).0);
+    #[cfg(target_os = "linux")]
+    assert!(ask([127, 4, 4, 5]).0, "another address has a share of its own");
+    watches.pop();
+    wait_until("there is room again", || ask(greedy).0);
 }
 
 #[test]
