@@ -361,9 +361,9 @@ pub const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// the kernel closes the rest.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Programs of hooks running at once, beside those that authorize imports. Each has two threads; the
-/// programs of a device run one after another, so more would only serve devices that come and go at
-/// the same moment.
+/// Programs of hooks running at once, beside those that authorize imports. Each has three threads;
+/// the programs of a device run one after another, so more would only serve devices that come and go
+/// at the same moment.
 pub const HOOKS_RUNNING_MAX: usize = 8;
 
 /// Programs that authorize imports, running at once: in places of their own, so that no other
@@ -387,6 +387,13 @@ pub const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 /// The wait of an import for the program that authorizes it, with the programs that run before. A
 /// client waits with a silent connection, and clients give up after some tens of seconds.
 pub const AUTHORIZE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Lines of a program of a hook that the log gets, for each run; the rest is read and dropped. Enough
+/// for a message with its circumstances; a program with more to say has a log of its own.
+pub const HOOK_LINES_MAX: usize = 16;
+
+/// Bytes of such a line: more than a message has, and no screenful.
+pub const HOOK_LINE_MAX: usize = 256;
 
 /// The wait of a stop for programs that run or are to run; whatever runs then is killed. Together
 /// with [`SHUTDOWN_TIMEOUT`] well below the patience of service managers (90 s for systemd).

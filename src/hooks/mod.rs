@@ -1,6 +1,7 @@
 //! Hooks: programs that events of a device start, as the rules name them ([`config::hooks`]).
 //!
 //! - `event`: an event in words for a program, its environment;
+//! - `output`: what a program writes, for the log;
 //! - `program`: one run of a program, from its start to its end or its killing;
 //! - `runner`: the queue of events, and the threads with the programs.
 //!
@@ -8,8 +9,8 @@
 //! A program gets the arguments of its rule, no shell, and the facts in variables of its
 //! environment. Facts from devices and clients are values of variables only, without control
 //! characters, so no device and no client has a word in the choice of what runs. The directory is
-//! `/`, standard input is empty, standard output and standard error are the server's standard
-//! error, and no other descriptor of the server comes along.
+//! `/`, standard input is empty, the first lines of standard output and standard error go to the log,
+//! and no other descriptor of the server comes along.
 //!
 //! # Limits
 //! The programs of a device run one after another, in the order of the events; the programs of
@@ -32,6 +33,7 @@
 //! and awaited on threads of their own. Only [`Runner::end`] blocks, for a bounded time.
 
 mod event;
+mod output;
 mod program;
 mod runner;
 

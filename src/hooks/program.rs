@@ -17,6 +17,8 @@ use std::time::Duration;
 use usbferry_sys::os::process::{ChildId, await_end, kill_group};
 
 use super::event::{self, Event};
+use super::output::{Lines, Output};
+use crate::complaints::info;
 use crate::config::hooks::Program;
 use crate::words::{reason, seconds};
 
@@ -84,7 +86,8 @@ pub(super) fn cues() -> Cues {
     std::sync::mpsc::sync_channel(2)
 }
 
-/// Runs a program for an event, for `limit` at most. The cues are the program's own. *Blocks.*
+/// Runs a program for an event, for `limit` at most, and logs what the program has written. The cues
+/// are the program's own. *Blocks.*
 ///
 /// # Errors
 /// The program did not end well.
@@ -92,9 +95,34 @@ pub(super) fn run(
     program: &Program,
     event: &Event,
     limit: Duration,
+    cues: &Cues,
+) -> Result<(), Failure> {
+    let output = Output::new().map_err(Failure::Start)?;
+    let command = command(program, event, &output).map_err(Failure::Start)?;
+    let ended = run_command(command, limit, cues);
+    log_lines(event, &output.end());
+    ended
+}
+
+/// Logs what a program has written.
+fn log_lines(event: &Event, said: &Lines) {
+    let (name, key) = (&event.facts.name, event.kind.key());
+    for line in &said.lines {
+        info!("{name}: {key}: {line}");
+    }
+    if said.left_out > 0 {
+        info!("{name}: {key}: the program wrote {} bytes more, left out here", said.left_out);
+    }
+}
+
+/// Runs a command, and closes its descriptors here. *Blocks.*
+fn run_command(
+    mut command: Command,
+    limit: Duration,
     (sender, cues): &Cues,
 ) -> Result<(), Failure> {
-    let mut child = command(program, event).spawn().map_err(Failure::Start)?;
+    let mut child = command.spawn().map_err(Failure::Start)?;
+    drop(command);
     let id = ChildId::from(&child);
     let ended = sender.clone();
     let waiter = thread::Builder::new().name("hook".to_owned()).spawn(move || {
@@ -112,15 +140,16 @@ pub(super) fn run(
 }
 
 /// A program in its world.
-fn command(program: &Program, event: &Event) -> Command {
+fn command(program: &Program, event: &Event, output: &Output) -> io::Result<Command> {
     let mut command = Command::new(&program.path);
     command.args(&program.arguments);
     for name in event::withheld() {
         command.env_remove(name);
     }
     command.envs(event.variables());
-    command.current_dir("/").stdin(Stdio::null()).stdout(io::stderr()).process_group(0);
-    command
+    command.stdin(Stdio::null()).stdout(output.stdio()?).stderr(output.stdio()?);
+    command.current_dir("/").process_group(0);
+    Ok(command)
 }
 
 /// Waits for the end of a program: `None` if the program has ended by itself.
@@ -217,6 +246,15 @@ pub(super) mod tests {
         assert_eq!(lines[..3], ["a  b; exit 1", "/", "USBFERRY_BUSID=1-1"]);
         assert!(lines.contains(&"USBFERRY_SERIAL=4C53; rm -rf /$(reboot)"), "{said}");
         assert_eq!(lines.len(), 13, "{said}");
+    }
+
+    #[test]
+    fn a_program_may_write_however_much() {
+        let text = "head -c 10000000 /dev/zero && yes | head -n 1000000 >&2 && echo end > \"$1\"";
+        let folder = Folder::new("output");
+        let file = folder.path("end");
+        run_for(&script(text, &[&file]), LONG).unwrap();
+        assert!(fs::exists(file).unwrap());
     }
 
     #[test]
