@@ -334,7 +334,8 @@ impl<B: Backend> Reactor<B> {
     /// user, so the budget for lines about devices does not count.
     pub(super) fn tell_exports(&self) {
         let meaning = Meaning::judged(self.registry.judged(), &self.settings);
-        meaning.exported().iter().chain(&meaning.waiting()).for_each(|line| log::info!("{line}"));
+        let exports = meaning.exported().into_iter().chain(meaning.waiting());
+        exports.for_each(|line| log::info!("{line}"));
         meaning.ambiguous().iter().for_each(|line| log::warn!("{line}"));
     }
 
