@@ -259,8 +259,8 @@ fn wrong_usage_exits_2() {
         (&["attach"], "usbferry attach HOST NAME"),
         (&["attach", "127.0.0.1"], "usbferry list -r HOST"),
         (&["attach", "-r", "127.0.0.1", "-b", ""], "up to 31 bytes"),
-        (&["detach"], "required"),
-        (&["detach", "-p", "first"], "invalid value"),
+        (&["detach"], "or give its port with -p PORT"),
+        (&["detach", "-p", "first"], "that \"usbferry port\" shows"),
         (&["list", "--log", "verbose"], "give error, warn, info, debug or trace"),
         (&["list", "--log", "othercrate=debug"], "give error, warn, info, debug or trace"),
     ] {
@@ -714,10 +714,13 @@ impl InTerminal {
         let (program, file) = (env!("CARGO_BIN_EXE_usbferry"), log.display());
         let serve = "serve --simulate=loopback --listen 127.0.0.1:0";
         let line = format!("exec 2>'{file}'; echo pid $$ >&2; {before} exec '{program}' {serve}");
-        let mut script = Command::new("script");
-        script.args(["-qfc", &line, "/dev/null"]).env("SHELL", "/bin/sh").env_remove("RUST_LOG");
+        // Hangups may be ignored here, as below `nohup`, and no shell can undo that.
+        let mut script = Command::new("env");
+        script.args(["--default-signal=HUP", "script", "-qfc", &line, "/dev/null"]);
+        script.env("SHELL", "/bin/sh").env_remove("RUST_LOG");
         script.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self { script: script.spawn().expect("there is a script (util-linux)"), log }
+        let script = script.spawn().expect("there are env (coreutils) and script (util-linux)");
+        Self { script, log }
     }
 
     /// The end of the first line with `text`, once there is one.
@@ -749,7 +752,7 @@ impl InTerminal {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_server_ends_with_its_terminal() {
-    let mut server = InTerminal::start("terminal", "trap - HUP;");
+    let mut server = InTerminal::start("terminal", "");
     let mut client = server.attach();
     client.assert_in_sync();
     server.close_terminal();

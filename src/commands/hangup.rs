@@ -24,6 +24,7 @@ use super::CommandError;
 use super::serve::warn_of_programs;
 use crate::config::{Listen, Settings};
 use crate::reactor::{ReloadHandle, Reloaded, StopHandle};
+use crate::words::reason;
 
 /// The terminal that controls this process, if there is one.
 const TERMINAL: &str = "/dev/tty";
@@ -70,8 +71,14 @@ impl Caught {
     /// The system has no thread left.
     pub(super) fn follow(mut self, mut server: Hangups) -> io::Result<()> {
         thread::Builder::new().name("hangups".to_owned()).spawn(move || {
-            // Several hangups in a row are one.
-            while let Ok(1..) = self.hangups.read(&mut [0; 64]) {
+            loop {
+                // Several hangups in a row are one.
+                match self.hangups.read(&mut [0; 64]) {
+                    Ok(0) => return,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return error!("hangups are no longer heard: {}", reason(&error)),
+                }
                 if self.heeds_terminal && !has_terminal() {
                     info!("the terminal has closed");
                     return server.stop.stop();
