@@ -1,7 +1,8 @@
 # The time from the kernel's message about a replugged device to the answer of an import by nickname,
 # VID:PID, VID:PID:SERIAL or serial:…, printed. Then the stock tool attaches by these names across 50
 # replugs, half of them under the client's hands.
-limit=600
+limit=1200
+measures=yes
 servers=usbferry
 
 source "$vm/guest/gadget.sh"

@@ -1,7 +1,8 @@
 # A gadget that cycles among three product ids, as a device and its bootloader do, under one name of a
 # rule, with `usbferry attach --persist` on the client: each of 50 states is attached and usable before
 # the next, with the right product id, and none is lost.
-limit=600
+limit=1200
+measures=yes
 servers=usbferry
 
 source "$vm/guest/gadget.sh"
