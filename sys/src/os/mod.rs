@@ -1,7 +1,7 @@
 //! The system beneath the standard library: the calls of libc in usbferry, each made safe.
 //!
 //! - [`clock`]: a clock that is cheap to read.
-//! - [`file`]: files named by a user, opened without a wait.
+//! - [`mod@file`]: files named by a user, opened without a wait.
 //! - [`heap`]: memory that may be refused, and the treatment of freed memory.
 //! - [`limit`]: the process's limit of open files.
 //! - [`process`]: programs that this process has started.
