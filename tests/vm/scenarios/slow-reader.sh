@@ -44,8 +44,9 @@ read_beside() { # what the other client does (see slow.py)
   memory=$(($(server_memory Rss) - memory_before))
   note "$1: $(< "$state/slow"); $before s alone, $elapsed s beside it, $memory KiB more memory"
   process_gone "$slow" && fail "the other client is gone: $(tail -n 1 "$state/slow")"
-  # The session's --memory and --device-memory, and the other allocations.
-  ((memory < (64 + 2 + 6) << 10)) || fail "$memory KiB for a client with URBs $1"
+  # The session's --memory and --device-memory, the other allocations, and the context and transfers
+  # that are made ahead for the next device.
+  ((memory < (64 + 2 + 6 + 4) << 10)) || fail "$memory KiB for a client with URBs $1"
   kill -KILL "$slow"
   wait "$slow" 2> /dev/null || true
   wait_for 5 "the gadget to be free" listed "$gadget_busid"
