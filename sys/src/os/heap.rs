@@ -74,13 +74,16 @@ pub(crate) fn zeroed_bytes(layout: Layout) -> Option<NonNull<u8>> {
 ///
 /// glibc learns from freed large blocks to keep such blocks (mallopt(3)). A device's tables would
 /// then be cleared for the next device, and so committed as a whole; new memory is committed as it
-/// is used. Allocators of other systems do not learn.
+/// is used. Allocators of other systems do not learn. Nor does glibc where the environment has a
+/// number, which is then left as the operator set the number.
 pub fn return_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: sets a number in the allocator, under its lock. The number is the allocator's first
-    // value, now fixed. After a refusal nothing has changed.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+    if std::env::var_os("MALLOC_MMAP_THRESHOLD_").is_none() {
+        // SAFETY: sets a number in the allocator, under its lock. The number is the allocator's
+        // first value, now fixed. After a refusal nothing has changed.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-# 200 rounds of import, load and cut, each another way: the server has as many descriptors and threads
+# 400 rounds of import, load and cut, each another way: the server has as many descriptors and threads
 # and as much memory as before, usbfs as much to give, and the local drivers have their devices.
 limit=240
 servers=usbferry
@@ -19,7 +19,7 @@ scenario() {
   rounds 20
   wait_for 10 "the local drivers" drivers_are "$drivers"
   before=$(server_holds "$gadget_busid")
-  grow_less_than 512 200 rounds
+  grow_less_than 512 400 rounds
   wait_for 10 "the local drivers" drivers_are "$drivers"
   after=$(server_holds "$gadget_busid")
   note "$after"
