@@ -12,7 +12,6 @@ use usbferry::commands;
 use usbferry::logging::Log;
 
 fn main() -> ExitCode {
-    usbferry_sys::os::heap::return_large_blocks();
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let environment = std::env::var_os("RUST_LOG");
     let filter = cli.log_filter(environment.map(|text| text.to_string_lossy().into_owned()));

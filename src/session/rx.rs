@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 use std::io::IoSliceMut;
 
 use usbferry_sys::arena::Block;
-use usbferry_sys::os::heap;
+use usbferry_sys::os::heap::Zeroed;
 
 use super::buffers::Buffers;
 use crate::wire::pdu::HEADER_LEN;
@@ -79,9 +79,9 @@ struct Ahead {
 
 /// Bytes received and not taken, and room for more.
 pub(crate) struct ReadBuffer {
-    scratch: Box<[u8]>,
+    scratch: Zeroed<u8>,
     /// Where bytes are gathered.
-    other: Box<[u8]>,
+    other: Zeroed<u8>,
     start: usize,
     end: usize,
     /// The last OUT payload, if large.
@@ -106,8 +106,8 @@ impl ReadBuffer {
     /// `None` when the system has no memory for it.
     pub(crate) fn new() -> Option<Self> {
         Some(Self {
-            scratch: heap::zeroed(SCRATCH_LEN)?,
-            other: heap::zeroed(SCRATCH_LEN)?,
+            scratch: Zeroed::new(SCRATCH_LEN)?,
+            other: Zeroed::new(SCRATCH_LEN)?,
             start: 0,
             end: 0,
             shape: None,

@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use usbferry_sys::arena::Block;
-use usbferry_sys::os::heap;
+use usbferry_sys::os::heap::Zeroed;
 
 use crate::limits::{RECORD_MEMORY, URB_MEMORY};
 use crate::wire::iso::{self, Packets, PacketsMut};
@@ -188,7 +188,7 @@ pub(crate) struct UrbTable {
     /// looked for among all pending URBs.
     highest: u32,
     used: usize,
-    stripes: Box<[u8]>,
+    stripes: Zeroed<u8>,
     /// Stripes that no record has; the stripe freed last is used next.
     free_stripes: Vec<u32>,
 }
@@ -197,7 +197,7 @@ impl UrbTable {
     /// Room for `capacity` URBs, of which `with_packets` can have packets; `None` when the system
     /// has no memory for them.
     pub(crate) fn new(capacity: usize, with_packets: usize) -> Option<Self> {
-        let stripes = heap::zeroed(with_packets * STRIPE_LEN)?;
+        let stripes = Zeroed::new(with_packets * STRIPE_LEN)?;
         let (mut urbs, mut seqnums) = (Vec::new(), Vec::new());
         urbs.try_reserve_exact(capacity).ok()?;
         seqnums.try_reserve_exact(capacity).ok()?;

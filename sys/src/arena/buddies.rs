@@ -3,7 +3,7 @@
 //! Contract: allocation in `new` alone, by tables that the system commits as units come into use;
 //! `alloc` and `free` of an order freed before are a pop and a push; nothing blocks.
 
-use crate::os::heap;
+use crate::os::heap::Zeroed;
 
 /// No block: end of a list.
 const NONE: u32 = u32::MAX;
@@ -22,10 +22,10 @@ pub(super) struct Buddies {
     recent: Vec<u32>,
     /// First of the other free blocks of each order.
     heads: Vec<u32>,
-    next: Box<[u32]>,
-    previous: Box<[u32]>,
+    next: Zeroed<u32>,
+    previous: Zeroed<u32>,
     /// The order of the free block that starts here, plus one, or [`NOT_FREE`].
-    state: Box<[u8]>,
+    state: Zeroed<u8>,
 }
 
 impl Buddies {
@@ -40,19 +40,19 @@ impl Buddies {
             recent: vec![NONE; orders],
             heads: vec![NONE; orders],
             // Zeroed, hence committed page by page as blocks come into use.
-            next: heap::zeroed(units)?,
-            previous: heap::zeroed(units)?,
-            state: heap::zeroed(units)?,
+            next: Zeroed::new(units)?,
+            previous: Zeroed::new(units)?,
+            state: Zeroed::new(units)?,
         };
         buddies.push(0, order_max);
         Some(buddies)
     }
 
-    pub(super) const fn units(&self) -> usize {
+    pub(super) fn units(&self) -> usize {
         self.state.len()
     }
 
-    pub(super) const fn is_free(&self) -> bool {
+    pub(super) fn is_free(&self) -> bool {
         self.free_units == self.units()
     }
 

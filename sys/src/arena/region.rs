@@ -3,15 +3,11 @@
 //! Contract: allocation in [`Region::heap`] and [`Region::device`] alone; dropping gives the memory
 //! back, so the arena drops a region only while no block of the region is out.
 
-use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 
 use super::buddies::Buddies;
 use super::{BLOCK_LEN_MIN, DEVICE_BLOCK_MIN, NoMemory};
-use crate::os::heap;
-
-/// Alignment of heap regions, in bytes: a page, as mappings have.
-pub(super) const REGION_ALIGN: usize = 4096;
+use crate::os::heap::Zeroed;
 
 /// Memory mapped from a device, with its owner: dropping unmaps. The arena knows neither the owner
 /// nor the origin of the mapping.
@@ -54,22 +50,8 @@ impl DeviceMemory {
 
 /// The origin of a region's bytes, and their owner.
 enum Origin {
-    Heap { _bytes: HeapBytes },
+    Heap { _bytes: Zeroed<u8> },
     Device(DeviceMemory),
-}
-
-/// An allocation with its layout.
-struct HeapBytes {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-impl Drop for HeapBytes {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `Region::heap` with this layout; the arena leaks a region with a
-        // block out.
-        unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) }
-    }
 }
 
 /// Contiguous memory, cut by the buddy rule.
@@ -85,14 +67,9 @@ impl Region {
     /// A region of `len` bytes of zeroed heap, a power of two.
     pub(super) fn heap(len: usize) -> Result<Self, NoMemory> {
         let buddies = Buddies::new(len / BLOCK_LEN_MIN).ok_or(NoMemory)?;
-        // Zeroed memory comes untouched from the system only without an alignment. With an
-        // alignment the standard library writes the zeroes itself, and so commits the whole region.
-        let layout = Layout::from_size_align(len + REGION_ALIGN, 1).map_err(|_| NoMemory)?;
-        let start = heap::zeroed_bytes(layout).ok_or(NoMemory)?;
-        let padding = start.addr().get().next_multiple_of(REGION_ALIGN) - start.addr().get();
-        // SAFETY: the padding is less than `REGION_ALIGN`, by which the allocation is longer.
-        let base = unsafe { start.add(padding) };
-        let origin = Origin::Heap { _bytes: HeapBytes { start, layout } };
+        let bytes = Zeroed::new(len).ok_or(NoMemory)?;
+        let base = bytes.start();
+        let origin = Origin::Heap { _bytes: bytes };
         Ok(Self { base, origin, buddies, given_up: false })
     }
 
@@ -126,12 +103,12 @@ impl Region {
     }
 
     /// Address of a unit, to compare.
-    pub(super) const fn address(&self, unit: u32) -> *mut u8 {
+    pub(super) fn address(&self, unit: u32) -> *mut u8 {
         self.base.as_ptr().wrapping_add(unit as usize * BLOCK_LEN_MIN)
     }
 
     /// Hands out no more blocks; returns whether none is out.
-    pub(super) const fn give_up(&mut self) -> bool {
+    pub(super) fn give_up(&mut self) -> bool {
         self.given_up = true;
         self.buddies.is_free()
     }
