@@ -7,8 +7,8 @@
 //!
 //! Contract: reads files, so it is for workers.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 
 use usbferry_sys::libusb::device::DeviceId;
@@ -20,6 +20,10 @@ use crate::wire::types::{BusId, Speed};
 
 /// Where devices are, by busid.
 pub(super) const DEVICES: &str = "/sys/bus/usb/devices";
+
+/// Bytes of an attribute at most (`sysfs_kf_seq_show`: a page). The standard library would ask for
+/// the length first, which sysfs does not know.
+const ATTRIBUTE_LEN_MAX: u64 = 4096;
 
 /// `USB_QUIRK_HONOR_BNUMINTERFACES` and `USB_QUIRK_ENDPOINT_IGNORE` of `linux/usb/quirks.h`.
 const HONOR_INTERFACE_COUNT: u32 = 1 << 5;
@@ -138,8 +142,18 @@ fn speed_of(text: &str) -> Option<Speed> {
 
 /// An attribute's text without the newline at the end.
 fn text(directory: &Path, attribute: &str) -> io::Result<String> {
-    let text = fs::read_to_string(directory.join(attribute))?;
+    let text = attribute_text(&directory.join(attribute))?;
     Ok(text.trim().to_owned())
+}
+
+/// The text of the attribute or parameter with a path.
+///
+/// # Errors
+/// The file is missing or unreadable, or the text is not UTF-8.
+pub(super) fn attribute_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(ATTRIBUTE_LEN_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// A numeric attribute.

@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use self::place::{directory, open_own, writable};
 use crate::complaints::warn;
 
+/// Bytes read of a note: far more than a device with 32 interfaces needs.
+const NOTE_LEN_MAX: u64 = 4096;
+
 /// The debt for an open device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Debt {
@@ -37,6 +40,8 @@ pub(super) struct Debt {
 pub(super) struct Note {
     file: File,
     path: PathBuf,
+    /// Nothing is in the file, as far as read.
+    is_blank: bool,
 }
 
 impl Debt {
@@ -104,18 +109,22 @@ impl Note {
     fn open(options: &mut OpenOptions, path: PathBuf) -> io::Result<Self> {
         let file = open_own(options, &path)?;
         file.try_lock()?;
-        Ok(Self { file, path })
+        Ok(Self { file, path, is_blank: false })
     }
 
     fn read(&mut self) -> io::Result<Option<Debt>> {
         let mut line = String::new();
-        self.file.read_to_string(&mut line)?;
+        (&self.file).take(NOTE_LEN_MAX).read_to_string(&mut line)?;
+        self.is_blank = line.is_empty();
         Ok(Debt::from_line(&line))
     }
 
     fn write(&mut self, debt: &Debt) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.rewind()?;
+        if !self.is_blank {
+            self.file.set_len(0)?;
+            self.file.rewind()?;
+        }
+        self.is_blank = false;
         self.file.write_all(debt.to_line().as_bytes())
     }
 

@@ -14,10 +14,25 @@ use usbferry_sys::os::user;
 
 use crate::complaints::{info, warn};
 
-/// The directory of the notes, which a restart of the machine empties, as a restart gives drivers
+/// The directory of the notes: that of the last note while fit for notes still, or else the first
+/// that is fit.
+pub(super) fn directory() -> Option<PathBuf> {
+    static LAST: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // What the first look found of the parent directory holds: only the directory's owner or the
+    // parent's could change that, and both are trusted.
+    if let Some(last) = last.filter(|last| check_directory(last).is_ok()) {
+        return Some(last);
+    }
+    let found = find_directory();
+    LAST.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&found);
+    found
+}
+
+/// The first fit directory, which a restart of the machine empties, as a restart gives drivers
 /// back. A service manager can name the directory (systemd.exec, `RuntimeDirectory=`; of several,
 /// the first).
-pub(super) fn directory() -> Option<PathBuf> {
+fn find_directory() -> Option<PathBuf> {
     let place = |variable| {
         let value = std::env::var_os(variable)?.into_string().ok()?;
         value.split(':').next().filter(|path| !path.is_empty()).map(PathBuf::from)
