@@ -35,6 +35,18 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
+/// A text with whatever a user, or a file of the user's, has put into the text, for a terminal:
+/// everything that is not seen is escaped, except line breaks.
+pub(crate) fn visible(text: &str) -> String {
+    let escape = |c: char| if is_visible(c) { String::from(c) } else { c.escape_debug().collect() };
+    text.chars().map(escape).collect()
+}
+
+/// Whether a character shows on a terminal as it is, or ends a line.
+pub(crate) fn is_visible(c: char) -> bool {
+    matches!(c, '\n' | '"' | '\'' | '\\') || c.escape_debug().len() == 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +56,12 @@ mod tests {
         assert_eq!(printable("7\" disk, Bob's"), "7\" disk, Bob's");
         assert_eq!(printable("a\u{1b}[31m\n\u{202e}b\\"), "a\\u{1b}[31m\\n\\u{202e}b\\\\");
         assert_eq!(printable("Größe 5µ"), "Größe 5µ");
+    }
+
+    #[test]
+    fn a_visible_text_is_as_it_was() {
+        assert_eq!(visible("a \\u{1b} \"b'\n\u{fc}"), "a \\u{1b} \"b'\n\u{fc}");
+        assert_eq!(visible("a\u{1b}[31m\r\u{202e}\u{9b}"), "a\\u{1b}[31m\\r\\u{202e}\\u{9b}");
     }
 
     #[test]

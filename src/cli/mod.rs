@@ -32,6 +32,7 @@ use parse::{names_another, parse_log, parts_of};
 pub use serve::{Chosen, Serve};
 
 use crate::usb::sim::spec::Spec;
+use crate::words::{is_visible, visible};
 
 /// A fast USB/IP server: exports USB devices to other computers, with no kernel module.
 #[derive(Parser, Debug)]
@@ -56,7 +57,8 @@ impl Cli {
     pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let line: Vec<OsString> = line.into_iter().collect();
         let simulates = line.iter().any(|argument| argument == "--simulate");
-        Self::try_parse_from(line).map_err(|error| if simulates { with_tip(error) } else { error })
+        let with_tip = |error| if simulates { with_tip(error) } else { error };
+        Self::try_parse_from(line).map_err(with_tip).map_err(visible_only)
     }
 
     /// The filter of the log: as typed, or else from `RUST_LOG`, which all programs share and which
@@ -98,6 +100,32 @@ fn with_tip(mut error: clap::Error) -> clap::Error {
         error.insert(ContextKind::Suggested, tips);
     }
     error
+}
+
+/// An error that repeats typed text, for a terminal: nothing that is not seen. The tips of such an
+/// error repeat the text, too, and go.
+fn visible_only(mut error: clap::Error) -> clap::Error {
+    let repeated = error.context().filter_map(|(kind, value)| Some((kind, escaped(value)?)));
+    let repeated: Vec<(ContextKind, ContextValue)> = repeated.collect();
+    if !repeated.is_empty() {
+        error.remove(ContextKind::Suggested);
+    }
+    for (kind, value) in repeated {
+        error.insert(kind, value);
+    }
+    error
+}
+
+/// Typed text in a form for a terminal, if the text needs another form.
+fn escaped(value: &ContextValue) -> Option<ContextValue> {
+    let is_seen = |text: &String| text.chars().all(is_visible);
+    match value {
+        ContextValue::String(text) if !is_seen(text) => Some(ContextValue::String(visible(text))),
+        ContextValue::Strings(texts) if !texts.iter().all(is_seen) => {
+            Some(ContextValue::Strings(texts.iter().map(|text| visible(text)).collect()))
+        }
+        _ => None,
+    }
 }
 
 /// The versions of the program and of libusb, and the program's commit, as far as the build knew the
@@ -151,6 +179,34 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    /// In every place of every command, whatever the place is for.
+    #[test]
+    fn no_error_repeats_a_character_that_is_not_seen() {
+        const HOSTILE: [char; 3] = ['\u{7}', '\u{202e}', '\u{9b}'];
+        let hostile = format!("x=y{}", String::from_iter(HOSTILE));
+        let command = <Cli as clap::CommandFactory>::command();
+        let mut refused = 0;
+        let mut lines = vec![vec![hostile.clone()], vec![format!("--{hostile}")]];
+        for subcommand in command.get_subcommands() {
+            let name = subcommand.get_name().to_owned();
+            lines.push(vec![name.clone(), format!("--{hostile}")]);
+            lines.push([vec![name.clone()], vec![hostile.clone(); 4]].concat());
+            for argument in subcommand.get_arguments().chain(command.get_arguments()) {
+                let Some(long) = argument.get_long() else { continue };
+                lines.push(vec![name.clone(), format!("--{long}={hostile}")]);
+                lines.push(vec![name.clone(), format!("--{long}"), hostile.clone()]);
+            }
+        }
+        for line in lines {
+            let typed = std::iter::once("usbferry").chain(line.iter().map(String::as_str));
+            let Err(error) = Cli::read(typed.map(OsString::from)) else { continue };
+            refused += 1;
+            let said = error.render().ansi().to_string();
+            assert!(!said.contains(HOSTILE), "{line:?}: {said:?}");
+        }
+        assert!(refused > 50, "{refused}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use super::error::{ClientError, Trouble};
 use crate::wire::PORT;
+use crate::words::is_visible;
 
 /// A server: a name or an address, and a TCP port.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +35,8 @@ impl Server {
             },
         };
         let host = host.trim_matches(['[', ']']);
-        let is_host = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/');
+        let is_wrong = |c: char| c.is_whitespace() || c == '/' || !is_visible(c);
+        let is_host = !host.is_empty() && !host.contains(is_wrong);
         if !is_host || (host.contains(':') && !is_ip6(host)) {
             return Err(wrong());
         }
@@ -110,7 +112,9 @@ mod tests {
 
     #[test]
     fn a_text_without_a_host_is_refused() {
-        for text in ["127.0.0.1:port", "127.0.0.1:65536", "", ":3240", "[]:3240", "a b", "a:b:1"] {
+        for text in
+            ["127.0.0.1:port", "127.0.0.1:65536", "", ":3240", "[]:3240", "a b", "a:b:1", "a\u{7}"]
+        {
             let refused = Server::parse(text).unwrap_err().to_string();
             assert!(refused.contains("is no host"), "{text}: {refused}");
             assert!(refused.contains("with a port as in host:3240"), "{refused}");

@@ -10,12 +10,13 @@ use crate::config::meaning::Meaning;
 use crate::config::rules::Rules;
 use crate::usb::libusb::LibusbBackend;
 use crate::usb::{Backend, Candidate};
+use crate::words::visible;
 
 /// `usbferry check-config`.
 pub(super) fn check(arguments: &CheckConfig) -> Result<(), CommandError> {
     let file = settings::read_file(&arguments.file).map_err(CommandError::File)?;
     let (settings, _) = settings::with_file(&Serve::default(), &file)?;
-    let name = arguments.file.display();
+    let name = visible(&arguments.file.display().to_string());
     let programs = [&*file.hooks].into_iter().chain(settings.rules.iter().map(|rule| &*rule.hooks));
     let warnings = hook_programs::faults(programs);
     print(&[format!("{name}: {}, {}", count(&settings.rules), judgement(warnings.len()))])?;

@@ -14,6 +14,7 @@ use crate::cli::{Chosen, Serve};
 use crate::config::Settings;
 use crate::config::file::{FileError, FileSettings};
 use crate::limits::CONFIG_LEN_MAX;
+use crate::words::visible;
 
 /// The file of settings, unless the command line names another.
 const SYSTEM_FILE: &str = "/etc/usbferry/usbferry.toml";
@@ -68,7 +69,7 @@ fn read_chosen_file(arguments: &Serve) -> Result<FileSettings, FileError> {
 /// # Errors
 /// The file can't be read, or has a fault.
 pub(super) fn read_file(path: &Path) -> Result<FileSettings, FileError> {
-    let name: Arc<str> = path.display().to_string().into();
+    let name: Arc<str> = visible(&path.display().to_string()).into();
     let bytes = match read_bytes(path) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Err(FileError::Kind(name)),
@@ -105,6 +106,7 @@ mod tests {
             ("/nonexistent/usbferry.toml", "/nonexistent/usbferry.toml: there is no such file"),
             ("/", "/: no ordinary file"),
             ("/dev/zero", "/dev/zero: no ordinary file"),
+            ("/nonexistent\u{1b}[2J", "/nonexistent\\u{1b}[2J: there is no such file"),
         ] {
             let error = read_file(Path::new(path)).unwrap_err().to_string();
             assert!(error.starts_with(says), "{error}");

@@ -15,6 +15,7 @@ use anstream::AutoStream;
 use env_logger::Target;
 
 use crate::limits::{LOG_END_TIMEOUT, LOG_LINES_MAX};
+use crate::words::visible;
 use writer::{Queue, Terms, Writer};
 
 const TERMS: Terms = Terms { name: "log", room: LOG_LINES_MAX, dropped: say_dropped };
@@ -47,9 +48,10 @@ impl Log {
         Ok(Self { writer, last: String::new() })
     }
 
-    /// Ends the log with the reason for the program's end, which no filter holds back.
+    /// Ends the log with the reason for the program's end, which no filter holds back. Whatever a
+    /// reason repeats of a command line or a file, a terminal gets no control character.
     pub fn end_with(mut self, error: &str) {
-        self.last = format!("error: {error}\n");
+        self.last = format!("error: {}\n", visible(error));
     }
 }
 
