@@ -14,6 +14,7 @@ use super::list::{self, local_rows};
 use super::{CommandError, hook_programs, settings};
 use crate::cli::{self, Chosen, Serve};
 use crate::config::Settings;
+use crate::config::value::network_text;
 use crate::limits::CONNECTIONS_SHARE;
 use crate::reactor::Reactor;
 use crate::usb::libusb::{self, LibusbBackend};
@@ -106,6 +107,7 @@ fn run<B: Backend>(
 fn warn_of_idle_networks(settings: &Settings) {
     for network in settings.idle_networks() {
         let all = if network.addr().is_ipv4() { "0.0.0.0" } else { "[::]" };
+        let network = network_text(&network);
         warn!(
             "clients of {network} may connect (--allow), and reach no address on which usbferry \
              listens; --listen {all}:{PORT} listens on all addresses of this machine"

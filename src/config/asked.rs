@@ -18,6 +18,7 @@ use super::rules::matching::Ids;
 use super::rules::spec::split_ids;
 use crate::usb::DeviceInfo;
 use crate::wire::types::BusId;
+use crate::words::printable;
 
 /// The device that a client asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,8 +74,8 @@ impl fmt::Display for Asked {
             Self::BusId(busid) => busid.fmt(f),
             Self::Nickname(name) => name.fmt(f),
             Self::Ids(ids) => ids.fmt(f),
-            Self::IdsSerial(ids, serial) => write!(f, "{ids}:{}", serial.escape_debug()),
-            Self::Serial(serial) => write!(f, "serial:{}", serial.escape_debug()),
+            Self::IdsSerial(ids, serial) => write!(f, "{ids}:{}", printable(serial)),
+            Self::Serial(serial) => write!(f, "serial:{}", printable(serial)),
         }
     }
 }

@@ -4,14 +4,14 @@
 
 use std::fmt::Write as _;
 
-use ipnet::IpNet;
-
 use super::Settings;
 use super::policy::Policy;
 use super::rules::matching::Ids;
 use super::rules::{Clients, Rule, Verdict};
+use super::value::network_text;
 use crate::units::Size;
 use crate::usb::DeviceInfo;
+use crate::words::printable;
 
 /// The devices and the rules, brought together.
 pub(crate) struct Meaning<'a> {
@@ -134,8 +134,8 @@ impl<'a> Meaning<'a> {
 fn called(device: &DeviceInfo) -> String {
     let names = [device.manufacturer.as_deref(), device.product.as_deref()];
     let names = names.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    let names = names.trim().escape_debug();
-    let space = if names.clone().next().is_some() { " " } else { "" };
+    let names = printable(names.trim());
+    let space = if names.is_empty() { "" } else { " " };
     format!("{} ({}{space}{names})", device.device.busid, Ids::of(device))
 }
 
@@ -145,16 +145,10 @@ fn exported(device: &DeviceInfo, verdict: &Verdict) -> String {
         let _ = write!(line, " as {name}");
     }
     if let Some(Clients(nets)) = verdict.rule().and_then(|rule| rule.clients.as_ref()) {
-        let nets: Vec<String> = nets.iter().map(network).collect();
+        let nets: Vec<String> = nets.iter().map(network_text).collect();
         let _ = write!(line, " to {}", nets.join(", "));
     }
     line
-}
-
-/// A network as typed: a single address has no length.
-fn network(net: &IpNet) -> String {
-    let is_address = net.prefix_len() == net.max_prefix_len();
-    if is_address { net.addr().to_string() } else { net.to_string() }
 }
 
 /// The terms that are not the usual.
@@ -184,6 +178,8 @@ mod tests {
     use super::*;
     use crate::config::file::FileSettings;
     use crate::config::rules::Rules;
+    use crate::config::rules::matching::Match;
+    use crate::config::rules::testing::info;
     use crate::usb::Backend;
     use crate::usb::Candidate;
     use crate::usb::sim::SimBackend;
@@ -209,6 +205,20 @@ mod tests {
         assert!(exported[0].starts_with("1-1 ("), "{exported:?}");
         assert!(exported[0].ends_with(") is exported as stick to 10.0.0.1, fd00::/8"));
         assert!(exported[1].starts_with("1-3 (") && exported[1].ends_with(") is exported"));
+    }
+
+    #[test]
+    fn a_devices_words_are_told_with_their_quotes_and_without_escape_sequences() {
+        let device = DeviceInfo {
+            manufacturer: Some("Bob's".to_owned()),
+            product: Some("7\" disk\u{1b}[2J".to_owned()),
+            serial: Some("A\"7'\u{7}".to_owned()),
+            ..info("1-1", 0, false)
+        };
+        assert_eq!(called(&device), "1-1 (0781:5567 Bob's 7\" disk\\u{1b}[2J)");
+        let matches =
+            Match { serial: device.serial, driver: Some("a'b".to_owned()), ..Match::default() };
+        assert_eq!(matches.to_string(), "serial:A\"7'\\u{7}, driver:a'b");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub enum ValueError {
     Listen,
     /// A network or an address.
     Network,
+    /// A network with an address that is not the network's first: either may be meant.
+    HostBits(IpNet),
     /// A number of URB slots.
     Urbs,
     /// Bytes of buffer memory.
@@ -51,7 +53,6 @@ impl std::error::Error for ValueError {}
 
 impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let most = Size(limits::MEMORY_MAX as u64);
         match self {
             Self::Listen => f.write_str(
                 "give an address, a name or a port: 192.168.1.5:3240, localhost, [::1]:3240, \
@@ -60,38 +61,13 @@ impl fmt::Display for ValueError {
             Self::Network => {
                 f.write_str("give a network such as 192.168.1.0/24 or fd00::/8, or one address")
             }
+            Self::HostBits(network) => write!(
+                f,
+                "write {} or {}: {network} is an address of the network, with the network's length",
+                network.trunc(),
+                network.addr()
+            ),
             Self::Urbs => write!(f, "give a number from {} to {}", URBS.start(), URBS.end()),
-            Self::Memory => write!(
-                f,
-                "give a power of two from {} to {most}, such as 16M or 64MiB",
-                Size(limits::MEMORY_MIN as u64)
-            ),
-            Self::UrbSize => write!(
-                f,
-                "give a number of bytes from {} to {most}, such as 128K or 16M",
-                limits::CONTROL_LEN_MAX
-            ),
-            Self::DeviceMemory => write!(
-                f,
-                "give a number of bytes from {} to {most}, such as 2M, or 0 for none",
-                Size(limits::DEVICE_MEMORY_MIN as u64)
-            ),
-            Self::SocketBuffer => write!(
-                f,
-                "give a number of bytes from {} to {most}, such as 64K; without the option the \
-                 system chooses",
-                Size(limits::SOCKET_BUFFER_MIN as u64)
-            ),
-            Self::BusyPoll => {
-                let most = limits::BUSY_POLL_MAX;
-                write!(f, "give a time up to {most:?}, such as 50us or 1ms")
-            }
-            Self::PeerTimeout => write!(
-                f,
-                "give a time from {:?} to {:?}, such as 15s or 10m",
-                PEER_TIMEOUT.start(),
-                PEER_TIMEOUT.end()
-            ),
             Self::TakeOver => {
                 let names = TakeOver::ALL.map(TakeOver::name).join(", ");
                 write!(f, "give one of {names}")
@@ -100,22 +76,80 @@ impl fmt::Display for ValueError {
                 "give the number of a configuration (bConfigurationValue, as lsusb -v shows it), \
                  from 1 to 255",
             ),
+            Self::Memory | Self::UrbSize | Self::DeviceMemory | Self::SocketBuffer => {
+                self.tell_size(f)
+            }
+            Self::BusyPoll | Self::PeerTimeout | Self::Settle => self.tell_time(f),
+        }
+    }
+}
+
+impl ValueError {
+    /// The sizes to give instead.
+    fn tell_size(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = |bytes: usize| Size(bytes as u64);
+        let most = size(limits::MEMORY_MAX);
+        match self {
+            Self::Memory => write!(
+                f,
+                "give a power of two from {} to {most}, such as 16M or 64MiB",
+                size(limits::MEMORY_MIN)
+            ),
+            Self::DeviceMemory => write!(
+                f,
+                "give a number of bytes from {} to {most}, such as 2M, or 0 for none",
+                size(limits::DEVICE_MEMORY_MIN)
+            ),
+            Self::SocketBuffer => write!(
+                f,
+                "give a number of bytes from {} to {most}, such as 64K; without the option the \
+                 system chooses",
+                size(limits::SOCKET_BUFFER_MIN)
+            ),
+            _ => write!(
+                f,
+                "give a number of bytes from {} to {most}, such as 128K or 16M",
+                limits::CONTROL_LEN_MAX
+            ),
+        }
+    }
+
+    /// The times to give instead.
+    fn tell_time(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BusyPoll => {
+                write!(f, "give a time up to {:?}, such as 50us or 1ms", limits::BUSY_POLL_MAX)
+            }
             Self::Settle => {
                 write!(f, "give a time up to {:?}, such as 500ms or 2s", limits::SETTLE_MAX)
+            }
+            _ => {
+                let (least, most) = (PEER_TIMEOUT.start(), PEER_TIMEOUT.end());
+                write!(f, "give a time from {least:?} to {most:?}, such as 15s or 10m")
             }
         }
     }
 }
 
+/// A network, or a single address as the network of itself. An address of a network with the
+/// network's length is refused, since the address may be meant as well as the network.
+///
 /// A network of IPv4 in the form of IPv6 (`::ffff:192.168.1.0/120`) is the network of IPv4, as
 /// every client's address is taken.
 pub(crate) fn parse_network(text: &str) -> Result<IpNet, ValueError> {
     let address = || text.parse().ok().map(IpAddr::into);
     let net = text.parse().ok().or_else(address).ok_or(ValueError::Network)?;
-    Ok(match net {
+    let net = match net {
         IpNet::V6(v6) => canonical(v6).unwrap_or(net),
         IpNet::V4(_) => net,
-    })
+    };
+    if net.trunc() == net { Ok(net) } else { Err(ValueError::HostBits(net)) }
+}
+
+/// A network as typed: a single address has no length.
+pub(crate) fn network_text(net: &IpNet) -> String {
+    let is_address = net.prefix_len() == net.max_prefix_len();
+    if is_address { net.addr().to_string() } else { net.to_string() }
 }
 
 /// The network of IPv4 that is meant by a network of IPv6, if any.
@@ -228,6 +262,22 @@ mod tests {
             ("::/0", "::/0"),
         ] {
             assert_eq!(parse_network(typed).unwrap().to_string(), network);
+            let shown = network_text(&network.parse().unwrap());
+            assert_eq!(parse_network(&shown).unwrap().to_string(), network, "{shown}");
+            assert!(!shown.contains("/32") && !shown.contains("/128"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_the_length_of_its_network_is_refused_with_both_meanings() {
+        for (typed, meant) in [
+            ("10.0.0.1/8", "write 10.0.0.0/8 or 10.0.0.1: "),
+            ("10.0.0.1/0", "write 0.0.0.0/0 or 10.0.0.1: "),
+            ("fd00::1/8", "write fd00::/8 or fd00::1: "),
+            ("::ffff:192.168.1.5/120", "write 192.168.1.0/24 or 192.168.1.5: "),
+        ] {
+            let said = parse_network(typed).unwrap_err().to_string();
+            assert!(said.starts_with(meant), "{typed}: {said}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Contract: plain data; pure functions without a panic on any input. Only the text of a [`BusId`]
 //! for the log allocates.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// Identifies a command on its connection. Clients choose numbers freely: Linux counts per virtual
@@ -47,7 +48,7 @@ pub const BUS_ID_LEN: usize = 32;
 
 /// A device's name on its server: the kernel's port path, such as `1-2.3`. At most 31 bytes, so the
 /// name always ends with a NUL on the wire.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BusId([u8; BUS_ID_LEN]);
 
 impl BusId {
@@ -88,10 +89,67 @@ impl BusId {
 }
 
 impl fmt::Display for BusId {
-    /// Escapes everything unprintable for the log, since peers choose the bytes.
+    /// For people: quotes as they are, and everything else that is unprintable escaped, since peers
+    /// choose the bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.as_bytes().escape_ascii().to_string())
+        let escape = |&byte: &u8| match byte {
+            b'"' | b'\'' => char::from(byte).to_string(),
+            _ => byte.escape_ascii().to_string(),
+        };
+        f.pad(&self.as_bytes().iter().map(escape).collect::<String>())
     }
+}
+
+impl PartialOrd for BusId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for BusId {
+    /// By the numbers in the names, as people count: `1-2` comes before `1-10`.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_numbers = compare_by_numbers(self.as_bytes(), other.as_bytes());
+        // Zeros in front make a name another name.
+        by_numbers.then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+/// The order of two names in which numbers of any length count as numbers.
+fn compare_by_numbers(mut one: &[u8], mut other: &[u8]) -> Ordering {
+    loop {
+        let (number, of_other) = (digits(one), digits(other));
+        let order = if number.is_empty() || of_other.is_empty() {
+            let (Some((byte, rest)), Some((of_other, rest_of_other))) =
+                (one.split_first(), other.split_first())
+            else {
+                return one.len().cmp(&other.len());
+            };
+            (one, other) = (rest, rest_of_other);
+            byte.cmp(of_other)
+        } else {
+            (one, other) = (&one[number.len()..], &other[of_other.len()..]);
+            compare_numbers(number, of_other)
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+}
+
+/// The digits with which a name begins.
+fn digits(name: &[u8]) -> &[u8] {
+    let len = name.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    &name[..len]
+}
+
+/// The order of two numbers in digits.
+fn compare_numbers(one: &[u8], other: &[u8]) -> Ordering {
+    let [one, other] = [one, other].map(|number| {
+        let zeros = number.iter().take_while(|&&digit| digit == b'0').count();
+        &number[zeros..]
+    });
+    one.len().cmp(&other.len()).then_with(|| one.cmp(other))
 }
 
 impl fmt::Debug for BusId {
@@ -242,6 +300,27 @@ impl fmt::Display for Speed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_in_the_order_in_which_people_count() {
+        let ordered = [
+            "01-1", "1-1", "1-1.2", "1-1.10", "1-2", "1-9", "1-10", "1-10.1", "2-1", "10-1", "a2",
+            "a10", "a10b", "b",
+        ];
+        let ordered = ordered.map(|name| BusId::new(name).unwrap());
+        for (at, one) in ordered.iter().enumerate() {
+            for (at_other, other) in ordered.iter().enumerate() {
+                assert_eq!(one.cmp(other), at.cmp(&at_other), "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_is_shown_with_its_quotes_and_without_escape_sequences() {
+        let name = BusId::new("Bob's \"7\"\u{1b}[2J").unwrap();
+        assert_eq!(name.to_string(), "Bob's \"7\"\\x1b[2J");
+        assert_eq!(format!("{:8}|", BusId::new("1-2").unwrap()), "1-2     |");
+    }
 
     #[test]
     fn busid_ends_at_the_first_nul() {

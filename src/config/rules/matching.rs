@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::usb::{DeviceInfo, class};
 use crate::wire::types::BusId;
+use crate::words::printable;
 
 /// The kind of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -86,7 +87,7 @@ impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { busid, ids, serial, class, driver } = self;
         let kinds = ids.iter().map(Ids::to_string).collect::<Vec<_>>().join(",");
-        let serial = serial.as_ref().map(|serial| serial.escape_debug().to_string());
+        let serial = serial.as_ref().map(|serial| printable(serial));
         let mut parts: Vec<String> = busid.iter().map(BusId::to_string).collect();
         match serial {
             Some(serial) if ids.len() == 1 => parts.push(format!("{kinds}:{serial}")),
@@ -99,7 +100,7 @@ impl fmt::Display for Match {
             "other" => format!("class:{class:02x}"),
             name => format!("class:{name}"),
         }));
-        parts.extend(driver.iter().map(|driver| format!("driver:{}", driver.escape_debug())));
+        parts.extend(driver.iter().map(|driver| format!("driver:{}", printable(driver))));
         if parts.is_empty() { f.write_str("every device") } else { f.write_str(&parts.join(", ")) }
     }
 }
