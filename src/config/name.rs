@@ -46,6 +46,12 @@ pub enum NicknameError {
     Character(char),
     /// A busid has this form.
     BusId,
+    /// An option of a command has this form.
+    Dash,
+    /// A folder has this name: this one, or the one above.
+    Folder,
+    /// The root hub of a bus has this name.
+    RootHub,
 }
 
 impl std::error::Error for NicknameError {}
@@ -68,6 +74,18 @@ impl fmt::Display for NicknameError {
             Self::BusId => f.write_str(
                 "a name has another form than a busid (1-2.3): put a letter into the name",
             ),
+            Self::Dash => f.write_str(
+                "a name begins with another sign than \"-\": \"usbip attach -b\" and other \
+                 commands would take the name for an option",
+            ),
+            Self::Folder => f.write_str(
+                "\".\" and \"..\" are folders for every program that keeps files by name: put a \
+                 letter into the name",
+            ),
+            Self::RootHub => f.write_str(
+                "\"usb\" with a number is the root hub of a bus for the system: put another letter \
+                 into the name",
+            ),
         }
     }
 }
@@ -80,13 +98,17 @@ impl FromStr for Nickname {
         if let Some(wrong) = text.chars().find(is_wrong) {
             return Err(NicknameError::Character(wrong));
         }
-        if text.is_empty() {
-            return Err(NicknameError::Empty);
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        match text {
+            "" => Err(NicknameError::Empty),
+            "." | ".." => Err(NicknameError::Folder),
+            _ if text.starts_with('-') => Err(NicknameError::Dash),
+            _ if is_place(text) => Err(NicknameError::BusId),
+            _ if text.strip_prefix("usb").is_some_and(is_number) && text.len() > 3 => {
+                Err(NicknameError::RootHub)
+            }
+            _ => BusId::new(text).map(Self).ok_or(NicknameError::Length(text.len())),
         }
-        if is_place(text) {
-            return Err(NicknameError::BusId);
-        }
-        BusId::new(text).map(Self).ok_or(NicknameError::Length(text.len()))
     }
 }
 
@@ -105,7 +127,9 @@ mod tests {
     #[test]
     fn a_name_has_no_other_form() {
         let longest = "n".repeat(NAME_LEN_MAX);
-        for name in ["stick", "1-2x", "scope#2", "a.b-c_d", "7", "x-1", "0781", &longest] {
+        for name in
+            ["stick", "1-2x", "scope#2", "a.b-c_d", "7", "x-1", "0781", "usb", "usb1a", &longest]
+        {
             assert_eq!(name.parse::<Nickname>().unwrap().to_string(), name);
         }
         for (wrong, error) in [
@@ -118,6 +142,13 @@ mod tests {
             ("m\u{fc}ller", NicknameError::Character('\u{fc}')),
             ("1-2", NicknameError::BusId),
             ("01-2.3", NicknameError::BusId),
+            ("-x", NicknameError::Dash),
+            ("--persist", NicknameError::Dash),
+            ("-", NicknameError::Dash),
+            (".", NicknameError::Folder),
+            ("..", NicknameError::Folder),
+            ("usb1", NicknameError::RootHub),
+            ("usb12", NicknameError::RootHub),
             (&format!("{longest}n"), NicknameError::Length(32)),
         ] {
             assert_eq!(wrong.parse::<Nickname>(), Err(error), "{wrong}");

@@ -1,7 +1,7 @@
 //! The file of settings: TOML, with every setting that the command line has for a server, and the
 //! rules.
 //!
-//! - `section`: the keys of a table;
+//! - `keys`: all keys; `section`: the keys of a table;
 //! - `rule`: a `[[rule]]`;
 //! - `error`: faults, each with its place.
 //!
@@ -10,6 +10,7 @@
 //! Contract: pure; `commands` reads the file.
 
 mod error;
+mod keys;
 mod rule;
 mod section;
 #[cfg(test)]
@@ -29,32 +30,9 @@ use super::value::{parse_busy_poll, parse_peer_timeout, parse_socket_buffer};
 use crate::limits::RULES_MAX;
 use error::Lines;
 pub use error::{Advice, Expected, Fault, FileError, Place};
-use rule::{Around, RULE_KEYS, check_urb_size, network, read_hooks, read_rule, read_terms};
+use keys::{RULE_KEYS, SERVER_KEYS};
+use rule::{Around, check_urb_size, network, read_hooks, read_rule, read_terms};
 use section::{Found, Section, at};
-
-/// The keys before the first rule.
-pub(crate) const SERVER_KEYS: [&str; 20] = [
-    "listen",
-    "allow",
-    "peer-timeout",
-    "busy-poll",
-    "socket-buffer",
-    "reset-on-import",
-    "reset-on-release",
-    "settle",
-    "take-over",
-    "urbs",
-    "memory",
-    "device-memory",
-    "urb-size",
-    "on-attach",
-    "on-detach",
-    "on-arrive",
-    "on-leave",
-    "on-reset",
-    "authorize",
-    "rule",
-];
 
 /// The settings of a file: `None` for whatever the file leaves to the command line.
 #[derive(Clone, Debug, Default)]

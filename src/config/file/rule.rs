@@ -7,47 +7,21 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::SERVER_KEYS;
 use super::error::{Advice, Expected, Fault, Lines};
+use super::keys::{RULE_KEYS, SERVER_KEYS};
 use super::section::{Found, Section, at};
 use crate::config::ValueError;
 use crate::config::hooks::{Hook, Hooks, Program};
 use crate::config::policy::{Policy, Terms};
 use crate::config::rules::matching::{Ids, Match};
 use crate::config::rules::spec::{DeviceSpecError, parse_busid, parse_class, parse_ids, split_ids};
+use crate::config::rules::text::{parse_driver, parse_serial};
 use crate::config::rules::{Clients, Origin, Rule};
 use crate::config::value::{
     parse_configuration, parse_device_memory, parse_memory, parse_network, parse_settle,
     parse_urb_size, parse_urbs,
 };
 use crate::limits::{DeviceLimits, RULE_IDS_MAX};
-
-/// The keys of a rule.
-pub(super) const RULE_KEYS: [&str; 23] = [
-    "busid",
-    "id",
-    "serial",
-    "class",
-    "driver",
-    "name",
-    "export",
-    "clients",
-    "configuration",
-    "reset-on-import",
-    "reset-on-release",
-    "settle",
-    "take-over",
-    "urbs",
-    "memory",
-    "device-memory",
-    "urb-size",
-    "on-attach",
-    "on-detach",
-    "on-arrive",
-    "on-leave",
-    "on-reset",
-    "authorize",
-];
 
 /// Words of other programs for the keys.
 const OTHER_WORDS: [(&str, &str); 12] = [
@@ -131,8 +105,8 @@ fn read_match(section: &Section<'_, '_>) -> Found<Match> {
         return Err((section.place("id").unwrap_or(0), Fault::Device { key: "id", error }));
     }
     let class = section.text("class", |text| parse_class(text).map_err(device("class")))?;
-    let serial = section.text("serial", |text| filled("serial", text))?;
-    let driver = section.text("driver", |text| filled("driver", text))?;
+    let serial = section.text("serial", |text| parse_serial(text).map_err(device("serial")))?;
+    let driver = section.text("driver", |text| parse_driver(text).map_err(device("driver")))?;
     Ok(Match { busid, ids, serial, class, driver })
 }
 
@@ -143,10 +117,6 @@ fn read_id(text: &str) -> Result<Ids, Fault> {
         }
         _ => parse_ids(text).map_err(|error| Fault::Device { key: "id", error }),
     }
-}
-
-fn filled(key: &'static str, text: &str) -> Result<String, Fault> {
-    if text.is_empty() { Err(Fault::Empty(key)) } else { Ok(text.to_owned()) }
 }
 
 /// The terms, but for the configuration, which is a matter of one kind of devices.

@@ -2,7 +2,7 @@
 //!
 //! - `rule`: one rule, with the clients that it admits;
 //! - `matching`: the devices of a rule;
-//! - `spec`: devices as typed.
+//! - `spec`: devices as typed; `text`: serial numbers and drivers as typed.
 //!
 //! Rules are tried in order, and the first that applies decides: exceptions of the command line,
 //! devices of the command line, `--all`, and then the rules of the file. A device without a rule
@@ -15,6 +15,7 @@ mod rule;
 pub mod spec;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod text;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -16,6 +16,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::matching::{Ids, Match};
+use super::text::{parse_driver, parse_serial};
 use crate::config::name::{Nickname, NicknameError, is_place};
 use crate::limits::RULE_IDS_MAX;
 use crate::usb::class;
@@ -27,6 +28,10 @@ const BUS_MAX: u32 = u8::MAX as u32;
 
 /// Largest number of a hub's port (`USB_MAXCHILDREN` of `include/uapi/linux/usb/ch11.h`).
 const PORT_MAX: u32 = 31;
+
+/// Ports between a bus and the deepest device: USB has seven tiers, the first for the bus itself
+/// (USB 2.0, section 4.1.1; `MAX_TOPO_LEVEL` of `drivers/usb/core/hub.c`).
+const PORTS_MAX: usize = 6;
 
 /// A device with the name to give: `SPEC` or `NAME=SPEC`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +60,25 @@ pub enum DeviceSpecError {
     Numbers(String),
     /// Several devices in one text.
     Several(String),
+    /// A serial number among the kinds of one device: the kinds, and the serial number.
+    SetWithSerial(String, String),
+    /// A place behind more hubs than USB allows.
+    Deep(String),
+    /// An empty serial number or driver.
+    Blank,
+    /// A serial number or a driver with a control character.
+    Control(String),
+    /// A serial number or a driver longer than any.
+    Long {
+        /// A word for the text.
+        what: &'static str,
+        /// How long the text is.
+        len: usize,
+        /// How long such a text can be.
+        most: usize,
+    },
+    /// A driver with a slash.
+    Slash(String),
     /// Hubs are never exported.
     Hub,
     /// No class has this name.
@@ -92,6 +116,12 @@ impl fmt::Display for DeviceSpecError {
                  each place or device; in a file, give each a [[rule]]",
                 text.escape_debug()
             ),
+            Self::SetWithSerial(kinds, serial) => write!(
+                f,
+                "a device of several kinds is named by its kinds alone: write {kinds}; or, in a \
+                 file, a [[rule]] with a list as id, and serial = \"{}\"",
+                serial.escape_debug()
+            ),
             Self::Hub => f.write_str("hubs are never exported: name the devices behind the hub"),
             Self::Class(text) => write!(
                 f,
@@ -109,6 +139,51 @@ impl fmt::Display for DeviceSpecError {
                 "{kinds} VID:PIDs are too many for one device: give {RULE_IDS_MAX} at most"
             ),
             Self::Name(text, error) => write!(f, "\"{}\": {error}", text.escape_debug()),
+            Self::Deep(_) | Self::Blank | Self::Control(_) | Self::Long { .. } | Self::Slash(_) => {
+                self.tell_impossible(f)
+            }
+        }
+    }
+}
+
+impl DeviceSpecError {
+    /// Why no device can have a text of the right form.
+    fn tell_impossible(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deep(text) => write!(
+                f,
+                "\"{text}\" can never match: USB has room for {PORTS_MAX} ports between a bus and \
+                 a device, and \"usbferry list\" shows the busids"
+            ),
+            Self::Blank => {
+                f.write_str("an empty text matches no device: leave the key out, or give a text")
+            }
+            Self::Control(text) => write!(
+                f,
+                "\"{}\" has a character that can't be typed, and no name of a driver or serial \
+                 number in a rule has such a character: name the device by VID:PID or its place",
+                text.escape_debug()
+            ),
+            Self::Long { what, len, most } => {
+                write!(f, "a {what} of {len} characters can never match: the longest has {most}")
+            }
+            Self::Slash(text) => write!(
+                f,
+                "\"{}\" can never match: no driver's name has a \"/\"; \"usbferry list\" shows the \
+                 drivers",
+                text.escape_debug()
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same error of a text with a key in front.
+    fn behind(self, key: &str) -> Self {
+        match self {
+            Self::Meant(text, meant) => {
+                Self::Meant(format!("{key}:{text}"), format!("{key}:{meant}"))
+            }
+            other => other,
         }
     }
 }
@@ -138,14 +213,10 @@ impl FromStr for Match {
     type Err = DeviceSpecError;
 
     fn from_str(text: &str) -> Result<Self, DeviceSpecError> {
-        if let Some((key, value)) = text.split_once(':').filter(|(_, value)| !value.is_empty()) {
-            match key {
-                "class" | "driver" if value.contains(',') => return Err(guess(text)),
-                "serial" => return Ok(Self { serial: Some(value.to_owned()), ..Self::default() }),
-                "driver" => return Ok(Self { driver: Some(value.to_owned()), ..Self::default() }),
-                "class" => return Ok(Self { class: Some(parse_class(value)?), ..Self::default() }),
-                _ => {}
-            }
+        if let Some((key, value)) = text.split_once(':').filter(|(_, value)| !value.is_empty())
+            && let Some(found) = parse_keyed(text, key, value)
+        {
+            return found;
         }
         if text.contains(',') && text.split(',').all(|one| one.parse::<Ids>().is_ok()) {
             return Ok(Self { ids: parse_set(text.split(','))?, ..Self::default() });
@@ -155,7 +226,7 @@ impl FromStr for Match {
                 Some("") => Err(meant(text, &ids.to_string())),
                 serial => Ok(Self {
                     ids: vec![ids],
-                    serial: serial.map(str::to_owned),
+                    serial: serial.map(|serial| parse_serial_of(ids, serial)).transpose()?,
                     ..Self::default()
                 }),
             };
@@ -164,15 +235,40 @@ impl FromStr for Match {
     }
 }
 
+/// A text with one of the keys of devices in front; `None` for another key.
+fn parse_keyed(text: &str, key: &str, value: &str) -> Option<Result<Match, DeviceSpecError>> {
+    let any = Match::default;
+    Some(match key {
+        "class" | "driver" if value.contains(',') => Err(guess(text)),
+        "serial" => parse_serial(value).map(|serial| Match { serial: Some(serial), ..any() }),
+        "driver" => parse_driver(value).map(|driver| Match { driver: Some(driver), ..any() }),
+        "class" => parse_class(value).map(|class| Match { class: Some(class), ..any() }),
+        _ => return None,
+    })
+    .map(|found| found.map_err(|error| error.behind(key)))
+}
+
+/// The serial number behind a kind. Further kinds behind a comma are no part of a serial number.
+fn parse_serial_of(ids: Ids, text: &str) -> Result<String, DeviceSpecError> {
+    let is_kind = |part: &str| split_ids(part).is_some();
+    if text.split(',').skip(1).any(is_kind) {
+        let kinds = text.split(',').filter_map(split_ids).map(|(ids, _)| ids.to_string());
+        let kinds: Vec<String> = std::iter::once(ids.to_string()).chain(kinds).collect();
+        let serial = text.split(',').next().unwrap_or_default();
+        return Err(DeviceSpecError::SetWithSerial(kinds.join(","), serial.to_owned()));
+    }
+    parse_serial(text).map_err(|error| error.behind(&ids.to_string()))
+}
+
 /// A busid as the kernel writes it.
 ///
 /// # Errors
 /// No device can have the busid.
 pub(crate) fn parse_busid(text: &str) -> Result<BusId, DeviceSpecError> {
-    if is_possible_place(text)
-        && let Some(busid) = BusId::new(text)
-    {
-        return Ok(busid);
+    if is_possible_place(text) {
+        let ports = text.split('.').count();
+        let busid = BusId::new(text).filter(|_| ports <= PORTS_MAX);
+        return busid.ok_or_else(|| DeviceSpecError::Deep(text.to_owned()));
     }
     Err(guess(text))
 }
@@ -389,6 +485,58 @@ mod tests {
             assert_eq!(error, meant(text, intent), "{error}");
             assert!(error.to_string().ends_with(&format!("can never match: write {intent}")));
         }
+    }
+
+    /// A rule for such a device can be written all the same: in a file, with the key `serial`.
+    #[test]
+    fn a_serial_number_among_kinds_is_explained() {
+        for text in ["1209:0010:same,1209:0011", "1209:0010:same,1209:0011:same"] {
+            let error = format!("x={text}").parse::<DeviceSpec>().unwrap_err().to_string();
+            assert!(error.contains("write 1209:0010,1209:0011; or"), "{error}");
+            assert!(error.contains("serial = \"same\""), "{error}");
+        }
+        assert!("1209:0010:a,b,c".parse::<DeviceSpec>().is_ok());
+    }
+
+    #[test]
+    fn a_text_in_front_of_which_a_key_stands_is_refused_with_the_key() {
+        for (text, says) in [
+            ("serial: A7", "\"serial: A7\" can never match: write serial:A7"),
+            ("0781:5567: A7", "\"0781:5567: A7\" can never match: write 0781:5567:A7"),
+            ("driver:/sys/bus/usb/drivers/uas", "write driver:uas"),
+            ("driver:hub", "hubs are never exported"),
+            ("serial: ", "an empty text matches no device"),
+            ("serial:\0", "\"\\0\" has a character"),
+            ("1-1.2.3.4.5.6.7", "room for 6 ports"),
+            ("1-1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1", "room for 6 ports"),
+        ] {
+            let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        assert!("1-1.2.3.4.5.6".parse::<DeviceSpec>().is_ok());
+    }
+
+    /// Whatever is taken can match: texts of all characters with a meaning, in any order.
+    #[test]
+    fn no_text_is_taken_that_can_never_match() {
+        let parts = ["0781:5567", "serial:", "driver:", "1-", "2.", "3", ":", ",", "/", " ", "\0"];
+        let parts = parts.into_iter().chain(["\u{1b}", "hub", "A", "x=", "class:", "09", "usb1"]);
+        let parts: Vec<&str> = parts.collect();
+        let mut taken = 0;
+        for at in 0..parts.len().pow(4) {
+            let digit = |place| parts[at / parts.len().pow(place) % parts.len()];
+            let text = [digit(0), digit(1), digit(2), digit(3)].concat();
+            let Ok(Match { busid, serial, driver, class, .. }) = text.parse() else { continue };
+            taken += 1;
+            for value in serial.iter().chain(&driver) {
+                let is_possible = !value.contains(char::is_control) && value.trim() == value;
+                assert!(is_possible && !value.is_empty(), "{text:?}");
+            }
+            assert!(driver.is_none_or(|name| !name.contains('/') && name != "hub"), "{text:?}");
+            assert!(class != Some(class::HUB), "{text:?}");
+            assert!(busid.is_none_or(|busid| !busid.to_string().ends_with('.')), "{text:?}");
+        }
+        assert!(taken > 1000, "{taken}");
     }
 
     #[test]
