@@ -31,7 +31,7 @@
 //! ```text
 //! commands ──► cli, client, config, doctor, reactor, usb, vhci, wire
 //! cli ───────► client, config, usb, wire
-//! doctor ────► client, config, usb, wire
+//! doctor ────► client, config, usb, vhci, wire
 //! client ────► wire
 //! vhci ──────► wire
 //! reactor ───► config, handshake, hooks, session, stats, status, usb, wire, worker

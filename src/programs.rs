@@ -1,14 +1,19 @@
-//! The programs of this machine with a file open, as `/proc` tells: for a user who has to end a
-//! program. Users see their own programs, and root sees all; another system than Linux tells
-//! nothing.
+//! The programs of this machine with a file or a socket open, as the links in `/proc` tell: for a
+//! user who has to end a program. Users see their own programs, and root sees all; another system
+//! than Linux tells nothing.
 //!
-//! Contract: *blocks* for the file system. What disappears meanwhile is left out.
+//! Contract: *blocks* for the file system; looks at [`PROCESSES_MAX`] processes at most. What
+//! disappears meanwhile is left out.
 
 use std::fmt;
 use std::fs;
 use std::path::Path;
 
 use crate::words::printable;
+
+/// Processes looked at: as many as Linux has by default, with some to spare (`PID_MAX_DEFAULT` of
+/// `include/linux/threads.h`).
+const PROCESSES_MAX: usize = 1 << 16;
 
 /// A running program.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -21,30 +26,44 @@ pub(crate) struct Program {
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name, self.pid)
+        write!(f, "{} (pid {})", self.name, self.pid)
     }
 }
 
-/// The programs with `file` open, by number. *Blocks.*
-pub(crate) fn with_open(file: &Path) -> Vec<Program> {
-    with_open_in(Path::new("/proc"), file)
+/// Open files with the programs that have them open.
+pub(crate) struct OpenFiles(Vec<(String, Program)>);
+
+impl OpenFiles {
+    /// The open files that `is_wanted` wants, by their links in `proc`: paths, or `socket:[INODE]`.
+    /// *Blocks.*
+    pub(crate) fn read(proc: &Path, is_wanted: impl Fn(&str) -> bool) -> Self {
+        let mut files = Vec::new();
+        let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+        let processes = entries
+            .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
+        for (pid, process) in processes.take(PROCESSES_MAX) {
+            let program = || Program { pid, name: name_of(&process) };
+            let wanted = links_of(&process).filter(|link| is_wanted(link));
+            files.extend(wanted.map(|link| (link, program())));
+        }
+        files.sort_by(|(_, one), (_, other)| one.cmp(other));
+        Self(files)
+    }
+
+    /// The programs with a file open, each once, by number.
+    pub(crate) fn programs_with(&self, file: &str) -> Vec<&Program> {
+        let has_open = self.0.iter().filter(|(link, _)| link == file);
+        let mut programs: Vec<&Program> = has_open.map(|(_, program)| program).collect();
+        programs.dedup();
+        programs
+    }
 }
 
-fn with_open_in(proc: &Path, file: &Path) -> Vec<Program> {
-    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
-    let of_process = |entry: fs::DirEntry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let has_open = has_open(&entry.path(), file);
-        has_open.then(|| Program { pid, name: name_of(&entry.path()) })
-    };
-    let mut programs: Vec<Program> = entries.filter_map(of_process).collect();
-    programs.sort();
-    programs
-}
-
-fn has_open(process: &Path, file: &Path) -> bool {
+/// The open files of a process.
+fn links_of(process: &Path) -> impl Iterator<Item = String> {
     let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    descriptors.map(|entry| fs::read_link(entry.path())).any(|link| link.is_ok_and(|to| to == file))
+    descriptors
+        .filter_map(|entry| fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok())
 }
 
 fn name_of(process: &Path) -> String {
@@ -59,7 +78,7 @@ mod tests {
     #[test]
     fn programs_with_a_file_are_found_by_their_descriptors() {
         let proc = tempfile::tempdir().unwrap();
-        let node = Path::new("/dev/bus/usb/001/002");
+        let node = "/dev/bus/usb/001/002";
         for (pid, name, link) in [
             ("812", "pcscd\n", "/dev/bus/usb/001/002"),
             ("99", "usb\u{1b}[2J\"er\"\n", "/dev/bus/usb/001/002"),
@@ -70,11 +89,16 @@ mod tests {
             fs::create_dir_all(process.join("fd")).unwrap();
             fs::write(process.join("comm"), name).unwrap();
             std::os::unix::fs::symlink("/dev/null", process.join("fd/0")).unwrap();
-            std::os::unix::fs::symlink(link, process.join("fd/3")).unwrap();
+            for descriptor in ["fd/3", "fd/4"] {
+                std::os::unix::fs::symlink(link, process.join(descriptor)).unwrap();
+            }
         }
+        let files = OpenFiles::read(proc.path(), |link| link.starts_with("/dev/bus/usb/"));
         let found: Vec<String> =
-            with_open_in(proc.path(), node).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["usb\\u{1b}[2J\"er\" (99)", "pcscd (812)"]);
-        assert_eq!(with_open_in(&proc.path().join("nowhere"), node), []);
+            files.programs_with(node).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["usb\\u{1b}[2J\"er\" (pid 99)", "pcscd (pid 812)"]);
+        assert_eq!(files.programs_with("/dev/null").len(), 0, "not wanted");
+        let nowhere = OpenFiles::read(&proc.path().join("nowhere"), |_| true);
+        assert_eq!(nowhere.programs_with(node).len(), 0);
     }
 }

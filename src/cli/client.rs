@@ -20,6 +20,11 @@ pub struct List {
     #[arg(short, long)]
     local: bool,
 
+    /// Print a line for each device as "usbip list -p -l" does, for scripts: no hubs, and no
+    /// devices that came in over USB/IP
+    #[arg(short, long, conflicts_with = "json")]
+    pub parsable: bool,
+
     /// Print JSON, see docs/json.md
     #[arg(long)]
     pub json: bool,
@@ -35,20 +40,36 @@ impl List {
     }
 }
 
+/// The end of the help of `usbferry attach`.
+const ATTACH_EXAMPLES: &str = "\
+Examples:
+  usbferry list -r desk                       the names of the devices of desk
+  sudo usbferry attach desk 1-2.3             a device by its place
+  sudo usbferry attach desk stick --persist   a device by its nickname, again after each replug
+  sudo usbferry detach stick";
+
 /// `usbferry attach`.
 #[derive(Args, Debug)]
-#[command(override_usage = "usbferry attach [OPTIONS] HOST[:PORT] NAME")]
+#[command(
+    override_usage = "usbferry attach [OPTIONS] HOST[:PORT] NAME\n       \
+                      usbferry attach [OPTIONS] -r HOST[:PORT] -b NAME",
+    after_help = ATTACH_EXAMPLES
+)]
 pub struct Attach {
-    /// The USB/IP server (usbferry or any other), and the name of the device there: the busid, or
-    /// for usbferry also a nickname, VID:PID or a serial number
-    #[arg(value_names = ["HOST[:PORT]", "NAME"], num_args = 1..=2)]
-    words: Vec<String>,
+    /// The USB/IP server, usbferry or any other, with or without a port: desk, desk:3241
+    #[arg(value_name = "HOST")]
+    host: Option<String>,
 
-    /// The server, as in Linux's usbip tool
+    /// The name of the device on the server: the busid, or for usbferry also a nickname, VID:PID,
+    /// VID:PID:SERIAL or serial:SERIAL
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+
+    /// HOST, as in Linux's usbip tool
     #[arg(short, long, value_name = "HOST[:PORT]")]
     remote: Option<String>,
 
-    /// The name of the device, as in Linux's usbip tool
+    /// NAME, as in Linux's usbip tool
     #[arg(short, long, value_name = "NAME", short_alias = 'd', alias = "device")]
     busid: Option<String>,
 
@@ -82,7 +103,7 @@ impl Attach {
     /// # Errors
     /// Server or device are missing or make no sense.
     pub fn wanted(&self) -> Result<Wanted, UsageError> {
-        let mut words = self.words.iter();
+        let mut words = self.host.iter().chain(&self.name);
         let host = self.remote.as_ref().or_else(|| words.next()).ok_or(UsageError::NoHost)?;
         let name = self.busid.as_ref().or_else(|| words.next()).ok_or(UsageError::NoName)?;
         match words.next() {
@@ -202,6 +223,30 @@ mod tests {
         ] {
             let error = wanted(arguments).unwrap_err().to_string();
             assert!(error.contains(says), "{arguments:?}: {error}");
+        }
+    }
+
+    /// Whatever the help shows in the place of a word can be typed there.
+    #[test]
+    fn the_help_of_attach_names_each_word_once() {
+        let mut command = <Cli as clap::CommandFactory>::command();
+        let attach = command.find_subcommand_mut("attach").expect("it is one");
+        let help = attach.render_help().to_string();
+        for line in [
+            "Usage: usbferry attach [OPTIONS] HOST[:PORT] NAME\n",
+            "       usbferry attach [OPTIONS] -r HOST[:PORT] -b NAME\n",
+            "\n  [HOST]  The USB/IP server",
+            "\n  [NAME]  The name of the device",
+        ] {
+            assert!(help.contains(line), "{line}: {help}");
+        }
+        let examples = help.lines().filter_map(|line| line.trim().strip_prefix("sudo usbferry "));
+        let examples: Vec<&str> = examples.filter(|line| line.starts_with("attach")).collect();
+        assert_eq!(examples.len(), 2, "{help}");
+        for example in examples {
+            let typed = example.split("   ").next().unwrap_or_default();
+            let words: Vec<&str> = typed.split_whitespace().skip(1).collect();
+            assert!(wanted(&words).is_ok(), "{typed}");
         }
     }
 

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::names;
+use crate::wire::types::BusId;
 
 /// The number of the schema.
 const SCHEMA: u32 = 1;
@@ -134,6 +135,11 @@ impl EventJson {
         let [host, name] = [host, name].map(|text| text.map(str::to_owned));
         Self { schema: SCHEMA, event, host, name, port }
     }
+}
+
+/// A name of a device as the server sent the bytes; those that are no text are replaced.
+pub(super) fn name(busid: BusId) -> String {
+    String::from_utf8_lossy(busid.as_bytes()).into_owned()
 }
 
 /// Prints a value on a line of stdout.

@@ -4,18 +4,19 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::CommandError;
 use super::json::{self, DeviceJson, DevicesJson, IdsJson};
 use crate::cli::List;
 use crate::client::{self, Exported, Server};
 use crate::names;
-use crate::programs::{self, Program};
+use crate::programs::{OpenFiles, Program};
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::{
     Backend, Bound, Candidate, DRIVER_OF_PROGRAMS, DeviceInfo, OpenError, ScanError, class,
 };
+use crate::wire::types::BusId;
 use crate::words::printable;
 
 /// Programs with a device that are named; a person ends one after the other anyway.
@@ -28,6 +29,9 @@ pub(super) fn show(list: &List) -> Result<(), CommandError> {
         Some(server) => remote_rows(server)?,
         None => local_rows().map_err(CommandError::Scan)?,
     };
+    if list.parsable {
+        return printed(print_parsable(&rows));
+    }
     if list.json {
         let devices = rows.into_iter().map(Row::into_json).collect();
         let host = server.map(|server| server.to_string());
@@ -56,26 +60,35 @@ fn remote_rows(server: &Server) -> Result<Vec<Row>, CommandError> {
 pub(super) fn local_rows() -> Result<Vec<Row>, ScanError> {
     let mut candidates = LibusbBackend::new()?.scan()?.devices;
     candidates.sort_by_key(|candidate| candidate.info().device.busid);
+    let in_use = candidates.iter().any(|candidate| candidate.info().is_in_use_by_programs());
+    let is_node = |link: &str| in_use && link.starts_with(NODES);
+    let files = OpenFiles::read(Path::new("/proc"), is_node);
     let row = |candidate: &libusb::LibusbCandidate| {
         let info = candidate.info();
         let obstacle = if info.is_hub() { None } else { candidate.obstacle() };
-        let programs = if info.is_in_use_by_programs() { users_of(info) } else { Vec::new() };
+        let is_in_use = info.is_in_use_by_programs();
+        let programs = if is_in_use { files.programs_with(&node_of(info)) } else { Vec::new() };
         Row::local(info, obstacle, &programs)
     };
     Ok(candidates.iter().map(row).collect())
 }
 
-/// The programs with a device, as far as this user may know.
-fn users_of(info: &DeviceInfo) -> Vec<Program> {
+/// The directory of the nodes of devices, on Linux.
+const NODES: &str = "/dev/bus/usb";
+
+/// The node of a device.
+fn node_of(info: &DeviceInfo) -> String {
     let (bus, address) = (info.device.busnum, info.device.devnum);
-    programs::with_open(&PathBuf::from(format!("/dev/bus/usb/{bus:03}/{address:03}")))
+    format!("{NODES}/{bus:03}/{address:03}")
 }
 
 /// The printed facts of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Row {
-    busid: String,
+    busid: BusId,
     ids: (u16, u16),
+    /// The device of this machine came in over USB/IP.
+    imported: bool,
     speed: u32,
     class: u8,
     /// Classes of the interfaces, for a device whose own class says nothing.
@@ -103,13 +116,14 @@ impl Row {
     pub(super) fn local(
         info: &DeviceInfo,
         obstacle: Option<OpenError>,
-        programs: &[Program],
+        programs: &[&Program],
     ) -> Self {
         let device = &info.device;
         let is_in_the_way = obstacle.is_some() || info.is_hub() || info.is_in_use_by_programs();
         Self {
-            busid: device.busid.to_string(),
+            busid: device.busid,
             ids: (device.id_vendor, device.id_product),
+            imported: info.imported,
             speed: device.speed as u32,
             class: device.device_class,
             interface_classes: device.interfaces.iter().map(|i| i.class).collect(),
@@ -127,8 +141,9 @@ impl Row {
     fn remote(exported: Exported) -> Self {
         let Exported { device, interface_classes } = exported;
         Self {
-            busid: device.busid.to_string(),
+            busid: device.busid,
             ids: (device.id_vendor, device.id_product),
+            imported: false,
             speed: device.speed,
             class: device.device_class[0],
             interface_classes,
@@ -144,7 +159,7 @@ impl Row {
         let mut classes: Vec<u8> = class.into_iter().chain(self.interface_classes).collect();
         classes.dedup();
         DeviceJson {
-            busid: self.busid,
+            busid: json::name(self.busid),
             ids: IdsJson::new(self.ids),
             speed: speed_name(self.speed),
             classes,
@@ -155,6 +170,14 @@ impl Row {
             exportable: self.exportable,
             notes: self.notes,
         }
+    }
+}
+
+impl Row {
+    /// The device in the words of the stock tool's parsable list.
+    fn parsable(&self) -> String {
+        let Self { busid, ids: (vendor, product), .. } = self;
+        format!("busid={busid}#usbid={vendor:04x}:{product:04x}#")
     }
 }
 
@@ -173,7 +196,7 @@ impl OwnWords {
     }
 }
 
-fn notes_on(info: &DeviceInfo, obstacle: Option<OpenError>, programs: &[Program]) -> Vec<String> {
+fn notes_on(info: &DeviceInfo, obstacle: Option<OpenError>, programs: &[&Program]) -> Vec<String> {
     let is_in_use = info.is_in_use_by_programs();
     let mut notes = driver_notes(&info.drivers, is_in_use);
     let busid = info.device.busid;
@@ -190,7 +213,7 @@ fn notes_on(info: &DeviceInfo, obstacle: Option<OpenError>, programs: &[Program]
 }
 
 /// Who has all interfaces of a device.
-fn in_use_note(info: &DeviceInfo, programs: &[Program]) -> String {
+fn in_use_note(info: &DeviceInfo, programs: &[&Program]) -> String {
     let named: Vec<String> =
         programs.iter().take(PROGRAMS_NAMED).map(ToString::to_string).collect();
     let more = match programs.len().saturating_sub(PROGRAMS_NAMED) {
@@ -298,14 +321,23 @@ pub(super) fn print(rows: &[Row], nothing: &str) -> io::Result<()> {
     rows.iter().try_for_each(|row| writeln!(out, "{row}"))
 }
 
+/// Prints rows on stdout as `usbip list -p` does, for scripts (`print_device` of `usbip_list.c`): a
+/// line each, without hubs and without devices that came in over USB/IP.
+fn print_parsable(rows: &[Row]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let shown = rows.iter().filter(|row| row.class != class::HUB && !row.imported);
+    shown.map(Row::parsable).try_for_each(|line| writeln!(out, "{line}"))
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
 
     fn row(class: u8, interface_classes: &[u8]) -> Row {
         Row {
-            busid: "1-2".to_owned(),
+            busid: BusId::new("1-2").unwrap(),
             ids: (0x0781, 0x5567),
+            imported: false,
             speed: 3,
             class,
             interface_classes: interface_classes.to_vec(),
@@ -337,6 +369,26 @@ pub(super) mod tests {
         nameless.own = OwnWords::default();
         nameless.notes.clear();
         assert_eq!(nameless.to_string().lines().count(), 1);
+    }
+
+    /// As the stock tool prints a device, for scripts that read the lines.
+    #[test]
+    fn a_parsable_row_is_that_of_the_stock_tool() {
+        assert_eq!(row(0, &[8]).parsable(), "busid=1-2#usbid=0781:5567#");
+    }
+
+    /// JSON has a server's names as they came, and text shows nothing unprintable.
+    #[test]
+    fn a_name_with_control_characters_is_escaped_in_text_alone() {
+        let hostile = "st\"i\u{1b}]0;ck";
+        let mut remote = row(0, &[8]);
+        remote.busid = BusId::new(hostile).unwrap();
+        remote.own = OwnWords { path: Some(hostile.to_owned()), ..OwnWords::default() };
+        for text in [remote.to_string(), remote.parsable()] {
+            assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        }
+        let value = serde_json::to_value(remote.into_json()).unwrap();
+        assert_eq!((&value["busid"], &value["path"]), (&hostile.into(), &hostile.into()));
     }
 
     /// Whether docs/json.md has the names of all fields.
@@ -398,10 +450,13 @@ pub(super) mod tests {
             (1..=count).map(program).collect::<Vec<_>>()
         };
         let taken = device(vec![bound(0, "usbfs")]);
-        let note = |count| notes_on(&taken, None, &programs(count)).pop().unwrap();
-        assert!(note(1).starts_with("can't be exported now: pcscd (1) has all"), "{}", note(1));
-        assert!(note(2).contains("now: pcscd (1), pcscd (2) have all"), "{}", note(2));
-        assert!(note(6).contains("pcscd (4) and 2 more have all"), "{}", note(6));
+        let note = |count| {
+            let programs = programs(count);
+            notes_on(&taken, None, &programs.iter().collect::<Vec<_>>()).pop().unwrap()
+        };
+        assert!(note(1).starts_with("can't be exported now: pcscd (pid 1) has all"), "{}", note(1));
+        assert!(note(2).contains("now: pcscd (pid 1), pcscd (pid 2) have all"), "{}", note(2));
+        assert!(note(6).contains("pcscd (pid 4) and 2 more have all"), "{}", note(6));
     }
 
     /// The schema of docs/json.md.

@@ -5,15 +5,9 @@
 use super::Finding;
 use super::machine::Machine;
 use super::place::Place;
+use crate::vhci::{State, Vhci, VhciError};
 
 const CHECK: &str = "vhci";
-
-/// The first virtual controller; further ones follow in its attributes.
-const CONTROLLER: &str = "/sys/devices/platform/vhci_hcd.0";
-
-/// A port's state "free" in the controller's status (`VDEV_ST_NULL` of
-/// `include/uapi/linux/usbip.h`).
-const FREE: &str = "004";
 
 pub(super) fn check(machine: &Machine) -> Vec<Finding> {
     let mut findings = vec![controller(machine)];
@@ -22,31 +16,19 @@ pub(super) fn check(machine: &Machine) -> Vec<Finding> {
 }
 
 fn controller(machine: &Machine) -> Finding {
-    if !machine.exists(CONTROLLER) {
-        return missing(machine);
-    }
-    let states = states(machine);
-    let free = states.iter().filter(|state| *state == FREE).count();
-    match (states.len(), free) {
-        (0, _) => {
-            Finding::note(CHECK, "vhci_hcd is loaded, and does not tell the state of its ports")
-        }
+    let ports = match Vhci::below(&machine.path("/")).ports() {
+        Ok(ports) => ports,
+        Err(VhciError::NoModule) => return missing(machine),
+        Err(error) => return Finding::note(CHECK, format!("vhci_hcd is loaded, but: {error}")),
+    };
+    let free = ports.iter().filter(|port| port.state == State::Free).count();
+    match (ports.len(), free) {
         (ports, 0) => {
             let what = format!("all {ports} ports of vhci_hcd are taken");
             Finding::problem(CHECK, what).advise("usbip port, then usbip detach -p PORT")
         }
         (ports, free) => Finding::ok(CHECK, format!("ports of vhci_hcd: {ports}, free: {free}")),
     }
-}
-
-/// The state of each port: the third field of a line, behind the hub and the number.
-fn states(machine: &Machine) -> Vec<String> {
-    let files = machine.names(CONTROLLER).into_iter().filter(|name| name.starts_with("status"));
-    let texts = files.filter_map(|name| machine.text(&format!("{CONTROLLER}/{name}")));
-    let texts: Vec<String> = texts.collect();
-    let lines = texts.iter().flat_map(|text| text.lines());
-    let ports = lines.filter(|line| line.starts_with("hs ") || line.starts_with("ss "));
-    ports.filter_map(|line| line.split_whitespace().nth(2)).map(str::to_owned).collect()
 }
 
 fn missing(machine: &Machine) -> Finding {

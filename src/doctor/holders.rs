@@ -8,7 +8,7 @@
 use super::Finding;
 use super::devices::Device;
 use super::machine::Machine;
-use super::programs::{OpenFiles, listed};
+use crate::programs::{OpenFiles, Program};
 use crate::usb::DRIVER_OF_PROGRAMS;
 
 const CHECK: &str = "holders";
@@ -17,7 +17,7 @@ const CHECK: &str = "holders";
 const USBIP_HOST: &str = "usbip-host";
 
 pub(super) fn check(machine: &Machine, exported: &[&Device]) -> Vec<Finding> {
-    let files = OpenFiles::read(machine, |link| link.starts_with("/dev/bus/usb/"));
+    let files = OpenFiles::read(&machine.path("/proc"), |link| link.starts_with("/dev/bus/usb/"));
     let disks = Disks::read(machine);
     let of_device = |device: &&Device| {
         let held = held_by_kernel(device).or_else(|| held_by_programs(device, &files));
@@ -62,9 +62,14 @@ fn held_by_programs(device: &Device, files: &OpenFiles) -> Option<Finding> {
     };
     let finding = finding.about(busid);
     Some(match programs.first() {
-        Some(program) => finding.advise(format!("end the program: sudo kill {}", program.id)),
+        Some(program) => finding.advise(format!("end the program: sudo kill {}", program.pid)),
         None => finding.advise(format!("sudo fuser -v {node}")),
     })
+}
+
+/// Programs in a list, with commas.
+pub(super) fn listed(programs: &[&Program]) -> String {
+    programs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Disks and what is mounted of them.

@@ -3,7 +3,7 @@
 //! - `machine`: the machine under examination: a root directory, and the system's answer to opening
 //!   a device's node;
 //! - `place`: whether the machine is a container, WSL2 or a virtual machine;
-//! - `devices`: the devices that sysfs shows; `programs`: who has a file or a socket open;
+//! - `devices`: the devices that sysfs shows;
 //! - checks for a server: `nodes`, `permissions`, `holders` (drivers, programs and mounted disks in
 //!   the way), `memory` (of usbfs), `port`, `kernel`, `congestion`;
 //! - checks for a client: `client` (vhci, the stock tool), `peer` (the way to a server).
@@ -38,8 +38,6 @@ mod permissions;
 mod place;
 #[cfg(target_os = "linux")]
 mod port;
-#[cfg(target_os = "linux")]
-mod programs;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 

@@ -5,8 +5,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Finding;
+use super::holders::listed;
 use super::machine::Machine;
-use super::programs::{OpenFiles, Program, listed};
+use crate::programs::{OpenFiles, Program};
 
 const CHECK: &str = "port";
 
@@ -22,7 +23,7 @@ struct Listener {
 
 pub(super) fn check(machine: &Machine, listen: &[SocketAddr]) -> Vec<Finding> {
     let listeners = listeners(machine);
-    let files = OpenFiles::read(machine, |link| link.starts_with("socket:"));
+    let files = OpenFiles::read(&machine.path("/proc"), |link| link.starts_with("socket:"));
     let found = listen.iter().map(|&address| {
         let in_the_way = listeners.iter().find(|listener| collide(listener.address, address));
         match in_the_way {
@@ -49,10 +50,10 @@ fn taken(address: SocketAddr, listener: &Listener, files: &OpenFiles) -> Finding
 
 fn advice(address: SocketAddr, programs: &[&Program]) -> Vec<String> {
     let stop = match programs.first() {
-        Some(Program { name, id }) if name == "usbipd" => {
-            format!("sudo systemctl stop usbipd, or sudo kill {id}")
+        Some(Program { name, pid }) if name == "usbipd" => {
+            format!("sudo systemctl stop usbipd, or sudo kill {pid}")
         }
-        Some(Program { id, .. }) => format!("sudo kill {id}"),
+        Some(Program { pid, .. }) => format!("sudo kill {pid}"),
         None => format!("sudo ss -ltnp 'sport = :{}'", address.port()),
     };
     vec![stop, "or serve on another port: --listen ADDR:PORT".to_owned()]

@@ -480,10 +480,13 @@ fn a_client_without_a_free_port_is_told() {
     // A second controller has ports of its own.
     tree.plant(
         "sys/devices/platform/vhci_hcd.0/status.1",
-        "hs  0016 004 000 00000000 000000 0-0\n",
+        "hub port sta spd dev      sockfd local_busid\nhs  0016 004 000 00000000 000000 0-0\n",
     );
     let found = client::check(&tree.machine());
     assert_finds(&found[0], Level::Ok, "vhci", &["ports of vhci_hcd: 2, free: 1"]);
+    tree.plant("sys/devices/platform/vhci_hcd.0/status", "another form\n");
+    let found = client::check(&tree.machine());
+    assert_finds(&found[0], Level::Note, "vhci", &["a form that usbferry does not know"]);
 }
 
 #[test]

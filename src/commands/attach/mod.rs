@@ -76,7 +76,7 @@ fn note(vhci: &Vhci, port: u32, wanted: &Wanted) -> Option<Origin> {
     let origin = Origin {
         host: wanted.server.host().to_owned(),
         service: wanted.server.port().to_string(),
-        busid: String::from_utf8_lossy(wanted.name.as_bytes()).into_owned(),
+        busid: json::name(wanted.name),
     };
     match vhci.note(port, &origin) {
         Ok(()) => Some(origin),
@@ -104,7 +104,7 @@ fn tell(wanted: &Wanted, event: &'static str, port: u32) -> Result<(), CommandEr
     if !wanted.json {
         return Ok(());
     }
-    let (host, name) = (wanted.server.to_string(), wanted.name.to_string());
+    let (host, name) = (wanted.server.to_string(), json::name(wanted.name));
     printed(json::print(&EventJson::new(event, port, Some(&host), Some(&name))))
 }
 
