@@ -51,6 +51,11 @@ impl Complaints {
         OF_THREAD.with_borrow_mut(|of_thread| *of_thread = Some(self.clone()));
     }
 
+    /// The budget of the server that this thread works for, for a thread that this thread starts.
+    pub(crate) fn of_thread() -> Option<Self> {
+        OF_THREAD.with_borrow(Clone::clone)
+    }
+
     /// Whether one more line may be written now.
     pub(crate) fn may_complain(&self, now: Instant) -> bool {
         self.tell_left_out(now);

@@ -375,9 +375,18 @@ pub const QUESTIONS_RUNNING_MAX: usize = 16;
 /// over leaves places to the clients of other devices.
 pub const QUESTIONS_PER_DEVICE_MAX: usize = 4;
 
+/// Programs of [`QUESTIONS_RUNNING_MAX`] for clients at one address, and
+/// [`QUESTIONS_PER_DEVICE_AND_ADDRESS_MAX`] of them for a device: half of the places, so that no
+/// machine has all, with however many connections. Over `ssh -R` all clients have one address.
+pub const QUESTIONS_PER_ADDRESS_MAX: usize = QUESTIONS_RUNNING_MAX / 2;
+
+/// Programs of [`QUESTIONS_PER_DEVICE_MAX`] for clients at one address.
+pub const QUESTIONS_PER_DEVICE_AND_ADDRESS_MAX: usize = QUESTIONS_PER_DEVICE_MAX / 2;
+
 /// Events that wait for a program; further events are dropped, with a line of the log. Every device
 /// may come, or go, at once, and each event may be two: gone and back as another. As many imports
-/// wait for a program of theirs, beside the events; further imports are refused.
+/// wait for a program of theirs, beside the events, half of them at most from one address; further
+/// imports are refused.
 pub const HOOKS_WAITING_MAX: usize = 2 * ATTACHED_MAX;
 
 /// The time of a hook's program, which is killed afterwards: long enough to mount a disk or to send

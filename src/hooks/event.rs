@@ -3,7 +3,7 @@
 //! Contract: plain data and pure functions.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::hooks::Hook;
 use crate::config::name::Nickname;
@@ -60,11 +60,16 @@ pub(crate) struct Event {
 }
 
 impl Event {
+    /// The address of the event's client.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.client.map(|client| client.ip().to_canonical())
+    }
+
     /// The variables with their values. Each variable is always there, and empty without a fact.
     pub(super) fn variables(&self) -> [(&'static str, String); 11] {
         let Facts { name, busid, serial, description, .. } = &self.facts;
         let Facts { busnum, devnum, vendor, product, .. } = self.facts;
-        let client = self.client.map(|client| client.ip().to_canonical().to_string());
+        let client = self.address().map(|address| address.to_string());
         [
             ("USBFERRY_EVENT", word(self.kind).to_owned()),
             ("USBFERRY_NAME", printable(name)),

@@ -17,7 +17,7 @@ use std::time::Duration;
 use usbferry_sys::os::process::{ChildId, await_end, kill_group};
 
 use super::event::{self, Event};
-use super::output::{Lines, Output};
+use super::output::Output;
 use crate::complaints::info;
 use crate::config::hooks::Program;
 use crate::words::{reason, seconds};
@@ -86,8 +86,8 @@ pub(super) fn cues() -> Cues {
     std::sync::mpsc::sync_channel(2)
 }
 
-/// Runs a program for an event, for `limit` at most, and logs what the program has written. The cues
-/// are the program's own. *Blocks.*
+/// Runs a program for an event, for `limit` at most, and logs what the program writes. The cues are
+/// the program's own. *Blocks.*
 ///
 /// # Errors
 /// The program did not end well.
@@ -97,22 +97,16 @@ pub(super) fn run(
     limit: Duration,
     cues: &Cues,
 ) -> Result<(), Failure> {
-    let output = Output::new().map_err(Failure::Start)?;
+    let title = format!("{}: {}", event.facts.name, event.kind.key());
+    let of_line = title.clone();
+    let output = Output::new(move |line| info!("{of_line}: {line}")).map_err(Failure::Start)?;
     let command = command(program, event, &output).map_err(Failure::Start)?;
     let ended = run_command(command, limit, cues);
-    log_lines(event, &output.end());
+    let left_out = output.end();
+    if left_out > 0 {
+        info!("{title}: the program wrote {left_out} bytes more, left out here");
+    }
     ended
-}
-
-/// Logs what a program has written.
-fn log_lines(event: &Event, said: &Lines) {
-    let (name, key) = (&event.facts.name, event.kind.key());
-    for line in &said.lines {
-        info!("{name}: {key}: {line}");
-    }
-    if said.left_out > 0 {
-        info!("{name}: {key}: the program wrote {} bytes more, left out here", said.left_out);
-    }
 }
 
 /// Runs a command, and closes its descriptors here. *Blocks.*

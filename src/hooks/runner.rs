@@ -8,6 +8,7 @@
 //! [`Runner::end`] blocks.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -22,7 +23,8 @@ use crate::complaints::{Complaints, warn};
 use crate::config::hooks::Hooks;
 use crate::limits::{
     AUTHORIZE_TIMEOUT, HOOK_TIMEOUT, HOOKS_RUNNING_MAX, HOOKS_WAITING_MAX,
-    QUESTIONS_PER_DEVICE_MAX, QUESTIONS_RUNNING_MAX,
+    QUESTIONS_PER_ADDRESS_MAX, QUESTIONS_PER_DEVICE_AND_ADDRESS_MAX, QUESTIONS_PER_DEVICE_MAX,
+    QUESTIONS_RUNNING_MAX,
 };
 use crate::wire::types::BusId;
 
@@ -64,6 +66,8 @@ struct State<T> {
 struct Running<T> {
     number: u64,
     busid: BusId,
+    /// The client's address.
+    address: Option<IpAddr>,
     asker: Option<T>,
     /// The asker does not wait any more.
     is_forgotten: bool,
@@ -71,21 +75,28 @@ struct Running<T> {
 }
 
 impl<T> State<T> {
-    /// Whether as many orders of a kind wait as may.
-    fn is_full(&self, is_question: bool) -> bool {
-        let alike = self.waiting.iter().filter(|order| order.asker.is_some() == is_question);
-        alike.count() >= HOOKS_WAITING_MAX
+    /// Whether as many orders of an order's kind wait as may, or as many questions of its address.
+    fn is_full_for(&self, order: &Order<T>) -> bool {
+        let is_question = order.asker.is_some();
+        let alike = || self.waiting.iter().filter(|one| one.asker.is_some() == is_question);
+        let from_there = || alike().filter(|one| one.event.address() == order.event.address());
+        alike().count() >= HOOKS_WAITING_MAX
+            || is_question && from_there().count() >= HOOKS_WAITING_MAX / 2
     }
 
     /// Whether the program of an order may run beside those that run.
     fn may_start(&self, order: &Order<T>) -> bool {
-        let (busid, is_question) = (order.event.facts.busid, order.asker.is_some());
+        let is_question = order.asker.is_some();
         let alike = || self.running.iter().filter(|one| one.asker.is_some() == is_question);
-        let of_device = alike().filter(|one| one.busid == busid).count();
-        if is_question {
-            return alike().count() < QUESTIONS_RUNNING_MAX && of_device < QUESTIONS_PER_DEVICE_MAX;
+        let of_device = || alike().filter(|one| one.busid == order.event.facts.busid);
+        if !is_question {
+            return alike().count() < HOOKS_RUNNING_MAX && of_device().count() == 0;
         }
-        alike().count() < HOOKS_RUNNING_MAX && of_device == 0
+        let is_from_there = |one: &&Running<T>| one.address == order.event.address();
+        alike().count() < QUESTIONS_RUNNING_MAX
+            && of_device().count() < QUESTIONS_PER_DEVICE_MAX
+            && alike().filter(is_from_there).count() < QUESTIONS_PER_ADDRESS_MAX
+            && of_device().filter(is_from_there).count() < QUESTIONS_PER_DEVICE_AND_ADDRESS_MAX
     }
 }
 
@@ -116,7 +127,7 @@ impl<T: Copy + PartialEq + Send + 'static> Runner<T> {
             return;
         }
         let mut state = self.0.lock();
-        if state.is_full(order.asker.is_some()) {
+        if state.is_full_for(&order) {
             return self.0.conclude(state, &order, Err(Failure::Full));
         }
         state.waiting.push_back(order);
@@ -206,8 +217,9 @@ impl<T: Copy + PartialEq + Send + 'static> Shared<T> {
         };
         let (cues, number) = (cues(), state.next);
         state.next += 1;
-        let (busid, asker, cue) = (order.event.facts.busid, order.asker, cues.0.clone());
-        state.running.push(Running { number, busid, asker, is_forgotten: false, cue });
+        let (busid, address) = (order.event.facts.busid, order.event.address());
+        let (asker, cue) = (order.asker, cues.0.clone());
+        state.running.push(Running { number, busid, address, asker, is_forgotten: false, cue });
         Some((number, order, cues))
     }
 
@@ -267,6 +279,7 @@ fn run_order<T>(order: &Order<T>, cues: &Cues) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::net::Ipv4Addr;
     use std::time::Instant;
 
     use super::super::event::tests::event;
@@ -280,10 +293,19 @@ mod tests {
         Runner::new(Complaints::new(Instant::now()), || {})
     }
 
+    /// An order of a client of its own, at the address of the asker's number.
     fn order(busid: &str, program: &Program, asker: Option<u32>) -> Order<u32> {
         let mut hooks = Hooks::default();
         hooks.set(Hook::Attach, program.clone());
-        Order { event: event(Hook::Attach, busid), hooks: Arc::new(hooks), asker }
+        let address = Ipv4Addr::from_bits(asker.unwrap_or(0));
+        let event = Event { client: Some((address, 4000).into()), ..event(Hook::Attach, busid) };
+        Order { event, hooks: Arc::new(hooks), asker }
+    }
+
+    /// An order of the client at one address.
+    fn order_from(address: Ipv4Addr, order: Order<u32>) -> Order<u32> {
+        let client = Some((address, 4000).into());
+        Order { event: Event { client, ..order.event }, ..order }
     }
 
     fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -334,17 +356,19 @@ mod tests {
         let (runner, folder) = (runner(), Folder::new("full"));
         let gate = folder.path("gate");
         let waits = script("while ! [ -e $1 ]; do sleep 0.01; done", &[&gate]);
-        for (asker, places) in [(None, 1), (Some(1), QUESTIONS_PER_DEVICE_MAX)] {
+        let asker = |of: usize| Some(u32::try_from(of).unwrap());
+        for (is_question, places) in [(false, 1), (true, QUESTIONS_PER_DEVICE_MAX)] {
             let before = runner.0.lock().running.len();
-            (0..places).for_each(|_| runner.put(order("1-1", &waits, asker)));
+            let asker = |of| asker(of).filter(|_| is_question);
+            (0..places).for_each(|of| runner.put(order("1-1", &waits, asker(of))));
             wait_until("they run", || runner.0.lock().running.len() == before + places);
-            for _ in 0..HOOKS_WAITING_MAX {
-                runner.put(order("1-1", &script("exit 0", &[]), asker));
+            for of in 0..HOOKS_WAITING_MAX {
+                runner.put(order("1-1", &script("exit 0", &[]), asker(of)));
             }
         }
         runner.put(order("1-1", &script("exit 0", &[]), None));
-        runner.put(order("1-1", &script("exit 0", &[]), Some(9)));
-        assert!(matches!(answer(&runner), (9, Err(Failure::Full))));
+        runner.put(order("1-1", &script("exit 0", &[]), Some(9999)));
+        assert!(matches!(answer(&runner), (9999, Err(Failure::Full))));
         assert_eq!(runner.0.lock().waiting.len(), 2 * HOOKS_WAITING_MAX);
         runner.0.lock().waiting.clear();
         fs::write(&gate, "").unwrap();
@@ -381,7 +405,8 @@ mod tests {
         assert_eq!(runner.waits_behind(last), Some(QUESTIONS_PER_DEVICE_MAX));
         assert_eq!(runner.waits_behind(0), None, "its program runs");
         for device in 2..=QUESTIONS_RUNNING_MAX {
-            runner.put(order(&format!("1-{device}"), &waits, Some(99)));
+            let asker = u32::try_from(100 + device).unwrap();
+            runner.put(order(&format!("1-{device}"), &waits, Some(asker)));
         }
         wait_until("all that may run do", || runs(QUESTIONS_RUNNING_MAX));
         fs::write(&gate, "").unwrap();
@@ -392,15 +417,48 @@ mod tests {
     }
 
     #[test]
+    fn no_address_has_all_places_of_a_device_nor_of_the_server() {
+        let (runner, folder) = (runner(), Folder::new("address"));
+        let gate = folder.path("gate");
+        let waits = script("while ! [ -e $1 ]; do sleep 0.01; done", &[&gate]);
+        let (busy, other) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        let runs = |count| runner.0.lock().running.len() == count;
+        for asker in 0..8 {
+            runner.put(order_from(busy, order("1-1", &waits, Some(asker))));
+        }
+        wait_until("its share of a device's runs", || runs(QUESTIONS_PER_DEVICE_AND_ADDRESS_MAX));
+        runner.put(order_from(other, order("1-1", &waits, Some(100))));
+        wait_until("another's runs", || runs(QUESTIONS_PER_DEVICE_AND_ADDRESS_MAX + 1));
+        for device in 2..=QUESTIONS_RUNNING_MAX {
+            let asker = u32::try_from(device + 200).unwrap();
+            runner.put(order_from(busy, order(&format!("1-{device}"), &waits, Some(asker))));
+        }
+        wait_until("its share of all runs", || runs(QUESTIONS_PER_ADDRESS_MAX + 1));
+        let waiting = runner.0.lock().waiting.len();
+        for asker in 1000..1000 + u32::try_from(HOOKS_WAITING_MAX).unwrap() {
+            runner.put(order_from(busy, order("1-1", &waits, Some(asker))));
+        }
+        assert_eq!(runner.0.lock().waiting.len(), HOOKS_WAITING_MAX / 2);
+        let refused = waiting + HOOKS_WAITING_MAX - HOOKS_WAITING_MAX / 2;
+        assert!((0..refused).all(|_| matches!(answer(&runner), (1000.., Err(Failure::Full)))));
+        runner.put(order_from(other, order("1-1", &script("exit 0", &[]), Some(101))));
+        assert!(matches!(answer(&runner), (101, Ok(()))), "a place is left for another");
+        runner.0.lock().waiting.clear();
+        fs::write(&gate, "").unwrap();
+        runner.end(LONG);
+    }
+
+    #[test]
     fn nobody_hears_of_a_forgotten_question() {
         let (runner, folder) = (runner(), Folder::new("forget"));
         let file = folder.path("said");
-        for _ in 0..QUESTIONS_PER_DEVICE_MAX {
+        for _ in 0..QUESTIONS_PER_DEVICE_AND_ADDRESS_MAX {
             runner.put(order("1-1", &script("sleep 1000", &[]), Some(1)));
         }
         let runs = |count| runner.0.lock().running.len() == count;
-        wait_until("the programs run", || runs(QUESTIONS_PER_DEVICE_MAX));
-        runner.put(order("1-1", &script("echo 2 >> $1", &[&file]), Some(2)));
+        wait_until("the programs run", || runs(QUESTIONS_PER_DEVICE_AND_ADDRESS_MAX));
+        let same = Ipv4Addr::from_bits(1);
+        runner.put(order_from(same, order("1-1", &script("echo 2 >> $1", &[&file]), Some(2))));
         runner.forget(2);
         runner.forget(1);
         wait_until("the programs are killed", || runs(0));
