@@ -35,8 +35,8 @@ use super::registry::Holder;
 use super::token::{Key, Subject};
 use super::{Reactor, client_of, find};
 use crate::complaints::{info, warn};
-use crate::config::asked;
 use crate::config::rules::Verdict;
+use crate::config::{TakeOver, asked};
 use crate::handshake::Request;
 use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT};
 use crate::session::{Remains, Session};
@@ -92,7 +92,7 @@ impl<B: Backend> Reactor<B> {
                 }
             }
             Offer::Settling(at) => self.await_settling(key, at),
-            Offer::Taken(busid, holder) => self.contest(key, busid, holder),
+            Offer::Taken(busid, holder, takeover) => self.contest(key, busid, holder, takeover),
             Offer::Ambiguous(candidates) => self.refuse(key, &Refusal::Ambiguous(candidates)),
             Offer::Expected => self.await_arrival(key),
             // The scan was made for another reason.
@@ -130,15 +130,14 @@ impl<B: Backend> Reactor<B> {
         is_full.then_some(Refusal::AddressFull(address, shares.sessions))
     }
 
-    /// Takes a device from its client, if the terms of the loan allow a take-over; the asker waits
-    /// until the device is given back.
-    fn contest(&mut self, key: Key, busid: BusId, holder: Holder) {
+    /// Takes a device from its client, if the device's rule of today allows a take-over; the asker
+    /// waits until the device is given back.
+    fn contest(&mut self, key: Key, busid: BusId, holder: Holder, takeover: TakeOver) {
         let asker = find(&mut self.connections, key).map(|connection| connection.peer);
         let Some(asker) = asker else { return };
         let Some(connection) = find(&mut self.connections, holder.key) else { return };
         let Some(loan) = &connection.loan else { return };
         let signs = || connection.client.as_ref().and_then(|client| client.socket.signs());
-        let takeover = loan.policy.takeover;
         let may_wait = if loan.is_ending() {
             loan.may_be_awaited(self.now)
         } else {
@@ -236,7 +235,7 @@ impl<B: Backend> Reactor<B> {
         let Some((peer, Request::Import(field))) = self.request_of(key) else { return };
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = &connection.loan else { return };
-        let (busid, limits) = (loan.busid, loan.policy.limits);
+        let (busid, limits) = (loan.busid, loan.limits);
         let devid = DevId::new(device.busnum, device.devnum);
         let device = ready.opened.describe(UsbDevice { busid: field, ..device.clone() });
         let session = Session::new(devid, limits, ready.opened, ready.tables);

@@ -29,10 +29,9 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use super::summary::Summary;
-use crate::config::Policy;
 use crate::config::rules::Verdict;
 use crate::deadline::earlier;
-use crate::limits::{GONE_INPUT_TIMEOUT, GONE_TIMEOUT, VIOLATION_REST};
+use crate::limits::{DeviceLimits, GONE_INPUT_TIMEOUT, GONE_TIMEOUT, VIOLATION_REST};
 use crate::session::{Remains, Session};
 use crate::status::LoanState;
 use crate::usb::{Candidate, EventSource, Port};
@@ -46,8 +45,8 @@ pub(super) struct Loan<C: Candidate> {
     pub(super) busid: BusId,
     /// The device in the log: its busid, behind its name if it has one.
     pub(super) title: String,
-    /// The terms, which a later change of the rules leaves as they are.
-    pub(super) policy: Policy,
+    /// The resources of the session, which a later change of the rules leaves as they are.
+    pub(super) limits: DeviceLimits,
     /// The thread of the device.
     pub(super) worker: Worker<C>,
     state: State<C::Port>,
@@ -102,8 +101,8 @@ impl<C: Candidate> Loan<C> {
             Some(name) => format!("{name} ({busid})"),
             None => busid.to_string(),
         };
-        let policy = verdict.policy;
-        Self { busid, title, policy, worker, state: State::Opening(Box::new(device)) }
+        let limits = verdict.policy.limits;
+        Self { busid, title, limits, worker, state: State::Opening(Box::new(device)) }
     }
 
     /// Whether no client can use the device any more: it is on its way out.

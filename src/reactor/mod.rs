@@ -13,10 +13,10 @@
 //!
 //! - `door`: new clients, and `rates` of them; `connection`: a client (`client`, `socket`) and a
 //!   device (`loan`); `exchange`: a turn of both;
-//! - `registry`: the exports, and who has them; `offers`: the exports as a client sees them;
-//!   `departures`: devices expected back; `scans`: when the bus is looked at; `answers`: the answers
-//!   to handshakes; `arrivals`: clients that wait for a device to come; `watches`:
-//!   clients that are told of a device;
+//! - `registry`: the exports, and who has them; `found`: a device as the last scan has found it;
+//!   `offers`: the exports as a client sees them; `departures`: devices expected back; `scans`:
+//!   when the bus is looked at; `answers`: the answers to handshakes; `arrivals`: clients that wait for a
+//!   device to come; `watches`: clients that are told of a device;
 //! - `hooks`: the programs that events start, and imports that wait for a program's answer;
 //! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
 //!   request is refused;
@@ -38,6 +38,7 @@ mod end;
 mod ending;
 mod error;
 mod exchange;
+mod found;
 mod hooks;
 mod loan;
 mod net;
@@ -386,6 +387,7 @@ impl<B: Backend> Reactor<B> {
                 Rest::Connection(key) => self.end_rest_of(key),
                 Rest::Door => self.door.end_rest(),
                 Rest::Hints => self.end_hint_rest(),
+                Rest::Arrivals => self.end_arrival_rest(),
             }
         }
     }

@@ -14,7 +14,9 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::registry::{Export, Found, Holder, Registry};
+use super::found::Found;
+use super::registry::{Export, Holder, Registry};
+use crate::config::TakeOver;
 use crate::config::asked::Asked;
 use crate::config::name::Nickname;
 use crate::config::rules::Verdict;
@@ -22,6 +24,7 @@ use crate::limits::CANDIDATES_SHOWN_MAX;
 use crate::usb::{Candidate, DeviceInfo};
 use crate::wire::op::{OpStatus, UsbDevice};
 use crate::wire::types::BusId;
+use crate::words::printable;
 
 /// The answer to an import.
 #[derive(Debug)]
@@ -36,8 +39,8 @@ pub(super) enum Offer<C> {
     Settling(Instant),
     /// The device can be opened, on the terms of the verdict.
     Free(Box<C>, Verdict),
-    /// A client has the device.
-    Taken(BusId, Holder),
+    /// A client has the device, and another may take it over as the rule of today says.
+    Taken(BusId, Holder, TakeOver),
 }
 
 impl<C: Candidate> Registry<C> {
@@ -74,7 +77,7 @@ impl<C: Candidate> Registry<C> {
             return Offer::Ambiguous(self.candidates(asked, address));
         }
         match (export.holder, found.settles(now)) {
-            (Some(holder), _) => Offer::Taken(export.busid, holder),
+            (Some(holder), _) => Offer::Taken(export.busid, holder, found.verdict.policy.takeover),
             (None, Some(at)) => Offer::Settling(at),
             (None, None) => Offer::Free(Box::new(found.candidate.clone()), found.verdict.clone()),
         }
@@ -143,7 +146,7 @@ fn describe(info: &DeviceInfo) -> String {
     let device = &info.device;
     let mut text = format!("{} ({:04x}:{:04x}", device.busid, device.id_vendor, device.id_product);
     if let Some(serial) = &info.serial {
-        let _ = write!(text, ", serial {}", serial.escape_debug());
+        let _ = write!(text, ", serial {}", printable(serial));
     }
     text + ")"
 }

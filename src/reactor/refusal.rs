@@ -13,7 +13,7 @@ use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SETTLE_MAX, W
 use crate::units::Lasting;
 use crate::usb::OpenError;
 use crate::wire::op::OpStatus;
-use crate::words::reason;
+use crate::words::{printable, reason};
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -87,6 +87,31 @@ impl fmt::Display for Refusal {
             Self::Busy(holder, since) => {
                 write!(f, "busy: {holder} has had the device for {}", Lasting(*since))
             }
+            Self::Unauthorized(path, failure) => {
+                write!(f, "the program of on-attach, {}, {failure}", printable(path))
+            }
+            Self::NoThread(error) => {
+                write!(f, "the system has no thread or memory for the device: {}", reason(error))
+            }
+            Self::Unwatched(error) => {
+                write!(f, "the system can't watch the device: {}", reason(error))
+            }
+            Self::Closed(error) => error.fmt(f),
+            Self::WorkerDied => f.write_str("a bug in usbferry; the log has the panic"),
+            Self::NotReturned | Self::Unsettled | Self::Slow => self.tell_wait(f),
+            Self::Full
+            | Self::AddressFull(..)
+            | Self::TooManyWatches
+            | Self::AddressWatches(..)
+            | Self::Displaced => self.tell_limit(f),
+        }
+    }
+}
+
+impl Refusal {
+    /// What the client has waited for in vain.
+    fn tell_wait(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::NotReturned => write!(
                 f,
                 "busy: the client before has not given the device back within \
@@ -97,33 +122,26 @@ impl fmt::Display for Refusal {
                 "the device has not been present for as long as its rule says (settle) within \
                  {SETTLE_MAX:?}"
             ),
-            Self::Full => write!(f, "{ATTACHED_MAX} devices are attached, the limit"),
-            Self::AddressFull(address, most) => {
-                write!(f, "{address} has {most} devices, the limit for an address")
-            }
-            Self::Unauthorized(path, failure) => {
-                write!(f, "the program of on-attach, {path}, {failure}")
-            }
-            Self::TooManyWatches => {
-                write!(f, "{WATCHES_MAX} clients watch devices, the limit")
-            }
-            Self::AddressWatches(address, most) => {
-                write!(f, "{address} has {most} watches, the limit for an address")
-            }
-            Self::NoThread(error) => {
-                write!(f, "the system has no thread or memory for the device: {}", reason(error))
-            }
-            Self::Unwatched(error) => {
-                write!(f, "the system can't watch the device: {}", reason(error))
-            }
-            Self::Closed(error) => error.fmt(f),
-            Self::Slow => write!(
+            _ => write!(
                 f,
                 "can't be opened within {OPEN_TIMEOUT:?}: the system holds the device, perhaps \
                  for an unanswered request. The device is busy until the system lets go"
             ),
-            Self::WorkerDied => f.write_str("a bug in usbferry; the log has the panic"),
-            Self::Displaced => f.write_str("the server is full, and newer clients need the place"),
+        }
+    }
+
+    /// The limit that leaves the client no place.
+    fn tell_limit(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => write!(f, "{ATTACHED_MAX} devices are attached, the limit"),
+            Self::AddressFull(address, most) => {
+                write!(f, "{address} has {most} devices, the limit for an address")
+            }
+            Self::TooManyWatches => write!(f, "{WATCHES_MAX} clients watch devices, the limit"),
+            Self::AddressWatches(address, most) => {
+                write!(f, "{address} has {most} watches, the limit for an address")
+            }
+            _ => f.write_str("the server is full, and newer clients need the place"),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Other settings for a server in service.
 //!
-//! A client keeps its device where the new settings let the client have the device, on the terms of
-//! the beginning; all other clients lose their devices in good order, as when the server stops.
+//! A client keeps its device where the new settings let the client have the device, with the
+//! resources of the beginning; whether another client may take the device over is asked of the
+//! device's rule of today. All other clients lose their devices in good order, as when the server
+//! stops.
 //! The addresses of the listeners, the number of connections, and the memory of present sessions
 //! stay as they are.
 //!

@@ -67,9 +67,12 @@ pub(super) struct Scans {
     hinted: bool,
     /// A scan would find nothing new now.
     is_current: bool,
-    /// When a scan may begin that only hints ask for, and whether the schedule knows.
-    rest: Option<Instant>,
-    rests: bool,
+    /// When a scan may begin that only hints ask for.
+    hints_rest_until: Option<Instant>,
+    /// The schedule has the end of the rest for hints.
+    hints_rest: bool,
+    /// The schedule has the end of the rest between scans for arrivals.
+    arrivals_rest: bool,
 }
 
 /// Troubles with scans named in the log: each trouble once at its begin, for any number of scans
@@ -109,8 +112,9 @@ impl Scans {
             hints,
             hints_ready: false,
             is_current: false,
-            rest: None,
-            rests: false,
+            hints_rest_until: None,
+            hints_rest: false,
+            arrivals_rest: false,
         })
     }
 
@@ -228,26 +232,35 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn follow_hints(&mut self) {
         if std::mem::take(&mut self.scans.hints_ready) {
             self.scans.take_hints(self.poll.registry());
+            // Hints may have ended.
+            if self.awaits_arrivals() {
+                self.scan_for_arrivals();
+            }
         }
         if !self.scans.hinted || self.scans.running.is_some() {
             return;
         }
-        match self.scans.rest.filter(|&until| self.now < until) {
+        match self.scans.hints_rest_until.filter(|&until| self.now < until) {
             None => self.begin_scan(),
-            Some(until) if !std::mem::replace(&mut self.scans.rests, true) => {
+            Some(until) if !std::mem::replace(&mut self.scans.hints_rest, true) => {
                 self.schedule.rest(until, Rest::Hints);
             }
             Some(_) => {}
         }
     }
 
-    /// The rest between scans is over.
+    /// The rest between scans that only hints ask for is over.
     pub(super) fn end_hint_rest(&mut self) {
-        self.scans.rests = false;
+        self.scans.hints_rest = false;
+        self.follow_hints();
+    }
+
+    /// The rest between scans for arrivals is over.
+    pub(super) fn end_arrival_rest(&mut self) {
+        self.scans.arrivals_rest = false;
         if self.scans.hints.is_none() && self.awaits_arrivals() {
             self.begin_scan();
         }
-        self.follow_hints();
     }
 
     /// Answers the requests that waited for a scan. A failed scan has found out nothing: neither
@@ -259,7 +272,7 @@ impl<B: Backend> Reactor<B> {
         if in_time && std::mem::take(&mut self.scans.told.overdue) {
             info!("scans of the bus return in time again");
         }
-        (self.scans.running, self.scans.rest) = (None, Some(self.now + HINT_REST));
+        (self.scans.running, self.scans.hints_rest_until) = (None, Some(self.now + HINT_REST));
         match result {
             Ok(scan) => self.take_in(scan, waiting),
             Err(error) => {
@@ -290,8 +303,8 @@ impl<B: Backend> Reactor<B> {
     /// Where the system has no hints, has the bus scanned before long for clients that wait for a
     /// device to arrive.
     pub(super) fn scan_for_arrivals(&mut self) {
-        if self.scans.hints.is_none() && !std::mem::replace(&mut self.scans.rests, true) {
-            self.schedule.rest(self.now + ARRIVAL_REST, Rest::Hints);
+        if self.scans.hints.is_none() && !std::mem::replace(&mut self.scans.arrivals_rest, true) {
+            self.schedule.rest(self.now + ARRIVAL_REST, Rest::Arrivals);
         }
     }
 

@@ -4,11 +4,12 @@
 //! without a device follow, all of them together for a bounded time while there are sessions, so
 //! that a flood of idle clients costs the sessions little.
 //!
-//! Five rests keep abuse cheap. Four have an instant here and a reason elsewhere, to the accuracy
+//! Six rests keep abuse cheap. Five have an instant here and a reason elsewhere, to the accuracy
 //! of a turn: a client that sends behind its answer ([`DISCARD_REST`](super::client)), a device
 //! after a violation ([`VIOLATION_REST`](crate::limits::VIOLATION_REST)), accepting when there is
-//! no descriptor left ([`ACCEPT_REST`](super::door)), and scans that nobody waits for
-//! ([`HINT_REST`](super::scans)). The fifth, of connections without a device, lasts microseconds
+//! no descriptor left ([`ACCEPT_REST`](super::door)), scans that nobody waits for
+//! ([`HINT_REST`](super::scans)), and scans for arrivals without hints
+//! ([`ARRIVAL_REST`](super::scans)). The sixth, of connections without a device, lasts microseconds
 //! and is measured by the clock itself.
 //!
 //! Contract: plain state of the reactor; lists keep their memory.
@@ -61,6 +62,8 @@ pub(super) enum Rest {
     Door,
     /// Scans that only hints ask for.
     Hints,
+    /// Scans for clients that wait for a device to arrive, where there are no hints.
+    Arrivals,
 }
 
 /// The time that connections without a device have in a turn.

@@ -159,6 +159,22 @@ fn without_hints_the_bus_is_scanned_now_and_then_for_those_that_wait() {
     assert_eq!(script.begun(Call::Scan), scans + 3, "nobody waits any more");
 }
 
+/// Nothing would look for the device otherwise.
+#[test]
+fn hints_that_end_leave_scans_for_those_that_wait() {
+    let (mut held, script, _finally) = Held::hinted("loopback");
+    held.set_rules([named(STATES, "board")]);
+    held.unplug();
+    let client = held.waits_for("board");
+    let scans = script.begun(Call::Scan);
+    held.bus.end_hints();
+    held.turn_until("the end is heard", |reactor| reactor.timeout() == Some(ARRIVAL_REST));
+    held.bus.replug_as(held.busid(0), spec("disk"));
+    held.reactor.now += ARRIVAL_REST;
+    assert_eq!(status(&held.answer(&client)), 0);
+    assert_eq!(script.begun(Call::Scan), scans + 1);
+}
+
 #[test]
 fn a_client_that_leaves_while_it_waits_for_a_device_is_forgotten() {
     let (mut held, _script, _finally) = Held::hinted("loopback");

@@ -15,6 +15,7 @@ mod bugs;
 mod hints;
 mod hooks;
 mod loans;
+mod registry;
 mod reload;
 mod rest;
 mod scripted;

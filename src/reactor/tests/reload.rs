@@ -4,10 +4,12 @@ use super::arrivals::{name, named};
 use super::scripted::{Act, Call};
 use super::waiting::status;
 use super::*;
-use crate::config::TakeOver;
 use crate::config::rules::{Clients, Rule};
+use crate::config::{Policy, TakeOver};
+use crate::limits::DeviceLimits;
 use crate::status::LoanState;
 
+const DEVICE_BUSY: u32 = 2;
 const NO_DEVICE: u32 = 4;
 
 impl<B: Backend> Held<B> {
@@ -39,7 +41,8 @@ fn a_session_that_is_still_allowed_goes_on_and_keeps_its_terms() {
     let mut client = held.served(0);
     client.write_all(&submit(1, SILENT, 512)).unwrap();
     let settings = held.with_rules([named("1-1", "scope")]);
-    let policy = crate::config::Policy { takeover: TakeOver::Any, ..settings.policy };
+    let limits = DeviceLimits { urbs: 77, ..settings.policy.limits };
+    let policy = Policy { limits, ..settings.policy };
     let reloaded = held.reactor.reload(Settings { policy, ..settings });
     assert_eq!(reloaded, Reloaded { kept: 1, ended: 0, needs_restart: false });
     client.write_all(&unlink(2, 1)).unwrap();
@@ -47,14 +50,36 @@ fn a_session_that_is_still_allowed_goes_on_and_keeps_its_terms() {
     client.set_nonblocking(true).unwrap();
     held.turn_until("it is answered", |_| client.read_exact(&mut reply).is_ok());
     let loan = only(&held.reactor).loan.as_ref().unwrap();
-    assert_eq!((loan.policy.takeover, loan.state()), (TakeOver::Stale, LoanState::Lent));
+    let before = DeviceLimits::default().urbs;
+    assert_eq!((loan.limits.urbs, loan.state()), (before, LoanState::Lent));
     // The next loan has the new terms, and the name.
     drop(client);
     held.turn_until("it is free", |reactor| reactor.connections.is_empty());
     let client = held.import_named(name("scope"));
     assert_eq!(status(&held.answer(&client)), 0);
     let loan = only(&held.reactor).loan.as_ref().unwrap();
-    assert_eq!((loan.policy.takeover, &*loan.title), (TakeOver::Any, "scope (1-1)"));
+    assert_eq!((loan.limits.urbs, &*loan.title), (77, "scope (1-1)"));
+}
+
+/// Whether another client may take the device over is asked of the rule at the time of its request.
+#[test]
+fn a_take_over_goes_by_the_new_rules() {
+    for (before, after, expected) in
+        [(TakeOver::Never, TakeOver::Any, 0), (TakeOver::Any, TakeOver::Never, DEVICE_BUSY)]
+    {
+        let (mut held, _script, _finally) = Held::scripted("loopback");
+        let with = |held: &Held<_>, takeover| {
+            let settings = held.reactor.settings.clone();
+            Settings { policy: Policy { takeover, ..settings.policy }, ..settings }
+        };
+        held.reactor.reload(with(&held, before));
+        let first = held.served(0);
+        let reloaded = held.reactor.reload(with(&held, after));
+        assert_eq!(reloaded, Reloaded { kept: 1, ended: 0, needs_restart: false });
+        let second = held.import(0);
+        assert_eq!(status(&held.answer(&second)), expected, "{before:?} to {after:?}");
+        drop(first);
+    }
 }
 
 /// As when the server stops: replies on their way arrive, and the end of the connection behind.
