@@ -3,20 +3,23 @@
 //! A binary beside `conformance`, since no test here runs a server in its own process, on any
 //! system.
 
+#[path = "support/program.rs"]
+mod program;
 #[allow(dead_code, reason = "conformance uses the rest")]
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
+use program::{Running, output_of, run, signal, stderr, stdout, usbferry};
 use support::client::{DEVLIST, MiniClient, import_bytes};
 use support::submit::Submit;
 use support::{DEADLINE, wait_until};
@@ -24,163 +27,6 @@ use usbferry::cli::Cli;
 use usbferry::limits::{COMPLAINTS_PER_SECOND, LOG_LINES_MAX};
 use usbferry::wire::types::BusId;
 use usbferry_sys::libusb::version::{IS_BUILT_IN, libusb};
-
-fn usbferry(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
-    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// Runs the program to its end.
-fn run(arguments: &[&str]) -> Output {
-    output_of(usbferry(arguments))
-}
-
-fn output_of(mut command: Command) -> Output {
-    let child = command.spawn().expect("it starts");
-    let id = child.id().to_string();
-    // A program that does not end is killed, and then fails its test by its status.
-    let (sender, receiver) = std::sync::mpsc::channel::<()>();
-    let guard = thread::spawn(move || {
-        if receiver.recv_timeout(DEADLINE).is_err() {
-            signal("-KILL", &id);
-        }
-    });
-    let output = child.wait_with_output().expect("it ends");
-    sender.send(()).ok();
-    guard.join().expect("no panic");
-    output
-}
-
-fn signal(name: &str, id: &str) {
-    let status = Command::new("kill").args([name, id]).status().expect("there is a kill");
-    assert!(status.success(), "kill {name} {id}");
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).expect("UTF-8")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).expect("UTF-8")
-}
-
-/// A running server.
-struct Running {
-    child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
-    address: SocketAddr,
-}
-
-impl Running {
-    /// Starts `usbferry serve` and waits until the server listens. Without a `--listen` the server
-    /// gets a port of its own.
-    fn start(arguments: &[&str]) -> Self {
-        Self::start_as(usbferry(&["serve"]), arguments)
-    }
-
-    /// The same by a command with the program as a part.
-    fn start_as(mut command: Command, arguments: &[&str]) -> Self {
-        command.args(arguments);
-        if !arguments.contains(&"--listen") {
-            command.args(["--listen", "127.0.0.1:0"]);
-        }
-        Self::start_listening(command)
-    }
-
-    /// The same by a whole command.
-    fn start_listening(mut command: Command) -> Self {
-        let mut running = Self::following(command.spawn().expect("it starts"));
-        running.wait_for("listening on ");
-        let line = running.lines_with("listening on ").remove(0);
-        let (_, address) = line.split_once("listening on ").expect("it has it");
-        running.address = address.parse().expect("an address");
-        running
-    }
-
-    /// A server that may not listen yet, with its log kept from now on.
-    fn following(mut child: Child) -> Self {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let (kept, stderr) = (Arc::clone(&lines), child.stderr.take().expect("it is piped"));
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                kept.lock().unwrap().push(line);
-            }
-        });
-        Self { child, lines, address: ([0, 0, 0, 0], 0).into() }
-    }
-
-    fn lines_with(&self, text: &str) -> Vec<String> {
-        let lines = self.lines.lock().unwrap();
-        lines.iter().filter(|line| line.contains(text)).cloned().collect()
-    }
-
-    /// Waits for `text` in the log.
-    fn wait_for(&self, text: &str) {
-        wait_until(text, || !self.lines_with(text).is_empty());
-    }
-
-    fn attach(&self, busid: &str) -> MiniClient {
-        let busid = BusId::new(busid).expect("a busid");
-        let mut attached = None;
-        wait_until("the device is free", || {
-            let mut client = MiniClient::connect(self.address);
-            let is_attached = client.import(busid) == 0;
-            attached = is_attached.then_some(client);
-            is_attached
-        });
-        attached.expect("it is")
-    }
-
-    /// A client whose device is being opened.
-    fn begin_attach(&self, busid: &str) -> MiniClient {
-        let busid = BusId::new(busid).expect("a busid");
-        let mut client = MiniClient::connect(self.address);
-        client.send(&import_bytes(busid.as_wire()));
-        // Another client now gets the answer "busy".
-        wait_until("it is being opened", || MiniClient::connect(self.address).import(busid) == 2);
-        client
-    }
-
-    /// Whether the reactor, the server's first thread, is waiting.
-    #[cfg(target_os = "linux")]
-    fn is_asleep(&self) -> bool {
-        let id = self.child.id();
-        let stat = std::fs::read_to_string(format!("/proc/{id}/task/{id}/stat"));
-        stat.expect("it runs").rsplit_once(") ").expect("a state").1.starts_with('S')
-    }
-
-    fn signal(&self, name: &str) {
-        signal(name, &self.child.id().to_string());
-    }
-
-    /// Waits for the end.
-    fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "it does not end");
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Ends the server in good order.
-    fn stop(mut self) {
-        self.signal("-TERM");
-        assert_eq!(self.wait().code(), Some(0));
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Where a test failed; nothing is left to be done otherwise.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn help_and_version_exit_0() {
@@ -256,6 +102,12 @@ fn wrong_usage_exits_2() {
         (&["list", "--everything"], "unexpected argument"),
         (&["list", "-l", "-r", "127.0.0.1"], "cannot be used with"),
         (&["list", "-r", ":3240"], "is no host"),
+        (&["list", "-p", "--json"], "cannot be used with"),
+        (&["serve", "--allow", "10.0.0.1/8"], "write 10.0.0.0/8 or 10.0.0.1"),
+        (&["serve", "--device", "--x=1-2"], "unexpected argument"),
+        (&["serve", "--device=-x=1-2"], "begins with another sign than"),
+        (&["serve", "--device", "usb1=1-2"], "is the root hub of a bus"),
+        (&["serve", "--device", "serial:A7 "], "write serial:A7"),
         (&["attach"], "usbferry attach HOST NAME"),
         (&["attach", "127.0.0.1"], "usbferry list -r HOST"),
         (&["attach", "-r", "127.0.0.1", "-b", ""], "up to 31 bytes"),
@@ -269,6 +121,38 @@ fn wrong_usage_exits_2() {
         assert!(stderr(&output).contains(says), "{arguments:?}: {}", stderr(&output));
         assert_eq!(stdout(&output), "", "{arguments:?}");
     }
+}
+
+/// Whatever is typed, a terminal gets no control character of it.
+#[test]
+fn no_message_repeats_a_control_character() {
+    let typed = "x\u{1b}]0;y\u{7}";
+    let file = std::env::temp_dir().join(format!("usbferry-control-{}.toml", std::process::id()));
+    std::fs::write(&file, "[[rule]]\n\"na\\u001bme\" = 1\n").expect("it can be written");
+    let file = file.to_str().expect("UTF-8");
+    for arguments in [
+        &[typed][..],
+        &["list", "-r", typed],
+        &["attach", typed, "1-2"],
+        &["attach", "localhost:1", typed],
+        &["attach", "localhost:1", "1-2", typed],
+        &["detach", typed],
+        &["check-config", typed],
+        &["check-config", file],
+        &["serve", "--simulate", "--config", typed],
+        &["serve", "--simulate=x\u{1b}"],
+        &["serve", "--simulate=disk:x\u{1b}"],
+        &["serve", "--listen", typed],
+        &["serve", "--device", typed],
+        &["doctor", "--peer", typed],
+    ] {
+        let output = run(arguments);
+        let said = format!("{}{}", stdout(&output), stderr(&output));
+        assert!(!output.status.success() && !said.is_empty(), "{arguments:?}: {said}");
+        let is_control = |c: char| c.is_control() && c != '\n';
+        assert!(!said.contains(is_control), "{arguments:?}: {said:?}");
+    }
+    std::fs::remove_file(file).expect("it is there");
 }
 
 /// Nothing is exported by default: the program lists the devices and the options.
@@ -683,6 +567,8 @@ fn an_allowed_network_that_reaches_no_address_is_told() {
     let lines = idle(&["--allow", "192.0.2.0/24", "--allow", "127.0.0.1"]);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("192.0.2.0/24") && lines[0].contains("--listen 0.0.0.0:3240"));
+    let lines = idle(&["--allow", "192.0.2.7"]);
+    assert!(lines[0].contains("clients of 192.0.2.7 may connect"), "{lines:?}");
     let lines = idle(&["--allow", "192.0.2.0/24", "--listen", "0.0.0.0:0"]);
     assert_eq!(lines, Vec::<String>::new());
 }

@@ -2,16 +2,15 @@
 //!
 //! A binary beside `cli`, for the sake of short files.
 
+#[allow(dead_code, reason = "cli uses the rest")]
+#[path = "support/program.rs"]
+mod program;
 #[allow(dead_code, reason = "conformance uses the rest")]
 mod support;
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 
-use support::DEADLINE;
+use program::{Running, run};
 use support::random::Random;
 use usbferry::cli::{self, Cli};
 use usbferry::config::Settings;
@@ -42,53 +41,6 @@ impl Drop for File {
     }
 }
 
-fn usbferry(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
-    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    usbferry(arguments).output().expect("it starts")
-}
-
-/// A running server, killed with the value.
-struct Running {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Running {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = usbferry(arguments).spawn().expect("it starts");
-        let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
-        let (sender, lines) = channel();
-        let forward = move || stderr.lines().map_while(Result::ok).try_for_each(|l| sender.send(l));
-        thread::spawn(forward);
-        Self { child, lines }
-    }
-
-    /// Reads the log until each of the texts has come, in any order.
-    fn wait_for(&self, mut texts: Vec<&str>) {
-        let mut lines = Vec::new();
-        while !texts.is_empty() {
-            let Ok(line) = self.lines.recv_timeout(DEADLINE) else {
-                panic!("no {texts:?}: {lines:#?}")
-            };
-            texts.retain(|text| !line.contains(text));
-            lines.push(line);
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn a_server_tells_what_it_exports_and_what_it_waits_for() {
     let file = File::with(
@@ -97,14 +49,16 @@ fn a_server_tells_what_it_exports_and_what_it_waits_for() {
          [[rule]]\nid = \"1209:9999\"\nname = \"board\"\n",
     );
     let arguments = ["--simulate=disk,loopback", "--config", file.name(), "--device", "1-7"];
-    let server = Running::start(&[&["serve"], &arguments[..]].concat());
-    server.wait_for(vec![
-        &format!("settings and rules from {}", file.name()),
+    let server = Running::start(&arguments);
+    for line in [
+        &*format!("settings and rules from {}", file.name()),
         "1-1 (1209:0002 usbferry Simulated disk) is exported as stick",
         "1-2 (1209:0001 usbferry Simulated loopback) is exported",
         "--device 1-7 matches no device now: usbferry waits for the device",
         &format!("{}:5 (1209:9999) matches no device now", file.name()),
-    ]);
+    ] {
+        server.wait_for(line);
+    }
 }
 
 #[test]
@@ -162,8 +116,7 @@ fn a_program_that_does_not_exist_is_told_before_its_event() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("1 rule, without a fault, but a warning\n"), "{said}");
     assert!(said.contains(&format!("\nwarning: {says}\n")), "{said}");
-    let listen = ["--listen", "127.0.0.1:0", "--simulate=loopback", "--config", file.name()];
-    Running::start(&[&["serve"], &listen[..]].concat()).wait_for(vec![says]);
+    Running::start(&["--simulate=loopback", "--config", file.name()]).wait_for(says);
 }
 
 /// The settings of a command line and a file.
