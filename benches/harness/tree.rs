@@ -3,9 +3,15 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::harness::measure::Usbfs;
+
+/// A file system in memory, as sysfs, usbfs and `/run` are; on a disk, the server's note of an open
+/// device would cost a write to the disk.
+const MEMORY: &str = "/dev/shm";
 
 /// A directory with the tree of a simulated usbfs; gone with the bench.
 pub(crate) struct Tree {
@@ -17,8 +23,10 @@ pub(crate) struct Tree {
 impl Tree {
     /// An empty directory for a server's simulated usbfs.
     pub(crate) fn new(scratch: &Path, name: &str, devices: &'static str) -> Result<Self, String> {
-        let root = scratch.join(format!("usbfs-{name}-{}", std::process::id()));
-        fs::create_dir_all(&root).map_err(|error| format!("{}: {error}", root.display()))?;
+        let memory = Path::new(MEMORY);
+        let place = if memory.is_dir() { memory } else { scratch };
+        let root = place.join(format!("usbferry-bench-{name}-{}", std::process::id()));
+        make(&root).map_err(|error| format!("{}: {error}", root.display()))?;
         Ok(Self { root, devices })
     }
 
@@ -26,15 +34,22 @@ impl Tree {
     pub(crate) fn environment(&self, library: &Path) -> Vec<(&'static str, OsString)> {
         vec![
             ("LD_PRELOAD", library.into()),
+            ("RUNTIME_DIRECTORY", self.root.join("run").into()),
             ("USBFERRY_USBFS_ROOT", self.root.clone().into()),
             ("USBFERRY_USBFS", self.devices.into()),
         ]
     }
 }
 
+/// Makes the directory, and in it a directory for the server's notes, which no other user may write
+/// in.
+fn make(root: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(root.join("run"))
+}
+
 impl Drop for Tree {
     fn drop(&mut self) {
-        // Files left over are below target.
+        // A directory left over is empty memory, or below target.
         let _ = fs::remove_dir_all(&self.root);
     }
 }
