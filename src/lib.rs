@@ -21,16 +21,17 @@
 //!
 //! Every part may use [`limits`] (the limits that a client, a device or a user meets, each with a
 //! reason), `complaints` (the budget for lines of the log that clients can cause), `caught` (a
-//! panic becomes a line of the log), `units` (sizes and times as typed), `words` (words for users),
-//! `names` (of vendors and products), `programs` (the programs with a file open), `sockets` (the
-//! options of a session's socket, at both ends) and `deadline` (the earlier of two instants).
+//! panic becomes a line of the log), `whose` (the client and the device of a line), `units` (sizes and
+//! times as typed), `words` (words for users), `names` (of vendors and products), `programs` (the
+//! programs with a file open), `sockets` (the options of a session's socket, at both ends) and
+//! `deadline` (the earlier of two instants).
 //!
 //! The parts know each other in these directions only, which a test checks (`map`). Arrows point
 //! down, but for the results of a worker, which go up to the reactor:
 //!
 //! ```text
 //! commands ──► cli, client, config, doctor, reactor, usb, vhci, wire
-//! cli ───────► client, config, usb, wire
+//! cli ───────► client, config, logging, usb, wire
 //! doctor ────► client, config, usb, vhci, wire
 //! client ────► wire
 //! vhci ──────► wire
@@ -44,6 +45,7 @@
 //! stats ─────► wire
 //! config ────► usb, wire
 //! usb ───────► wire
+//! whose ─────► wire
 //! ```
 //!
 //! # The reactor
@@ -129,6 +131,7 @@ mod units;
 pub mod usb;
 #[cfg(target_os = "linux")]
 pub mod vhci;
+mod whose;
 pub mod wire;
 mod words;
 mod worker;

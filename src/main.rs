@@ -9,13 +9,13 @@ use std::process::ExitCode;
 
 use usbferry::cli::Cli;
 use usbferry::commands;
-use usbferry::logging::Log;
+use usbferry::logging::{Log, Target};
 
 fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let environment = std::env::var_os("RUST_LOG");
     let filter = cli.log_filter(environment.map(|text| text.to_string_lossy().into_owned()));
-    let log = match Log::start(&filter.filter) {
+    let log = match Log::start(&filter.filter, cli.log_shape(), Target::Stderr) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("error: the system has no thread for the log: {error}");

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parts open to every other part.
-const COMMON: [&str; 9] = [
+const COMMON: [&str; 10] = [
     "caught",
     "complaints",
     "deadline",
@@ -16,6 +16,7 @@ const COMMON: [&str; 9] = [
     "programs",
     "sockets",
     "units",
+    "whose",
     "words",
 ];
 

@@ -9,6 +9,7 @@
 //! way. Every order has a result, also after a panic: then the device was given up.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -25,6 +26,7 @@ use crate::reactor::{Key, Questions};
 use crate::session::{Job, JobResult, Remains, Tables};
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Backend, Candidate, Obstacle, OpenError, Opened, Port, Scan, ScanError};
+use crate::whose::Whose;
 
 /// A worker's result, and the connection it is for.
 pub(crate) enum Done<C: Candidate> {
@@ -188,12 +190,13 @@ pub(crate) struct Worker<C: Candidate> {
 }
 
 impl<C: Candidate> Worker<C> {
-    /// Starts the thread, which opens the device first.
+    /// Starts the thread, which opens the device for the client first.
     ///
     /// # Errors
     /// The system has no thread, or hardly memory for more.
     pub(crate) fn open(
         owner: Key,
+        client: SocketAddr,
         candidate: C,
         policy: Policy,
         inbox: &Inbox<C>,
@@ -203,7 +206,8 @@ impl<C: Candidate> Worker<C> {
         }
         let (orders, receiver) = sync_channel(1);
         let (outbox, complaints) = (inbox.sender.clone(), inbox.complaints.clone());
-        let name = format!("usb {}", candidate.info().device.busid);
+        let device = candidate.info().device.busid;
+        let name = format!("usb {device}");
         #[cfg(test)]
         let dies = Arc::new(AtomicBool::new(false));
         let thread = Thread {
@@ -215,6 +219,7 @@ impl<C: Candidate> Worker<C> {
         };
         thread::Builder::new().name(name).spawn(move || {
             complaints.take_thread();
+            Whose { client, device }.take_thread();
             thread.run(&policy, &receiver);
         })?;
         Ok(Self {

@@ -31,6 +31,7 @@ pub use error::{IgnoredFilter, UsageError, Written};
 use parse::{names_another, parse_log, parts_of};
 pub use serve::{Chosen, Serve};
 
+use crate::logging::Shape;
 use crate::usb::sim::spec::Spec;
 use crate::words::{is_visible, visible};
 
@@ -47,6 +48,16 @@ pub struct Cli {
     /// info
     #[arg(long, global = true, value_name = "LEVEL", value_parser = parse_log)]
     log: Option<String>,
+
+    /// Form of the log: text, or json with an object on each line (docs/operations.md)
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORM",
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    log_format: Shape,
 }
 
 impl Cli {
@@ -83,7 +94,7 @@ impl Cli {
 /// What the log shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogFilter {
-    /// A filter of `env_logger`'s.
+    /// A filter of `env_filter`'s.
     pub filter: String,
     /// The text of `RUST_LOG`, if that is no filter.
     pub ignored: Option<IgnoredFilter>,

@@ -1,4 +1,4 @@
-//! Values with words of the command line's: filters of the log, and take-over policies.
+//! Values with words of the command line's: filters and forms of the log, and take-over policies.
 //!
 //! Contract: pure.
 
@@ -7,6 +7,7 @@ use log::LevelFilter;
 
 use super::error::NotAFilter;
 use crate::config::TakeOver;
+use crate::logging::Shape;
 
 impl clap::ValueEnum for TakeOver {
     fn value_variants<'a>() -> &'a [Self] {
@@ -28,6 +29,16 @@ impl clap::ValueEnum for TakeOver {
             Self::Any => "Always: the last client to ask has the device",
         };
         Some(PossibleValue::new(self.name()).help(help))
+    }
+}
+
+impl clap::ValueEnum for Shape {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
     }
 }
 

@@ -98,13 +98,14 @@ pub(super) fn run(
     cues: &Cues,
 ) -> Result<(), Failure> {
     let title = format!("{}: {}", event.facts.name, event.kind.key());
-    let of_line = title.clone();
-    let output = Output::new(move |line| info!("{of_line}: {line}")).map_err(Failure::Start)?;
+    let (of_line, device) = (title.clone(), event.facts.busid);
+    let tell = move |line: &str| info!(device:% = device; "{of_line}: {line}");
+    let output = Output::new(tell).map_err(Failure::Start)?;
     let command = command(program, event, &output).map_err(Failure::Start)?;
     let ended = run_command(command, limit, cues);
     let left_out = output.end();
     if left_out > 0 {
-        info!("{title}: the program wrote {left_out} bytes more, left out here");
+        info!(device:% = device; "{title}: the program wrote {left_out} bytes more, left out here");
     }
     ended
 }

@@ -240,8 +240,10 @@ impl<T: Copy + PartialEq + Send + 'static> Shared<T> {
         let (key, name) = (kind.key(), &facts.name);
         let path = order.hooks.get(*kind).map_or("", |program| &program.path);
         match ended {
-            Ok(()) => debug!("{name}: {key}: {path} has ended"),
-            Err(failure) => warn!("{name}: {key}: {path} {failure}"),
+            Ok(()) => debug!(device:% = facts.busid; "{name}: {key}: {path} has ended"),
+            Err(failure) => {
+                warn!(device:% = facts.busid; "{name}: {key}: {path} {failure}");
+            }
         }
     }
 

@@ -18,15 +18,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+/// Makes the piece to write in the place of dropped pieces, from their number.
+pub(super) type Dropped = Box<dyn Fn(u64) -> Vec<u8> + Send>;
+
 /// The name and the limits of a writer.
-#[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
     /// The name of the thread.
     pub(super) name: &'static str,
     /// Pieces that can wait to be written.
     pub(super) room: usize,
-    /// Makes the piece to write in the place of dropped pieces, from their number.
-    pub(super) dropped: fn(u64) -> Vec<u8>,
+    pub(super) dropped: Dropped,
 }
 
 /// A thread that writes.
@@ -132,7 +133,7 @@ impl Queue {
 
 struct Target<W: Write> {
     writer: BufWriter<W>,
-    dropped: fn(u64) -> Vec<u8>,
+    dropped: Dropped,
 }
 
 impl<W: Write> Target<W> {
@@ -156,8 +157,6 @@ mod tests {
     use super::*;
 
     const ROOM: usize = 20;
-
-    const TERMS: Terms = Terms { name: "test", room: ROOM, dropped: say_dropped };
 
     fn say_dropped(dropped: u64) -> Vec<u8> {
         format!("{dropped} dropped\n").into_bytes()
@@ -193,7 +192,8 @@ mod tests {
         fn new() -> Self {
             let ((begun_sender, begun), (piece, pieces)) = (sync_channel(1), sync_channel(0));
             let target = Stalling { begun: begun_sender, piece };
-            let writer = Writer::start(TERMS, target).expect("there are threads");
+            let terms = Terms { name: "test", room: ROOM, dropped: Box::new(say_dropped) };
+            let writer = Writer::start(terms, target).expect("there are threads");
             Self { writer, begun, pieces }
         }
 

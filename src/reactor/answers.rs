@@ -108,7 +108,7 @@ impl<B: Backend> Reactor<B> {
         if let Some(full) = self.no_place_for(peer.ip()) {
             return self.refuse(key, &full);
         }
-        match Worker::open(key, candidate, verdict.policy, &self.inbox) {
+        match Worker::open(key, peer, candidate, verdict.policy, &self.inbox) {
             Ok(worker) => {
                 self.registry.take(device.busid, Holder { key, peer, since: self.now });
                 let Some(connection) = find(&mut self.connections, key) else { return };
@@ -182,9 +182,9 @@ impl<B: Backend> Reactor<B> {
             Request::Watch => client.answer(|out| out.extend_from_slice(&refusal_of_watch(status))),
         }
         if refusal.is_ordinary() {
-            info!("{peer}: asks for {request}: refused: {refusal}");
+            info!(client:% = peer; "{peer}: asks for {request}: refused: {refusal}");
         } else {
-            warn!("{peer}: asks for {request}: refused: {refusal}");
+            warn!(client:% = peer; "{peer}: asks for {request}: refused: {refusal}");
         }
         self.close(key, false);
     }
@@ -240,6 +240,7 @@ impl<B: Backend> Reactor<B> {
         let device = ready.opened.describe(UsbDevice { busid: field, ..device.clone() });
         let session = Session::new(devid, limits, ready.opened, ready.tables);
         info!(
+            client:% = peer, device:% = busid;
             "{peer}: {}: attached ({:04x}:{:04x})",
             loan.title, device.id_vendor, device.id_product
         );
@@ -262,7 +263,7 @@ impl<B: Backend> Reactor<B> {
         let was_scanned = asked.is_none_or(|asked| asked.was_scanned);
         self.free(key, loan.busid);
         if is_awaited && error.status() == OpStatus::NoDevice && !was_scanned {
-            debug!("{peer}: {error}; looking again");
+            debug!(client:% = peer, device:% = error.busid; "{peer}: {error}; looking again");
             // The hint may be still to come: a scan under way may have looked before the change.
             self.scans.note_change();
             return self.request_scan(key);
@@ -270,7 +271,7 @@ impl<B: Backend> Reactor<B> {
         if is_awaited {
             self.refuse(key, &Refusal::Closed(error));
         } else {
-            warn!("{peer}: {error}");
+            warn!(client:% = peer, device:% = error.busid; "{peer}: {error}");
         }
     }
 }

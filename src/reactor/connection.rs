@@ -19,6 +19,7 @@ use super::loan::Loan;
 use super::token::Key;
 use crate::session::Session;
 use crate::usb::Candidate;
+use crate::whose::Whose;
 
 /// A client, a device on loan, or both.
 pub(super) struct Connection<C: Candidate> {
@@ -52,6 +53,12 @@ impl<C: Candidate> Connection<C> {
     /// Whether nothing is left of the connection.
     pub(super) const fn is_over(&self) -> bool {
         self.client.is_none() && self.loan.is_none()
+    }
+
+    /// The client and its device, for the log.
+    pub(super) fn whose(&self) -> Option<Whose> {
+        let device = self.loan.as_ref()?.busid;
+        Some(Whose { client: self.peer, device })
     }
 
     /// The client and the device it has.

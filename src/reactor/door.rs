@@ -187,6 +187,7 @@ impl<B: Backend> Reactor<B> {
     fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr) {
         if !self.settings.allowed.contains(peer.ip()) {
             warn!(
+                client:% = peer;
                 "{peer}: refused: its address is not among those given by --allow; allow it with \
                  --allow {}",
                 peer.ip()
@@ -198,7 +199,7 @@ impl<B: Backend> Reactor<B> {
         }
         if self.door.clients >= self.settings.connections && !self.make_place() {
             let count = self.door.clients;
-            warn!("{peer}: refused: {count} clients are connected, the limit");
+            warn!(client:% = peer; "{peer}: refused: {count} clients are connected, the limit");
             return;
         }
         if !net::INHERITS {
@@ -210,7 +211,10 @@ impl<B: Backend> Reactor<B> {
         let token = Subject::Client(key.label()).to_token();
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
-            warn!("{peer}: refused: the system can't watch its connection: {}", reason(&error));
+            warn!(
+                client:% = peer;
+                "{peer}: refused: the system can't watch its connection: {}", reason(&error)
+            );
             return;
         }
         self.door.made += 1;
@@ -232,6 +236,7 @@ impl<B: Backend> Reactor<B> {
         let rate = self.door.rates.note(address, most, self.now);
         if rate == Rate::JustAbove {
             warn!(
+                client:% = address;
                 "{address}: refused: more than {most} connections within a second; the next \
                  connections of this second are closed, too"
             );

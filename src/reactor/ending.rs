@@ -19,7 +19,7 @@ use super::loan::{Afterwards, Loan};
 use super::refusal::Refusal;
 use super::schedule::Rest;
 use super::token::Key;
-use super::{Reactor, find};
+use super::{Reactor, client_of, find};
 use crate::complaints::{info, warn};
 use crate::limits::DRAIN_TIMEOUT;
 use crate::usb::{Backend, Candidate};
@@ -130,7 +130,7 @@ impl<B: Backend> Reactor<B> {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = connection.loan.take() else { return };
         let busid = loan.busid;
-        info!("{}: released", loan.title);
+        info!(client:% = connection.peer, device:% = busid; "{}: released", loan.title);
         match loan.returned(self.now) {
             Some((resting, until)) => {
                 connection.loan = Some(resting);
@@ -206,11 +206,20 @@ impl<B: Backend> Reactor<B> {
 fn tell_end<C: Candidate>(connection: &Connection<C>, end: &End, now: Instant) {
     let peer = connection.peer;
     let Some(loan) = &connection.loan else {
-        return if end.is_trouble() { warn!("{peer}: {end}") } else { debug!("{peer}: {end}") };
+        return if end.is_trouble() {
+            warn!(client:% = peer; "{peer}: {end}");
+        } else {
+            debug!(client:% = peer; "{peer}: {end}");
+        };
     };
+    let device = loan.busid;
     let told = match loan.summary(now) {
         None => format!("{peer}: {}: {end}", loan.title),
         Some(summary) => format!("{peer}: {}: {end}, {summary}", loan.title),
     };
-    if end.is_trouble() { warn!("{told}") } else { info!("{told}") }
+    if end.is_trouble() {
+        warn!(client:% = peer, device:% = device; "{told}");
+    } else {
+        info!(client:% = peer, device:% = device; "{told}");
+    }
 }

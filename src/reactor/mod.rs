@@ -75,6 +75,7 @@ use crate::deadline::earlier;
 use crate::handshake::Request;
 use crate::session::JobResult;
 use crate::usb::{Backend, Candidate};
+use crate::whose::leave_thread;
 use crate::worker::{Done, Inbox};
 use answers::PortOf;
 use client::{Client, DISCARD_LEN, DISCARD_REST, Step};
@@ -446,7 +447,11 @@ impl<B: Backend> Reactor<B> {
             alone: self.schedule.attached().len() == 1,
             discard: &mut self.discard,
         };
+        if let Some(whose) = connection.whose() {
+            whose.take_thread();
+        }
         let result = connection.serve(&mut turn);
+        leave_thread();
         self.schedule.note_deadline(connection.client_deadline());
         if connection.client_rests() {
             self.schedule.rest(self.now + DISCARD_REST, Rest::Connection(key));
@@ -470,8 +475,11 @@ impl<B: Backend> Reactor<B> {
     /// Takes a port back from a worker that has done a job.
     fn handle_worked(&mut self, key: Key, port: PortOf<B>, result: JobResult<PortOf<B>>) {
         let now = self.now;
-        let loan = find(&mut self.connections, key).and_then(|c| c.loan.as_mut());
-        if let Some(lent) = loan.and_then(Loan::in_use) {
+        let connection = find(&mut self.connections, key);
+        if let Some(whose) = connection.as_ref().and_then(|connection| connection.whose()) {
+            whose.take_thread();
+        }
+        if let Some(lent) = connection.and_then(|c| c.loan.as_mut()).and_then(Loan::in_use) {
             // Events of the device while the port was away had no effect.
             lent.mark_ready();
             lent.session.take_back(port, result, now);
@@ -479,6 +487,7 @@ impl<B: Backend> Reactor<B> {
                 self.hooking.note_reset(key);
             }
         }
+        leave_thread();
         self.queue(key);
     }
 }
