@@ -345,6 +345,11 @@ pub const GONE_INPUT_TIMEOUT: Duration = Duration::from_millis(20);
 /// Time for a client, when the server stops, to take the replies that were already queued.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// The wait of a server that stops for the request of a client that it has accepted, and for the
+/// client to take the list: several round trips of a far network. Service managers and users wait
+/// for the end.
+pub const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Lines a second in the log about clients and their devices; further lines are counted. Nobody
 /// reads more, and thirty devices can attach and detach within a second.
 pub const COMPLAINTS_PER_SECOND: u32 = 100;
@@ -422,6 +427,7 @@ const _: () = assert!(
         < IMPORT_TIMEOUT.as_secs()
 );
 const _: () = assert!(DRAIN_TIMEOUT.as_secs() < SHUTDOWN_TIMEOUT.as_secs());
+const _: () = assert!(3 * LAST_ANSWERS_TIMEOUT.as_secs() < SHUTDOWN_TIMEOUT.as_secs());
 const _: () = assert!(BLOCK_LEN_MIN / ACCOUNT_SHARE >= 9);
 const _: () = assert!(CONTROL_LEN_MAX + 8 <= MEMORY_MIN / MEMORY_RESERVE_SHARE);
 

@@ -195,6 +195,9 @@ impl<B: Backend> Reactor<B> {
         let Some(client) = client_of(&mut self.connections, key) else { return };
         client.close(self.now, device_gone);
         self.schedule.note_deadline(client.deadline);
+        if self.stop.deadline().is_some() && !device_gone {
+            self.hasten(key);
+        }
         self.queue(key);
     }
 

@@ -117,6 +117,17 @@ impl Client {
         waits_for_device && self.socket.is_read_closed()
     }
 
+    /// Whether a server that stops has an answer for the client, or may soon have: the list needs no
+    /// device.
+    pub(super) fn may_get_answer(&self) -> bool {
+        match &self.step {
+            Step::Handshake(_) => true,
+            Step::Closing { .. } => !self.is_flushed(),
+            Step::Asked(asked) => matches!(asked.request, Request::Devlist),
+            Step::Watching(_) | Step::Served | Step::Parting(_) => false,
+        }
+    }
+
     /// Has the answer wait for something, until a deadline.
     pub(super) const fn wait(&mut self, awaits: Awaited, deadline: Instant) {
         if let Step::Asked(asked) = &mut self.step {

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use log::debug;
 
-use super::client::{Awaited, Step};
+use super::client::{Awaited, Client, Step};
 use super::connection::Connection;
 use super::end::{End, Parting};
 use super::loan::{Afterwards, Loan};
@@ -21,7 +21,8 @@ use super::schedule::Rest;
 use super::token::Key;
 use super::{Reactor, client_of, find};
 use crate::complaints::{info, warn};
-use crate::limits::DRAIN_TIMEOUT;
+use crate::deadline::earlier;
+use crate::limits::{DRAIN_TIMEOUT, LAST_ANSWERS_TIMEOUT};
 use crate::usb::{Backend, Candidate};
 use crate::wire::types::BusId;
 
@@ -63,7 +64,10 @@ impl<B: Backend> Reactor<B> {
             Some(Awaited::Opening) => self.abandon_opening(key),
             Some(Awaited::Authorization) => self.give_up_question(key),
             None => {
-                let end = connection.expiry();
+                let end = match connection.expiry() {
+                    End::TimedOut if self.stop.deadline().is_some() => End::Parted(Parting::Stop),
+                    end => end,
+                };
                 self.end(key, &end);
             }
         }
@@ -171,7 +175,7 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Begins the stop, if somebody has asked for a stop: no new clients are accepted, present
-    /// clients get the replies on their way, and every device is given back.
+    /// clients get the replies and the lists on their way, and every device is given back.
     pub(super) fn begin_stop(&mut self) {
         if !self.stop.begin(self.now) {
             return;
@@ -192,6 +196,9 @@ impl<B: Backend> Reactor<B> {
             self.schedule.note_deadline(connection.client_deadline());
             return self.queue(key);
         }
+        if connection.client.as_ref().is_some_and(Client::may_get_answer) {
+            return self.hasten(key);
+        }
         // Unread bytes would make the end of the connection a reset.
         if let Some(client) = &mut connection.client
             && matches!(client.step, Step::Closing { .. })
@@ -199,6 +206,14 @@ impl<B: Backend> Reactor<B> {
             client.socket.discard_unread(&mut self.discard);
         }
         self.end(key, &End::Parted(Parting::Stop));
+    }
+
+    /// Has a client without a device get its answer soon, since the server stops.
+    pub(super) fn hasten(&mut self, key: Key) {
+        let until = self.now + LAST_ANSWERS_TIMEOUT;
+        let Some(client) = client_of(&mut self.connections, key) else { return };
+        client.deadline = earlier(client.deadline, Some(until));
+        self.schedule.note_deadline(client.deadline);
     }
 }
 

@@ -88,6 +88,7 @@ use hooks::Hooking;
 use loan::Loan;
 pub use net::prepare as prepare_socket;
 pub(crate) use questions::Questions;
+use refusal::Refusal;
 use registry::Registry;
 pub use reload::{ReloadHandle, Reloaded};
 use scans::Scans;
@@ -215,8 +216,7 @@ impl<B: Backend> Reactor<B> {
             self.turn();
         }
         self.hooking.end();
-        // Clients without a device were gone as soon as the stop began.
-        Ok(self.connections.len())
+        Ok(self.connections.iter().filter(|(_, connection)| connection.has_device()).count())
     }
 
     /// The time of a turn: to a few milliseconds, enough for deadlines; exact for a stack that
@@ -430,6 +430,9 @@ impl<B: Backend> Reactor<B> {
         let Some(client) = client_of(&mut self.connections, key) else { return Ok(false) };
         let request = client.read_request(now)?;
         match request {
+            Some(Request::Watch | Request::Import(_)) if self.stop.deadline().is_some() => {
+                self.refuse(key, &Refusal::Stopping);
+            }
             Some(Request::Watch) => self.begin_watch(key),
             // A client that has left is ended by the caller.
             Some(_) if !client.has_left() => self.request(key),

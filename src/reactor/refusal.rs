@@ -52,6 +52,8 @@ pub(super) enum Refusal {
     Slow,
     /// The device's worker has died.
     WorkerDied,
+    /// The server stops.
+    Stopping,
     /// The server is full, and the client had waited for longest.
     Displaced,
 }
@@ -69,7 +71,14 @@ impl Refusal {
 
     /// Whether the reason is of use to the client's user alone, and no sign of trouble here.
     pub(super) const fn is_ordinary(&self) -> bool {
-        matches!(self, Self::NotExported | Self::Ambiguous(_) | Self::Busy(..) | Self::NotReturned)
+        matches!(
+            self,
+            Self::NotExported
+                | Self::Ambiguous(_)
+                | Self::Busy(..)
+                | Self::NotReturned
+                | Self::Stopping
+        )
     }
 }
 
@@ -98,6 +107,7 @@ impl fmt::Display for Refusal {
             }
             Self::Closed(error) => error.fmt(f),
             Self::WorkerDied => f.write_str("a bug in usbferry; the log has the panic"),
+            Self::Stopping => f.write_str("the server stops"),
             Self::NotReturned | Self::Unsettled | Self::Slow => self.tell_wait(f),
             Self::Full
             | Self::AddressFull(..)
