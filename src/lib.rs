@@ -17,6 +17,7 @@
 //! - `hooks`: programs that events of a device start, on threads of their own.
 //! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.
 //! - [`doctor`]: what makes exports and imports fail on this machine, and what to type.
+//! - [`service`]: the service manager, most often systemd: its sockets, and messages to it.
 //! - [`logging`]: the log, which a thread of its own writes.
 //!
 //! Every part may use [`limits`] (the limits that a client, a device or a user meets, each with a
@@ -30,12 +31,12 @@
 //! down, but for the results of a worker, which go up to the reactor:
 //!
 //! ```text
-//! commands ──► cli, client, config, doctor, reactor, usb, vhci, wire
+//! commands ──► cli, client, config, doctor, reactor, service, usb, vhci, wire
 //! cli ───────► client, config, logging, usb, wire
 //! doctor ────► client, config, usb, vhci, wire
 //! client ────► wire
 //! vhci ──────► wire
-//! reactor ───► config, handshake, hooks, session, stats, status, usb, wire, worker
+//! reactor ───► config, handshake, hooks, service, session, stats, status, usb, wire, worker
 //! worker ────► config, reactor, session, usb
 //! fuzzing ───► handshake, session, usb, wire
 //! handshake ─► wire
@@ -123,6 +124,7 @@ mod map;
 mod names;
 mod programs;
 pub mod reactor;
+pub mod service;
 mod session;
 mod sockets;
 pub mod stats;

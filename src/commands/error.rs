@@ -12,6 +12,7 @@ use crate::cli::UsageError;
 use crate::client::ClientError;
 use crate::config::file::FileError;
 use crate::reactor::StartError;
+use crate::service::sockets::PassedError;
 use crate::usb::ScanError;
 #[cfg(target_os = "linux")]
 use crate::vhci::VhciError;
@@ -37,6 +38,8 @@ pub enum CommandError {
     Print(io::Error),
     /// The server can't be started.
     Start(StartError),
+    /// The service manager has passed a descriptor of no use.
+    Passed(PassedError),
     /// The system refuses to tell of signals.
     Signals(io::Error),
     /// The system can't wait for events.
@@ -89,6 +92,7 @@ impl fmt::Display for CommandError {
             Self::Client(error) => error.fmt(f),
             Self::Print(error) => write!(f, "the list can't be printed: {}", reason(error)),
             Self::Start(error) => error.fmt(f),
+            Self::Passed(error) => error.fmt(f),
             Self::Signals(error) => write!(f, "can't handle signals: {}", reason(error)),
             Self::Wait(error) => {
                 write!(f, "the system can't wait for events: {}", reason(error))

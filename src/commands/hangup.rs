@@ -24,6 +24,7 @@ use super::CommandError;
 use super::serve::warn_of_programs;
 use crate::config::{Listen, Settings};
 use crate::reactor::{ReloadHandle, Reloaded, StopHandle};
+use crate::service::notify::{Manager, Message};
 use crate::words::reason;
 
 /// The terminal that controls this process, if there is one.
@@ -49,6 +50,8 @@ pub(super) struct Hangups {
     pub(super) file: Option<Arc<str>>,
     /// Reads the settings again.
     pub(super) read: Reader,
+    /// The service manager, which is told of each reading.
+    pub(super) manager: Option<Manager>,
 }
 
 impl Caught {
@@ -83,7 +86,9 @@ impl Caught {
                     info!("the terminal has closed");
                     return server.stop.stop();
                 }
+                server.tell(Message::Reloading);
                 server.reload();
+                server.tell(Message::Ready);
             }
         })?;
         Ok(())
@@ -91,6 +96,13 @@ impl Caught {
 }
 
 impl Hangups {
+    fn tell(&self, message: Message<'_>) {
+        let told = self.manager.as_ref().map(|manager| manager.send(message));
+        if let Some(Err(error)) = told {
+            warn!("the service manager does not hear of the reload: {}", reason(&error));
+        }
+    }
+
     /// Reads the settings again. A wrong file changes nothing, and neither does a file that is gone:
     /// it may be about to be replaced, and its clients would lose their devices.
     fn reload(&mut self) {
@@ -158,7 +170,7 @@ mod tests {
             Ok(Settings::default())
         });
         let (stop, reload) = (reactor.stop_handle().unwrap(), reactor.reload_handle());
-        caught.follow(Hangups { stop, reload, file: None, read }).unwrap();
+        caught.follow(Hangups { stop, reload, file: None, read, manager: None }).unwrap();
         assert_eq!(reads.recv_timeout(DEADLINE), Ok(()));
     }
 }

@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use log::{info, warn};
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 
-use super::hangup::{Caught, Hangups, Reader};
+use super::hangup::{Caught, Hangups};
 use super::list::{self, local_rows};
 use super::{CommandError, hook_programs, settings};
 use crate::cli::{self, Chosen, Serve};
-use crate::config::Settings;
 use crate::config::value::network_text;
+use crate::config::{Listen, Settings};
 use crate::limits::CONNECTIONS_SHARE;
 use crate::reactor::Reactor;
+use crate::service::notify::{Manager, Message};
+use crate::service::sockets::{self, Passed};
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
@@ -27,14 +29,21 @@ use crate::words::reason;
 /// Exit code when a second signal ends the program at once.
 const INTERRUPTED: i32 = 130;
 
+/// Reads the settings, and the devices to export.
+type Reader = Box<dyn FnMut() -> Result<(Settings, Chosen), CommandError> + Send>;
+
 /// The signals that stop a server.
 const STOPS: [i32; 3] = [SIGINT, SIGQUIT, SIGTERM];
 
 /// `usbferry serve`.
 pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
+    // Before anything opens a file: the numbers of passed descriptors are the first.
+    let passed = sockets::take().map_err(CommandError::Passed)?;
     // Before anything that may block, so that no signal is lost or ends the program halfway.
     let signals = Signals::catch().map_err(CommandError::Signals)?;
-    let (mut settings, chosen) = settings::read(arguments)?;
+    let mut read = reader(arguments, &passed);
+    let (mut settings, chosen) = read()?;
+    let following = Following { signals, read };
     if !matches!(chosen, Chosen::Nothing) {
         info!("usbferry {}", cli::version());
     }
@@ -51,12 +60,12 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
     match chosen {
         Chosen::Nothing => Err(CommandError::NothingChosen(show_devices())),
         Chosen::Simulated(specs) => {
-            run(SimBackend::new(SimBus::with(&specs)), settings, signals, reader(arguments))
+            run(SimBackend::new(SimBus::with(&specs)), settings, passed, following)
         }
         Chosen::Real => {
             let backend = LibusbBackend::new().map_err(CommandError::Scan)?;
             libusb::repair();
-            run(backend, settings, signals, reader(arguments))
+            run(backend, settings, passed, following)
         }
     }
 }
@@ -72,26 +81,54 @@ fn show_devices() -> Option<ScanError> {
     }
 }
 
-/// Reads the settings again.
-fn reader(arguments: &Serve) -> Reader {
+/// Reads the settings, again and again. The addresses of passed sockets stand in for all others.
+fn reader(arguments: &Serve, passed: &[Passed]) -> Reader {
     let arguments = arguments.clone();
-    Box::new(move || settings::read(&arguments).map(|(settings, _)| settings))
+    let listen = passed.iter().map(|passed| Listen { address: passed.address, optional: false });
+    let listen: Vec<Listen> = listen.collect();
+    Box::new(move || {
+        let (mut settings, chosen) = settings::read(&arguments)?;
+        if !listen.is_empty() {
+            settings.listen.clone_from(&listen);
+        }
+        Ok((settings, chosen))
+    })
 }
 
-/// Runs a server; `read` reads the settings again.
+/// What a server follows while it runs.
+struct Following {
+    signals: Signals,
+    read: Reader,
+}
+
+/// Runs a server on the passed sockets, or else where the settings say.
 fn run<B: Backend>(
     backend: B,
     settings: Settings,
-    signals: Signals,
-    read: Reader,
+    passed: Vec<Passed>,
+    Following { signals, read }: Following,
 ) -> Result<(), CommandError> {
     warn_of_idle_networks(&settings);
     warn_of_programs(&settings);
     let file = settings.file.clone();
-    let reactor = Reactor::new(backend, settings).map_err(CommandError::Start)?;
-    signals.follow(&reactor, file, read).map_err(CommandError::Signals)?;
-    for address in reactor.addresses() {
-        info!("listening on {address}");
+    let names: Vec<String> = passed.iter().map(|passed| passed.name.clone()).collect();
+    let listeners = passed.into_iter().map(|passed| passed.listener).collect();
+    let reactor = Reactor::with_listeners(backend, settings, listeners);
+    let mut reactor = reactor.map_err(CommandError::Start)?;
+    let manager = find_manager();
+    signals.follow(&reactor, file, read, manager.clone()).map_err(CommandError::Signals)?;
+    for (number, address) in reactor.addresses().into_iter().enumerate() {
+        match names.get(number) {
+            Some(name) => {
+                info!("listening on {address}, a socket of the service manager's ({name})")
+            }
+            None => info!("listening on {address}"),
+        }
+    }
+    if let Some(manager) = manager
+        && let Err(error) = announce(&manager, &mut reactor)
+    {
+        warn!("the service manager does not hear of the start: {}", reason(&error));
     }
     match reactor.run() {
         Ok(0) => {
@@ -101,6 +138,19 @@ fn run<B: Backend>(
         Ok(kept) => Err(CommandError::Kept(kept)),
         Err(error) => Err(CommandError::Wait(error)),
     }
+}
+
+/// The service manager of this process, if there is one that can be told anything.
+fn find_manager() -> Option<Manager> {
+    let found = Manager::of_process()?;
+    let refused = |error: &_| warn!("the service manager can't be told: {}", reason(error));
+    found.inspect_err(refused).ok()
+}
+
+/// Tells the service manager that a server serves, and has the server report from now on.
+fn announce<B: Backend>(manager: &Manager, reactor: &mut Reactor<B>) -> io::Result<()> {
+    reactor.report_to(manager.notifier()?);
+    manager.send(Message::Ready)
 }
 
 /// Warns of networks whose clients may connect and can't.
@@ -151,10 +201,12 @@ impl Signals {
         self,
         reactor: &Reactor<B>,
         file: Option<Arc<str>>,
-        read: Reader,
+        mut read: Reader,
+        manager: Option<Manager>,
     ) -> io::Result<()> {
         let (stop, reload) = (reactor.stop_handle()?, reactor.reload_handle());
-        self.hangups.follow(Hangups { stop, reload, file, read })?;
+        let read = Box::new(move || read().map(|(settings, _)| settings));
+        self.hangups.follow(Hangups { stop, reload, file, read, manager })?;
         let stream = reactor.stop_handle()?.into_stream();
         for signal in STOPS {
             signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;

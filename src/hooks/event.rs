@@ -86,10 +86,16 @@ impl Event {
     }
 }
 
+/// What the names of variables begin with that a service manager has set for this process alone.
+const MANAGERS: [&str; 4] = ["LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM"];
+
 /// Variables of this process that no program gets.
 pub(super) fn withheld() -> impl Iterator<Item = OsString> {
     let names = std::env::vars_os().map(|(name, _)| name);
-    names.filter(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
+    let begins = |name: &OsString, with: &str| name.as_encoded_bytes().starts_with(with.as_bytes());
+    names.filter(move |name| {
+        begins(name, PREFIX) || MANAGERS.into_iter().any(|manager| begins(name, manager))
+    })
 }
 
 /// The event's word.

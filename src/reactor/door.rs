@@ -52,20 +52,24 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Listens where the settings say, as far as the machine can.
+    /// Listens on the given listeners, or else where the settings say, as far as the machine can.
     ///
     /// # Errors
     /// An address can't be listened on, or the system has no descriptor.
-    pub(super) fn open(settings: &Settings, registry: &Registry) -> Result<Self, StartError> {
-        let mut listeners = Vec::new();
-        for listen in &settings.listen {
-            let only_v6 = has_own_v4(settings, *listen);
-            let Some(mut listener) = open_listener(*listen, only_v6)? else { continue };
-            let number = u32::try_from(listeners.len()).expect("addresses are few");
+    pub(super) fn open(
+        settings: &Settings,
+        given: Vec<std::net::TcpListener>,
+        registry: &Registry,
+    ) -> Result<Self, StartError> {
+        let mut listeners: Vec<_> = given.into_iter().map(TcpListener::from_std).collect();
+        if listeners.is_empty() {
+            listeners = open_listeners(settings)?;
+        }
+        for (number, listener) in listeners.iter_mut().enumerate() {
+            let number = u32::try_from(number).expect("addresses are few");
             let token = Subject::Listener(number).to_token();
-            let registered = registry.register(&mut listener, token, Interest::READABLE);
+            let registered = registry.register(listener, token, Interest::READABLE);
             registered.map_err(StartError::System)?;
-            listeners.push(listener);
         }
         let door = Self {
             listeners,
@@ -292,6 +296,12 @@ fn has_own_v4(settings: &Settings, listen: Listen) -> bool {
     let is_own =
         |other: &Listen| other.address.is_ipv4() && other.address.port() == listen.address.port();
     settings.listen.iter().any(is_own)
+}
+
+/// Listens where the settings say.
+fn open_listeners(settings: &Settings) -> Result<Vec<TcpListener>, StartError> {
+    let open = |&listen: &Listen| open_listener(listen, has_own_v4(settings, listen)).transpose();
+    settings.listen.iter().filter_map(open).collect()
 }
 
 /// Listens on an address; `None` where the address is optional and the machine lacks the address.

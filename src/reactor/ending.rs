@@ -181,6 +181,7 @@ impl<B: Backend> Reactor<B> {
             return;
         }
         log::info!("stopping: giving back every device");
+        self.report_stop();
         self.door.shut(self.poll.registry());
         self.scans.end_hints(self.poll.registry());
         let keys: Vec<Key> = self.connections.iter().map(|(_, c)| c.key).collect();

@@ -22,6 +22,7 @@
 //!   request is refused;
 //! - `schedule`: whose turn it is; `spin`: whether to sleep; `net`, `token`: sockets, the names of
 //!   events;
+//! - `service`: what a service manager is told;
 //! - `stop`: how other threads stop the server; `questions`: what they ask for (`status`) and order
 //!   (`reload`); `error`: why a server can't be started.
 //!
@@ -50,6 +51,7 @@ mod registry;
 mod reload;
 mod scans;
 mod schedule;
+mod service;
 mod socket;
 mod spin;
 mod status;
@@ -61,7 +63,7 @@ mod token;
 mod watches;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -93,6 +95,7 @@ use registry::Registry;
 pub use reload::{ReloadHandle, Reloaded};
 use scans::Scans;
 use schedule::{Rest, Schedule};
+use service::Reports;
 use spin::Spin;
 pub use status::StatusHandle;
 use stop::Stop;
@@ -122,6 +125,7 @@ pub struct Reactor<B: Backend> {
     discard: Box<[u8]>,
     complaints: Complaints,
     hooking: Hooking,
+    reports: Reports,
     spin: Spin,
     clock: CoarseClock,
     /// The time of this turn.
@@ -134,9 +138,22 @@ impl<B: Backend> Reactor<B> {
     /// # Errors
     /// An address can't be listened on, or the system has no room for a thread or a descriptor.
     pub fn new(backend: B, settings: Settings) -> Result<Self, StartError> {
+        Self::with_listeners(backend, settings, Vec::new())
+    }
+
+    /// The same, on listeners whose calls do not block, if there are any, instead of the addresses
+    /// of the settings.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn with_listeners(
+        backend: B,
+        settings: Settings,
+        listeners: Vec<TcpListener>,
+    ) -> Result<Self, StartError> {
         let poll = Poll::new().map_err(StartError::System)?;
         let registry = poll.registry();
-        let door = Door::open(&settings, registry)?;
+        let door = Door::open(&settings, listeners, registry)?;
         let waker = Waker::new(registry, Subject::Waker.to_token()).map_err(StartError::System)?;
         let complaints = Complaints::new(Instant::now());
         let waker = Arc::new(waker);
@@ -160,6 +177,7 @@ impl<B: Backend> Reactor<B> {
             discard: vec![0; DISCARD_LEN].into_boxed_slice(),
             complaints,
             hooking,
+            reports: Reports::default(),
             spin,
             clock: CoarseClock::new(),
             now: Instant::now(),
@@ -246,7 +264,12 @@ impl<B: Backend> Reactor<B> {
         }
         let deadline = |key: &Key| self.connections.get(key.index as usize)?.device_deadline();
         let devices = self.schedule.attached().iter().map(deadline).fold(None, earlier);
-        let others = [self.schedule.deadline(), self.stop.deadline(), self.complaints.deadline()];
+        let others = [
+            self.schedule.deadline(),
+            self.stop.deadline(),
+            self.complaints.deadline(),
+            self.reports.deadline(),
+        ];
         let earliest = others.into_iter().fold(devices, earlier);
         let earliest = earliest.map(|at| at.saturating_duration_since(self.now));
         // To the microsecond, unlike the deadlines.
@@ -326,6 +349,7 @@ impl<B: Backend> Reactor<B> {
             self.serve_deviceless(beside_sessions);
         }
         self.tell_watches();
+        self.report();
     }
 
     fn has_device(&self, key: Key) -> bool {

@@ -167,6 +167,7 @@ impl<B: Backend> Reactor<B> {
         if !self.registry.take_news() {
             return;
         }
+        self.reports.note_change();
         for key in self.watches.clone() {
             if let Err(end) = self.tell_watch(key) {
                 self.end(key, &end);

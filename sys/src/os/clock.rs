@@ -45,6 +45,21 @@ fn read(clock: libc::clockid_t) -> std::time::Duration {
     std::time::Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanoseconds)
 }
 
+/// The time of `CLOCK_MONOTONIC` (`clock_gettime(2)`), by which service managers compare moments of
+/// several processes.
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn monotonic() -> std::time::Duration {
+    read(libc::CLOCK_MONOTONIC)
+}
+
+/// No service manager elsewhere asks for the time.
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub fn monotonic() -> std::time::Duration {
+    std::time::Duration::ZERO
+}
+
 /// Other systems have no coarse clock, and the exact clock is cheap (`mach_absolute_time`).
 #[cfg(not(target_os = "linux"))]
 impl CoarseClock {

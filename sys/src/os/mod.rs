@@ -1,5 +1,6 @@
 //! The system beneath the standard library: the calls of libc in usbferry, each made safe.
 //!
+//! - [`activation`]: descriptors that a service manager has passed.
 //! - [`clock`]: a clock that is cheap to read.
 //! - [`mod@file`]: files named by a user, opened without a wait.
 //! - [`heap`]: memory that may be refused, and the treatment of freed memory.
@@ -10,6 +11,7 @@
 //! - `uevent`: news of devices, on Linux.
 //! - [`user`]: the owner of new files.
 
+pub mod activation;
 pub mod clock;
 pub mod file;
 pub mod heap;

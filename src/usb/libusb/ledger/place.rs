@@ -38,8 +38,10 @@ fn find_directory() -> Option<PathBuf> {
         value.split(':').next().filter(|path| !path.is_empty()).map(PathBuf::from)
     };
     let subdirectory = |place: PathBuf| place.join("usbferry");
+    // The manager's own link: systemd keeps the directory of a dynamic user elsewhere.
+    let real = |place: PathBuf| place.canonicalize().unwrap_or(place);
     let places = [
-        place("RUNTIME_DIRECTORY"),
+        place("RUNTIME_DIRECTORY").map(real),
         Some(PathBuf::from("/run/usbferry")),
         place("XDG_RUNTIME_DIR").map(subdirectory),
     ];
