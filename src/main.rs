@@ -10,12 +10,20 @@ use std::process::ExitCode;
 use usbferry::cli::Cli;
 use usbferry::commands;
 use usbferry::logging::{Log, Target};
+use usbferry_sys::os::process;
 
 fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    if cli.is_daemon()
+        && let Err(error) = process::enter_background()
+    {
+        eprintln!("error: the program can't go into the background: {error}");
+        return ExitCode::FAILURE;
+    }
     let environment = std::env::var_os("RUST_LOG");
     let filter = cli.log_filter(environment.map(|text| text.to_string_lossy().into_owned()));
-    let log = match Log::start(&filter.filter, cli.log_shape(), Target::Stderr) {
+    let target = if cli.is_daemon() { Target::Syslog } else { Target::Stderr };
+    let log = match Log::start(&filter.filter, cli.log_shape(), target) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("error: the system has no thread for the log: {error}");

@@ -3,7 +3,8 @@
 //! - `serve`: the options of `usbferry serve`;
 //! - `client`: the options of `list`, `attach`, `detach` and `port`;
 //! - `doctor`: the options of `usbferry doctor`;
-//! - `parse`: filters of the log, and the names of take-over policies;
+//! - `usbipd`: the command line of `usbipd`, for a program started under that name;
+//! - `parse`: filters and forms of the log, and the names of take-over policies;
 //! - `error`: values that do not fit together.
 //!
 //! No other part of the crate knows clap.
@@ -15,6 +16,7 @@ mod doctor;
 mod error;
 mod parse;
 mod serve;
+mod usbipd;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -30,6 +32,7 @@ use error::NotAFilter;
 pub use error::{IgnoredFilter, UsageError, Written};
 use parse::{names_another, parse_log, parts_of};
 pub use serve::{Chosen, Serve};
+pub use usbipd::StandIn;
 
 use crate::logging::Shape;
 use crate::usb::sim::spec::Spec;
@@ -67,9 +70,25 @@ impl Cli {
     /// The command line makes no sense, or asks for the help or the version.
     pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let line: Vec<OsString> = line.into_iter().collect();
+        if line.first().is_some_and(|program| usbipd::is_meant(program)) {
+            return usbipd::read(line);
+        }
         let simulates = line.iter().any(|argument| argument == "--simulate");
         let with_tip = |error| if simulates { with_tip(error) } else { error };
         Self::try_parse_from(line).map_err(with_tip).map_err(visible_only)
+    }
+
+    /// Whether the program is to run in the background.
+    #[must_use]
+    pub fn is_daemon(&self) -> bool {
+        let Command::Serve(serve) = &self.command else { return false };
+        serve.stand_in().is_some_and(|stand_in| stand_in.is_daemon)
+    }
+
+    /// The form of the log.
+    #[must_use]
+    pub const fn log_shape(&self) -> Shape {
+        self.log_format
     }
 
     /// The filter of the log: as typed, or else from `RUST_LOG`, which all programs share and which

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::error::{UsageError, Written};
+use super::usbipd::StandIn;
 use crate::config::file::FileSettings;
 use crate::config::listen::{self, ListenAt};
 use crate::config::policy::Terms;
@@ -90,6 +91,10 @@ pub struct Serve {
 
     #[command(flatten)]
     tuning: Tuning,
+
+    /// How the server stands in for usbipd, if it does.
+    #[arg(skip)]
+    stand_in: Option<StandIn>,
 }
 
 /// The options for tuning.
@@ -147,6 +152,23 @@ impl Serve {
     #[must_use]
     pub fn config(&self) -> Option<&Path> {
         self.config.as_deref()
+    }
+
+    /// How the server stands in for `usbipd`, if it was started under that name.
+    #[must_use]
+    pub const fn stand_in(&self) -> Option<&StandIn> {
+        self.stand_in.as_ref()
+    }
+
+    /// The same options for a server that stands in for `usbipd` and listens there, unless an
+    /// address was typed. A named file gets its absolute path.
+    ///
+    /// # Errors
+    /// There is no working directory.
+    pub(super) fn standing_in(self, listen: ListenAt, stand_in: StandIn) -> io::Result<Self> {
+        let config = self.config.map(absolute).transpose()?;
+        let listen = if self.listen.is_empty() { vec![listen] } else { self.listen };
+        Ok(Self { config, listen, stand_in: Some(stand_in), ..self })
     }
 
     /// Whether the file of settings in its usual place counts. Simulated devices are for trying
@@ -223,6 +245,8 @@ impl Serve {
             Some(text) => {
                 Spec::parse_list(text).map_err(UsageError::Simulate).map(Chosen::Simulated)
             }
+            // As usbipd without a bound device.
+            None if self.stand_in.is_some() => Ok(Chosen::Real),
             None if rules.iter().any(|rule| rule.export) => Ok(Chosen::Real),
             None => Ok(Chosen::Nothing),
         }
@@ -250,7 +274,8 @@ impl Serve {
         let all = listen::addresses(places, look_up).map_err(UsageError::Unresolved)?;
         let public = all.iter().find(|listen| !listen.address.ip().is_loopback());
         match public {
-            Some(listen) if self.allowed(file).is_empty() => {
+            // usbipd listens everywhere; here the other machines' clients are refused one by one.
+            Some(listen) if self.allowed(file).is_empty() && self.stand_in.is_none() => {
                 Err(UsageError::NoAllow(listen.address, written))
             }
             _ => Ok(all),

@@ -7,6 +7,7 @@
 //! - `check_config`: prints what a file of settings means;
 //! - `hook_programs`: programs of hooks that can't run;
 //! - `settings`: reads the settings of a server;
+//! - `stand_in`: a server under the name of `usbipd`;
 //! - `doctor`: prints what is in the way of exports;
 //! - `error`: why a command failed, and the exit code.
 //!
@@ -27,6 +28,7 @@ mod list;
 mod port;
 mod serve;
 mod settings;
+mod stand_in;
 
 use std::process::ExitCode;
 

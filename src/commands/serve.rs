@@ -11,8 +11,9 @@ use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 
 use super::hangup::{Caught, Hangups};
 use super::list::{self, local_rows};
+use super::stand_in::{PidFile, warn_of_strictness};
 use super::{CommandError, hook_programs, settings};
-use crate::cli::{self, Chosen, Serve};
+use crate::cli::{self, Chosen, Serve, StandIn};
 use crate::config::value::network_text;
 use crate::config::{Listen, Settings};
 use crate::limits::CONNECTIONS_SHARE;
@@ -43,7 +44,7 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
     let signals = Signals::catch().map_err(CommandError::Signals)?;
     let mut read = reader(arguments, &passed);
     let (mut settings, chosen) = read()?;
-    let following = Following { signals, read };
+    let following = Following { signals, read, stand_in: arguments.stand_in().cloned() };
     if !matches!(chosen, Chosen::Nothing) {
         info!("usbferry {}", cli::version());
     }
@@ -99,6 +100,7 @@ fn reader(arguments: &Serve, passed: &[Passed]) -> Reader {
 struct Following {
     signals: Signals,
     read: Reader,
+    stand_in: Option<StandIn>,
 }
 
 /// Runs a server on the passed sockets, or else where the settings say.
@@ -106,10 +108,13 @@ fn run<B: Backend>(
     backend: B,
     settings: Settings,
     passed: Vec<Passed>,
-    Following { signals, read }: Following,
+    Following { signals, read, stand_in }: Following,
 ) -> Result<(), CommandError> {
     warn_of_idle_networks(&settings);
     warn_of_programs(&settings);
+    if stand_in.is_some() {
+        warn_of_strictness(&settings);
+    }
     let file = settings.file.clone();
     let names: Vec<String> = passed.iter().map(|passed| passed.name.clone()).collect();
     let listeners = passed.into_iter().map(|passed| passed.listener).collect();
@@ -130,6 +135,7 @@ fn run<B: Backend>(
     {
         warn!("the service manager does not hear of the start: {}", reason(&error));
     }
+    let _pid_file = PidFile::write(stand_in.as_ref());
     match reactor.run() {
         Ok(0) => {
             info!("stopped");

@@ -1,8 +1,36 @@
-//! Programs that this process has started: waiting for the end, and killing with descendants.
+//! Programs that this process has started: waiting for the end, and killing with descendants. And
+//! this process itself, on its way into the background.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::process::Child;
+
+/// Goes on in a process of the background: without a terminal, in the root directory, with
+/// `/dev/null` for input and output (daemon(3)). The calling process ends with exit code 0.
+///
+/// # Errors
+/// This process has several threads, of which only the caller would go on; or the system has no
+/// process left; or this is no Linux.
+#[cfg(target_os = "linux")]
+pub fn enter_background() -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("the program has several threads"));
+    }
+    // SAFETY: takes plain integers. There is no other thread whose locks would stay locked.
+    match unsafe { libc::daemon(0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// As above: Linux only.
+///
+/// # Errors
+/// In any case.
+#[cfg(not(target_os = "linux"))]
+pub fn enter_background() -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
 
 /// Waits until a child has ended, and leaves the child to be waited for: until then the system
 /// gives the child's number, and the number of its group, to no other process. *Blocks.*
