@@ -149,3 +149,15 @@ impl fmt::Display for NotAFilter {
         )
     }
 }
+
+/// A text that is no name of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct NotAGroup;
+
+impl std::error::Error for NotAGroup {}
+
+impl fmt::Display for NotAGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("give the name of a group, of letters, digits, - and _, such as plugdev")
+    }
+}

@@ -30,7 +30,7 @@ pub use client::{Attach, Detach, List, Port, Wanted, Which};
 pub use doctor::Doctor;
 use error::NotAFilter;
 pub use error::{IgnoredFilter, UsageError, Written};
-use parse::{names_another, parse_log, parts_of};
+use parse::{names_another, parse_group, parse_log, parts_of};
 pub use serve::{Chosen, Serve};
 pub use usbipd::StandIn;
 
@@ -194,12 +194,27 @@ pub enum Command {
     Doctor(Box<Doctor>),
 }
 
+/// The group of the packaged service, which may open the devices that udev gives the group.
+const DEVICES_GROUP: &str = "usbferry-devices";
+
 /// `usbferry check-config`.
 #[derive(Args, Debug)]
 pub struct CheckConfig {
     /// The file of settings, see docs/rules.md
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+
+    /// Print rules of udev instead, which give this group the devices that the file exports
+    /// [default: usbferry-devices]
+    #[arg(
+        long,
+        value_name = "GROUP",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = DEVICES_GROUP,
+        value_parser = parse_group
+    )]
+    pub udev: Option<String>,
 }
 
 #[cfg(test)]

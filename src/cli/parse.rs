@@ -5,7 +5,7 @@
 use clap::builder::PossibleValue;
 use log::LevelFilter;
 
-use super::error::NotAFilter;
+use super::error::{NotAFilter, NotAGroup};
 use crate::config::TakeOver;
 use crate::logging::Shape;
 
@@ -55,6 +55,13 @@ pub(super) fn parse_log(text: &str) -> Result<String, NotAFilter> {
 /// The parts of a filter, without the text behind a slash, which lines must contain.
 pub(super) fn parts_of(filter: &str) -> impl Iterator<Item = &str> {
     filter.split('/').next().unwrap_or_default().split(',')
+}
+
+/// The name of a group, for a rule of udev.
+pub(super) fn parse_group(text: &str) -> Result<String, NotAGroup> {
+    let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let is_name = !text.is_empty() && text.chars().all(is_of_a_name);
+    if is_name { Ok(text.to_owned()) } else { Err(NotAGroup) }
 }
 
 fn is_level(text: &str) -> bool {

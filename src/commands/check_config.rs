@@ -8,6 +8,7 @@ use super::{CommandError, hook_programs, settings};
 use crate::cli::{CheckConfig, Serve};
 use crate::config::meaning::Meaning;
 use crate::config::rules::Rules;
+use crate::config::udev;
 use crate::usb::libusb::LibusbBackend;
 use crate::usb::{Backend, Candidate};
 use crate::words::visible;
@@ -16,6 +17,9 @@ use crate::words::visible;
 pub(super) fn check(arguments: &CheckConfig) -> Result<(), CommandError> {
     let file = settings::read_file(&arguments.file).map_err(CommandError::File)?;
     let (settings, _) = settings::with_file(&Serve::default(), &file)?;
+    if let Some(group) = &arguments.udev {
+        return print(&udev::lines(&settings.rules, group));
+    }
     let name = visible(&arguments.file.display().to_string());
     let programs = [&*file.hooks].into_iter().chain(settings.rules.iter().map(|rule| &*rule.hooks));
     let warnings = hook_programs::faults(programs);

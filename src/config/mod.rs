@@ -10,6 +10,7 @@
 //! - `meaning`: the meaning of the rules for the devices that are there, in words;
 //! - `takeover`: when a client may take a device from another client;
 //! - `policy`: the terms on which one device is lent;
+//! - `udev`: the rules as rules of udev;
 //! - `shares`: the share of the server that an address may have;
 //! - `value`: the values that settings may have, as typed.
 //!
@@ -28,6 +29,7 @@ pub mod policy;
 pub mod rules;
 mod shares;
 mod takeover;
+pub(crate) mod udev;
 pub(crate) mod value;
 
 use std::net::{Ipv6Addr, SocketAddr};
