@@ -1,0 +1,33 @@
+# A formula for Homebrew: brew install --build-from-source ./packaging/homebrew/usbferry.rb
+# The URL and the sum are those of a release, of which there is none yet; --HEAD builds from a clone.
+class Usbferry < Formula
+  desc "USB/IP server: exports USB devices through libusb, without a kernel module"
+  homepage "https://github.com/usbferry/usbferry"
+  license any_of: ["MIT", "Apache-2.0"]
+  head "file:///usr/local/src/usbferry", using: :git, branch: "main"
+
+  depends_on "pkgconf" => :build
+  depends_on "rust" => :build
+  depends_on "libusb"
+
+  def install
+    system "cargo", "install", "--no-default-features", *std_cargo_args
+    system "cargo", "run", "--example", "pages", "--", "pages"
+    man1.install Dir["pages/man/*.1"]
+    bash_completion.install "pages/completions/usbferry.bash" => "usbferry"
+    zsh_completion.install "pages/completions/_usbferry"
+    fish_completion.install "pages/completions/usbferry.fish"
+  end
+
+  service do
+    run [opt_bin/"usbferry", "serve", "--config", etc/"usbferry/usbferry.toml"]
+    keep_alive crashed: true
+    log_path var/"log/usbferry.log"
+    error_log_path var/"log/usbferry.log"
+  end
+
+  test do
+    assert_match version.to_s, shell_output("#{bin}/usbferry --version") unless build.head?
+    assert_match "simulated", shell_output("#{bin}/usbferry serve --help")
+  end
+end
