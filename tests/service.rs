@@ -1,10 +1,14 @@
-//! The program under a service manager: passed sockets, messages, the journal's lines, and a server
-//! that stands in for `usbipd`. The service manager is this test.
+//! The program under a service manager: passed sockets, messages, lines of the journal, and a server
+//! under the name of `usbipd`. The service manager is the test.
 
 #![cfg(target_os = "linux")]
 
 #[allow(dead_code, reason = "other test binaries use the rest")]
 mod support;
+
+#[allow(dead_code, reason = "other test binaries use the rest")]
+#[path = "support/program.rs"]
+mod program;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,32 +16,44 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use support::client::{DEVLIST, MiniClient};
+use program::Running;
+use support::client::DEVLIST;
 use support::{DEADLINE, wait_until};
-use usbferry::wire::types::BusId;
 
 /// A shell that makes its input the first passed descriptor of the program behind it: only the
 /// program itself knows its process id.
 const PASS: &str = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
 
-fn usbferry() -> Command {
-    with_defaults(Command::new(env!("CARGO_BIN_EXE_usbferry")))
+fn usbferry(arguments: &[&str]) -> Command {
+    with_defaults(program::usbferry(arguments))
 }
 
 /// The program with a listener of this test's as the passed socket.
-fn activated(listener: OwnedFd) -> Command {
+fn activated(listener: OwnedFd, arguments: &[&str]) -> Command {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", PASS, env!("CARGO_BIN_EXE_usbferry")]);
+    command.args(["-c", PASS, env!("CARGO_BIN_EXE_usbferry")]).args(arguments);
     command.env("LISTEN_FDNAMES", "usbferry.socket");
     let mut command = with_defaults(command);
     command.stdin(Stdio::from(listener));
     command
+}
+
+/// A server with a simulated device on a port of its own.
+const SERVE: [&str; 4] = ["serve", "--simulate=loopback", "--listen", "127.0.0.1:0"];
+
+/// A program that may end before it listens.
+fn start(mut command: Command) -> Running {
+    Running::following(command.spawn().expect("it starts"))
+}
+
+/// Where a server listens, by a line of JSON.
+fn address_of(line: &str) -> SocketAddr {
+    let (_, rest) = line.split_once("listening on ").expect("it has it");
+    rest.split('"').next().and_then(|text| text.parse().ok()).expect("an address")
 }
 
 fn with_defaults(mut command: Command) -> Command {
@@ -47,72 +63,6 @@ fn with_defaults(mut command: Command) -> Command {
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
-}
-
-/// A running server and its log.
-struct Running {
-    child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
-}
-
-impl Running {
-    fn start(mut command: Command, arguments: &[&str]) -> Self {
-        let mut child = command.args(arguments).spawn().expect("it starts");
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let (kept, stderr) = (Arc::clone(&lines), child.stderr.take().expect("it is piped"));
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                kept.lock().unwrap().push(line);
-            }
-        });
-        Self { child, lines }
-    }
-
-    fn line_with(&self, text: &str) -> Option<String> {
-        self.lines.lock().unwrap().iter().find(|line| line.contains(text)).cloned()
-    }
-
-    /// Waits for a line of the log with `text`.
-    fn wait_for(&self, text: &str) -> String {
-        wait_until(text, || self.line_with(text).is_some());
-        self.line_with(text).expect("it is there")
-    }
-
-    /// Where the server listens, by its log.
-    fn address(&self) -> SocketAddr {
-        let line = self.wait_for("listening on ");
-        let (_, rest) = line.split_once("listening on ").expect("it has it");
-        let end = rest.find([',', '"']).unwrap_or(rest.len());
-        rest[..end].parse().expect("an address")
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &id]).status().expect("a kill").success());
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "it does not end");
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn stop(mut self) {
-        self.signal("-TERM");
-        assert_eq!(self.wait().code(), Some(0));
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// The socket of a service manager for messages.
@@ -145,28 +95,15 @@ impl Messages {
     }
 }
 
-fn attach(address: SocketAddr, busid: &str) -> MiniClient {
-    let busid = BusId::new(busid).expect("a busid");
-    let mut attached = None;
-    wait_until("the device is free", || {
-        let mut client = MiniClient::connect(address);
-        let is_attached = client.import(busid) == 0;
-        attached = is_attached.then_some(client);
-        is_attached
-    });
-    attached.expect("it is")
-}
-
 #[test]
 fn a_service_manager_hears_of_start_clients_reload_and_stop() {
     let messages = Messages::new();
-    let mut command = usbferry();
+    let mut command = usbferry(&SERVE);
     command.env("NOTIFY_SOCKET", messages.path());
-    let arguments = ["serve", "--simulate=loopback", "--listen", "127.0.0.1:0"];
-    let running = Running::start(command, &arguments);
+    let running = Running::start_listening(command);
     messages.wait_for("READY=1");
     messages.wait_for("STATUS=devices exported: 1, with a client: 0");
-    let client = attach(running.address(), "1-1");
+    let client = running.attach("1-1");
     messages.wait_for("STATUS=devices exported: 1, with a client: 1");
     running.signal("-HUP");
     messages.wait_for("RELOADING=1\nMONOTONIC_USEC=");
@@ -183,10 +120,9 @@ fn a_service_manager_hears_of_start_clients_reload_and_stop() {
 #[test]
 fn signs_of_life_come_as_often_as_the_service_manager_asks() {
     let messages = Messages::new();
-    let mut command = usbferry();
+    let mut command = usbferry(&SERVE);
     command.env("NOTIFY_SOCKET", messages.path()).env("WATCHDOG_USEC", "200000");
-    let arguments = ["serve", "--simulate=loopback", "--listen", "127.0.0.1:0"];
-    let running = Running::start(command, &arguments);
+    let running = Running::start_listening(command);
     (0..5).for_each(|_| messages.wait_for("WATCHDOG=1"));
     // A program that hangs gives no more signs.
     running.signal("-STOP");
@@ -205,12 +141,11 @@ fn a_service_manager_that_can_not_be_told_is_a_warning() {
         ("/nonexistent/notify", "does not hear of the start: No such file"),
         ("vsock:2:1", "neither a path nor an abstract name"),
     ] {
-        let mut command = usbferry();
+        let mut command = usbferry(&SERVE);
         command.env("NOTIFY_SOCKET", socket);
-        let arguments = ["serve", "--simulate=loopback", "--listen", "127.0.0.1:0"];
-        let running = Running::start(command, &arguments);
+        let running = Running::start_listening(command);
         running.wait_for(says);
-        drop(attach(running.address(), "1-1"));
+        drop(running.attach("1-1"));
         running.stop();
     }
 }
@@ -219,13 +154,14 @@ fn a_service_manager_that_can_not_be_told_is_a_warning() {
 fn passed_sockets_stand_in_for_addresses_to_listen_on() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
-    let arguments = ["serve", "--simulate=loopback", "--listen", "127.0.0.1:0"];
-    let running = Running::start(activated(listener.into()), &arguments);
-    let line = running.wait_for("listening on ");
+    let mut running = start(activated(listener.into(), &SERVE));
+    running.wait_for("listening on ");
+    let line = running.lines_with("listening on ").remove(0);
     let expected =
         format!("listening on {address}, a socket of the service manager's (usbferry.socket)");
     assert!(line.ends_with(&expected), "{line}");
-    drop(attach(address, "1-1"));
+    running.address = address;
+    drop(running.attach("1-1"));
     running.signal("-HUP");
     running.wait_for("there is no file of settings to read again");
     running.stop();
@@ -235,7 +171,7 @@ fn passed_sockets_stand_in_for_addresses_to_listen_on() {
 fn a_passed_descriptor_that_is_no_listener_is_refused_with_advice() {
     let folder = tempfile::tempdir().expect("a folder");
     let unix = UnixListener::bind(folder.path().join("socket")).expect("a socket");
-    let mut running = Running::start(activated(unix.into()), &["serve", "--simulate"]);
+    let mut running = start(activated(unix.into(), &["serve", "--simulate"]));
     assert_eq!(running.wait().code(), Some(1));
     running.wait_for("error: the service manager passes a descriptor, usbferry.socket, that is no");
     running.wait_for("ListenStream=ADDRESS:PORT");
@@ -263,15 +199,15 @@ fn no_client_is_refused_while_an_activated_server_restarts() {
         for restart in 1..=RESTARTS {
             let descriptor = listener.try_clone().expect("a descriptor");
             let arguments = ["serve", "--simulate=loopback", "--log", "warn"];
-            let running = Running::start(activated(descriptor.into()), &arguments);
+            let running = start(activated(descriptor.into(), &arguments));
             wait_until("its share of clients", || {
                 made.load(Ordering::Relaxed) >= CONNECTS * restart / RESTARTS
             });
             running.stop();
         }
-        let running = Running::start(activated(listener.into()), &["serve", "--simulate=loopback"]);
+        let running = start(activated(listener.into(), &["serve", "--simulate=loopback"]));
         is_over.store(true, Ordering::Relaxed);
-        wait_until("the last clients", || running.line_with("listening on ").is_some());
+        wait_until("the last clients", || !running.lines_with("listening on ").is_empty());
         // The threads end with the answers of this server.
         scope.spawn(move || {
             wait_until("nobody asks", || list(address) == 1);
@@ -294,10 +230,11 @@ fn list(address: SocketAddr) -> u32 {
 
 #[test]
 fn json_lines_of_a_session_name_the_client_and_the_device() {
-    let arguments = ["--log-format=json", "--log=trace", "serve", "--simulate=loopback"];
-    let arguments = [&arguments[..], &["--listen", "127.0.0.1:0"]].concat();
-    let running = Running::start(usbferry(), &arguments);
-    let client = attach(running.address(), "1-1");
+    let arguments = [&["--log-format=json", "--log=trace"], &SERVE[..]].concat();
+    let mut running = start(usbferry(&arguments));
+    running.wait_for("listening on ");
+    running.address = address_of(&running.lines_with("listening on ")[0]);
+    let client = running.attach("1-1");
     let peer = client.address().to_string();
     drop(client);
     running.wait_for("1-1: released");
@@ -322,9 +259,10 @@ fn json_lines_of_a_session_name_the_client_and_the_device() {
 fn the_last_line_is_json_too() {
     let arguments = ["--log-format", "json", "serve", "--simulate", "--listen", "192.0.2.1:0"];
     let arguments = [&arguments[..], &["--allow", "192.0.2.0/24"]].concat();
-    let mut running = Running::start(usbferry(), &arguments);
+    let mut running = start(usbferry(&arguments));
     assert_eq!(running.wait().code(), Some(1));
-    let line = running.wait_for("can't listen on 192.0.2.1:0");
+    running.wait_for("can't listen on 192.0.2.1:0");
+    let line = running.lines_with("can't listen on").remove(0);
     let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(line["level"], "error");
 }
@@ -336,11 +274,10 @@ fn the_journal_gets_priorities_and_no_time() {
     let file = std::fs::File::from(OwnedFd::from(journal.try_clone().expect("a descriptor")));
     let found = file.metadata().expect("a socket");
     use std::os::unix::fs::MetadataExt;
-    let mut command = usbferry();
+    let arguments = [&SERVE[..], &["--allow", "203.0.113.0/24"]].concat();
+    let mut command = usbferry(&arguments);
     command.env("JOURNAL_STREAM", format!("{}:{}", found.dev(), found.ino()));
     command.stderr(Stdio::from(OwnedFd::from(journal)));
-    command.args(["serve", "--simulate=loopback", "--listen", "127.0.0.1:0"]);
-    command.args(["--allow", "203.0.113.0/24"]);
     let mut child = command.spawn().expect("it starts");
     drop((command, file));
     ours.set_read_timeout(Some(DEADLINE)).expect("a timeout");
@@ -357,8 +294,8 @@ fn the_journal_gets_priorities_and_no_time() {
 
 /// The program under the name of usbipd.
 fn usbipd(arguments: &[&str]) -> Command {
-    let mut command = usbferry();
-    command.arg0("/usr/sbin/usbipd").args(arguments);
+    let mut command = usbferry(arguments);
+    command.arg0("/usr/sbin/usbipd");
     command
 }
 
@@ -374,12 +311,13 @@ fn under_the_name_of_usbipd_its_flags_are_taken() {
     let pid_file = folder.path().join("usbipd.pid");
     let (port, flag) = (free_port(), format!("-4P{}", pid_file.display()));
     let command = usbipd(&[&flag, "-t", &port, "--simulate=loopback"]);
-    let running = Running::start(command, &[]);
+    let mut running = Running::start_listening(command);
     running.wait_for("only programs of this machine may connect: name other clients with --allow");
-    let address = running.address();
+    let address = running.address;
     assert_eq!(address.to_string(), format!("0.0.0.0:{port}"));
+    running.address = ([127, 0, 0, 1], address.port()).into();
     wait_until("the file", || pid_of(&pid_file) == Some(running.child.id()));
-    drop(attach(([127, 0, 0, 1], address.port()).into(), "1-1"));
+    drop(running.attach("1-1"));
     running.stop();
     assert!(!pid_file.exists());
 }

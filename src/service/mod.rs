@@ -1,5 +1,5 @@
-//! The service manager that has started this program, most often systemd: its sockets
-//! (`sockets`), and the messages to it (`notify`).
+//! The service manager that has started the program, most often systemd: passed sockets
+//! (`sockets`), and messages (`notify`).
 //!
 //! The protocols are a few variables of the environment and a datagram (sd_listen_fds(3),
 //! sd_notify(3)), without a library of systemd's.
