@@ -2,7 +2,8 @@
 //!
 //! - `rule`: one rule, with the clients that it admits;
 //! - `matching`: the devices of a rule;
-//! - `spec`: devices as typed; `text`: serial numbers and drivers as typed.
+//! - `spec`: devices as typed; `text`: serial numbers and drivers as typed; `error`: texts that name
+//!   no device.
 //!
 //! Rules are tried in order, and the first that applies decides: exceptions of the command line,
 //! devices of the command line, `--all`, and then the rules of the file. A device without a rule
@@ -10,6 +11,7 @@
 //!
 //! Contract: plain data and pure functions.
 
+mod error;
 pub mod matching;
 mod rule;
 pub mod spec;
