@@ -119,6 +119,21 @@ fn a_program_that_does_not_exist_is_told_before_its_event() {
     Running::start(&["--simulate=loopback", "--config", file.name()]).wait_for(says);
 }
 
+/// A rule cannot give a device to whoever may not connect.
+#[test]
+fn clients_of_a_rule_that_may_not_connect_are_told() {
+    let file = File::with("clients", "[[rule]]\nbusid = \"1-1\"\nclients = \"192.0.2.7\"\n");
+    let says = "clients of 192.0.2.7 may not connect: allow (--allow) has to name them, too";
+    let output = run(&["check-config", file.name()]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains(&format!("\nwarning: {}:1: {says}\n", file.name())), "{said}");
+    let arguments = ["--simulate=loopback", "--config", file.name()];
+    Running::start(&arguments).wait_for(says);
+    let allowed = Running::start(&[&arguments[..], &["--allow", "192.0.2.0/24"]].concat());
+    allowed.wait_for("1-1 (1209:0001 usbferry Simulated loopback) is exported to 192.0.2.7");
+    assert_eq!(allowed.lines_with("may not connect"), Vec::<String>::new());
+}
+
 /// The settings of a command line and a file.
 fn settings(arguments: &[String], file: &str) -> Settings {
     let line = ["usbferry", "serve"].into_iter().map(Into::into);

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use super::{CommandError, hook_programs, settings};
 use crate::cli::{CheckConfig, Serve};
-use crate::config::meaning::Meaning;
+use crate::config::meaning::{self, Meaning};
 use crate::config::rules::Rules;
 use crate::config::udev;
 use crate::usb::libusb::LibusbBackend;
@@ -22,14 +22,14 @@ pub(super) fn check(arguments: &CheckConfig) -> Result<(), CommandError> {
     }
     let name = visible(&arguments.file.display().to_string());
     let programs = [&*file.hooks].into_iter().chain(settings.rules.iter().map(|rule| &*rule.hooks));
-    let warnings = hook_programs::faults(programs);
+    let warnings = [hook_programs::faults(programs), meaning::shut_out(&settings)].concat();
     print(&[format!("{name}: {}, {}", count(&settings.rules), judgement(warnings.len()))])?;
     print(&warnings.iter().map(|line| format!("warning: {line}")).collect::<Vec<_>>())?;
     let devices = match LibusbBackend::new().and_then(|mut backend| backend.scan()) {
         Ok(scan) => scan.devices,
         // The file may be for another machine.
         Err(error) => {
-            print(&[format!("there are no devices to look at: {error}")])?;
+            print(&[format!("only the file was looked at: {error}")])?;
             Vec::new()
         }
     };

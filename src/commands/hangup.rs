@@ -21,7 +21,7 @@ use log::{error, info, warn};
 use signal_hook::consts::SIGHUP;
 
 use super::CommandError;
-use super::serve::warn_of_programs;
+use super::serve::warn_of_rules;
 use crate::config::{Listen, Settings};
 use crate::reactor::{ReloadHandle, Reloaded, StopHandle};
 use crate::service::notify::{Manager, Message};
@@ -113,7 +113,7 @@ impl Hangups {
             },
             (Ok(settings), _) => {
                 self.file = settings.file.clone();
-                warn_of_programs(&settings);
+                warn_of_rules(&settings);
                 let listen = settings.listen.clone();
                 let reloaded = self.reload.reload(settings);
                 reloaded.into_iter().for_each(|reloaded| tell(reloaded, &listen));

@@ -15,7 +15,7 @@ use super::stand_in::{PidFile, warn_of_strictness};
 use super::{CommandError, hook_programs, settings};
 use crate::cli::{self, Chosen, Serve, StandIn};
 use crate::config::value::network_text;
-use crate::config::{Listen, Settings};
+use crate::config::{Listen, Settings, meaning};
 use crate::limits::CONNECTIONS_SHARE;
 use crate::reactor::Reactor;
 use crate::service::notify::{Manager, Message};
@@ -111,7 +111,7 @@ fn run<B: Backend>(
     Following { signals, read, stand_in }: Following,
 ) -> Result<(), CommandError> {
     warn_of_idle_networks(&settings);
-    warn_of_programs(&settings);
+    warn_of_rules(&settings);
     if stand_in.is_some() {
         warn_of_strictness(&settings);
     }
@@ -171,10 +171,11 @@ fn warn_of_idle_networks(settings: &Settings) {
     }
 }
 
-/// Warns of hooks that can't run.
-pub(super) fn warn_of_programs(settings: &Settings) {
+/// Warns of hooks that can't run, and of clients of rules that may not connect.
+pub(super) fn warn_of_rules(settings: &Settings) {
     let hooks = settings.rules.iter().map(|rule| &*rule.hooks);
-    hook_programs::faults(hooks).iter().for_each(|line| warn!("{line}"));
+    let warnings = hook_programs::faults(hooks).into_iter().chain(meaning::shut_out(settings));
+    warnings.for_each(|line| warn!("{line}"));
 }
 
 /// The signals of a server, caught since the start of the program.

@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use ipnet::IpNet;
+
 use super::Settings;
 use super::policy::Policy;
 use super::rules::matching::Ids;
@@ -12,6 +14,18 @@ use super::value::network_text;
 use crate::units::Size;
 use crate::usb::DeviceInfo;
 use crate::words::printable;
+
+/// A line for each rule with clients that may not connect at all.
+pub(crate) fn shut_out(settings: &Settings) -> Vec<String> {
+    let line = |(rule, network): (&Rule, IpNet)| {
+        format!(
+            "{}: clients of {} may not connect: allow (--allow) has to name them, too",
+            rule.origin,
+            network_text(&network)
+        )
+    };
+    settings.shut_out().map(line).collect()
+}
 
 /// The devices and the rules, brought together.
 pub(crate) struct Meaning<'a> {
@@ -219,6 +233,15 @@ mod tests {
         let matches =
             Match { serial: device.serial, driver: Some("a'b".to_owned()), ..Match::default() };
         assert_eq!(matches.to_string(), "serial:A\"7'\\u{7}, driver:a'b");
+    }
+
+    #[test]
+    fn clients_that_may_not_connect_are_told() {
+        let rules = FileSettings::read("f", "[[rule]]\nclients = \"192.168.1.7\"\n").unwrap().rules;
+        let settings = Settings { rules: Rules::new(rules), ..Settings::default() };
+        let lines = shut_out(&settings);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("f:1: clients of 192.168.1.7 may not connect"), "{lines:?}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ mod takeover;
 pub(crate) mod udev;
 pub(crate) mod value;
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,10 +42,16 @@ use crate::limits::{BUSY_POLL_DEFAULT, CONNECTIONS_MAX, PEER_TIMEOUT_DEFAULT};
 use crate::usb::DeviceInfo;
 use name::Nickname;
 pub use policy::Policy;
-use rules::{Allowed, Rules, Verdict};
+use rules::{Allowed, Rule, Rules, Verdict};
 pub use shares::Shares;
 pub use takeover::TakeOver;
 pub use value::ValueError;
+
+/// The networks of this machine's own clients, who may always connect.
+const LOOPBACK: [IpNet; 2] = [
+    IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+    IpNet::new_assert(IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+];
 
 /// Where to listen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,6 +127,21 @@ impl Settings {
         networks.filter(is_idle).copied().collect()
     }
 
+    /// The networks in the `clients` of rules from which no client may connect at all, each with its
+    /// rule: whoever has a device must be among the clients of `--allow`, too.
+    pub fn shut_out(&self) -> impl Iterator<Item = (&Rule, IpNet)> {
+        let overlap = |one: &IpNet, other: &IpNet| one.contains(other) || other.contains(one);
+        let may_connect = move |network: &IpNet| {
+            let mut open = LOOPBACK.iter().chain(&self.allowed.0);
+            open.any(|allowed| overlap(allowed, network))
+        };
+        let exporting = self.rules.iter().filter(|rule| rule.export);
+        exporting.flat_map(move |rule| {
+            let networks = rule.clients.iter().flat_map(|clients| &clients.0);
+            networks.filter(move |net| !may_connect(net)).map(move |&network| (rule, network))
+        })
+    }
+
     /// What the rules say about a device.
     #[must_use]
     pub fn verdict(&self, device: &DeviceInfo) -> Verdict {
@@ -138,6 +159,20 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::file::FileSettings;
+
+    #[test]
+    fn clients_of_a_rule_that_may_not_connect_are_known() {
+        let file = "allow = [\"10.0.0.0/8\", \"fd00::5\"]\n[[rule]]\nclients = [\"127.0.0.1\", \
+                    \"::1\", \"10.1.0.0/16\", \"0.0.0.0/0\", \"fd00::/8\"]\n[[rule]]\nclients = \
+                    [\"192.168.1.0/24\", \"10.0.0.1\", \"fe80::/64\"]\n[[rule]]\nexport = false\n\
+                    clients = \"192.168.1.0/24\"\n[[rule]]\n";
+        let file = FileSettings::read("f", file).unwrap();
+        let (rules, allowed) = (Rules::new(file.rules), Allowed(file.allow.unwrap()));
+        let settings = Settings { rules, allowed, ..Settings::default() };
+        let found = settings.shut_out().map(|(rule, net)| format!("{} {net}", rule.origin));
+        assert_eq!(found.collect::<Vec<_>>(), ["f:4 192.168.1.0/24", "f:4 fe80::/64"]);
+    }
 
     #[test]
     fn a_network_is_idle_where_no_address_can_be_reached_from_there() {
