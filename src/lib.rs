@@ -18,7 +18,7 @@
 //! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.
 //! - [`doctor`]: what makes exports and imports fail on this machine, and what to type.
 //! - [`service`]: the service manager, most often systemd: its sockets, and messages to it.
-//! - [`logging`]: the log, which a thread of its own writes.
+//! - [`logging`]: the log, which a thread of its own writes (`writer`).
 //!
 //! Every part may use [`limits`] (the limits that a client, a device or a user meets, each with a
 //! reason), `complaints` (the budget for lines of the log that clients can cause), `caught` (a
@@ -36,13 +36,16 @@
 //! doctor ────► client, config, usb, vhci, wire
 //! client ────► wire
 //! vhci ──────► wire
-//! reactor ───► config, handshake, hooks, service, session, stats, status, usb, wire, worker
+//! reactor ───► capture, config, handshake, hooks, service, session, stats, status, usb, wire, worker
 //! worker ────► config, reactor, session, usb
 //! fuzzing ───► handshake, session, usb, wire
+//! logging ───► writer
 //! handshake ─► wire
 //! hooks ─────► config, usb, wire
-//! session ───► stats, usb, wire
+//! session ───► capture, stats, usb, wire
 //! status ────► config, stats, wire
+//! capture ───► config, usbmon, wire, writer
+//! usbmon ────► wire
 //! stats ─────► wire
 //! config ────► usb, wire
 //! usb ───────► wire
@@ -77,8 +80,13 @@
 //! [`usb`] has the traits of a USB stack. [`usb::libusb`] is the real stack, on `usbferry-sys`,
 //! which has all unsafe code; [`usb::sim`] has devices made of software. The stack is a type
 //! parameter of the reactor, so nothing on the path of a URB is called through a pointer. A backend
-//! can wrap another, as a capture of all URBs would: `session/tests/wrapped.rs` is the worked
-//! example.
+//! can wrap another: `session/tests/wrapped.rs` is the worked example.
+//!
+//! # The capture
+//! `capture` writes every URB of every session into a file for Wireshark, on a thread of its own.
+//! Where a capture is under way, a session has a tap, and `session::tapping` tells the tap of each
+//! SUBMIT and each end: a session knows more of a URB than a wrapped port would. `usbmon` is the format
+//! of the records.
 //!
 //! # The wire
 //! [`wire`] is the protocol's bytes: pure functions between arrays and values.
@@ -104,6 +112,7 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod caught;
 pub mod cli;
 pub mod client;
@@ -131,9 +140,11 @@ pub mod stats;
 pub mod status;
 mod units;
 pub mod usb;
+mod usbmon;
 #[cfg(target_os = "linux")]
 pub mod vhci;
 mod whose;
 pub mod wire;
 mod words;
 mod worker;
+mod writer;

@@ -350,6 +350,26 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 /// for the end.
 pub const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Bytes of the longest record of a capture, header included; longer URBs are cut. Wireshark reads
+/// no longer record of this link type (`WTAP_MAX_PACKET_SIZE_STANDARD`), and gives the file up.
+pub const CAPTURE_DATA_MAX: usize = 256 << 10;
+
+/// The most bytes of data of a URB in a capture by default: all, as a replay needs.
+pub const SNAP_LEN_DEFAULT: usize = CAPTURE_DATA_MAX;
+
+/// Bytes of a piece of a capture: room for the longest record, and few calls of the writer.
+pub const CAPTURE_PIECE_LEN: usize = 512 << 10;
+
+/// Bytes of a capture that wait for the disk or the reader; further records are dropped and counted.
+/// A disk that pauses for a tenth of a second is caught up with at 160 MB/s.
+pub const CAPTURE_QUEUE_LEN: usize = 16 << 20;
+
+/// Smallest size of a capture with a limit, in bytes: a half holds a few pieces.
+pub const CAPTURE_SIZE_MIN: usize = 4 << 20;
+
+/// The wait at the end of the program for the reader of a capture.
+pub const CAPTURE_END_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Lines a second in the log about clients and their devices; further lines are counted. Nobody
 /// reads more, and thirty devices can attach and detach within a second.
 pub const COMPLAINTS_PER_SECOND: u32 = 100;
@@ -358,6 +378,10 @@ pub const COMPLAINTS_PER_SECOND: u32 = 100;
 /// meaningful burst comes from all devices at once, 256 at most, with a few lines each from import
 /// to release. Complaints about clients take ten seconds for as many lines.
 pub const LOG_LINES_MAX: usize = 1024;
+
+/// Bytes of lines that wait for the reader of the log; further lines are dropped and counted. A
+/// line has some hundred bytes, and with the texts of hooks some thousand.
+pub const LOG_BYTES_MAX: usize = 1 << 20;
 
 /// The wait at the end of the program for the reader of the log.
 pub const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);

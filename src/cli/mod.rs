@@ -11,6 +11,7 @@
 //!
 //! Contract: no I/O. Each error says what to type instead.
 
+mod capture;
 mod client;
 mod doctor;
 mod error;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 
+use super::capture::CaptureOptions;
 use super::error::{UsageError, Written};
 use super::usbipd::StandIn;
 use crate::config::file::FileSettings;
@@ -88,6 +89,9 @@ pub struct Serve {
     /// file. Without this option /etc/usbferry/usbferry.toml is read, if there is such a file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    #[command(flatten)]
+    capture: CaptureOptions,
 
     #[command(flatten)]
     tuning: Tuning,
@@ -200,6 +204,7 @@ impl Serve {
             socket_buffer: self.tuning.socket_buffer.or(file.socket_buffer),
             busy_poll: self.tuning.busy_poll.or(file.busy_poll).unwrap_or(BUSY_POLL_DEFAULT),
             peer_timeout: peer_timeout.unwrap_or(PEER_TIMEOUT_DEFAULT),
+            capture: self.capture.wanted(),
             ..Settings::default()
         };
         Ok((settings, chosen))
@@ -329,6 +334,7 @@ mod tests {
         for (option, range) in [
             ("urbs", format!("from {} to {};", limits::URBS_MIN, limits::URBS_MAX)),
             ("memory", format!("from {}.", typed(limits::MEMORY_MIN))),
+            ("capture_size", format!("from {}:", typed(limits::CAPTURE_SIZE_MIN))),
             ("peer_timeout", format!("from {:?} to 60m", limits::PEER_TIMEOUT_MIN)),
         ] {
             let help = help_of(option);
@@ -343,6 +349,7 @@ mod tests {
             ("takeover", TakeOver::default().name().to_owned()),
             ("peer_timeout", format!("{:?}", PEER_TIMEOUT_DEFAULT)),
             ("busy_poll", format!("{}us", BUSY_POLL_DEFAULT.as_micros())),
+            ("capture_snaplen", typed(limits::SNAP_LEN_DEFAULT)),
         ] {
             let help = help_of(option);
             let (_, defaults) = help.split_once("[default: ").expect("it has a default");

@@ -33,6 +33,7 @@ pub(crate) mod udev;
 pub(crate) mod value;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,17 @@ impl Listen {
     }
 }
 
+/// The capture of all URBs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Capturing {
+    /// The file, or the FIFO.
+    pub path: PathBuf,
+    /// Bytes of the capture; without a value the file grows.
+    pub size: Option<u64>,
+    /// The most bytes of data of a URB in the capture.
+    pub snap_len: usize,
+}
+
 /// The settings of a server.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -93,6 +105,8 @@ pub struct Settings {
     pub busy_poll: Duration,
     /// The time without a sign of life, or with no byte accepted, after which a client is dropped.
     pub peer_timeout: Duration,
+    /// The capture of all URBs, if wanted.
+    pub capture: Option<Capturing>,
     /// Clients at once.
     pub connections: usize,
     /// The most that an address may have.
@@ -111,6 +125,7 @@ impl Default for Settings {
             socket_buffer: None,
             busy_poll: BUSY_POLL_DEFAULT,
             peer_timeout: PEER_TIMEOUT_DEFAULT,
+            capture: None,
             connections: CONNECTIONS_MAX,
             shares: Shares::default(),
         }

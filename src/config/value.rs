@@ -41,6 +41,10 @@ pub enum ValueError {
     BusyPoll,
     /// The time without a sign of life.
     PeerTimeout,
+    /// Bytes of a capture.
+    CaptureSize,
+    /// Bytes of data of a URB in a capture.
+    SnapLen,
     /// When a client may take a device from another.
     TakeOver,
     /// The value of a configuration.
@@ -76,9 +80,12 @@ impl fmt::Display for ValueError {
                 "give the number of a configuration (bConfigurationValue, as lsusb -v shows it), \
                  from 1 to 255",
             ),
-            Self::Memory | Self::UrbSize | Self::DeviceMemory | Self::SocketBuffer => {
-                self.tell_size(f)
-            }
+            Self::Memory
+            | Self::UrbSize
+            | Self::DeviceMemory
+            | Self::SocketBuffer
+            | Self::CaptureSize
+            | Self::SnapLen => self.tell_size(f),
             Self::BusyPoll | Self::PeerTimeout | Self::Settle => self.tell_time(f),
         }
     }
@@ -106,6 +113,16 @@ impl ValueError {
                  system chooses",
                 size(limits::SOCKET_BUFFER_MIN)
             ),
+            Self::CaptureSize => write!(
+                f,
+                "give a number of bytes from {}, such as 100M or 2G",
+                size(limits::CAPTURE_SIZE_MIN)
+            ),
+            Self::SnapLen => write!(
+                f,
+                "give a number of bytes up to {}, such as 64 or 256K",
+                size(limits::CAPTURE_DATA_MAX)
+            ),
             _ => write!(
                 f,
                 "give a number of bytes from {} to {most}, such as 128K or 16M",
@@ -129,6 +146,18 @@ impl ValueError {
             }
         }
     }
+}
+
+/// Bytes of a capture.
+pub(crate) fn parse_capture_size(text: &str) -> Result<u64, ValueError> {
+    let size = units::parse_size(text).filter(|&size| size >= limits::CAPTURE_SIZE_MIN);
+    size.map(|size| size as u64).ok_or(ValueError::CaptureSize)
+}
+
+/// Bytes of data of a URB in a capture.
+pub(crate) fn parse_snap_len(text: &str) -> Result<usize, ValueError> {
+    let len = units::parse_size(text).filter(|&len| len <= limits::CAPTURE_DATA_MAX);
+    len.ok_or(ValueError::SnapLen)
 }
 
 /// A network, or a single address as the network of itself. An address of a network with the

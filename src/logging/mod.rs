@@ -1,8 +1,7 @@
 //! The log: lines of the `log` crate's macros, on their way to stderr or to the system's log.
 //!
 //! - `format`: the form of a line, as text or as JSON;
-//! - `syslog`: the system's log, for a server in the background;
-//! - `writer`: the thread that writes, with a bounded queue.
+//! - `syslog`: the system's log, for a server in the background.
 //!
 //! The room is called `logging` and not `log`, because `log` is the crate in every other file. The
 //! form of a line is made here and not by a crate such as `env_logger`: the last line and the
@@ -10,11 +9,11 @@
 //! gets the client and the device.
 //!
 //! Contract: a line never waits for the reader of the log; beyond [`LOG_LINES_MAX`] waiting lines,
-//! lines are dropped and counted. The end of the log waits, for [`LOG_END_TIMEOUT`] at most.
+//! or [`LOG_BYTES_MAX`] bytes, lines are dropped and counted. The end of the log waits, for
+//! [`LOG_END_TIMEOUT`] at most.
 
 mod format;
 mod syslog;
-mod writer;
 
 use std::fs::File;
 use std::io;
@@ -25,12 +24,14 @@ use anstream::{AutoStream, ColorChoice};
 use env_filter::Filter;
 use log::{Level, Metadata, Record};
 
-use crate::limits::{LOG_END_TIMEOUT, LOG_LINES_MAX};
+use crate::limits::{LOG_BYTES_MAX, LOG_END_TIMEOUT, LOG_LINES_MAX};
 use crate::words::visible;
+use crate::writer::{Queue, Terms, Text, Writer};
 pub use format::Shape;
 use format::{Format, Reader};
 use syslog::Syslog;
-use writer::{Queue, Terms, Writer};
+
+const TERMS: Terms = Terms { name: "log", pieces: LOG_LINES_MAX, bytes: LOG_BYTES_MAX, spares: 0 };
 
 /// Where the log goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,10 +68,9 @@ impl Log {
                 &format!("{lines} lines of the log were dropped: its reader was too slow"),
             )
         };
-        let terms = Terms { name: "log", room: LOG_LINES_MAX, dropped: Box::new(dropped) };
         let writer = match target {
-            Target::Stderr => Writer::start(terms, io::stderr())?,
-            Target::Syslog => Writer::start(terms, Syslog::default())?,
+            Target::Stderr => Writer::start(TERMS, Text::new(io::stderr(), dropped))?,
+            Target::Syslog => Writer::start(TERMS, Text::new(Syslog::default(), dropped))?,
         };
         let filter = env_filter::Builder::new().parse(filter).build();
         log::set_max_level(filter.filter());

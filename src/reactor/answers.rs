@@ -236,12 +236,13 @@ impl<B: Backend> Reactor<B> {
     /// clients compare the two (`usbip_attach.c`).
     fn attach(&mut self, key: Key, device: &UsbDevice, ready: Ready<PortOf<B>>, fds: Vec<RawFd>) {
         let Some((peer, Request::Import(field))) = self.request_of(key) else { return };
+        let devid = DevId::new(device.busnum, device.devnum);
+        let tap = self.tap(device, peer, &ready.opened);
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = &connection.loan else { return };
         let (busid, limits) = (loan.busid, loan.limits);
-        let devid = DevId::new(device.busnum, device.devnum);
         let device = ready.opened.describe(UsbDevice { busid: field, ..device.clone() });
-        let session = Session::new(devid, limits, ready.opened, ready.tables);
+        let session = Session::new(devid, limits, ready.opened, ready.tables, tap);
         info!(
             client:% = peer, device:% = busid;
             "{peer}: {}: attached ({:04x}:{:04x})",

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use usbferry_sys::os::tcp;
 
+use crate::capture::CaptureError;
 use crate::wire::PORT;
 use crate::words::reason;
 
@@ -23,6 +24,8 @@ pub enum StartError {
     },
     /// The system has no descriptor or no thread left for the server.
     System(io::Error),
+    /// The capture can't begin.
+    Capture(CaptureError),
 }
 
 impl std::error::Error for StartError {}
@@ -39,6 +42,7 @@ impl fmt::Display for StartError {
                 write!(f, "can't listen on {address}: ")?;
                 explain_listen(*address, error, f)
             }
+            Self::Capture(error) => error.fmt(f),
             Self::System(error) => {
                 write!(f, "the system refuses what a server needs: {}", reason(error))
             }

@@ -57,6 +57,7 @@ mod spin;
 mod status;
 mod stop;
 mod summary;
+mod taps;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -71,6 +72,7 @@ use mio::{Events, Poll, Waker};
 use slab::Slab;
 use usbferry_sys::os::clock::CoarseClock;
 
+use crate::capture::Capture;
 use crate::complaints::Complaints;
 use crate::config::Settings;
 use crate::deadline::earlier;
@@ -130,6 +132,8 @@ pub struct Reactor<B: Backend> {
     clock: CoarseClock,
     /// The time of this turn.
     now: Instant,
+    /// Behind the connections, whose sessions write their last records when dropped.
+    capture: Option<Capture>,
 }
 
 impl<B: Backend> Reactor<B> {
@@ -162,6 +166,9 @@ impl<B: Backend> Reactor<B> {
         let scans = Scans::start(backend, &inbox, registry).map_err(StartError::System)?;
         let stop = Stop::new(registry, Subject::Stop.to_token()).map_err(StartError::System)?;
         let spin = Spin::new(settings.busy_poll);
+        // Last, so that no file is made for a server that does not start.
+        let capture = settings.capture.as_ref().map(Capture::start).transpose();
+        let capture = capture.map_err(StartError::Capture)?;
         Ok(Self {
             poll,
             settings,
@@ -181,6 +188,7 @@ impl<B: Backend> Reactor<B> {
             spin,
             clock: CoarseClock::new(),
             now: Instant::now(),
+            capture,
         })
     }
 
@@ -269,6 +277,7 @@ impl<B: Backend> Reactor<B> {
             self.stop.deadline(),
             self.complaints.deadline(),
             self.reports.deadline(),
+            self.capture_deadline(),
         ];
         let earliest = others.into_iter().fold(devices, earlier);
         let earliest = earliest.map(|at| at.saturating_duration_since(self.now));
@@ -350,6 +359,7 @@ impl<B: Backend> Reactor<B> {
         }
         self.tell_watches();
         self.report();
+        self.tick_capture();
     }
 
     fn has_device(&self, key: Key) -> bool {

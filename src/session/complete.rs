@@ -79,6 +79,7 @@ impl<P: Port> Session<P> {
     /// Answers a URB which the device never had with an error.
     pub(super) fn refuse(&mut self, urb: UrbIndex, status: Status) {
         self.refused += 1;
+        self.urbs.get_mut(urb).refusal = Some(status);
         self.end(urb, status, 0);
     }
 
@@ -101,6 +102,8 @@ impl<P: Port> Session<P> {
         if log_enabled!(Level::Trace) {
             trace_end(self.devid, record);
         }
+        self.record_end(urb);
+        let record = self.urbs.get(urb);
         if record.unanswered {
             return self.buffers.free_record(&mut self.urbs, urb);
         }

@@ -28,7 +28,7 @@
 //! - [`barrier`]: special requests; [`prospects`]: endpoints to come of such requests;
 //! - [`control`]: requests answered by the host, and requests too long;
 //! - [`job`]: the port on its way to the worker; [`teardown`]: how a session ends;
-//!   [`violation`]: why a client is not served on.
+//!   [`tapping`]: records for a capture; [`violation`]: why a client is not served on.
 //!
 //! The state shared by all: [`urb`], [`endpoints`], [`slots`], [`buffers`]. In tests, `model`
 //! stands beside a session and says how a right session behaves.
@@ -51,6 +51,7 @@ mod receive;
 mod rx;
 mod slots;
 mod submit;
+mod tapping;
 mod teardown;
 mod tx;
 mod unlink;
@@ -63,6 +64,7 @@ mod tests;
 use std::io::IoSlice;
 use std::time::Instant;
 
+use crate::capture::Tap;
 use crate::deadline::earlier;
 use crate::limits::{DeviceLimits, PACKETS_WAITING_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX};
 use crate::stats::SessionStats;
@@ -122,6 +124,9 @@ pub(crate) struct Session<P: Port> {
     life: Life,
     /// The device was reset for the client, and nobody has asked yet.
     was_reset: bool,
+    /// Records every URB for a capture, if there is a capture. In a box: the session without a
+    /// capture pays for a look at a pointer.
+    tap: Option<Box<Tap>>,
     /// UNLINKs received.
     unlinks: u64,
     /// SUBMITs answered with an error without the device.
@@ -129,12 +134,13 @@ pub(crate) struct Session<P: Port> {
 }
 
 impl<P: Port> Session<P> {
-    /// A session with an opened device. The rest of its memory is allocated here.
+    /// A session with an opened device, and the tap of a capture. The rest of its memory is allocated here.
     pub(crate) fn new(
         devid: DevId,
         limits: DeviceLimits,
         mut opened: Opened<P>,
         tables: Tables,
+        tap: Option<Tap>,
     ) -> Self {
         opened.port.attached();
         let records = records_for(opened.transfers.len());
@@ -153,6 +159,7 @@ impl<P: Port> Session<P> {
             tx: TxQueue::new(records),
             life: Life::new(),
             was_reset: false,
+            tap: tap.map(Box::new),
             unlinks: 0,
             refused: 0,
         }

@@ -46,6 +46,7 @@ impl<P: Port> Session<P> {
     /// Acts on a SUBMIT which has arrived.
     #[inline(always)]
     pub(super) fn submit_received(&mut self, urb: UrbIndex, now: Instant) {
+        self.record_submit(urb);
         if let Some(status) = self.urbs.get(urb).refusal {
             // A URB whose UNLINK came first is given up, not refused.
             match self.urbs.get(urb).unlink {

@@ -104,11 +104,12 @@ impl<P: Port> Session<P> {
 
     /// Ends a URB that was unlinked before its turn, and answers the UNLINK.
     fn drop_unperformed(&mut self, urb: UrbIndex, unlink: SeqNum) {
+        let record = self.urbs.get_mut(urb);
+        (record.status, record.unlink) = (Status::ECONNRESET, Some(unlink));
         if log_enabled!(Level::Trace) {
-            let record = self.urbs.get_mut(urb);
-            record.status = Status::ECONNRESET;
             trace_end(self.devid, record);
         }
+        self.record_end(urb);
         self.drop_unlinked(urb, unlink);
     }
 

@@ -70,6 +70,8 @@ pub struct Device {
     pub id_vendor: u16,
     pub id_product: u16,
     pub bcd_device: u16,
+    /// iManufacturer, iProduct and iSerialNumber.
+    pub strings: [u8; 3],
     pub num_configurations: u8,
 }
 
@@ -86,8 +88,27 @@ impl Device {
             id_vendor: u16::from_le_bytes([bytes[8], bytes[9]]),
             id_product: u16::from_le_bytes([bytes[10], bytes[11]]),
             bcd_device: u16::from_le_bytes([bytes[12], bytes[13]]),
+            strings: [bytes[14], bytes[15], bytes[16]],
             num_configurations: bytes[17],
         }
+    }
+
+    /// The descriptor's bytes.
+    #[must_use]
+    pub const fn to_bytes(&self) -> [u8; DEVICE_LEN] {
+        let [usb_low, usb_high] = self.bcd_usb.to_le_bytes();
+        let [vendor_low, vendor_high] = self.id_vendor.to_le_bytes();
+        let [product_low, product_high] = self.id_product.to_le_bytes();
+        let [device_low, device_high] = self.bcd_device.to_le_bytes();
+        let [manufacturer, product, serial] = self.strings;
+        #[rustfmt::skip]
+        let bytes = [
+            18, 1, usb_low, usb_high,
+            self.class, self.sub_class, self.protocol, self.max_packet_size_0,
+            vendor_low, vendor_high, product_low, product_high, device_low, device_high,
+            manufacturer, product, serial, self.num_configurations,
+        ];
+        bytes
     }
 
     /// Endpoints left out by a host with the quirk `USB_QUIRK_ENDPOINT_IGNORE` for the device

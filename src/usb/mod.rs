@@ -42,6 +42,7 @@ use crate::wire::iso::Packets;
 use crate::wire::op::{UsbDevice, UsbInterface};
 use crate::wire::status::Status;
 use crate::wire::types::{EndpointAddress, TransferType};
+use descriptor::DEVICE_LEN;
 pub use error::{Obstacle, OpenError, ScanError};
 use isochronous::IsochronousSettings;
 use special::SpecialRequest;
@@ -204,6 +205,8 @@ pub struct Opened<P: Port> {
     pub memory: Arena,
     /// The active configuration, or `None` when the device has none.
     pub configuration: Option<Configuration>,
+    /// The device descriptor.
+    pub device: [u8; DEVICE_LEN],
     /// The configurations by index, as read by the host: the answers to GET_DESCRIPTOR. The device
     /// is asked for other descriptors.
     pub configurations: Vec<Vec<u8>>,

@@ -35,6 +35,18 @@ impl DevId {
     pub const fn new(busnum: u8, devnum: u8) -> Self {
         Self((busnum as u32) << 16 | devnum as u32)
     }
+
+    /// The bus.
+    #[must_use]
+    pub const fn busnum(self) -> u8 {
+        self.0.to_be_bytes()[1]
+    }
+
+    /// The address.
+    #[must_use]
+    pub const fn devnum(self) -> u8 {
+        self.0.to_be_bytes()[3]
+    }
 }
 
 impl fmt::Display for DevId {
@@ -284,6 +296,19 @@ pub enum Speed {
     /// 5 Gbit/s and every higher speed. Kernels before 6.12 refuse to attach a device of value 6,
     /// and later kernels run such a device at 5 Gbit/s anyway (docs/kernels.md).
     Super = 5,
+}
+
+impl Speed {
+    /// Bits a second.
+    #[must_use]
+    pub const fn bits_per_second(self) -> u64 {
+        match self {
+            Self::Low => 1_500_000,
+            Self::Full => 12_000_000,
+            Self::High => 480_000_000,
+            Self::Super => 5_000_000_000,
+        }
+    }
 }
 
 impl fmt::Display for Speed {

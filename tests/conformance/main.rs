@@ -17,6 +17,7 @@
 //! | `lifecycle` | clients that leave, devices that are unplugged, a server that stops |
 //! | `hooks` | programs that events start, and imports that wait for a program's answer |
 //! | `peers` | clients in each other's way: take-over, stalled clients, a full server |
+//! | `capture` | the capture of all URBs, as tshark reads the file |
 //! | `names` | names, kinds and serial numbers in lists and imports; devices hidden from clients |
 //! | `watches` | clients that are told of a device |
 //! | `simulation` | random traffic of a correct client, from fixed seeds |
@@ -29,6 +30,7 @@
 //! - PDUs in parts: `tests/parts.rs`, and the program's command line: `tests/cli.rs`;
 //! - data toggles, lost packets and real kernels: `tests/vm`.
 
+mod capture;
 mod control;
 mod handshake;
 mod hooks;

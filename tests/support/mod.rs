@@ -6,7 +6,7 @@
 //!   reply as a Linux client would, also where the test looks for something else.
 //! - [`endpoints`] are those of the simulated loopback device.
 //! - [`hex::hex`] reads byte vectors, `submit` makes SUBMITs, `random` makes numbers from seeds,
-//!   `log` keeps the server's log.
+//!   `log` keeps the server's log, [`tshark`] reads captures.
 
 pub(crate) mod client;
 pub(crate) mod endpoints;
@@ -14,6 +14,7 @@ pub(crate) mod hex;
 pub(crate) mod log;
 pub(crate) mod random;
 pub(crate) mod submit;
+pub(crate) mod tshark;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,7 +25,8 @@ use std::time::{Duration, Instant};
 use usbferry::config::rules::{Allowed, Rules};
 use usbferry::config::{Listen, Settings};
 use usbferry::limits::{SHUTDOWN_TIMEOUT, URB_LEN_DEFAULT};
-use usbferry::reactor::{Reactor, StopHandle};
+use usbferry::reactor::{Reactor, StatusHandle, StopHandle};
+use usbferry::stats::SessionStats;
 use usbferry::usb::sim::SimBackend;
 use usbferry::usb::sim::bus::SimBus;
 use usbferry::usb::sim::spec::Spec;
@@ -50,6 +52,7 @@ pub(crate) struct Server {
     pub(crate) bus: SimBus,
     pub(crate) address: SocketAddr,
     stop: StopHandle,
+    status: StatusHandle,
     ended: Receiver<io::Result<usize>>,
     stopped: bool,
 }
@@ -79,10 +82,11 @@ impl Server {
         let reactor = Reactor::new(SimBackend::new(bus.clone()), settings).expect("it starts");
         let address = reactor.addresses()[0];
         let stop = reactor.stop_handle().expect("there are descriptors");
+        let status = reactor.status_handle();
         let (sender, ended) = channel();
         let run = move || drop(sender.send(reactor.run()));
         thread::Builder::new().name("reactor".to_owned()).spawn(run).expect("there are threads");
-        Self { bus, address, stop, ended, stopped: false }
+        Self { bus, address, stop, status, ended, stopped: false }
     }
 
     /// The busid of the device at `index`.
@@ -119,6 +123,14 @@ impl Server {
     pub(crate) fn wait_released(&self, index: usize) {
         let busid = self.busid(index);
         wait_until("the device is given back", || !self.bus.is_open(busid));
+    }
+
+    /// The counters of the session with the device at `index`.
+    pub(crate) fn session_stats(&self, index: usize) -> SessionStats {
+        let snapshot = self.status.snapshot().expect("the server runs");
+        let busid = self.busid(index);
+        let loan = snapshot.loans.into_iter().find(|loan| loan.busid == busid);
+        loan.and_then(|loan| loan.session).expect("a client has the device").stats
     }
 
     /// Shows that the server still serves: a client attaches the device at `index`, uses it, and

@@ -199,10 +199,17 @@ impl Candidate for ScriptedCandidate {
     ) -> Result<Opened<ScriptedPort>, OpenError> {
         let busid = self.info().device.busid;
         self.script.enter(Call::Open(busid));
-        let Opened { port, transfers, memory, configuration, configurations, isochronous } =
-            self.inner.open(limits, reset_on_release)?;
-        let port = ScriptedPort { inner: port, busid, script: self.script.clone() };
-        Ok(Opened { port, transfers, memory, configuration, configurations, isochronous })
+        let opened = self.inner.open(limits, reset_on_release)?;
+        let port = ScriptedPort { inner: opened.port, busid, script: self.script.clone() };
+        Ok(Opened {
+            port,
+            transfers: opened.transfers,
+            memory: opened.memory,
+            configuration: opened.configuration,
+            device: opened.device,
+            configurations: opened.configurations,
+            isochronous: opened.isochronous,
+        })
     }
 
     fn recover(&self) {

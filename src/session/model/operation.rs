@@ -118,12 +118,13 @@ impl Scale {
             transfers: ModelPort::transfers(self.slots),
             memory,
             configuration,
+            device: [0; 18],
             configurations: Vec::new(),
             isochronous: IsochronousSettings::of(configurations(0).iter().flatten()),
         };
         let limits = DeviceLimits { urb_len: self.urb_len, ..DeviceLimits::default() };
         let tables = Tables::new(self.slots).expect("there is memory");
-        let mut session = Session::new(DEVID, limits, opened, tables);
+        let mut session = Session::new(DEVID, limits, opened, tables, None);
         session.rx.set_large(LARGE);
         session
     }

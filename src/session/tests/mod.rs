@@ -174,10 +174,12 @@ impl Rig {
             memory,
             isochronous: IsochronousSettings::of([&configuration()]),
             configuration: Some(configuration()),
+            device: [0; 18],
             configurations: vec![DESCRIPTOR.to_vec()],
         };
         let limits = DeviceLimits { urb_len: 1 << 19, ..DeviceLimits::default() };
-        let session = Session::new(DEVID, limits, opened, Tables::new(SLOTS as usize).unwrap());
+        let tables = Tables::new(SLOTS as usize).unwrap();
+        let session = Session::new(DEVID, limits, opened, tables, None);
         Self { session, now: Instant::now(), sent: Vec::new() }
     }
 

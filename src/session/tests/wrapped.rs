@@ -72,6 +72,7 @@ impl<C: Candidate> Candidate for WatchedCandidate<C> {
             transfers: opened.transfers.into_iter().map(watched).collect(),
             memory: opened.memory,
             configuration: opened.configuration,
+            device: opened.device,
             configurations: opened.configurations,
             isochronous: opened.isochronous,
         })
@@ -155,7 +156,7 @@ fn open(spec: &str) -> (SimSession, Log, SimBus) {
     let candidate = backend.scan().unwrap().devices.remove(0);
     let limits = DeviceLimits { urbs: 64, ..DeviceLimits::default() };
     let opened = candidate.open(&limits, false).unwrap();
-    (Session::new(DEVID, limits, opened, Tables::new(64).unwrap()), log, bus)
+    (Session::new(DEVID, limits, opened, Tables::new(64).unwrap(), None), log, bus)
 }
 
 /// Sends a command, has everybody do everything, and returns the answers.

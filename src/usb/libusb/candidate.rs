@@ -90,8 +90,9 @@ impl Candidate for LibusbCandidate {
         }
         let configuration = claims.configuration.clone();
         let port = LibusbPort::new(claims, packets, in_flight, port_memory, reset_on_release);
+        let device = self.found.descriptors.device.to_bytes();
         let configurations = self.found.descriptors.configurations.clone();
-        Ok(Opened { port, transfers, memory, configuration, configurations, isochronous })
+        Ok(Opened { port, transfers, memory, configuration, device, configurations, isochronous })
     }
 
     /// The kernel has freed the interfaces when the device was closed; the note of the debt is

@@ -108,6 +108,7 @@ mod tests {
             id_vendor: 1,
             id_product: 2,
             bcd_device: 3,
+            strings: [0; 3],
             num_configurations: 1,
         };
         Found {

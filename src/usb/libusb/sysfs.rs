@@ -125,6 +125,8 @@ fn device_of(directory: &Path) -> io::Result<Device> {
         id_vendor: number(directory, "idVendor", 16)?,
         id_product: number(directory, "idProduct", 16)?,
         bcd_device: number(directory, "bcdDevice", 16)?,
+        // No attributes, and nobody asks about a hub's.
+        strings: [0; 3],
         num_configurations: number(directory, "bNumConfigurations", 10)?,
     })
 }

@@ -126,10 +126,11 @@ fn opened(
     let isochronous = parts.isochronous();
     let packets = !isochronous.is_empty();
     let (transfers, mailboxes) = SimTransfer::slots(limits.urbs, packets, now);
+    let device = parts.descriptors.device;
     let configurations = vec![parts.descriptors.configuration.clone()];
     let port = SimPort::new(parts, mailboxes, wake, now);
     let configuration = port.configuration().cloned();
-    Opened { port, transfers, memory, configuration, configurations, isochronous }
+    Opened { port, transfers, memory, configuration, device, configurations, isochronous }
 }
 
 fn wake_pair() -> std::io::Result<(UnixStream, UnixStream)> {

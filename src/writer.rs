@@ -1,38 +1,67 @@
 //! A thread that writes pieces of bytes to a target, lest other threads wait for the target.
 //!
 //! A write to a terminal stopped with Ctrl-S, to a pipe whose reader stalls, or to a busy disk can
-//! take forever. Therefore threads put their pieces into a queue of bounded length, and one thread
-//! writes. A piece that finds the queue full is dropped and counted, and the number of dropped
-//! pieces is written in their place.
+//! take forever. Therefore threads put their pieces into a queue, bounded in pieces and in bytes,
+//! and one thread writes. A piece that finds the queue full is dropped and counted, and the target
+//! hears the number of dropped pieces in their place; or the piece goes back to its owner
+//! ([`Queue::try_put`]), who counts.
 //!
 //! The target is flushed whenever the queue is empty, so a reader is never behind for long, and a
-//! busy writer makes few calls.
+//! busy writer makes few calls. The memory of written pieces can be used again
+//! ([`Queue::spare`]).
 //!
-//! Contract: [`Queue::put`] never waits for the target; a lock is held for as long as it takes to
-//! count and to move one piece. [`Writer::end`] waits for a stated time at most. A write that fails
-//! is forgotten: nobody is left to be told.
+//! Contract: [`Queue::put`] and [`Queue::try_put`] never wait for the target; a lock is held for as
+//! long as it takes to count and to move one piece. [`Writer::end`] waits for a stated time at
+//! most.
 
 use std::io::{self, BufWriter, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Makes the piece to write in the place of dropped pieces, from their number.
-pub(super) type Dropped = Box<dyn Fn(u64) -> Vec<u8> + Send>;
-
 /// The name and the limits of a writer.
-pub(super) struct Terms {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
     /// The name of the thread.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// Pieces that can wait to be written.
-    pub(super) room: usize,
-    pub(super) dropped: Dropped,
+    pub(crate) pieces: usize,
+    /// Bytes of pieces that can wait to be written. A piece alone may have more.
+    pub(crate) bytes: usize,
+    /// Written pieces whose memory is kept for [`Queue::spare`].
+    pub(crate) spares: usize,
 }
+
+/// The place to which a writer writes. All calls come from the writer's thread, and may block.
+pub(crate) trait Target: Send + 'static {
+    /// Does what has to be done before the first piece.
+    fn begin(&mut self) {}
+
+    /// Writes a piece. A target that can't is to remember so itself.
+    fn write(&mut self, piece: &[u8]);
+
+    /// Notes that this many pieces are missing here.
+    fn note_dropped(&mut self, pieces: u64);
+
+    /// Has everything written so far reach the reader.
+    fn flush(&mut self);
+}
+
+/// A target of text: a stream with lines. A write that fails is forgotten: nobody is left to be
+/// told.
+pub(crate) struct Text<W: Write> {
+    writer: BufWriter<W>,
+    dropped: Dropped,
+}
+
+/// Makes the text to write in the place of dropped pieces, from their number.
+type Dropped = Box<dyn Fn(u64) -> Vec<u8> + Send>;
 
 /// A thread that writes.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     queue: Queue,
     /// Never has a message; the other end goes when everything is written.
     written: Receiver<()>,
@@ -40,7 +69,15 @@ pub(super) struct Writer {
 
 /// Where pieces come in. Clones are the same queue.
 #[derive(Clone, Debug)]
-pub(super) struct Queue(Arc<Mutex<State>>);
+pub(crate) struct Queue(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    terms: Terms,
+    /// Bytes that wait to be written, or are being written.
+    waiting: AtomicUsize,
+    state: Mutex<State>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -50,6 +87,8 @@ struct State {
     dropped: u64,
     /// The last piece, for which there is always room.
     last: Vec<u8>,
+    /// The memory of written pieces.
+    spares: Vec<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -64,14 +103,14 @@ impl Writer {
     ///
     /// # Errors
     /// The system has no thread.
-    pub(super) fn start(terms: Terms, target: impl Write + Send + 'static) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(terms.room);
+    pub(crate) fn start(terms: Terms, target: impl Target) -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(terms.pieces);
         let (ended, written) = channel::<()>();
-        let state = State { pieces: Some(sender), dropped: 0, last: Vec::new() };
-        let queue = Queue(Arc::new(Mutex::new(state)));
+        let (last, spares) = (Vec::new(), Vec::with_capacity(terms.spares));
+        let state = Mutex::new(State { pieces: Some(sender), dropped: 0, last, spares });
+        let queue = Queue(Arc::new(Shared { terms, waiting: AtomicUsize::new(0), state }));
         let of_thread = queue.clone();
         thread::Builder::new().name(terms.name.to_owned()).spawn(move || {
-            let target = Target { writer: BufWriter::new(target), dropped: terms.dropped };
             of_thread.write_all(&receiver, target);
             drop(ended);
         })?;
@@ -79,13 +118,13 @@ impl Writer {
     }
 
     /// The queue of this writer.
-    pub(super) const fn queue(&self) -> &Queue {
+    pub(crate) const fn queue(&self) -> &Queue {
         &self.queue
     }
 
     /// Ends the writer: the waiting pieces are written, then `last`, within `patience` at most.
     /// *Blocks.*
-    pub(super) fn end(&mut self, last: Vec<u8>, patience: Duration) {
+    pub(crate) fn end(&mut self, last: Vec<u8>, patience: Duration) {
         let mut state = self.queue.lock();
         (state.pieces, state.last) = (None, last);
         drop(state);
@@ -96,55 +135,106 @@ impl Writer {
 
 impl Queue {
     /// Adds a piece to the queue, or drops and counts the piece.
-    pub(super) fn put(&self, bytes: Vec<u8>) {
-        let State { pieces, dropped, .. } = &mut *self.lock();
-        let Some(pieces) = pieces else { return };
-        match pieces.try_send(Piece { dropped: *dropped, bytes }) {
-            Ok(()) => *dropped = 0,
-            Err(TrySendError::Full(_)) => *dropped += 1,
-            Err(TrySendError::Disconnected(_)) => {}
+    pub(crate) fn put(&self, bytes: Vec<u8>) {
+        let state = &mut *self.lock();
+        if self.send(state, bytes).is_err() {
+            state.dropped += 1;
         }
     }
 
+    /// Adds a piece to the queue.
+    ///
+    /// # Errors
+    /// The queue is full, and the piece comes back.
+    pub(crate) fn try_put(&self, bytes: Vec<u8>) -> Result<(), Vec<u8>> {
+        self.send(&mut self.lock(), bytes)
+    }
+
+    /// The memory of a written piece, empty.
+    pub(crate) fn spare(&self) -> Option<Vec<u8>> {
+        self.lock().spares.pop()
+    }
+
+    fn send(&self, state: &mut State, bytes: Vec<u8>) -> Result<(), Vec<u8>> {
+        // Behind the end nobody counts.
+        let Some(pieces) = &state.pieces else { return Ok(()) };
+        let (waiting, len) = (self.0.waiting.load(Ordering::Relaxed), bytes.len());
+        if waiting > 0 && waiting + len > self.0.terms.bytes {
+            return Err(bytes);
+        }
+        // Before the piece, or the writer could count the piece as written first.
+        self.0.waiting.fetch_add(len, Ordering::Relaxed);
+        let result = pieces.try_send(Piece { dropped: state.dropped, bytes });
+        if let Err(error) = result {
+            self.0.waiting.fetch_sub(len, Ordering::Relaxed);
+            return match error {
+                TrySendError::Full(piece) => Err(piece.bytes),
+                TrySendError::Disconnected(_) => Ok(()),
+            };
+        }
+        state.dropped = 0;
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes pieces until the writer ends, and then the last piece.
-    fn write_all(&self, pieces: &Receiver<Piece>, mut target: Target<impl Write>) {
+    fn write_all(&self, pieces: &Receiver<Piece>, mut target: impl Target) {
+        target.begin();
         loop {
             let piece = pieces.try_recv().or_else(|_| {
                 // Every piece put before the dropped pieces is written.
                 let dropped = std::mem::take(&mut self.lock().dropped);
-                target.note_dropped(dropped);
+                note_dropped(&mut target, dropped);
                 target.flush();
                 pieces.recv()
             });
             let Ok(piece) = piece else { break };
-            target.note_dropped(piece.dropped);
+            note_dropped(&mut target, piece.dropped);
             target.write(&piece.bytes);
+            self.take_back(piece.bytes);
         }
         // Taken out first: nobody waits for the lock while the target stalls.
         let last = std::mem::take(&mut self.lock().last);
         target.write(&last);
         target.flush();
     }
-}
 
-struct Target<W: Write> {
-    writer: BufWriter<W>,
-    dropped: Dropped,
-}
-
-impl<W: Write> Target<W> {
-    fn note_dropped(&mut self, dropped: u64) {
-        if dropped > 0 {
-            self.write(&(self.dropped)(dropped));
+    /// Notes a piece as written.
+    fn take_back(&self, mut bytes: Vec<u8>) {
+        self.0.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+        if self.0.terms.spares > 0 {
+            let spares = &mut self.lock().spares;
+            if spares.len() < self.0.terms.spares {
+                bytes.clear();
+                spares.push(bytes);
+            }
         }
     }
+}
 
-    fn write(&mut self, bytes: &[u8]) {
-        let _ = self.writer.write_all(bytes);
+fn note_dropped(target: &mut impl Target, pieces: u64) {
+    if pieces > 0 {
+        target.note_dropped(pieces);
+    }
+}
+
+impl<W: Write> Text<W> {
+    /// A stream as a target; `dropped` makes the text in the place of dropped pieces.
+    pub(crate) fn new(stream: W, dropped: impl Fn(u64) -> Vec<u8> + Send + 'static) -> Self {
+        Self { writer: BufWriter::new(stream), dropped: Box::new(dropped) }
+    }
+}
+
+impl<W: Write + Send + 'static> Target for Text<W> {
+    fn write(&mut self, piece: &[u8]) {
+        let _ = self.writer.write_all(piece);
+    }
+
+    fn note_dropped(&mut self, pieces: u64) {
+        self.write(&(self.dropped)(pieces));
     }
 
     fn flush(&mut self) {
@@ -157,6 +247,11 @@ mod tests {
     use super::*;
 
     const ROOM: usize = 20;
+
+    /// Bytes of the queue: some more than the lines of a test have.
+    const BYTES: usize = 1000;
+
+    const TERMS: Terms = Terms { name: "test", pieces: ROOM, bytes: BYTES, spares: 1 };
 
     fn say_dropped(dropped: u64) -> Vec<u8> {
         format!("{dropped} dropped\n").into_bytes()
@@ -191,9 +286,8 @@ mod tests {
     impl Pair {
         fn new() -> Self {
             let ((begun_sender, begun), (piece, pieces)) = (sync_channel(1), sync_channel(0));
-            let target = Stalling { begun: begun_sender, piece };
-            let terms = Terms { name: "test", room: ROOM, dropped: Box::new(say_dropped) };
-            let writer = Writer::start(terms, target).expect("there are threads");
+            let target = Text::new(Stalling { begun: begun_sender, piece }, say_dropped);
+            let writer = Writer::start(TERMS, target).expect("there are threads");
             Self { writer, begun, pieces }
         }
 
@@ -265,6 +359,28 @@ mod tests {
         pair.put("next");
         put.extend(["next".to_owned(), "last".to_owned()]);
         assert_eq!(pair.end(text), put);
+    }
+
+    #[test]
+    fn a_queue_is_full_of_bytes_before_it_is_full_of_pieces() {
+        let pair = Pair::new();
+        pair.put("first");
+        pair.wait_stalled();
+        let queue = pair.writer.queue().clone();
+        let long = vec![b'x'; BYTES];
+        assert_eq!(queue.try_put(long.clone()), Ok(()));
+        assert_eq!(queue.try_put(b"y\n".to_vec()), Err(b"y\n".to_vec()));
+        pair.put("z");
+        let mut text = Vec::new();
+        while !text.ends_with(b"1 dropped\n") {
+            text.extend(pair.pieces.recv().expect("the writer writes"));
+        }
+        assert_eq!(text.len(), "first\n".len() + BYTES + "1 dropped\n".len());
+        assert!(queue.spare().is_some_and(|spare| spare.is_empty()));
+        assert_eq!(queue.spare(), None, "one is kept");
+        let alone = vec![b'x'; 2 * BYTES];
+        assert_eq!(queue.try_put(alone), Ok(()), "there is nothing before");
+        assert_eq!(pair.end(Vec::new()).concat().len(), 2 * BYTES + "last".len());
     }
 
     /// A target that takes nothing holds up neither the end nor a thread that puts behind it.

@@ -1,0 +1,218 @@
+//! The blocks of a pcapng file (draft-ietf-opsawg-pcapng): a section, its interfaces, records, and
+//! statistics.
+//!
+//! Written here and not by a crate: the crates take the data of a record as one slice, and the
+//! parts of a record (header, descriptors, data with gaps) would be copied once more for each URB.
+//!
+//! Contract: appends to a buffer, which grows only where it has no room; nothing panics but for
+//! texts and records longer than a block can be, which `capture`
+//! keeps out.
+
+use std::fmt::{Display, Write as _};
+
+use super::LINK_TYPE;
+
+/// Bytes that a record needs at most beside its data: the block's own, padding, and a comment of
+/// [`COMMENT_MAX`] bytes.
+pub(crate) const RECORD_OVERHEAD: usize = 48 + COMMENT_MAX;
+
+/// Bytes of the longest comment.
+pub(crate) const COMMENT_MAX: usize = 200;
+
+/// The type of a section header, the same in either byte order.
+const SECTION: u32 = 0x0A0D_0D0A;
+const INTERFACE: u32 = 1;
+const STATISTICS: u32 = 5;
+const RECORD: u32 = 6;
+
+const BYTE_ORDER: u32 = 0x1A2B_3C4D;
+
+/// The options used here.
+mod option {
+    pub(super) const COMMENT: u16 = 1;
+    pub(super) const APPLICATION: u16 = 4;
+    pub(super) const NAME: u16 = 2;
+    pub(super) const DESCRIPTION: u16 = 3;
+    pub(super) const SPEED: u16 = 8;
+    pub(super) const RESOLUTION: u16 = 9;
+    pub(super) const RECEIVED: u16 = 4;
+    pub(super) const DROPPED: u16 = 5;
+}
+
+/// Times are in units of 10 to the minus this.
+const NANOSECONDS: u8 = 9;
+
+/// Whether a piece of a file begins with a section.
+pub(crate) fn begins_section(piece: &[u8]) -> bool {
+    piece.starts_with(&SECTION.to_ne_bytes())
+}
+
+/// The records in whole blocks.
+pub(crate) fn count_records(mut blocks: &[u8]) -> u64 {
+    let mut records = 0;
+    while let Some((head, _)) = blocks.split_first_chunk::<8>() {
+        let words = head.as_chunks::<4>().0;
+        records += u64::from(u32::from_ne_bytes(words[0]) == RECORD);
+        let len = u32::from_ne_bytes(words[1]) as usize;
+        blocks = blocks.get(len.max(head.len())..).unwrap_or_default();
+    }
+    records
+}
+
+/// Appends a section header.
+pub(crate) fn section(out: &mut Vec<u8>) {
+    let block = Block::begin(out, SECTION);
+    block.out.extend(BYTE_ORDER.to_ne_bytes());
+    block.out.extend([1u16, 0].map(u16::to_ne_bytes).concat());
+    // The length of the section is not known.
+    block.out.extend((-1i64).to_ne_bytes());
+    let application = concat!("usbferry ", env!("CARGO_PKG_VERSION"));
+    block.option(option::APPLICATION, application.as_bytes()).end();
+}
+
+/// Appends an interface, the next by number, with a speed in bits a second.
+pub(crate) fn interface(
+    out: &mut Vec<u8>,
+    [name, description]: [&str; 2],
+    speed: u64,
+    snap_len: u32,
+) {
+    let block = Block::begin(out, INTERFACE);
+    block.out.extend(LINK_TYPE.to_ne_bytes());
+    block.out.extend([0; 2]);
+    block.out.extend(snap_len.to_ne_bytes());
+    block
+        .option(option::NAME, name.as_bytes())
+        .option(option::DESCRIPTION, description.as_bytes())
+        .option(option::SPEED, &speed.to_ne_bytes())
+        .option(option::RESOLUTION, &[NANOSECONDS])
+        .end();
+}
+
+/// Appends the statistics of an interface, at a time in nanoseconds.
+pub(crate) fn statistics(
+    out: &mut Vec<u8>,
+    (interface, time): (u32, u64),
+    [received, dropped]: [u64; 2],
+    comment: &impl Display,
+) {
+    let mut block = Block::begin(out, STATISTICS);
+    block.out.extend(interface.to_ne_bytes());
+    block.time(time);
+    block
+        .option(option::RECEIVED, &received.to_ne_bytes())
+        .option(option::DROPPED, &dropped.to_ne_bytes())
+        .comment(comment)
+        .end();
+}
+
+/// Appends a record at a time in nanoseconds. `data` appends the captured bytes; `len` is the
+/// number of bytes there were to capture.
+pub(crate) fn record(
+    out: &mut Vec<u8>,
+    (interface, time): (u32, u64),
+    len: usize,
+    data: impl FnOnce(&mut Vec<u8>),
+    comment: Option<&impl Display>,
+) {
+    let mut block = Block::begin(out, RECORD);
+    block.out.extend(interface.to_ne_bytes());
+    block.time(time);
+    let lengths = block.out.len();
+    block.out.extend([0; 4]);
+    block.out.extend(word(len).to_ne_bytes());
+    let start = block.out.len();
+    data(block.out);
+    let captured = word(block.out.len() - start);
+    block.out[lengths..lengths + 4].copy_from_slice(&captured.to_ne_bytes());
+    block.pad();
+    match comment {
+        Some(comment) => block.comment(comment).end(),
+        None => block.close(),
+    }
+}
+
+fn word(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+/// A block under way at the end of a buffer.
+struct Block<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+}
+
+impl<'a> Block<'a> {
+    fn begin(out: &'a mut Vec<u8>, kind: u32) -> Self {
+        let start = out.len();
+        out.extend(kind.to_ne_bytes());
+        out.extend([0; 4]);
+        Self { out, start }
+    }
+
+    /// A time in nanoseconds: the high word goes first, in either byte order.
+    fn time(&mut self, time: u64) {
+        let [high, low] = [time >> 32, time & u64::from(u32::MAX)];
+        for half in [high, low] {
+            self.out.extend(u32::try_from(half).unwrap_or(u32::MAX).to_ne_bytes());
+        }
+    }
+
+    fn pad(&mut self) {
+        let len = self.out.len() - self.start;
+        self.out.extend(&[0; 3][..len.next_multiple_of(4) - len]);
+    }
+
+    fn option(mut self, code: u16, value: &[u8]) -> Self {
+        let len = u16::try_from(value.len()).unwrap_or(u16::MAX);
+        self.out.extend(code.to_ne_bytes());
+        self.out.extend(len.to_ne_bytes());
+        self.out.extend(&value[..usize::from(len)]);
+        self.pad();
+        self
+    }
+
+    /// A comment, cut at [`COMMENT_MAX`] bytes.
+    fn comment(mut self, text: &impl Display) -> Self {
+        self.out.extend(option::COMMENT.to_ne_bytes());
+        let start = self.out.len() + 2;
+        self.out.extend([0; 2]);
+        let mut room = Room { out: self.out, room: COMMENT_MAX };
+        let _ = write!(room, "{text}");
+        let len = u16::try_from(self.out.len() - start).unwrap_or(u16::MAX);
+        self.out[start - 2..start].copy_from_slice(&len.to_ne_bytes());
+        self.pad();
+        self
+    }
+
+    /// Ends a block with options.
+    fn end(self) {
+        self.out.extend([0; 4]);
+        self.close();
+    }
+
+    /// Ends a block without options.
+    fn close(self) {
+        let len = word(self.out.len() + 4 - self.start);
+        self.out.extend(len.to_ne_bytes());
+        self.out[self.start + 4..self.start + 8].copy_from_slice(&len.to_ne_bytes());
+    }
+}
+
+/// A buffer that takes text, up to a number of bytes.
+struct Room<'a> {
+    out: &'a mut Vec<u8>,
+    room: usize,
+}
+
+impl std::fmt::Write for Room<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let mut len = text.len().min(self.room);
+        while !text.is_char_boundary(len) {
+            len -= 1;
+        }
+        self.room -= len;
+        self.out.extend(&text.as_bytes()[..len]);
+        Ok(())
+    }
+}
