@@ -72,7 +72,7 @@ impl Cli {
     pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let line: Vec<OsString> = line.into_iter().collect();
         if line.first().is_some_and(|program| usbipd::is_meant(program)) {
-            return usbipd::read(line);
+            return usbipd::read(line).map_err(visible_only);
         }
         let simulates = line.iter().any(|argument| argument == "--simulate");
         let with_tip = |error| if simulates { with_tip(error) } else { error };
@@ -245,8 +245,13 @@ mod tests {
                 lines.push(vec![name.clone(), format!("--{long}"), hostile.clone()]);
             }
         }
-        for line in lines {
-            let typed = std::iter::once("usbferry").chain(line.iter().map(String::as_str));
+        let mut lines: Vec<_> = lines.into_iter().map(|line| ("usbferry", line)).collect();
+        for option in ["-t", "--tcp-port", "-P", "--pid", "--"] {
+            lines.push(("usbipd", vec![format!("{option}{hostile}")]));
+            lines.push(("usbipd", vec![option.to_owned(), hostile.clone()]));
+        }
+        for (program, line) in lines {
+            let typed = std::iter::once(program).chain(line.iter().map(String::as_str));
             let Err(error) = Cli::read(typed.map(OsString::from)) else { continue };
             refused += 1;
             let said = error.render().ansi().to_string();
