@@ -1,7 +1,7 @@
 //! Messages to the service manager: ready, reading settings, stopping, a line of status, and signs
 //! of life (sd_notify(3)).
 //!
-//! Contract: a [`Manager`]'s messages *block* for [`PATIENCE`] at most, a [`Notifier`]'s never: a
+//! Contract: a [`Manager`]'s messages *block* for `PATIENCE` at most, a [`Notifier`]'s never: a
 //! message without room is not sent, and the caller is told.
 
 use std::fmt;
@@ -68,7 +68,7 @@ impl Manager {
         Some(address_of(&address).map(|address| Self { address, signs }))
     }
 
-    /// Sends a message. *Blocks* for [`PATIENCE`] at most.
+    /// Sends a message. *Blocks* for `PATIENCE` at most.
     ///
     /// # Errors
     /// The system's: the manager does not have the message.
