@@ -300,19 +300,20 @@ fn has_own_v4(settings: &Settings, listen: Listen) -> bool {
 
 /// Listens where the settings say.
 fn open_listeners(settings: &Settings) -> Result<Vec<TcpListener>, StartError> {
-    let open = |&listen: &Listen| open_listener(listen, has_own_v4(settings, listen)).transpose();
+    let open = |&listen: &Listen| open_listener(listen, settings).transpose();
     settings.listen.iter().filter_map(open).collect()
 }
 
 /// Listens on an address; `None` where the address is optional and the machine lacks the address.
-fn open_listener(listen: Listen, only_v6: bool) -> Result<Option<TcpListener>, StartError> {
-    match net::listen(listen.address, only_v6) {
+fn open_listener(listen: Listen, settings: &Settings) -> Result<Option<TcpListener>, StartError> {
+    let Listen { address, optional } = listen;
+    match net::listen(address, has_own_v4(settings, listen)) {
         Ok(listener) => Ok(Some(listener)),
-        Err(error) if listen.optional && is_no_such_protocol(&error) => {
-            debug!("not listening on {}: {}", listen.address, reason(&error));
+        Err(error) if optional && is_no_such_protocol(&error) => {
+            debug!("not listening on {address}: {}", reason(&error));
             Ok(None)
         }
-        Err(error) => Err(StartError::Listen { address: listen.address, error }),
+        Err(error) => Err(StartError::Listen { address, error, file: settings.file.clone() }),
     }
 }
 

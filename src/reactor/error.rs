@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use usbferry_sys::os::tcp;
 
@@ -21,6 +22,8 @@ pub enum StartError {
         address: SocketAddr,
         /// The system's reason.
         error: io::Error,
+        /// The file of settings, which may name the address.
+        file: Option<Arc<str>>,
     },
     /// The system has no descriptor or no thread left for the server.
     System(io::Error),
@@ -33,12 +36,15 @@ impl std::error::Error for StartError {}
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen { address, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "{address} is in use, perhaps by another USB/IP server; choose another with --listen, \
-                 or listen in the file of settings"
-            ),
-            Self::Listen { address, error } => {
+            Self::Listen { address, error, file } if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(
+                    f,
+                    "{address} is in use, perhaps by another USB/IP server; choose another with \
+                     --listen"
+                )?;
+                file.iter().try_for_each(|file| write!(f, ", or as listen in {file}"))
+            }
+            Self::Listen { address, error, .. } => {
                 write!(f, "can't listen on {address}: ")?;
                 explain_listen(*address, error, f)
             }
@@ -90,9 +96,21 @@ pub(super) fn is_no_such_protocol(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind::{AddrNotAvailable, OutOfMemory, PermissionDenied};
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, OutOfMemory, PermissionDenied};
 
     use super::*;
+
+    #[test]
+    fn a_port_in_use_is_told_with_the_places_to_write_another() {
+        for (file, says) in [
+            (None, "choose another with --listen"),
+            (Some("a.toml".into()), "choose another with --listen, or as listen in a.toml"),
+        ] {
+            let address = "127.0.0.1:3240".parse().unwrap();
+            let said = StartError::Listen { address, error: AddrInUse.into(), file }.to_string();
+            assert!(said.ends_with(says), "{said}");
+        }
+    }
 
     #[test]
     fn a_bad_listen_address_gets_advice() {
@@ -106,7 +124,7 @@ mod tests {
             ("0.0.0.0:3240", OutOfMemory, "out of memory"),
         ] {
             let address = address.parse().unwrap();
-            let said = StartError::Listen { address, error: kind.into() }.to_string();
+            let said = StartError::Listen { address, error: kind.into(), file: None }.to_string();
             assert!(said.starts_with(&format!("can't listen on {address}: ")), "{said}");
             assert!(said.contains(says), "{said}");
         }
