@@ -2,16 +2,21 @@
 //!
 //! Each open device has a context of its own, and libusb fills a new context with a list of all
 //! devices: with thirty devices that takes longer than the rest of an open. Of that rest, most is
-//! spent on clearing the memory of isochronous transfers. So after each open and each scan the
-//! thread that scans makes these for the next open.
+//! spent on clearing the memory of isochronous transfers. So after each open the thread that scans
+//! makes these for the next open. Without hints nothing is made ahead.
 //!
-//! The list in such a context must not be older than the exports. Hints lead to scans, and a
-//! context from before the last scan is not given out; without hints nothing is made ahead. A
-//! device with another address than in the list is opened in a new context.
+//! libusb itself keeps the list of a context current: its thread for news of devices hears the same
+//! uevents as `hotplug`, and libusb takes the uevents on their way before it gives out a list. So a
+//! device that was plugged in a moment ago is in the list of an older context, and the first import
+//! after a replug needs no other context. A device that is missing in the list, or has another
+//! vendor or product there, is opened in a new context.
 //!
-//! libusb has a thread for news of devices from its first context until its last, with the name of
-//! the thread that made the first. A context that is out of date is kept until the next is made, so
-//! that this thread is not started anew by a worker, whose name says which device it serves.
+//! The news wait in the context until its events are handled, and keep the memory of devices that
+//! have left; so each scan is followed by a look at the news.
+//!
+//! libusb's thread lives from the first context until the last, with the name of the thread that
+//! made the first. The first is made at the start, so that no worker gives libusb's thread its name,
+//! which says which device the worker serves.
 //!
 //! Contract: `Ahead::begin` and `Ahead::prepare` block, the other calls do not. Shared by
 //! threads. At most one context waits, with a few descriptors and some hundred bytes a device, and
@@ -35,17 +40,9 @@ pub(super) struct Ahead(Arc<Mutex<State>>);
 struct State {
     /// Hints lead to scans, so that a context made ahead is known to be current.
     is_on: bool,
-    context: Option<Dated>,
-    /// Scans that have begun.
-    scans: u64,
+    context: Option<AheadContext>,
     transfers: Vec<BlankTransfer>,
     wanted: Wanted,
-}
-
-/// A context, and the number of scans that had begun before the context was made.
-struct Dated {
-    context: AheadContext,
-    scans: u64,
 }
 
 /// Transfers of a device, and the isochronous packets of each.
@@ -53,13 +50,6 @@ struct Dated {
 pub(super) struct Wanted {
     pub(super) transfers: usize,
     pub(super) packets: u32,
-}
-
-impl State {
-    /// Whether the context is no older than the last scan.
-    fn has_context(&self) -> bool {
-        self.context.as_ref().is_some_and(|dated| dated.scans == self.scans)
-    }
 }
 
 impl Ahead {
@@ -70,15 +60,9 @@ impl Ahead {
         self.prepare();
     }
 
-    /// A scan begins.
-    pub(super) fn note_scan(&self) {
-        self.lock().scans += 1;
-    }
-
-    /// Takes the context for an open, if there is a current context.
+    /// Takes the context for an open, if there is a context.
     pub(super) fn take_context(&self) -> Option<AheadContext> {
-        let mut state = self.lock();
-        if state.has_context() { state.context.take().map(|dated| dated.context) } else { None }
+        self.lock().context.take()
     }
 
     /// The transfers of a device: those made ahead, if the last device was of the same kind.
@@ -102,21 +86,20 @@ impl Ahead {
         Ok(transfers)
     }
 
-    /// Makes what the next open needs, unless it is there. *Blocks.* For one thread.
+    /// Makes what the next open needs, and has a context that is there take its news. *Blocks.* For
+    /// one thread.
     pub(super) fn prepare(&self) {
-        let (scans, has_context, wanted) = {
-            let state = self.lock();
+        let (has_context, wanted) = {
+            let mut state = self.lock();
             if !state.is_on {
                 return;
             }
             let wanted = if state.transfers.is_empty() { state.wanted } else { Wanted::default() };
-            (state.scans, state.has_context(), wanted)
+            (state.context.as_mut().map(AheadContext::take_news).is_some(), wanted)
         };
         // Without a context or a transfer, the next open makes its own, and tells the error.
         if !has_context && let Ok(context) = AheadContext::new_blocking() {
-            let outdated = self.lock().context.replace(Dated { context, scans });
-            // Without the lock: the end of a context may wait for libusb's thread.
-            drop(outdated);
+            self.lock().context = Some(context);
         }
         let mut transfers = Vec::new();
         if heap::has_room(heap::RESERVE + wanted.transfers * SLOT_MEMORY) {

@@ -97,7 +97,6 @@ impl Backend for LibusbBackend {
     }
 
     fn scan(&mut self) -> Result<Scan<LibusbCandidate>, ScanError> {
-        self.ahead.note_scan();
         let scan = self.scanner.scan()?.scan;
         Ok(scan.map(|candidate| candidate.with_ahead(self.ahead.clone())))
     }

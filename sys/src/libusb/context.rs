@@ -97,6 +97,25 @@ impl RawContext {
         })
     }
 
+    /// Handles the events since the last call, without waiting.
+    ///
+    /// # Errors
+    /// libusb's.
+    pub(crate) fn handle_events(&self) -> Result<(), Error> {
+        // A `timeval` of zero, valid in either size: where addresses have 32 bits, the C library
+        // and the linked libusb may have been built for another time_t than the `libc` crate.
+        let now = [0_u64; 2];
+        const { assert!(size_of::<libc::timeval>() <= 16 && align_of::<libc::timeval>() <= 8) };
+        // SAFETY: the context is alive, `now` is a valid time, and no completion flag is used.
+        check(unsafe {
+            raw::libusb_handle_events_timeout_completed(
+                self.context,
+                (&raw const now).cast(),
+                ptr::null_mut(),
+            )
+        })
+    }
+
     /// The argument for libusb's callbacks.
     fn signs(&self) -> *mut c_void {
         Arc::as_ptr(&self.signs).cast_mut().cast()

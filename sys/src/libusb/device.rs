@@ -34,6 +34,18 @@ impl OpenDevice {
     pub(crate) const fn context(&self) -> &RawContext {
         &self.context
     }
+
+    pub(crate) fn raw_device(&self) -> *mut raw::libusb_device {
+        // SAFETY: the handle is open; the device lives as long as the handle.
+        unsafe { raw::libusb_get_device(self.handle) }
+    }
+
+    /// Whether libusb read the vendor and product of `id` from the device.
+    pub(crate) fn has_ids_of(&self, id: DeviceId) -> bool {
+        context::device_descriptor(self.raw_device()).is_some_and(|descriptor| {
+            (descriptor.idVendor, descriptor.idProduct) == (id.id_vendor, id.id_product)
+        })
+    }
 }
 
 impl Drop for OpenDevice {
@@ -48,7 +60,7 @@ impl Drop for OpenDevice {
 /// every device for such a list.
 ///
 /// The list is that of the time it was made, with the changes that libusb's hotplug thread has heard
-/// of since.
+/// of since. The changes also wait as events of the context, see [`AheadContext::take_news`].
 pub struct AheadContext(RawContext);
 
 impl AheadContext {
@@ -58,6 +70,13 @@ impl AheadContext {
     /// libusb's, where libusb can't look for devices or the system has no room.
     pub fn new_blocking() -> Result<Self, Error> {
         RawContext::with_discovery().map(Self)
+    }
+
+    /// Handles the events about devices that have come or left: libusb keeps the memory of a device
+    /// that has left until then (`usbi_hotplug_notification`).
+    pub fn take_news(&mut self) {
+        // A failure leaves the events to the next call.
+        let _ = self.0.handle_events();
     }
 }
 
@@ -107,11 +126,13 @@ pub(crate) fn map(device: &Arc<OpenDevice>, len: usize) -> Option<DeviceMemory> 
 /// GET_CONFIGURATION, answered wrongly by some devices and never by others
 /// (`usbfs_get_active_config`).
 ///
-/// A context that was made `ahead` saves libusb the reading of all devices. A device missing in its
-/// list may have come since.
+/// A context that was made `ahead` saves libusb the reading of all devices. Where libusb does not
+/// hear of changes (with libudev and without its daemon), the device may be missing in the list, or
+/// have another in its place.
 pub(crate) fn open(id: DeviceId, ahead: Option<AheadContext>) -> Result<OpenDevice, Error> {
     if let Some(AheadContext(context)) = ahead
         && let Ok(opened) = open_listed(context, id)
+        && opened.has_ids_of(id)
     {
         return Ok(opened);
     }
@@ -142,8 +163,7 @@ fn open_listed(context: RawContext, id: DeviceId) -> Result<OpenDevice, Error> {
         _node: None,
     };
     #[cfg(not(any(test, target_os = "linux")))]
-    // SAFETY: the handle is open; the device lives as long as the handle.
-    open.context.watch_device(unsafe { raw::libusb_get_device(handle) })?;
+    open.context.watch_device(open.raw_device())?;
     Ok(open)
 }
 

@@ -38,6 +38,7 @@ struct Fake {
     mapped: usize,
     handles: usize,
     contexts: usize,
+    made_contexts: usize,
     transfers: usize,
     /// Whether the list of devices leaves out the only device.
     unlisted: bool,
@@ -58,6 +59,11 @@ fn with<R>(f: impl FnOnce(&mut Fake) -> R) -> R {
 /// Living contexts, handles, transfers and mappings: all zero without a leak.
 pub(crate) fn alive() -> [usize; 4] {
     with(|fake| [fake.contexts, fake.handles, fake.transfers, fake.mapped])
+}
+
+/// All contexts that were made.
+pub(crate) fn made_contexts() -> usize {
+    with(|fake| fake.made_contexts)
 }
 
 /// The next submit fails with `code`.
@@ -205,7 +211,7 @@ pub(crate) unsafe fn libusb_init_context(
     _options: *const InitOption,
     _count: c_int,
 ) -> c_int {
-    with(|fake| fake.contexts += 1);
+    with(|fake| (fake.contexts, fake.made_contexts) = (fake.contexts + 1, fake.made_contexts + 1));
     // SAFETY: the caller's out parameter. The value is never dereferenced.
     unsafe { *context = ptr::without_provenance_mut(8) };
     0

@@ -12,12 +12,11 @@
 //! flight stays open until the transfers are gone, a leak if nobody reaps them.
 
 use std::os::fd::RawFd;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::arena::DeviceMemory;
 use crate::libusb::completion::CompletionQueue;
-use crate::libusb::context;
 use crate::libusb::device::{self, AheadContext, DeviceId, OpenDevice};
 use crate::libusb::error::{Error, check};
 use crate::libusb::raw;
@@ -88,16 +87,7 @@ impl DeviceHandle {
             #[cfg(target_os = "linux")]
             unknown_claims: Vec::new(),
         };
-        let descriptor = context::device_descriptor(handle.raw_device()).ok_or(Error::NoDevice)?;
-        if (descriptor.idVendor, descriptor.idProduct) != (id.id_vendor, id.id_product) {
-            return Err(Error::NoDevice);
-        }
-        Ok(handle)
-    }
-
-    fn raw_device(&self) -> *mut raw::libusb_device {
-        // SAFETY: the handle is open; the device lives as long as the handle.
-        unsafe { raw::libusb_get_device(self.device.as_ptr()) }
+        if handle.device.has_ids_of(id) { Ok(handle) } else { Err(Error::NoDevice) }
     }
 
     pub(crate) const fn device(&self) -> &Arc<OpenDevice> {
@@ -137,20 +127,9 @@ impl DeviceHandle {
     /// # Errors
     /// libusb's; transfers ended by then are in `completed`.
     pub fn handle_events(&mut self, completed: &mut Vec<u32>) -> Result<(), Error> {
-        // A `timeval` of zero, valid in either size: where addresses have 32 bits, the C library
-        // and the linked libusb may have been built for another time_t than the `libc` crate.
-        let now = [0_u64; 2];
-        const { assert!(size_of::<libc::timeval>() <= 16 && align_of::<libc::timeval>() <= 8) };
-        // SAFETY: the context is alive, `now` is a valid time, and no completion flag is used.
-        let code = unsafe {
-            raw::libusb_handle_events_timeout_completed(
-                self.device.context().as_ptr(),
-                (&raw const now).cast(),
-                ptr::null_mut(),
-            )
-        };
+        let handled = self.device.context().handle_events();
         self.completions.drain_into(completed);
-        check(code)
+        handled
     }
 
     /// Whether libusb has noticed the device's disappearance. All transfers have then ended.

@@ -246,6 +246,16 @@ fn a_context_made_ahead_is_used_and_a_device_missing_in_its_list_gets_a_new_cont
     assert_eq!(fake::alive(), [0; 4]);
 }
 
+/// Where libusb hears of no changes, its list may be older than the device.
+#[test]
+fn a_context_made_ahead_with_another_device_in_the_place_is_not_used() {
+    let mut ahead = AheadContext::new_blocking().unwrap();
+    ahead.take_news();
+    let other = DeviceId { id_product: 2, ..ID };
+    assert!(matches!(DeviceHandle::open_blocking(other, 1, Some(ahead)), Err(Error::NoDevice)));
+    assert_eq!((fake::alive(), fake::made_contexts()), ([0; 4], 2));
+}
+
 #[test]
 fn a_transfer_of_no_device_is_freed_or_becomes_a_slot() {
     let [unused, used] = [4, 8].map(|packets| BlankTransfer::new(packets).unwrap());
