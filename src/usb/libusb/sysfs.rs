@@ -9,7 +9,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use usbferry_sys::libusb::device::DeviceId;
 use usbferry_sys::os::limit;
@@ -23,7 +23,7 @@ pub(super) const DEVICES: &str = "/sys/bus/usb/devices";
 
 /// Bytes of an attribute at most (`sysfs_kf_seq_show`: a page). The standard library would ask for
 /// the length first, which sysfs does not know.
-const ATTRIBUTE_LEN_MAX: u64 = 4096;
+const ATTRIBUTE_LEN_MAX: usize = 4096;
 
 /// `USB_QUIRK_HONOR_BNUMINTERFACES` and `USB_QUIRK_ENDPOINT_IGNORE` of `linux/usb/quirks.h`.
 const HONOR_INTERFACE_COUNT: u32 = 1 << 5;
@@ -72,18 +72,21 @@ pub(super) struct Links {
     pub(super) imported: bool,
 }
 
-/// All present devices.
+/// All present devices. Of a device that is among the `known`, in the order of busids, only the
+/// identity is read anew.
 ///
 /// # Errors
 /// The system's directory is unreadable. A single unreadable device is left out.
-pub(super) fn present(devices: &Path) -> io::Result<Vec<Present>> {
+pub(super) fn present(devices: &Path, known: &[Present]) -> io::Result<Vec<Present>> {
     let mut present = Vec::new();
     for entry in fs::read_dir(devices)? {
         let name = entry?.file_name();
         // Names with a colon are interfaces.
         let name = name.to_str().filter(|name| !name.contains(':'));
         let Some(busid) = name.and_then(BusId::new) else { continue };
-        match Present::read(&devices.join(busid.to_string()), busid) {
+        let at = known.binary_search_by_key(&busid, |device| device.identity.busid);
+        let known = at.ok().map(|at| &known[at]);
+        match Present::read(&devices.join(busid.to_string()), busid, known) {
             Ok(found) => present.push(found),
             Err(error) if limit::is_reached(&error) => return Err(error),
             // The device disappeared meanwhile, or is not readable for this process.
@@ -95,9 +98,13 @@ pub(super) fn present(devices: &Path) -> io::Result<Vec<Present>> {
 }
 
 impl Present {
-    fn read(directory: &Path, busid: BusId) -> io::Result<Self> {
-        let bus = number(directory, "busnum", 10)?;
+    fn read(directory: &Path, busid: BusId, known: Option<&Self>) -> io::Result<Self> {
         let address = number(directory, "devnum", 10)?;
+        // The busid has the number of the bus.
+        if let Some(known) = known.filter(|known| known.identity.address == address) {
+            return Ok(known.clone());
+        }
+        let bus = number(directory, "busnum", 10)?;
         let quirks = text(directory, "quirks").unwrap_or_default();
         let quirks = u32::from_str_radix(quirks.trim_start_matches("0x"), 16).unwrap_or(0);
         let is_hub =
@@ -148,14 +155,24 @@ fn text(directory: &Path, attribute: &str) -> io::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// The text of the attribute or parameter with a path.
+/// The text of the attribute or parameter with a path. A single call reads a whole text, which has a
+/// page at most (`sysfs_emit`).
 ///
 /// # Errors
 /// The file is missing or unreadable, or the text is not UTF-8.
 pub(super) fn attribute_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(ATTRIBUTE_LEN_MAX).read_to_string(&mut text)?;
-    Ok(text)
+    let mut file = File::open(path)?;
+    let mut room = [0; ATTRIBUTE_LEN_MAX];
+    loop {
+        match file.read(&mut room) {
+            // A signal in the wait for the lock.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            len => {
+                let text = str::from_utf8(&room[..len?]);
+                return Ok(text.map_err(|_| io::ErrorKind::InvalidData)?.to_owned());
+            }
+        }
+    }
 }
 
 /// A numeric attribute.
@@ -202,7 +219,7 @@ pub(super) fn locked_attributes(directory: &Path) -> io::Result<LockedAttributes
 /// The facts besides the attributes, without a lock.
 pub(super) fn links(devices: &Path, busid: BusId) -> Links {
     let name = busid.to_string();
-    let Ok(real) = fs::canonicalize(devices.join(&name)) else { return Links::default() };
+    let Some(real) = place(devices, &name) else { return Links::default() };
     let mut links = Links {
         imported: real
             .components()
@@ -218,7 +235,7 @@ pub(super) fn links(devices: &Path, busid: BusId) -> Links {
         let numbers = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.split_once('.'));
         let Some((configuration, interface)) = numbers else { continue };
         links.configuration = links.configuration.or_else(|| configuration.parse().ok());
-        let driver = fs::canonicalize(entry.path().join("driver")).ok();
+        let driver = fs::read_link(entry.path().join("driver")).ok();
         let driver = driver.as_deref().and_then(|path| path.file_name()?.to_str());
         if let (Some(driver), Ok(interface)) = (driver, interface.parse()) {
             links.drivers.push(Bound { interface, driver: driver.to_owned() });
@@ -226,6 +243,26 @@ pub(super) fn links(devices: &Path, busid: BusId) -> Links {
     }
     links.drivers.sort_unstable_by_key(|bound| bound.interface);
     links
+}
+
+/// The place of a device in `/sys/devices`, by the relative link in the directory of devices. The
+/// kernel has no further links on the way, so that a single call finds the place. `None` for a
+/// device that has left.
+fn place(devices: &Path, name: &str) -> Option<PathBuf> {
+    let target = match fs::read_link(devices.join(name)) {
+        Ok(target) => target,
+        // No link, in a directory made by a test.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => name.into(),
+        Err(_) => return None,
+    };
+    let mut place = devices.to_owned();
+    for component in target.components() {
+        match component {
+            Component::ParentDir => drop(place.pop()),
+            component => place.push(component),
+        }
+    }
+    Some(place)
 }
 
 impl Identity {

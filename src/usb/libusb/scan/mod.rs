@@ -37,6 +37,8 @@ const ARRIVAL: Duration = Duration::from_secs(5);
 pub(super) struct Scanner {
     devices: PathBuf,
     readers: Arc<Readers>,
+    /// The devices of the last scan.
+    present: Vec<Present>,
     known: HashMap<Identity, Answer>,
     /// Devices without an answer, each named in the log once.
     silent: HashSet<Identity>,
@@ -61,6 +63,7 @@ impl Scanner {
         Self {
             devices,
             readers: Arc::default(),
+            present: Vec::new(),
             known: HashMap::new(),
             silent: HashSet::new(),
             arriving: HashMap::new(),
@@ -77,7 +80,8 @@ impl Scanner {
     }
 
     fn look(&mut self) -> io::Result<Sighted> {
-        let present = sysfs::present(&self.devices)?;
+        let present = sysfs::present(&self.devices, &self.present)?;
+        self.present.clone_from(&present);
         let identities: HashSet<Identity> = present.iter().map(|found| found.identity).collect();
         self.known.retain(|identity, _| identities.contains(identity));
         self.silent.retain(|identity| identities.contains(identity));

@@ -133,6 +133,18 @@ fn a_speed_that_the_kernel_has_no_word_for_is_the_devices() {
 }
 
 #[test]
+fn the_fixed_facts_of_a_device_are_read_once() {
+    let mut sysfs = Sysfs::new("once");
+    sysfs.add("1-1");
+    let speed = |sysfs: &mut Sysfs| sysfs.scan().0[0].device.speed as u32;
+    let before = speed(&mut sysfs);
+    sysfs.put("1-1", "speed", "12\n");
+    assert_eq!(speed(&mut sysfs), before, "the same device");
+    sysfs.put("1-1", "devnum", "8\n");
+    assert_eq!(speed(&mut sysfs), 2, "another device in its place");
+}
+
+#[test]
 fn of_hubs_nothing_is_read_that_could_wait() {
     let mut sysfs = Sysfs::new("hub");
     sysfs.add("usb1");
