@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """A gadget that is pulled and put back, and imported at once each time, by one name after another.
 
-  replugs.py HOST GADGET COUNT NAME...
+  replugs.py HOST GADGET COUNT BOUND NAME...
 
 GADGET is its configfs directory, and it is plugged in. The time of an import begins with the kernel's
 message about the new device, as a program on this machine gets it (udev's source), and ends with the
-answer to the import. Prints the median, the longest, and how many imports came too early.
+answer to the import. Prints the times of imports, and how many imports came too early. Exits 1 if the
+median is above BOUND ms.
 """
 
 import os
@@ -72,7 +73,7 @@ def imported(host, name, product):
         return answered, early
 
 
-def main(host, gadget, count, names):
+def main(host, gadget, count, bound, names):
     vendor, product = (int(read(gadget, name), 16) for name in ("idVendor", "idProduct"))
     controller = read(gadget, "UDC")
     announcements = Announcements(vendor, product)
@@ -85,11 +86,15 @@ def main(host, gadget, count, names):
         answered, attempts = imported(host, names[turn % len(names)], product)
         times.append(answered - announced)
         early += attempts
+    times.sort()
+    median, least, most = (1000 * time for time in (statistics.median(times), times[0], times[-1]))
     print(
-        f"{count} imports, {statistics.median(times) * 1000:.0f} ms in the median and "
-        f"{max(times) * 1000:.0f} ms at most after the kernel's message; {early} came too early"
+        f"{count} imports, {median:.0f} ms in the median, {least:.0f} to {most:.0f} ms after the "
+        f"kernel's message; {early} came too early"
     )
+    if median > bound:
+        sys.exit(f"imports took {median:.0f} ms in the median, not {bound}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])

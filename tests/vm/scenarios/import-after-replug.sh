@@ -1,0 +1,27 @@
+# The time from the kernel's message about a replugged device to the answer of an import by nickname,
+# VID:PID, VID:PID:SERIAL or serial:…, for a client that runs already and asks again at once.
+limit=180
+measures=yes
+servers=usbferry
+
+source "$vm/guest/gadget.sh"
+source "$vm/guest/rules.sh"
+# Milliseconds, in the median.
+bound=$((150 * patience))
+
+scenario() {
+  plug_gadget high-speed SourceSink
+  write_rules << 'RULES'
+[[rule]]
+id = "0525:a4a0"
+name = "programmer"
+RULES
+  serve_rules
+  step "import after a replug"
+  python3 "$vm/guest/replugs.py" 127.0.0.1 "$gadget" 40 "$bound" \
+    programmer 0525:a4a0 0525:a4a0:SOURCESINK serial:SOURCESINK > "$state/replugs" 2>&1 ||
+    fail "$(tail -n 1 "$state/replugs")"
+  note "$(< "$state/replugs")"
+  stop_server
+  unplug_gadget
+}
