@@ -11,6 +11,7 @@ DIRECTORY is where FunctionFS is mounted. Says "ready" once the gadget may be bo
 "ended" at the end, when the caller is to plug the device in again as the next firmware.
 """
 
+import errno
 import os
 import signal
 import struct
@@ -56,6 +57,16 @@ def pipes(directory, class_, name):
     return ep0, *opened
 
 
+def again(call, *arguments):
+    """A call of an endpoint, again when the host has set the configuration anew meanwhile."""
+    while True:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            if error.errno not in (errno.ESHUTDOWN, errno.ECONNRESET):
+                raise
+
+
 # ---- adb -----------------------------------------------------------------------------------------
 
 MESSAGE = struct.Struct("<4sIIIII")
@@ -72,15 +83,15 @@ class Adb:
     def send(self, command, first, second, data=b""):
         check = sum(data) & 0xFFFFFFFF
         magic = int.from_bytes(command, "little") ^ 0xFFFFFFFF
-        os.write(self.into, MESSAGE.pack(command, first, second, len(data), check, magic))
+        again(os.write, self.into, MESSAGE.pack(command, first, second, len(data), check, magic))
         if data:
-            os.write(self.into, data)
+            again(os.write, self.into, data)
 
     def receive(self):
-        command, first, second, length, _, _ = MESSAGE.unpack(os.read(self.out, 16384)[:24])
+        command, first, second, length, _, _ = MESSAGE.unpack(again(os.read, self.out, 16384)[:24])
         data = b""
         while len(data) < length:
-            data += os.read(self.out, 16384)
+            data += again(os.read, self.out, 16384)
         return command, first, second, data
 
     def run(self):
@@ -115,19 +126,19 @@ class Fastboot:
         self.path = path
 
     def answer(self, text):
-        os.write(self.into, text.encode())
+        again(os.write, self.into, text.encode())
 
     def download(self, length):
         self.answer(f"DATA{length:08x}")
         data = b""
         while len(data) < length:
-            data += os.read(self.out, 16384)
+            data += again(os.read, self.out, 16384)
         return data
 
     def run(self):
         data = b""
         while True:
-            command, _, value = os.read(self.out, 512).decode().partition(":")
+            command, _, value = again(os.read, self.out, 512).decode().partition(":")
             if command == "download":
                 data = self.download(int(value, 16))
             elif command == "flash":
@@ -156,11 +167,10 @@ class Dfu:
         self.path = path
         self.state = DFU_IDLE if path else APP_IDLE
         self.data = b""
-        # Download, upload, detaches by itself; not tolerant of a manifestation.
-        functional = struct.pack("<BBBHHH", 9, 0x21, 0x0B, 1000, self.block, 0x0110)
+        # Without the functional descriptor, which Linux before 6.12 does not take from FunctionFS:
+        # dfu-util is to be told the size of a block.
         class_ = (0xFE, 0x01, 2 if path else 1)
-        descriptors = [interface(0, class_), functional]
-        self.ep0 = give(directory, [descriptors] * 2, "firmware")
+        self.ep0 = give(directory, [[interface(0, class_)]] * 2, "firmware")
         print("ready", flush=True)
 
     def status(self):

@@ -6,24 +6,12 @@ servers=usbferry
 zoo=yes
 
 source "$vm/guest/zoo.sh"
-source "$vm/guest/firmware.sh"
 source "$vm/guest/rules.sh"
+source "$vm/guest/firmware.sh"
 
 scenario() {
-  local persist
   need_program adb fastboot
-  make_board 0x000a
-  become 0x000a adb
-  write_rules << 'RULES'
-[[rule]]
-id = ["1209:000a", "1209:000b"]
-name = "phone"
-RULES
-  serve_rules
-  step "usbferry attach --persist"
-  start persist "$usbferry" attach 127.0.0.1 phone --persist
-  persist=$started
-
+  keep_board phone 0x000a 0x000b adb
   wait_for 60 "adb to see the phone" adb_sees
   [[ $(at_client adb -s "$gadget_serial" shell echo hello) == hello ]] || fail "adb shell"
   note "adb: $(at_client adb devices -l | grep "$gadget_serial")"
@@ -44,13 +32,14 @@ RULES
   wait_for 60 "adb to see the phone again" adb_sees
 
   at_client adb kill-server
-  kill -TERM "$persist"
-  wait "$persist" || true
-  [[ -z $(vhci_devices) ]] || detach "$(vhci_devices)"
-  stop_server
-  pull
-  remove_board
+  end_board
 }
 
-adb_sees() { at_client adb devices 2> /dev/null | grep -q "^$gadget_serial[[:space:]]*device"; }
-fastboot_sees() { at_client fastboot devices 2> /dev/null | grep -q "^$gadget_serial"; }
+adb_sees() {
+  firmware_runs
+  at_client adb devices 2> /dev/null | grep -q "^$gadget_serial[[:space:]]*device"
+}
+fastboot_sees() {
+  firmware_runs
+  at_client fastboot devices 2> /dev/null | grep -q "^$gadget_serial"
+}
