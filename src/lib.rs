@@ -14,6 +14,8 @@
 //!   devices are exported to whom, under which name and on which terms. The text of a file of
 //!   settings, which `commands` reads, is checked here.
 //! - [`client`]: a USB/IP client, for the list of another server's exports and for their devices.
+//! - [`operator`]: the socket by which a person or a program on the server's machine asks for the
+//!   state of the server, and the client of that socket.
 //! - `hooks`: programs that events of a device start, on threads of their own.
 //! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.
 //! - [`doctor`]: what makes exports and imports fail on this machine, and what to type.
@@ -24,18 +26,19 @@
 //! reason), `complaints` (the budget for lines of the log that clients can cause), `caught` (a
 //! panic becomes a line of the log), `whose` (the client and the device of a line), `units` (sizes and
 //! times as typed), `words` (words for users), `names` (of vendors and products), `programs` (the
-//! programs with a file open), `sockets` (the options of a session's socket, at both ends) and
+//! programs with a file open), `runtime` (the directories for files of a running server), `sockets` (the options of a session's socket, at both ends) and
 //! `deadline` (the earlier of two instants).
 //!
 //! The parts know each other in these directions only, which a test checks (`map`). Arrows point
 //! down, but for the results of a worker, which go up to the reactor:
 //!
 //! ```text
-//! commands ──► cli, client, config, doctor, reactor, service, usb, vhci, wire
+//! commands ──► cli, client, config, doctor, operator, reactor, service, status, usb, vhci, wire
 //! cli ───────► client, config, logging, usb, wire
 //! doctor ────► client, config, usb, vhci, wire
 //! client ────► wire
 //! vhci ──────► wire
+//! operator ──► config, reactor, status
 //! reactor ───► capture, config, handshake, hooks, service, session, stats, status, usb, wire, worker
 //! worker ────► config, reactor, session, usb
 //! fuzzing ───► handshake, session, usb, wire
@@ -131,8 +134,10 @@ pub mod logging;
 #[cfg(test)]
 mod map;
 mod names;
+pub mod operator;
 mod programs;
 pub mod reactor;
+mod runtime;
 pub mod service;
 mod session;
 mod sockets;

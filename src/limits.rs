@@ -437,6 +437,37 @@ pub const HOOK_LINE_MAX: usize = 256;
 /// with [`SHUTDOWN_TIMEOUT`] well below the patience of service managers (90 s for systemd).
 pub const HOOKS_END_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Connections of operators at once, each with a thread. Nobody needs more than a few beside a
+/// monitoring program; a further connection is told so and closed.
+pub const OPERATORS_MAX: usize = 16;
+
+/// Bytes of an operator's request: a name with its request takes a tenth.
+pub const OPERATOR_REQUEST_LEN_MAX: usize = 4096;
+
+/// The wait for an operator's next request, and for the operator to take the answer; at the other
+/// end, the wait for the answer. Programs answer within milliseconds.
+pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of the longest line that a server may send to an operator: the state of
+/// [`ATTACHED_MAX`] devices with all of their endpoints takes less than half.
+pub const OPERATOR_ANSWER_LEN_MAX: usize = 16 << 20;
+
+/// Devices held back at once, by as many names. Each import looks through the list.
+pub const HOLDS_MAX: usize = 256;
+
+/// Operators that follow events at once: half of [`OPERATORS_MAX`], so that others can still ask.
+pub const FOLLOWERS_MAX: usize = OPERATORS_MAX / 2;
+
+/// Events that wait for a follower; further events are counted, and the follower is told the
+/// number. All devices can come or go at once, and each with a client.
+pub const EVENTS_WAITING_MAX: usize = 4 * ATTACHED_MAX;
+
+/// The time for which a follower may take nothing: a person may stop a terminal for a while.
+pub const FOLLOWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The wait of a stop for followers to take the last events.
+pub const FOLLOWERS_END_TIMEOUT: Duration = Duration::from_secs(1);
+
 const _: () = assert!(SESSIONS_PER_ADDRESS_MAX >= 16, "a Linux client can use all of its ports");
 const _: () = assert!(WATCHES_PER_ADDRESS_MAX >= 16, "a Linux client can use all of its ports");
 const _: () = assert!(URBS_MIN <= URBS_DEFAULT && URBS_DEFAULT <= URBS_MAX);

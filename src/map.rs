@@ -7,13 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parts open to every other part.
-const COMMON: [&str; 10] = [
+const COMMON: [&str; 11] = [
     "caught",
     "complaints",
     "deadline",
     "limits",
     "names",
     "programs",
+    "runtime",
     "sockets",
     "units",
     "whose",

@@ -1,12 +1,14 @@
 //! Numbers with a unit, in the form that users type: sizes and times. Kept crates read them; how a
-//! size is shown again is decided here.
+//! size or a time is shown again is decided here.
 //!
-//! Contract: pure. Errors have no text; the caller knows the purpose of the number and explains.
+//! Contract: pure, but for [`clock`], which reads the system's time zone. Errors have no text; the caller knows the purpose of the number and explains.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::fmt::friendly::SpanParser;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
 /// A hundred years.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -57,6 +59,67 @@ impl fmt::Display for Lasting {
     }
 }
 
+/// An amount for a reader, in four signs and a unit at most: `12.3M`, each unit a power of 1000, or of
+/// 1024 for bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Amount {
+    pub(crate) count: u64,
+    /// The factor between units.
+    pub(crate) unit: u64,
+}
+
+impl Amount {
+    /// An amount of bytes.
+    pub(crate) const fn bytes(count: u64) -> Self {
+        Self { count, unit: 1024 }
+    }
+
+    /// An amount of anything else.
+    pub(crate) const fn of(count: u64) -> Self {
+        Self { count, unit: 1000 }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 7] = ["", "K", "M", "G", "T", "P", "E"];
+        let Self { count, unit } = *self;
+        let (mut whole, mut tenths, mut place) = (count, 0, 0);
+        while whole > 999 && place + 1 < UNITS.len() {
+            (tenths, whole, place) = (whole % unit * 10 / unit, whole / unit, place + 1);
+        }
+        let name = UNITS[place];
+        let text = match whole {
+            _ if place == 0 => whole.to_string(),
+            0..100 => format!("{whole}.{tenths}{name}"),
+            _ => format!("{whole}{name}"),
+        };
+        f.pad(&text)
+    }
+}
+
+/// A moment for a reader: the local time of day, with the date on another day.
+pub(crate) fn clock(time: SystemTime) -> String {
+    match (zoned(time), zoned(SystemTime::now())) {
+        (Some(time), Some(now)) => clock_beside(&time, &now),
+        _ => "?".to_owned(),
+    }
+}
+
+/// A moment for a reader: the local time of day, to the second.
+pub(crate) fn clock_with_seconds(time: SystemTime) -> String {
+    zoned(time).map_or_else(|| "?".to_owned(), |time| time.strftime("%H:%M:%S").to_string())
+}
+
+fn zoned(time: SystemTime) -> Option<Zoned> {
+    Some(Timestamp::try_from(time).ok()?.to_zoned(TimeZone::system()))
+}
+
+fn clock_beside(time: &Zoned, now: &Zoned) -> String {
+    let form = if time.date() == now.date() { "%H:%M" } else { "%Y-%m-%d %H:%M" };
+    time.strftime(form).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +138,32 @@ mod tests {
         ] {
             assert_eq!(Lasting(Duration::from_millis(millis)).to_string(), told);
         }
+    }
+
+    #[test]
+    fn an_amount_is_short() {
+        for (count, bytes, other) in [
+            (0, "0", "0"),
+            (999, "999", "999"),
+            (1000, "0.9K", "1.0K"),
+            (1536, "1.5K", "1.5K"),
+            (123_456, "120K", "123K"),
+            (5 << 20, "5.0M", "5.2M"),
+            (u64::MAX, "15.9E", "18.4E"),
+        ] {
+            assert_eq!(Amount::bytes(count).to_string(), bytes);
+            assert_eq!(Amount::of(count).to_string(), other);
+        }
+        assert_eq!(format!("{:>6}", Amount::of(7)), "     7");
+    }
+
+    #[test]
+    fn a_moment_has_its_date_on_another_day_only() {
+        let zoned = |text: &str| text.parse::<Zoned>().unwrap();
+        let now = zoned("2026-11-29T12:30[UTC]");
+        assert_eq!(clock_beside(&zoned("2026-11-29T00:03[UTC]"), &now), "00:03");
+        assert_eq!(clock_beside(&zoned("2026-11-28T23:03[UTC]"), &now), "2026-11-28 23:03");
+        assert_eq!(clock(SystemTime::now()).len(), "12:03".len());
     }
 
     #[test]

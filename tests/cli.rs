@@ -11,6 +11,7 @@ mod support;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -99,6 +100,7 @@ fn wrong_usage_exits_2() {
         (&["serve", "--simulate=printer"], "disk, microphone and loopback"),
         (&["serve", "--simulate=loopback:count=0"], "from 1 to"),
         (&["serve", "--simulate", "--all"], "cannot be used with"),
+        (&["serve", "--all", "--socket-mode", "rw"], "octal digits"),
         (&["list", "--everything"], "unexpected argument"),
         (&["list", "-l", "-r", "127.0.0.1"], "cannot be used with"),
         (&["list", "-r", ":3240"], "is no host"),
@@ -538,6 +540,66 @@ fn signals_during_the_start_are_neither_lost_nor_fatal() {
 }
 
 /// Addresses of the file that a reload can't change are told.
+/// A path for a socket, in a folder of its own.
+fn socket_path() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.sock").to_str().expect("UTF-8").to_owned();
+    (folder, path)
+}
+
+#[test]
+fn a_server_answers_at_its_socket_and_a_second_server_needs_another() {
+    let (folder, path) = socket_path();
+    let first = Running::start(&["--simulate=disk", "--socket", &path]);
+    first.wait_for(&format!("operators may ask at {path}"));
+    let status = run(&["status", "--socket", &path]);
+    assert!(stdout(&status).contains("1-1"), "{status:?}");
+    let second = run(&["serve", "--simulate=disk", "--listen", "127.0.0.1:0", "--socket", &path]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains("another server has this socket"), "{second:?}");
+    let second = Running::start(&["--simulate=disk", "--socket", "none"]);
+    second.stop();
+    assert!(run(&["status", "--socket", &path]).status.success());
+    first.stop();
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    let status = run(&["status", "--socket", &path]);
+    assert_eq!(status.status.code(), Some(1));
+    assert!(stderr(&status).contains("no usbferry serves here"), "{status:?}");
+}
+
+#[test]
+fn a_second_server_in_the_usual_place_says_that_it_has_no_socket() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let start = || {
+        let mut command = usbferry(&["serve"]);
+        command.env("RUNTIME_DIRECTORY", folder.path());
+        Running::start_as(command, &["--simulate=disk"])
+    };
+    let (first, second) = (start(), start());
+    first.wait_for("operators may ask at ");
+    second.wait_for("this server has no socket for operators");
+    second.stop();
+    let mut status = usbferry(&["status"]);
+    status.env("RUNTIME_DIRECTORY", folder.path());
+    assert!(output_of(status).status.success());
+    first.stop();
+}
+
+#[test]
+fn what_a_killed_server_leaves_of_its_socket_is_replaced() {
+    let (_folder, path) = socket_path();
+    let mut killed = Running::start(&["--simulate=disk", "--socket", &path]);
+    killed.child.kill().expect("it runs");
+    killed.wait();
+    let status = run(&["status", "--socket", &path]);
+    assert!(stderr(&status).contains("is not running any more"), "{status:?}");
+    let next = Running::start(&["--simulate=disk", "--socket", &path, "--socket-mode", "666"]);
+    let mode = std::fs::metadata(&path).expect("a socket").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o666);
+    assert!(run(&["status", "--socket", &path]).status.success());
+    next.stop();
+}
+
 #[test]
 fn other_addresses_to_listen_on_need_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -1019,7 +1081,7 @@ fn the_last_descriptors_are_not_kept_by_silent_clients() {
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -n 64; exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_usbferry")]);
     shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
-    let server = Running::start_as(shell, &["--simulate=loopback:count=14"]);
+    let server = Running::start_as(shell, &["--simulate=loopback:count=14", "--socket", "none"]);
     let mut attached: Vec<MiniClient> =
         (1..=DEVICES).map(|number| server.attach(&format!("1-{number}"))).collect();
     let silent: Vec<TcpStream> =
@@ -1047,7 +1109,9 @@ fn imports_without_memory_are_refused_and_sessions_go_on() {
         let script = format!("ulimit -v {kilobytes}; exec \"$0\" serve \"$@\"");
         shell.args(["-c", &script, env!("CARGO_BIN_EXE_usbferry")]);
         shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
-        let server = Running::start_as(shell, &[&format!("--simulate=loopback:count={DEVICES}")]);
+        let devices = format!("--simulate=loopback:count={DEVICES}");
+        // Without the thread of the socket, which has address space of its own.
+        let server = Running::start_as(shell, &[&devices, "--socket", "none"]);
         let mut attached = Vec::new();
         let mut refused = 0;
         for number in 0..DEVICES {

@@ -6,6 +6,7 @@
 use clap::Args;
 
 use super::error::UsageError;
+use super::operator::Asking;
 use crate::client::Server;
 use crate::wire::types::{BUS_ID_LEN, BusId};
 
@@ -24,6 +25,10 @@ pub struct List {
     /// devices that came in over USB/IP
     #[arg(short, long, conflicts_with = "json")]
     pub parsable: bool,
+
+    /// A server on this machine that says who has its devices.
+    #[command(flatten)]
+    pub asking: Asking,
 
     /// Print JSON, see docs/json.md
     #[arg(long)]

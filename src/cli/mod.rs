@@ -2,6 +2,7 @@
 //!
 //! - `serve`: the options of `usbferry serve`;
 //! - `client`: the options of `list`, `attach`, `detach` and `port`;
+//! - `operator`: the options of the commands that ask a server on this machine;
 //! - `doctor`: the options of `usbferry doctor`;
 //! - `usbipd`: the command line of `usbipd`, for a program started under that name;
 //! - `parse`: filters and forms of the log, and the names of take-over policies;
@@ -15,6 +16,7 @@ mod capture;
 mod client;
 mod doctor;
 mod error;
+mod operator;
 mod parse;
 mod serve;
 mod usbipd;
@@ -31,6 +33,7 @@ pub use client::{Attach, Detach, List, Port, Wanted, Which};
 pub use doctor::Doctor;
 use error::NotAFilter;
 pub use error::{IgnoredFilter, UsageError, Written};
+pub use operator::{Disconnect, Events, Release, Status};
 use parse::{names_another, parse_group, parse_log, parts_of};
 pub use serve::{Chosen, Serve};
 pub use usbipd::StandIn;
@@ -189,6 +192,14 @@ pub enum Command {
     Detach(Detach),
     /// Show the attached devices of other machines (Linux)
     Port(Port),
+    /// Show what a server on this machine does: exports, sessions, counters
+    Status(Status),
+    /// End the session with a device, or all sessions of a client
+    Disconnect(Disconnect),
+    /// Give a device out again that was held back by disconnect --hold
+    Release(Release),
+    /// Follow what happens at a server on this machine, a line for each event
+    Events(Events),
     /// Say what a file of settings means for the devices of this machine
     CheckConfig(CheckConfig),
     /// Look for whatever makes exports fail here, and say what to type. Takes the options of serve

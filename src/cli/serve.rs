@@ -20,11 +20,12 @@ use crate::config::policy::Terms;
 use crate::config::rules::matching::Match;
 use crate::config::rules::spec::DeviceSpec;
 use crate::config::rules::{Allowed, Origin, Rule, Rules};
+use crate::config::socket::{SOCKET_MODE_DEFAULT, SocketPlace, parse_socket, parse_socket_mode};
 use crate::config::value::{
     parse_busy_poll, parse_device_memory, parse_memory, parse_network, parse_peer_timeout,
     parse_socket_buffer, parse_urb_size, parse_urbs,
 };
-use crate::config::{Listen, Policy, Settings, TakeOver};
+use crate::config::{Listen, OperatorSocket, Policy, Settings, TakeOver};
 use crate::limits::{BUSY_POLL_DEFAULT, DeviceLimits, PEER_TIMEOUT_DEFAULT};
 use crate::usb::sim::spec::{self, Spec};
 
@@ -89,6 +90,16 @@ pub struct Serve {
     /// file. Without this option /etc/usbferry/usbferry.toml is read, if there is such a file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Answer "usbferry status" and other questions of this machine at this socket, or at none with
+    /// "none" [default: /run/usbferry/usbferry.sock, or else usbferry/usbferry.sock in
+    /// $XDG_RUNTIME_DIR]
+    #[arg(long, value_name = "PATH", value_parser = parse_socket)]
+    socket: Option<SocketPlace>,
+
+    /// Who may use the socket: the mode of a file, in octal digits [default: 600]
+    #[arg(long, value_name = "MODE", value_parser = parse_socket_mode)]
+    socket_mode: Option<u32>,
 
     #[command(flatten)]
     capture: CaptureOptions,
@@ -205,9 +216,20 @@ impl Serve {
             busy_poll: self.tuning.busy_poll.or(file.busy_poll).unwrap_or(BUSY_POLL_DEFAULT),
             peer_timeout: peer_timeout.unwrap_or(PEER_TIMEOUT_DEFAULT),
             capture: self.capture.wanted(),
+            operators: self.operators(file),
             ..Settings::default()
         };
         Ok((settings, chosen))
+    }
+
+    /// The socket of operators. A server has a socket unless told otherwise.
+    fn operators(&self, file: &FileSettings) -> OperatorSocket {
+        let place = self.socket.clone().or_else(|| file.socket.clone());
+        let mode = self.socket_mode.or(file.socket_mode);
+        OperatorSocket {
+            place: place.unwrap_or(SocketPlace::Usual),
+            mode: mode.unwrap_or(SOCKET_MODE_DEFAULT),
+        }
     }
 
     /// The options and the file as rules: exceptions, devices, the rules of the file, and then
@@ -350,6 +372,7 @@ mod tests {
             ("peer_timeout", format!("{:?}", PEER_TIMEOUT_DEFAULT)),
             ("busy_poll", format!("{}us", BUSY_POLL_DEFAULT.as_micros())),
             ("capture_snaplen", typed(limits::SNAP_LEN_DEFAULT)),
+            ("socket_mode", format!("{SOCKET_MODE_DEFAULT:o}")),
         ] {
             let help = help_of(option);
             let (_, defaults) = help.split_once("[default: ").expect("it has a default");
@@ -453,6 +476,8 @@ mod tests {
             (["--take-over", "perhaps"], "same-host"),
             (["--allow", "everybody"], "give a network"),
             (["--device", "stick"], "usbferry list"),
+            (["--socket", ""], "or none"),
+            (["--socket-mode", "888"], "octal"),
             (["--device", "0781-5567"], "write 0781:5567"),
             (["--device", "1-2=1-3"], "put a letter into the name"),
             (["--exclude", "a=1-3"], "usbferry list"),

@@ -11,6 +11,8 @@ use super::detach::Unnamed;
 use crate::cli::UsageError;
 use crate::client::ClientError;
 use crate::config::file::FileError;
+use crate::operator::DeskError;
+use crate::operator::client::OperatorError;
 use crate::reactor::StartError;
 use crate::service::sockets::PassedError;
 use crate::usb::ScanError;
@@ -40,6 +42,10 @@ pub enum CommandError {
     Start(StartError),
     /// The service manager has passed a descriptor of no use.
     Passed(PassedError),
+    /// The socket of operators can't be made.
+    Desk(DeskError),
+    /// A server on this machine does not do as asked.
+    Operator(OperatorError),
     /// The system refuses to tell of signals.
     Signals(io::Error),
     /// The system can't wait for events.
@@ -93,6 +99,8 @@ impl fmt::Display for CommandError {
             Self::Print(error) => write!(f, "the list can't be printed: {}", reason(error)),
             Self::Start(error) => error.fmt(f),
             Self::Passed(error) => error.fmt(f),
+            Self::Desk(error) => error.fmt(f),
+            Self::Operator(error) => error.fmt(f),
             Self::Signals(error) => write!(f, "can't handle signals: {}", reason(error)),
             Self::Wait(error) => {
                 write!(f, "the system can't wait for events: {}", reason(error))

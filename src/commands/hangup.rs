@@ -22,7 +22,7 @@ use signal_hook::consts::SIGHUP;
 
 use super::CommandError;
 use super::serve::warn_of_rules;
-use crate::config::{Listen, Settings};
+use crate::config::{Listen, OperatorSocket, Settings};
 use crate::reactor::{ReloadHandle, Reloaded, StopHandle};
 use crate::service::notify::{Manager, Message};
 use crate::words::reason;
@@ -48,6 +48,8 @@ pub(super) struct Hangups {
     pub(super) reload: ReloadHandle,
     /// The file of the present settings, if there is one.
     pub(super) file: Option<Arc<str>>,
+    /// The socket of operators, which stays as it is.
+    pub(super) operators: OperatorSocket,
     /// Reads the settings again.
     pub(super) read: Reader,
     /// The service manager, which is told of each reading.
@@ -114,6 +116,9 @@ impl Hangups {
             (Ok(settings), _) => {
                 self.file = settings.file.clone();
                 warn_of_rules(&settings);
+                if settings.operators != self.operators {
+                    warn!("the socket of operators stays as it is: another would need a restart");
+                }
                 let listen = settings.listen.clone();
                 let reloaded = self.reload.reload(settings);
                 reloaded.into_iter().for_each(|reloaded| tell(reloaded, &listen));
@@ -170,7 +175,8 @@ mod tests {
             Ok(Settings::default())
         });
         let (stop, reload) = (reactor.stop_handle().unwrap(), reactor.reload_handle());
-        caught.follow(Hangups { stop, reload, file: None, read, manager: None }).unwrap();
+        let (operators, manager) = (OperatorSocket::default(), None);
+        caught.follow(Hangups { stop, reload, file: None, operators, read, manager }).unwrap();
         assert_eq!(reads.recv_timeout(DEADLINE), Ok(()));
     }
 }

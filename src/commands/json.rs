@@ -12,7 +12,7 @@ use crate::names;
 use crate::wire::types::BusId;
 
 /// The number of the schema.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 /// `usbferry list`.
 #[derive(Serialize, Debug)]
@@ -45,6 +45,9 @@ pub(super) struct DeviceJson {
     pub(super) serial: Option<String>,
     /// Whether the device can be exported now, for a device of this machine.
     pub(super) exportable: Option<bool>,
+    /// The client of a running usbferry, for a device of this machine that is lent.
+    pub(super) lent_to: Option<String>,
+    pub(super) lent_since: Option<String>,
     pub(super) notes: Vec<String>,
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::CommandError;
 use super::json::{self, DeviceJson, DevicesJson, IdsJson};
+use super::lent::{Lent, Loans};
 use crate::cli::List;
 use crate::client::{self, Exported, Server};
 use crate::names;
@@ -27,7 +28,7 @@ pub(super) fn show(list: &List) -> Result<(), CommandError> {
     let server = list.server().map_err(CommandError::Usage)?;
     let rows = match &server {
         Some(server) => remote_rows(server)?,
-        None => local_rows().map_err(CommandError::Scan)?,
+        None => local_rows(&Loans::ask(list.asking.socket())?).map_err(CommandError::Scan)?,
     };
     if list.parsable {
         return printed(print_parsable(&rows));
@@ -57,7 +58,8 @@ fn remote_rows(server: &Server) -> Result<Vec<Row>, CommandError> {
     Ok(exports.into_iter().map(Row::remote).collect())
 }
 
-pub(super) fn local_rows() -> Result<Vec<Row>, ScanError> {
+/// The devices of this machine, of which a server may have lent some.
+pub(super) fn local_rows(loans: &Loans) -> Result<Vec<Row>, ScanError> {
     let mut candidates = LibusbBackend::new()?.scan()?.devices;
     candidates.sort_by_key(|candidate| candidate.info().device.busid);
     let in_use = candidates.iter().any(|candidate| candidate.info().is_in_use_by_programs());
@@ -65,6 +67,9 @@ pub(super) fn local_rows() -> Result<Vec<Row>, ScanError> {
     let files = OpenFiles::read(Path::new("/proc"), is_node);
     let row = |candidate: &libusb::LibusbCandidate| {
         let info = candidate.info();
+        if let Some(lent) = loans.of(info) {
+            return Row::lent(info, lent);
+        }
         let obstacle = if info.is_hub() { None } else { candidate.obstacle() };
         let is_in_use = info.is_in_use_by_programs();
         let programs = if is_in_use { files.programs_with(&node_of(info)) } else { Vec::new() };
@@ -97,6 +102,8 @@ pub(super) struct Row {
     own: OwnWords,
     /// Whether the device can be exported; unknown at a server.
     exportable: Option<bool>,
+    /// The loan, for a device of this machine that a server has lent.
+    lent: Option<Lent>,
     /// Drivers, obstacles and advice, a line each.
     notes: Vec<String>,
 }
@@ -134,8 +141,16 @@ impl Row {
                 path: None,
             },
             exportable: Some(!is_in_the_way),
+            lent: None,
             notes: notes_on(info, obstacle, programs),
         }
+    }
+
+    /// A device of this machine that a server has lent.
+    fn lent(info: &DeviceInfo, lent: Lent) -> Self {
+        let notes = vec![lent.note()];
+        let exportable = Some(false);
+        Self { exportable, notes, lent: Some(lent), ..Self::local(info, None, &[]) }
     }
 
     fn remote(exported: Exported) -> Self {
@@ -149,6 +164,7 @@ impl Row {
             interface_classes,
             own: OwnWords { path: Some(device.path), ..OwnWords::default() },
             exportable: None,
+            lent: None,
             notes: Vec::new(),
         }
     }
@@ -158,6 +174,7 @@ impl Row {
             Some(self.class).filter(|class| !matches!(*class, PER_INTERFACE | MISCELLANEOUS));
         let mut classes: Vec<u8> = class.into_iter().chain(self.interface_classes).collect();
         classes.dedup();
+        let (lent_to, lent_since) = self.lent.map(Lent::into_json).unwrap_or_default();
         DeviceJson {
             busid: json::name(self.busid),
             ids: IdsJson::new(self.ids),
@@ -168,6 +185,8 @@ impl Row {
             product_name: self.own.product,
             serial: self.own.serial,
             exportable: self.exportable,
+            lent_to,
+            lent_since,
             notes: self.notes,
         }
     }
@@ -347,6 +366,7 @@ pub(super) mod tests {
                 ..OwnWords::default()
             },
             exportable: Some(true),
+            lent: None,
             notes: driver_notes(&[bound(0, "usb-storage")], false),
         }
     }

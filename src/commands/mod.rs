@@ -1,13 +1,15 @@
 //! The commands, with their output and errors in words for a user.
 //!
 //! - `serve`: chooses the USB stack and runs the server; `hangup`: SIGHUP during service;
-//! - `list`: prints devices;
+//! - `list`: prints devices; `lent`: who has which device of this machine;
 //! - `attach`, `detach`, `port`: devices of other machines on this machine;
 //! - `json`: the JSON of `--json`;
 //! - `check_config`: prints what a file of settings means;
 //! - `hook_programs`: programs of hooks that can't run;
 //! - `settings`: reads the settings of a server;
 //! - `stand_in`: a server under the name of `usbipd`;
+//! - `status`: prints the state of a server on this machine; `events`: what happens there; `orders`:
+//!   sessions that end, and devices held back;
 //! - `doctor`: prints what is in the way of exports;
 //! - `error`: why a command failed, and the exit code.
 //!
@@ -20,15 +22,19 @@ mod check_config;
 mod detach;
 mod doctor;
 mod error;
+mod events;
 mod hangup;
 mod hook_programs;
 mod json;
+mod lent;
 mod list;
+mod orders;
 #[cfg(target_os = "linux")]
 mod port;
 mod serve;
 mod settings;
 mod stand_in;
+mod status;
 
 use std::process::ExitCode;
 
@@ -44,6 +50,10 @@ pub fn run(command: &Command) -> Result<ExitCode, CommandError> {
         Command::Doctor(arguments) => return doctor::examine(arguments),
         Command::List(arguments) => list::show(arguments)?,
         Command::Serve(arguments) => serve::serve(arguments)?,
+        Command::Status(arguments) => status::show(arguments)?,
+        Command::Disconnect(arguments) => orders::disconnect(arguments)?,
+        Command::Release(arguments) => orders::release(arguments)?,
+        Command::Events(arguments) => events::follow(arguments)?,
         Command::CheckConfig(arguments) => check_config::check(arguments)?,
         #[cfg(target_os = "linux")]
         Command::Attach(arguments) => attach::attach(arguments)?,

@@ -5,21 +5,26 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use log::{info, warn};
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 
 use super::hangup::{Caught, Hangups};
+use super::lent::Loans;
 use super::list::{self, local_rows};
 use super::stand_in::{PidFile, warn_of_strictness};
 use super::{CommandError, hook_programs, settings};
 use crate::cli::{self, Chosen, Serve, StandIn};
+use crate::config::socket::SocketPlace;
 use crate::config::value::network_text;
-use crate::config::{Listen, Settings, meaning};
+use crate::config::{Listen, OperatorSocket, Settings, meaning};
 use crate::limits::CONNECTIONS_SHARE;
+use crate::operator::{Desk, Handles};
 use crate::reactor::Reactor;
 use crate::service::notify::{Manager, Message};
 use crate::service::sockets::{self, Passed};
+use crate::status::ServerStatus;
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
@@ -73,7 +78,7 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
 
 /// Shows a user who has chosen nothing the devices of this machine, or says why that is impossible.
 fn show_devices() -> Option<ScanError> {
-    match local_rows() {
+    match local_rows(&Loans::default()) {
         Ok(rows) => {
             drop(list::print(&rows, "there are no USB devices on this machine"));
             None
@@ -115,13 +120,16 @@ fn run<B: Backend>(
     if stand_in.is_some() {
         warn_of_strictness(&settings);
     }
-    let file = settings.file.clone();
+    let (file, operators) = (settings.file.clone(), settings.operators.clone());
     let names: Vec<String> = passed.iter().map(|passed| passed.name.clone()).collect();
     let listeners = passed.into_iter().map(|passed| passed.listener).collect();
     let reactor = Reactor::with_listeners(backend, settings, listeners);
     let mut reactor = reactor.map_err(CommandError::Start)?;
+    let desk = open_desk(&reactor, &operators)?;
     let manager = find_manager();
-    signals.follow(&reactor, file, read, manager.clone()).map_err(CommandError::Signals)?;
+    signals
+        .follow(&reactor, (file, operators), read, manager.clone())
+        .map_err(CommandError::Signals)?;
     for (number, address) in reactor.addresses().into_iter().enumerate() {
         match names.get(number) {
             Some(name) => {
@@ -136,7 +144,9 @@ fn run<B: Backend>(
         warn!("the service manager does not hear of the start: {}", reason(&error));
     }
     let _pid_file = PidFile::write(stand_in.as_ref());
-    match reactor.run() {
+    let ended = reactor.run();
+    drop(desk);
+    match ended {
         Ok(0) => {
             info!("stopped");
             Ok(())
@@ -157,6 +167,29 @@ fn find_manager() -> Option<Manager> {
 fn announce<B: Backend>(manager: &Manager, reactor: &mut Reactor<B>) -> io::Result<()> {
     reactor.report_to(manager.notifier()?);
     manager.send(Message::Ready)
+}
+
+/// Opens the socket of operators. A server without a socket in the usual places works all the same;
+/// a socket that the user has named must be there.
+fn open_desk<B: Backend>(
+    reactor: &Reactor<B>,
+    socket: &OperatorSocket,
+) -> Result<Option<Desk>, CommandError> {
+    let server = ServerStatus { started: SystemTime::now(), addresses: reactor.addresses() };
+    let (status, operator) = (reactor.status_handle(), reactor.operator_handle());
+    match Desk::open(socket, Handles { status, operator, server }) {
+        Ok(desk) => {
+            if let Some(desk) = &desk {
+                info!("operators may ask at {}", desk.path().display());
+            }
+            Ok(desk)
+        }
+        Err(error) if socket.place == SocketPlace::Usual => {
+            info!("this server has no socket for operators: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(CommandError::Desk(error)),
+    }
 }
 
 /// Warns of networks whose clients may connect and can't.
@@ -207,13 +240,13 @@ impl Signals {
     fn follow<B: Backend>(
         self,
         reactor: &Reactor<B>,
-        file: Option<Arc<str>>,
+        (file, operators): (Option<Arc<str>>, OperatorSocket),
         mut read: Reader,
         manager: Option<Manager>,
     ) -> io::Result<()> {
         let (stop, reload) = (reactor.stop_handle()?, reactor.reload_handle());
         let read = Box::new(move || read().map(|(settings, _)| settings));
-        self.hangups.follow(Hangups { stop, reload, file, read, manager })?;
+        self.hangups.follow(Hangups { stop, reload, file, operators, read, manager })?;
         let stream = reactor.stop_handle()?.into_stream();
         for signal in STOPS {
             signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;

@@ -12,6 +12,7 @@
 //! - `policy`: the terms on which one device is lent;
 //! - `udev`: the rules as rules of udev;
 //! - `shares`: the share of the server that an address may have;
+//! - `socket`: the socket of operators;
 //! - `value`: the values that settings may have, as typed.
 //!
 //! The command line fills [`Settings`] and the reactor follows them; this part of the crate knows
@@ -28,6 +29,7 @@ pub mod name;
 pub mod policy;
 pub mod rules;
 mod shares;
+pub mod socket;
 mod takeover;
 pub(crate) mod udev;
 pub(crate) mod value;
@@ -45,6 +47,7 @@ use name::Nickname;
 pub use policy::Policy;
 use rules::{Allowed, Rule, Rules, Verdict};
 pub use shares::Shares;
+pub use socket::OperatorSocket;
 pub use takeover::TakeOver;
 pub use value::ValueError;
 
@@ -111,6 +114,8 @@ pub struct Settings {
     pub connections: usize,
     /// The most that an address may have.
     pub shares: Shares,
+    /// The socket of operators.
+    pub operators: OperatorSocket,
 }
 
 impl Default for Settings {
@@ -128,6 +133,7 @@ impl Default for Settings {
             capture: None,
             connections: CONNECTIONS_MAX,
             shares: Shares::default(),
+            operators: OperatorSocket::default(),
         }
     }
 }

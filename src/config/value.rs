@@ -51,6 +51,10 @@ pub enum ValueError {
     Configuration,
     /// The time for which a device must have been present.
     Settle,
+    /// The place of the socket of operators.
+    Socket,
+    /// The mode of the socket of operators.
+    SocketMode,
 }
 
 impl std::error::Error for ValueError {}
@@ -79,6 +83,13 @@ impl fmt::Display for ValueError {
             Self::Configuration => f.write_str(
                 "give the number of a configuration (bConfigurationValue, as lsusb -v shows it), \
                  from 1 to 255",
+            ),
+            Self::Socket => f.write_str(
+                "give the path of a socket to be made, such as /run/usbferry/lab.sock, or none",
+            ),
+            Self::SocketMode => f.write_str(
+                "give the mode of a file in octal digits, from 0 to 777: 600 for the server's \
+                 user alone, 660 for the group, 666 for everybody",
             ),
             Self::Memory
             | Self::UrbSize

@@ -40,6 +40,7 @@ use crate::config::{TakeOver, asked};
 use crate::handshake::Request;
 use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT};
 use crate::session::{Remains, Session};
+use crate::status::event::{Event, EventKind};
 use crate::usb::{Backend, Candidate, OpenError, Port};
 use crate::wire::op::{self, OpStatus, UsbDevice};
 use crate::wire::types::{BusId, DevId};
@@ -91,6 +92,7 @@ impl<B: Backend> Reactor<B> {
                     self.begin_import(key, *candidate, &verdict);
                 }
             }
+            Offer::Held(since) => self.refuse(key, &Refusal::Held(since)),
             Offer::Settling(at) => self.await_settling(key, at),
             Offer::Taken(busid, holder, takeover) => self.contest(key, busid, holder, takeover),
             Offer::Ambiguous(candidates) => self.refuse(key, &Refusal::Ambiguous(candidates)),
@@ -253,6 +255,8 @@ impl<B: Backend> Reactor<B> {
             client.serve(|out| op::emit_import(Ok(&device), out));
         }
         self.hooking.note_attached(key, peer, busid);
+        let event = Event::of(EventKind::Attach, busid);
+        self.observe(Event { client: Some(peer), reason: Some("import"), ..event });
         self.schedule.attach(key);
         self.queue(key);
     }

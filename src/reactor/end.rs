@@ -50,6 +50,8 @@ pub(super) enum Parting {
     Stop,
     /// The settings, read again, do not let the client have the device.
     Reload,
+    /// An operator ends the session.
+    Operator,
 }
 
 impl End {
@@ -65,6 +67,7 @@ impl End {
             Self::DeviceGone | Self::Answered => "gone",
             Self::Parted(Parting::Stop) => "stop",
             Self::Parted(Parting::Reload) | Self::NotAllowed => "rules",
+            Self::Parted(Parting::Operator) => "operator",
             Self::WorkerDied => "failed",
         }
     }
@@ -102,6 +105,7 @@ impl fmt::Display for End {
             Self::Parted(Parting::Reload) => {
                 f.write_str("the settings, read again, do not let the client have the device")
             }
+            Self::Parted(Parting::Operator) => f.write_str("an operator ends the session"),
             Self::NotAllowed => {
                 f.write_str("the settings, read again, do not let the client connect")
             }

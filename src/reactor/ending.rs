@@ -88,10 +88,10 @@ impl<B: Backend> Reactor<B> {
         let Some(mut client) = connection.take_client(self.now) else { return };
         self.door.let_out();
         let _ = self.poll.registry().deregister(client.socket.stream_mut());
-        tell_end(connection, end, self.now);
-        self.hooking.note_end(key, end);
+        self.note_end(key, end);
         let broke_protocol = matches!(end, End::Violation(_));
         let afterwards = if broke_protocol { Afterwards::Rest } else { Afterwards::Free };
+        let Some(connection) = find(&mut self.connections, key) else { return };
         connection.change_loan(|loan| loan.drain(afterwards));
         if connection.session().is_some() {
             self.queue(key);
@@ -114,11 +114,23 @@ impl<B: Backend> Reactor<B> {
     /// The device is gone and the client has every reply: the client's connection is closed in good
     /// order, while the device is given back.
     pub(super) fn end_gone(&mut self, key: Key) {
+        self.note_end(key, &End::DeviceGone);
         let Some(connection) = find(&mut self.connections, key) else { return };
-        tell_end(connection, &End::DeviceGone, self.now);
-        self.hooking.note_end(key, &End::DeviceGone);
         connection.change_loan(|loan| loan.drain(Afterwards::Free));
         self.close(key, true);
+    }
+
+    /// Tells the log, the hooks and whoever follows of the end of a connection or a session.
+    fn note_end(&mut self, key: Key, end: &End) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        tell_end(connection, end, self.now);
+        self.hooking.note_end(key, end);
+        let loan = connection.loan.as_mut();
+        let lent = loan.and_then(|loan| Some((loan.busid, loan.lent()?.session.stats().total())));
+        if let Some((busid, work)) = lent {
+            let peer = connection.peer;
+            self.observe_detach((busid, peer), end.word(), work.into());
+        }
     }
 
     /// Has a session's device given back.

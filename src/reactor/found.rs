@@ -55,6 +55,11 @@ impl<C: Candidate> Found<C> {
         self.since.map(|since| since + self.verdict.policy.settle).filter(|&at| now < at)
     }
 
+    /// idVendor and idProduct.
+    pub(super) const fn ids(&self) -> (u16, u16) {
+        (self.judged.device.id_vendor, self.judged.device.id_product)
+    }
+
     /// Whether a candidate is this device, and no other in its place.
     pub(super) fn is(&self, candidate: &C) -> bool {
         identity(&self.judged.device) == identity(&candidate.info().device)

@@ -22,7 +22,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -89,6 +89,8 @@ pub(super) struct Lent<P: Port> {
     hung_up: bool,
     /// When the client got the device.
     since: Instant,
+    /// The same by the system's clock.
+    since_clock: SystemTime,
     /// When the reactor noticed that the device is gone.
     gone_since: Option<Instant>,
 }
@@ -153,10 +155,10 @@ impl<C: Candidate> Loan<C> {
         }
     }
 
-    /// The session, and when the client got the device.
-    pub(super) fn session(&self) -> Option<(&Session<C::Port>, Instant)> {
+    /// The session, and when the client got the device, by the system's clock.
+    pub(super) fn session(&self) -> Option<(&Session<C::Port>, SystemTime)> {
         match &self.state {
-            State::Lent(lent) | State::Draining(lent, _) => Some((&lent.session, lent.since)),
+            State::Lent(lent) | State::Draining(lent, _) => Some((&lent.session, lent.since_clock)),
             _ => None,
         }
     }
@@ -220,7 +222,8 @@ impl<C: Candidate> Loan<C> {
     pub(super) fn lend(self, session: Session<C::Port>, fds: Vec<RawFd>, now: Instant) -> Self {
         debug_assert!(self.is_opening(), "a device is opened for a client");
         let (ready, hung_up, gone_since) = (false, false, None);
-        let lent = Lent { session, fds, ready, hung_up, since: now, gone_since };
+        let (since, since_clock) = (now, SystemTime::now());
+        let lent = Lent { session, fds, ready, hung_up, since, since_clock, gone_since };
         Self { state: State::Lent(Box::new(lent)), ..self }
     }
 

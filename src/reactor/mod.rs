@@ -17,6 +17,7 @@
 //!   `offers`: the exports as a client sees them; `departures`: devices expected back; `scans`:
 //!   when the bus is looked at; `answers`: the answers to handshakes; `arrivals`: clients that wait for a
 //!   device to come; `watches`: clients that are told of a device;
+//! - `holds`: orders of operators, and devices held back; `observers`: operators that follow events;
 //! - `hooks`: the programs that events start, and imports that wait for a program's answer;
 //! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
 //!   request is refused;
@@ -40,9 +41,11 @@ mod ending;
 mod error;
 mod exchange;
 mod found;
+mod holds;
 mod hooks;
 mod loan;
 mod net;
+mod observers;
 mod offers;
 mod questions;
 mod rates;
@@ -88,9 +91,12 @@ use door::Door;
 use end::End;
 pub use error::StartError;
 use exchange::Turn;
+pub use holds::{Disconnected, Disobeyed, Obeyed, OperatorHandle};
 use hooks::Hooking;
 use loan::Loan;
 pub use net::prepare as prepare_socket;
+use observers::Observers;
+pub use observers::{Followed, Told};
 pub(crate) use questions::Questions;
 use refusal::Refusal;
 use registry::Registry;
@@ -128,6 +134,7 @@ pub struct Reactor<B: Backend> {
     complaints: Complaints,
     hooking: Hooking,
     reports: Reports,
+    observers: Observers,
     spin: Spin,
     clock: CoarseClock,
     /// The time of this turn.
@@ -185,6 +192,7 @@ impl<B: Backend> Reactor<B> {
             complaints,
             hooking,
             reports: Reports::default(),
+            observers: Observers::default(),
             spin,
             clock: CoarseClock::new(),
             now: Instant::now(),
@@ -216,6 +224,12 @@ impl<B: Backend> Reactor<B> {
     #[must_use]
     pub fn reload_handle(&self) -> ReloadHandle {
         ReloadHandle(self.inbox.questions().asker())
+    }
+
+    /// A handle by which operators give their orders.
+    #[must_use]
+    pub fn operator_handle(&self) -> OperatorHandle {
+        OperatorHandle(self.inbox.questions().asker())
     }
 
     /// Serves until the server is stopped and every device is given back. Returns how many devices
@@ -522,6 +536,7 @@ impl<B: Backend> Reactor<B> {
             lent.session.take_back(port, result, now);
             if lent.session.take_reset() {
                 self.hooking.note_reset(key);
+                self.observe_reset(key);
             }
         }
         leave_thread();

@@ -12,7 +12,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::found::Found;
 use super::registry::{Export, Holder, Registry};
@@ -35,6 +35,8 @@ pub(super) enum Offer<C> {
     Expected,
     /// Several devices are meant: these, in words.
     Ambiguous(String),
+    /// An operator holds the device back, since then.
+    Held(SystemTime),
     /// The device has just come, and can be opened then.
     Settling(Instant),
     /// The device can be opened, on the terms of the verdict.
@@ -47,7 +49,10 @@ impl<C: Candidate> Registry<C> {
     /// The devices for a new client at an address: exported to the client, and free. Each has the
     /// name by which the client may import the device in the place of its busid.
     pub(super) fn on_offer(&self, address: IpAddr) -> Vec<UsbDevice> {
-        let free = self.seen_by(address).filter(|(export, _)| export.holder.is_none());
+        let is_free = |(export, found): &(&Export<C>, &Found<C>)| {
+            export.holder.is_none() && self.hold_of(found).is_none()
+        };
+        let free = self.seen_by(address).filter(is_free);
         let listed = free.map(|(export, found)| {
             let device = &found.candidate.info().device;
             let nickname = found.verdict.name().filter(|&name| self.is_unique(name, address));
@@ -76,6 +81,9 @@ impl<C: Candidate> Registry<C> {
         if meant.next().is_some() {
             return Offer::Ambiguous(self.candidates(asked, address));
         }
+        if let Some(hold) = self.hold_of(found) {
+            return Offer::Held(hold.since);
+        }
         match (export.holder, found.settles(now)) {
             (Some(holder), _) => Offer::Taken(export.busid, holder, found.verdict.policy.takeover),
             (None, Some(at)) => Offer::Settling(at),
@@ -87,6 +95,7 @@ impl<C: Candidate> Registry<C> {
     pub(super) fn prospect(&self, asked: &Asked, address: IpAddr) -> OpStatus {
         let mut meant = self.meant(asked, address);
         match (meant.next(), meant.next()) {
+            (Some((_, found)), None) if self.hold_of(found).is_some() => OpStatus::NotAvailable,
             (Some((export, _)), None) if export.holder.is_none() => OpStatus::Ok,
             (Some(_), None) => OpStatus::DeviceBusy,
             _ => OpStatus::NoDevice,

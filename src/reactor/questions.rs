@@ -9,6 +9,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use mio::Waker;
 
 use super::Reactor;
+use super::holds::{Disobeyed, Obeyed};
+use super::observers::Followed;
 use super::reload::Reloaded;
 use crate::config::Settings;
 use crate::status::Snapshot;
@@ -23,6 +25,12 @@ pub(super) enum Question {
     Status(SyncSender<Snapshot>),
     /// Other settings from now on.
     Reload(Box<Settings>, SyncSender<Reloaded>),
+    /// Sessions are to end, by an operator's order.
+    Disconnect { target: String, hold: bool, answer: SyncSender<Result<Obeyed, Disobeyed>> },
+    /// Devices are held back no more.
+    Release { name: String, answer: SyncSender<Result<Obeyed, Disobeyed>> },
+    /// The events from now on.
+    Events(SyncSender<Option<Followed>>),
 }
 
 /// The questions of other threads.
@@ -69,6 +77,11 @@ impl<B: Backend> Reactor<B> {
         match question {
             Question::Status(answer) => drop(answer.try_send(self.snapshot())),
             Question::Reload(settings, answer) => drop(answer.try_send(self.reload(*settings))),
+            Question::Disconnect { target, hold, answer } => {
+                drop(answer.try_send(self.disconnect(&target, hold)));
+            }
+            Question::Release { name, answer } => drop(answer.try_send(self.release(&name))),
+            Question::Events(answer) => drop(answer.try_send(self.observers.add())),
         }
         true
     }

@@ -6,11 +6,11 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::hooks::Failure;
 use crate::limits::{ATTACHED_MAX, HANDSHAKE_TIMEOUT, OPEN_TIMEOUT, SETTLE_MAX, WATCHES_MAX};
-use crate::units::Lasting;
+use crate::units::{Lasting, clock};
 use crate::usb::OpenError;
 use crate::wire::op::OpStatus;
 use crate::words::{printable, reason};
@@ -26,6 +26,10 @@ pub(super) enum Refusal {
     NotScanned,
     /// Nobody knows of any device: a scan has failed.
     ScanFailed,
+    /// An operator holds the device back, since then.
+    Held(SystemTime),
+    /// An operator has ended the import.
+    Operator,
     /// Another client has the device, since so long.
     Busy(SocketAddr, Duration),
     /// Another client was to give the device back, and has not done so.
@@ -75,6 +79,8 @@ impl Refusal {
             self,
             Self::NotExported
                 | Self::Ambiguous(_)
+                | Self::Held(_)
+                | Self::Operator
                 | Self::Busy(..)
                 | Self::NotReturned
                 | Self::Stopping
@@ -93,6 +99,12 @@ impl fmt::Display for Refusal {
                 "no such device was there at the last scan, and a new scan does not come back",
             ),
             Self::ScanFailed => f.write_str("the devices of this machine are not known"),
+            Self::Held(since) => write!(
+                f,
+                "an operator holds the device back since {}: \"usbferry release\" ends the hold",
+                clock(*since)
+            ),
+            Self::Operator => f.write_str("an operator has ended the import"),
             Self::Busy(holder, since) => {
                 write!(f, "busy: {holder} has had the device for {}", Lasting(*since))
             }

@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use super::departures::Departures;
 use super::found::{Change, Found};
+use super::holds::Hold;
 use super::token::Key;
 use crate::config::Settings;
 use crate::config::hooks::Hooks;
@@ -35,6 +36,8 @@ pub(super) struct Registry<C> {
     pub(super) exports: Vec<Export<C>>,
     /// Devices that have left and are expected back.
     pub(super) departures: Departures,
+    /// Devices that operators hold back.
+    pub(super) holds: Vec<Hold>,
     /// Some scan has succeeded, so the exports are complete.
     is_filled: bool,
     /// Something may have changed for a client since [`Self::take_news`].
@@ -66,7 +69,8 @@ pub(super) struct Holder {
 impl<C> Default for Registry<C> {
     fn default() -> Self {
         let departures = Departures::default();
-        Self { exports: Vec::new(), departures, is_filled: false, has_news: false }
+        let (exports, holds) = (Vec::new(), Vec::new());
+        Self { exports, departures, holds, is_filled: false, has_news: false }
     }
 }
 
@@ -79,6 +83,11 @@ impl<C: Candidate> Registry<C> {
     /// Whether something may have changed for a client since the last call.
     pub(super) const fn take_news(&mut self) -> bool {
         std::mem::replace(&mut self.has_news, false)
+    }
+
+    /// Notes that something may have changed for a client.
+    pub(super) const fn note_news(&mut self) {
+        self.has_news = true;
     }
 
     /// Takes over the devices of a scan at `now`, and returns the differences.
@@ -151,9 +160,11 @@ impl<C: Candidate> Registry<C> {
     pub(super) fn status(&self) -> Vec<ExportStatus> {
         let status = |export: &Export<C>| ExportStatus {
             busid: export.busid,
+            ids: export.found.as_ref().map(|found| found.ids()),
             is_present: export.found.is_some(),
             is_offered: export.found.as_ref().is_some_and(|found| found.verdict.is_offered()),
             name: export.found.as_ref().and_then(|found| found.verdict.name()),
+            is_held: export.found.as_ref().is_some_and(|found| self.hold_of(found).is_some()),
             client: export.holder.map(|holder| holder.peer),
         };
         self.exports.iter().map(status).collect()

@@ -328,8 +328,10 @@ impl<B: Backend> Reactor<B> {
         }
         self.scans.is_current = scan.is_whole && self.scans.covers_now();
         let is_first = !self.registry.is_filled();
+        let before = self.departures_before();
         for change in self.registry.update(scan.devices, &self.settings, self.now) {
             debug!("{change}");
+            self.observe_change(change, &before, if is_first { "start" } else { "plugged" });
         }
         self.note_exports(if is_first { Cause::Start } else { Cause::Bus });
         self.answer_arrivals();

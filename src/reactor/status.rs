@@ -2,10 +2,9 @@
 //!
 //! Contract: [`StatusHandle`] may be used by any thread, and blocks its caller only.
 
-use std::time::{Instant, SystemTime};
-
 use super::Reactor;
 use super::connection::Connection;
+use super::holds::Hold;
 use super::questions::{Asker, Question};
 use crate::status::{LoanStatus, SessionStatus, Snapshot};
 use crate::usb::{Backend, Candidate};
@@ -26,18 +25,19 @@ impl StatusHandle {
 impl<B: Backend> Reactor<B> {
     pub(super) fn snapshot(&self) -> Snapshot {
         let connections = self.connections.iter();
-        let mut loans: Vec<_> = connections.filter_map(|(_, c)| loan_status(c, self.now)).collect();
+        let mut loans: Vec<_> = connections.filter_map(|(_, c)| loan_status(c)).collect();
         loans.sort_by_key(|loan| loan.busid);
-        Snapshot { clients: self.door.clients(), exports: self.registry.status(), loans }
+        let holds = self.registry.holds.iter().map(Hold::status).collect();
+        Snapshot { clients: self.door.clients(), exports: self.registry.status(), loans, holds }
     }
 }
 
 /// The status of a connection's loan.
-fn loan_status<C: Candidate>(connection: &Connection<C>, now: Instant) -> Option<LoanStatus> {
+fn loan_status<C: Candidate>(connection: &Connection<C>) -> Option<LoanStatus> {
     let loan = connection.loan.as_ref()?;
     let session = loan.session().map(|(session, since)| SessionStatus {
         devid: session.devid(),
-        since: SystemTime::now() - now.saturating_duration_since(since),
+        since,
         stats: session.stats(),
     });
     Some(LoanStatus {

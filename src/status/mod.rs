@@ -2,10 +2,13 @@
 //!
 //! The reactor fills a [`Snapshot`] on request
 //! ([`StatusHandle::snapshot`](crate::reactor::StatusHandle::snapshot)). How a user reads it, as a
-//! page, over a socket or as metrics, is the reader's part.
+//! page, over a socket or as metrics, is the reader's part; [`report`] has the form for programs.
 //!
 //! Contract: plain data, owned by the reader; nothing in a snapshot changes or refers to the
 //! server.
+
+pub mod event;
+pub mod report;
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -13,6 +16,15 @@ use std::time::SystemTime;
 use crate::config::name::Nickname;
 use crate::stats::SessionStats;
 use crate::wire::types::{BusId, DevId};
+
+/// What does not change of a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerStatus {
+    /// When the server was started, by the system's clock.
+    pub started: SystemTime,
+    /// The addresses of the listeners.
+    pub addresses: Vec<SocketAddr>,
+}
 
 /// The state of a server at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -23,6 +35,18 @@ pub struct Snapshot {
     pub exports: Vec<ExportStatus>,
     /// Devices on loan, in the order of their busids.
     pub loans: Vec<LoanStatus>,
+    /// Devices that operators hold back, in the order of the holds, also where no such device is
+    /// there now.
+    pub holds: Vec<HoldStatus>,
+}
+
+/// A device that an operator holds back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HoldStatus {
+    /// The text by which the device is held back, and released.
+    pub name: String,
+    /// Since when, by the system's clock.
+    pub since: SystemTime,
 }
 
 /// A known device.
@@ -32,11 +56,15 @@ pub struct ExportStatus {
     pub busid: BusId,
     /// The name that the device's rule gives, by which clients see the device and may ask for it.
     pub name: Option<Nickname>,
+    /// idVendor and idProduct; `None` for a device that is gone.
+    pub ids: Option<(u16, u16)>,
     /// Whether the last scan has found the device. A device that is gone is known until its client
     /// has returned the device.
     pub is_present: bool,
     /// Whether the rules offer the device to clients.
     pub is_offered: bool,
+    /// Whether an operator holds the device back.
+    pub is_held: bool,
     /// The client that has the device, as in [`LoanStatus::client`].
     pub client: Option<SocketAddr>,
 }

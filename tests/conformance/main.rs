@@ -20,6 +20,9 @@
 //! | `capture` | the capture of all URBs, as tshark reads the file |
 //! | `names` | names, kinds and serial numbers in lists and imports; devices hidden from clients |
 //! | `watches` | clients that are told of a device |
+//! | `operators` | the socket of operators: the state of the server |
+//! | `orders` | orders of operators: sessions that end, devices that are held back |
+//! | `events` | events, as an operator follows them |
 //! | `simulation` | random traffic of a correct client, from fixed seeds |
 //!
 //! Simulated devices cannot show everything. Elsewhere are
@@ -32,12 +35,15 @@
 
 mod capture;
 mod control;
+mod events;
 mod handshake;
 mod hooks;
 mod hostile;
 mod isochronous;
 mod lifecycle;
 mod names;
+mod operators;
+mod orders;
 mod packets;
 mod peers;
 mod simulation;

@@ -108,6 +108,20 @@ impl Server {
         self.said(text)
     }
 
+    /// What `usbferry list` prints beside this server.
+    pub(crate) fn list(&self, arguments: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_usbferry"))
+            .arg("list")
+            .args(arguments)
+            .env("LD_PRELOAD", library())
+            .env("USBFERRY_USBFS_ROOT", &self.root)
+            .env("RUNTIME_DIRECTORY", self.root.join("run"))
+            .output()
+            .expect("it starts");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
     /// A client with the first device.
     pub(crate) fn attach(&self) -> Client {
         self.attach_to(1)
@@ -190,7 +204,8 @@ impl Server {
     /// Number of devices that the server has to give back to drivers.
     pub(crate) fn notes(&self) -> usize {
         let files = fs::read_dir(self.root.join("run")).expect("it was made");
-        files.filter(|file| file.as_ref().is_ok_and(|file| file.file_name() != ".writable")).count()
+        let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+        names.filter(|name| !name.starts_with('.') && name != "usbferry.sock").count()
     }
 
     /// Lets servers open the first device, or not.

@@ -8,6 +8,7 @@
 mod descriptors;
 mod hardware;
 mod hotplug;
+mod lent;
 mod long_reads;
 mod memory;
 mod readings;

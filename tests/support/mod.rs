@@ -20,13 +20,15 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use usbferry::config::rules::{Allowed, Rules};
 use usbferry::config::{Listen, Settings};
 use usbferry::limits::{SHUTDOWN_TIMEOUT, URB_LEN_DEFAULT};
-use usbferry::reactor::{Reactor, StatusHandle, StopHandle};
+use usbferry::operator::Handles;
+use usbferry::reactor::{Reactor, StopHandle};
 use usbferry::stats::SessionStats;
+use usbferry::status::ServerStatus;
 use usbferry::usb::sim::SimBackend;
 use usbferry::usb::sim::bus::SimBus;
 use usbferry::usb::sim::spec::Spec;
@@ -51,8 +53,9 @@ pub(crate) const LEN_MAX: u32 = URB_LEN_DEFAULT as u32;
 pub(crate) struct Server {
     pub(crate) bus: SimBus,
     pub(crate) address: SocketAddr,
+    /// What a desk for operators needs.
+    pub(crate) handles: Handles,
     stop: StopHandle,
-    status: StatusHandle,
     ended: Receiver<io::Result<usize>>,
     stopped: bool,
 }
@@ -82,11 +85,13 @@ impl Server {
         let reactor = Reactor::new(SimBackend::new(bus.clone()), settings).expect("it starts");
         let address = reactor.addresses()[0];
         let stop = reactor.stop_handle().expect("there are descriptors");
-        let status = reactor.status_handle();
+        let server = ServerStatus { started: SystemTime::now(), addresses: vec![address] };
+        let (status, operator) = (reactor.status_handle(), reactor.operator_handle());
+        let handles = Handles { status, operator, server };
         let (sender, ended) = channel();
         let run = move || drop(sender.send(reactor.run()));
         thread::Builder::new().name("reactor".to_owned()).spawn(run).expect("there are threads");
-        Self { bus, address, stop, status, ended, stopped: false }
+        Self { bus, address, handles, stop, ended, stopped: false }
     }
 
     /// The busid of the device at `index`.
@@ -127,7 +132,7 @@ impl Server {
 
     /// The counters of the session with the device at `index`.
     pub(crate) fn session_stats(&self, index: usize) -> SessionStats {
-        let snapshot = self.status.snapshot().expect("the server runs");
+        let snapshot = self.handles.status.snapshot().expect("the server runs");
         let busid = self.busid(index);
         let loan = snapshot.loans.into_iter().find(|loan| loan.busid == busid);
         loan.and_then(|loan| loan.session).expect("a client has the device").stats

@@ -5,7 +5,9 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,10 +17,15 @@ use usbferry::wire::types::BusId;
 use crate::support::client::{MiniClient, import_bytes};
 use crate::support::{DEADLINE, wait_until};
 
-/// The program with arguments, both outputs kept, and no filter of the log from outside.
+/// The program with arguments, both outputs kept, and no filter of the log from outside. Each server
+/// has a socket of its own in the usual place, and so has no word for a second server.
 pub(crate) fn usbferry(arguments: &[&str]) -> Command {
+    static DIRECTORIES: AtomicU32 = AtomicU32::new(0);
+    let number = DIRECTORIES.fetch_add(1, Ordering::Relaxed);
+    let name = format!("run-{}-{number}", std::process::id());
     let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
     command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+    command.env("RUNTIME_DIRECTORY", Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -12,7 +12,7 @@ use super::*;
 use crate::client::Server;
 use crate::config::rules::Rules;
 use crate::config::{Listen, Settings};
-use crate::reactor::{Reactor, StopHandle};
+use crate::reactor::{OperatorHandle, Reactor, StatusHandle, StopHandle};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
 use crate::usb::sim::spec::Spec;
@@ -29,6 +29,8 @@ struct Serving {
     bus: SimBus,
     address: SocketAddr,
     stop: StopHandle,
+    status: StatusHandle,
+    operator: OperatorHandle,
     running: JoinHandle<()>,
 }
 
@@ -43,8 +45,9 @@ impl Serving {
         };
         let reactor = Reactor::new(SimBackend::new(bus.clone()), settings).unwrap();
         let (address, stop) = (reactor.addresses()[0], reactor.stop_handle().unwrap());
+        let (status, operator) = (reactor.status_handle(), reactor.operator_handle());
         let running = thread::spawn(move || assert_eq!(reactor.run().unwrap(), 0));
-        Self { bus, address, stop, running }
+        Self { bus, address, stop, status, operator, running }
     }
 
     fn wanted(&self) -> Wanted {
@@ -201,6 +204,25 @@ fn a_device_detached_by_another_program_stays_away() {
         serving.bus.unplug(BusId::new("1-1").unwrap());
     });
     assert_eq!((kernel.read("attach"), kernel.read("detach")), (String::new(), String::new()));
+    serving.stop();
+}
+
+#[test]
+fn a_device_held_back_by_an_operator_stays_away_until_released() {
+    let (serving, kernel) = (Serving::start(0), FakeKernel::new());
+    keeping(&serving, &kernel, |stop| {
+        let port = kernel.take_attach()[0];
+        serving.operator.disconnect("1-1", true).unwrap().unwrap();
+        kernel.free(port);
+        wait_until("the client watches", || {
+            let snapshot = serving.status.snapshot().unwrap();
+            snapshot.loans.is_empty() && snapshot.clients == 1
+        });
+        assert_eq!(serving.bus.open_count(BusId::new("1-1").unwrap()), 1);
+        serving.operator.release("1-1").unwrap().unwrap();
+        assert_eq!(kernel.take_attach()[0], port, "the device comes back to its port");
+        stop.write_all(&[0]).unwrap();
+    });
     serving.stop();
 }
 

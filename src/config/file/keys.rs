@@ -3,8 +3,16 @@
 //! Contract: plain data.
 
 /// The keys of the server alone.
-const OF_SERVER: [&str; 6] =
-    ["listen", "allow", "peer-timeout", "busy-poll", "socket-buffer", "rule"];
+const OF_SERVER: [&str; 8] = [
+    "listen",
+    "allow",
+    "peer-timeout",
+    "busy-poll",
+    "socket-buffer",
+    "socket",
+    "socket-mode",
+    "rule",
+];
 
 /// The keys of a rule alone.
 const OF_RULES: [&str; 9] =
@@ -29,7 +37,7 @@ const OF_BOTH: [&str; 14] = [
 ];
 
 /// The keys before the first rule.
-pub(super) const SERVER_KEYS: [&str; 20] = joined(&OF_SERVER, &OF_BOTH);
+pub(super) const SERVER_KEYS: [&str; 22] = joined(&OF_SERVER, &OF_BOTH);
 
 /// The keys of a rule.
 pub(super) const RULE_KEYS: [&str; 23] = joined(&OF_RULES, &OF_BOTH);

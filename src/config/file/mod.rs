@@ -26,6 +26,7 @@ use super::hooks::Hooks;
 use super::listen::ListenAt;
 use super::policy::{Policy, Terms};
 use super::rules::Rule;
+use super::socket::{SocketPlace, parse_socket, parse_socket_mode};
 use super::value::{parse_busy_poll, parse_peer_timeout, parse_socket_buffer};
 use crate::limits::RULES_MAX;
 use error::Lines;
@@ -53,6 +54,10 @@ pub struct FileSettings {
     pub busy_poll: Option<Duration>,
     /// The time without a sign of life after which a client is dropped.
     pub peer_timeout: Option<Duration>,
+    /// The place of the socket of operators.
+    pub socket: Option<SocketPlace>,
+    /// The mode of the socket of operators.
+    pub socket_mode: Option<u32>,
     /// The rules, in their order.
     pub rules: Vec<Rule>,
 }
@@ -81,6 +86,8 @@ fn read(file: &Arc<str>, text: &str, lines: &Lines<'_>) -> Found<FileSettings> {
     })?;
     let section = Section::of(document.get_ref(), &SERVER_KEYS, advise)?;
     let listen = |text: &str| text.parse().map_err(|error| Fault::Value { key: "listen", error });
+    let socket =
+        |text: &str| parse_socket(text).map_err(|error| Fault::Value { key: "socket", error });
     let (terms, hooks) = (read_terms(&section)?, read_hooks(&section, &Hooks::default())?);
     let policy = terms.over(Policy::default());
     check_urb_size(&section, policy)?;
@@ -94,6 +101,8 @@ fn read(file: &Arc<str>, text: &str, lines: &Lines<'_>) -> Found<FileSettings> {
         socket_buffer: section.number("socket-buffer", parse_socket_buffer)?,
         busy_poll: section.number("busy-poll", parse_busy_poll)?,
         peer_timeout: section.number("peer-timeout", parse_peer_timeout)?,
+        socket: section.text("socket", socket)?,
+        socket_mode: section.number("socket-mode", parse_socket_mode)?,
         rules,
     })
 }

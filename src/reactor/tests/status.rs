@@ -46,8 +46,10 @@ fn a_snapshot_has_the_numbers_of_a_session_that_moves_data() {
     client.write_all(&submit(1, SILENT, 512)).unwrap();
     held.read_from_source(&mut client, 2..5);
     let first = held.snapshot();
+    let ids = Some((0x1209, 0x0001));
+    let (is_present, is_offered, is_held) = (true, true, false);
     let export =
-        ExportStatus { busid, is_present: true, is_offered: true, name: None, client: None };
+        ExportStatus { busid, ids, is_present, is_offered, is_held, name: None, client: None };
     let taken = ExportStatus { client: Some(client.local_addr().unwrap()), ..export };
     assert_eq!(first.exports, [taken, ExportStatus { busid: held.busid(1), ..export }]);
     let loan = &first.loans[0];

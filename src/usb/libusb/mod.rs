@@ -52,10 +52,12 @@ mod sysfs;
 #[cfg(target_os = "linux")]
 use super::Hints;
 use super::{Backend, Scan, ScanError};
+use crate::wire::op::UsbDevice;
 use ahead::Ahead;
 pub use candidate::LibusbCandidate;
 #[cfg(not(target_os = "linux"))]
 use elsewhere::Scanner;
+use ledger::Debt;
 pub use port::{LibusbPort, LibusbTransfer};
 pub use repair::repair;
 #[cfg(target_os = "linux")]
@@ -82,6 +84,20 @@ impl LibusbBackend {
     pub fn new() -> Result<Self, ScanError> {
         Ok(Self { scanner: Scanner::new()?, ahead: Ahead::default() })
     }
+}
+
+/// Whether a running usbferry has a device of this machine open for a client, as far as this user
+/// may know. Reads files.
+pub(crate) fn is_lent(device: &UsbDevice) -> bool {
+    let debt = Debt {
+        bus: device.busnum,
+        address: device.devnum,
+        id_vendor: device.id_vendor,
+        id_product: device.id_product,
+        interfaces: Vec::new(),
+        configuration: None,
+    };
+    ledger::is_noted(&device.busid.to_string(), &debt)
 }
 
 impl Backend for LibusbBackend {

@@ -11,12 +11,13 @@
 
 mod place;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use self::place::{directory, open_own, writable};
 use crate::complaints::warn;
+use crate::runtime;
 
 /// Bytes read of a note: far more than a device with 32 interfaces needs.
 const NOTE_LEN_MAX: u64 = 4096;
@@ -161,6 +162,23 @@ fn debt_in(path: PathBuf) -> Option<(Debt, Note)> {
     Some((debt, note))
 }
 
+/// Whether a living process has a note of a device, at a place and with a debt without drivers: the
+/// device is then open.
+pub(super) fn is_noted(busid: &str, device: &Debt) -> bool {
+    runtime::directories().any(|directory| is_noted_in(&directory, busid, device))
+}
+
+fn is_noted_in(directory: &Path, busid: &str, device: &Debt) -> bool {
+    let read = || {
+        let mut file = open_own(OpenOptions::new().read(true), &directory.join(busid)).ok()?;
+        let is_held = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+        let mut line = String::new();
+        file.read_to_string(&mut line).ok()?;
+        Debt::from_line(&line).filter(|debt| is_held && debt.is_of_same_device(device))
+    };
+    read().is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::place::tests::scratch;
@@ -208,6 +226,20 @@ mod tests {
         fs::write(directory.join("notes"), "somebody else's").unwrap();
         assert_eq!(found_in(&directory), [debt()]);
         assert!(directory.join("notes").exists());
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_device_is_noted_as_long_as_the_process_has_it() {
+        let directory = scratch("noted");
+        let device = Debt { interfaces: vec![], configuration: None, ..debt() };
+        assert!(!is_noted_in(&directory, "3-1", &device));
+        let note = note_in(&directory, "3-1", &mut debt()).unwrap();
+        assert!(is_noted_in(&directory, "3-1", &device));
+        assert!(!is_noted_in(&directory, "3-2", &device));
+        assert!(!is_noted_in(&directory, "3-1", &Debt { address: 18, ..device.clone() }));
+        drop(note);
+        assert!(!is_noted_in(&directory, "3-1", &device), "the process is gone");
         fs::remove_dir_all(directory).unwrap();
     }
 

@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use usbferry_sys::os::user;
 
 use crate::complaints::{info, warn};
+use crate::runtime;
 
 /// The directory of the notes: that of the last note while fit for notes still, or else the first
 /// that is fit.
@@ -30,22 +31,9 @@ pub(super) fn directory() -> Option<PathBuf> {
 }
 
 /// The first fit directory, which a restart of the machine empties, as a restart gives drivers
-/// back. A service manager can name the directory (systemd.exec, `RuntimeDirectory=`; of several,
-/// the first).
+/// back.
 fn find_directory() -> Option<PathBuf> {
-    let place = |variable| {
-        let value = std::env::var_os(variable)?.into_string().ok()?;
-        value.split(':').next().filter(|path| !path.is_empty()).map(PathBuf::from)
-    };
-    let subdirectory = |place: PathBuf| place.join("usbferry");
-    // The manager's own link: systemd keeps the directory of a dynamic user elsewhere.
-    let real = |place: PathBuf| place.canonicalize().unwrap_or(place);
-    let places = [
-        place("RUNTIME_DIRECTORY").map(real),
-        Some(PathBuf::from("/run/usbferry")),
-        place("XDG_RUNTIME_DIR").map(subdirectory),
-    ];
-    places.into_iter().flatten().find(|directory| {
+    runtime::directories().find(|directory| {
         let taken = take_directory(directory);
         let is_news = is_news(directory, taken.is_err());
         let directory = directory.display();

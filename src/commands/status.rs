@@ -1,0 +1,174 @@
+//! `usbferry status`: prints the state of a server on this machine.
+//!
+//! Contract: *blocks* for the server's answer.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::CommandError;
+use super::json::{self, SCHEMA};
+use super::list::printed;
+use crate::cli::Status;
+use crate::operator::client::Operator;
+use crate::status::report::{
+    CountersReport, EndpointReport, ExportReport, Report, ServerReport, SessionReport, WorkReport,
+    parse_time,
+};
+use crate::units::{Amount, Lasting, clock};
+use crate::words::printable;
+
+/// The JSON of `usbferry status --json`.
+#[derive(Serialize)]
+struct StatusJson<'a> {
+    schema: u32,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+/// `usbferry status`.
+pub(super) fn show(arguments: &Status) -> Result<(), CommandError> {
+    let mut operator =
+        Operator::connect(arguments.asking.socket()).map_err(CommandError::Operator)?;
+    let report = operator.status().map_err(CommandError::Operator)?;
+    if arguments.json {
+        return printed(json::print(&StatusJson { schema: SCHEMA, report: &report }));
+    }
+    printed(io::stdout().lock().write_all(text(&report).as_bytes()))
+}
+
+/// A report for a person, in lines of 80 columns unless a name is long.
+fn text(report: &Report) -> String {
+    let mut out = server(&report.server);
+    let plural = if report.clients == 1 { "" } else { "s" };
+    let lent = report.sessions.len();
+    let _ = writeln!(
+        out,
+        "{} client{plural} connected, {} devices known, {lent} with a client",
+        report.clients,
+        report.exports.len(),
+    );
+    for hold in &report.holds {
+        let _ = writeln!(out, "held back: {}, {}", printable(&hold.name), since(&hold.since));
+    }
+    for export in &report.exports {
+        let _ = write!(out, "\n{}", line_of(export));
+        let sessions = report.sessions.iter().filter(|session| session.busid == export.busid);
+        sessions.for_each(|session| out.push_str(&session_text(session)));
+    }
+    out
+}
+
+fn server(server: &ServerReport) -> String {
+    let since = since(&server.since);
+    let listen = server.listen.join(", ");
+    format!(
+        "usbferry {}, process {}, {since}\nlistening on {listen}\n",
+        printable(&server.version),
+        server.process
+    )
+}
+
+/// A time of a report, with the time that has passed.
+fn since(text: &str) -> String {
+    let Some(time) = parse_time(text) else { return "since ?".to_owned() };
+    let passed = SystemTime::now().duration_since(time).unwrap_or_default();
+    format!("since {} ({})", clock(time), Lasting(passed))
+}
+
+/// A device, and whether it is free.
+fn line_of(export: &ExportReport) -> String {
+    let ids = match (&export.vid, &export.pid) {
+        (Some(vendor), Some(product)) => format!("{vendor}:{product}"),
+        _ => "gone".to_owned(),
+    };
+    let names = [&export.vendor, &export.product].into_iter().flatten();
+    let names: Vec<String> = names.map(|name| printable(name)).collect();
+    let state = match &export.client {
+        Some(client) => format!("lent to {}", printable(client)),
+        None if export.held => "held back".to_owned(),
+        None if !export.present => "unplugged".to_owned(),
+        None if !export.offered => "not exported".to_owned(),
+        None => "free".to_owned(),
+    };
+    let title = title(&export.busid, export.name.as_deref());
+    let line = format!("{title:16} {ids:9}  {state:32} {}", names.join(" "));
+    let line: String = line.trim_end().chars().take(80).collect();
+    line + "\n"
+}
+
+/// A device, by its name if it has a name.
+pub(super) fn title(busid: &str, name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("{} ({})", printable(name), printable(busid)),
+        None => printable(busid),
+    }
+}
+
+fn session_text(session: &SessionReport) -> String {
+    let mut out = format!("  {}", printable(&session.state));
+    if !session.connected {
+        out.push_str(", the client has left");
+    }
+    if let Some(begin) = &session.since {
+        let _ = write!(out, ", {}", since(begin));
+    }
+    out.push('\n');
+    if let Some(work) = &session.work {
+        out.push_str(&work_text(work));
+    }
+    out
+}
+
+fn work_text(work: &WorkReport) -> String {
+    let WorkReport { slots, buffers, unlinks, refused, .. } = work;
+    let mut out = format!(
+        "  slots {} of {} (most {}), buffers {} of {} (most {})\n",
+        slots.now,
+        slots.room,
+        slots.most,
+        Amount::bytes(buffers.now),
+        Amount::bytes(buffers.room),
+        Amount::bytes(buffers.most),
+    );
+    if unlinks + refused > 0 {
+        let _ = writeln!(out, "  {unlinks} UNLINKs, {refused} refused SUBMITs");
+    }
+    if work.endpoints.is_empty() {
+        return out;
+    }
+    let _ = writeln!(
+        out,
+        "  {:8} {:>7} {:>7} {:>7} {:>9} {:>5}",
+        "endpoint", "URBs", "in", "out", "in flight", "most"
+    );
+    work.endpoints.iter().for_each(|endpoint| out.push_str(&endpoint_text(endpoint)));
+    out
+}
+
+fn endpoint_text(endpoint: &EndpointReport) -> String {
+    let CountersReport { urbs, bytes_in, bytes_out, in_flight, most_in_flight, .. } =
+        endpoint.counters;
+    let name = format!("{} {}", endpoint.number, printable(&endpoint.direction));
+    let mut out = format!(
+        "  {name:8} {:>7} {:>7} {:>7} {in_flight:>9} {most_in_flight:>5}\n",
+        Amount::of(urbs),
+        Amount::bytes(bytes_in),
+        Amount::bytes(bytes_out),
+    );
+    let errors = errors_text(&endpoint.counters);
+    if !errors.is_empty() {
+        let _ = writeln!(out, "           errors: {errors}");
+    }
+    out
+}
+
+/// The errors of an endpoint, by name.
+fn errors_text(counters: &CountersReport) -> String {
+    let named = counters.errors.iter().map(|(name, count)| format!("{count} {}", printable(name)));
+    let packets =
+        (counters.packet_errors > 0).then(|| format!("{} failed packets", counters.packet_errors));
+    named.chain(packets).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,395 @@
+//! The state of a server in the form for programs: the JSON of `usbferry status --json` and of the
+//! socket of operators (docs/status.md). Servers write the form, and this program's own commands
+//! read it.
+//!
+//! Contract: plain data. A field is never removed and never changes its meaning under the same
+//! version; new fields may come.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::event::Event;
+use super::{ExportStatus, HoldStatus, LoanState, LoanStatus, ServerStatus, Snapshot};
+use crate::names;
+use crate::stats::{EndpointStats, Gauge, SessionStats};
+use crate::wire::status::Status;
+use crate::wire::types::{Direction, EndpointAddress};
+
+/// The state of a server.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Report {
+    /// The server itself.
+    pub server: ServerReport,
+    /// Clients that are connected, with or without a device.
+    pub clients: usize,
+    /// The known devices.
+    pub exports: Vec<ExportReport>,
+    /// The devices with clients, until free again.
+    pub sessions: Vec<SessionReport>,
+    /// The devices that operators hold back.
+    #[serde(default)]
+    pub holds: Vec<HoldReport>,
+}
+
+/// A device that an operator holds back.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct HoldReport {
+    /// The name by which the device is held back, and released.
+    pub name: String,
+    /// Since when.
+    pub since: String,
+}
+
+/// The server itself.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct ServerReport {
+    /// The version of the program.
+    pub version: String,
+    /// The number of the process.
+    pub process: u32,
+    /// When the server was started.
+    pub since: String,
+    /// The addresses of the listeners.
+    pub listen: Vec<String>,
+}
+
+/// A known device.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct ExportReport {
+    /// The place of the device.
+    pub busid: String,
+    /// The name that the rules give.
+    pub name: Option<String>,
+    /// idVendor, four hexadecimal digits.
+    pub vid: Option<String>,
+    /// idProduct, four hexadecimal digits.
+    pub pid: Option<String>,
+    /// The vendor's name.
+    pub vendor: Option<String>,
+    /// The product's name.
+    pub product: Option<String>,
+    /// Whether the device is there.
+    pub present: bool,
+    /// Whether the rules offer the device.
+    pub offered: bool,
+    /// Whether an operator holds the device back.
+    #[serde(default)]
+    pub held: bool,
+    /// The client with the device.
+    pub client: Option<String>,
+}
+
+/// A device with a client.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct SessionReport {
+    /// The place of the device.
+    pub busid: String,
+    /// The name that the rules give.
+    pub name: Option<String>,
+    /// The client.
+    pub client: String,
+    /// Whether the client is still connected.
+    pub connected: bool,
+    /// `opening`, `lent`, `returning` or `resting`.
+    pub state: String,
+    /// When the client got the device.
+    pub since: Option<String>,
+    /// The work, from the moment of the loan until all transfers have ended.
+    pub work: Option<WorkReport>,
+}
+
+/// The work of a session.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct WorkReport {
+    /// UNLINKs received.
+    pub unlinks: u64,
+    /// SUBMITs answered with an error without the device.
+    pub refused: u64,
+    /// URB slots.
+    pub slots: GaugeReport,
+    /// Bytes of buffers.
+    pub buffers: GaugeReport,
+    /// The sum of all endpoints.
+    pub total: CountersReport,
+    /// The endpoints with at least a URB.
+    pub endpoints: Vec<EndpointReport>,
+}
+
+/// How much is in use.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Debug)]
+pub struct GaugeReport {
+    /// Now.
+    pub now: u64,
+    /// At once, ever.
+    pub most: u64,
+    /// The room.
+    pub room: u64,
+}
+
+/// An endpoint of a session.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct EndpointReport {
+    /// The number, 0 to 15.
+    pub number: u8,
+    /// `in` or `out`; `both` for a control endpoint.
+    pub direction: String,
+    /// The counters.
+    #[serde(flatten)]
+    pub counters: CountersReport,
+}
+
+/// Counters of an endpoint or of a session.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct CountersReport {
+    /// URBs ended.
+    pub urbs: u64,
+    /// Bytes from the device.
+    pub bytes_in: u64,
+    /// Bytes to the device.
+    pub bytes_out: u64,
+    /// URBs with the device now.
+    pub in_flight: u32,
+    /// The most URBs ever with the device at once.
+    pub most_in_flight: u32,
+    /// Failed isochronous packets.
+    pub packet_errors: u64,
+    /// URBs ended with an error, by the name of the error.
+    pub errors: BTreeMap<String, u64>,
+}
+
+impl Report {
+    /// The report of a server.
+    #[must_use]
+    pub fn new(server: &ServerStatus, snapshot: &Snapshot) -> Self {
+        let name_of = |loan: &LoanStatus| {
+            let export = snapshot.exports.iter().find(|export| export.busid == loan.busid);
+            export.and_then(|export| export.name).map(|name| name.to_string())
+        };
+        let session = |loan: &LoanStatus| SessionReport::new(loan, name_of(loan));
+        Self {
+            server: ServerReport::new(server),
+            clients: snapshot.clients,
+            exports: snapshot.exports.iter().map(ExportReport::new).collect(),
+            sessions: snapshot.loans.iter().map(session).collect(),
+            holds: snapshot.holds.iter().map(HoldReport::new).collect(),
+        }
+    }
+}
+
+impl HoldReport {
+    fn new(hold: &HoldStatus) -> Self {
+        Self { name: hold.name.clone(), since: time(hold.since) }
+    }
+}
+
+impl ServerReport {
+    fn new(server: &ServerStatus) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: std::process::id(),
+            since: time(server.started),
+            listen: server.addresses.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl ExportReport {
+    fn new(export: &ExportStatus) -> Self {
+        let owned = |name: &'static str| name.to_owned();
+        let ids = export.ids;
+        Self {
+            busid: export.busid.to_string(),
+            name: export.name.map(|name| name.to_string()),
+            vid: ids.map(|(vendor, _)| format!("{vendor:04x}")),
+            pid: ids.map(|(_, product)| format!("{product:04x}")),
+            vendor: ids.and_then(|(vendor, _)| names::vendor(vendor)).map(owned),
+            product: ids.and_then(names::product).map(owned),
+            present: export.is_present,
+            offered: export.is_offered,
+            held: export.is_held,
+            client: export.client.map(|client| client.to_string()),
+        }
+    }
+}
+
+impl SessionReport {
+    fn new(loan: &LoanStatus, name: Option<String>) -> Self {
+        let state = match loan.state {
+            LoanState::Opening => "opening",
+            LoanState::Lent => "lent",
+            LoanState::Returning => "returning",
+            LoanState::Resting => "resting",
+        };
+        Self {
+            busid: loan.busid.to_string(),
+            name,
+            client: loan.client.to_string(),
+            connected: loan.is_connected,
+            state: state.to_owned(),
+            since: loan.session.as_ref().map(|session| time(session.since)),
+            work: loan.session.as_ref().map(|session| WorkReport::new(&session.stats)),
+        }
+    }
+}
+
+impl WorkReport {
+    fn new(stats: &SessionStats) -> Self {
+        let endpoints = stats.endpoints.iter();
+        Self {
+            unlinks: stats.unlinks,
+            refused: stats.refused,
+            slots: stats.slots.into(),
+            buffers: stats.buffers.into(),
+            total: CountersReport::new(&stats.total()),
+            endpoints: endpoints.map(|(at, stats)| EndpointReport::new(*at, stats)).collect(),
+        }
+    }
+}
+
+impl EndpointReport {
+    fn new(address: EndpointAddress, stats: &EndpointStats) -> Self {
+        let direction = match address.direction() {
+            Direction::In => "in",
+            Direction::Out if address.number() == 0 => "both",
+            Direction::Out => "out",
+        };
+        let (number, direction) = (address.number(), direction.to_owned());
+        Self { number, direction, counters: CountersReport::new(stats) }
+    }
+}
+
+impl CountersReport {
+    fn new(stats: &EndpointStats) -> Self {
+        let name = |status: Option<_>| {
+            status.map_or_else(|| "other".to_owned(), |status: Status| status.to_string())
+        };
+        let errors = stats.errors.by_status();
+        Self {
+            urbs: stats.urbs,
+            bytes_in: stats.bytes_in,
+            bytes_out: stats.bytes_out,
+            in_flight: stats.in_flight,
+            most_in_flight: stats.most_in_flight,
+            packet_errors: stats.packet_errors,
+            errors: errors.map(|(status, count)| (name(status), count)).collect(),
+        }
+    }
+}
+
+impl From<Gauge> for GaugeReport {
+    fn from(gauge: Gauge) -> Self {
+        Self { now: gauge.now, most: gauge.most, room: gauge.room }
+    }
+}
+
+/// An event of a server.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct EventReport {
+    /// What has happened.
+    pub event: String,
+    /// When.
+    pub time: String,
+    /// The place of the device.
+    pub busid: Option<String>,
+    /// The name that the rules give.
+    pub name: Option<String>,
+    /// idVendor, four hexadecimal digits.
+    pub vid: Option<String>,
+    /// idProduct, four hexadecimal digits.
+    pub pid: Option<String>,
+    /// The client.
+    pub client: Option<String>,
+    /// The cause.
+    pub reason: Option<String>,
+    /// URBs that the device has ended in the session.
+    pub urbs: Option<u64>,
+    /// Bytes from the device in the session.
+    pub bytes_in: Option<u64>,
+    /// Bytes to the device in the session.
+    pub bytes_out: Option<u64>,
+    /// Events that are missing here, since the follower was too slow.
+    pub missed: Option<u64>,
+}
+
+/// The word for the first line of a follower.
+const EVENT_BEGIN: &str = "begin";
+/// The word for events that are missing.
+const EVENT_MISSED: &str = "missed";
+/// The word for the last line of a follower.
+pub const EVENT_END: &str = "end";
+
+impl EventReport {
+    /// An event in the form for programs.
+    #[must_use]
+    pub fn new(event: &Event) -> Self {
+        let Event { kind, time, busid, name, ids, client, reason, work } = event;
+        Self {
+            time: exact_time(*time),
+            busid: busid.map(|busid| busid.to_string()),
+            name: name.map(|name| name.to_string()),
+            vid: ids.map(|(vendor, _)| format!("{vendor:04x}")),
+            pid: ids.map(|(_, product)| format!("{product:04x}")),
+            client: client.map(|client| client.to_string()),
+            reason: reason.map(str::to_owned),
+            urbs: work.map(|work| work.urbs),
+            bytes_in: work.map(|work| work.bytes_in),
+            bytes_out: work.map(|work| work.bytes_out),
+            ..Self::bare(kind.word())
+        }
+    }
+
+    /// Events are told from now on.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self::bare(EVENT_BEGIN)
+    }
+
+    /// A number of events is missing.
+    #[must_use]
+    pub fn missed(count: u64) -> Self {
+        Self { missed: Some(count), ..Self::bare(EVENT_MISSED) }
+    }
+
+    /// The server has ended.
+    #[must_use]
+    pub fn end() -> Self {
+        Self::bare(EVENT_END)
+    }
+
+    fn bare(event: &str) -> Self {
+        Self {
+            event: event.to_owned(),
+            time: exact_time(SystemTime::now()),
+            busid: None,
+            name: None,
+            vid: None,
+            pid: None,
+            client: None,
+            reason: None,
+            urbs: None,
+            bytes_in: None,
+            bytes_out: None,
+            missed: None,
+        }
+    }
+}
+
+/// A time by the system's clock, in UTC, to the millisecond (RFC 3339).
+fn exact_time(time: SystemTime) -> String {
+    format!("{:.3}", Timestamp::try_from(time).unwrap_or_default())
+}
+
+/// A time by the system's clock, in UTC, to the second (RFC 3339).
+fn time(time: SystemTime) -> String {
+    let stamp = Timestamp::try_from(time).unwrap_or_default();
+    Timestamp::from_second(stamp.as_second()).unwrap_or_default().to_string()
+}
+
+/// Reads a time of a report.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<SystemTime> {
+    text.parse::<Timestamp>().ok().map(SystemTime::from)
+}
