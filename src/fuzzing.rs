@@ -4,6 +4,7 @@
 //! - [`handshake()`]: the start of a connection;
 //! - [`pdu`]: any bytes after the handshake (`session::model::stream`);
 //! - [`descriptors`]: a device's description of itself (`usb::descriptor`);
+//! - [`recording`]: a capture as a device (`usb::sim::replay`);
 //! - [`operations`]: a client, a device and a worker, all controlled by the bytes
 //!   (`session::model`).
 //!
@@ -33,6 +34,7 @@ use crate::session::model;
 use crate::usb::descriptor::{
     self, CONFIGURATIONS_MAX, Descriptors, ENDPOINTS_MAX, Host, INTERFACES_MAX, SETTINGS_MAX,
 };
+use crate::usb::sim::replay::script::Script;
 use crate::usb::{Configuration, Interface};
 use crate::wire::Error;
 use crate::wire::types::{BusId, EndpointAddress, Speed, TransferType};
@@ -150,6 +152,13 @@ pub fn pdu(data: &[u8]) {
     model::stream::run(data);
 }
 
+/// A file that may be the recording of a device.
+pub fn recording(data: &[u8]) {
+    if let Err(error) = Script::read(data) {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
 /// Operations on the model, eight bytes each ([`model::run`]).
 pub fn operations(data: &[u8]) {
     let words = data.as_chunks().0.iter().map(|&word| u64::from_le_bytes(word));
@@ -233,6 +242,11 @@ mod tests {
     #[test]
     fn the_descriptors_corpus_and_variations_hold() {
         replay("descriptors", descriptors, 20_000);
+    }
+
+    #[test]
+    fn the_recordings_corpus_and_variations_hold() {
+        replay("recording", recording, 20_000);
     }
 
     #[test]

@@ -48,10 +48,10 @@
 //! session ───► capture, stats, usb, wire
 //! status ────► config, stats, wire
 //! capture ───► config, usbmon, wire, writer
-//! usbmon ────► wire
 //! stats ─────► wire
 //! config ────► usb, wire
-//! usb ───────► wire
+//! usb ───────► usbmon, wire
+//! usbmon ────► wire
 //! whose ─────► wire
 //! ```
 //!

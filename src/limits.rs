@@ -367,6 +367,9 @@ pub const CAPTURE_QUEUE_LEN: usize = 16 << 20;
 /// Smallest size of a capture with a limit, in bytes: a half holds a few pieces.
 pub const CAPTURE_SIZE_MIN: usize = 4 << 20;
 
+/// Bytes of the largest recording that is read: the file is in memory as a whole.
+pub const RECORDING_LEN_MAX: u64 = 512 << 20;
+
 /// The wait at the end of the program for the reader of a capture.
 pub const CAPTURE_END_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -61,7 +61,8 @@ pub struct Serve {
     exclude: Vec<Match>,
 
     /// Export simulated devices instead of real devices: a list of disk, microphone, loopback and
-    /// serial, each with options after colons. Without a list: a disk, a microphone and a loopback.
+    /// serial, each with options after colons, and replay:FILE.pcapng, the device of a recording
+    /// (docs/capture.md). Without a list: a disk, a microphone and a loopback.
     /// Examples: --simulate, --simulate=disk:size=64M, --simulate=loopback:delay=1ms:count=2
     #[arg(
         long,

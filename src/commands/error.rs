@@ -16,6 +16,7 @@ use crate::operator::client::OperatorError;
 use crate::reactor::StartError;
 use crate::service::sockets::PassedError;
 use crate::usb::ScanError;
+use crate::usb::sim::spec::LoadError;
 #[cfg(target_os = "linux")]
 use crate::vhci::VhciError;
 use crate::words::reason;
@@ -36,6 +37,8 @@ pub enum CommandError {
     Scan(ScanError),
     /// Another machine's exports are not known.
     Client(ClientError),
+    /// A file is no recording of a device.
+    Recording(LoadError),
     /// The list can't be printed.
     Print(io::Error),
     /// The server can't be started.
@@ -96,6 +99,7 @@ impl fmt::Display for CommandError {
             }
             Self::Scan(error) => error.fmt(f),
             Self::Client(error) => error.fmt(f),
+            Self::Recording(error) => write!(f, "--simulate=replay: {error}"),
             Self::Print(error) => write!(f, "the list can't be printed: {}", reason(error)),
             Self::Start(error) => error.fmt(f),
             Self::Passed(error) => error.fmt(f),

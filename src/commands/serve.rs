@@ -28,6 +28,7 @@ use crate::status::ServerStatus;
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::sim::SimBackend;
 use crate::usb::sim::bus::SimBus;
+use crate::usb::sim::spec::Spec;
 use crate::usb::{Backend, ScanError};
 use crate::wire::PORT;
 use crate::words::reason;
@@ -65,7 +66,8 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
     }
     match chosen {
         Chosen::Nothing => Err(CommandError::NothingChosen(show_devices())),
-        Chosen::Simulated(specs) => {
+        Chosen::Simulated(mut specs) => {
+            Spec::load(&mut specs).map_err(CommandError::Recording)?;
             run(SimBackend::new(SimBus::with(&specs)), settings, passed, following)
         }
         Chosen::Real => {

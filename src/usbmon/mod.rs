@@ -1,13 +1,16 @@
 //! Records in the format of usbmon, Linux's tap on USB (`struct mon_bin_hdr` of
-//! `drivers/usb/mon/mon_bin.c`): link type 220 of pcap.
+//! `drivers/usb/mon/mon_bin.c`): link type 220 of pcap, and 189 with a shorter header.
 //!
-//! - [`block`]: the blocks of a pcapng file, to write.
+//! - [`block`]: the blocks of a pcapng file, to write;
+//! - [`recording`]: the URBs of a file, to read; [`error`]: why a file is no recording.
 //!
 //! The bytes are in the order of the section, which is this machine's for everything written here.
 //!
 //! Contract: plain values; nothing allocates beyond the room of the output, nothing panics.
 
 pub(crate) mod block;
+pub(crate) mod error;
+pub(crate) mod recording;
 
 use crate::wire::setup::SETUP_LEN;
 use crate::wire::types::TransferType;
@@ -15,8 +18,14 @@ use crate::wire::types::TransferType;
 /// The link type of records with the long header (`LINKTYPE_USB_LINUX_MMAPPED`).
 pub(crate) const LINK_TYPE: u16 = 220;
 
+/// The link type of records with the short header (`LINKTYPE_USB_LINUX`).
+const LINK_TYPE_SHORT: u16 = 189;
+
 /// Bytes of the header.
 pub(crate) const HEADER_LEN: usize = 64;
+
+/// Bytes of the short header, which ends behind the SETUP packet.
+const HEADER_LEN_SHORT: usize = 48;
 
 /// Bytes of the descriptor of an isochronous packet, behind the header.
 pub(crate) const DESCRIPTOR_LEN: usize = 16;
@@ -41,6 +50,15 @@ impl Event {
             Self::Submit => b'S',
             Self::Complete => b'C',
             Self::Error => b'E',
+        }
+    }
+
+    const fn of(letter: u8) -> Option<Self> {
+        match letter {
+            b'S' => Some(Self::Submit),
+            b'C' => Some(Self::Complete),
+            b'E' => Some(Self::Error),
+            _ => None,
         }
     }
 }
@@ -87,7 +105,96 @@ const fn number_of(transfer_type: TransferType) -> u8 {
     }
 }
 
+const fn type_of(number: u8) -> Option<TransferType> {
+    match number {
+        0 => Some(TransferType::Isochronous),
+        1 => Some(TransferType::Interrupt),
+        2 => Some(TransferType::Control),
+        3 => Some(TransferType::Bulk),
+        _ => None,
+    }
+}
+
+/// The fault of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// Shorter than its header, or its descriptors.
+    Short,
+    /// Neither a submission nor an end.
+    Event(u8),
+    /// Not one of the four types.
+    TransferType(u8),
+}
+
+/// Words of a record, in the order of its section.
+#[derive(Clone, Copy)]
+pub(crate) struct Words {
+    pub(crate) is_big_endian: bool,
+}
+
+impl Words {
+    fn array<const N: usize>(self, bytes: &[u8], at: usize) -> [u8; N] {
+        let mut array = [0; N];
+        array.copy_from_slice(&bytes[at..at + N]);
+        // All words are read as little-endian.
+        if self.is_big_endian {
+            array.reverse();
+        }
+        array
+    }
+
+    fn word(self, bytes: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(self.array(bytes, at))
+    }
+
+    fn long(self, bytes: &[u8; 8]) -> u64 {
+        u64::from_le_bytes(self.array(bytes, 0))
+    }
+
+    fn int(self, bytes: &[u8], at: usize) -> i32 {
+        self.word(bytes, at).cast_signed()
+    }
+}
+
 impl Header {
+    /// Reads a header, of the short form where `is_short`, and returns what follows.
+    ///
+    /// # Errors
+    /// The bytes are no record.
+    pub(crate) fn parse(
+        bytes: &[u8],
+        words: Words,
+        is_short: bool,
+    ) -> Result<(Self, &[u8]), Fault> {
+        let len = if is_short { HEADER_LEN_SHORT } else { HEADER_LEN };
+        let (head, behind) = bytes.split_at_checked(len).ok_or(Fault::Short)?;
+        let has_setup = head[14] == 0;
+        let long = |at| if is_short { 0 } else { words.word(head, at) };
+        let header = Self {
+            id: u64::from_le_bytes(words.array(head, 0)),
+            event: Event::of(head[8]).ok_or(Fault::Event(head[8]))?,
+            transfer_type: type_of(head[9]).ok_or(Fault::TransferType(head[9]))?,
+            endpoint: head[10],
+            device: head[11],
+            bus: u16::from_le_bytes(words.array(head, 12)),
+            setup: has_setup.then(|| *head[40..].first_chunk().expect("the header is whole")),
+            data_flag: head[15],
+            seconds: i64::from_le_bytes(words.array(head, 16)),
+            microseconds: words.int(head, 24),
+            status: words.int(head, 28),
+            urb_len: words.word(head, 32),
+            data_len: words.word(head, 36),
+            error_count: if has_setup { 0 } else { words.word(head, 40) },
+            interval: long(48).cast_signed(),
+            start_frame: long(52).cast_signed(),
+            transfer_flags: long(56),
+            packets: 0,
+        };
+        let is_isochronous = header.transfer_type == TransferType::Isochronous;
+        let packets = if is_isochronous && !is_short { words.word(head, 44) } else { 0 };
+        Ok((Self { packets, ..header }, behind))
+    }
+
     /// The bytes of the header.
     pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
@@ -123,4 +230,31 @@ pub(crate) fn descriptor(status: i32, offset: u32, length: u32) -> [u8; DESCRIPT
     bytes[4..8].copy_from_slice(&offset.to_ne_bytes());
     bytes[8..12].copy_from_slice(&length.to_ne_bytes());
     bytes
+}
+
+/// An isochronous packet in a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Packet {
+    pub(crate) status: i32,
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
+}
+
+/// Reads the descriptors of `count` packets, and returns what follows.
+///
+/// # Errors
+/// There are fewer bytes.
+pub(crate) fn read_packets(
+    bytes: &[u8],
+    count: u32,
+    words: Words,
+) -> Result<(Vec<Packet>, &[u8]), Fault> {
+    let len = (count as usize).checked_mul(DESCRIPTOR_LEN).ok_or(Fault::Short)?;
+    let (descriptors, behind) = bytes.split_at_checked(len).ok_or(Fault::Short)?;
+    let packet = |bytes: &[u8]| Packet {
+        status: words.int(bytes, 0),
+        offset: words.word(bytes, 4),
+        length: words.word(bytes, 8),
+    };
+    Ok((descriptors.chunks(DESCRIPTOR_LEN).map(packet).collect(), behind))
 }

@@ -1,12 +1,14 @@
 //! The capture of all URBs, as tshark reads it beside the counters of the session.
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use usbferry::config::Capturing;
 use usbferry::stats::SessionStats;
 use usbferry::usb::sim::loopback::request;
+use usbferry::usb::sim::replay::script::Script;
 use usbferry::wire::types::Direction;
 
 use crate::support::client::{ECONNRESET, EPIPE, EPROTO, MiniClient};
@@ -24,6 +26,94 @@ fn start(devices: &str, folder: &Path, change: impl FnOnce(&mut Capturing)) -> (
     change(&mut capture);
     let server = Server::start_with(devices, |settings| settings.capture = Some(capture));
     (server, path)
+}
+
+/// A client's questions to a stick or a loopback device, and the answers.
+fn converse(client: &mut MiniClient) -> Vec<(i32, Vec<u8>)> {
+    let mut told = Vec::new();
+    let mut ask = |submit: &Submit| {
+        let ret = client.call(submit);
+        told.push((ret.status, ret.data));
+    };
+    ask(&Submit::get_device_descriptor());
+    ask(&Submit::control(setup(0x80, 6, 0x0302, 0x0409, 255), &[]));
+    ask(&Submit::set_interface(1, 1));
+    for number in 0..5u8 {
+        ask(&Submit::write(LOOP_OUT, &[number; 700]));
+        ask(&Submit::read(LOOP_IN, 512));
+        ask(&Submit::read(LOOP_IN, 512));
+    }
+    ask(&Submit::read(SOURCE, 60_000));
+    ask(&Submit::control(setup(0x40, request::STALL_AFTER, 100, SOURCE.into(), 0), &[]));
+    ask(&Submit::read(SOURCE, 512));
+    ask(&Submit::clear_halt(SOURCE));
+    ask(&Submit::read(SOURCE, 512));
+    ask(&Submit::control(setup(0x40, request::PACKETS_SHORT, 100, ISO_SOURCE.into(), 0), &[]));
+    ask(&Submit::iso_read(ISO_SOURCE, &[192; 8]));
+    ask(&Submit::read(INTERRUPT, 8));
+    ask(&Submit::control(setup(0xc0, 0xee, 0, 0, 4), &[]));
+    told
+}
+
+/// A recorded device answers as the device of the recording, twice, and invents nothing.
+#[test]
+fn a_capture_replayed_as_a_device_gives_the_same_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, path) = start("loopback", folder.path(), |_| {});
+    let told = converse(&mut server.attach());
+    server.stop();
+    let server = Server::start(&format!("replay:{}", path.display()));
+    for _ in 0..2 {
+        let mut client = server.attach();
+        let again = converse(&mut client);
+        for (number, (was, is)) in told.iter().zip(&again).enumerate() {
+            assert_eq!(was, is, "question {number}");
+        }
+        let unknown = setup(0xc0, 0x77, 1, 2, 4);
+        assert_eq!(client.call(&Submit::control(unknown, &[])).status, EPIPE);
+        assert_eq!(client.call(&Submit::write(LOOP_OUT, b"never sent before")).status, EPIPE);
+        drop(client);
+        server.wait_released(0);
+    }
+}
+
+/// Short and long headers, in both orders of bytes, in both kinds of file.
+#[test]
+fn recordings_of_every_form_are_replayed() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/recording");
+    for form in ["pcapng-220", "pcapng-220-big", "pcapng-189", "pcap-189", "pcap-220-big"] {
+        let server = Server::start(&format!("replay:{}", corpus.join(form).display()));
+        let mut client = server.attach();
+        assert_eq!(client.call_ok(&Submit::get_device_descriptor())[8..10], [9, 0x12], "{form}");
+        let early = client.submit(&Submit::read(0x81, 64));
+        client.assert_in_sync();
+        assert!(client.awaits(early), "{form}: no answer before the question");
+        client.call_ok(&Submit::write(0x01, b"question"));
+        assert_eq!(client.ret_of(early).data, b"answer", "{form}");
+        assert_eq!(client.call(&Submit::read(0x81, 64)).status, EPIPE, "{form}: as recorded");
+        client.call_ok(&Submit::clear_halt(0x81));
+        let silent = client.submit(&Submit::read(0x81, 64));
+        client.assert_in_sync();
+        assert!(client.awaits(silent), "{form}: it was silent at the end");
+    }
+}
+
+/// A damaged recording is an error that names the packet, or is read up to the damage.
+#[test]
+fn damaged_recordings_are_errors_with_the_number_of_the_packet() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/recording");
+    let told = |bytes: &[u8]| Script::read(bytes).map(drop).map_err(|error| error.to_string());
+    let wrong = fs::read(corpus.join("wrong-link")).unwrap();
+    let error = told(&wrong).unwrap_err();
+    assert!(error.contains("packet 1 ") && error.contains("link type 1;"), "{error}");
+    let whole = fs::read(corpus.join("pcap-189")).unwrap();
+    let mut damaged = whole.clone();
+    // The event of the second packet: behind two heads, and 48 bytes of the first packet.
+    damaged[24 + 16 + 48 + 16 + 8] = b'?';
+    let error = told(&damaged).unwrap_err();
+    assert!(error.starts_with("packet 2 ") && error.contains("no event 0x3f"), "{error}");
+    assert!(told(b"no capture").unwrap_err().contains("neither pcapng nor pcap"));
+    assert!(told(&whole[..200]).unwrap_err().contains("no device with its descriptors"));
 }
 
 /// Every kind of URB, and every kind of end.

@@ -81,6 +81,8 @@ impl Server {
             "" => Vec::new(),
             devices => Spec::parse_list(devices).expect("a list of devices"),
         };
+        let mut specs = specs;
+        Spec::load(&mut specs).expect("recordings");
         let bus = SimBus::with(&specs);
         let reactor = Reactor::new(SimBackend::new(bus.clone()), settings).expect("it starts");
         let address = reactor.addresses()[0];

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::descriptors::{CONFIGURATION_VALUE, Descriptors, MANUFACTURER};
+use super::descriptors::Descriptors;
 use super::hotplug::{Bell, SimHints};
 use super::model::Model;
 use super::spec::{DEVICES_MAX, Fault, Spec};
@@ -104,12 +104,14 @@ impl SimBus {
         let busid = BusId::new(&format!("{BUSNUM}-{}", count + 1)).expect("it is short");
         // Twelve hexadecimal digits, as the mass storage class demands of a serial number.
         let serial = format!("{:012X}", 0x05EE_D000_0000_u64 + u64::from(number) + 1);
+        let model = Some(Model::new(&spec, &serial));
+        let descriptors = Arc::new(Model::descriptors(&spec, serial));
         devices.push(BusDevice {
             busid,
             devnum: DEVNUM_FIRST + number,
-            model: Some(Model::new(&spec, &serial)),
-            descriptors: Arc::new(Model::descriptors(&spec, serial)),
-            plug: Arc::new(Plug::new(self.bell.clone())),
+            model,
+            plug: Arc::new(Plug::new(self.bell.clone(), &descriptors)),
+            descriptors,
             spec,
             opens: 0,
             refusals: 0,
@@ -126,7 +128,9 @@ impl SimBus {
 
     /// Plugs an unplugged device in again, with its first configuration and its memory.
     pub fn replug(&self, busid: BusId) {
-        self.with_device(busid, |device| device.plug = Arc::new(Plug::new(self.bell.clone())));
+        self.with_device(busid, |device| {
+            device.plug = Arc::new(Plug::new(self.bell.clone(), &device.descriptors));
+        });
         self.bell.ring();
     }
 
@@ -137,7 +141,7 @@ impl SimBus {
             device.devnum = device.devnum.wrapping_add(DEVNUM_LATER);
             device.model = Some(Model::new(&spec, &serial));
             device.descriptors = Arc::new(Model::descriptors(&spec, serial));
-            device.plug = Arc::new(Plug::new(self.bell.clone()));
+            device.plug = Arc::new(Plug::new(self.bell.clone(), &device.descriptors));
             device.spec = spec;
         });
         self.bell.ring();
@@ -240,6 +244,7 @@ impl BusDevice {
     fn info(&self) -> DeviceInfo {
         let [_, _, _, _, class, sub_class, protocol, _, rest @ ..] = self.descriptors.device;
         let value = self.plug.configuration();
+        let strings = self.descriptors.strings.clone();
         DeviceInfo {
             device: UsbDevice {
                 path: format!("/simulated/{}", self.busid),
@@ -257,9 +262,9 @@ impl BusDevice {
                 num_configurations: 1,
                 interfaces: self.interfaces(value),
             },
-            manufacturer: Some(MANUFACTURER.to_owned()),
-            product: Some(self.descriptors.product.to_owned()),
-            serial: Some(self.descriptors.serial.clone()),
+            manufacturer: strings.manufacturer,
+            product: strings.product,
+            serial: strings.serial,
             drivers: Vec::new(),
             imported: false,
         }
@@ -324,10 +329,10 @@ pub(super) struct Plug {
 }
 
 impl Plug {
-    fn new(bell: Bell) -> Self {
+    fn new(bell: Bell, descriptors: &Descriptors) -> Self {
         Self {
             present: AtomicBool::new(true),
-            configuration: AtomicU8::new(CONFIGURATION_VALUE),
+            configuration: AtomicU8::new(descriptors.configuration_value()),
             waker: Mutex::new(None),
             bell,
         }

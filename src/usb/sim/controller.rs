@@ -72,6 +72,7 @@ impl Controller {
             urbs: 0,
         };
         controller.configure((parts.plug.configuration() == whole.value).then_some(whole));
+        parts.taken.model().open();
         controller.reset(parts.taken.model());
         controller
     }

@@ -3,6 +3,7 @@
 //! Contract: building allocates; answering a request does not. Nothing panics on a client's input,
 //! or blocks.
 
+use super::replay::script::Script;
 use crate::usb::Configuration as Parsed;
 use crate::usb::descriptor::{Host, parse_configuration};
 use crate::wire::types::Speed;
@@ -36,8 +37,15 @@ pub(super) struct Descriptors {
     pub(super) device: [u8; 18],
     /// The whole configuration, with the descriptors behind its own.
     pub(super) configuration: Vec<u8>,
-    pub(super) product: &'static str,
-    pub(super) serial: String,
+    pub(super) strings: Strings,
+}
+
+/// The texts of a device's string descriptors.
+#[derive(Clone, Default)]
+pub(super) struct Strings {
+    pub(super) manufacturer: Option<String>,
+    pub(super) product: Option<String>,
+    pub(super) serial: Option<String>,
 }
 
 /// The manufacturer of all devices.
@@ -66,7 +74,29 @@ impl Descriptors {
             MANUFACTURER_INDEX, PRODUCT_INDEX, SERIAL_INDEX,
             1, // bNumConfigurations
         ];
-        Self { speed, device, configuration: configuration(parts), product, serial }
+        let strings = Strings {
+            manufacturer: Some(MANUFACTURER.to_owned()),
+            product: Some(product.to_owned()),
+            serial: Some(serial),
+        };
+        Self { speed, device, configuration: configuration(parts), strings }
+    }
+
+    /// The descriptors of a recorded device.
+    pub(super) fn of_script(script: &Script) -> Self {
+        let [manufacturer, product, serial] =
+            [14, 15, 16].map(|place: usize| script.string(script.device[place]));
+        Self {
+            speed: script.speed,
+            device: script.device,
+            configuration: script.configuration.clone(),
+            strings: Strings { manufacturer, product, serial },
+        }
+    }
+
+    /// bConfigurationValue of the configuration.
+    pub(super) fn configuration_value(&self) -> u8 {
+        self.configuration[5]
     }
 
     /// The configuration, read as by a host.
@@ -102,9 +132,9 @@ impl Descriptors {
     fn string(&self, index: u8, data: &mut [u8]) -> Option<usize> {
         match index {
             0 => Some(put_string(data, [LANGUAGE].into_iter())),
-            MANUFACTURER_INDEX => Some(put_string(data, MANUFACTURER.encode_utf16())),
-            PRODUCT_INDEX => Some(put_string(data, self.product.encode_utf16())),
-            SERIAL_INDEX => Some(put_string(data, self.serial.encode_utf16())),
+            MANUFACTURER_INDEX => put_text(data, self.strings.manufacturer.as_ref()),
+            PRODUCT_INDEX => put_text(data, self.strings.product.as_ref()),
+            SERIAL_INDEX => put_text(data, self.strings.serial.as_ref()),
             _ => None,
         }
     }
@@ -115,6 +145,10 @@ pub(super) fn put(data: &mut [u8], bytes: &[u8]) -> usize {
     let len = bytes.len().min(data.len());
     data[..len].copy_from_slice(&bytes[..len]);
     len
+}
+
+fn put_text(data: &mut [u8], text: Option<&String>) -> Option<usize> {
+    text.map(|text| put_string(data, text.encode_utf16()))
 }
 
 fn put_string(data: &mut [u8], units: impl Iterator<Item = u16>) -> usize {

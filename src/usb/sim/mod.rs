@@ -16,6 +16,8 @@
 //! - The models: [`disk`], a stick with a file; [`microphone`]; [`loopback`], for measurements,
 //!   with endpoints of all kinds; [`serial`], a CDC ACM adapter with a loopback plug.
 //!
+//! - `replay`: a device from a recording of URBs.
+//!
 //! `testing` is a host for the tests of the models.
 //!
 //! Contract: the same as for the traits of [`crate::usb`]. Everything is deterministic for given
@@ -32,6 +34,7 @@ pub mod loopback;
 pub mod microphone;
 mod model;
 pub mod port;
+pub mod replay;
 pub mod serial;
 pub mod spec;
 #[cfg(test)]

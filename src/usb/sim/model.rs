@@ -16,9 +16,11 @@ use super::descriptors::Descriptors;
 use super::disk::{self, Disk};
 use super::loopback::{self, Loopback};
 use super::microphone::{self, Microphone};
+use super::replay::Replay;
 use super::serial::{self, Serial};
 use super::spec::{ModelKind, Spec};
 use crate::wire::setup::Setup;
+use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress};
 
 /// The data moved by a URB.
@@ -26,19 +28,19 @@ use crate::wire::types::{Direction, EndpointAddress};
 pub(super) struct Moved {
     /// Bytes.
     pub(super) bytes: usize,
-    /// The endpoint stalled behind the bytes.
-    pub(super) stalled: bool,
+    /// How the URB ends behind the bytes, if not well.
+    pub(super) status: Status,
 }
 
 impl Moved {
     /// The given number of bytes.
     pub(super) const fn bytes(bytes: usize) -> Self {
-        Self { bytes, stalled: false }
+        Self { bytes, status: Status::OK }
     }
 
     /// The given number of bytes, and then a stall.
     pub(super) const fn stall(bytes: usize) -> Self {
-        Self { bytes, stalled: true }
+        Self { bytes, status: Status::EPIPE }
     }
 }
 
@@ -48,6 +50,7 @@ pub(super) enum Model {
     Loopback(Box<Loopback>),
     Microphone(Microphone),
     Serial(Box<Serial>),
+    Replay(Box<Replay>),
 }
 
 impl Model {
@@ -60,6 +63,7 @@ impl Model {
             }
             ModelKind::Microphone => Self::Microphone(Microphone::new(spec.paced)),
             ModelKind::Serial => Self::Serial(Box::new(Serial::new())),
+            ModelKind::Replay => Self::Replay(Box::new(Replay::new(spec.script()))),
         }
     }
 
@@ -70,6 +74,7 @@ impl Model {
             ModelKind::Loopback => loopback::descriptors(serial),
             ModelKind::Microphone => microphone::descriptors(serial),
             ModelKind::Serial => serial::descriptors(serial),
+            ModelKind::Replay => Descriptors::of_script(&spec.script()),
         }
     }
 
@@ -80,6 +85,7 @@ impl Model {
             Self::Loopback(loopback) => loopback.ready(endpoint),
             Self::Microphone(_) => true,
             Self::Serial(serial) => serial.ready(endpoint),
+            Self::Replay(replay) => replay.ready(endpoint),
         }
     }
 
@@ -90,6 +96,7 @@ impl Model {
             Self::Loopback(loopback) => Moved::bytes(loopback.fill(endpoint, room)),
             Self::Microphone(_) => Moved::bytes(0),
             Self::Serial(serial) => Moved::bytes(serial.fill(endpoint, room)),
+            Self::Replay(replay) => replay.fill(endpoint, room),
         }
     }
 
@@ -101,6 +108,7 @@ impl Model {
             Self::Loopback(loopback) => Moved::bytes(loopback.consume(endpoint, data)),
             Self::Microphone(_) => Moved::bytes(data.len()),
             Self::Serial(serial) => Moved::bytes(serial.consume(data)),
+            Self::Replay(replay) => replay.consume(endpoint, data),
         }
     }
 
@@ -108,16 +116,17 @@ impl Model {
     pub(super) const fn cut_short(&mut self) {
         match self {
             Self::Disk(disk) => disk.cut_short(),
-            Self::Loopback(_) | Self::Microphone(_) | Self::Serial(_) => {}
+            Self::Loopback(_) | Self::Microphone(_) | Self::Serial(_) | Self::Replay(_) => {}
         }
     }
 
     /// Sends an isochronous packet.
-    pub(super) fn fill_packet(&mut self, endpoint: EndpointAddress, room: &mut [u8]) -> usize {
+    pub(super) fn fill_packet(&mut self, endpoint: EndpointAddress, room: &mut [u8]) -> Moved {
         match self {
-            Self::Loopback(loopback) => loopback.fill_packet(endpoint, room),
-            Self::Microphone(microphone) => microphone.fill_packet(room),
-            Self::Disk(_) | Self::Serial(_) => 0,
+            Self::Loopback(loopback) => Moved::bytes(loopback.fill_packet(endpoint, room)),
+            Self::Microphone(microphone) => Moved::bytes(microphone.fill_packet(room)),
+            Self::Replay(replay) => replay.fill_packet(endpoint, room),
+            Self::Disk(_) | Self::Serial(_) => Moved::bytes(0),
         }
     }
 
@@ -125,7 +134,7 @@ impl Model {
     pub(super) fn consume_packet(&mut self, endpoint: EndpointAddress, data: &[u8]) {
         match self {
             Self::Loopback(loopback) => loopback.consume_packet(endpoint, data),
-            Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) => {}
+            Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) | Self::Replay(_) => {}
         }
     }
 
@@ -133,7 +142,7 @@ impl Model {
     pub(super) fn end_urb(&mut self, endpoint: EndpointAddress, empty_packet: bool) {
         match self {
             Self::Loopback(loopback) => loopback.end_urb(endpoint, empty_packet),
-            Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) => {}
+            Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) | Self::Replay(_) => {}
         }
     }
 
@@ -141,7 +150,7 @@ impl Model {
     pub(super) fn fill_late(&mut self, endpoint: EndpointAddress, room: &mut [u8]) -> usize {
         match self {
             Self::Loopback(loopback) => loopback.fill_late(endpoint, room),
-            Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) => 0,
+            Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) | Self::Replay(_) => 0,
         }
     }
 
@@ -149,7 +158,19 @@ impl Model {
     pub(super) const fn note_setup(&mut self, setup: &Setup) {
         match self {
             Self::Loopback(loopback) => loopback.note_setup(setup),
-            Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) => {}
+            Self::Disk(_) | Self::Microphone(_) | Self::Serial(_) | Self::Replay(_) => {}
+        }
+    }
+
+    /// Whether the model answers standard requests, too.
+    pub(super) const fn is_recorded(&self) -> bool {
+        matches!(self, Self::Replay(_))
+    }
+
+    /// Notes a new client.
+    pub(super) fn open(&mut self) {
+        if let Self::Replay(replay) = self {
+            replay.rewind();
         }
     }
 
@@ -166,14 +187,16 @@ impl Model {
             Self::Loopback(loopback) => loopback.control(setup, data, controller),
             Self::Microphone(_) => Microphone::control(setup, data),
             Self::Serial(serial) => serial.control(setup, data),
+            Self::Replay(replay) => replay.control(setup, data),
         }
     }
 
     /// The time of an isochronous packet or an interrupt of `endpoint`; zero means at once.
-    pub(super) const fn period(&self, endpoint: EndpointAddress) -> Duration {
+    pub(super) fn period(&self, endpoint: EndpointAddress) -> Duration {
         match self {
             Self::Loopback(loopback) => loopback.period(endpoint),
             Self::Microphone(microphone) => microphone.period(),
+            Self::Replay(replay) => replay.period(endpoint),
             Self::Disk(_) | Self::Serial(_) => Duration::ZERO,
         }
     }
@@ -183,7 +206,7 @@ impl Model {
         match self {
             Self::Loopback(loopback) => loopback.restart(endpoint),
             Self::Microphone(microphone) => microphone.restart(endpoint),
-            Self::Disk(_) | Self::Serial(_) => {}
+            Self::Disk(_) | Self::Serial(_) | Self::Replay(_) => {}
         }
     }
 
@@ -192,7 +215,7 @@ impl Model {
         match self {
             Self::Disk(disk) => disk.reset(),
             Self::Loopback(loopback) => loopback.reset(),
-            Self::Microphone(_) => {}
+            Self::Microphone(_) | Self::Replay(_) => {}
             Self::Serial(serial) => serial.reset(),
         }
     }

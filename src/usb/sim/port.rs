@@ -22,6 +22,7 @@ use super::bus::{PortParts, TakenModel};
 use super::control;
 use super::controller::Controller;
 use super::endpoint::{Plan, bits, queue_index};
+use super::model::Moved;
 use super::transfer::{CancelToken, Mailboxes, PacketState, SimTransfer, Urb};
 use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;
@@ -293,13 +294,13 @@ impl Device {
         let data = &mut urb.data()[done..limit];
         let moved = if is_in { model.fill(endpoint, data) } else { model.consume(endpoint, data) };
         urb.done += moved.bytes;
-        if !is_in && urb.done < limit && !moved.stalled {
+        if !is_in && urb.done < limit && moved.status == Status::OK {
             return false;
         }
         if matches!(urb.plan, Plan::Short(_) | Plan::Stall(_)) {
             model.cut_short();
         }
-        urb.status = if moved.stalled { Status::EPIPE } else { urb.plan.status() };
+        urb.status = if moved.status == Status::OK { urb.plan.status() } else { moved.status };
         state.halted = urb.status == Status::EPIPE;
         let full = urb.done == urb.length && urb.length.is_multiple_of(state.packet_len);
         let empty_packet = !is_in && full && (urb.length == 0 || urb.zero_packet);
@@ -342,7 +343,7 @@ impl Device {
     fn answer(&mut self, setup: &Setup, data: &mut [u8]) -> Option<usize> {
         let Self { taken, controller } = self;
         taken.model().note_setup(setup);
-        if !control::is_standard(setup) {
+        if !control::is_standard(setup) || taken.model().is_recorded() {
             return taken.model().control(setup, data, controller);
         }
         control::answer(
@@ -375,12 +376,12 @@ fn move_packet(
     endpoint: EndpointAddress,
     room: &mut [u8],
 ) -> PacketState {
-    let bytes = match endpoint.direction() {
+    let moved = match endpoint.direction() {
         Direction::In => model.fill_packet(endpoint, room),
         Direction::Out => {
             model.consume_packet(endpoint, room);
-            room.len()
+            Moved::bytes(room.len())
         }
     };
-    PacketState::ended(u32::try_from(bytes).unwrap_or(u32::MAX), Status::OK)
+    PacketState::ended(u32::try_from(moved.bytes).unwrap_or(u32::MAX), moved.status)
 }

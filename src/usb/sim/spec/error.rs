@@ -3,20 +3,27 @@
 //! Contract: plain data.
 
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 
 use super::{DEVICES_MAX, ModelKind};
-use crate::limits::DISKS_LEN_MAX;
+use crate::limits::{DISKS_LEN_MAX, RECORDING_LEN_MAX};
 use crate::units::Size;
 use crate::usb::sim::disk::{SIZE_MAX, SIZE_MIN};
+use crate::usb::sim::replay::script::ScriptError;
+use crate::words::reason;
 
 /// The known devices, in words for the user.
-const KINDS: &str = "the simulated devices are disk, microphone and loopback, and by name serial";
+const KINDS: &str =
+    "the simulated devices are disk, microphone and loopback, and by name serial and replay:FILE";
 
 /// A text that names no simulated devices. Texts in variants are as typed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SpecError {
     /// A device has no name.
     NoName,
+    /// A recording has no file.
+    NoFile,
     /// No device has this name.
     Unknown(String),
     /// More devices than one bus has room for.
@@ -43,12 +50,50 @@ pub enum SpecError {
     Data(String),
 }
 
+/// A file that is no recording of a device.
+#[derive(Debug)]
+pub struct LoadError {
+    /// The file.
+    pub file: PathBuf,
+    /// Why.
+    pub fault: LoadFault,
+}
+
+/// Why a file is no recording of a device.
+#[derive(Debug)]
+pub enum LoadFault {
+    /// The file can't be read.
+    Read(io::Error),
+    /// The file is too long.
+    TooLong,
+    /// The contents.
+    Script(ScriptError),
+}
+
+impl std::error::Error for LoadError {}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.file.display())?;
+        match &self.fault {
+            LoadFault::Read(error) => f.write_str(&reason(error).to_string()),
+            LoadFault::TooLong => write!(
+                f,
+                "a recording has {} at most; cut the part of interest out with editcap",
+                Size(RECORDING_LEN_MAX)
+            ),
+            LoadFault::Script(error) => error.fmt(f),
+        }
+    }
+}
+
 impl std::error::Error for SpecError {}
 
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoName => write!(f, "a device's name is missing: {KINDS}"),
+            Self::NoFile => f.write_str("replay needs a file: replay:FILE.pcapng"),
             Self::Unknown(name) => write!(f, "{KINDS}; there is no \"{name}\""),
             Self::TooMany(total) => write!(
                 f,
@@ -100,5 +145,6 @@ const fn options_of(kind: ModelKind) -> (&'static str, &'static str) {
         ModelKind::Loopback => ("loopback", "count, delay, fault, pace and data"),
         ModelKind::Microphone => ("microphone", "count, delay, fault and pace"),
         ModelKind::Serial => ("serial", "count, delay and fault"),
+        ModelKind::Replay => ("replay", "count, delay and fault behind its file"),
     }
 }

@@ -12,6 +12,7 @@
 //! | `fault=short@N` | the Nth URB ends after half its bytes, likewise | all |
 //! | `fault=vanish@N` | the device is unplugged while the Nth URB is in flight | all |
 //! | `pace=on`, `pace=off` | whether isochronous packets take their time on the bus | `microphone` (on), `loopback` (off) |
+//! | `replay:FILE` | the device of a recording in a file, whose name has no colon and no comma | `replay` |
 //! | `data=pattern`, `data=counter` | sources and sinks know the pattern; or sources put the number of the URB into its first bytes and sinks check nothing, without cost to the processor, like a real controller | `loopback` (pattern) |
 //!
 //! URBs of the default endpoint do not count. A TIME is a number with `us`, `ms` or `s`, a SIZE a
@@ -21,12 +22,16 @@
 
 mod error;
 
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::{SIZE_DEFAULT, SIZE_MAX, SIZE_MIN};
-use crate::limits::DISKS_LEN_MAX;
+use super::replay::script::Script;
+use crate::limits::{DISKS_LEN_MAX, RECORDING_LEN_MAX};
 use crate::units;
-pub use error::SpecError;
+pub use error::{LoadError, LoadFault, SpecError};
 
 /// Largest number of simulated devices: each has its own address on bus 1, and the root hub has the
 /// first address.
@@ -54,6 +59,10 @@ pub struct Spec {
     pub paced: bool,
     /// The device's sources number their URBs, without any pattern.
     pub counted: bool,
+    /// The file of a recording.
+    pub file: Option<PathBuf>,
+    /// The recording, once [`Spec::load`] has read the file.
+    pub recording: Option<Arc<Script>>,
 }
 
 /// The kinds of models of simulated devices.
@@ -70,6 +79,8 @@ pub enum ModelKind {
     Microphone,
     /// A serial adapter with a loopback plug: see [`super::serial`].
     Serial,
+    /// The device of a recording: see `super::replay`.
+    Replay,
 }
 
 /// A fault of a simulated device. URBs count from one at each opening, without URBs of the default
@@ -97,7 +108,37 @@ impl Spec {
             fault: None,
             paced: matches!(kind, ModelKind::Microphone),
             counted: false,
+            file: None,
+            recording: None,
         }
+    }
+
+    /// Reads the files of recordings. *Blocks.*
+    ///
+    /// # Errors
+    /// A file can't be read, or is no recording of a device.
+    pub fn load(specs: &mut [Self]) -> Result<(), LoadError> {
+        for spec in specs {
+            let Some(file) = &spec.file else { continue };
+            let error = |fault| LoadError { file: file.clone(), fault };
+            let read = |error| LoadFault::Read(error);
+            let len = fs::metadata(file).map_err(read).map_err(error)?.len();
+            if len > RECORDING_LEN_MAX {
+                return Err(error(LoadFault::TooLong));
+            }
+            let bytes = fs::read(file).map_err(read).map_err(error)?;
+            let script = Script::read(&bytes).map_err(LoadFault::Script).map_err(error)?;
+            spec.recording = Some(Arc::new(script));
+        }
+        Ok(())
+    }
+
+    /// The recording of a device that is one.
+    ///
+    /// # Panics
+    /// Before [`Self::load`].
+    pub(super) fn script(&self) -> Arc<Script> {
+        Arc::clone(self.recording.as_ref().expect("recordings were loaded"))
     }
 
     /// Reads a list of devices.
@@ -127,6 +168,11 @@ impl Spec {
             "loopback" => Self::new(ModelKind::Loopback),
             "microphone" => Self::new(ModelKind::Microphone),
             "serial" => Self::new(ModelKind::Serial),
+            "replay" => {
+                let file = parts.next().filter(|file| !file.is_empty());
+                let file = Some(file.ok_or(SpecError::NoFile)?.into());
+                Self { file, paced: true, ..Self::new(ModelKind::Replay) }
+            }
             "" => return Err(SpecError::NoName),
             other => return Err(SpecError::Unknown(other.to_owned())),
         };
