@@ -25,8 +25,8 @@ pub(super) struct CaptureOptions {
     #[arg(long, value_name = "SIZE", value_parser = parse_capture_size, requires = "capture")]
     capture_size: Option<u64>,
 
-    /// The most bytes of data of a URB in the capture. With a few bytes a capture costs a fast
-    /// device no speed; a capture that is to be replayed needs all [default: 256K]
+    /// The most bytes of data of a URB in the capture. Fewer bytes cost a fast device less speed; a
+    /// capture that is to be replayed needs all [default: 256K]
     #[arg(long, value_name = "SIZE", value_parser = parse_snap_len, requires = "capture")]
     capture_snaplen: Option<usize>,
 }
