@@ -254,7 +254,7 @@ impl<B: Backend> Reactor<B> {
         if let Some(client) = &mut connection.client {
             client.serve(|out| op::emit_import(Ok(&device), out));
         }
-        self.hooking.note_attached(key, peer, busid);
+        self.audience.hooking.note_attached(key, peer, busid);
         let event = Event::of(EventKind::Attach, busid);
         self.observe(Event { client: Some(peer), reason: Some("import"), ..event });
         self.schedule.attach(key);

@@ -30,7 +30,7 @@ impl<B: Backend> Reactor<B> {
         let asked = client_of(&mut self.connections, key).and_then(|client| client.asked());
         let Some(&Asked { since, .. }) = asked else { return };
         self.wait(key, Awaited::Arrival, since + HANDSHAKE_TIMEOUT);
-        self.arrivals.push(key);
+        self.scans.arrivals.push(key);
         self.scan_for_arrivals();
     }
 
@@ -47,7 +47,7 @@ impl<B: Backend> Reactor<B> {
 
     /// Answers the clients that wait for arrivals, as far as their devices have arrived.
     pub(super) fn answer_arrivals(&mut self) {
-        for key in std::mem::take(&mut self.arrivals) {
+        for key in std::mem::take(&mut self.scans.arrivals) {
             if self.awaits_arrival(key) {
                 self.answer(key, &Refusal::NotExported);
             }

@@ -57,7 +57,7 @@ impl<B: Backend> Reactor<B> {
                 self.refuse(key, &Refusal::NotReturned);
             }
             Some(Awaited::Arrival) => {
-                self.arrivals.retain(|&waiting| waiting != key);
+                self.scans.arrivals.retain(|&waiting| waiting != key);
                 self.refuse(key, &Refusal::NotExported);
             }
             Some(Awaited::Settling) => self.request(key),
@@ -97,7 +97,7 @@ impl<B: Backend> Reactor<B> {
             self.queue(key);
         }
         self.scans.forget(key);
-        for waiting in [&mut self.arrivals, &mut self.watches] {
+        for waiting in [&mut self.scans.arrivals, &mut self.audience.watches] {
             waiting.retain(|&other| other != key);
         }
         self.registry.forget_contender(key);
@@ -107,7 +107,7 @@ impl<B: Backend> Reactor<B> {
     fn remove_if_over(&mut self, key: Key) {
         if find(&mut self.connections, key).is_some_and(|connection| connection.is_over()) {
             self.connections.remove(key.index as usize);
-            self.hooking.note_over(key);
+            self.audience.hooking.note_over(key);
         }
     }
 
@@ -124,7 +124,7 @@ impl<B: Backend> Reactor<B> {
     fn note_end(&mut self, key: Key, end: &End) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         tell_end(connection, end, self.now);
-        self.hooking.note_end(key, end);
+        self.audience.hooking.note_end(key, end);
         let loan = connection.loan.as_mut();
         let lent = loan.and_then(|loan| Some((loan.busid, loan.lent()?.session.stats().total())));
         if let Some((busid, work)) = lent {
@@ -179,7 +179,7 @@ impl<B: Backend> Reactor<B> {
         if let Some(connection) = find(&mut self.connections, key) {
             connection.loan = None;
         }
-        self.hooking.note_over(key);
+        self.audience.hooking.note_over(key);
         self.remove_if_over(key);
         for contender in self.registry.release(busid) {
             self.request(contender);

@@ -208,14 +208,14 @@ impl<B: Backend> Reactor<B> {
         let hooked = self.registry.hooked();
         let present =
             hooked.map(|(facts, hooks)| Present { facts, hooks: Arc::clone(hooks) }).collect();
-        self.hooking.note_devices(present, cause);
+        self.audience.hooking.note_devices(present, cause);
     }
 
     /// Whether a client may have a device as far as programs have a say. If not yet, the client
     /// waits for the answer of a program, and then asks again.
     pub(super) fn is_authorized(&mut self, key: Key, busid: BusId) -> bool {
         let Some(connection) = find(&mut self.connections, key) else { return false };
-        let permits = self.hooking.permits(key, connection.peer, busid);
+        let permits = self.audience.hooking.permits(key, connection.peer, busid);
         if !permits {
             self.wait(key, Awaited::Authorization, self.now + AUTHORIZE_TIMEOUT);
         }
@@ -224,8 +224,8 @@ impl<B: Backend> Reactor<B> {
 
     /// Takes the answers of programs about imports.
     pub(super) fn take_authorizations(&mut self) {
-        while let Some((key, answer)) = self.hooking.runner.take_answer() {
-            let Some(served) = self.hooking.find(key) else { continue };
+        while let Some((key, answer)) = self.audience.hooking.runner.take_answer() {
+            let Some(served) = self.audience.hooking.find(key) else { continue };
             match answer {
                 Ok(()) => {
                     served.stage = Stage::Authorized;
@@ -238,7 +238,7 @@ impl<B: Backend> Reactor<B> {
 
     /// A program has not answered in time, or was not even started.
     pub(super) fn give_up_question(&mut self, key: Key) {
-        let failure = match self.hooking.runner.waits_behind(key) {
+        let failure = match self.audience.hooking.runner.waits_behind(key) {
             Some(others) => Failure::Unstarted(AUTHORIZE_TIMEOUT, others),
             None => Failure::Late(AUTHORIZE_TIMEOUT),
         };
@@ -246,9 +246,9 @@ impl<B: Backend> Reactor<B> {
     }
 
     fn refuse_unauthorized(&mut self, key: Key, failure: Failure) {
-        let Some(served) = self.hooking.find(key) else { return };
+        let Some(served) = self.audience.hooking.find(key) else { return };
         let path = served.hooks.get(Hook::Attach).map(|program| program.path.clone());
-        self.hooking.note_over(key);
+        self.audience.hooking.note_over(key);
         self.refuse(key, &Refusal::Unauthorized(path.unwrap_or_default(), failure));
     }
 }

@@ -15,15 +15,16 @@
 //!   device (`loan`); `exchange`: a turn of both;
 //! - `registry`: the exports, and who has them; `found`: a device as the last scan has found it;
 //!   `offers`: the exports as a client sees them; `departures`: devices expected back; `scans`:
-//!   when the bus is looked at; `answers`: the answers to handshakes; `arrivals`: clients that wait for a
-//!   device to come; `watches`: clients that are told of a device;
-//! - `holds`: orders of operators, and devices held back; `observers`: operators that follow events;
-//! - `hooks`: the programs that events start, and imports that wait for a program's answer;
+//!   when the bus is looked at; `answers`: the answers to handshakes; `arrivals`: clients that wait
+//!   for a device to come;
+//! - `audience`: who is told of what happens: clients that follow a device (`watches`), the programs
+//!   that events start, also for imports that wait for a program's answer (`hooks`), operators that
+//!   follow events (`observers`), a service manager (`service`), and the capture (`taps`);
+//! - `holds`: orders of operators, and devices held back;
 //! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
 //!   request is refused;
 //! - `schedule`: whose turn it is; `spin`: whether to sleep; `net`, `token`: sockets, the names of
 //!   events;
-//! - `service`: what a service manager is told;
 //! - `stop`: how other threads stop the server; `questions`: what they ask for (`status`) and order
 //!   (`reload`); `error`: why a server can't be started.
 //!
@@ -32,6 +33,7 @@
 
 mod answers;
 mod arrivals;
+mod audience;
 mod client;
 mod connection;
 mod departures;
@@ -75,7 +77,6 @@ use mio::{Events, Poll, Waker};
 use slab::Slab;
 use usbferry_sys::os::clock::CoarseClock;
 
-use crate::capture::Capture;
 use crate::complaints::Complaints;
 use crate::config::Settings;
 use crate::deadline::earlier;
@@ -85,6 +86,7 @@ use crate::usb::{Backend, Candidate};
 use crate::whose::leave_thread;
 use crate::worker::{Done, Inbox};
 use answers::PortOf;
+use audience::Audience;
 use client::{Client, DISCARD_LEN, DISCARD_REST, Step};
 use connection::Connection;
 use door::Door;
@@ -92,10 +94,8 @@ use end::End;
 pub use error::StartError;
 use exchange::Turn;
 pub use holds::{Disconnected, Disobeyed, Obeyed, OperatorHandle};
-use hooks::Hooking;
 use loan::Loan;
 pub use net::prepare as prepare_socket;
-use observers::Observers;
 pub use observers::{Followed, Told};
 pub(crate) use questions::Questions;
 use refusal::Refusal;
@@ -103,7 +103,6 @@ use registry::Registry;
 pub use reload::{ReloadHandle, Reloaded};
 use scans::Scans;
 use schedule::{Rest, Schedule};
-use service::Reports;
 use spin::Spin;
 pub use status::StatusHandle;
 use stop::Stop;
@@ -123,24 +122,17 @@ pub struct Reactor<B: Backend> {
     inbox: Inbox<B::Candidate>,
     scans: Scans,
     registry: Registry<B::Candidate>,
-    /// Connections in wait for a device to arrive.
-    arrivals: Vec<Key>,
-    /// Connections that watch devices.
-    watches: Vec<Key>,
     connections: Slab<Connection<B::Candidate>>,
     schedule: Schedule,
     /// The discard buffer.
     discard: Box<[u8]>,
     complaints: Complaints,
-    hooking: Hooking,
-    reports: Reports,
-    observers: Observers,
     spin: Spin,
     clock: CoarseClock,
     /// The time of this turn.
     now: Instant,
-    /// Behind the connections, whose sessions write their last records when dropped.
-    capture: Option<Capture>,
+    /// Behind the connections, whose sessions write their last records of a capture when dropped.
+    audience: Audience,
 }
 
 impl<B: Backend> Reactor<B> {
@@ -169,13 +161,11 @@ impl<B: Backend> Reactor<B> {
         let complaints = Complaints::new(Instant::now());
         let waker = Arc::new(waker);
         let inbox = Inbox::new(Arc::clone(&waker), complaints.clone());
-        let hooking = Hooking::new(waker, complaints.clone());
         let scans = Scans::start(backend, &inbox, registry).map_err(StartError::System)?;
         let stop = Stop::new(registry, Subject::Stop.to_token()).map_err(StartError::System)?;
         let spin = Spin::new(settings.busy_poll);
-        // Last, so that no file is made for a server that does not start.
-        let capture = settings.capture.as_ref().map(Capture::start).transpose();
-        let capture = capture.map_err(StartError::Capture)?;
+        // Last, so that no capture's file is made for a server that does not start.
+        let audience = Audience::new(&settings, waker, complaints.clone())?;
         Ok(Self {
             poll,
             settings,
@@ -184,19 +174,14 @@ impl<B: Backend> Reactor<B> {
             inbox,
             scans,
             registry: Registry::default(),
-            arrivals: Vec::new(),
-            watches: Vec::new(),
             connections: Slab::new(),
             schedule: Schedule::default(),
             discard: vec![0; DISCARD_LEN].into_boxed_slice(),
             complaints,
-            hooking,
-            reports: Reports::default(),
-            observers: Observers::default(),
             spin,
             clock: CoarseClock::new(),
             now: Instant::now(),
-            capture,
+            audience,
         })
     }
 
@@ -255,7 +240,7 @@ impl<B: Backend> Reactor<B> {
             }
             self.turn();
         }
-        self.hooking.end();
+        self.audience.hooking.end();
         Ok(self.connections.iter().filter(|(_, connection)| connection.has_device()).count())
     }
 
@@ -290,8 +275,7 @@ impl<B: Backend> Reactor<B> {
             self.schedule.deadline(),
             self.stop.deadline(),
             self.complaints.deadline(),
-            self.reports.deadline(),
-            self.capture_deadline(),
+            self.audience.deadline(),
         ];
         let earliest = others.into_iter().fold(devices, earlier);
         let earliest = earliest.map(|at| at.saturating_duration_since(self.now));
@@ -535,7 +519,7 @@ impl<B: Backend> Reactor<B> {
             lent.mark_ready();
             lent.session.take_back(port, result, now);
             if lent.session.take_reset() {
-                self.hooking.note_reset(key);
+                self.audience.hooking.note_reset(key);
                 self.observe_reset(key);
             }
         }

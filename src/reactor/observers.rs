@@ -132,12 +132,12 @@ impl<C: Candidate> Export<C> {
 impl<B: Backend> Reactor<B> {
     /// Tells all followers of an event, whose time, name and ids are filled in here.
     pub(super) fn observe(&mut self, event: Event) {
-        if self.observers.is_empty() {
+        if self.audience.observers.is_empty() {
             return;
         }
         let (name, ids) = event.busid.map(|busid| self.registry.facts(busid)).unwrap_or_default();
         let (name, ids) = (event.name.or(name), event.ids.or(ids));
-        self.observers.tell(Event { time: SystemTime::now(), name, ids, ..event });
+        self.audience.observers.tell(Event { time: SystemTime::now(), name, ids, ..event });
     }
 
     /// Tells all followers of the end of a client's session.
@@ -163,7 +163,7 @@ impl<B: Backend> Reactor<B> {
 
     /// The departures of all devices, before a scan is taken in; none while nobody follows.
     pub(super) fn departures_before(&self) -> Vec<Event> {
-        if self.observers.is_empty() {
+        if self.audience.observers.is_empty() {
             return Vec::new();
         }
         let departure = |export: &Export<B::Candidate>| {

@@ -81,7 +81,7 @@ impl<B: Backend> Reactor<B> {
                 drop(answer.try_send(self.disconnect(&target, hold)));
             }
             Question::Release { name, answer } => drop(answer.try_send(self.release(&name))),
-            Question::Events(answer) => drop(answer.try_send(self.observers.add())),
+            Question::Events(answer) => drop(answer.try_send(self.audience.observers.add())),
         }
         true
     }

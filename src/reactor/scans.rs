@@ -58,6 +58,8 @@ pub(super) struct Scans {
     pub(super) waiting: Vec<Key>,
     /// Came after the running scan began, and need another.
     pub(super) late: Vec<Key>,
+    /// Wait for a device to arrive, which scans look for.
+    pub(super) arrivals: Vec<Key>,
     pub(super) told: Told,
     /// `None` where the system has no hints, or none any more.
     hints: Option<Box<dyn Hints>>,
@@ -107,6 +109,7 @@ impl Scans {
             running: None,
             waiting: Vec::new(),
             late: Vec::new(),
+            arrivals: Vec::new(),
             told: Told::default(),
             hinted: hints.is_some(),
             hints,
@@ -297,7 +300,7 @@ impl<B: Backend> Reactor<B> {
 
     /// Whether clients wait for a device to arrive, or are told of arrivals.
     const fn awaits_arrivals(&self) -> bool {
-        !self.arrivals.is_empty() || !self.watches.is_empty()
+        !self.scans.arrivals.is_empty() || !self.audience.watches.is_empty()
     }
 
     /// Where the system has no hints, has the bus scanned before long for clients that wait for a

@@ -59,22 +59,24 @@ impl<B: Backend> Reactor<B> {
     pub fn report_to(&mut self, notifier: Notifier) {
         let sign = notifier.signs().is_some().then_some(self.now);
         let notifier = Some(notifier);
-        self.reports = Reports { notifier, sign, is_stale: true, told: String::new() };
+        self.audience.reports = Reports { notifier, sign, is_stale: true, told: String::new() };
     }
 
     /// Reports whatever is due in a turn.
     pub(super) fn report(&mut self) {
-        self.reports.give_sign(self.now);
-        if std::mem::take(&mut self.reports.is_stale) && self.reports.notifier.is_some() {
+        self.audience.reports.give_sign(self.now);
+        if std::mem::take(&mut self.audience.reports.is_stale)
+            && self.audience.reports.notifier.is_some()
+        {
             let status = self.status_line();
-            self.reports.tell(status);
+            self.audience.reports.tell(status);
         }
     }
 
     /// Reports that the stop begins.
     pub(super) fn report_stop(&mut self) {
-        let _ = self.reports.send(Message::Stopping);
-        self.reports.note_change();
+        let _ = self.audience.reports.send(Message::Stopping);
+        self.audience.reports.note_change();
     }
 
     /// The server in a line.

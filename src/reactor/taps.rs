@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::Reactor;
 use super::answers::PortOf;
-use crate::capture::{Capture, Description, Tap};
+use crate::capture::{Description, Tap};
 use crate::usb::{Backend, Opened};
 use crate::wire::op::UsbDevice;
 use crate::wire::types::DevId;
@@ -19,7 +19,7 @@ impl<B: Backend> Reactor<B> {
         peer: SocketAddr,
         opened: &Opened<PortOf<B>>,
     ) -> Option<Tap> {
-        let capture = self.capture.as_ref()?;
+        let capture = self.audience.capture.as_ref()?;
         let (busid, devid) = (device.busid, DevId::new(device.busnum, device.devnum));
         let mut judged = self.registry.judged().map(|(info, _)| info);
         let info = judged.find(|info| info.device.busid == busid);
@@ -40,13 +40,8 @@ impl<B: Backend> Reactor<B> {
 
     /// Has records of the capture written that have waited for long enough.
     pub(super) fn tick_capture(&self) {
-        if let Some(capture) = &self.capture {
+        if let Some(capture) = &self.audience.capture {
             capture.tick(self.now);
         }
-    }
-
-    /// When [`Self::tick_capture`] has something to do.
-    pub(super) fn capture_deadline(&self) -> Option<std::time::Instant> {
-        self.capture.as_ref().and_then(Capture::deadline)
     }
 }

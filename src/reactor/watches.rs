@@ -126,13 +126,13 @@ impl<B: Backend> Reactor<B> {
         client.answer(|out| out.extend_from_slice(&hello()));
         client.deadline = Some(now + HANDSHAKE_TIMEOUT);
         self.schedule.note_deadline(client.deadline);
-        self.watches.push(key);
+        self.audience.watches.push(key);
         self.queue(key);
     }
 
     /// The reason why a client may not watch as well, if there is one.
     fn no_watch_for(&mut self, key: Key) -> Option<Refusal> {
-        if self.watches.len() >= WATCHES_MAX {
+        if self.audience.watches.len() >= WATCHES_MAX {
             return Some(Refusal::TooManyWatches);
         }
         let shares = self.settings.shares;
@@ -141,7 +141,7 @@ impl<B: Backend> Reactor<B> {
             return None;
         }
         let mut watches = 0;
-        for &watch in &self.watches {
+        for &watch in &self.audience.watches {
             let watching = find(&mut self.connections, watch);
             watches += usize::from(watching.is_some_and(|other| other.peer.ip() == address));
         }
@@ -167,8 +167,8 @@ impl<B: Backend> Reactor<B> {
         if !self.registry.take_news() {
             return;
         }
-        self.reports.note_change();
-        for key in self.watches.clone() {
+        self.audience.reports.note_change();
+        for key in self.audience.watches.clone() {
             if let Err(end) = self.tell_watch(key) {
                 self.end(key, &end);
             }

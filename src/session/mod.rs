@@ -134,7 +134,8 @@ pub(crate) struct Session<P: Port> {
 }
 
 impl<P: Port> Session<P> {
-    /// A session with an opened device, and the tap of a capture. The rest of its memory is allocated here.
+    /// A session with an opened device, and the tap of a capture. The rest of the session's memory is
+    /// allocated here.
     pub(crate) fn new(
         devid: DevId,
         limits: DeviceLimits,

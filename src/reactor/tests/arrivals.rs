@@ -82,10 +82,10 @@ fn an_import_in_the_gap_waits_so_long_and_no_longer() {
     let client = held.waits_for("board");
     held.reactor.now += HANDSHAKE_TIMEOUT - Duration::from_millis(1);
     held.reactor.turn();
-    assert_eq!(held.reactor.arrivals.len(), 1, "time stands still");
+    assert_eq!(held.reactor.scans.arrivals.len(), 1, "time stands still");
     held.reactor.now += Duration::from_millis(1);
     assert_eq!(status(&held.answer(&client)), NO_DEVICE);
-    assert!(held.reactor.arrivals.is_empty());
+    assert!(held.reactor.scans.arrivals.is_empty());
     // By now nobody expects the device.
     let client = held.import_named(name("board"));
     assert_eq!(status(&held.answer(&client)), NO_DEVICE);
@@ -120,7 +120,7 @@ fn a_device_that_restarts_while_it_is_opened_is_waited_for() {
     held.bus.unplug(busid);
     held.reactor.now += HINT_REST;
     script.clear(Call::Open(busid));
-    held.turn_until("it waits", |reactor| !reactor.arrivals.is_empty());
+    held.turn_until("it waits", |reactor| !reactor.scans.arrivals.is_empty());
     held.bus.replug_as(busid, spec("disk"));
     held.reactor.now += HINT_REST;
     assert_eq!(status(&held.answer(&client)), 0);
@@ -142,7 +142,7 @@ fn without_hints_the_bus_is_scanned_now_and_then_for_those_that_wait() {
     held.turn_until("it was looked for", |reactor| {
         script.begun(Call::Scan) == scans + 1 && reactor.scans.running.is_none()
     });
-    assert_eq!(held.reactor.arrivals.len(), 1);
+    assert_eq!(held.reactor.scans.arrivals.len(), 1);
     // A scan that fails is not the last.
     script.set(Call::Scan, Act::Fail);
     held.reactor.now += ARRIVAL_REST;
@@ -182,5 +182,5 @@ fn a_client_that_leaves_while_it_waits_for_a_device_is_forgotten() {
     held.unplug();
     drop(held.waits_for("board"));
     held.turn_until("it is noticed", |reactor| reactor.connections.is_empty());
-    assert!(held.reactor.arrivals.is_empty());
+    assert!(held.reactor.scans.arrivals.is_empty());
 }

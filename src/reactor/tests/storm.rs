@@ -157,7 +157,10 @@ impl<B: Backend> Storm<B> {
         let left = (reactor.registry.taken(), reactor.registry.contenders());
         assert_eq!((left, reactor.door.clients()), ((0, 0), 0), "seed {seed}");
         assert!(reactor.schedule.attached().is_empty(), "seed {seed}");
-        assert!(reactor.arrivals.is_empty() && reactor.watches.is_empty(), "seed {seed}");
+        assert!(
+            reactor.scans.arrivals.is_empty() && reactor.audience.watches.is_empty(),
+            "seed {seed}"
+        );
         for &busid in busids {
             held.bus.replug(busid);
             assert!(!held.bus.is_open(busid), "seed {seed}");
