@@ -14,13 +14,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
-use program::{Running, output_of, run, signal, stderr, stdout, usbferry};
+use program::{Running, output_of, run, stderr, stdout, usbferry};
 use support::client::{DEVLIST, MiniClient, import_bytes};
 use support::submit::Submit;
 use support::{DEADLINE, wait_until};
@@ -522,7 +522,7 @@ fn signals_during_the_start_are_neither_lost_nor_fatal() {
         let child = usbferry(&arguments).spawn().expect("it starts");
         let id = child.id();
         wait_until("it catches hangups", || catches(id, libc::SIGHUP));
-        signal("-HUP", &id.to_string());
+        program::signal("-HUP", &id.to_string());
         let mut server = Running::following(child);
         server.wait_for("the settings were read again");
         server.signal("-TERM");
@@ -532,7 +532,7 @@ fn signals_during_the_start_are_neither_lost_nor_fatal() {
         let child = usbferry(&arguments).spawn().expect("it starts");
         let id = child.id();
         wait_until("it catches signals", || catches(id, libc::SIGTERM));
-        signal("-TERM", &id.to_string());
+        program::signal("-TERM", &id.to_string());
         let mut server = Running::following(child);
         assert_eq!(server.wait().code(), Some(0));
         server.wait_for("stopped");
@@ -649,7 +649,7 @@ fn the_help_says_which_addresses_are_this_machine() {
 /// is killed; `script` of other systems takes other arguments.
 #[cfg(target_os = "linux")]
 struct InTerminal {
-    script: Child,
+    script: std::process::Child,
     log: std::path::PathBuf,
 }
 
@@ -719,7 +719,7 @@ fn a_server_that_ignored_hangups_outlives_its_terminal() {
     server.close_terminal();
     server.wait_for("there is no file of settings to read again");
     client.assert_in_sync();
-    signal("-TERM", &server.wait_for("pid "));
+    program::signal("-TERM", &server.wait_for("pid "));
     client.expect_fin();
     server.wait_for("stopped");
 }

@@ -134,9 +134,9 @@ impl Format {
         let mut text = String::new();
         if matches!(self.reader, Reader::Plain | Reader::Coloured) {
             let style = if self.reader == Reader::Coloured { style(level) } else { Style::new() };
-            let time = format_args!("{:.0}", Timestamp::now());
+            let now = Timestamp::now();
             // Writing to a text can't fail.
-            let _ = write!(text, "[{time} {style}{level:<5}{style:#}] ");
+            let _ = write!(text, "[{now:.0} {style}{level:<5}{style:#}] ");
         }
         text.push_str(&message.trim_end().replace('\n', &format!("\n{priority}    ")));
         text
