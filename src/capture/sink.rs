@@ -84,6 +84,9 @@ impl Sink {
 
     /// Waits for a reader of a stream.
     fn open_stream(&mut self) {
+        // A pipe keeps its bytes as long as either end is open, and the next reader is to find none
+        // of the bytes that its predecessor has left behind.
+        self.output = None;
         let before = self.progress.reader.swap(0, Ordering::AcqRel);
         self.is_skipping = true;
         match OpenOptions::new().write(true).open(&self.path) {

@@ -33,7 +33,9 @@ impl Office {
         let place = SocketPlace::At(folder.path().join("o.sock"));
         let socket = OperatorSocket { place, mode: 0o600 };
         let desk = Desk::open(&socket, server.handles.clone()).expect("it opens");
-        Self { server, desk, folder }
+        let office = Self { server, desk, folder };
+        wait_until("the first scan", || office.status()["exports"] != Value::Array(Vec::new()));
+        office
     }
 
     pub(crate) fn path(&self) -> PathBuf {
