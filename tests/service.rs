@@ -199,8 +199,9 @@ fn no_client_is_refused_while_an_activated_server_restarts() {
         }
         for restart in 1..=RESTARTS {
             let descriptor = listener.try_clone().expect("a descriptor");
-            let arguments = ["serve", "--simulate=loopback", "--log", "warn"];
-            let running = start(activated(descriptor.into(), &arguments));
+            let running = start(activated(descriptor.into(), &["serve", "--simulate=loopback"]));
+            // From then on a signal is a stop in order.
+            running.wait_for("listening on ");
             wait_until("its share of clients", || {
                 made.load(Ordering::Relaxed) >= CONNECTS * restart / RESTARTS
             });
