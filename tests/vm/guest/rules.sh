@@ -10,6 +10,20 @@ serve_rules() { # argument...
   start_usbferry 3240 --config "$rules" "$@"
 }
 
+# All names of the gadget of serve_programmer for an import.
+programmer_names=(programmer 0525:a4a0 0525:a4a0:SOURCESINK serial:SOURCESINK)
+
+# Plugs a gadget of gadget.sh in, and exports the gadget under the name "programmer".
+serve_programmer() {
+  plug_gadget high-speed SourceSink
+  write_rules << 'RULES'
+[[rule]]
+id = "0525:a4a0"
+name = "programmer"
+RULES
+  serve_rules
+}
+
 # How many lines of the server's log have the text so far.
 said_by_server() { # text
   grep -cF -- "$1" "$log/$name.server.log" || true

@@ -10,16 +10,10 @@ source "$vm/guest/rules.sh"
 bound=$((150 * patience))
 
 scenario() {
-  plug_gadget high-speed SourceSink
-  write_rules << 'RULES'
-[[rule]]
-id = "0525:a4a0"
-name = "programmer"
-RULES
-  serve_rules
+  serve_programmer
   step "import after a replug"
   python3 "$vm/guest/replugs.py" 127.0.0.1 "$gadget" 40 "$bound" \
-    programmer 0525:a4a0 0525:a4a0:SOURCESINK serial:SOURCESINK > "$state/replugs" 2>&1 ||
+    "${programmer_names[@]}" > "$state/replugs" 2>&1 ||
     fail "$(tail -n 1 "$state/replugs")"
   note "$(< "$state/replugs")"
   stop_server

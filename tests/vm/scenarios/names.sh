@@ -8,20 +8,14 @@ source "$vm/guest/gadget.sh"
 source "$vm/guest/rules.sh"
 
 scenario() {
-  local names=(programmer 0525:a4a0 0525:a4a0:SOURCESINK serial:SOURCESINK) turn
-  plug_gadget high-speed SourceSink
-  write_rules << 'RULES'
-[[rule]]
-id = "0525:a4a0"
-name = "programmer"
-RULES
-  serve_rules
+  local turn
+  serve_programmer
   [[ $(remote_busids) == programmer ]] || fail "usbip list -r shows: $(remote_busids)"
 
   for ((turn = 0; turn < 50; turn++)); do
-    replug "${names[turn % 4]}" $((turn % 2))
+    replug "${programmer_names[turn % 4]}" $((turn % 2))
   done
-  note "50 replugs, each attached at once by ${names[*]}"
+  note "50 replugs, each attached at once by ${programmer_names[*]}"
 
   stop_server
   unplug_gadget
