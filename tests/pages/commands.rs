@@ -1,0 +1,101 @@
+//! Command lines and options in pages.
+
+use std::collections::BTreeSet;
+use std::iter;
+
+use clap::{Command, CommandFactory, Parser};
+use usbferry::cli::Cli;
+
+use super::text::pages;
+
+/// Options of other programs in pages: cargo, the benches, the scripts of `tests/`, and the tools of
+/// the examples.
+const OTHERS: [&str; 23] = [
+    "--bench",
+    "--buffer-time",
+    "--create-home",
+    "--device-cgroup-rule",
+    "--kernel",
+    "--lib",
+    "--list",
+    "--locked",
+    "--milliseconds",
+    "--network",
+    "--no-default-features",
+    "--now",
+    "--open",
+    "--packager",
+    "--pairs",
+    "--path",
+    "--release",
+    "--reload",
+    "--shell",
+    "--subsystem-match",
+    "--test",
+    "--workspace",
+    "--zoo",
+];
+
+/// Every command line of a page is understood.
+#[test]
+fn command_lines_are_understood() {
+    let mut seen = 0;
+    for page in pages() {
+        for line in page.code().filter_map(arguments_of) {
+            seen += 1;
+            if let Err(error) = Cli::try_parse_from(&line) {
+                assert!(!error.use_stderr(), "{}: {line:?}: {error}", page.name());
+            }
+        }
+    }
+    assert!(seen > 40, "only {seen} command lines");
+}
+
+/// The words of a line that runs usbferry, up to a comment or a pipe; a line with `…` or `[` is a form
+/// rather than a command line.
+fn arguments_of(line: &str) -> Option<Vec<String>> {
+    let line = line.trim_start_matches("$ ").trim_start_matches("sudo ");
+    let rest =
+        ["usbferry ", "cargo run --release -- "].iter().find_map(|p| line.strip_prefix(p))?;
+    let is_command = rest.starts_with(|c: char| c == '-' || c.is_ascii_lowercase());
+    if !is_command || rest.contains(['…', '[']) {
+        return None;
+    }
+    let ends = |word: &&str| !["#", "|", "&", ";", "&&", ">", "2>"].contains(word);
+    let words = rest.split_whitespace().take_while(ends).map(|word| word.replace(['"', '\''], ""));
+    Some(iter::once("usbferry".to_owned()).chain(words).collect())
+}
+
+/// Every option in a page is an option of usbferry, or a known option of another program.
+#[test]
+fn options_exist() {
+    let mut own = BTreeSet::new();
+    collect(&Cli::command(), &mut own);
+    let mut others: BTreeSet<&str> = OTHERS.into();
+    assert_eq!(others.iter().find(|option| own.contains(**option)), None, "no other's option");
+    let mut unknown = Vec::new();
+    let pages = pages();
+    for page in &pages {
+        for option in page.all_code().flat_map(options_of) {
+            if !own.contains(option) && !OTHERS.contains(&option) {
+                unknown.push(format!("{}: {option}", page.name()));
+            }
+            others.remove(option);
+        }
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
+    assert!(others.is_empty(), "no page names these any more: {others:?}");
+}
+
+fn collect(command: &Command, options: &mut BTreeSet<String>) {
+    let names = command.get_arguments().filter_map(|argument| argument.get_long());
+    options.extend(names.map(|name| format!("--{name}")));
+    options.extend(["--help", "--version"].map(str::to_owned));
+    command.get_subcommands().for_each(|command| collect(command, options));
+}
+
+/// The long options of a piece of code.
+fn options_of(code: &str) -> impl Iterator<Item = &str> {
+    let words = code.split(|c: char| c.is_whitespace() || "=[](),;:\"'|".contains(c));
+    words.filter(|word| word.len() > 2 && word.starts_with("--") && !word.starts_with("---"))
+}
