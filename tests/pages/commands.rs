@@ -96,6 +96,6 @@ fn collect(command: &Command, options: &mut BTreeSet<String>) {
 
 /// The long options of a piece of code.
 fn options_of(code: &str) -> impl Iterator<Item = &str> {
-    let words = code.split(|c: char| c.is_whitespace() || "=[](),;:\"'|".contains(c));
+    let words = code.split(|c: char| c.is_whitespace() || "=[](),;:?\"'|".contains(c));
     words.filter(|word| word.len() > 2 && word.starts_with("--") && !word.starts_with("---"))
 }

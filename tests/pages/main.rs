@@ -1,9 +1,11 @@
 //! The pages for users, held against the program: links lead somewhere, command lines are
 //! understood.
 //!
-//! - `text`: a page as prose and code; - `links`: the links of all pages;
-//! - `commands`: the command lines and options that pages name.
+//! - `text`: a page as prose and code; - `links`: links;
+//! - `commands`: command lines and options;
+//! - `messages`: the messages in docs/troubleshooting.md.
 
 mod commands;
 mod links;
+mod messages;
 mod text;
