@@ -10,11 +10,13 @@ use super::text::pages;
 
 /// Options of other programs in pages: cargo, the benches, the scripts of `tests/`, and the tools of
 /// the examples.
-const OTHERS: [&str; 23] = [
+const OTHERS: [&str; 28] = [
+    "--auto-attach",
     "--bench",
     "--buffer-time",
     "--create-home",
     "--device-cgroup-rule",
+    "--hardware-id",
     "--kernel",
     "--lib",
     "--list",
@@ -29,10 +31,13 @@ const OTHERS: [&str; 23] = [
     "--path",
     "--release",
     "--reload",
+    "--require-bind",
     "--shell",
     "--subsystem-match",
     "--test",
+    "--vid",
     "--workspace",
+    "--wsl",
     "--zoo",
 ];
 

@@ -1,5 +1,6 @@
-//! Links between pages, and to files of the repository.
+//! Links between pages, and files of the repository.
 
+use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::text::{Page, pages, root};
@@ -60,6 +61,27 @@ fn normal(path: &Path) -> PathBuf {
 fn anchor_of(heading: &str) -> String {
     let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+/// The sources that pages name in `code`, by the end of the path.
+#[test]
+fn named_sources_exist() {
+    let folders = ["src", "sys", "tests", "testkit", "benches", "fuzz", "examples"];
+    let sources: Vec<PathBuf> = folders.iter().flat_map(|name| files(&root().join(name))).collect();
+    let mut missing = Vec::new();
+    for page in pages() {
+        let named = page.spans().filter(|span| span.ends_with(".rs") && !span.contains(' '));
+        let is_missing = |span: &&str| !sources.iter().any(|source| source.ends_with(span));
+        missing.extend(named.filter(is_missing).map(|span| format!("{}: {span}", page.name())));
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 #[test]

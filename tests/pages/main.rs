@@ -1,7 +1,7 @@
 //! The pages for users, held against the program: links lead somewhere, command lines are
 //! understood.
 //!
-//! - `text`: a page as prose and code; - `links`: links;
+//! - `text`: a page as prose and code; - `links`: links, and named files;
 //! - `commands`: command lines and options;
 //! - `messages`: the messages in docs/troubleshooting.md.
 

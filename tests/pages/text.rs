@@ -44,11 +44,14 @@ impl Page {
         })
     }
 
+    /// The texts of `code` within prose. No span goes over the end of a line.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = &str> {
+        self.prose().flat_map(|prose| prose.split('`').skip(1).step_by(2))
+    }
+
     /// All code: whole lines, and `code` within prose.
     pub(crate) fn all_code(&self) -> impl Iterator<Item = &str> {
-        // No span goes over the end of a line.
-        let spans = self.prose().flat_map(|prose| prose.split('`').skip(1).step_by(2));
-        self.code().chain(spans)
+        self.code().chain(self.spans())
     }
 
     /// The texts of the headings.
