@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use mio::Waker;
 use usbferry_sys::os::heap;
@@ -121,6 +122,11 @@ enum Look {
     Prepare,
 }
 
+/// From an order to prepare until the work begins: the client that has just got a device has the
+/// processor first, for the reply and for its first requests. With thirty devices the work takes
+/// some milliseconds. Nobody waits for the work, and a scan ordered meanwhile begins at once.
+const PREPARE_REST: Duration = Duration::from_millis(5);
+
 /// Orders to the thread that scans, at most: one of each kind.
 const LOOKS_MAX: usize = 2;
 
@@ -147,12 +153,16 @@ impl ScanThread {
         thread::Builder::new().name("discovery".to_owned()).spawn(move || {
             complaints.take_thread();
             while let Ok(look) = receiver.recv() {
-                match look {
-                    Look::Scan => {
-                        let scanned = caught("looking for devices", || backend.scan());
-                        outbox.put(Done::Scanned(scanned.unwrap_or(Err(ScanError::Panicked))));
+                let is_scan = match look {
+                    Look::Scan => true,
+                    Look::Prepare => {
+                        begun.store(false, Ordering::Relaxed);
+                        matches!(receiver.recv_timeout(PREPARE_REST), Ok(Look::Scan))
                     }
-                    Look::Prepare => begun.store(false, Ordering::Relaxed),
+                };
+                if is_scan {
+                    let scanned = caught("looking for devices", || backend.scan());
+                    outbox.put(Done::Scanned(scanned.unwrap_or(Err(ScanError::Panicked))));
                 }
                 let _ = caught("preparing for the next device", || backend.prepare_open());
             }
