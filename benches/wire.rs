@@ -14,7 +14,6 @@ use usbferry::wire::types::{BusId, DevId, Direction, EndpointAddress, SeqNum, Sp
 #[allow(dead_code, reason = "this bench has no servers")]
 mod harness;
 
-use harness::plot::{self, Line, Panel};
 use harness::report::spread;
 use harness::settings::{self, Settings};
 
@@ -66,8 +65,7 @@ fn bench(settings: &Settings) -> Result<(), String> {
         format!("{{\"bench\":\"wire\",\"rows\":[\n{}\n]}}\n", rows.collect::<Vec<_>>().join(",\n"));
     let directory = settings::results()?;
     harness::write(&directory.join("wire.json"), &json)?;
-    harness::write(&directory.join("wire.svg"), &plot::draw(&[panel(&table.cases)]))?;
-    println!("written to target/bench/wire.json and wire.svg");
+    println!("written to target/bench/wire.json; benches/plot draws the file");
     Ok(())
 }
 
@@ -255,21 +253,4 @@ fn packets(table: &mut Table, count: u16) {
     table.add(&format!("packets fill {count}"), bytes.len(), || {
         black_box(fill(black_box(&mut bytes)));
     });
-}
-
-/// Packet descriptors by their number.
-fn panel(cases: &[Case]) -> Panel {
-    let value = |what: &str, count: u16| {
-        let name = format!("packets {what} {count}");
-        cases.iter().find(|case| case.name == name).map(|case| case.nanoseconds)
-    };
-    let line = |what: &str| Line {
-        name: what.to_owned(),
-        values: PACKETS.map(|count| value(what, count)).to_vec(),
-    };
-    Panel {
-        title: "isochronous descriptors: ns by packets".to_owned(),
-        steps: PACKETS.map(|count| count.to_string()).to_vec(),
-        lines: vec![line("check"), line("join"), line("fill")],
-    }
 }

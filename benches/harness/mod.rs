@@ -3,14 +3,13 @@
 //! - [`server`]: servers as processes; - [`ceiling`]: the minimal server;
 //! - [`rows`]: loads; - [`settings`]: the choice of loads on the command line;
 //! - [`measure`]: in pairs against the ceiling; - [`syscalls`]: counting with `perf`;
-//! - [`report`]: tables and JSON of the results; - [`plot`]: pictures of the results.
+//! - [`report`]: tables and JSON of the results, which `benches/plot` draws.
 //!
 //! The bench itself is the client: its single thread runs the load generator. A bench fails when a
 //! server gives a wrong answer. The speed is printed, not judged.
 
 pub(crate) mod ceiling;
 pub(crate) mod measure;
-pub(crate) mod plot;
 pub(crate) mod report;
 pub(crate) mod rows;
 pub(crate) mod server;
@@ -21,7 +20,6 @@ use std::fs;
 use std::process::ExitCode;
 
 use measure::Bench;
-use plot::{Line, Panel};
 use report::Figures;
 use rows::{Row, Target};
 use settings::Settings;
@@ -79,42 +77,10 @@ pub(crate) fn measure(
     }
     let directory = settings::results()?;
     write(&directory.join(format!("{name}.json")), &report::json(name, &how, &all))?;
-    write(&directory.join(format!("{name}.svg")), &plot::draw(&panels(&all)))?;
-    println!("written to target/bench/{name}.json and {name}.svg");
+    println!("written to target/bench/{name}.json; benches/plot draws the file");
     Ok(())
 }
 
 pub(crate) fn write(path: &std::path::Path, text: &str) -> Result<(), String> {
     fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// Bulk rows by length: the ratio and the throughput, each way.
-fn panels(all: &[Figures]) -> Vec<Panel> {
-    type Figure = fn(&Figures) -> f64;
-    let ratio: Figure = |row| row.ratio.median;
-    let throughput: Figure = |row| row.bytes_per_second() / 1e6;
-    let mut panels = Vec::new();
-    for (what, figure) in [("share of the ceiling", ratio), ("MB/s", throughput)] {
-        for kind in ["bulk-in", "bulk-out"] {
-            panels.push(panel(all, kind, what, figure));
-        }
-    }
-    panels
-}
-
-fn panel(all: &[Figures], kind: &str, what: &str, figure: fn(&Figures) -> f64) -> Panel {
-    let (sizes, depths) = (["64", "512", "4096", "16384", "131072", "1048576"], [1, 4, 16, 64]);
-    let value = |size: &str, depth: i32| {
-        let name = format!("{kind}:{size} d{depth}");
-        all.iter().find(|row| row.name == name).map(figure)
-    };
-    let lines = depths.map(|depth| Line {
-        name: format!("depth {depth}"),
-        values: sizes.map(|size| value(size, depth)).to_vec(),
-    });
-    Panel {
-        title: format!("{kind}: {what}"),
-        steps: ["64", "512", "4K", "16K", "128K", "1M"].map(str::to_owned).to_vec(),
-        lines: lines.into(),
-    }
 }
