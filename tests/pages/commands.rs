@@ -10,7 +10,7 @@ use super::text::pages;
 
 /// Options of other programs in pages: cargo, the benches, the scripts of `tests/`, and the tools of
 /// the examples.
-const OTHERS: [&str; 28] = [
+const OTHERS: [&str; 29] = [
     "--auto-attach",
     "--bench",
     "--buffer-time",
@@ -34,6 +34,7 @@ const OTHERS: [&str; 28] = [
     "--require-bind",
     "--shell",
     "--subsystem-match",
+    "--take",
     "--test",
     "--vid",
     "--workspace",
