@@ -10,7 +10,7 @@ use super::text::pages;
 
 /// Options of other programs in pages: cargo, the benches, the scripts of `tests/`, and the tools of
 /// the examples.
-const OTHERS: [&str; 29] = [
+const OTHERS: [&str; 28] = [
     "--auto-attach",
     "--bench",
     "--buffer-time",
@@ -25,7 +25,6 @@ const OTHERS: [&str; 29] = [
     "--network",
     "--no-default-features",
     "--now",
-    "--open",
     "--packager",
     "--pairs",
     "--path",

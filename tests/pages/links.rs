@@ -63,6 +63,15 @@ fn anchor_of(heading: &str) -> String {
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
+#[test]
+fn the_readme_leads_to_every_page() {
+    let readme = Page::read("README.md");
+    let targets: Vec<String> = readme.prose().flat_map(targets_of).collect();
+    for page in pages().into_iter().map(|page| page.name()).filter(|name| name != "README.md") {
+        assert!(targets.contains(&page), "README.md has no link to {page}");
+    }
+}
+
 /// The sources that pages name in `code`, by the end of the path.
 #[test]
 fn named_sources_exist() {
