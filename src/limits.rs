@@ -452,8 +452,9 @@ pub const OPERATOR_REQUEST_LEN_MAX: usize = 4096;
 pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of the longest line that a server may send to an operator: the state of
-/// [`ATTACHED_MAX`] devices with all of their endpoints takes less than half.
-pub const OPERATOR_ANSWER_LEN_MAX: usize = 16 << 20;
+/// [`ATTACHED_MAX`] devices takes 5 KB for an endpoint with a URB in each bucket of its turnaround,
+/// so 40 MB if all devices have all possible endpoints.
+pub const OPERATOR_ANSWER_LEN_MAX: usize = 64 << 20;
 
 /// Devices held back at once, by as many names. Each import looks through the list.
 pub const HOLDS_MAX: usize = 256;

@@ -59,6 +59,27 @@ impl fmt::Display for Lasting {
     }
 }
 
+/// A time as short as a column of a table, in four signs and a unit at most: `12.3ms`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Brief(pub(crate) Duration);
+
+impl fmt::Display for Brief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (micros, seconds) = (self.0.as_micros(), self.0.as_secs());
+        let (tenths_of_ms, tenths) = (micros / 100, micros / 100_000);
+        let text = match (micros, seconds) {
+            (0..1000, _) => format!("{micros}us"),
+            (..100_000, _) => format!("{}.{}ms", tenths_of_ms / 10, tenths_of_ms % 10),
+            (_, 0) => format!("{}ms", tenths_of_ms / 10),
+            (_, ..100) => format!("{}.{}s", tenths / 10, tenths % 10),
+            (_, ..6000) => format!("{}min", seconds / 60),
+            (_, ..360_000) => format!("{}h", seconds / 3600),
+            _ => format!("{}d", seconds / 86400),
+        };
+        f.pad(&text)
+    }
+}
+
 /// An amount for a reader, in four signs and a unit at most: `12.3M`, each unit a power of 1000, or of
 /// 1024 for bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,6 +159,27 @@ mod tests {
         ] {
             assert_eq!(Lasting(Duration::from_millis(millis)).to_string(), told);
         }
+    }
+
+    #[test]
+    fn a_brief_time_has_a_unit_and_four_signs() {
+        for (micros, told) in [
+            (0, "0us"),
+            (999, "999us"),
+            (1000, "1.0ms"),
+            (99_999, "99.9ms"),
+            (100_000, "100ms"),
+            (999_999, "999ms"),
+            (1_000_000, "1.0s"),
+            (99_999_999, "99.9s"),
+            (100_000_000, "1min"),
+            (5_999_999_999, "99min"),
+            (6_000_000_000, "1h"),
+            (360_000_000_000, "4d"),
+        ] {
+            assert_eq!(Brief(Duration::from_micros(micros)).to_string(), told);
+        }
+        assert_eq!(format!("{:>6}", Brief(Duration::from_micros(85))), "  85us");
     }
 
     #[test]

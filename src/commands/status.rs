@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -14,10 +14,10 @@ use super::list::printed;
 use crate::cli::Status;
 use crate::operator::client::Operator;
 use crate::status::report::{
-    CountersReport, EndpointReport, ExportReport, Report, ServerReport, SessionReport, WorkReport,
-    parse_time,
+    CountersReport, EndpointReport, ExportReport, Report, ServerReport, SessionReport,
+    TurnaroundReport, WorkReport, parse_time,
 };
-use crate::units::{Amount, Lasting, clock};
+use crate::units::{Amount, Brief, Lasting, clock};
 use crate::words::printable;
 
 /// The JSON of `usbferry status --json`.
@@ -141,8 +141,8 @@ fn work_text(work: &WorkReport) -> String {
     }
     let _ = writeln!(
         out,
-        "  {:8} {:>7} {:>7} {:>7} {:>9} {:>5}",
-        "endpoint", "URBs", "in", "out", "in flight", "most"
+        "  {:18} {:>6} {:>6} {:>6} {:>9} {:>4} {:>6} {:>6} {:>6}",
+        "endpoint", "URBs", "in", "out", "in flight", "most", "p50", "p99", "max"
     );
     work.endpoints.iter().for_each(|endpoint| out.push_str(&endpoint_text(endpoint)));
     out
@@ -151,9 +151,11 @@ fn work_text(work: &WorkReport) -> String {
 fn endpoint_text(endpoint: &EndpointReport) -> String {
     let CountersReport { urbs, bytes_in, bytes_out, in_flight, most_in_flight, .. } =
         endpoint.counters;
-    let name = format!("{} {}", endpoint.number, printable(&endpoint.direction));
+    let [p50, p99, longest] = times(&endpoint.turnaround);
     let mut out = format!(
-        "  {name:8} {:>7} {:>7} {:>7} {in_flight:>9} {most_in_flight:>5}\n",
+        "  {:18} {:>6} {:>6} {:>6} {in_flight:>9} {most_in_flight:>4} {p50:>6} {p99:>6} \
+         {longest:>6}\n",
+        name_of(endpoint),
         Amount::of(urbs),
         Amount::bytes(bytes_in),
         Amount::bytes(bytes_out),
@@ -165,8 +167,23 @@ fn endpoint_text(endpoint: &EndpointReport) -> String {
     out
 }
 
+/// An endpoint, by number, type and direction.
+pub(super) fn name_of(endpoint: &EndpointReport) -> String {
+    let direction = Some(&endpoint.direction).filter(|direction| *direction != "both");
+    let words = endpoint.transfer_type.iter().chain(direction).map(|word| printable(word));
+    words.fold(endpoint.number.to_string(), |name, word| name + " " + &word)
+}
+
+/// The median, the 99th percentile and the maximum of the times of a device, as far as known.
+pub(super) fn times(turnaround: &TurnaroundReport) -> [String; 3] {
+    let longest = Some(turnaround.longest_us).filter(|&longest| longest > 0);
+    [turnaround.p50_us, turnaround.p99_us, longest].map(|micros| {
+        micros.map_or_else(|| "-".to_owned(), |us| Brief(Duration::from_micros(us)).to_string())
+    })
+}
+
 /// The errors of an endpoint, by name.
-fn errors_text(counters: &CountersReport) -> String {
+pub(super) fn errors_text(counters: &CountersReport) -> String {
     let named = counters.errors.iter().map(|(name, count)| format!("{count} {}", printable(name)));
     let packets =
         (counters.packet_errors > 0).then(|| format!("{} failed packets", counters.packet_errors));

@@ -56,9 +56,9 @@ impl fmt::Display for Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::EndpointStats;
+    use crate::stats::{EndpointStats, EndpointWork};
     use crate::wire::status::Status;
-    use crate::wire::types::{Direction, EndpointAddress};
+    use crate::wire::types::Direction;
 
     #[test]
     fn a_session_is_told_in_one_line() {
@@ -69,8 +69,7 @@ mod tests {
         let mut bulk_out = EndpointStats::default();
         bulk_out.note_ended(Direction::Out, Status::ECONNRESET, 10);
         bulk_out.note_packets(3);
-        let address = EndpointAddress::new(1, Direction::In);
-        let endpoints = vec![(address, bulk_in), (address, bulk_out)];
+        let endpoints = [bulk_in, bulk_out].map(EndpointWork::of_counters).to_vec();
         let stats = SessionStats { refused: 2, endpoints, ..SessionStats::default() };
         let said = Summary::new(Duration::from_millis(3500), stats).to_string();
         let expected = "after 3 s: 5 URBs, 400 bytes from the device, 10 bytes to the device; \

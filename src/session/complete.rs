@@ -44,6 +44,7 @@ impl<P: Port> Session<P> {
             return self.end_isochronous(urb, slot, status, is_bystander);
         }
         if is_bystander && actual_length == 0 {
+            endpoint.stopwatch.note_returned(urb);
             return self.enqueue(urb, now);
         }
         if record.transfer_type == TransferType::Control {
@@ -51,6 +52,7 @@ impl<P: Port> Session<P> {
         }
         let (status, actual_length) = result_of(record, status, actual_length);
         endpoint.stats.note_ended(record.direction, status, actual_length);
+        endpoint.stopwatch.note_ended(urb, record.submitted, self.time.now);
         self.end(urb, status, actual_length);
     }
 
@@ -73,6 +75,7 @@ impl<P: Port> Session<P> {
         let endpoint = self.endpoints.get_mut(record.submit.endpoint);
         endpoint.stats.note_packets(errors);
         endpoint.stats.note_ended(record.direction, status, sum);
+        endpoint.stopwatch.note_ended(urb, record.submitted, self.time.now);
         self.answer(urb, status, sum);
     }
 

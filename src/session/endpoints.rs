@@ -1,12 +1,14 @@
 //! The endpoints of a session's device: the types in the settings in force, and the URBs waiting or
 //! in flight for each.
 //!
-//! Contract: plain state; no allocation, nothing blocks, nothing panics.
+//! Contract: plain state; allocates for a configuration with new endpoints and for copies only;
+//! nothing blocks, nothing panics.
 
 use std::time::Instant;
 
 use super::urb::{NO_URB, UrbIndex, UrbTable};
-use crate::stats::EndpointStats;
+use crate::stats::turnaround::Stopwatch;
+use crate::stats::{EndpointStats, EndpointWork};
 use crate::usb::{Configuration, Endpoint};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress, TransferType};
@@ -16,7 +18,7 @@ use crate::wire::types::{Direction, EndpointAddress, TransferType};
 pub(super) const DEFAULT_CONTROL: u32 = EndpointAddress::new(0, Direction::Out).bit();
 
 /// One endpoint.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct EndpointState {
     /// The type; `None` for an endpoint outside the settings in force.
     pub(crate) transfer_type: Option<TransferType>,
@@ -33,6 +35,7 @@ pub(crate) struct EndpointState {
     last_waiting: UrbIndex,
     /// The counters, but for [`EndpointStats::in_flight`].
     pub(crate) stats: EndpointStats,
+    pub(crate) stopwatch: Stopwatch,
 }
 
 impl EndpointState {
@@ -45,7 +48,17 @@ impl EndpointState {
         first_waiting: NO_URB,
         last_waiting: NO_URB,
         stats: EndpointStats::NONE,
+        stopwatch: Stopwatch::NEW,
     };
+
+    fn work(&self, address: EndpointAddress) -> EndpointWork {
+        EndpointWork {
+            address,
+            transfer_type: self.transfer_type,
+            counters: EndpointStats { in_flight: self.in_flight, ..self.stats },
+            turnaround: self.stopwatch.turnaround(),
+        }
+    }
 
     /// The URB waiting longest.
     pub(crate) fn first_waiting(&self) -> Option<UrbIndex> {
@@ -79,6 +92,7 @@ impl Endpoints {
     /// Takes over the settings in force. URBs waiting or in flight stay as they are.
     pub(crate) fn configure(&mut self, configuration: Option<Configuration>) {
         self.configuration = configuration;
+        self.provide_stopwatches();
         for state in &mut self.states {
             (state.transfer_type, state.refused, state.interval) = (None, None, 0);
         }
@@ -94,15 +108,23 @@ impl Endpoints {
                 state.interval = endpoint.isochronous_interval();
                 // A control endpoint has the same number for both directions.
                 if endpoint.transfer_type == TransferType::Control {
-                    let other = endpoint.address.index() ^ 0x10;
-                    self.states[other] = EndpointState {
-                        transfer_type: Some(TransferType::Control),
-                        refused: interface.refused,
-                        ..self.states[other]
-                    };
+                    let other = &mut self.states[endpoint.address.index() ^ 0x10];
+                    (other.transfer_type, other.refused) =
+                        (Some(TransferType::Control), interface.refused);
                 }
             }
         }
+    }
+
+    /// Provides for the turnarounds of all endpoints of the configuration, in any setting: not when
+    /// a URB comes.
+    fn provide_stopwatches(&mut self) {
+        let interfaces = self.configuration.iter().flat_map(|c| &c.interfaces);
+        let endpoints = interfaces.flat_map(|i| &i.alternates).flat_map(|a| &a.endpoints);
+        let all = endpoints.fold(DEFAULT_CONTROL, |set, endpoint| set | bit_of(endpoint));
+        let states = self.states.iter_mut().enumerate();
+        let known = states.filter(|(index, _)| all & (1 << index) != 0);
+        known.for_each(|(_, state)| state.stopwatch.provide());
     }
 
     /// bConfigurationValue of the configuration in force.
@@ -119,17 +141,14 @@ impl Endpoints {
         endpoints.fold(0, |set, endpoint| set | bit_of(endpoint))
     }
 
-    /// A copy of the counters of endpoints with at least a URB.
-    pub(crate) fn stats(&self) -> Vec<(EndpointAddress, EndpointStats)> {
+    /// A copy of the work of endpoints with at least a URB.
+    pub(crate) fn work(&self) -> Vec<EndpointWork> {
         let both = [Direction::Out, Direction::In];
         let all = both.into_iter().flat_map(|direction| {
             (0..16).map(move |number| EndpointAddress::new(number, direction))
         });
-        let of = |address: EndpointAddress| {
-            let EndpointState { stats, in_flight, .. } = *self.get(address);
-            (address, EndpointStats { in_flight, ..stats })
-        };
-        all.map(of).filter(|(_, endpoint)| endpoint.most_in_flight > 0).collect()
+        let used = all.filter(|&address| self.get(address).stats.most_in_flight > 0);
+        used.map(|address| self.get(address).work(address)).collect()
     }
 
     pub(crate) fn get(&self, address: EndpointAddress) -> &EndpointState {
@@ -269,7 +288,8 @@ mod tests {
         state.stats.note_submitted(2);
         state.in_flight = 1;
         let expected = EndpointStats { in_flight: 1, most_in_flight: 3, ..Default::default() };
-        assert_eq!(endpoints.stats(), [(BULK_IN, expected)]);
+        let [work] = &endpoints.work()[..] else { panic!("an endpoint") };
+        assert_eq!((work.address, work.counters), (BULK_IN, expected));
     }
 
     #[test]

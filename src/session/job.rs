@@ -137,6 +137,7 @@ impl<P: Port> Session<P> {
     /// Takes the port back from the worker. A transfer that ended while the port was away gave its
     /// only notice then, so [`Self::reap`] is to be called next.
     pub(crate) fn take_back(&mut self, port: P, result: JobResult<P>, now: Instant) {
+        self.time.set(now);
         let away = std::mem::replace(&mut self.port, Place::Here(port));
         match result {
             JobResult::Cancelled(tokens) => self.slots.keep_tokens(tokens),

@@ -68,6 +68,7 @@ use crate::capture::Tap;
 use crate::deadline::earlier;
 use crate::limits::{DeviceLimits, PACKETS_WAITING_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX};
 use crate::stats::SessionStats;
+use crate::stats::turnaround::Milliseconds;
 use crate::usb::{Opened, Port};
 use crate::wire::types::DevId;
 use barrier::Barriers;
@@ -127,6 +128,8 @@ pub(crate) struct Session<P: Port> {
     /// Records every URB for a capture, if there is a capture. In a box: the session without a
     /// capture pays for a look at a pointer.
     tap: Option<Box<Tap>>,
+    /// The time of the last input, for turnarounds.
+    time: Milliseconds,
     /// UNLINKs received.
     unlinks: u64,
     /// SUBMITs answered with an error without the device.
@@ -161,6 +164,7 @@ impl<P: Port> Session<P> {
             life: Life::new(),
             was_reset: false,
             tap: tap.map(Box::new),
+            time: Milliseconds::default(),
             unlinks: 0,
             refused: 0,
         }
@@ -186,7 +190,7 @@ impl<P: Port> Session<P> {
             refused: self.refused,
             slots: self.slots.gauge(),
             buffers: self.buffers.gauge(),
-            endpoints: self.endpoints.stats(),
+            endpoints: self.endpoints.work(),
         }
     }
 
@@ -208,6 +212,7 @@ impl<P: Port> Session<P> {
 
     /// Collects ended URBs. True when there is more to collect at once.
     pub(crate) fn reap(&mut self, now: Instant) -> bool {
+        self.time.set(now);
         if !self.early_unlinks.is_empty() {
             self.expire_early_unlinks(now);
         }
@@ -246,6 +251,7 @@ impl<P: Port> Session<P> {
 
     /// Notes `len` bytes as written.
     pub(crate) fn tx_advance(&mut self, len: usize, now: Instant) {
+        self.time.set(now);
         let (urbs, buffers) = (&mut self.urbs, &mut self.buffers);
         self.tx.advance(len, |urb| buffers.free_record(urbs, urb));
         self.submit_waiting(now);

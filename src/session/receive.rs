@@ -232,6 +232,7 @@ impl<P: Port> Session<P> {
     /// # Errors
     /// The bytes are not the protocol; the connection is of no more use.
     pub(crate) fn rx_advance(&mut self, len: usize, now: Instant) -> Result<(), Violation> {
+        self.time.set(now);
         self.rx.received(len, &mut self.buffers);
         if len > 0 && !self.early_unlinks.is_empty() {
             self.early_unlinks.prolong(now);

@@ -175,9 +175,11 @@ impl<P: Port> Session<P> {
         match self.slots.submit(port, &submission, block, urb, now) {
             Ok(slot) => {
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
+                record.submitted = self.time.now;
                 endpoint.in_flight += 1;
                 endpoint.starving_since = None;
                 endpoint.stats.note_submitted(endpoint.in_flight);
+                endpoint.stopwatch.note_submitted(urb, self.time.now);
                 Attempt::Done
             }
             Err(refused) => {

@@ -88,6 +88,8 @@ pub(crate) struct Urb {
     pub(crate) joined: bool,
     /// The slot of the URB in flight.
     pub(crate) transfer: u32,
+    /// When the device got it, in the session's milliseconds.
+    pub(crate) submitted: u32,
     /// How the URB ended.
     pub(crate) status: Status,
     /// Bytes transferred, as the client is told.
@@ -119,6 +121,7 @@ impl Urb {
             block: None,
             joined: false,
             transfer: NO_URB,
+            submitted: 0,
             status: Status::OK,
             actual_length: 0,
             error_count: 0,

@@ -1,13 +1,17 @@
 //! The work of a session, in numbers.
 //!
 //! The data path keeps plain counters, at the cost of an addition each; a copy is plain data.
-//! Nothing is reset: the difference of two copies is the work between them.
+//! Nothing is reset: the difference of two copies is the work between them. [`turnaround`] has the
+//! time that a device takes for its URBs.
 //!
 //! Contract: plain data and arithmetic. Counters are noted by the reactor, copies go anywhere. Only
 //! a copy allocates.
 
+pub mod turnaround;
+
 use crate::wire::status::Status;
-use crate::wire::types::{Direction, EndpointAddress};
+use crate::wire::types::{Direction, EndpointAddress, TransferType};
+use turnaround::Turnaround;
 
 /// How much of something is in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,15 +42,28 @@ pub struct SessionStats {
     pub slots: Gauge,
     /// Bytes of buffers. The room is `--memory`; bytes in use may also lie in mapped memory.
     pub buffers: Gauge,
-    /// Endpoints with at least a URB. A control endpoint goes by its OUT address.
-    pub endpoints: Vec<(EndpointAddress, EndpointStats)>,
+    /// Endpoints with at least a URB.
+    pub endpoints: Vec<EndpointWork>,
+}
+
+/// The work of an endpoint in a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointWork {
+    /// The address. A control endpoint goes by its OUT address.
+    pub address: EndpointAddress,
+    /// The type in the settings in force; `None` for an endpoint outside these settings.
+    pub transfer_type: Option<TransferType>,
+    /// The counters.
+    pub counters: EndpointStats,
+    /// The time that the device takes for a URB.
+    pub turnaround: Turnaround,
 }
 
 impl SessionStats {
     /// The sum of all endpoints. The most in flight at once is that of the busiest endpoint.
     #[must_use]
     pub fn total(&self) -> EndpointStats {
-        let endpoints = self.endpoints.iter().map(|(_, endpoint)| endpoint);
+        let endpoints = self.endpoints.iter().map(|endpoint| &endpoint.counters);
         endpoints.fold(EndpointStats::default(), EndpointStats::plus)
     }
 }
@@ -108,6 +125,15 @@ impl Errors {
     pub fn by_status(&self) -> impl Iterator<Item = (Option<Status>, u64)> {
         let statuses = COUNTED.iter().map(|&status| Some(status)).chain([None]);
         statuses.zip(self.0).filter(|&(_, count)| count > 0)
+    }
+}
+
+#[cfg(test)]
+impl EndpointWork {
+    /// Counters of any endpoint.
+    pub(crate) fn of_counters(counters: EndpointStats) -> Self {
+        let (address, turnaround) = (EndpointAddress::new(1, Direction::In), Turnaround::default());
+        Self { address, transfer_type: None, counters, turnaround }
     }
 }
 
@@ -185,8 +211,7 @@ mod tests {
         second.note_ended(Direction::Out, Status::EPIPE, 20);
         second.note_ended(Direction::Out, Status::EPROTO, 0);
         second.note_packets(5);
-        let address = EndpointAddress::new(1, Direction::In);
-        let endpoints = vec![(address, first), (address, second)];
+        let endpoints = [first, second].map(EndpointWork::of_counters).to_vec();
         let total = SessionStats { endpoints, ..SessionStats::default() }.total();
         assert_eq!((total.urbs, total.bytes_in, total.bytes_out), (3, 10, 20));
         assert_eq!((total.in_flight, total.most_in_flight, total.packet_errors), (3, 7, 5));

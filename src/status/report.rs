@@ -6,7 +6,7 @@
 //! version; new fields may come.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::event::Event;
 use super::{ExportStatus, HoldStatus, LoanState, LoanStatus, ServerStatus, Snapshot};
 use crate::names;
-use crate::stats::{EndpointStats, Gauge, SessionStats};
+use crate::stats::turnaround::{Bucket, Turnaround};
+use crate::stats::{EndpointStats, EndpointWork, Gauge, SessionStats};
 use crate::wire::status::Status;
-use crate::wire::types::{Direction, EndpointAddress};
+use crate::wire::types::{Direction, TransferType};
 
 /// The state of a server.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
@@ -136,9 +137,41 @@ pub struct EndpointReport {
     pub number: u8,
     /// `in` or `out`; `both` for a control endpoint.
     pub direction: String,
+    /// `control`, `isochronous`, `bulk` or `interrupt`.
+    #[serde(rename = "type", default)]
+    pub transfer_type: Option<String>,
     /// The counters.
     #[serde(flatten)]
     pub counters: CountersReport,
+    /// The time that the device takes for a URB.
+    #[serde(default)]
+    pub turnaround: TurnaroundReport,
+}
+
+/// The time that a device takes for the URBs of an endpoint, in microseconds.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+pub struct TurnaroundReport {
+    /// URBs in the sample.
+    pub timed: u64,
+    /// The sum of their times.
+    pub sum_us: u64,
+    /// The time that half of the sample did not exceed.
+    pub p50_us: Option<u64>,
+    /// The time that 99 of 100 in the sample did not exceed.
+    pub p99_us: Option<u64>,
+    /// The longest time of all URBs.
+    pub longest_us: u64,
+    /// The sample by time, without empty buckets.
+    pub buckets: Vec<BucketReport>,
+}
+
+/// URBs of about the same time.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Debug)]
+pub struct BucketReport {
+    /// The times are shorter.
+    pub below_us: u64,
+    /// URBs.
+    pub count: u64,
 }
 
 /// Counters of an endpoint or of a session.
@@ -244,21 +277,48 @@ impl WorkReport {
             slots: stats.slots.into(),
             buffers: stats.buffers.into(),
             total: CountersReport::new(&stats.total()),
-            endpoints: endpoints.map(|(at, stats)| EndpointReport::new(*at, stats)).collect(),
+            endpoints: endpoints.map(EndpointReport::new).collect(),
         }
     }
 }
 
 impl EndpointReport {
-    fn new(address: EndpointAddress, stats: &EndpointStats) -> Self {
-        let direction = match address.direction() {
+    fn new(work: &EndpointWork) -> Self {
+        let number = work.address.number();
+        let is_control = number == 0 || work.transfer_type == Some(TransferType::Control);
+        let direction = match work.address.direction() {
             Direction::In => "in",
-            Direction::Out if address.number() == 0 => "both",
+            Direction::Out if is_control => "both",
             Direction::Out => "out",
         };
-        let (number, direction) = (address.number(), direction.to_owned());
-        Self { number, direction, counters: CountersReport::new(stats) }
+        Self {
+            number,
+            direction: direction.to_owned(),
+            transfer_type: work.transfer_type.map(|of| of.word().to_owned()),
+            counters: CountersReport::new(&work.counters),
+            turnaround: TurnaroundReport::new(&work.turnaround),
+        }
     }
+}
+
+impl TurnaroundReport {
+    fn new(turnaround: &Turnaround) -> Self {
+        let bucket =
+            |bucket: &Bucket| BucketReport { below_us: micros(bucket.below), count: bucket.count };
+        Self {
+            timed: turnaround.timed,
+            sum_us: micros(turnaround.sum),
+            p50_us: turnaround.median.map(micros),
+            p99_us: turnaround.p99.map(micros),
+            longest_us: micros(turnaround.longest),
+            buckets: turnaround.buckets.iter().map(bucket).collect(),
+        }
+    }
+}
+
+/// Whole microseconds, of at most half a million years.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl CountersReport {

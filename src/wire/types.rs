@@ -272,6 +272,17 @@ impl TransferType {
             _ => Self::Interrupt,
         }
     }
+
+    /// The word for users and programs.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Isochronous => "isochronous",
+            Self::Bulk => "bulk",
+            Self::Interrupt => "interrupt",
+        }
+    }
 }
 
 /// `transfer_flags` of CMD_SUBMIT, in the stable numbering of `include/uapi/linux/usbip.h`. Only

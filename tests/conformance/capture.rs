@@ -163,7 +163,8 @@ fn is_by_device(record: &&Record) -> bool {
 
 /// Holds the records against the counters, endpoint by endpoint.
 fn compare(records: &[Record], stats: &SessionStats) {
-    for (address, counted) in &stats.endpoints {
+    for endpoint in &stats.endpoints {
+        let (address, counted) = (endpoint.address, &endpoint.counters);
         let is_control = address.number() == 0;
         let of = |record: &&Record| {
             record.endpoint & 0x7f == address.number()

@@ -117,6 +117,14 @@ fn a_status_tells_who_has_which_device_and_what_was_moved() {
     let of = |number: u64| endpoints.iter().find(|at| at["number"] == number).expect("it is there");
     assert_eq!(of(1)["bytes_in"], 3 * 512);
     assert_eq!((&of(1)["urbs"], &of(1)["direction"]), (&3.into(), &"in".into()));
+    assert_eq!(of(1)["type"], "bulk");
+    let turnaround = &of(1)["turnaround"];
+    let timed = turnaround["timed"].as_u64().expect("a number");
+    assert!((1..=3).contains(&timed), "the first URB at least: {turnaround}");
+    let buckets = turnaround["buckets"].as_array().expect("a list");
+    let counts = buckets.iter().filter_map(|bucket| bucket["count"].as_u64());
+    assert_eq!(counts.sum::<u64>(), timed);
+    assert!(turnaround["p99_us"].as_u64() >= turnaround["p50_us"].as_u64());
     assert_eq!(of(u64::from(SILENT & 0x7f))["in_flight"], 1);
     assert_eq!(session["work"]["total"]["urbs"], 3);
     assert_eq!(session["work"]["slots"]["now"], 1);
@@ -215,7 +223,10 @@ fn a_status_for_a_person_fits_a_terminal() {
     {
         assert!(out.contains(part), "{part}: {out}");
     }
-    assert!(out.contains("  1 in           3    1.5K       0         0     1\n"), "{out}");
+    let row = "  1 bulk in               3   1.5K      0         0    1 ";
+    let row = out.lines().find_map(|line| line.strip_prefix(row)).expect(&out);
+    let times: Vec<&str> = row.split_whitespace().collect();
+    assert!(times.len() == 3 && times[..2].iter().all(|time| time.ends_with('s')), "{out}");
     let long: Vec<&str> = out.lines().filter(|line| line.chars().count() > 80).collect();
     assert!(long.is_empty(), "{long:?}");
     let (_, json, _) = office.run(&["status", "--json"]);

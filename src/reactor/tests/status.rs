@@ -31,7 +31,7 @@ impl<B: Backend> Held<B> {
 fn endpoint(snapshot: &Snapshot, number: u8) -> EndpointStats {
     let endpoints = &snapshot.loans[0].session.as_ref().unwrap().stats.endpoints;
     let address = EndpointAddress::new(number, Direction::In);
-    endpoints.iter().find(|(other, _)| *other == address).expect("it has had a URB").1
+    endpoints.iter().find(|other| other.address == address).expect("it has had a URB").counters
 }
 
 #[test]

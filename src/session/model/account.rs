@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::client::Sent;
 use super::verdict::Outcome;
 use super::world::World;
-use crate::stats::{COUNTED, EndpointStats, Errors};
+use crate::stats::{COUNTED, EndpointStats, EndpointWork, Errors};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress};
 
@@ -92,14 +92,28 @@ impl Account {
     }
 }
 
+/// The first URB of an endpoint is timed, though `may_vanish` before its end counts, and no URB is
+/// timed twice.
+fn check_turnaround(work: &EndpointWork, may_vanish: bool) {
+    let EndpointWork { counters, turnaround, .. } = work;
+    let buckets = turnaround.buckets.iter().map(|bucket| bucket.count).sum::<u64>();
+    assert_eq!(buckets, turnaround.timed, "URBs in buckets");
+    assert!(turnaround.timed <= counters.urbs, "{work:?}");
+    let has_ended = counters.in_flight == 0 && counters.urbs > 0;
+    assert!(turnaround.timed > 0 || !has_ended || may_vanish, "{work:?}");
+}
+
 impl World {
     /// Compares the session's counters with the account.
     pub(super) fn check_stats(&mut self) {
         let stats = self.session.stats();
         let used = self.account.endpoints.iter().filter(|endpoint| endpoint.most_in_flight > 0);
         assert_eq!(stats.endpoints.len(), used.count(), "endpoints that had a URB");
-        for (address, endpoint) in &stats.endpoints {
-            self.account.check_endpoint(*address, endpoint);
+        // A URB that was cancelled with another goes again, and none counts when the client has left.
+        let may_vanish = self.session.slots.cancels_pipe || self.over;
+        for work in &stats.endpoints {
+            self.account.check_endpoint(work.address, &work.counters);
+            check_turnaround(work, may_vanish);
         }
         let slots = [stats.slots.now, stats.slots.most, stats.slots.room];
         let Account { in_flight, most_in_flight, .. } = self.account;

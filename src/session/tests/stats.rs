@@ -1,14 +1,16 @@
 //! Counters: which URBs count and which do not.
 
 use super::*;
-use crate::stats::{EndpointStats, Gauge};
+use crate::stats::{EndpointStats, EndpointWork, Gauge};
 
 impl Rig {
     fn endpoint(&self, address: u8) -> EndpointStats {
-        let stats = self.session.stats();
+        self.work_of(address).map(|work| work.counters).unwrap_or_default()
+    }
+
+    fn work_of(&self, address: u8) -> Option<EndpointWork> {
         let address = EndpointAddress::from_byte(address);
-        let mut endpoints = stats.endpoints.into_iter().filter(|(other, _)| *other == address);
-        endpoints.next().map(|(_, endpoint)| endpoint).unwrap_or_default()
+        self.session.stats().endpoints.into_iter().find(|work| work.address == address)
     }
 }
 
@@ -74,6 +76,45 @@ fn packets_that_fail_are_counted_and_a_urb_of_them_is_no_error() {
     let ended = rig.endpoint(0x83);
     assert_eq!((ended.urbs, ended.bytes_in, ended.packet_errors), (1, 100, 1));
     assert_eq!(ended.errors.total(), 0);
+    rig.finish();
+}
+
+#[test]
+fn the_time_of_the_device_is_told_by_endpoint_and_type() {
+    let mut rig = Rig::new();
+    let mut turnaround = |after, lasts| {
+        rig.now += Duration::from_millis(after);
+        rig.submit(1, 0x81, 100);
+        rig.now += Duration::from_millis(lasts);
+        let slot = rig.last_slot();
+        rig.end(slot, Status::OK, &[1; 60]);
+        rig.collect(usize::MAX);
+        let work = rig.work_of(0x81).expect("it had a URB");
+        assert_eq!(work.transfer_type, Some(TransferType::Bulk));
+        work.turnaround
+    };
+    assert_eq!(turnaround(0, 0).timed, 1, "the first URB");
+    assert_eq!(turnaround(0, 0).timed, 1, "a URB soon afterwards");
+    let slow = turnaround(0, 7000);
+    assert_eq!((slow.timed, slow.longest), (1, Duration::from_secs(7)));
+    assert_eq!(turnaround(10, 0).timed, 2, "a URB some time later");
+    assert!(rig.work_of(0x01).is_none());
+    rig.finish();
+}
+
+/// On macOS a cancel ends the other URBs of the endpoint, too, and these go again.
+#[test]
+fn a_urb_that_goes_again_is_timed_from_its_last_start() {
+    let mut rig = Rig::new();
+    rig.session.slots.cancels_pipe = true;
+    rig.submit(1, 0x81, 100);
+    let slot = rig.last_slot();
+    rig.end(slot, Status::ECONNRESET, &[]);
+    assert_eq!(rig.work_of(0x81).expect("it had a URB").turnaround.timed, 0);
+    let slot = rig.last_slot();
+    rig.end(slot, Status::OK, &[1; 60]);
+    let work = rig.work_of(0x81).expect("it had a URB");
+    assert_eq!((work.turnaround.timed, work.counters.urbs), (1, 1));
     rig.finish();
 }
 
