@@ -6,7 +6,7 @@ use std::path::Path;
 use super::text::{Page, root};
 
 /// The sections with messages of usbferry; the rest quotes other programs.
-const OWN: [&str; 2] = ["## What the server says", "## What usbferry says as a client"];
+const OWN: [&str; 2] = ["## Messages of the server", "## Messages of usbferry as a client"];
 
 #[test]
 fn quoted_messages_are_the_programs_own() {
