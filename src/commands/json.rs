@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::names;
+use crate::names::Names;
 use crate::wire::types::BusId;
 
 /// The number of the schema.
@@ -56,18 +56,14 @@ pub(super) struct DeviceJson {
 pub(super) struct IdsJson {
     vid: String,
     pid: String,
-    vendor: Option<&'static str>,
-    product: Option<&'static str>,
+    vendor: Option<String>,
+    product: Option<String>,
 }
 
 impl IdsJson {
     pub(super) fn new(ids: (u16, u16)) -> Self {
-        Self {
-            vid: format!("{:04x}", ids.0),
-            pid: format!("{:04x}", ids.1),
-            vendor: names::vendor(ids.0),
-            product: names::product(ids),
-        }
+        let Names { vendor, product } = Names::of(ids);
+        Self { vid: format!("{:04x}", ids.0), pid: format!("{:04x}", ids.1), vendor, product }
     }
 }
 

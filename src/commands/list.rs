@@ -11,7 +11,7 @@ use super::json::{self, DeviceJson, DevicesJson, IdsJson};
 use super::lent::{Lent, Loans};
 use crate::cli::List;
 use crate::client::{self, Exported, Server};
-use crate::names;
+use crate::names::Names;
 use crate::programs::{OpenFiles, Program};
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::{
@@ -286,7 +286,7 @@ impl fmt::Display for Row {
         let (vendor, product) = ids;
         let speed = speed_name(self.speed);
         let class = self.class_name();
-        let names = names::describe(*ids);
+        let names = Names::of(*ids);
         write!(f, "{busid:10} {vendor:04x}:{product:04x}  {speed:10} {class:16} {names}")?;
         let lines = self.own.line().into_iter().chain(self.notes.iter().cloned());
         lines.into_iter().try_for_each(|line| write!(f, "\n{:12}{line}", ""))

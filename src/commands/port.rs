@@ -11,7 +11,7 @@ use super::CommandError;
 use super::json::{self, IdsJson, LocalJson, PortJson, PortsJson};
 use super::list::{printed, speed_name};
 use crate::cli;
-use crate::names;
+use crate::names::Names;
 use crate::vhci::{LocalDevice, Origin, Port, State, Vhci, VhciError};
 use crate::words::printable;
 
@@ -56,7 +56,7 @@ impl fmt::Display for Row {
         let (number, state) = (port.number, port.state.words());
         writeln!(f, "Port {number:02}: <{state}> at {}", speed_words(port.speed))?;
         if let Some(LocalDevice { ids, .. }) = device {
-            writeln!(f, "       {} ({:04x}:{:04x})", names::describe(*ids), ids.0, ids.1)?;
+            writeln!(f, "       {} ({:04x}:{:04x})", Names::of(*ids), ids.0, ids.1)?;
         }
         let local = port.local.as_deref().unwrap_or("-");
         match origin {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Event;
 use super::{ExportStatus, HoldStatus, LoanState, LoanStatus, ServerStatus, Snapshot};
-use crate::names;
+use crate::names::Names;
 use crate::stats::turnaround::{Bucket, Turnaround};
 use crate::stats::{EndpointStats, EndpointWork, Gauge, SessionStats};
 use crate::wire::status::Status;
@@ -231,15 +231,15 @@ impl ServerReport {
 
 impl ExportReport {
     fn new(export: &ExportStatus) -> Self {
-        let owned = |name: &'static str| name.to_owned();
         let ids = export.ids;
+        let names = ids.map(Names::of).unwrap_or_default();
         Self {
             busid: export.busid.to_string(),
             name: export.name.map(|name| name.to_string()),
             vid: ids.map(|(vendor, _)| format!("{vendor:04x}")),
             pid: ids.map(|(_, product)| format!("{product:04x}")),
-            vendor: ids.and_then(|(vendor, _)| names::vendor(vendor)).map(owned),
-            product: ids.and_then(names::product).map(owned),
+            vendor: names.vendor,
+            product: names.product,
             present: export.is_present,
             offered: export.is_offered,
             held: export.is_held,
