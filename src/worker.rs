@@ -8,11 +8,12 @@
 //! Contract: the reactor never waits here: channels have room for every order that can be under
 //! way. Every order has a result, also after a panic: then the device was given up.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -52,10 +53,14 @@ pub(crate) struct Ready<P: Port> {
 /// Results under way at most: a result of each device's worker, and a scan.
 const RESULTS_MAX: usize = ATTACHED_MAX + 1;
 
+/// Results that wait for the reactor: a queue that grows to the most ever under way, and no channel.
+/// A channel with room for [`RESULTS_MAX`] would take a megabyte, since a result has a port inside.
+type Results<C> = Mutex<VecDeque<Done<C>>>;
+
 /// Where workers put their results, and other threads their questions.
 pub(crate) struct Inbox<C: Candidate> {
-    receiver: Receiver<Done<C>>,
-    sender: Outbox<C>,
+    results: Arc<Results<C>>,
+    waker: Arc<Waker>,
     questions: Questions,
     /// There may be results or questions.
     ready: bool,
@@ -65,31 +70,31 @@ pub(crate) struct Inbox<C: Candidate> {
 
 /// A worker's end of the inbox.
 struct Outbox<C: Candidate> {
-    sender: SyncSender<Done<C>>,
+    results: Weak<Results<C>>,
     waker: Arc<Waker>,
-}
-
-impl<C: Candidate> Clone for Outbox<C> {
-    fn clone(&self) -> Self {
-        Self { sender: self.sender.clone(), waker: Arc::clone(&self.waker) }
-    }
 }
 
 impl<C: Candidate> Outbox<C> {
     /// Delivers a result, unless the reactor is gone.
     fn put(&self, done: Done<C>) {
-        if self.sender.send(done).is_ok() {
-            // Fails only without memory for a counter that the system already has.
-            let _ = self.waker.wake();
-        }
+        let Some(inbox) = self.results.upgrade() else { return };
+        let mut results = inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(results.len() < RESULTS_MAX, "each worker has one order at a time");
+        results.push_back(done);
+        drop(results);
+        // Fails only without memory for a counter that the system already has.
+        let _ = self.waker.wake();
     }
 }
 
 impl<C: Candidate> Inbox<C> {
     pub(crate) fn new(waker: Arc<Waker>, complaints: Complaints) -> Self {
-        let (sender, receiver) = sync_channel(RESULTS_MAX);
         let questions = Questions::new(Arc::clone(&waker));
-        Self { receiver, sender: Outbox { sender, waker }, questions, ready: true, complaints }
+        Self { results: Arc::default(), waker, questions, ready: true, complaints }
+    }
+
+    fn outbox(&self) -> Outbox<C> {
+        Outbox { results: Arc::downgrade(&self.results), waker: Arc::clone(&self.waker) }
     }
 
     /// The questions about the server's state.
@@ -110,7 +115,7 @@ impl<C: Candidate> Inbox<C> {
     /// The next result, if there is one.
     pub(crate) fn take(&mut self) -> Option<Done<C>> {
         self.ready = false;
-        self.receiver.try_recv().ok()
+        self.results.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 }
 
@@ -149,7 +154,7 @@ impl ScanThread {
         let (orders, receiver) = sync_channel(LOOKS_MAX);
         let prepares = Arc::new(AtomicBool::new(false));
         let begun = Arc::clone(&prepares);
-        let (outbox, complaints) = (inbox.sender.clone(), inbox.complaints.clone());
+        let (outbox, complaints) = (inbox.outbox(), inbox.complaints.clone());
         thread::Builder::new().name("discovery".to_owned()).spawn(move || {
             complaints.take_thread();
             while let Ok(look) = receiver.recv() {
@@ -215,7 +220,7 @@ impl<C: Candidate> Worker<C> {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let (orders, receiver) = sync_channel(1);
-        let (outbox, complaints) = (inbox.sender.clone(), inbox.complaints.clone());
+        let (outbox, complaints) = (inbox.outbox(), inbox.complaints.clone());
         let device = candidate.info().device.busid;
         let name = format!("usb {device}");
         #[cfg(test)]
