@@ -81,9 +81,10 @@
 //!
 //! # USB stacks
 //! [`usb`] has the traits of a USB stack. [`usb::libusb`] is the real stack, on `usbferry-sys`,
-//! which has all unsafe code; [`usb::sim`] has devices made of software. The stack is a type
-//! parameter of the reactor, so nothing on the path of a URB is called through a pointer. A backend
-//! can wrap another: `session/tests/wrapped.rs` is the worked example.
+//! which has all unsafe code; `usb::sim` has devices made of software, and is left out of a build
+//! without the feature `simulate`. The stack is a type parameter of the reactor, so nothing on the
+//! path of a URB is called through a pointer. A backend can wrap another:
+//! `session/tests/wrapped.rs` is the worked example.
 //!
 //! # The capture
 //! `capture` writes every URB of every session into a file for Wireshark, on a thread of its own.
@@ -114,6 +115,9 @@
 //! Buffers and tables are allocated when a device is attached; none of the steps above allocates.
 
 #![forbid(unsafe_code)]
+
+#[cfg(all(any(test, fuzzing), not(feature = "simulate")))]
+compile_error!("the tests need simulated devices: add `--features simulate`");
 
 mod capture;
 mod caught;

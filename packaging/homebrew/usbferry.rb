@@ -11,7 +11,7 @@ class Usbferry < Formula
   depends_on "libusb"
 
   def install
-    system "cargo", "install", "--no-default-features", *std_cargo_args
+    system "cargo", "install", "--no-default-features", "--features", "simulate", *std_cargo_args
     system "cargo", "run", "--example", "pages", "--", "pages"
     man1.install Dir["pages/man/*.1"]
     bash_completion.install "pages/completions/usbferry.bash" => "usbferry"

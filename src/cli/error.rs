@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::config::listen::Unresolved;
 use crate::config::rules::Origin;
 use crate::units::Size;
+#[cfg(feature = "simulate")]
 use crate::usb::sim::spec::SpecError;
 
 /// An error of a command line that clap does not find.
@@ -28,6 +29,7 @@ pub enum UsageError {
     /// A name to listen on has no address.
     Unresolved(Unresolved),
     /// `--simulate` names no devices.
+    #[cfg(feature = "simulate")]
     Simulate(SpecError),
     /// No server to attach a device of.
     NoHost,
@@ -86,6 +88,7 @@ impl fmt::Display for UsageError {
             }
             Self::NoAllow(address, written) => f.write_str(&nobody_allowed(*address, written)),
             Self::Unresolved(error) => error.fmt(f),
+            #[cfg(feature = "simulate")]
             Self::Simulate(error) => error.fmt(f),
             Self::NoHost => f.write_str(
                 "name the server and the device: usbferry attach HOST NAME (or -r HOST -b NAME)",

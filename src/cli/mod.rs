@@ -19,6 +19,7 @@ mod error;
 mod operator;
 mod parse;
 mod serve;
+mod simulation;
 mod usbipd;
 
 use std::ffi::OsString;
@@ -39,7 +40,6 @@ pub use serve::{Chosen, Serve};
 pub use usbipd::StandIn;
 
 use crate::logging::Shape;
-use crate::usb::sim::spec::Spec;
 use crate::words::{is_visible, visible};
 
 /// A fast USB/IP server: exports USB devices to other computers, with no kernel module.
@@ -127,9 +127,8 @@ pub struct LogFilter {
 /// the list.
 fn with_tip(mut error: clap::Error) -> clap::Error {
     if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
-        && Spec::parse_list(argument).is_ok()
+        && let Some(tip) = simulation::tip(argument)
     {
-        let tip = format!("type --simulate={argument}, with an equals sign");
         let tips = ContextValue::StyledStrs(vec![tip.into()]);
         error.insert(ContextKind::Suggested, tips);
     }

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::capture::CaptureOptions;
 use super::error::{UsageError, Written};
+use super::simulation::Simulation;
 use super::usbipd::StandIn;
 use crate::config::file::FileSettings;
 use crate::config::listen::{self, ListenAt};
@@ -27,7 +28,8 @@ use crate::config::value::{
 };
 use crate::config::{Listen, OperatorSocket, Policy, Settings, TakeOver};
 use crate::limits::{BUSY_POLL_DEFAULT, DeviceLimits, PEER_TIMEOUT_DEFAULT};
-use crate::usb::sim::spec::{self, Spec};
+#[cfg(feature = "simulate")]
+use crate::usb::sim::spec::Spec;
 
 /// `usbferry serve`.
 #[derive(Args, Clone, Debug, Default)]
@@ -60,19 +62,8 @@ pub struct Serve {
     #[arg(long, value_name = "SPEC")]
     exclude: Vec<Match>,
 
-    /// Export simulated devices instead of real devices: a list of disk, microphone, loopback and
-    /// serial, each with options after colons, and replay:FILE.pcapng, the device of a recording
-    /// (docs/capture.md). Without a list: a disk, a microphone and a loopback.
-    /// Examples: --simulate, --simulate=disk:size=64M, --simulate=loopback:delay=1ms:count=2
-    #[arg(
-        long,
-        value_name = "DEVICES",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = spec::ONE_OF_EACH,
-        conflicts_with = "all"
-    )]
-    simulate: Option<String>,
+    #[command(flatten)]
+    simulation: Simulation,
 
     /// When a client may take a device from another client (the holder) [default: stale]
     #[arg(long = "take-over", value_name = "WHEN")]
@@ -158,6 +149,7 @@ pub enum Chosen {
     /// Real devices.
     Real,
     /// Simulated devices.
+    #[cfg(feature = "simulate")]
     Simulated(Vec<Spec>),
     /// Nothing was chosen.
     Nothing,
@@ -187,11 +179,17 @@ impl Serve {
         Ok(Self { config, listen, stand_in: Some(stand_in), ..self })
     }
 
+    /// Whether simulated devices are to be exported.
+    #[must_use]
+    pub const fn is_simulated(&self) -> bool {
+        self.simulation.is_wanted()
+    }
+
     /// Whether the file of settings in its usual place counts. Simulated devices are for trying
     /// out, and not for a system's settings.
     #[must_use]
     pub const fn follows_system(&self) -> bool {
-        self.simulate.is_none()
+        !self.is_simulated()
     }
 
     /// Checks the options together with a file, and turns both into settings, but for
@@ -245,7 +243,7 @@ impl Serve {
             let rule = Rule::exporting(spec.matches.clone(), origin);
             Rule { name: spec.name, hooks: hooks(), ..rule }
         });
-        let everything = [(self.all, "--all"), (self.simulate.is_some(), "--simulate")];
+        let everything = [(self.all, "--all"), (self.is_simulated(), "--simulate")];
         let everything = everything.into_iter().filter(|&(is_given, _)| is_given);
         let everything = everything.map(|(_, option)| {
             let rule = Rule::exporting(Match::default(), Origin::Flag(option.to_owned()));
@@ -269,10 +267,8 @@ impl Serve {
     }
 
     fn chosen(&self, rules: &Rules) -> Result<Chosen, UsageError> {
-        match &self.simulate {
-            Some(text) => {
-                Spec::parse_list(text).map_err(UsageError::Simulate).map(Chosen::Simulated)
-            }
+        match self.simulation.chosen() {
+            Some(simulated) => simulated,
             // As usbipd without a bound device.
             None if self.stand_in.is_some() => Ok(Chosen::Real),
             None if rules.iter().any(|rule| rule.export) => Ok(Chosen::Real),

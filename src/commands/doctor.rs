@@ -33,7 +33,7 @@ fn wanted(serve: &Serve) -> Result<Wanted, CommandError> {
         let (given, all) = (settings.rules, Rules::all());
         settings.rules = Rules::new(given.iter().chain(all.iter()).cloned());
     }
-    Ok(Wanted { settings, has_devices: !matches!(chosen, Chosen::Simulated(_)) })
+    Ok(Wanted { settings, has_devices: !serve.is_simulated() })
 }
 
 fn exit_code(worst: Level) -> ExitCode {

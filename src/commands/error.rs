@@ -16,6 +16,7 @@ use crate::operator::client::OperatorError;
 use crate::reactor::StartError;
 use crate::service::sockets::PassedError;
 use crate::usb::ScanError;
+#[cfg(feature = "simulate")]
 use crate::usb::sim::spec::LoadError;
 #[cfg(target_os = "linux")]
 use crate::vhci::VhciError;
@@ -38,6 +39,7 @@ pub enum CommandError {
     /// Another machine's exports are not known.
     Client(ClientError),
     /// A file is no recording of a device.
+    #[cfg(feature = "simulate")]
     Recording(LoadError),
     /// The list can't be printed.
     Print(io::Error),
@@ -89,9 +91,11 @@ impl fmt::Display for CommandError {
             Self::NothingChosen(why_not) => {
                 f.write_str(
                     "nothing to export was chosen: name devices with --device BUSID or --device \
-                     VID:PID, or in the rules of a file (--config FILE), take all with --all, or \
-                     try it out with --simulate",
+                     VID:PID, or in the rules of a file (--config FILE), or take all with --all",
                 )?;
+                if cfg!(feature = "simulate") {
+                    f.write_str("; --simulate is for trying out")?;
+                }
                 match why_not {
                     Some(error) => write!(f, ". Real devices can't be listed: {error}"),
                     None => Ok(()),
@@ -99,6 +103,7 @@ impl fmt::Display for CommandError {
             }
             Self::Scan(error) => error.fmt(f),
             Self::Client(error) => error.fmt(f),
+            #[cfg(feature = "simulate")]
             Self::Recording(error) => write!(f, "--simulate=replay: {error}"),
             Self::Print(error) => write!(f, "the list can't be printed: {}", reason(error)),
             Self::Start(error) => error.fmt(f),

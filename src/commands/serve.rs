@@ -26,9 +26,8 @@ use crate::service::notify::{Manager, Message};
 use crate::service::sockets::{self, Passed};
 use crate::status::ServerStatus;
 use crate::usb::libusb::{self, LibusbBackend};
-use crate::usb::sim::SimBackend;
-use crate::usb::sim::bus::SimBus;
-use crate::usb::sim::spec::Spec;
+#[cfg(feature = "simulate")]
+use crate::usb::sim::{SimBackend, bus::SimBus, spec::Spec};
 use crate::usb::{Backend, ScanError};
 use crate::wire::PORT;
 use crate::words::reason;
@@ -66,6 +65,7 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
     }
     match chosen {
         Chosen::Nothing => Err(CommandError::NothingChosen(show_devices())),
+        #[cfg(feature = "simulate")]
         Chosen::Simulated(mut specs) => {
             Spec::load(&mut specs).map_err(CommandError::Recording)?;
             run(SimBackend::new(SimBus::with(&specs)), settings, passed, following)

@@ -1,8 +1,8 @@
 //! The traits of a USB stack, as usbferry needs them, and the plain data between stack and server.
 //!
-//! Two stacks implement the traits: [`libusb`], for real devices, and [`sim`], devices made of
-//! software with the same sessions, reactor and wire code around. Which one is a type parameter of
-//! the reactor; nothing on the path of a URB is called through a pointer.
+//! Two stacks implement the traits: [`libusb`], for real devices, and `sim` (the feature
+//! `simulate`), devices made of software with the same sessions, reactor and wire code around. Which
+//! one is a type parameter of the reactor; nothing on the path of a URB is called through a pointer.
 //!
 //! - [`Backend`] finds devices, on the thread for scans. [`Hints`] say when to
 //!   look again, and live with the reactor.
@@ -27,6 +27,7 @@ pub mod descriptor;
 mod error;
 pub mod isochronous;
 pub mod libusb;
+#[cfg(feature = "simulate")]
 pub mod sim;
 pub mod special;
 

@@ -8,6 +8,9 @@
 //! - [`hex::hex`] reads byte vectors, `submit` makes SUBMITs, `random` makes numbers from seeds,
 //!   `log` keeps the server's log, [`tshark`] reads captures.
 
+#[cfg(not(feature = "simulate"))]
+compile_error!("the tests need simulated devices: add `--features simulate`");
+
 pub(crate) mod client;
 pub(crate) mod endpoints;
 pub(crate) mod hex;
