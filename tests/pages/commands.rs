@@ -1,12 +1,13 @@
-//! Command lines and options in pages.
+//! Command lines, options and rules in pages.
 
 use std::collections::BTreeSet;
 use std::iter;
 
 use clap::{Command, CommandFactory, Parser};
 use usbferry::cli::Cli;
+use usbferry::config::file::FileSettings;
 
-use super::text::pages;
+use super::text::{Line, pages};
 
 /// Options of other programs in pages: cargo, the benches, the scripts of `tests/`, and the tools of
 /// the examples.
@@ -69,6 +70,23 @@ fn arguments_of(line: &str) -> Option<Vec<String>> {
     let ends = |word: &&str| !["#", "|", "&", ";", "&&", ">", "2>"].contains(word);
     let words = rest.split_whitespace().take_while(ends).map(|word| word.replace(['"', '\''], ""));
     Some(iter::once("usbferry".to_owned()).chain(words).collect())
+}
+
+/// Every example of rules in a page is understood.
+#[test]
+fn rules_are_understood() {
+    let mut seen = 0;
+    for page in pages() {
+        let blocks = page.lines.chunk_by(|one, other| one.is_code() == other.is_code());
+        for block in blocks.map(|lines| lines.iter().map(Line::text).collect::<Vec<_>>()) {
+            if block.contains(&"[[rule]]") {
+                seen += 1;
+                let read = FileSettings::read(&page.name(), &block.join("\n"));
+                assert!(read.is_ok(), "{block:#?}: {}", read.unwrap_err());
+            }
+        }
+    }
+    assert!(seen > 8, "only {seen} examples of rules");
 }
 
 /// Every option in a page is an option of usbferry, or a known option of another program.

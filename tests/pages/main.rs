@@ -2,7 +2,7 @@
 //! understood.
 //!
 //! - `text`: a page as prose and code; - `links`: links, and named files;
-//! - `commands`: command lines and options;
+//! - `commands`: command lines, options and rules;
 //! - `messages`: the messages in docs/troubleshooting.md.
 
 mod commands;

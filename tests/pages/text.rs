@@ -18,6 +18,18 @@ pub(crate) enum Line {
     Code(String),
 }
 
+impl Line {
+    pub(crate) const fn is_code(&self) -> bool {
+        matches!(self, Self::Code(_))
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Prose(text) | Self::Code(text) => text,
+        }
+    }
+}
+
 impl Page {
     pub(crate) fn read(path: &str) -> Self {
         let path = PathBuf::from(path);
