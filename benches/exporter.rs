@@ -9,6 +9,7 @@ use usbferry_load::workload::{Check, Traffic, Workload};
 mod allocations;
 mod harness;
 
+use harness::capturing::Capturing;
 use harness::measure::Bench;
 use harness::rows::Target;
 use harness::server::Server;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
 
 fn bench(settings: &Settings) -> Result<(), String> {
     let arguments = arguments(settings);
+    let captured: Vec<String> = arguments.iter().chain(&settings.capturing).cloned().collect();
     let bench = Bench {
         settings,
         usbferry: Server::usbferry(&arguments, &[])?,
@@ -32,6 +34,11 @@ fn bench(settings: &Settings) -> Result<(), String> {
             .beside()
             .map(|program| Server::build(program, &arguments, &[]))
             .transpose()?,
+        capturing: if settings.beside.is_none() {
+            Some(Capturing::start(&captured, &settings::results()?, Default::default())?)
+        } else {
+            None
+        },
         check: Check::Counter,
         usbfs: None,
         scratch: settings::results()?,

@@ -31,6 +31,7 @@ mod linux {
     use usbferry_load::workload::{Check, Traffic, Workload};
 
     use crate::harness;
+    use crate::harness::capturing::Capturing;
     use crate::harness::measure::Bench;
     use crate::harness::rows::Target;
     use crate::harness::server::Server;
@@ -47,8 +48,11 @@ mod linux {
         let library = preload::build(Path::new(env!("CARGO_MANIFEST_DIR")), &scratch)?;
         let tree = Tree::new(&scratch, "own", DEVICES)?;
         let beside_tree = Tree::new(&scratch, "beside", DEVICES)?;
+        let memory_tree = Tree::new(&scratch, "memory", DEVICES)?;
+        let disk_tree = Tree::new(&scratch, "disk", DEVICES)?;
         let mut arguments = vec!["--all".to_owned()];
         arguments.extend(settings.serve.iter().cloned());
+        let captured: Vec<String> = arguments.iter().chain(&settings.capturing).cloned().collect();
         let bench = Bench {
             settings,
             usbferry: Server::usbferry(&arguments, &tree.environment(&library))?,
@@ -59,6 +63,12 @@ mod linux {
                     Server::build(program, &arguments, &beside_tree.environment(&library))
                 })
                 .transpose()?,
+            capturing: if settings.beside.is_none() {
+                let trees = [&memory_tree, &disk_tree].map(|tree| tree.environment(&library));
+                Some(Capturing::start(&captured, &scratch, trees)?)
+            } else {
+                None
+            },
             check: Check::Counter,
             usbfs: Some(&tree),
             scratch: scratch.clone(),

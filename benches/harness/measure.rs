@@ -12,6 +12,7 @@ use usbferry_load::process::{self, Usage};
 use usbferry_load::run::{self, Moment, Outcome};
 use usbferry_load::workload::{Check, Workload};
 
+use super::capturing::Capturing;
 use super::rows::{On, Row, Run};
 use super::server::Server;
 use super::settings::{Cores, Settings, pin};
@@ -59,6 +60,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) ceiling: Server,
     /// The program of `--beside`.
     pub(crate) beside: Option<Server>,
+    /// The servers with captures, for the rows with captures.
+    pub(crate) capturing: Option<Capturing>,
     /// The form of usbferry's IN data.
     pub(crate) check: Check,
     pub(crate) usbfs: Option<&'a dyn Usbfs>,
@@ -70,6 +73,10 @@ impl Bench<'_> {
         match on {
             On::Usbferry => &self.usbferry,
             On::Ceiling => &self.ceiling,
+            On::Capturing(medium) => {
+                let servers = self.capturing.as_ref();
+                servers.expect("rows with captures come with servers").server(medium)
+            }
             On::Beside => self.beside.as_ref().expect("rows beside a build come with one"),
         }
     }

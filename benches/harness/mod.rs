@@ -1,6 +1,7 @@
 //! The common parts of the benches of the whole server:
 //!
 //! - [`server`]: servers as processes; - [`ceiling`]: the minimal server;
+//! - [`capturing`]: servers with captures;
 //! - [`rows`]: loads; - [`settings`]: the choice of loads on the command line;
 //! - [`measure`]: in pairs against the ceiling; - [`syscalls`]: counting with `perf`;
 //! - [`report`]: tables and JSON of the results, which `benches/plot` draws.
@@ -8,6 +9,7 @@
 //! The bench itself is the client: its single thread runs the load generator. A bench fails when a
 //! server gives a wrong answer. The speed is printed, not judged.
 
+pub(crate) mod capturing;
 pub(crate) mod ceiling;
 pub(crate) mod measure;
 pub(crate) mod report;
@@ -51,7 +53,10 @@ pub(crate) fn measure(
 ) -> Result<(), String> {
     let settings = bench.settings;
     let name = &settings.results_name(name);
-    let rows = if bench.beside.is_some() { rows::beside() } else { rows::all(target) };
+    let mut rows = if bench.beside.is_some() { rows::beside() } else { rows::all(target) };
+    if bench.capturing.is_some() {
+        rows.extend(rows::captured());
+    }
     let how = format!(
         "{} pairs of {} ms, cores {:?}",
         settings.pairs,

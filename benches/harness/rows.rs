@@ -11,6 +11,17 @@ pub(crate) enum On {
     Ceiling,
     /// The build of usbferry given by `--beside`.
     Beside,
+    /// usbferry with a capture of all URBs, with the default settings of captures.
+    Capturing(Medium),
+}
+
+/// Where a capture is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Medium {
+    /// A file system in memory.
+    Memory,
+    /// The disk with the bench's own directory.
+    Disk,
 }
 
 /// A load on a server.
@@ -64,6 +75,11 @@ const PACKETS: [(usize, usize); 5] = [(8, 192), (8, 1024), (32, 1024), (32, 3072
 /// Isochronous URBs in flight: drivers keep a few, each of some packets.
 const PACKETS_DEPTH: usize = 8;
 
+/// Bytes of a URB of the rows with a capture, as the reads of a stick's driver are, and URBs in
+/// flight.
+const CAPTURED_LEN: usize = 64 << 10;
+const CAPTURED_DEPTH: usize = 16;
+
 /// All rows; `target` has the goal of a load on a single session.
 pub(crate) fn all(target: impl Fn(&Workload) -> Target) -> Vec<Row> {
     let mut rows = Vec::new();
@@ -99,6 +115,25 @@ pub(crate) fn all(target: impl Fn(&Workload) -> Target) -> Vec<Row> {
 pub(crate) fn beside() -> Vec<Row> {
     let rows = all(|_| Target::None).into_iter();
     rows.filter(|row| !row.name.contains(" against 1")).map(Row::beside).collect()
+}
+
+/// The cost of a capture: a server with a capture compared with a server without.
+pub(crate) fn captured() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (medium, place) in [(Medium::Memory, "memory"), (Medium::Disk, "disk")] {
+        for traffic in [Traffic::BulkIn(CAPTURED_LEN), Traffic::BulkOut(CAPTURED_LEN)] {
+            let workload = Workload::new(traffic, CAPTURED_DEPTH);
+            rows.push(Row {
+                name: format!("{traffic} d{CAPTURED_DEPTH}, captured, {place}"),
+                subject: one(On::Capturing(medium), workload),
+                baseline: one(On::Usbferry, workload),
+                target: Target::Rate(0.97),
+                apart: false,
+                smoke: medium == Medium::Memory,
+            });
+        }
+    }
+    rows
 }
 
 const fn one(on: On, workload: Workload) -> Run {

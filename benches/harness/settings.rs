@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) cores: Cores,
     /// More arguments for `usbferry serve`.
     pub(crate) serve: Vec<String>,
+    /// More arguments for the servers with captures.
+    pub(crate) capturing: Vec<String>,
     /// Another build of usbferry, which takes the place of every baseline.
     pub(crate) beside: Option<PathBuf>,
 }
@@ -42,6 +44,7 @@ options, behind `cargo bench --bench NAME --`:
   --milliseconds N       length of one (250)
   --cores one|two|any    client and server on one processor, on two, or anywhere (one)
   --serve ARGUMENT       one more argument for usbferry serve; may be repeated
+  --capturing ARGUMENT   the same for the servers with captures only
   --beside PROGRAM       compare each row with the same row of another build of usbferry
   --help                 this";
 
@@ -56,6 +59,7 @@ impl Settings {
             plan: Plan { warm_up: Duration::from_millis(60), time: Duration::from_millis(250) },
             cores: Cores::One,
             serve: Vec::new(),
+            capturing: Vec::new(),
             beside: None,
         };
         let mut arguments = std::env::args().skip(1);
@@ -88,6 +92,7 @@ impl Settings {
             }
             "--cores" => self.cores = parse_cores(&rest.next()?)?,
             "--serve" => self.serve.push(rest.next()?),
+            "--capturing" => self.capturing.push(rest.next()?),
             "--beside" => self.beside = Some(rest.next()?.into()),
             filter if !filter.starts_with('-') => filter.clone_into(&mut self.filter),
             _ => return None,
