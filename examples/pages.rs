@@ -25,7 +25,8 @@ fn main() -> io::Result<()> {
     fs::create_dir_all(&completions)?;
     let mut program = Cli::command().version(VERSION).disable_help_subcommand(true);
     program.build();
-    for command in program.get_subcommands() {
+    let commands = program.get_subcommands();
+    for command in commands.flat_map(|command| command.get_subcommands().chain([command])) {
         write_page(command.clone().version(VERSION), &date, &man)?;
     }
     write_page(program, &date, &man)?;

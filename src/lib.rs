@@ -33,7 +33,7 @@
 //! down, but for the results of a worker, which go up to the reactor:
 //!
 //! ```text
-//! commands ──► cli, client, config, doctor, operator, reactor, service, status, usb, vhci, wire
+//! commands ──► capture, cli, client, config, doctor, operator, reactor, service, status, usb, vhci, wire
 //! cli ───────► client, config, logging, usb, wire
 //! doctor ────► client, config, usb, vhci, wire
 //! client ────► wire

@@ -354,8 +354,11 @@ pub const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// no longer record of this link type (`WTAP_MAX_PACKET_SIZE_STANDARD`), and gives the file up.
 pub const CAPTURE_DATA_MAX: usize = 256 << 10;
 
-/// The most bytes of data of a URB in a capture by default: all, as a replay needs.
-pub const SNAP_LEN_DEFAULT: usize = CAPTURE_DATA_MAX;
+/// The most bytes of data of a URB in a capture by default, but for control URBs: the commands and
+/// statuses of sticks and most answers to commands, what keyboards and mice say, the headers of
+/// video and network packets. More would cost reads of 64 KiB more than 3 % of their speed
+/// (docs/capture.md).
+pub const SNAP_LEN_DEFAULT: usize = 128;
 
 /// Bytes of a piece of a capture: room for the longest record, and few calls of the writer.
 pub const CAPTURE_PIECE_LEN: usize = 512 << 10;
@@ -363,6 +366,10 @@ pub const CAPTURE_PIECE_LEN: usize = 512 << 10;
 /// Bytes of a capture that wait for the disk or the reader; further records are dropped and counted.
 /// A disk that pauses for a tenth of a second is caught up with at 160 MB/s.
 pub const CAPTURE_QUEUE_LEN: usize = 16 << 20;
+
+/// Captures at once, with that of the settings. Each has a thread and
+/// [`CAPTURE_QUEUE_LEN`], and costs a captured URB a copy.
+pub const CAPTURES_MAX: usize = 4;
 
 /// Smallest size of a capture with a limit, in bytes: a half holds a few pieces.
 pub const CAPTURE_SIZE_MIN: usize = 4 << 20;

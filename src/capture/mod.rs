@@ -4,9 +4,9 @@
 //! the connection: Wireshark's dissector of USB/IP loses replies that share a segment, which most
 //! replies do here, while usbmon's format is read by every version.
 //!
+//! - `tap`: what a session tells of its URBs; `record`: a record of a URB;
 //! - `recorder`: the blocks of all sessions, in pieces of memory;
-//! - `tap`: the records of a session;
-//! - `sink`: the file, on the thread of a [`Writer`].
+//! - `sink`: the file, on the thread of a [`Writer`]; `place`: files and streams, by path or passed.
 //!
 //! A submission is recorded when the SUBMIT has arrived, and an end when the reply is queued: the
 //! time between is the time that the server and the device took, without the network. What can't be
@@ -16,6 +16,8 @@
 //! Contract: the reactor's side never blocks and allocates nothing for a URB. A capture ends when
 //! dropped, and then *blocks* for [`CAPTURE_END_TIMEOUT`] at most.
 
+mod place;
+mod record;
 mod recorder;
 mod sink;
 mod tap;
@@ -24,9 +26,9 @@ mod tap;
 mod tests;
 
 use std::fmt;
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,7 +36,9 @@ use crate::config::Capturing;
 use crate::limits::{CAPTURE_END_TIMEOUT, CAPTURE_PIECE_LEN, CAPTURE_QUEUE_LEN};
 use crate::words::reason;
 use crate::writer::{Terms, Writer};
-use recorder::Recorder;
+use place::Place;
+pub(crate) use place::{create, other_half};
+use recorder::{Recorder, Tally};
 use sink::{Progress, Sink};
 pub(crate) use tap::{By, Description, End, Tap, Urb};
 
@@ -48,7 +52,23 @@ pub(crate) struct Capture {
     path: PathBuf,
     writer: Writer,
     recorder: Arc<Mutex<Recorder>>,
-    progress: Progress,
+    progress: Arc<Progress>,
+    is_ended: bool,
+}
+
+/// How far a capture is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Count {
+    /// Records in the capture, or on their way.
+    pub(crate) taken: Tally,
+    /// Records that are not in the capture.
+    pub(crate) dropped: Tally,
+    /// Bytes written.
+    pub(crate) bytes: u64,
+    /// Whether anybody takes the records.
+    pub(crate) has_reader: bool,
+    /// Why the capture has ended early.
+    pub(crate) failure: Option<String>,
 }
 
 /// Why a capture can't begin.
@@ -58,28 +78,100 @@ pub enum CaptureError {
     Create(PathBuf, io::Error),
     /// A stream has no size.
     Unlimited(PathBuf),
+    /// Something else than files and streams was passed.
+    Kind(PathBuf),
     /// The system has no thread.
     Thread(io::Error),
 }
 
 impl Capture {
-    /// Begins a capture. A FIFO is opened later, as soon as somebody reads.
+    /// Begins a capture. A FIFO is opened later, as soon as somebody reads. The capture keeps `seat`
+    /// until the last byte is written.
     ///
     /// # Errors
     /// See [`CaptureError`].
-    pub(crate) fn start(wanted: &Capturing) -> Result<Self, CaptureError> {
+    pub(crate) fn start(wanted: &Capturing, seat: Arc<()>) -> Result<Self, CaptureError> {
+        let path = &wanted.path;
+        let place = Place::of(path).map_err(|error| CaptureError::Create(path.clone(), error))?;
+        Self::begin(wanted, place, seat)
+    }
+
+    /// Begins a capture into passed files: a file, a file and its other half for a capture with a
+    /// size, or a stream. The path is a name.
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub(crate) fn passed(
+        wanted: &Capturing,
+        files: Vec<File>,
+        seat: Arc<()>,
+    ) -> Result<Self, CaptureError> {
+        let is_pair = files.len() == 2;
+        let place = Place::passed(wanted.path.clone(), files);
+        let place = place.filter(|_| is_pair == wanted.size.is_some());
+        let place = place.ok_or_else(|| CaptureError::Kind(wanted.path.clone()))?;
+        Self::begin(wanted, place, seat)
+    }
+
+    fn begin(
+        wanted: &Capturing,
+        (place, output): (Place, Option<File>),
+        seat: Arc<()>,
+    ) -> Result<Self, CaptureError> {
         let Capturing { path, size, snap_len } = wanted;
-        let create = |error| CaptureError::Create(path.clone(), error);
-        let sink = Sink::open(path, size.is_some()).map_err(create)?;
-        if size.is_some() && !sink.is_file() {
+        if size.is_some() && !place.is_file() {
             return Err(CaptureError::Unlimited(path.clone()));
         }
+        let sink = Sink::new((place, output), size.is_some(), seat);
         let progress = sink.progress();
         let writer = Writer::start(TERMS, sink).map_err(CaptureError::Thread)?;
-        let (queue, reader) = (writer.queue().clone(), Arc::clone(&progress.reader));
+        let (queue, reader) = (writer.queue().clone(), Arc::clone(&progress));
         let recorder = Recorder::new(queue, reader, *snap_len, size.map(|size| size / 2));
         let recorder = Arc::new(Mutex::new(recorder));
-        Ok(Self { path: path.clone(), writer, recorder, progress })
+        Ok(Self { path: path.clone(), writer, recorder, progress, is_ended: false })
+    }
+
+    /// The path, or the name.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a tap writes into this capture.
+    pub(crate) fn owns(&self, tap: &Tap) -> bool {
+        tap.is_of(&self.recorder)
+    }
+
+    /// How far the capture is.
+    pub(crate) fn count(&self) -> Count {
+        let recorder = self.lock();
+        let lost = self.progress.lost();
+        Count {
+            taken: recorder.taken.minus(lost),
+            dropped: recorder.dropped.plus(lost),
+            bytes: self.progress.bytes(),
+            has_reader: recorder.has_reader(),
+            failure: self.progress.failure(),
+        }
+    }
+
+    /// Ends the capture, and returns what there is. *Blocks* until everything is written, for
+    /// [`CAPTURE_END_TIMEOUT`] at most.
+    pub(crate) fn end(&mut self) -> Count {
+        self.finish();
+        self.count()
+    }
+
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.is_ended, true) {
+            return;
+        }
+        let (last, patience) = {
+            let recorder = &mut *self.lock();
+            // A FIFO without a reader takes nothing, and its thread can't end.
+            let patience = if recorder.has_reader() { CAPTURE_END_TIMEOUT } else { Duration::ZERO };
+            (recorder.finish(), patience)
+        };
+        self.writer.end(last, patience);
     }
 
     /// The tap of a new session.
@@ -104,16 +196,9 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        let (last, patience) = {
-            let recorder = &mut *self.lock();
-            // A FIFO without a reader takes nothing, and its thread can't end.
-            let patience = if recorder.has_reader() { CAPTURE_END_TIMEOUT } else { Duration::ZERO };
-            (recorder.finish(), patience)
-        };
-        self.writer.end(last, patience);
-        let lost = self.progress.lost.load(Ordering::Relaxed);
-        let recorder = self.lock();
-        let (taken, dropped) = (recorder.taken.saturating_sub(lost), recorder.dropped + lost);
+        self.finish();
+        let Count { taken, dropped, .. } = self.count();
+        let (taken, dropped) = (taken.records(), dropped.records());
         log::info!("{}: {taken} records of URBs, {dropped} dropped", self.path.display());
     }
 }
@@ -129,6 +214,11 @@ impl fmt::Display for CaptureError {
             Self::Unlimited(path) => write!(
                 f,
                 "--capture-size limits a file, and {} is none; leave --capture-size out",
+                path.display()
+            ),
+            Self::Kind(path) => write!(
+                f,
+                "{}: a capture goes into a file or a FIFO, and with a size into two files",
                 path.display()
             ),
             Self::Thread(error) => {

@@ -12,15 +12,19 @@
 //! has been full once, and then used again and again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::sink::Progress;
 use crate::limits::{CAPTURE_DATA_MAX, CAPTURE_PIECE_LEN};
 use crate::usbmon::block::{self, RECORD_OVERHEAD};
+use crate::usbmon::{self, Event};
 use crate::writer::Queue;
 
 /// The time after which a reader of a stream sees a record, at the latest.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The mark of a made-up record in the id, where other ids have the number of the session.
+pub(super) const MADE_UP: u64 = 1 << 63;
 
 const _: () = assert!(CAPTURE_DATA_MAX + RECORD_OVERHEAD <= CAPTURE_PIECE_LEN, "a record fits");
 
@@ -32,8 +36,8 @@ pub(super) struct Recorder {
     piece: Vec<u8>,
     /// Since when the piece has waited, as far as [`Self::tick`] knows.
     since: Option<Instant>,
-    /// The number of the reader that takes the capture now; 0 when nobody does.
-    reader: Arc<AtomicU64>,
+    /// Who takes the capture now.
+    progress: Arc<Progress>,
     /// The reader of the section.
     followed: u64,
     /// The number of the section.
@@ -48,15 +52,57 @@ pub(super) struct Recorder {
     pub(super) sessions: u32,
     /// The most bytes of data in a record.
     pub(super) snap_len: usize,
-    /// Records taken, and records dropped.
-    pub(super) taken: u64,
-    pub(super) dropped: u64,
+    /// Records of URBs taken, and dropped.
+    pub(super) taken: Tally,
+    pub(super) dropped: Tally,
+}
+
+/// A number of records of URBs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Tally {
+    /// Records of SUBMITs.
+    pub(crate) submissions: u64,
+    /// Records of ends, one for each URB.
+    pub(crate) ends: u64,
+}
+
+impl Tally {
+    /// The records in whole blocks, without made-up records.
+    pub(super) fn of(blocks: &[u8]) -> Self {
+        let mut tally = Self::default();
+        let records = block::records(blocks).filter_map(usbmon::id_and_event);
+        records.filter(|(id, _)| id & MADE_UP == 0).for_each(|(_, event)| tally.add(event));
+        tally
+    }
+
+    pub(super) const fn add(&mut self, event: Event) {
+        match event {
+            Event::Submit => self.submissions += 1,
+            Event::Complete | Event::Error => self.ends += 1,
+        }
+    }
+
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self { submissions: self.submissions + other.submissions, ends: self.ends + other.ends }
+    }
+
+    pub(super) const fn minus(self, other: Self) -> Self {
+        Self {
+            submissions: self.submissions.saturating_sub(other.submissions),
+            ends: self.ends.saturating_sub(other.ends),
+        }
+    }
+
+    /// Records of both kinds.
+    pub(crate) const fn records(self) -> u64 {
+        self.submissions + self.ends
+    }
 }
 
 impl Recorder {
     pub(super) fn new(
         queue: Queue,
-        reader: Arc<AtomicU64>,
+        progress: Arc<Progress>,
         snap_len: usize,
         section_max: Option<u64>,
     ) -> Self {
@@ -64,7 +110,7 @@ impl Recorder {
             queue,
             piece: Vec::new(),
             since: None,
-            reader,
+            progress,
             followed: 0,
             section: 0,
             section_len: 0,
@@ -72,18 +118,18 @@ impl Recorder {
             interfaces: 0,
             sessions: 0,
             snap_len,
-            taken: 0,
-            dropped: 0,
+            taken: Tally::default(),
+            dropped: Tally::default(),
         }
     }
 
     /// Whether anybody takes records. Begins a section where a section is due.
     pub(super) fn is_read(&mut self) -> bool {
-        let reader = self.reader.load(Ordering::Acquire);
+        let reader = self.progress.reader();
         if reader != self.followed {
             self.followed = reader;
             // For the last reader, who is gone.
-            self.dropped += block::count_records(&self.piece);
+            self.lose(Tally::of(&self.piece));
             self.piece.clear();
             if reader != 0 {
                 self.begin_section();
@@ -92,6 +138,12 @@ impl Recorder {
             self.begin_section();
         }
         reader != 0
+    }
+
+    /// Counts records as dropped that were counted as taken.
+    const fn lose(&mut self, lost: Tally) {
+        self.taken = self.taken.minus(lost);
+        self.dropped = self.dropped.plus(lost);
     }
 
     fn is_section_full(&self) -> bool {
@@ -162,7 +214,7 @@ impl Recorder {
 
     /// Whether anybody has ever taken the capture, or may be taking the capture.
     pub(super) fn has_reader(&self) -> bool {
-        self.reader.load(Ordering::Acquire) != 0
+        self.progress.reader() != 0
     }
 
     /// The piece, to be written last.

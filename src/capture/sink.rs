@@ -10,24 +10,20 @@
 //! Contract: runs on the writer's thread, and *blocks*. An error ends the capture, with a line in
 //! the log.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::place::Place;
+use super::recorder::Tally;
 use crate::usbmon::block;
 use crate::words::reason;
 use crate::writer::Target;
 
-/// Who may read a capture: what was typed on a keyboard is in there.
-const MODE: u32 = 0o600;
-
 /// The end of a capture's way.
 pub(super) struct Sink {
-    path: PathBuf,
-    kind: Kind,
+    place: Place,
     output: Option<File>,
     /// Bytes in the file.
     written: u64,
@@ -36,50 +32,65 @@ pub(super) struct Sink {
     /// Pieces are thrown away until the next section: for a reader who has left, or for a file that
     /// can't be written.
     is_skipping: bool,
-    /// See [`Progress`].
-    progress: Progress,
+    progress: Arc<Progress>,
+    /// Shared with all sinks of a server: the number of owners is the number of living sinks.
+    _seat: Arc<()>,
 }
 
-/// What the reactor sees of a sink.
-#[derive(Clone, Debug, Default)]
+/// What other threads see of a sink.
+#[derive(Debug, Default)]
 pub(super) struct Progress {
     /// The number of the reader that takes the capture now, or 1 for a file; 0 when nobody does.
-    pub(super) reader: Arc<AtomicU64>,
+    reader: AtomicU64,
+    /// Bytes written, of all files and to all readers.
+    bytes: AtomicU64,
     /// Records that were in the queue and did not get into the file.
-    pub(super) lost: Arc<AtomicU64>,
+    lost: Mutex<Tally>,
+    /// Why the capture has ended early.
+    failure: OnceLock<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    File,
-    Stream,
+impl Progress {
+    /// The number of the reader that takes the capture now, or 1 for a file; 0 when nobody does.
+    pub(super) fn reader(&self) -> u64 {
+        self.reader.load(Ordering::Acquire)
+    }
+
+    /// Bytes written, of all files and to all readers.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Why the capture has ended early.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+
+    /// Records that were in the queue and did not get into the file.
+    pub(super) fn lost(&self) -> Tally {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lose(&self, piece: &[u8]) {
+        let lost = &mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        *lost = lost.plus(Tally::of(piece));
+    }
 }
 
 impl Sink {
-    /// Opens a file; a stream is opened later, by the writer.
-    ///
-    /// # Errors
-    /// The system's, for the file.
-    pub(super) fn open(path: &Path, is_limited: bool) -> io::Result<Self> {
-        let is_file = fs::metadata(path).map_or(true, |metadata| metadata.is_file());
-        let kind = if is_file { Kind::File } else { Kind::Stream };
-        let progress = Progress::default();
-        let output = match kind {
-            Kind::File => Some(create(path)?),
-            Kind::Stream => None,
-        };
+    /// The sink of a place, and the file that is open already.
+    pub(super) fn new(
+        (place, output): (Place, Option<File>),
+        is_limited: bool,
+        seat: Arc<()>,
+    ) -> Self {
+        let progress = Arc::new(Progress::default());
         progress.reader.store(u64::from(output.is_some()), Ordering::Release);
-        let path = path.to_owned();
-        Ok(Self { path, kind, output, written: 0, is_limited, is_skipping: false, progress })
+        Self { place, output, written: 0, is_limited, is_skipping: false, progress, _seat: seat }
     }
 
-    /// Whether sections can be files: whether the output is a file.
-    pub(super) fn is_file(&self) -> bool {
-        self.kind == Kind::File
-    }
-
-    pub(super) fn progress(&self) -> Progress {
-        self.progress.clone()
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Waits for a reader of a stream.
@@ -89,31 +100,32 @@ impl Sink {
         self.output = None;
         let before = self.progress.reader.swap(0, Ordering::AcqRel);
         self.is_skipping = true;
-        match OpenOptions::new().write(true).open(&self.path) {
+        match self.place.open_stream() {
             Ok(output) => {
                 self.output = Some(output);
-                log::info!("{}: the capture has a reader", self.path.display());
+                log::info!("{}: the capture has a reader", self.place.name().display());
                 self.progress.reader.store(before + 1, Ordering::Release);
             }
             Err(error) => self.fail(&error),
         }
     }
 
-    /// Makes room for a section in a file of its own.
-    fn begin_file(&mut self) -> io::Result<()> {
-        fs::rename(&self.path, older(&self.path))?;
-        self.output = Some(create(&self.path)?);
-        self.written = 0;
-        Ok(())
-    }
-
     fn write_whole(&mut self, piece: &[u8]) -> io::Result<()> {
+        let mut output = self.output.take().ok_or(io::ErrorKind::NotFound)?;
         if self.is_limited && self.written > 0 && block::begins_section(piece) {
-            self.begin_file()?;
+            output = self.place.next_file(output)?;
+            self.written = 0;
         }
-        let Some(output) = &mut self.output else { return Err(io::ErrorKind::NotFound.into()) };
-        output.write_all(piece)?;
+        if let Err(error) = output.write_all(piece) {
+            // Half a block would be an error of the file to a reader.
+            if self.place.is_file() {
+                let _ = output.set_len(self.written);
+            }
+            return Err(error);
+        }
+        self.output = Some(output);
         self.written += piece.len() as u64;
+        self.progress.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -121,17 +133,18 @@ impl Sink {
     fn fail(&mut self, error: &io::Error) {
         self.progress.reader.store(0, Ordering::Release);
         self.is_skipping = true;
-        // Half a block would be an error of the file to a reader.
-        if let (Kind::File, Some(output)) = (self.kind, self.output.take()) {
-            let _ = output.set_len(self.written);
-        }
-        log::error!("{}: the capture ends here: {}", self.path.display(), reason(error));
+        let text = match error.kind() {
+            io::ErrorKind::BrokenPipe => "the reader has left".to_owned(),
+            _ => reason(error),
+        };
+        log::error!("{}: the capture ends here: {text}", self.place.name().display());
+        let _ = self.progress.failure.set(text);
     }
 }
 
 impl Target for Sink {
     fn begin(&mut self) {
-        if self.kind == Kind::Stream {
+        if self.output.is_none() {
             self.open_stream();
         }
     }
@@ -140,13 +153,12 @@ impl Target for Sink {
         // Behind a failed file no section comes.
         self.is_skipping &= self.output.is_none() || !block::begins_section(piece);
         if self.is_skipping {
-            self.progress.lost.fetch_add(block::count_records(piece), Ordering::Relaxed);
-            return;
+            return self.progress.lose(piece);
         }
         let Err(error) = self.write_whole(piece) else { return };
-        self.progress.lost.fetch_add(block::count_records(piece), Ordering::Relaxed);
-        if self.kind == Kind::Stream && error.kind() == io::ErrorKind::BrokenPipe {
-            log::info!("{}: the reader of the capture has left", self.path.display());
+        self.progress.lose(piece);
+        if !self.place.is_file() && error.kind() == io::ErrorKind::BrokenPipe {
+            log::info!("{}: the reader of the capture has left", self.place.name().display());
             return self.open_stream();
         }
         self.fail(&error);
@@ -157,20 +169,4 @@ impl Target for Sink {
 
     /// Nothing is kept back.
     fn flush(&mut self) {}
-}
-
-/// An empty file.
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)
-}
-
-/// The name of the older half of a capture.
-pub(super) fn older(path: &Path) -> PathBuf {
-    let mut name = path.file_stem().unwrap_or_default().to_owned();
-    name.push(".1");
-    if let Some(extension) = path.extension() {
-        name.push(".");
-        name.push(extension);
-    }
-    path.with_file_name(name)
 }

@@ -9,20 +9,17 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::recorder::Recorder;
+use super::record::{OffsetBy, Record, now, word};
+use super::recorder::{MADE_UP, Recorder, Tally};
 use crate::limits::CAPTURE_DATA_MAX;
 use crate::usbmon::block::{self, RECORD_OVERHEAD};
-use crate::usbmon::{self, Event, Header, IN_PROGRESS};
-use crate::wire::iso::{Packet, Packets};
+use crate::usbmon::{Event, Header, IN_PROGRESS};
+use crate::wire::iso::Packets;
 use crate::wire::pdu::CmdSubmit;
 use crate::wire::setup::SETUP_LEN;
 use crate::wire::status::Status;
 use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum, Speed, TransferType};
-
-/// The mark of a made-up record in the id, where other ids have the number of the session.
-const MADE_UP: u64 = 1 << 63;
 
 /// What a session's device looks like in a capture.
 pub(crate) struct Description {
@@ -41,6 +38,11 @@ pub(crate) struct Description {
 /// Writes the records of a session.
 pub(crate) struct Tap {
     recorder: Arc<Mutex<Recorder>>,
+    scribe: Scribe,
+}
+
+/// A tap beside the recorder, which is locked once for a record.
+struct Scribe {
     description: Description,
     /// The number of the session, in its place in an id.
     session: u64,
@@ -55,12 +57,10 @@ pub(crate) struct Tap {
 /// The records of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Counts {
-    /// Submissions and ends in the capture.
-    pub(crate) taken: u64,
-    /// Submissions not in the capture.
-    pub(crate) submissions_dropped: u64,
-    /// Ends not in the capture.
-    pub(crate) ends_dropped: u64,
+    /// In the capture.
+    pub(crate) taken: Tally,
+    /// Not in the capture.
+    pub(crate) dropped: Tally,
 }
 
 /// A URB, as in its SUBMIT.
@@ -112,20 +112,25 @@ impl Tap {
             recorder.sessions += 1;
             recorder.sessions
         };
-        Self {
-            recorder: Arc::clone(recorder),
+        let scribe = Scribe {
             description,
             session: u64::from(number) << 32,
             section: 0,
             interface: 0,
             counts: Counts::default(),
             told: 0,
-        }
+        };
+        Self { recorder: Arc::clone(recorder), scribe }
+    }
+
+    /// Whether the tap writes to this recorder.
+    pub(super) fn is_of(&self, recorder: &Arc<Mutex<Recorder>>) -> bool {
+        Arc::ptr_eq(&self.recorder, recorder)
     }
 
     #[cfg(test)]
     pub(super) const fn counts(&self) -> Counts {
-        self.counts
+        self.scribe.counts
     }
 
     /// Records a SUBMIT.
@@ -134,11 +139,10 @@ impl Tap {
         let header = Header {
             setup: is_control.then_some(urb.submit.setup),
             urb_len: urb.submit.transfer_buffer_length,
-            ..self.header(&urb, Event::Submit)
+            ..self.scribe.header(&urb, Event::Submit)
         };
         let record = Record { header, urb, offset_by: OffsetBy::Client };
-        let is_taken = self.record(&record, None);
-        self.counts.submissions_dropped += u64::from(!is_taken);
+        self.scribe.record(&mut lock(&self.recorder), &record, None);
     }
 
     /// Records the end of a URB.
@@ -149,13 +153,15 @@ impl Tap {
             status: end.status.0,
             urb_len: end.actual_length,
             error_count: end.error_count,
-            ..self.header(&urb, event)
+            ..self.scribe.header(&urb, event)
         };
         let record = Record { header, urb, offset_by: OffsetBy::Sum };
-        let is_taken = self.record(&record, (end.by != By::Device).then_some(&end));
-        self.counts.ends_dropped += u64::from(!is_taken);
+        let comment = (end.by != By::Device).then_some(&end);
+        self.scribe.record(&mut lock(&self.recorder), &record, comment);
     }
+}
 
+impl Scribe {
     /// The parts of a header that all records of a URB have.
     fn header(&self, urb: &Urb<'_>, event: Event) -> Header {
         let CmdSubmit { seqnum, endpoint, interval, start_frame, transfer_flags, .. } = *urb.submit;
@@ -187,18 +193,20 @@ impl Tap {
         }
     }
 
-    /// Takes a record down. False when there was no room.
-    fn record(&mut self, record: &Record<'_>, end: Option<&End>) -> bool {
-        let recorder = Arc::clone(&self.recorder);
-        let recorder = &mut lock(&recorder);
+    /// Takes a record down, or counts the record as dropped.
+    fn record(&mut self, recorder: &mut Recorder, record: &Record<'_>, end: Option<&End>) {
         let is_taken = recorder.is_read()
             && self.introduce(recorder)
             && self.tell_dropped(recorder)
             && record.write(recorder, self.interface, end);
-        let counter = if is_taken { &mut self.counts.taken } else { &mut recorder.dropped };
-        *counter += 1;
-        recorder.taken += u64::from(is_taken);
-        is_taken
+        let event = record.header.event;
+        if is_taken {
+            self.counts.taken.add(event);
+            recorder.taken.add(event);
+        } else {
+            self.counts.dropped.add(event);
+            recorder.dropped.add(event);
+        }
     }
 
     /// Introduces the device in a new section. False when there was no room.
@@ -256,7 +264,7 @@ impl Tap {
 
     /// Writes down how many records were dropped since the last time. False without room.
     fn tell_dropped(&mut self, recorder: &mut Recorder) -> bool {
-        let dropped = self.counts.dropped();
+        let dropped = self.counts.dropped.records();
         if self.told == dropped {
             return true;
         }
@@ -268,7 +276,8 @@ impl Tap {
     fn write_statistics(&self, recorder: &mut Recorder) -> bool {
         let Some(out) = recorder.room(RECORD_OVERHEAD) else { return false };
         let counts = &self.counts;
-        let numbers = [counts.taken + counts.dropped(), counts.dropped()];
+        let dropped = counts.dropped.records();
+        let numbers = [counts.taken.records() + dropped, dropped];
         block::statistics(out, (self.interface, now().0), numbers, counts);
         true
     }
@@ -277,30 +286,25 @@ impl Tap {
 impl Drop for Tap {
     /// The session is over.
     fn drop(&mut self) {
-        let recorder = Arc::clone(&self.recorder);
-        let recorder = &mut lock(&recorder);
-        if recorder.is_read() && self.section == recorder.section {
-            self.write_statistics(recorder);
+        let (recorder, scribe) = (&mut *lock(&self.recorder), &self.scribe);
+        if recorder.is_read() && scribe.section == recorder.section {
+            scribe.write_statistics(recorder);
         }
-        if self.counts.dropped() > 0 {
-            log::warn!("{}: the capture is not whole: {}", self.description.name, self.counts);
+        if scribe.counts.dropped.records() > 0 {
+            let (name, counts) = (&scribe.description.name, &scribe.counts);
+            log::warn!("{name}: the capture is not whole: {counts}");
         }
-    }
-}
-
-impl Counts {
-    const fn dropped(&self) -> u64 {
-        self.submissions_dropped + self.ends_dropped
     }
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { taken, submissions_dropped, ends_dropped } = self;
+        let Self { taken, dropped: Tally { submissions, ends } } = self;
         write!(
             f,
-            "{taken} records are in the capture; {submissions_dropped} submissions and \
-             {ends_dropped} ends of URBs are missing"
+            "{} records are in the capture; {submissions} submissions and {ends} ends of URBs are \
+             missing",
+            taken.records()
         )
     }
 }
@@ -330,92 +334,6 @@ impl fmt::Display for MadeUp {
     }
 }
 
-/// The places of isochronous packets in the data at hand.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum OffsetBy {
-    /// By the client's offsets.
-    Client,
-    /// Behind each other, each with as many bytes as were asked for.
-    Sum,
-}
-
-/// A record to be written.
-struct Record<'a> {
-    header: Header,
-    urb: Urb<'a>,
-    offset_by: OffsetBy,
-}
-
-impl Record<'_> {
-    /// Writes the record. False when there was no room.
-    fn write(
-        &self,
-        recorder: &mut Recorder,
-        interface: u32,
-        comment: Option<&impl fmt::Display>,
-    ) -> bool {
-        let (packets, has_data) = (self.urb.packets, self.header.data_flag == 0);
-        let beside = usbmon::HEADER_LEN + packets.len() * usbmon::DESCRIPTOR_LEN;
-        let len = if has_data { self.data_len() } else { 0 };
-        let captured = len.min(recorder.snap_len).min(CAPTURE_DATA_MAX - beside);
-        let Some(out) = recorder.room(RECORD_OVERHEAD + beside + captured) else { return false };
-        let (time, seconds, microseconds) = now();
-        let data_len = word(captured + packets.len() * usbmon::DESCRIPTOR_LEN);
-        let header = Header { seconds, microseconds, data_len, ..self.header };
-        let write = |out: &mut Vec<u8>| {
-            out.extend(header.to_bytes());
-            self.write_descriptors(out);
-            self.write_data(out, captured);
-        };
-        block::record(out, (interface, time), beside + len, write, comment);
-        true
-    }
-
-    const fn is_submission(&self) -> bool {
-        matches!(self.header.event, Event::Submit)
-    }
-
-    /// Bytes of a packet that count: asked for, or moved.
-    const fn len_of(&self, packet: &Packet) -> u32 {
-        if self.is_submission() { packet.length } else { packet.actual_length }
-    }
-
-    /// Bytes of data, with the gaps between isochronous packets.
-    fn data_len(&self) -> usize {
-        if self.urb.packets.is_empty() || self.offset_by == OffsetBy::Client {
-            return self.urb.data.len();
-        }
-        let filled = self.urb.packets.iter().filter(|packet| packet.actual_length > 0);
-        let end = filled.map(|packet| packet.offset as usize + packet.actual_length as usize).max();
-        end.filter(|_| !self.urb.data.is_empty()).unwrap_or(0)
-    }
-
-    fn write_descriptors(&self, out: &mut Vec<u8>) {
-        for packet in self.urb.packets.iter() {
-            let status = if self.is_submission() { IN_PROGRESS } else { packet.status.0 };
-            out.extend(usbmon::descriptor(status, packet.offset, self.len_of(&packet)));
-        }
-    }
-
-    /// Writes the first `len` bytes of data.
-    fn write_data(&self, out: &mut Vec<u8>, len: usize) {
-        if self.urb.packets.is_empty() || self.offset_by == OffsetBy::Client {
-            return out.extend_from_slice(&self.urb.data[..len]);
-        }
-        let start = out.len();
-        out.resize(start + len, 0);
-        let data = &mut out[start..];
-        let mut from = 0;
-        for packet in self.urb.packets.iter() {
-            let offset = (packet.offset as usize).min(len);
-            let moved = (packet.actual_length as usize).min(len - offset);
-            let bytes = self.urb.data.get(from..from + moved).unwrap_or_default();
-            data[offset..offset + bytes.len()].copy_from_slice(bytes);
-            from += packet.length as usize;
-        }
-    }
-}
-
 /// The SUBMIT of a read that nobody has sent.
 fn made_up(seqnum: SeqNum, devid: DevId, setup: [u8; SETUP_LEN]) -> CmdSubmit {
     CmdSubmit {
@@ -429,18 +347,6 @@ fn made_up(seqnum: SeqNum, devid: DevId, setup: [u8; SETUP_LEN]) -> CmdSubmit {
         interval: 0,
         setup,
     }
-}
-
-fn word(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
-}
-
-/// The time, in nanoseconds, and in seconds and microseconds.
-fn now() -> (u64, i64, i32) {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    (nanoseconds, seconds, i32::try_from(time.subsec_micros()).unwrap_or(0))
 }
 
 fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use super::sink::older;
 use super::*;
 use crate::limits::CAPTURE_SIZE_MIN;
 use crate::usbmon::block;
@@ -19,7 +18,7 @@ const DEVID: DevId = DevId::new(1, 2);
 
 fn start(path: &Path, size: Option<u64>) -> Capture {
     let wanted = Capturing { path: path.to_owned(), size, snap_len: 256 << 10 };
-    Capture::start(&wanted).expect("it begins")
+    Capture::start(&wanted, Arc::default()).expect("it begins")
 }
 
 fn tap(capture: &Capture) -> Tap {
@@ -62,7 +61,7 @@ fn write(tap: &mut Tap, seqnum: u32, data: &[u8]) {
 fn records(path: &Path) -> u64 {
     let bytes = fs::read(path).expect("a file");
     assert!(block::begins_section(&bytes), "{}", path.display());
-    block::count_records(&bytes)
+    block::records(&bytes).count() as u64
 }
 
 #[test]
@@ -76,8 +75,10 @@ fn every_record_is_in_the_file_or_counted() {
     }
     let counts = tap.counts();
     drop((tap, capture));
-    assert_eq!(counts.taken + counts.submissions_dropped + counts.ends_dropped, 2000);
-    assert_eq!(records(&path), counts.taken + 4);
+    let (taken, dropped) = (counts.taken, counts.dropped);
+    assert_eq!([taken.submissions + dropped.submissions, taken.ends + dropped.ends], [1000; 2]);
+    assert_eq!(records(&path), taken.records() + 4);
+    assert_eq!(Tally::of(&fs::read(&path).unwrap()), taken, "without made-up records");
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600, "typed passwords are in there");
 }
@@ -91,13 +92,13 @@ fn a_capture_with_a_size_keeps_the_last_half_at_least() {
     for seqnum in 0..200 {
         write(&mut tap, seqnum, &[7; 50_000]);
     }
-    assert_eq!(tap.counts().taken, 400);
+    assert_eq!(tap.counts().taken.records(), 400);
     drop((tap, capture));
     let len = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let [old, new] = [len(&older(&path)), len(&path)];
+    let [old, new] = [len(&other_half(&path)), len(&path)];
     assert!(old + new <= CAPTURE_SIZE_MIN as u64 && old > 1 << 20, "{old} and {new} bytes");
-    assert!(records(&path) > 4 && records(&older(&path)) > 4);
-    assert_eq!(older(&path).file_name().unwrap(), "ring.1.pcapng");
+    assert!(records(&path) > 4 && records(&other_half(&path)) > 4);
+    assert_eq!(other_half(&path).file_name().unwrap(), "ring.1.pcapng");
 }
 
 /// What nobody reads is no reason to wait, and each reader gets a whole section.
@@ -109,7 +110,7 @@ fn readers_of_a_fifo_come_and_go() {
     let capture = start(&path, None);
     let mut tap = tap(&capture);
     write(&mut tap, 0, b"nobody is there");
-    assert_eq!(tap.counts().submissions_dropped, 1);
+    assert_eq!(tap.counts().dropped, Tally { submissions: 1, ends: 1 });
     for _ in 0..2 {
         let mut reader = File::open(&path).unwrap();
         let reading = thread::spawn(move || {
@@ -128,12 +129,105 @@ fn readers_of_a_fifo_come_and_go() {
         let bytes = reading.join().unwrap();
         assert!(block::begins_section(&bytes), "{bytes:02x?}");
         // Until the writer has seen that the reader is gone.
-        while capture.progress.reader.load(Ordering::Acquire) != 0 {
+        while capture.progress.reader() != 0 {
             write(&mut tap, 2, b"gone");
             now += Duration::from_secs(1);
             capture.tick(now);
             thread::yield_now();
         }
+    }
+}
+
+/// A keyboard's report is there as a whole, a stick's data is cut, and descriptors never are.
+#[test]
+fn data_is_cut_but_for_control_urbs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.pcapng");
+    let wanted = Capturing { path: path.clone(), size: None, snap_len: 5 };
+    let capture = Capture::start(&wanted, Arc::default()).unwrap();
+    let mut tap = tap(&capture);
+    write(&mut tap, 1, b"12345");
+    write(&mut tap, 2, b"1234567");
+    drop((tap, capture));
+    let bytes = fs::read(&path).unwrap();
+    let found: Vec<usize> = block::records(&bytes).map(data_len).collect();
+    let descriptors = [0, 18, 0, 4];
+    assert_eq!(found[..4], descriptors);
+    assert_eq!(found[4..], [5, 0, 5, 0]);
+}
+
+/// The bytes of data that a record says it has.
+fn data_len(record: &[u8]) -> usize {
+    u32::from_ne_bytes(record[36..40].try_into().unwrap()) as usize
+}
+
+/// Two passed files take turns, and the server makes no other file.
+#[test]
+fn passed_files_take_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["a", "b"].map(|name| folder.path().join(name));
+    let files = paths.iter().map(|path| create(path).unwrap()).collect();
+    let size = Some(CAPTURE_SIZE_MIN as u64);
+    let wanted = Capturing { path: "passed".into(), size, snap_len: 256 << 10 };
+    let seat = Arc::new(());
+    let capture = Capture::passed(&wanted, files, Arc::clone(&seat)).unwrap();
+    let mut tap = tap(&capture);
+    for seqnum in 0..400 {
+        write(&mut tap, seqnum, &[7; 50_000]);
+    }
+    drop((tap, capture));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    let len = |path: &Path| fs::metadata(path).unwrap().len();
+    assert!(paths.iter().all(|path| len(path) > 1 << 16 && records(path) > 4));
+    assert!(len(&paths[0]) + len(&paths[1]) <= CAPTURE_SIZE_MIN as u64);
+    assert_eq!(Arc::strong_count(&seat), 1, "the files are closed");
+}
+
+/// The reader of a passed pipe comes once, and the capture ends with the reader.
+#[test]
+fn a_passed_pipe_ends_with_its_reader() {
+    let (mut reader, pipe) = io::pipe().unwrap();
+    let wanted = Capturing { path: "passed".into(), size: None, snap_len: 64 };
+    let files = vec![File::from(std::os::fd::OwnedFd::from(pipe))];
+    let capture = Capture::passed(&wanted, files, Arc::default()).unwrap();
+    let mut tap = tap(&capture);
+    write(&mut tap, 1, b"live");
+    let mut now = Instant::now();
+    capture.tick(now);
+    now += Duration::from_secs(1);
+    capture.tick(now);
+    let mut bytes = [0; 4096];
+    let len = reader.read(&mut bytes).unwrap();
+    assert!(block::begins_section(&bytes[..len]));
+    drop(reader);
+    while capture.count().failure.is_none() {
+        write(&mut tap, 2, b"gone");
+        now += Duration::from_secs(1);
+        capture.tick(now);
+        thread::yield_now();
+    }
+    let count = capture.count();
+    assert!(!count.has_reader && count.dropped.ends > 0, "{count:?}");
+    assert_eq!(count.failure.as_deref(), Some("the reader has left"));
+}
+
+#[test]
+fn nothing_but_files_and_streams_is_taken() {
+    let null = || File::options().write(true).open("/dev/null").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = || create(&folder.path().join("a")).unwrap();
+    let size = Some(CAPTURE_SIZE_MIN as u64);
+    for (files, size) in [
+        (vec![], None),
+        (vec![null()], None),
+        (vec![File::open(folder.path()).unwrap()], None),
+        (vec![file(), file()], None),
+        (vec![file()], size),
+        (vec![file(), null()], size),
+    ] {
+        let wanted = Capturing { path: "passed".into(), size, snap_len: 64 };
+        let error = Capture::passed(&wanted, files, Arc::default()).err().expect("refused");
+        assert!(error.to_string().contains("a file or a FIFO"), "{error}");
     }
 }
 
@@ -143,9 +237,9 @@ fn a_stream_has_no_size() {
     let path = folder.path().join("live");
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     let wanted = Capturing { path, size: Some(1 << 30), snap_len: 0 };
-    let error = Capture::start(&wanted).err().expect("no file").to_string();
+    let error = Capture::start(&wanted, Arc::default()).err().expect("no file").to_string();
     assert!(error.contains("leave --capture-size out"), "{error}");
     let wanted = Capturing { path: folder.path().join("no/such"), size: None, snap_len: 0 };
-    let error = Capture::start(&wanted).err().expect("no folder").to_string();
+    let error = Capture::start(&wanted, Arc::default()).err().expect("no folder").to_string();
     assert!(error.starts_with("--capture ") && error.contains("no/such"), "{error}");
 }

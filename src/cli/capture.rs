@@ -1,14 +1,80 @@
-//! The options of a capture.
+//! The options of a capture, with `usbferry serve` and with `usbferry capture`.
 //!
 //! Contract: no I/O.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
+use super::operator::Asking;
 use crate::config::Capturing;
 use crate::config::value::{parse_capture_size, parse_snap_len};
 use crate::limits::SNAP_LEN_DEFAULT;
+
+/// `usbferry capture`.
+#[derive(Args, Debug)]
+#[command(disable_help_subcommand = true)]
+pub struct Capture {
+    /// What to do.
+    #[command(subcommand)]
+    pub order: CaptureCommand,
+}
+
+/// What to do with a capture.
+#[derive(Subcommand, Debug)]
+pub enum CaptureCommand {
+    /// Begin to write every URB into a file, for Wireshark
+    Start(CaptureStart),
+    /// End a capture
+    Stop(CaptureStop),
+}
+
+/// `usbferry capture start`.
+#[derive(Args, Debug)]
+pub struct CaptureStart {
+    /// The file, which is made anew with the rights of this user, or a FIFO; "-" is the standard
+    /// output
+    #[arg(value_name = "FILE.pcapng")]
+    pub file: PathBuf,
+
+    /// Only this device, by any name that a client could ask for, now and whenever it is lent
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+
+    /// Bytes of the capture (K, M, G), from 4M: FILE.pcapng and FILE.1.pcapng take turns with half
+    /// of the bytes each. By default the file grows
+    #[arg(long, value_name = "SIZE", value_parser = parse_capture_size)]
+    pub size: Option<u64>,
+
+    /// The most bytes of data of a URB, or "all", as for serve --capture-snaplen [default: 128]
+    #[arg(long, value_name = "SIZE", value_parser = parse_snap_len)]
+    pub snaplen: Option<usize>,
+
+    /// The server.
+    #[command(flatten)]
+    pub asking: Asking,
+
+    /// Print JSON, see docs/status.md
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `usbferry capture stop`.
+#[derive(Args, Debug)]
+pub struct CaptureStop {
+    /// The file of the capture, as "usbferry status" shows the file. May be left out if only one
+    /// capture runs
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// The server.
+    #[command(flatten)]
+    pub asking: Asking,
+
+    /// Print JSON, see docs/status.md
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// The options of a capture.
 #[derive(Args, Clone, Debug, Default)]
@@ -25,8 +91,9 @@ pub(super) struct CaptureOptions {
     #[arg(long, value_name = "SIZE", value_parser = parse_capture_size, requires = "capture")]
     capture_size: Option<u64>,
 
-    /// The most bytes of data of a URB in the capture. Fewer bytes cost a fast device less speed; a
-    /// capture that is to be replayed needs all [default: 256K]
+    /// The most bytes of data of a URB in the capture, or "all": a capture that is to be replayed
+    /// needs all, which costs a fast device speed. Of a control URB all data is there in any case
+    /// [default: 128]
     #[arg(long, value_name = "SIZE", value_parser = parse_snap_len, requires = "capture")]
     capture_snaplen: Option<usize>,
 }

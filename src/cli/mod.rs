@@ -1,6 +1,6 @@
 //! The command line: typed text, checked and turned into [`Settings`](crate::config::Settings).
 //!
-//! - `serve`: the options of `usbferry serve`;
+//! - `serve`: the options of `usbferry serve`; `capture`: those of captures;
 //! - `client`: the options of `list`, `attach`, `detach` and `port`;
 //! - `operator`: the options of the commands that ask a server on this machine;
 //! - `doctor`: the options of `usbferry doctor`;
@@ -30,6 +30,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use usbferry_sys::libusb::version as libusb;
 
+pub use capture::{Capture, CaptureCommand, CaptureStart, CaptureStop};
 pub use client::{Attach, Detach, List, Port, Wanted, Which};
 pub use doctor::Doctor;
 use error::NotAFilter;
@@ -199,6 +200,8 @@ pub enum Command {
     Release(Release),
     /// Follow what happens at a server on this machine, a line for each event
     Events(Events),
+    /// Write the URBs of a server on this machine into a file, for Wireshark
+    Capture(Capture),
     /// Say what a file of settings means for the devices of this machine
     CheckConfig(CheckConfig),
     /// Look for whatever makes exports fail here, and say what to type. Takes the options of serve

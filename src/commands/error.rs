@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
@@ -51,6 +52,8 @@ pub enum CommandError {
     Desk(DeskError),
     /// A server on this machine does not do as asked.
     Operator(OperatorError),
+    /// The file of a capture can't be opened.
+    CaptureFile(PathBuf, io::Error),
     /// The system refuses to tell of signals.
     Signals(io::Error),
     /// The system can't wait for events.
@@ -110,6 +113,7 @@ impl fmt::Display for CommandError {
             Self::Passed(error) => error.fmt(f),
             Self::Desk(error) => error.fmt(f),
             Self::Operator(error) => error.fmt(f),
+            Self::CaptureFile(path, error) => write!(f, "{}: {}", path.display(), reason(error)),
             Self::Signals(error) => write!(f, "can't handle signals: {}", reason(error)),
             Self::Wait(error) => {
                 write!(f, "the system can't wait for events: {}", reason(error))

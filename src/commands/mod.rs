@@ -9,7 +9,7 @@
 //! - `settings`: reads the settings of a server;
 //! - `stand_in`: a server under the name of `usbipd`;
 //! - `status`: prints the state of a server on this machine; `events`: what happens there; `orders`:
-//!   sessions that end, and devices held back;
+//!   sessions that end, and devices held back; `captures`: captures that begin and end;
 //! - `doctor`: prints what is in the way of exports;
 //! - `error`: why a command failed, and the exit code.
 //!
@@ -17,6 +17,7 @@
 
 #[cfg(target_os = "linux")]
 mod attach;
+mod captures;
 mod check_config;
 #[cfg(target_os = "linux")]
 mod detach;
@@ -54,6 +55,7 @@ pub fn run(command: &Command) -> Result<ExitCode, CommandError> {
         Command::Disconnect(arguments) => orders::disconnect(arguments)?,
         Command::Release(arguments) => orders::release(arguments)?,
         Command::Events(arguments) => events::follow(arguments)?,
+        Command::Capture(arguments) => captures::order(arguments)?,
         Command::CheckConfig(arguments) => check_config::check(arguments)?,
         #[cfg(target_os = "linux")]
         Command::Attach(arguments) => attach::attach(arguments)?,

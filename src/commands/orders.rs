@@ -61,7 +61,8 @@ pub(super) fn release(arguments: &Release) -> Result<(), CommandError> {
     print(released.iter().map(|name| format!("{}: held back no more", printable(name))))
 }
 
-fn print(mut lines: impl Iterator<Item = String>) -> Result<(), CommandError> {
+/// Prints lines.
+pub(super) fn print(mut lines: impl Iterator<Item = String>) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     printed(lines.try_for_each(|line| writeln!(out, "{line}")))
 }

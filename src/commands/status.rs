@@ -14,8 +14,8 @@ use super::list::printed;
 use crate::cli::Status;
 use crate::operator::client::Operator;
 use crate::status::report::{
-    CountersReport, EndpointReport, ExportReport, Report, ServerReport, SessionReport,
-    TurnaroundReport, WorkReport, parse_time,
+    CaptureReport, CountersReport, EndpointReport, ExportReport, Report, ServerReport,
+    SessionReport, TurnaroundReport, WorkReport, parse_time,
 };
 use crate::units::{Amount, Brief, Lasting, clock};
 use crate::words::printable;
@@ -53,10 +53,33 @@ fn text(report: &Report) -> String {
     for hold in &report.holds {
         let _ = writeln!(out, "held back: {}, {}", printable(&hold.name), since(&hold.since));
     }
+    for capture in &report.captures {
+        let _ = writeln!(out, "capture: {}", capture_text(capture));
+    }
     for export in &report.exports {
         let _ = write!(out, "\n{}", line_of(export));
         let sessions = report.sessions.iter().filter(|session| session.busid == export.busid);
         sessions.for_each(|session| out.push_str(&session_text(session)));
+    }
+    out
+}
+
+/// A capture, in a line without an end.
+pub(super) fn capture_text(capture: &CaptureReport) -> String {
+    let device = capture.device.as_deref().map_or_else(|| "all devices".to_owned(), printable);
+    let mut out = format!(
+        "{}, {device}, {} URBs, {} dropped, {}",
+        printable(&capture.file),
+        Amount::of(capture.captured),
+        Amount::of(capture.dropped),
+        Amount::bytes(capture.bytes),
+    );
+    match &capture.failure {
+        Some(reason) => {
+            let _ = write!(out, "; failed: {}", printable(reason));
+        }
+        None if !capture.writing => out.push_str("; nobody reads"),
+        None => {}
     }
     out
 }

@@ -131,7 +131,7 @@ impl ValueError {
             ),
             Self::SnapLen => write!(
                 f,
-                "give a number of bytes up to {}, such as 64 or 256K",
+                "give a number of bytes up to {}, such as 64 or 4K, or all",
                 size(limits::CAPTURE_DATA_MAX)
             ),
             _ => write!(
@@ -165,8 +165,11 @@ pub(crate) fn parse_capture_size(text: &str) -> Result<u64, ValueError> {
     size.map(|size| size as u64).ok_or(ValueError::CaptureSize)
 }
 
-/// Bytes of data of a URB in a capture.
+/// Bytes of data of a URB in a capture: a number, or `all`.
 pub(crate) fn parse_snap_len(text: &str) -> Result<usize, ValueError> {
+    if text == "all" {
+        return Ok(limits::CAPTURE_DATA_MAX);
+    }
     let len = units::parse_size(text).filter(|&len| len <= limits::CAPTURE_DATA_MAX);
     len.ok_or(ValueError::SnapLen)
 }

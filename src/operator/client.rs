@@ -4,6 +4,7 @@
 //! Contract: *blocks* for an answer, for [`OPERATOR_TIMEOUT`] at most each time.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
@@ -14,10 +15,13 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::lines::{LineError, Lines};
-use super::protocol::{Answer, Asked, DisconnectedReport, Problem, Request, Said};
+use super::protocol::{
+    Answer, Asked, CaptureStartedReport, DisconnectedReport, Problem, Request, Said,
+};
 use super::usual_places;
+use crate::config::Capturing;
 use crate::limits::{OPERATOR_ANSWER_LEN_MAX, OPERATOR_TIMEOUT};
-use crate::status::report::{EVENT_END, EventReport, Report};
+use crate::status::report::{CaptureReport, EVENT_END, EventReport, Report};
 use crate::words::reason;
 
 /// The time for the next event, which may never come: a hundred years.
@@ -155,6 +159,40 @@ impl Operator {
         }
     }
 
+    /// Begins a capture into opened files: a file or a stream, or with a size two files. The path is
+    /// a name.
+    ///
+    /// # Errors
+    /// The server does not answer, or refuses.
+    pub fn start_capture(
+        &mut self,
+        wanted: &Capturing,
+        files: &[File],
+        device: Option<&str>,
+    ) -> Result<CaptureStartedReport, OperatorError> {
+        let asked = Asked::CaptureStart {
+            file: wanted.path.display().to_string(),
+            device: device.map(ToOwned::to_owned),
+            size: wanted.size,
+            snaplen: Some(wanted.snap_len),
+        };
+        match self.ask_with(asked, files)? {
+            Said::CaptureStarted(report) => Ok(report),
+            other => Err(self.unfit(other)),
+        }
+    }
+
+    /// Ends a capture by its name, or the only capture.
+    ///
+    /// # Errors
+    /// The server does not answer, or refuses.
+    pub fn stop_capture(&mut self, file: Option<String>) -> Result<CaptureReport, OperatorError> {
+        match self.ask(Asked::CaptureStop { file })? {
+            Said::CaptureStopped(report) => Ok(*report),
+            other => Err(self.unfit(other)),
+        }
+    }
+
     /// Follows the events of the server. *Blocks* until the server or `hear` ends.
     ///
     /// # Errors
@@ -179,7 +217,11 @@ impl Operator {
     }
 
     fn ask(&mut self, asked: Asked) -> Result<Said, OperatorError> {
-        let sent = self.lines.write(&Request::new(asked));
+        self.ask_with(asked, &[])
+    }
+
+    fn ask_with(&mut self, asked: Asked, files: &[File]) -> Result<Said, OperatorError> {
+        let sent = self.lines.write_with(&Request::new(asked), files);
         sent.map_err(|error| self.error(Trouble::Silent(error)))?;
         self.answer()
     }

@@ -22,19 +22,19 @@ use mio::net::UnixListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::lines::{LineError, Lines};
-use super::protocol::{Answer, Asked, Problem, Reason, Request, Said};
+use super::protocol::{Answer, Asked, CaptureStartedReport, Problem, Reason, Request, Said};
 use super::socket::{BindError, Bound};
 use super::usual_places;
 use crate::caught::caught;
-use crate::config::OperatorSocket;
 use crate::config::socket::SocketPlace;
+use crate::config::{Capturing, OperatorSocket};
 use crate::limits::{
-    FOLLOWER_TIMEOUT, FOLLOWERS_END_TIMEOUT, FOLLOWERS_MAX, OPERATOR_REQUEST_LEN_MAX,
-    OPERATOR_TIMEOUT, OPERATORS_MAX,
+    CAPTURE_DATA_MAX, CAPTURE_SIZE_MIN, FOLLOWER_TIMEOUT, FOLLOWERS_END_TIMEOUT, FOLLOWERS_MAX,
+    OPERATOR_REQUEST_LEN_MAX, OPERATOR_TIMEOUT, OPERATORS_MAX, SNAP_LEN_DEFAULT,
 };
-use crate::reactor::{Disobeyed, Followed, Obeyed, OperatorHandle, StatusHandle, Told};
+use crate::reactor::{CaptureOrder, Disobeyed, Followed, OperatorHandle, StatusHandle, Told};
 use crate::status::ServerStatus;
-use crate::status::report::{EventReport, Report};
+use crate::status::report::{CaptureReport, EventReport, Report};
 use crate::words::reason;
 
 const LISTENER: Token = Token(0);
@@ -280,6 +280,7 @@ impl Conversation {
     fn answer_all(&mut self) -> Result<(), LineError> {
         loop {
             let line = self.lines.read()?;
+            let files = self.lines.take_files();
             let said = match Request::read(&line).map(|request| request.asked) {
                 Ok(Asked::Status) => self.status(),
                 Ok(Asked::Disconnect { target, hold }) => {
@@ -290,6 +291,12 @@ impl Conversation {
                     let result = self.handles.operator.release(&device);
                     said_of(result, &device, |obeyed| Said::Released(obeyed.names))
                 }
+                Ok(Asked::CaptureStart { file, device, size, snaplen }) => {
+                    let snap_len = snaplen.unwrap_or(SNAP_LEN_DEFAULT);
+                    let wanted = Capturing { path: file.into(), size, snap_len };
+                    self.start_capture(CaptureOrder { wanted, files, device })
+                }
+                Ok(Asked::CaptureStop { file }) => self.stop_capture(file.as_deref()),
                 Ok(Asked::Events) => match self.handles.operator.events() {
                     Some(Some(followed)) => return self.follow(&followed),
                     Some(None) => too_many_followers(),
@@ -321,6 +328,31 @@ impl Conversation {
         self.lines.write(&Answer::new(Said::Event(Box::new(report))))
     }
 
+    fn start_capture(&self, order: CaptureOrder) -> Said {
+        let Capturing { path, size, snap_len } = &order.wanted;
+        let is_fit = size.is_none_or(|size| size >= CAPTURE_SIZE_MIN as u64);
+        if !is_fit || *snap_len > CAPTURE_DATA_MAX {
+            let message = format!(
+                "a capture has a size of at least {CAPTURE_SIZE_MIN} bytes, and at most \
+                 {CAPTURE_DATA_MAX} bytes of data of a URB"
+            );
+            return Problem { reason: Reason::Request, message }.into();
+        }
+        let file = path.display().to_string();
+        let device = order.device.clone().unwrap_or_default();
+        let result = self.handles.operator.start_capture(order);
+        said_of(result, &device, |obeyed| {
+            Said::CaptureStarted(CaptureStartedReport::new(file, obeyed))
+        })
+    }
+
+    fn stop_capture(&self, file: Option<&str>) -> Said {
+        let result = self.handles.operator.stop_capture(file);
+        said_of(result, file.unwrap_or_default(), |status| {
+            Said::CaptureStopped(Box::new(CaptureReport::new(&status)))
+        })
+    }
+
     fn status(&self) -> Said {
         match self.handles.status.snapshot() {
             Some(snapshot) => Said::Status(Box::new(Report::new(&self.handles.server, &snapshot))),
@@ -330,10 +362,10 @@ impl Conversation {
 }
 
 /// The answer to an order about `target`.
-fn said_of(
-    result: Option<Result<Obeyed, Disobeyed>>,
+fn said_of<T>(
+    result: Option<Result<T, Disobeyed>>,
     target: &str,
-    done: impl FnOnce(Obeyed) -> Said,
+    done: impl FnOnce(T) -> Said,
 ) -> Said {
     match result {
         Some(Ok(obeyed)) => done(obeyed),

@@ -1,15 +1,18 @@
 //! Lines over a socket: each of bounded length, and each read or written within a time limit,
-//! however often bytes come.
+//! however often bytes come. A line may have file descriptors beside its bytes.
 //!
 //! Contract: *blocks*, until the time limit at most.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::descriptors::{receive, send};
 use crate::words::{reason, seconds};
 
 /// Bytes read at once.
@@ -24,6 +27,8 @@ pub(super) struct Lines {
     stream: UnixStream,
     /// Bytes read behind the last line.
     taken: Vec<u8>,
+    /// Descriptors that came beside the bytes.
+    descriptors: Vec<OwnedFd>,
     /// Bytes of the longest line.
     most: usize,
     timeout: Duration,
@@ -55,7 +60,7 @@ impl fmt::Display for LineError {
 
 impl Lines {
     pub(super) const fn new(stream: UnixStream, most: usize, timeout: Duration) -> Self {
-        Self { stream, taken: Vec::new(), most, timeout }
+        Self { stream, taken: Vec::new(), descriptors: Vec::new(), most, timeout }
     }
 
     /// The next line, without its end. *Blocks.*
@@ -85,7 +90,7 @@ impl Lines {
         let mut part = [0; PART_LEN];
         let timeout = self.left_until(deadline)?;
         self.stream.set_read_timeout(Some(timeout)).map_err(|error| self.failed(error))?;
-        match self.stream.read(&mut part) {
+        match receive(&self.stream, &mut part, &mut self.descriptors) {
             Ok(0) => Err(LineError::Closed),
             Ok(len) => {
                 self.taken.extend_from_slice(&part[..len]);
@@ -96,11 +101,29 @@ impl Lines {
         }
     }
 
+    /// The files that came beside the lines since the last call.
+    pub(super) fn take_files(&mut self) -> Vec<File> {
+        std::mem::take(&mut self.descriptors).into_iter().map(File::from).collect()
+    }
+
     /// Writes a value as a line. *Blocks.*
     ///
     /// # Errors
     /// The other side closes, or takes too long.
     pub(super) fn write(&mut self, value: &impl Serialize) -> Result<(), LineError> {
+        self.write_with(value, &[])
+    }
+
+    /// The same, with the descriptors of files beside the line.
+    ///
+    /// # Errors
+    /// As for [`Self::write`].
+    pub(super) fn write_with(
+        &mut self,
+        value: &impl Serialize,
+        files: &[File],
+    ) -> Result<(), LineError> {
+        let mut beside: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
         let mut line = serde_json::to_vec(value).map_err(|error| self.failed(error.into()))?;
         line.push(b'\n');
         let deadline = Instant::now() + self.timeout;
@@ -108,8 +131,11 @@ impl Lines {
         while written < line.len() {
             let timeout = self.left_until(deadline)?;
             self.stream.set_write_timeout(Some(timeout)).map_err(|error| self.failed(error))?;
-            match self.stream.write(&line[written..]) {
-                Ok(len) => written += len,
+            match send(&self.stream, &line[written..], &beside) {
+                Ok(len) => {
+                    written += len;
+                    beside.clear();
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.failed(error)),
             }
@@ -157,6 +183,7 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::Shutdown;
     use std::thread;
 

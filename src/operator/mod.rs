@@ -2,7 +2,7 @@
 //! server. An *operator* is whoever may write to the socket, by the socket's mode.
 //!
 //! - `protocol`: requests and answers, a line of JSON each (docs/status.md);
-//! - `lines`: lines of bounded length within a bounded time;
+//! - `lines`: lines of bounded length within a bounded time; `descriptors`: files beside a line;
 //! - `socket`: the socket in the file system, which one living server has;
 //! - `desk`: the threads of a server that answer;
 //! - `client`: the other end.
@@ -11,6 +11,7 @@
 //! [`StatusHandle`](crate::reactor::StatusHandle), and wait for the answer.
 
 pub mod client;
+mod descriptors;
 mod desk;
 mod lines;
 pub mod protocol;

@@ -6,9 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::HOLDS_MAX;
-use crate::reactor::{Disobeyed, Obeyed};
-use crate::status::report::{EventReport, Report};
+use crate::limits::{CAPTURES_MAX, HOLDS_MAX};
+use crate::reactor::{Disobeyed, Obeyed, SessionName};
+use crate::status::report::{CaptureReport, EventReport, Report};
 
 /// The version of the exchange.
 pub const VERSION: u32 = 1;
@@ -41,6 +41,27 @@ pub enum Asked {
         /// The device.
         device: String,
     },
+    /// Another capture, into the files beside the line: a file or a stream, or with a size two
+    /// files.
+    CaptureStart {
+        /// The name of the capture.
+        file: String,
+        /// The device; without a value all devices.
+        #[serde(default)]
+        device: Option<String>,
+        /// Bytes of the capture.
+        #[serde(default)]
+        size: Option<u64>,
+        /// The most bytes of data of a URB.
+        #[serde(default)]
+        snaplen: Option<usize>,
+    },
+    /// The end of a capture.
+    CaptureStop {
+        /// The name of the capture; without a value the only capture.
+        #[serde(default)]
+        file: Option<String>,
+    },
     /// The events from now on.
     Events,
 }
@@ -64,6 +85,10 @@ pub enum Said {
     Disconnected(DisconnectedReport),
     /// Devices are held back no more: these names.
     Released(Vec<String>),
+    /// A capture has begun.
+    CaptureStarted(CaptureStartedReport),
+    /// A capture has ended.
+    CaptureStopped(Box<CaptureReport>),
     /// An event.
     Event(Box<EventReport>),
     /// The request was not carried out.
@@ -74,14 +99,23 @@ pub enum Said {
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct DisconnectedReport {
     /// The sessions that end.
-    pub sessions: Vec<EndedReport>,
+    pub sessions: Vec<SessionNameReport>,
     /// The names of devices that are held back.
     pub held: Vec<String>,
 }
 
-/// A session that ends.
+/// A capture that has begun.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
-pub struct EndedReport {
+pub struct CaptureStartedReport {
+    /// The name of the capture.
+    pub file: String,
+    /// The sessions that are captured from the first moment.
+    pub sessions: Vec<SessionNameReport>,
+}
+
+/// A session.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct SessionNameReport {
     /// The place of the device.
     pub busid: String,
     /// The name that the rules give.
@@ -121,6 +155,12 @@ pub enum Reason {
     TooMany,
     /// No device of the name is held back.
     NotHeld,
+    /// A capture of that name runs already.
+    Captured,
+    /// No capture has that name, or none runs.
+    NotCaptured,
+    /// The files beside the request are no place for a capture.
+    File,
     /// A reason of a newer server.
     #[serde(other)]
     Other,
@@ -175,12 +215,25 @@ impl From<Problem> for Said {
 
 impl From<Obeyed> for DisconnectedReport {
     fn from(obeyed: Obeyed) -> Self {
-        let sessions = obeyed.sessions.into_iter().map(|session| EndedReport {
+        let sessions = obeyed.sessions.into_iter().map(SessionNameReport::from);
+        Self { sessions: sessions.collect(), held: obeyed.names }
+    }
+}
+
+impl CaptureStartedReport {
+    pub(super) fn new(file: String, obeyed: Obeyed) -> Self {
+        let sessions = obeyed.sessions.into_iter().map(SessionNameReport::from);
+        Self { file, sessions: sessions.collect() }
+    }
+}
+
+impl From<SessionName> for SessionNameReport {
+    fn from(session: SessionName) -> Self {
+        Self {
             busid: session.busid.to_string(),
             name: session.name.map(|name| name.to_string()),
             client: session.client.to_string(),
-        });
-        Self { sessions: sessions.collect(), held: obeyed.names }
+        }
     }
 }
 
@@ -211,8 +264,36 @@ impl Problem {
                      that are"
                 ),
             ),
+            Disobeyed::Captured(_) | Disobeyed::TooManyCaptures | Disobeyed::NoCapture => {
+                Self::of_captures(disobeyed)
+            }
+            Disobeyed::SeveralCaptures(files) => {
+                (Reason::Ambiguous, format!("several captures run, {files}: name the file of one"))
+            }
+            Disobeyed::Capture(reason) => (Reason::File, reason.clone()),
         };
         Self { reason, message }
+    }
+
+    /// The reason and the words for captures that run, or don't.
+    fn of_captures(disobeyed: &Disobeyed) -> (Reason, String) {
+        match disobeyed {
+            Disobeyed::Captured(file) => (
+                Reason::Captured,
+                format!("{}: a capture writes there already; give another file", file.display()),
+            ),
+            Disobeyed::TooManyCaptures => (
+                Reason::TooMany,
+                format!(
+                    "{CAPTURES_MAX} captures run, the limit: end another first with \"usbferry \
+                         capture stop\""
+                ),
+            ),
+            _ => (
+                Reason::NotCaptured,
+                "no such capture runs: \"usbferry status\" shows the captures".to_owned(),
+            ),
+        }
     }
 }
 

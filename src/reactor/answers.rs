@@ -239,12 +239,11 @@ impl<B: Backend> Reactor<B> {
     fn attach(&mut self, key: Key, device: &UsbDevice, ready: Ready<PortOf<B>>, fds: Vec<RawFd>) {
         let Some((peer, Request::Import(field))) = self.request_of(key) else { return };
         let devid = DevId::new(device.busnum, device.devnum);
-        let tap = self.tap(device, peer, &ready.opened);
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = &connection.loan else { return };
         let (busid, limits) = (loan.busid, loan.limits);
         let device = ready.opened.describe(UsbDevice { busid: field, ..device.clone() });
-        let session = Session::new(devid, limits, ready.opened, ready.tables, tap);
+        let session = Session::new(devid, limits, ready.opened, ready.tables);
         info!(
             client:% = peer, device:% = busid;
             "{peer}: {}: attached ({:04x}:{:04x})",
@@ -254,6 +253,7 @@ impl<B: Backend> Reactor<B> {
         if let Some(client) = &mut connection.client {
             client.serve(|out| op::emit_import(Ok(&device), out));
         }
+        self.begin_taps(key);
         self.audience.hooking.note_attached(key, peer, busid);
         let event = Event::of(EventKind::Attach, busid);
         self.observe(Event { client: Some(peer), reason: Some("import"), ..event });

@@ -11,20 +11,20 @@ use super::error::StartError;
 use super::hooks::Hooking;
 use super::observers::Observers;
 use super::service::Reports;
+use super::taps::Captures;
 use super::token::Key;
-use crate::capture::Capture;
 use crate::complaints::Complaints;
 use crate::config::Settings;
 use crate::deadline::earlier;
 
-/// The clients, the programs and the operators that are told of what happens, and the capture.
+/// The clients, the programs and the operators that are told of what happens, and the captures.
 pub(super) struct Audience {
     /// Connections that watch devices.
     pub(super) watches: Vec<Key>,
     pub(super) hooking: Hooking,
     pub(super) reports: Reports,
     pub(super) observers: Observers,
-    pub(super) capture: Option<Capture>,
+    pub(super) captures: Captures,
 }
 
 impl Audience {
@@ -37,18 +37,18 @@ impl Audience {
         waker: Arc<Waker>,
         complaints: Complaints,
     ) -> Result<Self, StartError> {
-        let capture = settings.capture.as_ref().map(Capture::start).transpose();
+        let captures = Captures::new(settings.capture.as_ref());
         Ok(Self {
             watches: Vec::new(),
             hooking: Hooking::new(waker, complaints),
             reports: Reports::default(),
             observers: Observers::default(),
-            capture: capture.map_err(StartError::Capture)?,
+            captures: captures.map_err(StartError::Capture)?,
         })
     }
 
     /// When somebody is to be told without any event.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        earlier(self.reports.deadline(), self.capture.as_ref().and_then(Capture::deadline))
+        earlier(self.reports.deadline(), self.captures.deadline())
     }
 }

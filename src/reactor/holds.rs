@@ -10,6 +10,8 @@
 //! thread, and blocks its caller only.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Weak;
 use std::time::SystemTime;
 
 use super::Reactor;
@@ -31,11 +33,15 @@ use crate::wire::types::BusId;
 
 /// Gives a server the orders of operators. Clones share the server.
 #[derive(Clone, Debug)]
-pub struct OperatorHandle(pub(super) Asker);
+pub struct OperatorHandle {
+    pub(super) asker: Asker,
+    /// Seats for the captures of operators.
+    pub(super) seats: Weak<()>,
+}
 
-/// A session that ends by an operator's order.
+/// A session, for an operator.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Disconnected {
+pub struct SessionName {
     /// The place of the device.
     pub busid: BusId,
     /// The name that the rules give.
@@ -47,8 +53,8 @@ pub struct Disconnected {
 /// What has come of an order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Obeyed {
-    /// Sessions that end.
-    pub sessions: Vec<Disconnected>,
+    /// Sessions that end, or are captured from now on.
+    pub sessions: Vec<SessionName>,
     /// The names of devices that are held back from now on, or not any more.
     pub names: Vec<String>,
 }
@@ -66,6 +72,16 @@ pub enum Disobeyed {
     TooMany,
     /// No device of the name is held back.
     NotHeld,
+    /// A capture writes into the file of this name already.
+    Captured(PathBuf),
+    /// As many captures run as may.
+    TooManyCaptures,
+    /// No capture is meant.
+    NoCapture,
+    /// Several captures are meant: these, in words.
+    SeveralCaptures(String),
+    /// The capture can't begin, for the reason in words.
+    Capture(String),
 }
 
 /// A device that is held back.
@@ -93,7 +109,7 @@ impl OperatorHandle {
     #[must_use]
     pub fn disconnect(&self, target: &str, hold: bool) -> Option<Result<Obeyed, Disobeyed>> {
         let target = target.to_owned();
-        self.0.ask(|answer| Question::Disconnect { target, hold, answer })
+        self.asker.ask(|answer| Question::Disconnect { target, hold, answer })
     }
 
     /// Holds the devices of a name back no more. `None` when the server has ended. *Blocks* until
@@ -104,14 +120,14 @@ impl OperatorHandle {
     #[must_use]
     pub fn release(&self, name: &str) -> Option<Result<Obeyed, Disobeyed>> {
         let name = name.to_owned();
-        self.0.ask(|answer| Question::Release { name, answer })
+        self.asker.ask(|answer| Question::Release { name, answer })
     }
 
     /// The events from now on; `None` inside when as many operators follow as may, and outside when
     /// the server has ended. *Blocks* until the reactor answers.
     #[must_use]
     pub fn events(&self) -> Option<Option<Followed>> {
-        self.0.ask(Question::Events)
+        self.asker.ask(Question::Events)
     }
 }
 
@@ -188,7 +204,7 @@ impl<B: Backend> Reactor<B> {
             self.observe(Event::of(EventKind::Hold, busid));
         }
         let ended = busids.into_iter().filter_map(|busid| self.end_by_operator(busid));
-        let sessions: Vec<Disconnected> = ended.collect();
+        let sessions: Vec<SessionName> = ended.collect();
         if sessions.is_empty() && !hold {
             return Err(Disobeyed::Free);
         }
@@ -215,7 +231,7 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Ends the session with a device, unless nobody has the device or the session ends already.
-    fn end_by_operator(&mut self, busid: BusId) -> Option<Disconnected> {
+    fn end_by_operator(&mut self, busid: BusId) -> Option<SessionName> {
         let holder = self.registry.find(busid)?.holder?;
         let (name, _) = self.registry.facts(busid);
         let connection = find(&mut self.connections, holder.key)?;
@@ -230,7 +246,7 @@ impl<B: Backend> Reactor<B> {
             connection.change_loan(|loan| loan.abandon(self.now));
             self.refuse(holder.key, &Refusal::Operator);
         }
-        Some(Disconnected { busid, name, client: holder.peer })
+        Some(SessionName { busid, name, client: holder.peer })
     }
 
     /// Holds devices back no more.

@@ -19,7 +19,7 @@
 //!   for a device to come;
 //! - `audience`: who is told of what happens: clients that follow a device (`watches`), the programs
 //!   that events start, also for imports that wait for a program's answer (`hooks`), operators that
-//!   follow events (`observers`), a service manager (`service`), and the capture (`taps`);
+//!   follow events (`observers`), a service manager (`service`), and the captures (`taps`);
 //! - `holds`: orders of operators, and devices held back;
 //! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
 //!   request is refused;
@@ -93,7 +93,7 @@ use door::Door;
 use end::End;
 pub use error::StartError;
 use exchange::Turn;
-pub use holds::{Disconnected, Disobeyed, Obeyed, OperatorHandle};
+pub use holds::{Disobeyed, Obeyed, OperatorHandle, SessionName};
 use loan::Loan;
 pub use net::prepare as prepare_socket;
 pub use observers::{Followed, Told};
@@ -107,6 +107,7 @@ use spin::Spin;
 pub use status::StatusHandle;
 use stop::Stop;
 pub use stop::StopHandle;
+pub use taps::CaptureOrder;
 pub(crate) use token::Key;
 use token::{Label, Subject};
 
@@ -214,7 +215,8 @@ impl<B: Backend> Reactor<B> {
     /// A handle by which operators give their orders.
     #[must_use]
     pub fn operator_handle(&self) -> OperatorHandle {
-        OperatorHandle(self.inbox.questions().asker())
+        let (asker, seats) = (self.inbox.questions().asker(), self.audience.captures.seats());
+        OperatorHandle { asker, seats }
     }
 
     /// Serves until the server is stopped and every device is given back. Returns how many devices
@@ -357,7 +359,7 @@ impl<B: Backend> Reactor<B> {
         }
         self.tell_watches();
         self.report();
-        self.tick_capture();
+        self.tick_captures();
     }
 
     fn has_device(&self, key: Key) -> bool {

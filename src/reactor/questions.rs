@@ -12,6 +12,7 @@ use super::Reactor;
 use super::holds::{Disobeyed, Obeyed};
 use super::observers::Followed;
 use super::reload::Reloaded;
+use super::taps::{Running, Untaken};
 use crate::config::Settings;
 use crate::status::Snapshot;
 use crate::usb::Backend;
@@ -29,6 +30,10 @@ pub(super) enum Question {
     Disconnect { target: String, hold: bool, answer: SyncSender<Result<Obeyed, Disobeyed>> },
     /// Devices are held back no more.
     Release { name: String, answer: SyncSender<Result<Obeyed, Disobeyed>> },
+    /// Another capture begins.
+    StartCapture { running: Box<Running>, answer: SyncSender<Result<Obeyed, Untaken>> },
+    /// A capture ends, by its name, or the only capture.
+    StopCapture { name: Option<String>, answer: SyncSender<Result<Box<Running>, Disobeyed>> },
     /// The events from now on.
     Events(SyncSender<Option<Followed>>),
 }
@@ -81,6 +86,12 @@ impl<B: Backend> Reactor<B> {
                 drop(answer.try_send(self.disconnect(&target, hold)));
             }
             Question::Release { name, answer } => drop(answer.try_send(self.release(&name))),
+            Question::StartCapture { running, answer } => {
+                drop(answer.try_send(self.start_capture(running)));
+            }
+            Question::StopCapture { name, answer } => {
+                drop(answer.try_send(self.stop_capture(name.as_deref())));
+            }
             Question::Events(answer) => drop(answer.try_send(self.audience.observers.add())),
         }
         true

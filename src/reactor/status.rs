@@ -28,7 +28,9 @@ impl<B: Backend> Reactor<B> {
         let mut loans: Vec<_> = connections.filter_map(|(_, c)| loan_status(c)).collect();
         loans.sort_by_key(|loan| loan.busid);
         let holds = self.registry.holds.iter().map(Hold::status).collect();
-        Snapshot { clients: self.door.clients(), exports: self.registry.status(), loans, holds }
+        let (clients, exports) = (self.door.clients(), self.registry.status());
+        let captures = self.audience.captures.status();
+        Snapshot { clients, exports, loans, holds, captures }
     }
 }
 

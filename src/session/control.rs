@@ -42,6 +42,11 @@ impl Control {
         Self { configurations, len_max, warned: false }
     }
 
+    /// The configurations by index, as read by the host.
+    pub(super) fn configurations(&self) -> &[Vec<u8>] {
+        &self.configurations
+    }
+
     /// Judges a request; a status if the request can't be carried out.
     pub(super) fn judge(&mut self, record: &mut Urb) -> Option<Status> {
         let is_stored = self.stored(record).is_some();

@@ -69,6 +69,7 @@ use crate::deadline::earlier;
 use crate::limits::{DeviceLimits, PACKETS_WAITING_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX};
 use crate::stats::SessionStats;
 use crate::stats::turnaround::Milliseconds;
+use crate::usb::descriptor::DEVICE_LEN;
 use crate::usb::{Opened, Port};
 use crate::wire::types::DevId;
 use barrier::Barriers;
@@ -125,9 +126,11 @@ pub(crate) struct Session<P: Port> {
     life: Life,
     /// The device was reset for the client, and nobody has asked yet.
     was_reset: bool,
-    /// Records every URB for a capture, if there is a capture. In a box: the session without a
-    /// capture pays for a look at a pointer.
-    tap: Option<Box<Tap>>,
+    /// The device descriptor, for a capture that begins later.
+    device: [u8; DEVICE_LEN],
+    /// Records every URB for each capture of the device. The session without a capture pays for a
+    /// look at the number.
+    taps: Vec<Tap>,
     /// The time of the last input, for turnarounds.
     time: Milliseconds,
     /// UNLINKs received.
@@ -137,14 +140,12 @@ pub(crate) struct Session<P: Port> {
 }
 
 impl<P: Port> Session<P> {
-    /// A session with an opened device, and the tap of a capture. The rest of the session's memory is
-    /// allocated here.
+    /// A session with an opened device. The rest of the session's memory is allocated here.
     pub(crate) fn new(
         devid: DevId,
         limits: DeviceLimits,
         mut opened: Opened<P>,
         tables: Tables,
-        tap: Option<Tap>,
     ) -> Self {
         opened.port.attached();
         let records = records_for(opened.transfers.len());
@@ -163,7 +164,8 @@ impl<P: Port> Session<P> {
             tx: TxQueue::new(records),
             life: Life::new(),
             was_reset: false,
-            tap: tap.map(Box::new),
+            device: opened.device,
+            taps: Vec::new(),
             time: Milliseconds::default(),
             unlinks: 0,
             refused: 0,

@@ -1,23 +1,39 @@
-//! The records of a session for a capture, where a capture is under way.
+//! The records of a session for the captures of its device.
 //!
 //! Not on a port around the port, which would see neither seqnums nor the client's packets, and of
 //! refused and unlinked URBs nothing.
 //!
-//! Contract: part of the session: nothing here blocks or allocates.
+//! Contract: part of the session: nothing here blocks, and no URB allocates.
 
 use super::Session;
 use super::urb::{UrbIndex, UrbState};
-use crate::capture::{By, End, Urb};
+use crate::capture::{By, End, Tap, Urb};
 use crate::usb::Port;
+use crate::usb::descriptor::DEVICE_LEN;
 use crate::wire::iso::Packets;
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, TransferType};
 
 impl<P: Port> Session<P> {
+    /// The device descriptor, and the configurations by index.
+    pub(crate) fn descriptors(&self) -> ([u8; DEVICE_LEN], &[Vec<u8>]) {
+        (self.device, self.control.configurations())
+    }
+
+    /// Records every URB from now on with another tap.
+    pub(crate) fn add_tap(&mut self, tap: Tap) {
+        self.taps.push(tap);
+    }
+
+    /// Records no more with the taps that `is_meant` tells.
+    pub(crate) fn remove_taps(&mut self, is_meant: impl Fn(&Tap) -> bool) {
+        self.taps.retain(|tap| !is_meant(tap));
+    }
+
     /// Records a SUBMIT that has arrived.
     #[inline]
     pub(super) fn record_submit(&mut self, urb: UrbIndex) {
-        if self.tap.is_some() {
+        if !self.taps.is_empty() {
             self.tap_submit(urb);
         }
     }
@@ -25,14 +41,13 @@ impl<P: Port> Session<P> {
     /// Records the end of a URB, with status and length in the URB's record.
     #[inline]
     pub(super) fn record_end(&mut self, urb: UrbIndex) {
-        if self.tap.is_some() {
+        if !self.taps.is_empty() {
             self.tap_end(urb);
         }
     }
 
     #[inline(never)]
     fn tap_submit(&mut self, urb: UrbIndex) {
-        let Some(tap) = &mut self.tap else { return };
         let (record, packets) = self.urbs.get_with_packets(urb);
         // Behind a barrier nobody has looked at the endpoint yet.
         let transfer_type = match self.endpoints.get(record.submit.endpoint).transfer_type {
@@ -44,12 +59,12 @@ impl<P: Port> Session<P> {
         let block = record.block.as_ref().filter(|_| record.direction == Direction::Out);
         let data = block.map_or(&[][..], |block| &block[from..from + record.payload_len()]);
         let (submit, direction) = (&record.submit, record.direction);
-        tap.submitted(Urb { submit, direction, transfer_type, packets, data });
+        let urb = Urb { submit, direction, transfer_type, packets, data };
+        self.taps.iter_mut().for_each(|tap| tap.submitted(urb));
     }
 
     #[inline(never)]
     fn tap_end(&mut self, urb: UrbIndex) {
-        let Some(tap) = &mut self.tap else { return };
         let (record, packets) = self.urbs.get_with_packets(urb);
         let (status, actual_length) = (record.status, record.actual_length);
         let by = match (record.state, record.unlink) {
@@ -71,6 +86,7 @@ impl<P: Port> Session<P> {
         let transfer_type = record.transfer_type;
         let packets = if record.packets > 0 { packets } else { Packets::new(&[]) };
         let urb = Urb { submit, direction, transfer_type, packets, data };
-        tap.ended(urb, End { status, actual_length, error_count: record.error_count, by });
+        let end = End { status, actual_length, error_count: record.error_count, by };
+        self.taps.iter_mut().for_each(|tap| tap.ended(urb, end));
     }
 }

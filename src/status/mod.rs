@@ -11,6 +11,7 @@ pub mod event;
 pub mod report;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::config::name::Nickname;
@@ -38,6 +39,44 @@ pub struct Snapshot {
     /// Devices that operators hold back, in the order of the holds, also where no such device is
     /// there now.
     pub holds: Vec<HoldStatus>,
+    /// Captures, in the order of their beginning.
+    pub captures: Vec<CaptureStatus>,
+}
+
+/// A capture of URBs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CaptureStatus {
+    /// The file, or the name that the operator has given.
+    pub file: PathBuf,
+    /// The name of the devices that are captured; `None` for all.
+    pub device: Option<String>,
+    /// Since when, by the system's clock.
+    pub since: SystemTime,
+    /// The most bytes of data of a URB.
+    pub snap_len: usize,
+    /// Bytes of the capture, if limited.
+    pub size: Option<u64>,
+    /// URBs whose end is in the capture.
+    pub urbs: u64,
+    /// URBs whose end is not in the capture.
+    pub dropped: u64,
+    /// SUBMITs that are not in the capture.
+    pub submissions_dropped: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// How far the capture is.
+    pub state: CaptureState,
+}
+
+/// How far a capture is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CaptureState {
+    /// Records are written.
+    Writing,
+    /// Nobody reads the stream.
+    Waiting,
+    /// Nothing more can be written, for a reason in words.
+    Failed(String),
 }
 
 /// A device that an operator holds back.

@@ -12,7 +12,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::event::Event;
-use super::{ExportStatus, HoldStatus, LoanState, LoanStatus, ServerStatus, Snapshot};
+use super::{
+    CaptureState, CaptureStatus, ExportStatus, HoldStatus, LoanState, LoanStatus, ServerStatus,
+    Snapshot,
+};
 use crate::names::Names;
 use crate::stats::turnaround::{Bucket, Turnaround};
 use crate::stats::{EndpointStats, EndpointWork, Gauge, SessionStats};
@@ -33,6 +36,36 @@ pub struct Report {
     /// The devices that operators hold back.
     #[serde(default)]
     pub holds: Vec<HoldReport>,
+    /// The captures.
+    #[serde(default)]
+    pub captures: Vec<CaptureReport>,
+}
+
+/// A capture of URBs.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct CaptureReport {
+    /// The file, or the name that the operator has given.
+    pub file: String,
+    /// The name of the devices that are captured; without a value all devices.
+    pub device: Option<String>,
+    /// Since when.
+    pub since: String,
+    /// The most bytes of data of a URB.
+    pub snaplen: u64,
+    /// Bytes of the capture, if limited.
+    pub size: Option<u64>,
+    /// URBs whose end is in the capture.
+    pub captured: u64,
+    /// URBs whose end is not in the capture.
+    pub dropped: u64,
+    /// SUBMITs that are not in the capture.
+    pub submissions_dropped: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Whether records are written; not while nobody reads a stream, nor behind a failure.
+    pub writing: bool,
+    /// Why nothing more can be written.
+    pub failure: Option<String>,
 }
 
 /// A device that an operator holds back.
@@ -208,6 +241,7 @@ impl Report {
             exports: snapshot.exports.iter().map(ExportReport::new).collect(),
             sessions: snapshot.loans.iter().map(session).collect(),
             holds: snapshot.holds.iter().map(HoldReport::new).collect(),
+            captures: snapshot.captures.iter().map(CaptureReport::new).collect(),
         }
     }
 }
@@ -215,6 +249,30 @@ impl Report {
 impl HoldReport {
     fn new(hold: &HoldStatus) -> Self {
         Self { name: hold.name.clone(), since: time(hold.since) }
+    }
+}
+
+impl CaptureReport {
+    /// The report of a capture.
+    #[must_use]
+    pub fn new(capture: &CaptureStatus) -> Self {
+        let failure = match &capture.state {
+            CaptureState::Failed(reason) => Some(reason.clone()),
+            CaptureState::Writing | CaptureState::Waiting => None,
+        };
+        Self {
+            file: capture.file.display().to_string(),
+            device: capture.device.clone(),
+            since: time(capture.since),
+            snaplen: capture.snap_len as u64,
+            size: capture.size,
+            captured: capture.urbs,
+            dropped: capture.dropped,
+            submissions_dropped: capture.submissions_dropped,
+            bytes: capture.bytes,
+            writing: capture.state == CaptureState::Writing,
+            failure,
+        }
     }
 }
 

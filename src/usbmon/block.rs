@@ -16,6 +16,9 @@ use super::LINK_TYPE;
 /// [`COMMENT_MAX`] bytes.
 pub(crate) const RECORD_OVERHEAD: usize = 48 + COMMENT_MAX;
 
+/// Bytes of a record's block before its data.
+const RECORD_HEAD_LEN: usize = 28;
+
 /// Bytes of the longest comment.
 pub(crate) const COMMENT_MAX: usize = 200;
 
@@ -47,16 +50,20 @@ pub(crate) fn begins_section(piece: &[u8]) -> bool {
     piece.starts_with(&SECTION.to_ne_bytes())
 }
 
-/// The records in whole blocks.
-pub(crate) fn count_records(mut blocks: &[u8]) -> u64 {
-    let mut records = 0;
-    while let Some((head, _)) = blocks.split_first_chunk::<8>() {
-        let words = head.as_chunks::<4>().0;
-        records += u64::from(u32::from_ne_bytes(words[0]) == RECORD);
-        let len = u32::from_ne_bytes(words[1]) as usize;
-        blocks = blocks.get(len.max(head.len())..).unwrap_or_default();
-    }
-    records
+/// The data of the records in whole blocks.
+pub(crate) fn records(mut blocks: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        while let Some((head, _)) = blocks.split_first_chunk::<8>() {
+            let [kind, len] = head.as_chunks::<4>().0 else { return None };
+            let len = u32::from_ne_bytes(*len) as usize;
+            let (block, behind) = blocks.split_at_checked(len.max(head.len()))?;
+            blocks = behind;
+            if u32::from_ne_bytes(*kind) == RECORD {
+                return block.get(RECORD_HEAD_LEN..);
+            }
+        }
+        None
+    })
 }
 
 /// Appends a section header.
@@ -106,30 +113,44 @@ pub(crate) fn statistics(
         .end();
 }
 
-/// Appends a record at a time in nanoseconds. `data` appends the captured bytes; `len` is the
-/// number of bytes there were to capture.
+/// The place, the time and the lengths of a record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) interface: u32,
+    /// In nanoseconds.
+    pub(crate) time: u64,
+    /// Bytes in the file.
+    pub(crate) captured: usize,
+    /// Bytes that there were to capture.
+    pub(crate) len: usize,
+}
+
+/// Appends a record; `data` appends the captured bytes.
 pub(crate) fn record(
     out: &mut Vec<u8>,
-    (interface, time): (u32, u64),
-    len: usize,
+    stamp: Stamp,
     data: impl FnOnce(&mut Vec<u8>),
     comment: Option<&impl Display>,
 ) {
-    let mut block = Block::begin(out, RECORD);
-    block.out.extend(interface.to_ne_bytes());
-    block.time(time);
-    let lengths = block.out.len();
-    block.out.extend([0; 4]);
-    block.out.extend(word(len).to_ne_bytes());
-    let start = block.out.len();
-    data(block.out);
-    let captured = word(block.out.len() - start);
-    block.out[lengths..lengths + 4].copy_from_slice(&captured.to_ne_bytes());
+    let Stamp { interface, time, captured, len } = stamp;
+    let start = out.len();
+    let [high, low] = halves(time);
+    // The length of the block comes at the end. In a single piece: a record is written for each end
+    // of each URB.
+    let head = [RECORD, 0, interface, high, low, word(captured), word(len)];
+    out.extend_from_slice(head.map(u32::to_ne_bytes).as_flattened());
+    data(out);
+    let mut block = Block { out, start };
     block.pad();
     match comment {
         Some(comment) => block.comment(comment).end(),
         None => block.close(),
     }
+}
+
+/// The two words of a time in a block: the high word goes first, in either byte order.
+fn halves(time: u64) -> [u32; 2] {
+    [time >> 32, time & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(u32::MAX))
 }
 
 fn word(len: usize) -> u32 {
@@ -150,17 +171,14 @@ impl<'a> Block<'a> {
         Self { out, start }
     }
 
-    /// A time in nanoseconds: the high word goes first, in either byte order.
+    /// A time in nanoseconds.
     fn time(&mut self, time: u64) {
-        let [high, low] = [time >> 32, time & u64::from(u32::MAX)];
-        for half in [high, low] {
-            self.out.extend(u32::try_from(half).unwrap_or(u32::MAX).to_ne_bytes());
-        }
+        self.out.extend_from_slice(halves(time).map(u32::to_ne_bytes).as_flattened());
     }
 
     fn pad(&mut self) {
         let len = self.out.len() - self.start;
-        self.out.extend(&[0; 3][..len.next_multiple_of(4) - len]);
+        self.out.extend_from_slice(&[0; 3][..len.next_multiple_of(4) - len]);
     }
 
     fn option(mut self, code: u16, value: &[u8]) -> Self {
@@ -194,7 +212,7 @@ impl<'a> Block<'a> {
     /// Ends a block without options.
     fn close(self) {
         let len = word(self.out.len() + 4 - self.start);
-        self.out.extend(len.to_ne_bytes());
+        self.out.extend_from_slice(&len.to_ne_bytes());
         self.out[self.start + 4..self.start + 8].copy_from_slice(&len.to_ne_bytes());
     }
 }

@@ -226,6 +226,12 @@ impl Header {
     }
 }
 
+/// The id and the event of a record written here.
+pub(crate) fn id_and_event(record: &[u8]) -> Option<(u64, Event)> {
+    let (id, behind) = record.split_first_chunk()?;
+    Some((u64::from_ne_bytes(*id), Event::of(*behind.first()?)?))
+}
+
 /// The descriptor of an isochronous packet.
 pub(crate) fn descriptor(status: i32, offset: u32, length: u32) -> [u8; DESCRIPTOR_LEN] {
     let mut bytes = [0; DESCRIPTOR_LEN];

@@ -3,21 +3,24 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use serde_json::Value;
 use usbferry::config::Capturing;
+use usbferry::limits::{CAPTURES_MAX, SNAP_LEN_DEFAULT};
 use usbferry::stats::SessionStats;
 use usbferry::usb::sim::loopback::request;
 use usbferry::usb::sim::replay::script::Script;
 use usbferry::wire::types::Direction;
 
+use crate::operators::Office;
 use crate::support::client::{ECONNRESET, EPIPE, EPROTO, MiniClient};
 use crate::support::endpoints::{
     INTERRUPT, INTERRUPT_SILENT, ISO_SINK, ISO_SOURCE, LOOP_IN, LOOP_OUT, SILENT, SINK, SOURCE,
 };
 use crate::support::submit::{Submit, setup};
 use crate::support::tshark::{self, Record};
-use crate::support::{Server, pattern};
+use crate::support::{Server, pattern, wait_until};
 
 /// A server that captures into a folder.
 fn start(devices: &str, folder: &Path, change: impl FnOnce(&mut Capturing)) -> (Server, PathBuf) {
@@ -243,4 +246,145 @@ fn tshark_shows_the_commands_of_a_stick() {
     assert!(text.contains("SCSI CDB Inquiry"), "{text}");
     assert!(text.contains("SCSI Payload (Inquiry Response Data)"), "{text}");
     assert!(text.contains("SCSI Response (Inquiry)"), "{text}");
+}
+
+/// The file of an operator's capture, as an argument.
+fn file_in(folder: &Path, name: &str) -> String {
+    folder.join(name).display().to_string()
+}
+
+/// Begun in the middle of a session, a capture has every URB of its device from then on, behind the
+/// descriptors, and nothing of other devices.
+#[test]
+fn an_operator_captures_a_device_that_a_client_has() {
+    let office = Office::open("loopback:count=2");
+    let (mut client, mut other) = (office.server.attach(), office.server.attach_to(1));
+    let folder = tempfile::tempdir().unwrap();
+    let file = file_in(folder.path(), "a.pcapng");
+    let (code, said, errors) = office.run(&["capture", "start", &file, "--device", "1-1"]);
+    assert_eq!((code, &*errors), (Some(0), ""));
+    assert!(said.contains(&format!("1-1: captured, client {}", client.address())), "{said}");
+    exercise(&mut client);
+    other.call_ok(&Submit::read(SOURCE, 512));
+    let (status, stats) = (office.status(), office.server.session_stats(0));
+    let (code, said, _) = office.run(&["capture", "stop"]);
+    assert!(code == Some(0) && said.contains(&file) && said.contains("0 dropped"), "{said}");
+    client.call_ok(&Submit::read(SOURCE, 512));
+    let records = tshark::records(Path::new(&file));
+    compare(&records, &stats);
+    assert!(records.iter().all(|record| record.interface == "1-1"));
+    assert_eq!(records.iter().filter(|record| is_made_up(record)).count(), 4, "two descriptors");
+    let capture = &status["captures"][0];
+    let ends = records.iter().filter(|record| record.event != 'S' && !is_made_up(record)).count();
+    assert_eq!((&capture["captured"], &capture["dropped"]), (&ends.into(), &0.into()));
+    assert_eq!((&capture["file"], &capture["device"]), (&(*file).into(), &"1-1".into()));
+    assert_eq!(
+        (&capture["writing"], &capture["snaplen"]),
+        (&true.into(), &SNAP_LEN_DEFAULT.into())
+    );
+    assert_eq!(office.status()["captures"], Value::Array(Vec::new()));
+}
+
+/// A capture of all devices goes on with the next session, and ends whole with the server.
+#[test]
+fn a_capture_outlives_sessions_and_ends_with_the_server() {
+    let office = Office::open("loopback");
+    let folder = tempfile::tempdir().unwrap();
+    let file = file_in(folder.path(), "all.pcapng");
+    let (code, said, _) = office.run(&["capture", "start", &file, "--snaplen", "all", "--json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["sessions"]), (Some(0), &Value::Array(Vec::new())));
+    for _ in 0..2 {
+        let mut client = office.server.attach();
+        client.call_ok(&Submit::read(SOURCE, 5000));
+        drop(client);
+        office.server.wait_released(0);
+    }
+    let Office { server, .. } = office;
+    server.stop();
+    let records = tshark::records(Path::new(&file));
+    let read = |record: &&Record| record.endpoint == SOURCE && record.event == 'C';
+    assert_eq!(records.iter().filter(read).map(|record| record.len).collect::<Vec<_>>(), [5000; 2]);
+}
+
+/// The program passes its standard output, and the reader of a pipe gets the capture.
+#[test]
+fn a_capture_goes_into_a_pipe() {
+    let office = Office::open("loopback");
+    let mut client = office.server.attach();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
+    command.args(["capture", "start", "-", "--socket"]).arg(office.path());
+    let mut begun = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut pipe = begun.stdout.take().unwrap();
+    assert!(begun.wait().unwrap().success());
+    client.call_ok(&Submit::read(SOURCE, 512));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("piped.pcapng");
+    let (code, said, _) = office.run(&["capture", "stop"]);
+    assert!(code == Some(0) && said.contains("stdout-"), "{said}");
+    std::io::copy(&mut pipe, &mut fs::File::create(&path).unwrap()).unwrap();
+    assert!(tshark::records(&path).iter().any(|record| record.endpoint == SOURCE));
+    // A reader that leaves ends a capture, and the state says so.
+    let mut begun = command.stdout(Stdio::piped()).spawn().unwrap();
+    assert!(begun.wait().unwrap().success());
+    drop(begun);
+    wait_until("the capture notes that its reader has left", || {
+        client.call_ok(&Submit::read(SOURCE, 512));
+        office.status()["captures"][0]["failure"] == "the reader has left"
+    });
+    assert_eq!(office.run(&["capture", "stop"]).0, Some(0));
+}
+
+#[test]
+fn captures_that_can_not_be_are_refused_with_the_reason() {
+    let office = Office::open("loopback");
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| file_in(folder.path(), name);
+    let refused = |arguments: &[&str], says: &str| {
+        let (code, _, errors) = office.run(&[&["capture"], arguments].concat());
+        assert!(code == Some(1) && errors.contains(says), "{arguments:?}: {code:?}: {errors}");
+    };
+    refused(&["stop"], "no such capture runs");
+    refused(&["start", &file("no/such")], "No such file");
+    refused(&["start", "/dev/null"], "a file or a FIFO");
+    assert!(Command::new("mkfifo").arg(file("fifo")).status().unwrap().success());
+    refused(&["start", &file("fifo"), "--size", "8M"], "leave --size out");
+    refused(&["start", &file("long"), "--device", &"x".repeat(40)], "no device");
+    for number in 0..CAPTURES_MAX {
+        let name = file(&number.to_string());
+        let start = office.run(&["capture", "start", &name, "--size", "8M", "--device", "later"]);
+        assert!(start.0 == Some(0) && start.1.contains("no client has \"later\" now"), "{start:?}");
+    }
+    refused(&["start", &file("one-more")], "4 captures run, the limit");
+    refused(&["start", &file("0")], "writes there already");
+    refused(&["stop"], "several captures run");
+    refused(&["stop", &file("fifo")], "no such capture runs");
+    for number in 0..CAPTURES_MAX {
+        assert_eq!(office.run(&["capture", "stop", &file(&number.to_string())]).0, Some(0));
+    }
+    assert_eq!(office.run(&["capture", "start", &file("one-more")]).0, Some(0));
+    // Without the files beside the request, nothing is captured.
+    let bare = office.ask(r#"{"version":1,"request":"capture-start","file":"/tmp/x"}"#);
+    assert_eq!(bare["error"]["reason"], "file");
+    let small = r#"{"version":1,"request":"capture-start","file":"/tmp/x","size":5}"#;
+    assert_eq!(office.ask(small)["error"]["reason"], "request");
+}
+
+/// Whatever the recording lacks is answered with a stall, and whatever it has is there.
+#[test]
+fn a_cut_capture_is_replayed_as_far_as_it_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, path) = start("loopback", folder.path(), |capture| capture.snap_len = 64);
+    let mut client = server.attach();
+    let whole = client.call_ok(&Submit::read(INTERRUPT, 8));
+    client.call_ok(&Submit::read(SOURCE, 512));
+    client.call_ok(&Submit::write(SINK, &pattern(0, 700)));
+    drop(client);
+    server.stop();
+    let server = Server::start(&format!("replay:{}", path.display()));
+    let mut client = server.attach();
+    assert_eq!(client.call_ok(&Submit::read(INTERRUPT, 8)), whole);
+    assert_eq!(client.call(&Submit::read(SOURCE, 512)).status, EPIPE, "never invented");
+    client.call_ok(&Submit::write(SINK, &pattern(0, 700)));
+    assert_eq!(client.call(&Submit::write(SINK, &[9; 700])).status, EPIPE, "another write");
 }

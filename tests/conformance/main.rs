@@ -17,7 +17,7 @@
 //! | `lifecycle` | clients that leave, devices that are unplugged, a server that stops |
 //! | `hooks` | programs that events start, and imports that wait for a program's answer |
 //! | `peers` | clients in each other's way: take-over, stalled clients, a full server |
-//! | `capture` | the capture of all URBs, as tshark reads the file |
+//! | `capture` | the capture of all URBs, as tshark reads the file; captures by operators |
 //! | `names` | names, kinds and serial numbers in lists and imports; devices hidden from clients |
 //! | `watches` | clients that are told of a device |
 //! | `operators` | the socket of operators: the state of the server |

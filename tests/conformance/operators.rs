@@ -139,6 +139,9 @@ fn the_fields_of_a_status_are_documented() {
     work(&mut client);
     let page = include_str!("../../docs/status.md");
     office.ask(r#"{"version":1,"request":"disconnect","target":"1-1","hold":true}"#);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.pcapng").display().to_string();
+    assert_eq!(office.run(&["capture", "start", &file]).0, Some(0));
     let mut fields = Vec::new();
     names_in(&office.status(), &mut fields);
     assert!(fields.len() > 30, "{fields:?}");

@@ -11,9 +11,10 @@ use super::text::{Line, pages};
 
 /// Options of other programs that pages name without the program: cargo, the benches, the scripts of
 /// `tests/`.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 12] = [
     "--auto-attach",
     "--buffer-time",
+    "--capturing",
     "--device-cgroup-rule",
     "--features",
     "--hardware-id",

@@ -124,7 +124,7 @@ impl Scale {
         };
         let limits = DeviceLimits { urb_len: self.urb_len, ..DeviceLimits::default() };
         let tables = Tables::new(self.slots).expect("there is memory");
-        let mut session = Session::new(DEVID, limits, opened, tables, None);
+        let mut session = Session::new(DEVID, limits, opened, tables);
         session.rx.set_large(LARGE);
         session
     }

@@ -179,7 +179,7 @@ impl Rig {
         };
         let limits = DeviceLimits { urb_len: 1 << 19, ..DeviceLimits::default() };
         let tables = Tables::new(SLOTS as usize).unwrap();
-        let session = Session::new(DEVID, limits, opened, tables, None);
+        let session = Session::new(DEVID, limits, opened, tables);
         Self { session, now: Instant::now(), sent: Vec::new() }
     }
 

@@ -156,7 +156,7 @@ fn open(spec: &str) -> (SimSession, Log, SimBus) {
     let candidate = backend.scan().unwrap().devices.remove(0);
     let limits = DeviceLimits { urbs: 64, ..DeviceLimits::default() };
     let opened = candidate.open(&limits, false).unwrap();
-    (Session::new(DEVID, limits, opened, Tables::new(64).unwrap(), None), log, bus)
+    (Session::new(DEVID, limits, opened, Tables::new(64).unwrap()), log, bus)
 }
 
 /// Sends a command, has everybody do everything, and returns the answers.

@@ -71,6 +71,14 @@ impl Replay {
             misses: 0,
         };
         replay.rewind();
+        if replay.script.cut > 0 {
+            warn!(
+                "replay: of {} URBs and packets from the device the recording has a part of the \
+                 data only, and they are answered with a stall; to have all, record with \
+                 --capture-snaplen all",
+                replay.script.cut
+            );
+        }
         replay
     }
 

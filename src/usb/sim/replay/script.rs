@@ -38,6 +38,8 @@ pub struct Script {
     silent: u32,
     /// The interface of each endpoint.
     interfaces: [Option<u8>; EndpointAddress::COUNT],
+    /// URBs and packets from the device whose data the recording does not have.
+    pub(super) cut: usize,
 }
 
 /// A bulk or interrupt URB.
@@ -114,16 +116,22 @@ impl Script {
             all().filter_map(|urb| Some((urb, urb.end.as_ref()?))).collect();
         ended.sort_by_key(|(_, end)| end.number);
         let (interfaces, periods) = places(&parsed, speed);
+        let steps: Vec<Step> = ended.iter().filter_map(|(urb, end)| step(urb, end)).collect();
+        let packets = packets(&ended);
+        let is_missing = |step: &&Step| step.is_cut && step.endpoint.direction() == Direction::In;
+        let cut_packets = packets.iter().flatten().filter(|packet| packet.is_cut);
+        let cut = steps.iter().filter(is_missing).count() + cut_packets.count();
         Ok(Self {
             speed,
             device,
             configuration: configuration.to_vec(),
-            steps: ended.iter().filter_map(|(urb, end)| step(urb, end)).collect(),
-            packets: packets(&ended),
+            steps,
+            packets,
             answers: answers(&ended),
             periods,
             silent: silent(urbs),
             interfaces,
+            cut,
         })
     }
 

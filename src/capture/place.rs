@@ -1,0 +1,121 @@
+//! Where a capture goes: a path, which the server opens, or files that an operator has opened and
+//! passed to the server.
+//!
+//! With passed files the server opens nothing for an operator, and so an operator gets at no file
+//! without a right to the file.
+//!
+//! Contract: runs on the writer's thread but for [`Place::of`] and [`Place::passed`], and *blocks*.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Who may read a capture: what was typed on a keyboard is in there.
+pub(crate) const MODE: u32 = 0o600;
+
+/// Where a capture goes.
+pub(super) enum Place {
+    /// A file with this path.
+    File(PathBuf),
+    /// A FIFO, or another stream, with this path.
+    Stream(PathBuf),
+    /// A file of this name; with a size the file for the next section.
+    PassedFile(PathBuf, Option<File>),
+    /// A stream of this name.
+    PassedStream(PathBuf),
+}
+
+impl Place {
+    /// A path, and the file that is open from the beginning. A stream is opened later.
+    ///
+    /// # Errors
+    /// The file can't be made.
+    pub(super) fn of(path: &Path) -> io::Result<(Self, Option<File>)> {
+        let is_file = fs::metadata(path).map_or(true, |metadata| metadata.is_file());
+        let path = path.to_owned();
+        if !is_file {
+            return Ok((Self::Stream(path), None));
+        }
+        let file = create(&path)?;
+        Ok((Self::File(path), Some(file)))
+    }
+
+    /// Passed files: a file, a file and its other half, or a stream. `None` for anything else.
+    pub(super) fn passed(name: PathBuf, files: Vec<File>) -> Option<(Self, Option<File>)> {
+        let kinds = files.iter().map(File::metadata).map(|data| data.ok().map(|d| d.file_type()));
+        let kinds: Vec<_> = kinds.collect::<Option<_>>()?;
+        let mut files = files.into_iter();
+        let first = files.next()?;
+        match &kinds[..] {
+            [kind] if kind.is_fifo() || kind.is_socket() => {
+                Some((Self::PassedStream(name), Some(first)))
+            }
+            [_] | [_, _] if kinds.iter().all(fs::FileType::is_file) => {
+                Some((Self::PassedFile(name, files.next()), Some(first)))
+            }
+            _ => None,
+        }
+    }
+
+    /// The name in messages.
+    pub(super) fn name(&self) -> &Path {
+        match self {
+            Self::File(name) | Self::Stream(name) => name,
+            Self::PassedFile(name, _) | Self::PassedStream(name) => name,
+        }
+    }
+
+    /// Whether sections can be files.
+    pub(super) const fn is_file(&self) -> bool {
+        matches!(self, Self::File(_) | Self::PassedFile(..))
+    }
+
+    /// Waits for a reader of a stream.
+    ///
+    /// # Errors
+    /// The system's. A passed stream is not opened again.
+    pub(super) fn open_stream(&self) -> io::Result<File> {
+        match self {
+            Self::Stream(path) => OpenOptions::new().write(true).open(path),
+            _ => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// The empty file for the next section; `current` becomes the older half. Passed files take turns,
+    /// since the server can't rename them.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn next_file(&mut self, current: File) -> io::Result<File> {
+        match self {
+            Self::PassedFile(_, Some(other)) => {
+                let mut next = std::mem::replace(other, current);
+                next.set_len(0)?;
+                next.rewind()?;
+                Ok(next)
+            }
+            Self::File(path) => {
+                fs::rename(&*path, other_half(path))?;
+                create(path)
+            }
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// An empty file.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)
+}
+
+/// The name of the other half of a capture.
+pub(crate) fn other_half(path: &Path) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(".1");
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}

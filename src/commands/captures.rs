@@ -1,0 +1,141 @@
+//! `usbferry capture`: captures of a server on this machine.
+//!
+//! The file is opened here, with the rights of the user, and passed to the server: whoever may write
+//! to the server's socket gets at no other file by the server's rights.
+//!
+//! Contract: *blocks* for the reader of a FIFO, and for the server's answer.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf, absolute};
+
+use serde::Serialize;
+
+use super::CommandError;
+use super::json::{self, SCHEMA};
+use super::list::printed;
+use super::orders::print;
+use super::status::{capture_text, title};
+use crate::capture::{create, other_half};
+use crate::cli::{Capture, CaptureCommand, CaptureStart, CaptureStop};
+use crate::config::Capturing;
+use crate::limits::SNAP_LEN_DEFAULT;
+use crate::operator::client::Operator;
+use crate::operator::protocol::CaptureStartedReport;
+use crate::status::report::CaptureReport;
+use crate::words::printable;
+
+/// The file name for the standard output.
+const STDOUT: &str = "-";
+
+/// The JSON of `usbferry capture start --json`.
+#[derive(Serialize)]
+struct StartedJson {
+    schema: u32,
+    #[serde(flatten)]
+    report: CaptureStartedReport,
+}
+
+/// The JSON of `usbferry capture stop --json`.
+#[derive(Serialize)]
+struct StoppedJson {
+    schema: u32,
+    #[serde(flatten)]
+    report: CaptureReport,
+}
+
+/// `usbferry capture`.
+pub(super) fn order(arguments: &Capture) -> Result<(), CommandError> {
+    match &arguments.order {
+        CaptureCommand::Start(arguments) => start(arguments),
+        CaptureCommand::Stop(arguments) => stop(arguments),
+    }
+}
+
+fn start(arguments: &CaptureStart) -> Result<(), CommandError> {
+    let CaptureStart { file, device, size, snaplen, asking, json } = arguments;
+    // Before the file is made anew, or opened for a reader.
+    let mut operator = Operator::connect(asking.socket()).map_err(CommandError::Operator)?;
+    let is_stdout = file.as_os_str() == STDOUT;
+    let files = if is_stdout { stdout(*size) } else { open(file, *size) };
+    let files = files.map_err(|reason| CommandError::CaptureFile(file.clone(), reason))?;
+    let path =
+        if is_stdout { stdout_name() } else { absolute(file).unwrap_or_else(|_| file.clone()) };
+    let wanted = Capturing { path, size: *size, snap_len: snaplen.unwrap_or(SNAP_LEN_DEFAULT) };
+    let report = operator.start_capture(&wanted, &files, device.as_deref());
+    let report = report.map_err(CommandError::Operator)?;
+    if is_stdout {
+        // The output is the server's now.
+        return Ok(());
+    }
+    if *json {
+        return printed(json::print(&StartedJson { schema: SCHEMA, report }));
+    }
+    let name = printable(&report.file);
+    let begun = format!("{name}: the capture has begun, until \"usbferry capture stop\"");
+    let sessions = report.sessions.iter().map(|session| {
+        let device = title(&session.busid, session.name.as_deref());
+        format!("{device}: captured, client {}", printable(&session.client))
+    });
+    let none = report.sessions.is_empty().then(|| match device {
+        Some(device) => format!("no client has \"{}\" now", printable(device)),
+        None => "no client has a device now".to_owned(),
+    });
+    print(std::iter::once(begun).chain(sessions).chain(none))
+}
+
+fn stop(arguments: &CaptureStop) -> Result<(), CommandError> {
+    let mut operator =
+        Operator::connect(arguments.asking.socket()).map_err(CommandError::Operator)?;
+    let file = arguments.file.as_ref().map(|file| {
+        // A name of another form, such as that of a standard output, is no path of this directory.
+        let path = if file.exists() {
+            absolute(file).unwrap_or_else(|_| file.clone())
+        } else {
+            file.clone()
+        };
+        path.display().to_string()
+    });
+    let report = operator.stop_capture(file).map_err(CommandError::Operator)?;
+    if arguments.json {
+        return printed(json::print(&StoppedJson { schema: SCHEMA, report }));
+    }
+    print(std::iter::once(format!("the capture has ended: {}", capture_text(&report))))
+}
+
+/// Opens the file of a capture; with a size the other half, too.
+fn open(path: &Path, size: Option<u64>) -> io::Result<Vec<File>> {
+    if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        if size.is_some() {
+            return Err(io::Error::other("a FIFO has no size; leave --size out"));
+        }
+        eprintln!("{}: waiting for a reader", path.display());
+        return Ok(vec![OpenOptions::new().write(true).open(path)?]);
+    }
+    let mut files = vec![create(path)?];
+    if size.is_some() {
+        files.push(create(&other_half(path))?);
+    }
+    Ok(files)
+}
+
+/// The standard output as the file of a capture.
+fn stdout(size: Option<u64>) -> io::Result<Vec<File>> {
+    let stdout = io::stdout();
+    if stdout.is_terminal() {
+        let advice = "a capture is nothing for a terminal: pipe it, as in \"usbferry capture start - \
+                      | wireshark -k -i -\"";
+        return Err(io::Error::other(advice));
+    }
+    if size.is_some() {
+        return Err(io::Error::other("the standard output has no size; leave --size out"));
+    }
+    Ok(vec![File::from(stdout.as_fd().try_clone_to_owned()?)])
+}
+
+/// The name of the capture into the standard output.
+fn stdout_name() -> PathBuf {
+    format!("stdout-{}", std::process::id()).into()
+}
