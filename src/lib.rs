@@ -36,7 +36,7 @@
 //! commands ──► capture, cli, client, config, doctor, operator, reactor, service, status, usb, vhci, wire
 //! cli ───────► client, config, logging, usb, wire
 //! doctor ────► client, config, usb, vhci, wire
-//! client ────► wire
+//! client ────► usbmon, wire
 //! vhci ──────► wire
 //! operator ──► config, reactor, status
 //! reactor ───► capture, config, handshake, hooks, service, session, stats, status, usb, wire, worker
@@ -87,9 +87,9 @@
 //! `session/tests/wrapped.rs` is the worked example.
 //!
 //! # The capture
-//! `capture` writes every URB of every session into a file for Wireshark, on a thread of its own.
-//! Where a capture is under way, a session has a tap, and `session::tapping` tells the tap of each
-//! SUBMIT and each end: a session knows more of a URB than a wrapped port would. `usbmon` is the format
+//! `capture` writes every URB of every session, or of some devices, into a file for Wireshark, on a
+//! thread of its own; `client::replay` plays such a file against a server. A session has a tap for
+//! each capture of its device, and `session::tapping` tells the tap of each SUBMIT and each end: a session knows more of a URB than a wrapped port would. `usbmon` is the format
 //! of the records.
 //!
 //! # The wire

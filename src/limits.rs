@@ -377,6 +377,19 @@ pub const CAPTURE_SIZE_MIN: usize = 4 << 20;
 /// Bytes of the largest recording that is read: the file is in memory as a whole.
 pub const RECORDING_LEN_MAX: u64 = 512 << 20;
 
+/// URBs in flight at once in a replay. Drivers have fewer; a server has less room for more.
+pub const REPLAY_IN_FLIGHT_MAX: usize = 128;
+
+/// Bytes of the longest URB of a replay: the longest that usbfs takes by default.
+pub const REPLAY_URB_LEN_MAX: u32 = 16 << 20;
+
+/// The wait for an answer in a replay. A URB that waits for longer than in its recording has
+/// another answer.
+pub const REPLAY_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Differences of a replay that are printed; further ones are counted.
+pub const REPLAY_DIFFERENCES_MAX: usize = 1000;
+
 /// The wait at the end of the program for the reader of a capture.
 pub const CAPTURE_END_TIMEOUT: Duration = Duration::from_secs(2);
 

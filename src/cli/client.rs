@@ -178,7 +178,7 @@ pub(super) fn server(text: &str) -> Result<Server, UsageError> {
     Server::parse(text).map_err(|error| UsageError::Host(error.to_string()))
 }
 
-fn busid(text: &str) -> Result<BusId, UsageError> {
+pub(super) fn busid(text: &str) -> Result<BusId, UsageError> {
     let is_text = !text.contains(|c: char| c.is_control());
     let busid = BusId::new(text).filter(|_| is_text);
     busid.ok_or_else(|| UsageError::Name { name: text.to_owned(), most: BUS_ID_LEN - 1 })

@@ -2,6 +2,7 @@
 //!
 //! - `serve`: the options of `usbferry serve`; `capture`: those of captures;
 //! - `client`: the options of `list`, `attach`, `detach` and `port`;
+//! - `replay`: the options of `usbferry replay`;
 //! - `operator`: the options of the commands that ask a server on this machine;
 //! - `doctor`: the options of `usbferry doctor`;
 //! - `usbipd`: the command line of `usbipd`, for a program started under that name;
@@ -18,6 +19,7 @@ mod doctor;
 mod error;
 mod operator;
 mod parse;
+mod replay;
 mod serve;
 mod simulation;
 mod usbipd;
@@ -37,6 +39,7 @@ use error::NotAFilter;
 pub use error::{IgnoredFilter, UsageError, Written};
 pub use operator::{Disconnect, Events, Release, Status};
 use parse::{names_another, parse_group, parse_log, parts_of};
+pub use replay::Replay;
 pub use serve::{Chosen, Serve};
 pub use usbipd::StandIn;
 
@@ -202,6 +205,8 @@ pub enum Command {
     Events(Events),
     /// Write the URBs of a server on this machine into a file, for Wireshark
     Capture(Capture),
+    /// Play the client's side of a recording on a device of a server, and show what differs
+    Replay(Replay),
     /// Say what a file of settings means for the devices of this machine
     CheckConfig(CheckConfig),
     /// Look for whatever makes exports fail here, and say what to type. Takes the options of serve

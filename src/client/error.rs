@@ -52,6 +52,8 @@ pub enum Trouble {
     OtherDevice(BusId),
     /// The device's speed is none that USB has.
     Speed(u32),
+    /// A reply in a session fits no request.
+    Stray,
 }
 
 impl ClientError {
@@ -134,6 +136,7 @@ impl Trouble {
             Self::Speed(speed) => {
                 write!(f, "{host} names {speed} as the device's speed, which USB does not have")
             }
+            Self::Stray => write!(f, "{host} breaks the protocol: a reply fits no request"),
             Self::NoHost | Self::Unknown(_) | Self::NoAddress | Self::Unreachable(_) => Ok(()),
         }
     }

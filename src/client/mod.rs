@@ -3,6 +3,7 @@
 //! - `server`: the address of a server, as typed;
 //! - `stream`: a connection to a server, with one time limit for all requests;
 //! - `import`: a device for this machine;
+//! - `replay`: the client's side of a recording;
 //! - `watch`: news of a device, from a server with this extension;
 //! - `error`: the reasons for a missing answer, in words for a user.
 //!
@@ -14,6 +15,7 @@
 
 mod error;
 mod import;
+pub mod replay;
 mod server;
 mod stream;
 mod watch;

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use super::detach::Unnamed;
 use crate::cli::UsageError;
 use crate::client::ClientError;
+use crate::client::replay::RecordedError;
 use crate::config::file::FileError;
 use crate::operator::DeskError;
 use crate::operator::client::OperatorError;
@@ -52,6 +53,8 @@ pub enum CommandError {
     Desk(DeskError),
     /// A server on this machine does not do as asked.
     Operator(OperatorError),
+    /// A recording can't be played.
+    Replayed(PathBuf, RecordedError),
     /// The file of a capture can't be opened.
     CaptureFile(PathBuf, io::Error),
     /// The system refuses to tell of signals.
@@ -113,6 +116,7 @@ impl fmt::Display for CommandError {
             Self::Passed(error) => error.fmt(f),
             Self::Desk(error) => error.fmt(f),
             Self::Operator(error) => error.fmt(f),
+            Self::Replayed(path, error) => write!(f, "{}: {error}", path.display()),
             Self::CaptureFile(path, error) => write!(f, "{}: {}", path.display(), reason(error)),
             Self::Signals(error) => write!(f, "can't handle signals: {}", reason(error)),
             Self::Wait(error) => {

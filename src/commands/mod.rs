@@ -10,6 +10,7 @@
 //! - `stand_in`: a server under the name of `usbipd`;
 //! - `status`: prints the state of a server on this machine; `events`: what happens there; `orders`:
 //!   sessions that end, and devices held back; `captures`: captures that begin and end;
+//! - `replay`: plays a recording on a device of a server, and prints what differs;
 //! - `doctor`: prints what is in the way of exports;
 //! - `error`: why a command failed, and the exit code.
 //!
@@ -32,6 +33,7 @@ mod list;
 mod orders;
 #[cfg(target_os = "linux")]
 mod port;
+mod replay;
 mod serve;
 mod settings;
 mod stand_in;
@@ -49,6 +51,7 @@ pub use error::CommandError;
 pub fn run(command: &Command) -> Result<ExitCode, CommandError> {
     match command {
         Command::Doctor(arguments) => return doctor::examine(arguments),
+        Command::Replay(arguments) => return replay::play(arguments),
         Command::List(arguments) => list::show(arguments)?,
         Command::Serve(arguments) => serve::serve(arguments)?,
         Command::Status(arguments) => status::show(arguments)?,

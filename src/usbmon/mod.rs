@@ -9,10 +9,9 @@
 //! Contract: plain values; nothing allocates beyond the room of the output, nothing panics.
 
 pub(crate) mod block;
-// Only simulated devices read recordings.
-#[cfg_attr(not(feature = "simulate"), allow(dead_code, unreachable_pub))]
 pub(crate) mod error;
-#[cfg_attr(not(feature = "simulate"), allow(dead_code, unreachable_pub))]
+// Only simulated devices need the speed.
+#[cfg_attr(not(feature = "simulate"), allow(dead_code))]
 pub(crate) mod recording;
 
 use crate::wire::setup::SETUP_LEN;

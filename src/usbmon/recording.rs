@@ -23,6 +23,8 @@ const SPEED: u16 = 8;
 /// A recorded URB.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Urb {
+    /// The number of the submission's packet.
+    pub(crate) number: u64,
     /// Bus and address.
     pub(crate) device: (u16, u8),
     /// Number and direction.
@@ -31,8 +33,16 @@ pub(crate) struct Urb {
     pub(crate) setup: Option<[u8; SETUP_LEN]>,
     /// Bytes asked for.
     pub(crate) asked: u32,
+    /// URB_* of `linux/usb.h`; 0 where the recording has no flags.
+    pub(crate) flags: u32,
+    pub(crate) interval: i32,
+    pub(crate) start_frame: i32,
+    /// Isochronous packets as asked for.
+    pub(crate) packets: Vec<Packet>,
     /// Data to the device.
     pub(crate) sent: Data,
+    /// The device never had the URB.
+    pub(crate) is_refused: bool,
     /// `None` where the recording has no end, or the device never had the URB.
     pub(crate) end: Option<Ended>,
     /// In bits a second, if the recording says so.
@@ -171,12 +181,18 @@ impl Joined {
             Event::Submit => {
                 self.open.insert(key, self.urbs.len());
                 self.urbs.push(Urb {
+                    number,
                     device,
                     endpoint: header.endpoint,
                     transfer_type: header.transfer_type,
                     setup: header.setup,
                     asked: header.urb_len,
+                    flags: header.transfer_flags,
+                    interval: header.interval,
+                    start_frame: header.start_frame,
+                    packets,
                     sent: data(),
+                    is_refused: false,
                     end: None,
                     speed,
                 });
@@ -187,7 +203,9 @@ impl Joined {
                 self.urbs[urb].end = Some(Ended { number, status, moved, packets, received });
             }
             Event::Error => {
-                self.open.remove(&key);
+                if let Some(urb) = self.open.remove(&key) {
+                    self.urbs[urb].is_refused = true;
+                }
             }
         }
         Ok(())

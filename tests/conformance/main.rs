@@ -18,6 +18,7 @@
 //! | `hooks` | programs that events start, and imports that wait for a program's answer |
 //! | `peers` | clients in each other's way: take-over, stalled clients, a full server |
 //! | `capture` | the capture of all URBs, as tshark reads the file; captures by operators |
+//! | `replay` | the client's side of a recording, played against servers |
 //! | `names` | names, kinds and serial numbers in lists and imports; devices hidden from clients |
 //! | `watches` | clients that are told of a device |
 //! | `operators` | the socket of operators: the state of the server |
@@ -46,6 +47,7 @@ mod operators;
 mod orders;
 mod packets;
 mod peers;
+mod replay;
 mod simulation;
 mod special;
 mod submit;
