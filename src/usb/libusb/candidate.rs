@@ -5,9 +5,9 @@
 use usbferry_sys::arena::{Arena, NoMemory};
 use usbferry_sys::libusb::error::Error;
 use usbferry_sys::libusb::handle::DeviceHandle;
-use usbferry_sys::libusb::transfer::{BlankTransfer, Transfer};
+use usbferry_sys::libusb::transfer::Transfer;
 
-use super::ahead::{Ahead, Wanted};
+use super::ahead::Ahead;
 use super::claims::Claims;
 use super::found::Found;
 use super::memory::PortMemory;
@@ -77,8 +77,7 @@ impl Candidate for LibusbCandidate {
             DeviceHandle::open_blocking(self.found.id, limits.urbs, context).map_err(fail)?;
         let isochronous = self.found.descriptors.isochronous(self.found.host);
         let packets = if isochronous.is_empty() { 0 } else { PACKETS_MAX };
-        let wanted = Wanted { transfers: limits.urbs, packets };
-        let transfers = slots(&handle, self.ahead.transfers(wanted).map_err(fail)?);
+        let transfers = slots(&handle, limits.urbs).map_err(fail)?;
         let mut memory = Arena::new();
         memory.add_heap(limits.memory).map_err(|NoMemory| fail(Error::NoMem))?;
         let in_flight = InFlight::new(limits.urbs, handle.sends_bulk_whole());
@@ -103,9 +102,9 @@ impl Candidate for LibusbCandidate {
 }
 
 /// The slots of a device.
-fn slots(handle: &DeviceHandle, transfers: Vec<BlankTransfer>) -> Vec<LibusbTransfer> {
-    let slot = |(index, blank)| LibusbTransfer(Transfer::new(handle, index, blank), index);
-    (0..).zip(transfers).map(slot).collect()
+fn slots(handle: &DeviceHandle, count: usize) -> Result<Vec<LibusbTransfer>, Error> {
+    let slot = |index| Transfer::new(handle, index).map(|transfer| LibusbTransfer(transfer, index));
+    (0..).take(count).map(slot).collect()
 }
 
 /// Why no interface could be claimed.

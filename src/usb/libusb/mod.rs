@@ -9,7 +9,7 @@
 //!   the devices, on systems without sysfs.
 //! - `hotplug` says on Linux when to scan again.
 //! - `found` is a device as a scan found it; `candidate` opens the device for a client.
-//! - `ahead` makes the context and the transfers of the next open device before a client waits.
+//! - `ahead` makes the context of the next open device before a client waits.
 //! - `patience` bounds the wait for a device that may not answer.
 //!
 //! An open device:

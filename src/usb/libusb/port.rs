@@ -41,7 +41,7 @@ const PACKET_LEN_MAX: u32 = if cfg!(target_os = "macos") { 0xffff } else { u32::
 /// An open real device.
 pub struct LibusbPort {
     claims: Claims,
-    /// Isochronous packets with room in each transfer.
+    /// Isochronous packets of a URB at most.
     packets: u32,
     in_flight: InFlight,
     memory: PortMemory,
@@ -57,8 +57,8 @@ pub struct LibusbPort {
 pub struct LibusbTransfer(pub(super) transfer::Transfer, pub(super) u32);
 
 impl LibusbPort {
-    /// A port for a device whose interfaces are claimed, whose transfers have room for `packets`
-    /// isochronous packets.
+    /// A port for a device whose interfaces are claimed, and whose URBs have `packets` isochronous
+    /// packets at most.
     pub(super) fn new(
         claims: Claims,
         packets: u32,

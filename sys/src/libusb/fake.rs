@@ -40,6 +40,7 @@ struct Fake {
     contexts: usize,
     made_contexts: usize,
     transfers: usize,
+    made_transfers: usize,
     /// Whether the list of devices leaves out the only device.
     unlisted: bool,
     /// Number of devices opened by a descriptor.
@@ -64,6 +65,11 @@ pub(crate) fn alive() -> [usize; 4] {
 /// All contexts that were made.
 pub(crate) fn made_contexts() -> usize {
     with(|fake| fake.made_contexts)
+}
+
+/// All transfers that were made.
+pub(crate) fn made_transfers() -> usize {
+    with(|fake| fake.made_transfers)
 }
 
 /// The next submit fails with `code`.
@@ -153,7 +159,9 @@ fn transfer_layout(packets: usize) -> Layout {
 
 pub(crate) unsafe fn libusb_alloc_transfer(packets: c_int) -> *mut libusb_transfer {
     let packets = usize::try_from(packets).unwrap();
-    with(|fake| fake.transfers += 1);
+    with(|fake| {
+        (fake.transfers, fake.made_transfers) = (fake.transfers + 1, fake.made_transfers + 1);
+    });
     // SAFETY: the layout is not empty.
     let base = unsafe { alloc::alloc_zeroed(transfer_layout(packets)) };
     // SAFETY: room and alignment for a usize.

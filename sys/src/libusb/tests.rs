@@ -7,13 +7,13 @@ use crate::libusb::device::{AheadContext, DeviceId};
 use crate::libusb::error::{Error, TransferStatus};
 use crate::libusb::fake::{self, End};
 use crate::libusb::handle::DeviceHandle;
-use crate::libusb::transfer::{BlankTransfer, Parameters, Transfer, TransferKind};
+use crate::libusb::transfer::{Parameters, Transfer, TransferKind};
 
 const ID: DeviceId = DeviceId { bus: 1, address: 2, id_vendor: 0x1209, id_product: 1 };
 
 fn open() -> (DeviceHandle, Transfer, Arena) {
     let handle = DeviceHandle::open_blocking(ID, 4, None).unwrap();
-    let transfer = Transfer::new(&handle, 3, BlankTransfer::new(8).unwrap());
+    let transfer = Transfer::new(&handle, 3).unwrap();
     let mut arena = Arena::new();
     arena.add_heap(8192).unwrap();
     arena.add_device_memory(handle.map_memory_blocking(32768).unwrap()).unwrap();
@@ -256,16 +256,23 @@ fn a_context_made_ahead_with_another_device_in_the_place_is_not_used() {
     assert_eq!((fake::alive(), fake::made_contexts()), ([0; 4], 2));
 }
 
+/// The packets that there is room for grow to a power of two, and a transfer made larger is the only
+/// one of its slot.
 #[test]
-fn a_transfer_of_no_device_is_freed_or_becomes_a_slot() {
-    let [unused, used] = [4, 8].map(|packets| BlankTransfer::new(packets).unwrap());
-    assert_eq!((unused.packets(), used.packets(), fake::alive()[2]), (4, 8, 2));
-    drop(unused);
-    let handle = DeviceHandle::open_blocking(ID, 1, None).unwrap();
-    let transfer = Transfer::new(&handle, 0, used);
-    assert_eq!(fake::alive()[2], 1);
-    drop((transfer, handle));
-    assert_eq!(fake::alive(), [0; 4]);
+fn room_for_packets_comes_with_the_first_use_and_stays() {
+    let (mut handle, mut transfer, mut arena) = open();
+    let mut completed = Vec::with_capacity(4);
+    for (packets, made) in [(3, 2), (4, 2), (2, 2), (5, 3), (8, 3)] {
+        let token = transfer.cancel_token();
+        let block = arena.alloc(512).unwrap();
+        let parameters = Parameters { kind: TransferKind::Isochronous, length: packets, ..BULK_IN };
+        transfer.submit(&mut handle, parameters, std::iter::repeat_n(1, packets), block).unwrap();
+        drop(token);
+        assert_eq!((fake::alive()[2], fake::made_transfers()), (1, made), "{packets}");
+        fake::end_oldest(&end(0, 0, &[]));
+        handle.handle_events(&mut completed).unwrap();
+        arena.free(transfer.take().block);
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@
 //! notes the transfer's index and does nothing else.
 //!
 //! Contract: nothing blocks but the use of a [`CancelToken`]; no allocation after `new` in this
-//! crate (libusb allocates its own URBs at each submit). A transfer dropped in flight is leaked
+//! crate, but for the first isochronous submission with more packets than any before of the same
+//! transfer (libusb allocates its own URBs at each submit). A transfer dropped in flight is leaked
 //! with its buffer, because the kernel still has both.
 
 use std::sync::Arc;
@@ -91,52 +92,8 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // SAFETY: allocated as a `BlankTransfer` and not in flight: a transfer in flight leaks its
+        // SAFETY: allocated in `with_room` and not in flight: a transfer in flight leaks its
         // share of the core.
-        unsafe { raw::libusb_free_transfer(self.raw) }
-    }
-}
-
-/// A transfer of no device yet. With many isochronous packets, making a transfer takes longer than
-/// most of an open: so transfers can be made before the device to open is known.
-pub struct BlankTransfer {
-    raw: *mut raw::libusb_transfer,
-    /// Isochronous packets there is room for.
-    packets: u32,
-}
-
-// SAFETY: memory that libusb has not seen a device for; freed by any thread.
-unsafe impl Send for BlankTransfer {}
-
-impl BlankTransfer {
-    /// A transfer with room for `packets` isochronous packets.
-    ///
-    /// # Errors
-    /// `NoMem`.
-    pub fn new(packets: u32) -> Result<Self, Error> {
-        let count = i32::try_from(packets).map_err(|_| Error::InvalidParam)?;
-        // SAFETY: any non-negative count is allowed.
-        let raw = unsafe { raw::libusb_alloc_transfer(count) };
-        if raw.is_null() { Err(Error::NoMem) } else { Ok(Self { raw, packets }) }
-    }
-
-    /// Isochronous packets there is room for.
-    #[must_use]
-    pub const fn packets(&self) -> u32 {
-        self.packets
-    }
-
-    /// The transfer, to be freed by the caller.
-    const fn into_raw(self) -> *mut raw::libusb_transfer {
-        let raw = self.raw;
-        std::mem::forget(self);
-        raw
-    }
-}
-
-impl Drop for BlankTransfer {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new`, and never in flight.
         unsafe { raw::libusb_free_transfer(self.raw) }
     }
 }
@@ -151,21 +108,32 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// A transfer of the handle's device with the given `index`.
+    /// A transfer of the handle's device with the given `index`, without room for isochronous
+    /// packets.
+    ///
+    /// # Errors
+    /// `NoMem`.
     ///
     /// # Panics
     /// For an index not below the number of the handle's transfers.
-    #[must_use]
-    pub fn new(handle: &DeviceHandle, index: u32, blank: BlankTransfer) -> Self {
+    pub fn new(handle: &DeviceHandle, index: u32) -> Result<Self, Error> {
         let completions = handle.completions();
         assert!((index as usize) < completions.transfers(), "transfer index out of range");
-        let packets = blank.packets;
-        let raw = blank.into_raw();
+        Self::with_room(handle, index, 0)
+    }
+
+    fn with_room(handle: &DeviceHandle, index: u32, packets: u32) -> Result<Self, Error> {
+        let count = i32::try_from(packets).map_err(|_| Error::InvalidParam)?;
+        // SAFETY: any non-negative count is allowed.
+        let raw = unsafe { raw::libusb_alloc_transfer(count) };
+        if raw.is_null() {
+            return Err(Error::NoMem);
+        }
         let core = Arc::new(Core {
             raw,
             index,
             state: AtomicU8::new(IDLE),
-            completions: Arc::clone(completions),
+            completions: Arc::clone(handle.completions()),
             device: Arc::clone(handle.device()),
         });
         #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one invariant for all fields")]
@@ -176,14 +144,24 @@ impl Transfer {
             (*raw).callback = on_transfer_ended;
             (*raw).user_data = Arc::as_ptr(&core).cast_mut().cast();
         }
-        Self { core, block: None, packets }
+        Ok(Self { core, block: None, packets })
+    }
+
+    /// Makes room for isochronous packets in a transfer that is not in flight. The room stays for
+    /// the submissions to come. A cancel token of before names a transfer that never flies again.
+    fn make_room(&mut self, handle: &DeviceHandle, packets: usize) -> Result<(), Error> {
+        if packets > self.packets as usize {
+            let packets = u32::try_from(packets).map_err(|_| Error::InvalidParam)?;
+            *self = Self::with_room(handle, self.core.index, packets.next_power_of_two())?;
+        }
+        Ok(())
     }
 
     /// Starts a transfer of the first bytes of `block`. `packets` are the lengths of an isochronous
     /// transfer's packets, without gaps in the block and with the parameters' length as their sum.
     ///
     /// # Errors
-    /// libusb's; the block comes back.
+    /// libusb's, or `NoMem` without memory for the packets; the block comes back.
     ///
     /// # Panics
     /// If the transfer is in flight or not yet taken, if the transfer was made for another device,
@@ -192,7 +170,7 @@ impl Transfer {
         &mut self,
         handle: &mut DeviceHandle,
         parameters: Parameters,
-        packets: impl Iterator<Item = u32>,
+        packets: impl ExactSizeIterator<Item = u32>,
         block: Block,
     ) -> Result<(), (Error, Block)> {
         let length = parameters.length;
@@ -200,7 +178,10 @@ impl Transfer {
         assert!(self.core.is_of(handle), "the transfer belongs to another device");
         assert!(length <= block.len(), "the buffer is too short for the transfer");
         let packet_count = match parameters.kind {
-            TransferKind::Isochronous => self.write_packets(packets, length),
+            TransferKind::Isochronous => match self.make_room(handle, packets.len()) {
+                Ok(()) => self.write_packets(packets, length),
+                Err(error) => return Err((error, block)),
+            },
             TransferKind::Control => {
                 check_control(&block[..length]);
                 0
@@ -357,7 +338,7 @@ fn name_memory(error: Error) -> Error {
 
 /// libusb's callback: runs inside `handle_events`, under locks of libusb.
 extern "system" fn on_transfer_ended(raw: *mut raw::libusb_transfer) {
-    // SAFETY: libusb passes its transfer, whose user_data was set in `new`.
+    // SAFETY: libusb passes its transfer, whose user_data was set in `with_room`.
     let core = unsafe { (*raw).user_data }.cast::<Core>();
     // SAFETY: a transfer in flight keeps its core alive, if need be by a leak.
     let core = unsafe { &*core };
