@@ -47,10 +47,16 @@ class Export:
 
 @dataclass(frozen=True)
 class State:
-    """The server's devices, and a port on which the server listens."""
+    """The server's devices, a port on which the server listens, and whether any device is on its
+    way back from a client."""
 
     port: int
     exports: tuple[Export, ...]
+    returning: bool = False
+
+    def lent(self) -> set[tuple[str, str]]:
+        """The devices with clients."""
+        return {(each.busid, each.client) for each in self.exports if each.client}
 
 
 def default_socket() -> str:
@@ -74,6 +80,10 @@ class Desk:
             return State(
                 port=int(status["server"]["listen"][0].rpartition(":")[2]),
                 exports=tuple(_export(each) for each in status["exports"]),
+                returning=any(
+                    each["state"] not in ("opening", "lent") or not each["connected"]
+                    for each in status["sessions"]
+                ),
             )
         except (LookupError, TypeError, ValueError) as error:
             raise DeskError(f"unexpected status of the server at {self.path}: {error!r}") from error

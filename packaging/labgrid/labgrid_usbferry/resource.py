@@ -17,6 +17,9 @@ from .desk import Desk, DeskError, Export, State, default_socket
 # Seconds between attempts to reach a server that does not answer.
 RETRY = 1.0
 
+# Seconds from a change until the status is asked for again.
+QUIET = 0.25
+
 # mypy finds no type for these where a default is given.
 _OPTIONAL_INT: Any = attr.validators.optional(attr.validators.instance_of(int))
 _OPTIONAL_STR: Any = attr.validators.optional(attr.validators.instance_of(str))
@@ -54,12 +57,22 @@ class Watcher:
             time.sleep(RETRY)
 
     def _follow(self) -> None:
-        for event in self.desk.events():
-            # Events say that something changed; the status says what is now.
-            self.state = self.desk.status()
-            if event in ("begin", "attach", "missed"):
-                for listener in self.listeners:
-                    listener()
+        for _ in self.desk.events():
+            # Events say that something changed; the status says what is now. A device is on its way
+            # back for a moment after its last event, so the status is asked for until all is quiet.
+            self._take(self.desk.status())
+            while True:
+                time.sleep(QUIET)
+                self._take(self.desk.status())
+                if self.state and not self.state.returning:
+                    break
+
+    def _take(self, state: State) -> None:
+        before = self.state
+        self.state = state
+        if before is None or state.lent() - before.lent():
+            for listener in self.listeners:
+                listener()
 
 
 @attr.s(eq=False)
