@@ -37,7 +37,7 @@ pub use client::{Attach, Detach, List, Port, Wanted, Which};
 pub use doctor::Doctor;
 use error::NotAFilter;
 pub use error::{IgnoredFilter, UsageError, Written};
-pub use operator::{Disconnect, Events, Release, Status};
+pub use operator::{Disconnect, Events, Release, Status, Top};
 use parse::{names_another, parse_group, parse_log, parts_of};
 pub use replay::Replay;
 pub use serve::{Chosen, Serve};
@@ -197,6 +197,8 @@ pub enum Command {
     Port(Port),
     /// Show what a server on this machine does: exports, sessions, counters
     Status(Status),
+    /// Watch a server on this machine in the terminal: exports, rates, times of devices, graphs
+    Top(Top),
     /// End the session with a device, or all sessions of a client
     Disconnect(Disconnect),
     /// Give a device out again that was held back by disconnect --hold

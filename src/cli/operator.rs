@@ -1,5 +1,5 @@
-//! The options of the commands that ask a server on this machine: `status`, `disconnect`, `release`,
-//! `events`.
+//! The options of the commands that ask a server on this machine: `status`, `top`, `disconnect`,
+//! `release`, `events`.
 //!
 //! Contract: pure.
 
@@ -83,4 +83,12 @@ pub struct Status {
     /// Print JSON, see docs/status.md
     #[arg(long)]
     pub json: bool,
+}
+
+/// `usbferry top`.
+#[derive(Args, Debug)]
+pub struct Top {
+    /// The server.
+    #[command(flatten)]
+    pub asking: Asking,
 }

@@ -57,6 +57,10 @@ pub enum CommandError {
     Replayed(PathBuf, RecordedError),
     /// The file of a capture can't be opened.
     CaptureFile(PathBuf, io::Error),
+    /// The output is no terminal.
+    NoTerminal,
+    /// The terminal can't be used.
+    Terminal(io::Error),
     /// The system refuses to tell of signals.
     Signals(io::Error),
     /// The system can't wait for events.
@@ -118,6 +122,11 @@ impl fmt::Display for CommandError {
             Self::Operator(error) => error.fmt(f),
             Self::Replayed(path, error) => write!(f, "{}: {error}", path.display()),
             Self::CaptureFile(path, error) => write!(f, "{}: {}", path.display(), reason(error)),
+            Self::NoTerminal => f.write_str(
+                "top draws on a terminal, and the output is none: \"usbferry status\" prints the same \
+                 once, with --json for programs",
+            ),
+            Self::Terminal(error) => write!(f, "the terminal can't be used: {}", reason(error)),
             Self::Signals(error) => write!(f, "can't handle signals: {}", reason(error)),
             Self::Wait(error) => {
                 write!(f, "the system can't wait for events: {}", reason(error))

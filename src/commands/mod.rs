@@ -8,8 +8,9 @@
 //! - `hook_programs`: programs of hooks that can't run;
 //! - `settings`: reads the settings of a server;
 //! - `stand_in`: a server under the name of `usbipd`;
-//! - `status`: prints the state of a server on this machine; `events`: what happens there; `orders`:
-//!   sessions that end, and devices held back; `captures`: captures that begin and end;
+//! - `status`: prints the state of a server on this machine; `top`: the same, live; `events`: what
+//!   happens there; `orders`: sessions that end, and devices held back; `captures`: captures that
+//!   begin and end;
 //! - `replay`: plays a recording on a device of a server, and prints what differs;
 //! - `doctor`: prints what is in the way of exports;
 //! - `error`: why a command failed, and the exit code.
@@ -38,6 +39,7 @@ mod serve;
 mod settings;
 mod stand_in;
 mod status;
+mod top;
 
 use std::process::ExitCode;
 
@@ -55,6 +57,7 @@ pub fn run(command: &Command) -> Result<ExitCode, CommandError> {
         Command::List(arguments) => list::show(arguments)?,
         Command::Serve(arguments) => serve::serve(arguments)?,
         Command::Status(arguments) => status::show(arguments)?,
+        Command::Top(arguments) => top::watch(arguments)?,
         Command::Disconnect(arguments) => orders::disconnect(arguments)?,
         Command::Release(arguments) => orders::release(arguments)?,
         Command::Events(arguments) => events::follow(arguments)?,

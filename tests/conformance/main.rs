@@ -24,6 +24,7 @@
 //! | `operators` | the socket of operators: the state of the server |
 //! | `orders` | orders of operators: sessions that end, devices that are held back |
 //! | `events` | events, as an operator follows them |
+//! | `top` | the state of a server, live in a terminal |
 //! | `simulation` | random traffic of a correct client, from fixed seeds |
 //!
 //! Simulated devices cannot show everything. Elsewhere are
@@ -53,5 +54,6 @@ mod special;
 mod submit;
 #[path = "../support/mod.rs"]
 mod support;
+mod top;
 mod unlink;
 mod watches;

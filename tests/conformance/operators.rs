@@ -30,12 +30,21 @@ impl Office {
     pub(crate) fn open(devices: &str) -> Self {
         let server = Server::start(devices);
         let folder = tempfile::tempdir().expect("a folder");
-        let place = SocketPlace::At(folder.path().join("o.sock"));
-        let socket = OperatorSocket { place, mode: 0o600 };
-        let desk = Desk::open(&socket, server.handles.clone()).expect("it opens");
-        let office = Self { server, desk, folder };
-        wait_until("the first scan", || office.status()["exports"] != Value::Array(Vec::new()));
+        let mut office = Self { server, desk: None, folder };
+        office.open_desk();
         office
+    }
+
+    /// Opens with another server, behind a desk that is closed.
+    pub(crate) fn reopen(&mut self, devices: &str) {
+        self.server = Server::start(devices);
+        self.open_desk();
+    }
+
+    fn open_desk(&mut self) {
+        let socket = OperatorSocket { place: SocketPlace::At(self.path()), mode: 0o600 };
+        self.desk = Desk::open(&socket, self.server.handles.clone()).expect("it opens");
+        wait_until("the first scan", || self.status()["exports"] != Value::Array(Vec::new()));
     }
 
     pub(crate) fn path(&self) -> PathBuf {
