@@ -8,21 +8,21 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use log::debug;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
 use usbferry_sys::os::limit;
 
 use super::connection::Connection;
 use super::end::End;
-use super::error::{StartError, is_no_such_protocol};
+use super::error::StartError;
 use super::rates::{Rate, Rates};
 use super::refusal::Refusal;
 use super::schedule::{Rest, TimeShare};
 use super::token::{Key, Subject};
 use super::{Reactor, client_of, find, net};
 use crate::complaints::warn;
-use crate::config::{Listen, Settings};
+use crate::config::Settings;
+use crate::status::Connections;
 use crate::usb::Backend;
 use crate::words::reason;
 
@@ -43,6 +43,8 @@ pub(super) struct Door {
     failed: bool,
     /// Connections made so far, which tells the users of a place apart.
     made: u64,
+    /// Clients that were refused at once.
+    refused: Connections,
     /// Clients that are connected. A connection may outlive its client.
     clients: usize,
     /// Clients without a device, the oldest first; some have left by now or have a device.
@@ -63,7 +65,8 @@ impl Door {
     ) -> Result<Self, StartError> {
         let mut listeners: Vec<_> = given.into_iter().map(TcpListener::from_std).collect();
         if listeners.is_empty() {
-            listeners = open_listeners(settings)?;
+            listeners = net::open_listeners(&settings.listen)
+                .map_err(|error| StartError::Listen { error, file: settings.file.clone() })?;
         }
         for (number, listener) in listeners.iter_mut().enumerate() {
             let number = u32::try_from(number).expect("addresses are few");
@@ -77,6 +80,7 @@ impl Door {
             rests: false,
             failed: false,
             made: 0,
+            refused: Connections::default(),
             clients: 0,
             deviceless: VecDeque::new(),
             rates: Rates::default(),
@@ -123,6 +127,11 @@ impl Door {
     /// Clients that are connected.
     pub(super) const fn clients(&self) -> usize {
         self.clients
+    }
+
+    /// Connections so far.
+    pub(super) const fn counts(&self) -> Connections {
+        Connections { accepted: self.made, ..self.refused }
     }
 
     /// A client has left.
@@ -190,6 +199,7 @@ impl<B: Backend> Reactor<B> {
     /// Takes up a new client, unless the settings forbid it.
     fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr) {
         if !self.settings.allowed.contains(peer.ip()) {
+            self.door.refused.not_allowed += 1;
             warn!(
                 client:% = peer;
                 "{peer}: refused: its address is not among those given by --allow; allow it with \
@@ -199,10 +209,12 @@ impl<B: Backend> Reactor<B> {
             return;
         }
         if !self.is_within_rate(peer.ip()) {
+            self.door.refused.too_often += 1;
             return;
         }
         if self.door.clients >= self.settings.connections && !self.make_place() {
             let count = self.door.clients;
+            self.door.refused.full += 1;
             warn!(client:% = peer; "{peer}: refused: {count} clients are connected, the limit");
             return;
         }
@@ -287,47 +299,5 @@ impl<B: Backend> Reactor<B> {
         let is_deviceless =
             |&key: &Key| find(connections, key).is_some_and(|connection| !connection.has_device());
         self.door.deviceless.retain(is_deviceless);
-    }
-}
-
-/// Whether IPv4 has a listener of its own on the port of an address, which an IPv6 listener for both
-/// would take away.
-fn has_own_v4(settings: &Settings, listen: Listen) -> bool {
-    let is_own =
-        |other: &Listen| other.address.is_ipv4() && other.address.port() == listen.address.port();
-    settings.listen.iter().any(is_own)
-}
-
-/// Listens where the settings say.
-fn open_listeners(settings: &Settings) -> Result<Vec<TcpListener>, StartError> {
-    let open = |&listen: &Listen| open_listener(listen, settings).transpose();
-    settings.listen.iter().filter_map(open).collect()
-}
-
-/// Listens on an address; `None` where the address is optional and the machine lacks the address.
-fn open_listener(listen: Listen, settings: &Settings) -> Result<Option<TcpListener>, StartError> {
-    let Listen { address, optional } = listen;
-    match net::listen(address, has_own_v4(settings, listen)) {
-        Ok(listener) => Ok(Some(listener)),
-        Err(error) if optional && is_no_such_protocol(&error) => {
-            debug!("not listening on {address}: {}", reason(&error));
-            Ok(None)
-        }
-        Err(error) => Err(StartError::Listen { address, error, file: settings.file.clone() }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ipv4_has_its_own_listener_only_on_the_same_port() {
-        let listen = |address: &str| Listen { address: address.parse().unwrap(), optional: false };
-        for (other, expected) in [("0.0.0.0:1", true), ("0.0.0.0:2", false), ("[::1]:1", false)] {
-            let listens = vec![listen(other), listen("[::]:1")];
-            let settings = Settings { listen: listens, ..Settings::default() };
-            assert_eq!(has_own_v4(&settings, listen("[::]:1")), expected, "{other}");
-        }
     }
 }

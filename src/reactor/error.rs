@@ -13,15 +13,39 @@ use crate::capture::CaptureError;
 use crate::wire::PORT;
 use crate::words::reason;
 
+/// The system refuses to listen on an address.
+#[derive(Debug)]
+pub struct ListenError {
+    /// The address, as the settings have it.
+    pub address: SocketAddr,
+    /// The system's reason.
+    pub error: io::Error,
+}
+
+impl ListenError {
+    /// Whether another program listens there.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.error.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "can't listen on {}: ", self.address)?;
+        explain_listen(self.address, &self.error, f)
+    }
+}
+
 /// Why a server can't be started.
 #[derive(Debug)]
 pub enum StartError {
     /// The system refuses to listen on an address.
     Listen {
-        /// The address, as the settings have it.
-        address: SocketAddr,
-        /// The system's reason.
-        error: io::Error,
+        /// The address, and the system's reason.
+        error: ListenError,
         /// The file of settings, which may name the address.
         file: Option<Arc<str>>,
     },
@@ -36,18 +60,15 @@ impl std::error::Error for StartError {}
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen { address, error, file } if error.kind() == io::ErrorKind::AddrInUse => {
+            Self::Listen { error, file } if error.is_in_use() => {
                 write!(
                     f,
-                    "{address} is in use, perhaps by another USB/IP server; choose another with \
-                     --listen"
+                    "{} is in use, perhaps by another USB/IP server; choose another with --listen",
+                    error.address
                 )?;
                 file.iter().try_for_each(|file| write!(f, ", or as listen in {file}"))
             }
-            Self::Listen { address, error, .. } => {
-                write!(f, "can't listen on {address}: ")?;
-                explain_listen(*address, error, f)
-            }
+            Self::Listen { error, .. } => error.fmt(f),
             Self::Capture(error) => error.fmt(f),
             Self::System(error) => {
                 write!(f, "the system refuses what a server needs: {}", reason(error))
@@ -107,7 +128,8 @@ mod tests {
             (Some("a.toml".into()), "choose another with --listen, or as listen in a.toml"),
         ] {
             let address = "127.0.0.1:3240".parse().unwrap();
-            let said = StartError::Listen { address, error: AddrInUse.into(), file }.to_string();
+            let error = ListenError { address, error: AddrInUse.into() };
+            let said = StartError::Listen { error, file }.to_string();
             assert!(said.ends_with(says), "{said}");
         }
     }
@@ -124,7 +146,8 @@ mod tests {
             ("0.0.0.0:3240", OutOfMemory, "out of memory"),
         ] {
             let address = address.parse().unwrap();
-            let said = StartError::Listen { address, error: kind.into(), file: None }.to_string();
+            let error = ListenError { address, error: kind.into() };
+            let said = StartError::Listen { error, file: None }.to_string();
             assert!(said.starts_with(&format!("can't listen on {address}: ")), "{said}");
             assert!(said.contains(says), "{said}");
         }

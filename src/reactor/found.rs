@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::config::Settings;
 use crate::config::name::Nickname;
 use crate::config::rules::Verdict;
+use crate::status::Texts;
 use crate::usb::{Candidate, DeviceInfo};
 use crate::wire::op::UsbDevice;
 use crate::wire::types::BusId;
@@ -53,6 +54,16 @@ impl<C: Candidate> Found<C> {
     /// When the device has been present for as long as its rule says; `None` by now.
     pub(super) fn settles(&self, now: Instant) -> Option<Instant> {
         self.since.map(|since| since + self.verdict.policy.settle).filter(|&at| now < at)
+    }
+
+    /// The device's own words.
+    pub(super) fn texts(&self) -> Texts {
+        let DeviceInfo { manufacturer, product, serial, .. } = &self.judged;
+        Texts {
+            manufacturer: manufacturer.clone(),
+            product: product.clone(),
+            serial: serial.clone(),
+        }
     }
 
     /// idVendor and idProduct.

@@ -12,7 +12,10 @@ use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use usbferry_sys::os::tcp;
 
+use super::error::{ListenError, is_no_such_protocol};
+use crate::config::Listen;
 use crate::sockets;
+use crate::words::reason;
 
 /// Connections that the system holds until they are accepted; its own limit may be lower.
 const BACKLOG: i32 = 1024;
@@ -22,7 +25,7 @@ const BACKLOG: i32 = 1024;
 ///
 /// # Errors
 /// The system's.
-pub(super) fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -35,9 +38,39 @@ pub(super) fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListen
     Ok(TcpListener::from_std(socket.into()))
 }
 
+/// Listens on all addresses of a list, but for optional addresses that the machine lacks.
+///
+/// # Errors
+/// The first address that the system refuses.
+pub fn open_listeners(all: &[Listen]) -> Result<Vec<TcpListener>, ListenError> {
+    all.iter().filter_map(|&at| open_listener(at, all).transpose()).collect()
+}
+
+/// Listens on an address; `None` where the address is optional and the machine lacks the address.
+fn open_listener(at: Listen, all: &[Listen]) -> Result<Option<TcpListener>, ListenError> {
+    let Listen { address, optional } = at;
+    match listen(address, has_own_v4(all, at)) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if optional && is_no_such_protocol(&error) => {
+            log::debug!("not listening on {address}: {}", reason(&error));
+            Ok(None)
+        }
+        Err(error) => Err(ListenError { address, error }),
+    }
+}
+
+/// Whether IPv4 has a listener of its own on the port of an address, which an IPv6 listener for both
+/// would take away.
+fn has_own_v4(all: &[Listen], at: Listen) -> bool {
+    let is_own =
+        |other: &Listen| other.address.is_ipv4() && other.address.port() == at.address.port();
+    all.iter().any(is_own)
+}
+
 /// The address of a client in its plain form: a socket for both protocols shows clients over IPv4
 /// as `::ffff:a.b.c.d`.
-pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
+#[must_use]
+pub fn canonical(peer: SocketAddr) -> SocketAddr {
     match peer.ip().to_canonical() {
         address if address.is_ipv4() => SocketAddr::new(address, peer.port()),
         // With its zone.
@@ -158,6 +191,15 @@ mod tests {
     use super::*;
     use crate::sockets::KEEPALIVE_PROBES;
     use std::net::{Ipv4Addr, Ipv6Addr};
+
+    #[test]
+    fn ipv4_has_its_own_listener_only_on_the_same_port() {
+        let listen = |address: &str| Listen { address: address.parse().unwrap(), optional: false };
+        for (other, expected) in [("0.0.0.0:1", true), ("0.0.0.0:2", false), ("[::1]:1", false)] {
+            let all = [listen(other), listen("[::]:1")];
+            assert_eq!(has_own_v4(&all, all[1]), expected, "{other}");
+        }
+    }
 
     #[test]
     fn clients_inherit_the_options_of_their_listener() {

@@ -4,7 +4,7 @@
 //! one question in a turn, and waits for nobody.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use mio::Waker;
 
@@ -44,6 +44,15 @@ pub(crate) struct Questions {
     asker: Asker,
 }
 
+/// Why a question has no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unanswered {
+    /// The reactor has not answered yet.
+    Late,
+    /// The server has ended.
+    Ended,
+}
+
 /// Asks a server. Clones share the server.
 #[derive(Clone, Debug)]
 pub(super) struct Asker {
@@ -60,6 +69,23 @@ impl Asker {
         // A failed wake-up, without a known cause on any system, only delays the answer.
         let _ = self.waker.wake();
         answered.recv().ok()
+    }
+
+    /// Asks a question without a wait.
+    ///
+    /// # Errors
+    /// As many questions wait as may, or the server has ended.
+    pub(super) fn begin<A>(
+        &self,
+        question: impl FnOnce(SyncSender<A>) -> Question,
+    ) -> Result<Receiver<A>, Unanswered> {
+        let (answer, answered) = sync_channel(1);
+        self.sender.try_send(question(answer)).map_err(|error| match error {
+            TrySendError::Full(_) => Unanswered::Late,
+            TrySendError::Disconnected(_) => Unanswered::Ended,
+        })?;
+        let _ = self.waker.wake();
+        Ok(answered)
     }
 }
 

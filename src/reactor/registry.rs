@@ -161,6 +161,7 @@ impl<C: Candidate> Registry<C> {
         let status = |export: &Export<C>| ExportStatus {
             busid: export.busid,
             ids: export.found.as_ref().map(|found| found.ids()),
+            texts: export.found.as_ref().map(|found| found.texts()).unwrap_or_default(),
             is_present: export.found.is_some(),
             is_offered: export.found.as_ref().is_some_and(|found| found.verdict.is_offered()),
             name: export.found.as_ref().and_then(|found| found.verdict.name()),

@@ -2,11 +2,14 @@
 //!
 //! Contract: [`StatusHandle`] may be used by any thread, and blocks its caller only.
 
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
 use super::Reactor;
 use super::connection::Connection;
 use super::holds::Hold;
-use super::questions::{Asker, Question};
-use crate::status::{LoanStatus, SessionStatus, Snapshot};
+use super::questions::{Asker, Question, Unanswered};
+use crate::status::{LoanStatus, Phase, SessionStatus, Snapshot};
 use crate::usb::{Backend, Candidate};
 
 /// Asks a server for its state. Clones share the server.
@@ -20,6 +23,31 @@ impl StatusHandle {
     pub fn snapshot(&self) -> Option<Snapshot> {
         self.0.ask(Question::Status)
     }
+
+    /// Asks for the state of the server, without a wait.
+    ///
+    /// # Errors
+    /// As many questions wait as may, or the server has ended.
+    pub fn begin(&self) -> Result<Answer, Unanswered> {
+        self.0.begin(Question::Status).map(Answer)
+    }
+}
+
+/// The state of a server on its way.
+#[derive(Debug)]
+pub struct Answer(Receiver<Snapshot>);
+
+impl Answer {
+    /// The answer. *Blocks* for a time at most.
+    ///
+    /// # Errors
+    /// There is no answer, or none so far.
+    pub fn wait(&self, time: Duration) -> Result<Snapshot, Unanswered> {
+        self.0.recv_timeout(time).map_err(|error| match error {
+            RecvTimeoutError::Timeout => Unanswered::Late,
+            RecvTimeoutError::Disconnected => Unanswered::Ended,
+        })
+    }
 }
 
 impl<B: Backend> Reactor<B> {
@@ -27,10 +55,23 @@ impl<B: Backend> Reactor<B> {
         let connections = self.connections.iter();
         let mut loans: Vec<_> = connections.filter_map(|(_, c)| loan_status(c)).collect();
         loans.sort_by_key(|loan| loan.busid);
-        let holds = self.registry.holds.iter().map(Hold::status).collect();
-        let (clients, exports) = (self.door.clients(), self.registry.status());
-        let captures = self.audience.captures.status();
-        Snapshot { clients, exports, loans, holds, captures }
+        Snapshot {
+            phase: self.phase(),
+            connections: self.door.counts(),
+            clients: self.door.clients(),
+            exports: self.registry.status(),
+            loans,
+            holds: self.registry.holds.iter().map(Hold::status).collect(),
+            captures: self.audience.captures.status(),
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        match self.stop.deadline() {
+            Some(_) => Phase::Stopping,
+            None if self.registry.is_filled() => Phase::Serving,
+            None => Phase::Starting,
+        }
     }
 }
 

@@ -30,6 +30,10 @@ pub struct ServerStatus {
 /// The state of a server at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
+    /// How far the server is.
+    pub phase: Phase,
+    /// Connections so far.
+    pub connections: Connections,
     /// Clients that are connected, with or without a device.
     pub clients: usize,
     /// Known devices, in the order of the last scan, whether or not clients may have them.
@@ -79,6 +83,43 @@ pub enum CaptureState {
     Failed(String),
 }
 
+/// How far a server is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Phase {
+    /// The first look for devices is not over.
+    #[default]
+    Starting,
+    /// Clients are served.
+    Serving,
+    /// The devices are given back, and then the server ends.
+    Stopping,
+}
+
+impl Phase {
+    /// The word for programs.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Connections since the start of a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Connections {
+    /// Accepted.
+    pub accepted: u64,
+    /// Closed at once, since `--allow` does not have the client's address.
+    pub not_allowed: u64,
+    /// Closed at once, since the client's address had connected too often.
+    pub too_often: u64,
+    /// Closed, since as many clients were connected as may.
+    pub full: u64,
+}
+
 /// A device that an operator holds back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HoldStatus {
@@ -89,7 +130,7 @@ pub struct HoldStatus {
 }
 
 /// A known device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExportStatus {
     /// The device's busid.
     pub busid: BusId,
@@ -97,6 +138,8 @@ pub struct ExportStatus {
     pub name: Option<Nickname>,
     /// idVendor and idProduct; `None` for a device that is gone.
     pub ids: Option<(u16, u16)>,
+    /// The device's own words.
+    pub texts: Texts,
     /// Whether the last scan has found the device. A device that is gone is known until its client
     /// has returned the device.
     pub is_present: bool,
@@ -106,6 +149,17 @@ pub struct ExportStatus {
     pub is_held: bool,
     /// The client that has the device, as in [`LoanStatus::client`].
     pub client: Option<SocketAddr>,
+}
+
+/// A device's own words, as far as the system knows them. Any text is possible.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Texts {
+    /// iManufacturer's text.
+    pub manufacturer: Option<String>,
+    /// iProduct's text.
+    pub product: Option<String>,
+    /// iSerialNumber's text.
+    pub serial: Option<String>,
 }
 
 /// A device on loan.

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Event;
 use super::{
-    CaptureState, CaptureStatus, ExportStatus, HoldStatus, LoanState, LoanStatus, ServerStatus,
-    Snapshot,
+    CaptureState, CaptureStatus, Connections, ExportStatus, HoldStatus, LoanState, LoanStatus,
+    Phase, ServerStatus, Snapshot,
 };
 use crate::names::Names;
 use crate::stats::turnaround::{Bucket, Turnaround};
@@ -29,6 +29,9 @@ pub struct Report {
     pub server: ServerReport,
     /// Clients that are connected, with or without a device.
     pub clients: usize,
+    /// Connections since the start.
+    #[serde(default)]
+    pub connections: ConnectionsReport,
     /// The known devices.
     pub exports: Vec<ExportReport>,
     /// The devices with clients, until free again.
@@ -77,6 +80,19 @@ pub struct HoldReport {
     pub since: String,
 }
 
+/// Connections since the start of a server.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Debug, Default)]
+pub struct ConnectionsReport {
+    /// Accepted.
+    pub accepted: u64,
+    /// Refused, since `--allow` does not have the address.
+    pub not_allowed: u64,
+    /// Refused, since the address had connected too often.
+    pub too_often: u64,
+    /// Refused, since the server was full.
+    pub full: u64,
+}
+
 /// The server itself.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 pub struct ServerReport {
@@ -86,6 +102,9 @@ pub struct ServerReport {
     pub process: u32,
     /// When the server was started.
     pub since: String,
+    /// `starting`, `serving` or `stopping`.
+    #[serde(default)]
+    pub phase: String,
     /// The addresses of the listeners.
     pub listen: Vec<String>,
 }
@@ -105,6 +124,15 @@ pub struct ExportReport {
     pub vendor: Option<String>,
     /// The product's name.
     pub product: Option<String>,
+    /// The device's own word for its maker.
+    #[serde(default)]
+    pub manufacturer: Option<String>,
+    /// The device's own name.
+    #[serde(default)]
+    pub product_name: Option<String>,
+    /// The device's serial number.
+    #[serde(default)]
+    pub serial: Option<String>,
     /// Whether the device is there.
     pub present: bool,
     /// Whether the rules offer the device.
@@ -236,8 +264,9 @@ impl Report {
         };
         let session = |loan: &LoanStatus| SessionReport::new(loan, name_of(loan));
         Self {
-            server: ServerReport::new(server),
+            server: ServerReport::new(server, snapshot.phase),
             clients: snapshot.clients,
+            connections: snapshot.connections.into(),
             exports: snapshot.exports.iter().map(ExportReport::new).collect(),
             sessions: snapshot.loans.iter().map(session).collect(),
             holds: snapshot.holds.iter().map(HoldReport::new).collect(),
@@ -277,11 +306,12 @@ impl CaptureReport {
 }
 
 impl ServerReport {
-    fn new(server: &ServerStatus) -> Self {
+    fn new(server: &ServerStatus, phase: Phase) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process: std::process::id(),
             since: time(server.started),
+            phase: phase.word().to_owned(),
             listen: server.addresses.iter().map(ToString::to_string).collect(),
         }
     }
@@ -298,6 +328,9 @@ impl ExportReport {
             pid: ids.map(|(_, product)| format!("{product:04x}")),
             vendor: names.vendor,
             product: names.product,
+            manufacturer: export.texts.manufacturer.clone(),
+            product_name: export.texts.product.clone(),
+            serial: export.texts.serial.clone(),
             present: export.is_present,
             offered: export.is_offered,
             held: export.is_held,
@@ -394,6 +427,13 @@ impl CountersReport {
             packet_errors: stats.packet_errors,
             errors: errors.map(|(status, count)| (name(status), count)).collect(),
         }
+    }
+}
+
+impl From<Connections> for ConnectionsReport {
+    fn from(connections: Connections) -> Self {
+        let Connections { accepted, not_allowed, too_often, full } = connections;
+        Self { accepted, not_allowed, too_often, full }
     }
 }
 

@@ -9,8 +9,8 @@ use super::view::View;
 use super::*;
 
 use crate::status::report::{
-    CountersReport, EndpointReport, ExportReport, GaugeReport, Report, ServerReport, SessionReport,
-    TurnaroundReport, WorkReport,
+    ConnectionsReport, CountersReport, EndpointReport, ExportReport, GaugeReport, Report,
+    ServerReport, SessionReport, TurnaroundReport, WorkReport,
 };
 
 fn counters(urbs: u64, bytes_in: u64) -> CountersReport {
@@ -27,6 +27,9 @@ fn export(busid: &str, client: Option<&str>) -> ExportReport {
         pid: None,
         vendor: None,
         product: None,
+        manufacturer: None,
+        product_name: None,
+        serial: None,
         present: true,
         offered: true,
         held: false,
@@ -72,9 +75,11 @@ fn report(urbs: u64) -> Report {
             version: "0.1.0".to_owned(),
             process: 7,
             since: "2026-11-29T12:00:00Z".to_owned(),
+            phase: "serving".to_owned(),
             listen: vec!["127.0.0.1:3240".to_owned()],
         },
         clients: 2,
+        connections: ConnectionsReport::default(),
         exports: vec![
             export("1-10", None),
             export("1-2", Some(clients[1])),

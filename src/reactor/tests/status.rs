@@ -3,7 +3,7 @@
 use super::scripted::{Act, Call};
 use super::*;
 use crate::stats::EndpointStats;
-use crate::status::{ExportStatus, LoanState, Snapshot};
+use crate::status::{ExportStatus, LoanState, Phase, Snapshot, Texts};
 use crate::wire::types::{Direction, EndpointAddress};
 
 impl<B: Backend> Held<B> {
@@ -48,10 +48,27 @@ fn a_snapshot_has_the_numbers_of_a_session_that_moves_data() {
     let first = held.snapshot();
     let ids = Some((0x1209, 0x0001));
     let (is_present, is_offered, is_held) = (true, true, false);
-    let export =
-        ExportStatus { busid, ids, is_present, is_offered, is_held, name: None, client: None };
-    let taken = ExportStatus { client: Some(client.local_addr().unwrap()), ..export };
-    assert_eq!(first.exports, [taken, ExportStatus { busid: held.busid(1), ..export }]);
+    let texts = |serial: &str| Texts {
+        manufacturer: Some("usbferry".to_owned()),
+        product: Some("Simulated loopback".to_owned()),
+        serial: Some(serial.to_owned()),
+    };
+    let export = ExportStatus {
+        busid,
+        ids,
+        texts: texts("05EED0000001"),
+        is_present,
+        is_offered,
+        is_held,
+        name: None,
+        client: None,
+    };
+    let client_address = Some(client.local_addr().unwrap());
+    let taken = ExportStatus { client: client_address, ..export.clone() };
+    let (other, serial) = (held.busid(1), texts("05EED0000002"));
+    let other = ExportStatus { busid: other, texts: serial, ..export.clone() };
+    assert_eq!(first.exports, [taken, other.clone()]);
+    assert_eq!((first.phase, first.connections.accepted), (Phase::Serving, 1));
     let loan = &first.loans[0];
     assert_eq!((first.clients, first.loans.len()), (1, 1));
     assert_eq!((loan.busid, loan.state, loan.is_connected), (busid, LoanState::Lent, true));
@@ -79,8 +96,23 @@ fn a_snapshot_has_the_numbers_of_a_session_that_moves_data() {
     script.clear(close);
     held.turn_until("it is free", |reactor| reactor.connections.is_empty());
     let last = held.snapshot();
-    assert_eq!(last.exports, [export, ExportStatus { busid: held.busid(1), ..export }]);
+    assert_eq!(last.exports, [export, other]);
     assert!(last.loans.is_empty());
+}
+
+#[test]
+fn a_reactor_that_makes_no_turn_leaves_a_question_unanswered_and_nobody_waiting() {
+    let mut held = Held::new();
+    let handle = held.reactor.status_handle();
+    let answer = handle.begin().expect("there is room");
+    assert_eq!(answer.wait(Duration::ZERO), Err(Unanswered::Late));
+    let waiting: Vec<_> = std::iter::from_fn(|| handle.begin().ok()).take(100).collect();
+    assert!(waiting.len() < 100, "the questions are bounded");
+    assert!(matches!(handle.begin(), Err(Unanswered::Late)));
+    held.turn_until("all are answered", |_| answer.wait(Duration::ZERO).is_ok());
+    drop(held);
+    assert_eq!(waiting.last().unwrap().wait(Duration::ZERO), Err(Unanswered::Ended));
+    assert!(matches!(handle.begin(), Err(Unanswered::Ended)));
 }
 
 #[test]
