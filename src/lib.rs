@@ -16,6 +16,7 @@
 //! - [`client`]: a USB/IP client, for the list of another server's exports and for their devices.
 //! - [`operator`]: the socket by which a person or a program on the server's machine asks for the
 //!   state of the server, and the client of that socket.
+//! - [`web`]: the web server, with a page for people and metrics for Prometheus.
 //! - `hooks`: programs that events of a device start, on threads of their own.
 //! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.
 //! - [`doctor`]: what makes exports and imports fail on this machine, and what to type.
@@ -33,12 +34,13 @@
 //! down, but for the results of a worker, which go up to the reactor:
 //!
 //! ```text
-//! commands ──► capture, cli, client, config, doctor, operator, reactor, service, status, usb, vhci, wire
+//! commands ──► capture, cli, client, config, doctor, operator, reactor, service, status, usb, vhci, web, wire
 //! cli ───────► client, config, logging, usb, wire
 //! doctor ────► client, config, usb, vhci, wire
 //! client ────► usbmon, wire
 //! vhci ──────► wire
 //! operator ──► config, reactor, status
+//! web ───────► config, reactor, status
 //! reactor ───► capture, config, handshake, hooks, service, session, stats, status, usb, wire, worker
 //! worker ────► config, reactor, session, usb
 //! fuzzing ───► handshake, session, usb, wire
@@ -152,6 +154,7 @@ pub mod usb;
 mod usbmon;
 #[cfg(target_os = "linux")]
 pub mod vhci;
+pub mod web;
 mod whose;
 pub mod wire;
 mod words;

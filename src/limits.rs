@@ -476,6 +476,29 @@ pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(10);
 /// so 40 MB if all devices have all possible endpoints.
 pub const OPERATOR_ANSWER_LEN_MAX: usize = 64 << 20;
 
+/// Clients of the web server at once. A few people and a monitoring program or two have one each; of
+/// more clients, the one whose time ends first makes place.
+pub const HTTP_CONNECTIONS_MAX: usize = 64;
+
+/// Bytes of a request to the web server, and the least that hyper's buffer may have. Browsers send
+/// below one kilobyte to an address without cookies.
+pub const HTTP_HEADER_LEN_MAX: usize = 8 << 10;
+
+/// Header fields of a request to the web server. Browsers send below twenty.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// The time of a client of the web server from one request to the next, with the answer taken, and
+/// from the beginning to the first request. Longer than the usual interval of Prometheus (15 s).
+pub const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The wait for the reactor's answer, beyond which the server counts as hung: a turn takes
+/// milliseconds. Below the time limit of Prometheus and of most health checks (10 s).
+pub const HTTP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The age of a report that is given to several clients: the reactor makes at most five reports in a
+/// second for all clients of the web server.
+pub const REPORT_AGE: Duration = Duration::from_millis(200);
+
 /// Devices held back at once, by as many names. Each import looks through the list.
 pub const HOLDS_MAX: usize = 256;
 

@@ -758,6 +758,39 @@ fn a_port_in_use_exits_1() {
     running.stop();
 }
 
+/// What an HTTP server says to a request for a path: the head and the body.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("somebody listens");
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("it is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn a_page_is_where_the_log_says_until_the_server_stops() {
+    let running = Running::start(&["--simulate=loopback", "--http", "127.0.0.1:0"]);
+    running.wait_for("the page is at http://");
+    let line = running.lines_with("the page is at ").remove(0);
+    let (_, address) = line.split_once("http://").expect("an address");
+    let address = address.trim_end_matches('/').to_owned();
+    assert!(get(&address, "/healthz").starts_with("HTTP/1.0 200"));
+    assert!(get(&address, "/metrics").contains("usbferry_build_info{version="));
+    let output = run(&["serve", "--simulate=loopback", "--listen=127.0.0.1:0", "--http", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is in use by another program"), "{}", stderr(&output));
+    running.stop();
+    assert!(TcpStream::connect(&address).is_err(), "nobody listens");
+}
+
+#[test]
+fn a_public_page_needs_allow() {
+    let output = run(&["serve", "--simulate", "--listen=127.0.0.1:0", "--http", "0.0.0.0:0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--http 0.0.0.0:0 can be reached"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("with --allow"), "{}", stderr(&output));
+}
+
 /// A name is looked up at the start; one without an address is a failure.
 #[test]
 fn names_are_listened_on() {

@@ -169,6 +169,19 @@ fn passed_sockets_stand_in_for_addresses_to_listen_on() {
 }
 
 #[test]
+fn a_passed_socket_of_the_name_http_is_the_web_servers() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let mut command = activated(listener.into(), &SERVE);
+    command.env("LISTEN_FDNAMES", "http");
+    let running = start(command);
+    running.wait_for(&format!("the page is at http://{address}/"));
+    let line = running.lines_with("listening on ").remove(0);
+    assert_ne!(address_of(&line), address, "clients of USB/IP have another");
+    running.stop();
+}
+
+#[test]
 fn a_passed_descriptor_that_is_no_listener_is_refused_with_advice() {
     let folder = tempfile::tempdir().expect("a folder");
     let unix = UnixListener::bind(folder.path().join("socket")).expect("a socket");

@@ -25,7 +25,14 @@ pub enum UsageError {
         written: Written,
     },
     /// Other machines can reach an address, and no client is allowed to connect.
-    NoAllow(SocketAddr, Written),
+    NoAllow {
+        /// The setting with the address, `listen` or `http`.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Where the setting was written.
+        written: Written,
+    },
     /// A name to listen on has no address.
     Unresolved(Unresolved),
     /// `--simulate` names no devices.
@@ -86,7 +93,9 @@ impl fmt::Display for UsageError {
                      less, too, or more {dashes}memory"
                 )
             }
-            Self::NoAllow(address, written) => f.write_str(&nobody_allowed(*address, written)),
+            Self::NoAllow { setting, address, written } => {
+                f.write_str(&nobody_allowed(setting, *address, written))
+            }
             Self::Unresolved(error) => error.fmt(f),
             #[cfg(feature = "simulate")]
             Self::Simulate(error) => error.fmt(f),
@@ -115,14 +124,15 @@ impl fmt::Display for UsageError {
     }
 }
 
-fn nobody_allowed(address: SocketAddr, written: &Written) -> String {
+fn nobody_allowed(setting: &str, address: SocketAddr, written: &Written) -> String {
     let (place, dashes) = written.words();
     let example = match written {
         Written::Together(None) => "--allow 192.168.1.0/24",
         _ => "allow = \"192.168.1.0/24\"",
     };
+    let service = if setting == "http" { "the page" } else { "USB/IP" };
     format!(
-        "{place}{dashes}listen {address} can be reached by other machines, and USB/IP knows no \
+        "{place}{dashes}{setting} {address} can be reached by other machines, and {service} knows no \
          passwords: say which may connect with {dashes}allow, for instance {example}"
     )
 }

@@ -16,7 +16,7 @@ use super::error::{UsageError, Written};
 use super::simulation::Simulation;
 use super::usbipd::StandIn;
 use crate::config::file::FileSettings;
-use crate::config::listen::{self, ListenAt};
+use crate::config::listen::{self, ListenAt, parse_http};
 use crate::config::policy::Terms;
 use crate::config::rules::matching::Match;
 use crate::config::rules::spec::DeviceSpec;
@@ -26,7 +26,7 @@ use crate::config::value::{
     parse_busy_poll, parse_device_memory, parse_memory, parse_network, parse_peer_timeout,
     parse_socket_buffer, parse_urb_size, parse_urbs,
 };
-use crate::config::{Listen, OperatorSocket, Policy, Settings, TakeOver};
+use crate::config::{Http, Listen, OperatorSocket, Policy, Settings, TakeOver};
 use crate::limits::{BUSY_POLL_DEFAULT, DeviceLimits, PEER_TIMEOUT_DEFAULT};
 #[cfg(feature = "simulate")]
 use crate::usb::sim::spec::Spec;
@@ -92,6 +92,12 @@ pub struct Serve {
     /// Who may use the socket: the mode of a file, in octal digits [default: 600]
     #[arg(long, value_name = "MODE", value_parser = parse_socket_mode)]
     socket_mode: Option<u32>,
+
+    /// Show a page of exports, sessions and rates here, with metrics for Prometheus at /metrics
+    /// (docs/metrics.md): an address or a name, and a port, such as 127.0.0.1:9240. Clients are
+    /// admitted as for USB/IP, so an address that other machines can reach needs --allow
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_http)]
+    http: Option<ListenAt>,
 
     #[command(flatten)]
     capture: CaptureOptions,
@@ -193,7 +199,7 @@ impl Serve {
     }
 
     /// Checks the options together with a file, and turns both into settings, but for
-    /// [`Self::listen`]: an option goes before the same key of the file.
+    /// [`Self::listen`] and [`Self::http`]: an option goes before the same key of the file.
     ///
     /// # Errors
     /// Two values do not fit together.
@@ -296,15 +302,45 @@ impl Serve {
             (&*self.listen, Written::Together(None))
         };
         let all = listen::addresses(places, look_up).map_err(UsageError::Unresolved)?;
-        let public = all.iter().find(|listen| !listen.address.ip().is_loopback());
-        match public {
+        match first_public(&all) {
             // usbipd listens everywhere; here the other machines' clients are refused one by one.
-            Some(listen) if self.allowed(file).is_empty() && self.stand_in.is_none() => {
-                Err(UsageError::NoAllow(listen.address, written))
+            Some(address) if self.allowed(file).is_empty() && self.stand_in.is_none() => {
+                Err(UsageError::NoAllow { setting: "listen", address, written })
             }
             _ => Ok(all),
         }
     }
+
+    /// Where the web server listens, if there is one. `look_up` gives the addresses of a name and a
+    /// port.
+    ///
+    /// # Errors
+    /// A name has no address, or other machines could connect and none is allowed to.
+    pub fn http(
+        &self,
+        file: &FileSettings,
+        look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>>,
+    ) -> Result<Http, UsageError> {
+        let (place, written) = match (&self.http, &file.http) {
+            (Some(typed), _) => (typed, Written::Together(None)),
+            (None, Some(place)) => (place, Written::Together(file.file.clone())),
+            (None, None) => return Ok(Http::default()),
+        };
+        let all = listen::addresses(std::slice::from_ref(place), look_up);
+        let listen = all.map_err(UsageError::Unresolved)?;
+        match first_public(&listen) {
+            Some(address) if self.allowed(file).is_empty() => {
+                Err(UsageError::NoAllow { setting: "http", address, written })
+            }
+            _ => Ok(Http { listen, name: place.name().map(str::to_owned) }),
+        }
+    }
+}
+
+/// The first address that other machines can reach.
+fn first_public(all: &[Listen]) -> Option<SocketAddr> {
+    let mut addresses = all.iter().map(|listen| listen.address);
+    addresses.find(|address| !address.ip().is_loopback())
 }
 
 /// Two of the largest URBs must fit into the memory of a device.
@@ -332,6 +368,7 @@ mod tests {
                 let file = FileSettings::default();
                 let (mut settings, chosen) = serve.settings(&file)?;
                 settings.listen = serve.listen(&file, |_, _| Ok(Vec::new()))?;
+                settings.http = serve.http(&file, |_, _| Ok(Vec::new()))?;
                 Ok((settings, chosen))
             }
             _ => unreachable!("it says serve"),
@@ -441,6 +478,22 @@ mod tests {
     }
 
     #[test]
+    fn a_web_server_is_off_and_asks_for_allow_like_any_listener() {
+        assert_eq!(serve(&["--all"]).unwrap().0.http, Http::default());
+        let (settings, _) = serve(&["--all", "--http", "127.0.0.1:9240"]).unwrap();
+        let addresses: Vec<String> =
+            settings.http.listen.iter().map(|listen| listen.address.to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.1:9240"]);
+        let error = serve(&["--all", "--http", ":9240"]).unwrap_err().to_string();
+        assert!(error.starts_with("--http 0.0.0.0:9240 can be reached by other"), "{error}");
+        assert!(serve(&["--all", "--http", ":9240", "--allow", "10.0.0.0/8"]).is_ok());
+        let file = "http = \"0.0.0.0:9240\"\n[[rule]]\nid = \"1209:0001\"";
+        let file = FileSettings::read("f", file).unwrap();
+        let error = Serve::default().http(&file, |_, _| Ok(Vec::new())).unwrap_err().to_string();
+        assert!(error.starts_with("f, with the options typed: http 0.0.0.0:9240"), "{error}");
+    }
+
+    #[test]
     fn wrong_values_are_refused_with_a_sentence() {
         let (default, most) = (typed(limits::URB_LEN_DEFAULT), typed(limits::MEMORY_MAX));
         let too_large = format!("--urb-size {default} is more than half of --memory 2M: ");
@@ -473,6 +526,8 @@ mod tests {
             (["--take-over", "perhaps"], "same-host"),
             (["--allow", "everybody"], "give a network"),
             (["--device", "stick"], "usbferry list"),
+            (["--http", "127.0.0.1"], "such as 127.0.0.1:9240"),
+            (["--http", "nobody.invalid:1"], "can't resolve nobody.invalid, to listen there"),
             (["--socket", ""], "or none"),
             (["--socket-mode", "888"], "octal"),
             (["--device", "0781-5567"], "write 0781:5567"),

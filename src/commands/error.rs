@@ -22,6 +22,7 @@ use crate::usb::ScanError;
 use crate::usb::sim::spec::LoadError;
 #[cfg(target_os = "linux")]
 use crate::vhci::VhciError;
+use crate::web::WebError;
 use crate::words::reason;
 
 /// Exit code of a command line or a file that makes no sense, the same as clap's.
@@ -51,6 +52,8 @@ pub enum CommandError {
     Passed(PassedError),
     /// The socket of operators can't be made.
     Desk(DeskError),
+    /// The web server can't be opened.
+    Web(WebError),
     /// A server on this machine does not do as asked.
     Operator(OperatorError),
     /// A recording can't be played.
@@ -119,6 +122,7 @@ impl fmt::Display for CommandError {
             Self::Start(error) => error.fmt(f),
             Self::Passed(error) => error.fmt(f),
             Self::Desk(error) => error.fmt(f),
+            Self::Web(error) => error.fmt(f),
             Self::Operator(error) => error.fmt(f),
             Self::Replayed(path, error) => write!(f, "{}: {error}", path.display()),
             Self::CaptureFile(path, error) => write!(f, "{}: {}", path.display(), reason(error)),

@@ -22,9 +22,10 @@ use signal_hook::consts::SIGHUP;
 
 use super::CommandError;
 use super::serve::warn_of_rules;
-use crate::config::{Listen, OperatorSocket, Settings};
+use crate::config::{Http, Listen, OperatorSocket, Settings};
 use crate::reactor::{ReloadHandle, Reloaded, StopHandle};
 use crate::service::notify::{Manager, Message};
+use crate::web::Access;
 use crate::words::reason;
 
 /// The terminal that controls this process, if there is one.
@@ -50,6 +51,8 @@ pub(super) struct Hangups {
     pub(super) file: Option<Arc<str>>,
     /// The socket of operators, which stays as it is.
     pub(super) operators: OperatorSocket,
+    /// The web server, which stays where it is, and admits the clients of the new settings.
+    pub(super) http: (Http, Option<Access>),
     /// Reads the settings again.
     pub(super) read: Reader,
     /// The service manager, which is told of each reading.
@@ -119,6 +122,12 @@ impl Hangups {
                 if settings.operators != self.operators {
                     warn!("the socket of operators stays as it is: another would need a restart");
                 }
+                if settings.http != self.http.0 {
+                    warn!("the web server stays as it is: another --http would need a restart");
+                }
+                if let Some(access) = &self.http.1 {
+                    access.change(settings.allowed.clone());
+                }
                 let listen = settings.listen.clone();
                 let reloaded = self.reload.reload(settings);
                 reloaded.into_iter().for_each(|reloaded| tell(reloaded, &listen));
@@ -175,8 +184,9 @@ mod tests {
             Ok(Settings::default())
         });
         let (stop, reload) = (reactor.stop_handle().unwrap(), reactor.reload_handle());
-        let (operators, manager) = (OperatorSocket::default(), None);
-        caught.follow(Hangups { stop, reload, file: None, operators, read, manager }).unwrap();
+        let (operators, http) = (OperatorSocket::default(), (Http::default(), None));
+        let server = Hangups { stop, reload, file: None, operators, http, read, manager: None };
+        caught.follow(server).unwrap();
         assert_eq!(reads.recv_timeout(DEADLINE), Ok(()));
     }
 }

@@ -18,7 +18,7 @@ use super::{CommandError, hook_programs, settings};
 use crate::cli::{self, Chosen, Serve, StandIn};
 use crate::config::socket::SocketPlace;
 use crate::config::value::network_text;
-use crate::config::{Listen, OperatorSocket, Settings, meaning};
+use crate::config::{Http, Listen, OperatorSocket, Settings, meaning};
 use crate::limits::CONNECTIONS_SHARE;
 use crate::operator::{Desk, Handles};
 use crate::reactor::Reactor;
@@ -29,6 +29,7 @@ use crate::usb::libusb::{self, LibusbBackend};
 #[cfg(feature = "simulate")]
 use crate::usb::sim::{SimBackend, bus::SimBus, spec::Spec};
 use crate::usb::{Backend, ScanError};
+use crate::web::{Access, Web};
 use crate::wire::PORT;
 use crate::words::reason;
 
@@ -92,7 +93,8 @@ fn show_devices() -> Option<ScanError> {
 /// Reads the settings, again and again. The addresses of passed sockets stand in for all others.
 fn reader(arguments: &Serve, passed: &[Passed]) -> Reader {
     let arguments = arguments.clone();
-    let listen = passed.iter().map(|passed| Listen { address: passed.address, optional: false });
+    let listen = passed.iter().filter(|passed| !passed.is_for_web());
+    let listen = listen.map(|passed| Listen { address: passed.address, optional: false });
     let listen: Vec<Listen> = listen.collect();
     Box::new(move || {
         let (mut settings, chosen) = settings::read(&arguments)?;
@@ -123,15 +125,21 @@ fn run<B: Backend>(
         warn_of_strictness(&settings);
     }
     let (file, operators) = (settings.file.clone(), settings.operators.clone());
+    let (http, allowed) = (settings.http.clone(), settings.allowed.clone());
+    let (for_web, passed): (Vec<_>, Vec<_>) = passed.into_iter().partition(Passed::is_for_web);
     let names: Vec<String> = passed.iter().map(|passed| passed.name.clone()).collect();
     let listeners = passed.into_iter().map(|passed| passed.listener).collect();
     let reactor = Reactor::with_listeners(backend, settings, listeners);
     let mut reactor = reactor.map_err(CommandError::Start)?;
-    let desk = open_desk(&reactor, &operators)?;
+    let server = ServerStatus { started: SystemTime::now(), addresses: reactor.addresses() };
+    let desk = open_desk(&reactor, &operators, server.clone())?;
+    let for_web = for_web.into_iter().map(|passed| passed.listener).collect();
+    let web = Web::open(&http, for_web, allowed, (reactor.status_handle(), server));
+    let web = web.map_err(CommandError::Web)?;
     let manager = find_manager();
-    signals
-        .follow(&reactor, (file, operators), read, manager.clone())
-        .map_err(CommandError::Signals)?;
+    let access = web.as_ref().map(Web::access);
+    let kept = Kept { file, operators, http: (http, access) };
+    signals.follow(&reactor, kept, read, manager.clone()).map_err(CommandError::Signals)?;
     for (number, address) in reactor.addresses().into_iter().enumerate() {
         match names.get(number) {
             Some(name) => {
@@ -140,6 +148,8 @@ fn run<B: Backend>(
             None => info!("listening on {address}"),
         }
     }
+    let pages = web.iter().flat_map(Web::addresses);
+    pages.for_each(|address| info!("the page is at http://{address}/"));
     if let Some(manager) = manager
         && let Err(error) = announce(&manager, &mut reactor)
     {
@@ -147,7 +157,7 @@ fn run<B: Backend>(
     }
     let _pid_file = PidFile::write(stand_in.as_ref());
     let ended = reactor.run();
-    drop(desk);
+    drop((web, desk));
     match ended {
         Ok(0) => {
             info!("stopped");
@@ -176,8 +186,8 @@ fn announce<B: Backend>(manager: &Manager, reactor: &mut Reactor<B>) -> io::Resu
 fn open_desk<B: Backend>(
     reactor: &Reactor<B>,
     socket: &OperatorSocket,
+    server: ServerStatus,
 ) -> Result<Option<Desk>, CommandError> {
-    let server = ServerStatus { started: SystemTime::now(), addresses: reactor.addresses() };
     let (status, operator) = (reactor.status_handle(), reactor.operator_handle());
     match Desk::open(socket, Handles { status, operator, server }) {
         Ok(desk) => {
@@ -213,6 +223,13 @@ pub(super) fn warn_of_rules(settings: &Settings) {
     warnings.for_each(|line| warn!("{line}"));
 }
 
+/// What a server keeps when its settings are read again.
+struct Kept {
+    file: Option<Arc<str>>,
+    operators: OperatorSocket,
+    http: (Http, Option<Access>),
+}
+
 /// The signals of a server, caught since the start of the program.
 struct Signals {
     hangups: Caught,
@@ -242,13 +259,13 @@ impl Signals {
     fn follow<B: Backend>(
         self,
         reactor: &Reactor<B>,
-        (file, operators): (Option<Arc<str>>, OperatorSocket),
+        Kept { file, operators, http }: Kept,
         mut read: Reader,
         manager: Option<Manager>,
     ) -> io::Result<()> {
         let (stop, reload) = (reactor.stop_handle()?, reactor.reload_handle());
         let read = Box::new(move || read().map(|(settings, _)| settings));
-        self.hangups.follow(Hangups { stop, reload, file, operators, read, manager })?;
+        self.hangups.follow(Hangups { stop, reload, file, operators, http, read, manager })?;
         let stream = reactor.stop_handle()?.into_stream();
         for signal in STOPS {
             signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;

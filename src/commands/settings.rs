@@ -41,6 +41,7 @@ pub(super) fn with_file(
 ) -> Result<(Settings, Chosen), CommandError> {
     let (mut settings, chosen) = arguments.settings(file).map_err(CommandError::Usage)?;
     settings.listen = arguments.listen(file, look_up).map_err(CommandError::Usage)?;
+    settings.http = arguments.http(file, look_up).map_err(CommandError::Usage)?;
     Ok((settings, chosen))
 }
 

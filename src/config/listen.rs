@@ -44,6 +44,17 @@ impl FromStr for ListenAt {
     }
 }
 
+/// Where the web server is to listen, as typed: as for [`ListenAt`], but no port is usual.
+///
+/// # Errors
+/// The text has another form, or no port.
+pub(crate) fn parse_http(text: &str) -> Result<ListenAt, ValueError> {
+    match split(text) {
+        Some((_, Some(_))) => text.parse().map_err(|_| ValueError::Http),
+        _ => Err(ValueError::Http),
+    }
+}
+
 /// The host and the text of the port, if any.
 fn split(text: &str) -> Option<(Host, Option<&str>)> {
     if let Some(rest) = text.strip_prefix('[') {
@@ -145,6 +156,15 @@ fn listen(addresses: &[SocketAddr]) -> Vec<Listen> {
 }
 
 impl ListenAt {
+    /// The name, if a name was typed.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match &self.host {
+            Host::Name(name) if !name.contains('%') => Some(name),
+            _ => None,
+        }
+    }
+
     fn addresses(
         &self,
         look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>>,
@@ -207,6 +227,23 @@ mod tests {
             ("fe80::1%eth0", &["[fe80::1%7]:3240"]),
         ] {
             assert_eq!(addresses_of(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_web_server_has_a_port_in_any_case() {
+        for (text, name) in [
+            ("127.0.0.1:9240", None),
+            ("[::1]:9240", None),
+            (":9240", None),
+            ("[fe80::1%eth0]:9240", None),
+            ("usb.lan:9240", Some("usb.lan")),
+        ] {
+            assert_eq!(parse_http(text).unwrap().name(), name, "{text}");
+        }
+        for wrong in ["", "127.0.0.1", "[::1]", "::1", "localhost", "9240", "usb.lan:http", ":"] {
+            let refused = parse_http(wrong).unwrap_err().to_string();
+            assert!(refused.contains("127.0.0.1:9240"), "{wrong}: {refused}");
         }
     }
 

@@ -78,6 +78,15 @@ impl Listen {
     }
 }
 
+/// The web server.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Http {
+    /// Addresses to listen on; none without a web server.
+    pub listen: Vec<Listen>,
+    /// The name of this machine in the settings, by which clients may ask.
+    pub name: Option<String>,
+}
+
 /// The capture of all URBs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Capturing {
@@ -116,6 +125,8 @@ pub struct Settings {
     pub shares: Shares,
     /// The socket of operators.
     pub operators: OperatorSocket,
+    /// The web server.
+    pub http: Http,
 }
 
 impl Default for Settings {
@@ -134,6 +145,7 @@ impl Default for Settings {
             connections: CONNECTIONS_MAX,
             shares: Shares::default(),
             operators: OperatorSocket::default(),
+            http: Http::default(),
         }
     }
 }

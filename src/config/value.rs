@@ -23,6 +23,8 @@ const PEER_TIMEOUT: RangeInclusive<Duration> = limits::PEER_TIMEOUT_MIN..=limits
 pub enum ValueError {
     /// A place to listen on.
     Listen,
+    /// No place for the web server.
+    Http,
     /// A network or an address.
     Network,
     /// A network with an address that is not the network's first: either may be meant.
@@ -83,6 +85,9 @@ impl fmt::Display for ValueError {
             Self::Configuration => f.write_str(
                 "give the number of a configuration (bConfigurationValue, as lsusb -v shows it), \
                  from 1 to 255",
+            ),
+            Self::Http => f.write_str(
+                "give an address or a name, and a port, such as 127.0.0.1:9240 or [::]:9240",
             ),
             Self::Socket => f.write_str(
                 "give the path of a socket to be made, such as /run/usbferry/lab.sock, or none",

@@ -24,6 +24,17 @@ pub struct Passed {
     pub name: String,
 }
 
+/// The name of a socket for the web server.
+const WEB: &str = "http";
+
+impl Passed {
+    /// Whether the socket is for the web server, by its name.
+    #[must_use]
+    pub fn is_for_web(&self) -> bool {
+        self.name == WEB
+    }
+}
+
 /// A descriptor is not of the kind that a server listens on.
 #[derive(Debug)]
 pub struct PassedError {

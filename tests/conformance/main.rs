@@ -23,6 +23,7 @@
 //! | `watches` | clients that are told of a device |
 //! | `operators` | the socket of operators: the state of the server |
 //! | `orders` | orders of operators: sessions that end, devices that are held back |
+//! | `web` | the web server: the page, metrics, health, and abusers of each |
 //! | `events` | events, as an operator follows them |
 //! | `top` | the state of a server, live in a terminal |
 //! | `simulation` | random traffic of a correct client, from fixed seeds |
@@ -57,3 +58,4 @@ mod support;
 mod top;
 mod unlink;
 mod watches;
+mod web;

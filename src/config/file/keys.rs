@@ -3,7 +3,7 @@
 //! Contract: plain data.
 
 /// The keys of the server alone.
-const OF_SERVER: [&str; 8] = [
+const OF_SERVER: [&str; 9] = [
     "listen",
     "allow",
     "peer-timeout",
@@ -11,6 +11,7 @@ const OF_SERVER: [&str; 8] = [
     "socket-buffer",
     "socket",
     "socket-mode",
+    "http",
     "rule",
 ];
 
@@ -37,7 +38,7 @@ const OF_BOTH: [&str; 14] = [
 ];
 
 /// The keys before the first rule.
-pub(super) const SERVER_KEYS: [&str; 22] = joined(&OF_SERVER, &OF_BOTH);
+pub(super) const SERVER_KEYS: [&str; 23] = joined(&OF_SERVER, &OF_BOTH);
 
 /// The keys of a rule.
 pub(super) const RULE_KEYS: [&str; 23] = joined(&OF_RULES, &OF_BOTH);

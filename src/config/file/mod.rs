@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::hooks::Hooks;
-use super::listen::ListenAt;
+use super::listen::{ListenAt, parse_http};
 use super::policy::{Policy, Terms};
 use super::rules::Rule;
 use super::socket::{SocketPlace, parse_socket, parse_socket_mode};
@@ -58,6 +58,8 @@ pub struct FileSettings {
     pub socket: Option<SocketPlace>,
     /// The mode of the socket of operators.
     pub socket_mode: Option<u32>,
+    /// Where the web server listens.
+    pub http: Option<ListenAt>,
     /// The rules, in their order.
     pub rules: Vec<Rule>,
 }
@@ -88,6 +90,7 @@ fn read(file: &Arc<str>, text: &str, lines: &Lines<'_>) -> Found<FileSettings> {
     let listen = |text: &str| text.parse().map_err(|error| Fault::Value { key: "listen", error });
     let socket =
         |text: &str| parse_socket(text).map_err(|error| Fault::Value { key: "socket", error });
+    let http = |text: &str| parse_http(text).map_err(|error| Fault::Value { key: "http", error });
     let (terms, hooks) = (read_terms(&section)?, read_hooks(&section, &Hooks::default())?);
     let policy = terms.over(Policy::default());
     check_urb_size(&section, policy)?;
@@ -103,6 +106,7 @@ fn read(file: &Arc<str>, text: &str, lines: &Lines<'_>) -> Found<FileSettings> {
         peer_timeout: section.number("peer-timeout", parse_peer_timeout)?,
         socket: section.text("socket", socket)?,
         socket_mode: section.number("socket-mode", parse_socket_mode)?,
+        http: section.text("http", http)?,
         rules,
     })
 }
