@@ -10,7 +10,7 @@
 //! its socket wakes.
 //!
 //! Contract: a thread of its own, which asks the reactor through
-//! [`StatusHandle`](crate::reactor::StatusHandle) and waits for a bounded time. Clients are
+//! `StatusHandle` and waits for a bounded time. Clients are
 //! admitted by the rule for USB/IP clients, and can change nothing. A panic ends the web server
 //! alone.
 

@@ -156,21 +156,37 @@ fn a_server_that_is_gone_is_asked_until_it_is_back() {
     terminal.expect_end(0);
 }
 
+/// A terminal with the program and its screen, and the number of the process.
+fn start_as_process(name: &str, office: &Office) -> (Terminal, String) {
+    let path = office.path().with_extension("pid");
+    let (number, socket) = (path.display(), office.path().display());
+    let command = format!("sh -c 'echo $$ > {number}; exec {PROGRAM} top --socket {socket}'");
+    let terminal = Terminal::start(name, &command);
+    terminal.wait_for("the screen", |screen| screen.contains("URBs/s"));
+    let number = fs::read_to_string(&path).expect("the number of the process");
+    (terminal, number.trim().to_owned())
+}
+
+/// Sends a signal, by the name that `kill` takes. False without such a process.
+fn signal(name: &str, process: &str) -> bool {
+    let output = Command::new("kill").args(["-s", name, process]).output();
+    output.expect("kill is there").status.success()
+}
+
 #[test]
 fn a_signal_ends_the_program_and_the_terminal_is_as_before() {
     let office = Office::open("loopback");
-    let process = office.path().with_extension("pid");
-    let (process_text, socket) = (process.display(), office.path());
-    let command = format!(
-        "sh -c 'echo $$ > {process_text}; exec {PROGRAM} top --socket {}'",
-        socket.display()
-    );
-    let terminal = Terminal::start("signal", &command);
-    terminal.wait_for("the screen", |screen| screen.contains("URBs/s"));
-    let number = fs::read_to_string(&process).expect("the number of the process");
-    let killed = Command::new("kill").arg(number.trim()).status().expect("kill is there");
-    assert!(killed.success());
+    let (terminal, process) = start_as_process("signal", &office);
+    assert!(signal("TERM", &process));
     terminal.expect_end(128 + 15);
+}
+
+#[test]
+fn a_terminal_that_is_gone_ends_the_program() {
+    let office = Office::open("loopback");
+    let (terminal, process) = start_as_process("hangup", &office);
+    drop(terminal);
+    wait_until("the end", || !signal("0", &process));
 }
 
 #[test]

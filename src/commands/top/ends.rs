@@ -1,12 +1,15 @@
 //! The signals that end `usbferry top`: not before the terminal is as it was.
 //!
+//! SIGHUP ends the program at once, as any program: the terminal is gone, and crossterm 0.29 waits
+//! for keys in a loop that a terminal's end does not end.
+//!
 //! Contract: a signal is only noted; [`Ends::end`] may end the process.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::low_level::emulate_default_handler;
 use usbferry_sys::os::signal::is_ignored;
@@ -24,7 +27,7 @@ impl Ends {
     /// The system's.
     pub(super) fn on_signals() -> io::Result<Self> {
         let ends = Self(Arc::new(AtomicUsize::new(NONE)));
-        for signal in [SIGINT, SIGQUIT, SIGTERM, SIGHUP] {
+        for signal in [SIGINT, SIGQUIT, SIGTERM] {
             if !is_ignored(signal) {
                 let number = usize::try_from(signal).unwrap_or(NONE);
                 flag::register_usize(signal, Arc::clone(&ends.0), number)?;
