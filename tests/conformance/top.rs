@@ -158,8 +158,8 @@ fn a_server_that_is_gone_is_asked_until_it_is_back() {
 
 /// A terminal with the program and its screen, and the number of the process.
 fn start_as_process(name: &str, office: &Office) -> (Terminal, String) {
-    let path = office.path().with_extension("pid");
-    let (number, socket) = (path.display(), office.path().display());
+    let (socket, path) = (office.path(), office.path().with_extension("pid"));
+    let (number, socket) = (path.display(), socket.display());
     let command = format!("sh -c 'echo $$ > {number}; exec {PROGRAM} top --socket {socket}'");
     let terminal = Terminal::start(name, &command);
     terminal.wait_for("the screen", |screen| screen.contains("URBs/s"));
