@@ -126,7 +126,9 @@ impl Capture {
         let progress = sink.progress();
         let writer = Writer::start(TERMS, sink).map_err(CaptureError::Thread)?;
         let (queue, reader) = (writer.queue().clone(), Arc::clone(&progress));
-        let recorder = Recorder::new(queue, reader, *snap_len, size.map(|size| size / 2));
+        let mut recorder = Recorder::new(queue, reader, *snap_len, size.map(|size| size / 2));
+        // A file without a record is a capture, too: programs read its first section.
+        recorder.is_read();
         let recorder = Arc::new(Mutex::new(recorder));
         Ok(Self { path: path.clone(), writer, recorder, progress, is_ended: false })
     }

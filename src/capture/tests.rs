@@ -84,6 +84,16 @@ fn every_record_is_in_the_file_or_counted() {
 }
 
 #[test]
+fn a_capture_without_a_session_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nothing.pcapng");
+    let mut capture = start(&path, None);
+    let count = capture.end();
+    assert_eq!((records(&path), count.taken), (0, Tally::default()));
+    assert_eq!(fs::metadata(&path).unwrap().len(), count.bytes);
+}
+
+#[test]
 fn a_capture_with_a_size_keeps_the_last_half_at_least() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ring.pcapng");
