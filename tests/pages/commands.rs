@@ -10,19 +10,27 @@ use usbferry::config::file::FileSettings;
 use super::text::{Line, pages};
 
 /// Options of other programs that pages name without the program: cargo, the benches, the scripts of
-/// `tests/`.
-const OTHERS: [&str; 12] = [
+/// `tests/`, those for labgrid.
+const OTHERS: [&str; 20] = [
     "--auto-attach",
+    "--bind-all-devices",
     "--buffer-time",
     "--capturing",
+    "--clients",
     "--device-cgroup-rule",
+    "--devices",
+    "--exporter",
+    "--exporters",
     "--features",
     "--hardware-id",
     "--list",
     "--network",
     "--no-default-features",
     "--require-bind",
+    "--seconds",
+    "--seed",
     "--test",
+    "--trust-loopback",
     "--vid",
 ];
 
