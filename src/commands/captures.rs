@@ -11,10 +11,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf, absolute};
 
-use serde::Serialize;
-
 use super::CommandError;
-use super::json::{self, SCHEMA};
+use super::json;
 use super::list::printed;
 use super::orders::print;
 use super::status::{capture_text, title};
@@ -23,28 +21,10 @@ use crate::cli::{Capture, CaptureCommand, CaptureStart, CaptureStop};
 use crate::config::Capturing;
 use crate::limits::SNAP_LEN_DEFAULT;
 use crate::operator::client::Operator;
-use crate::operator::protocol::CaptureStartedReport;
-use crate::status::report::CaptureReport;
 use crate::words::printable;
 
 /// The file name for the standard output.
 const STDOUT: &str = "-";
-
-/// The JSON of `usbferry capture start --json`.
-#[derive(Serialize)]
-struct StartedJson {
-    schema: u32,
-    #[serde(flatten)]
-    report: CaptureStartedReport,
-}
-
-/// The JSON of `usbferry capture stop --json`.
-#[derive(Serialize)]
-struct StoppedJson {
-    schema: u32,
-    #[serde(flatten)]
-    report: CaptureReport,
-}
 
 /// `usbferry capture`.
 pub(super) fn order(arguments: &Capture) -> Result<(), CommandError> {
@@ -71,7 +51,7 @@ fn start(arguments: &CaptureStart) -> Result<(), CommandError> {
         return Ok(());
     }
     if *json {
-        return printed(json::print(&StartedJson { schema: SCHEMA, report }));
+        return printed(json::print_report(&report));
     }
     let name = printable(&report.file);
     let begun = format!("{name}: the capture has begun, until \"usbferry capture stop\"");
@@ -100,7 +80,7 @@ fn stop(arguments: &CaptureStop) -> Result<(), CommandError> {
     });
     let report = operator.stop_capture(file).map_err(CommandError::Operator)?;
     if arguments.json {
-        return printed(json::print(&StoppedJson { schema: SCHEMA, report }));
+        return printed(json::print_report(&report));
     }
     print(std::iter::once(format!("the capture has ended: {}", capture_text(&report))))
 }

@@ -6,10 +6,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 
-use serde::Serialize;
-
 use super::CommandError;
-use super::json::{self, SCHEMA};
+use super::json;
 use super::list::printed;
 use super::status::title;
 use crate::cli::Events;
@@ -18,24 +16,12 @@ use crate::status::report::{EventReport, parse_time};
 use crate::units::{Amount, clock_with_seconds};
 use crate::words::printable;
 
-/// A line of `usbferry events --json`.
-#[derive(Serialize)]
-struct EventJson<'a> {
-    schema: u32,
-    #[serde(flatten)]
-    report: &'a EventReport,
-}
-
 /// `usbferry events`.
 pub(super) fn follow(arguments: &Events) -> Result<(), CommandError> {
     let operator = Operator::connect(arguments.asking.socket()).map_err(CommandError::Operator)?;
     let mut result = Ok(());
     let followed = operator.follow(|report| {
-        let written = if arguments.json {
-            json::print(&EventJson { schema: SCHEMA, report: &report })
-        } else {
-            print(&report)
-        };
+        let written = if arguments.json { json::print_report(&report) } else { print(&report) };
         match written {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {

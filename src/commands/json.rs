@@ -14,6 +14,14 @@ use crate::wire::types::BusId;
 /// The number of the schema.
 pub(super) const SCHEMA: u32 = 1;
 
+/// A running server's report or event, as the server has told it.
+#[derive(Serialize)]
+struct ReportJson<'a, R> {
+    schema: u32,
+    #[serde(flatten)]
+    report: &'a R,
+}
+
 /// `usbferry list`.
 #[derive(Serialize, Debug)]
 pub(super) struct DevicesJson {
@@ -150,6 +158,14 @@ pub(super) fn print(value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut out, value)?;
     writeln!(out)?;
     out.flush()
+}
+
+/// Prints a running server's report or event.
+///
+/// # Errors
+/// The output can't be written.
+pub(super) fn print_report(report: &impl Serialize) -> io::Result<()> {
+    print(&ReportJson { schema: SCHEMA, report })
 }
 
 #[cfg(all(test, target_os = "linux"))]

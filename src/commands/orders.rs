@@ -12,16 +12,7 @@ use super::list::printed;
 use super::status::title;
 use crate::cli::{Disconnect, Release};
 use crate::operator::client::Operator;
-use crate::operator::protocol::DisconnectedReport;
 use crate::words::printable;
-
-/// The JSON of `usbferry disconnect --json`.
-#[derive(Serialize)]
-struct DisconnectedJson {
-    schema: u32,
-    #[serde(flatten)]
-    report: DisconnectedReport,
-}
 
 /// The JSON of `usbferry release --json`.
 #[derive(Serialize)]
@@ -37,7 +28,7 @@ pub(super) fn disconnect(arguments: &Disconnect) -> Result<(), CommandError> {
     let report = operator.disconnect(&arguments.target, arguments.hold);
     let report = report.map_err(CommandError::Operator)?;
     if arguments.json {
-        return printed(json::print(&DisconnectedJson { schema: SCHEMA, report }));
+        return printed(json::print_report(&report));
     }
     let ended = report.sessions.iter().map(|session| {
         let device = title(&session.busid, session.name.as_deref());

@@ -6,10 +6,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
-
 use super::CommandError;
-use super::json::{self, SCHEMA};
+use super::json;
 use super::list::printed;
 use crate::cli::Status;
 use crate::operator::client::Operator;
@@ -20,21 +18,13 @@ use crate::status::report::{
 use crate::units::{Amount, Brief, Lasting, clock};
 use crate::words::printable;
 
-/// The JSON of `usbferry status --json`.
-#[derive(Serialize)]
-struct StatusJson<'a> {
-    schema: u32,
-    #[serde(flatten)]
-    report: &'a Report,
-}
-
 /// `usbferry status`.
 pub(super) fn show(arguments: &Status) -> Result<(), CommandError> {
     let mut operator =
         Operator::connect(arguments.asking.socket()).map_err(CommandError::Operator)?;
     let report = operator.status().map_err(CommandError::Operator)?;
     if arguments.json {
-        return printed(json::print(&StatusJson { schema: SCHEMA, report: &report }));
+        return printed(json::print_report(&report));
     }
     printed(io::stdout().lock().write_all(text(&report).as_bytes()))
 }
