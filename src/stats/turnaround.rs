@@ -209,16 +209,6 @@ pub struct Bucket {
     pub count: u64,
 }
 
-impl Turnaround {
-    /// URBs of the sample with times below a bound, if a bucket ends there, as at each power of two
-    /// microseconds.
-    #[must_use]
-    pub fn below(&self, bound: Duration) -> u64 {
-        let shorter = self.buckets.iter().take_while(|bucket| bucket.below <= bound);
-        shorter.map(|bucket| bucket.count).sum()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,11 +274,15 @@ mod tests {
         assert_eq!(turnaround.median, Some(Duration::from_micros(56)), "49 to 55 µs");
         assert_eq!(turnaround.p99, Some(Duration::from_micros(100)), "no more than the longest");
         assert_eq!(turnaround.longest, Duration::from_micros(100));
+        let below = |bound| {
+            let shorter = turnaround.buckets.iter().take_while(|bucket| bucket.below <= bound);
+            shorter.map(|bucket| bucket.count).sum::<u64>()
+        };
         for power in 0..7 {
             let bound = 1_u64 << power;
-            assert_eq!(turnaround.below(Duration::from_micros(bound)), bound - 1);
+            assert_eq!(below(Duration::from_micros(bound)), bound - 1);
         }
-        assert_eq!(turnaround.below(Duration::from_secs(1)), 100);
+        assert_eq!(below(Duration::from_secs(1)), 100);
         assert_eq!((of([]).median, of([]).p99), (None, None));
     }
 
