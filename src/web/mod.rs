@@ -9,10 +9,9 @@
 //! hyper speaks HTTP, on mio's sockets and without a runtime: a connection is a future that only
 //! its socket wakes.
 //!
-//! Contract: a thread of its own, which asks the reactor through
-//! `StatusHandle` and waits for a bounded time. Clients are
-//! admitted by the rule for USB/IP clients, and can change nothing. A panic ends the web server
-//! alone.
+//! Contract: a thread of its own, which asks the reactor through `StatusHandle` and waits for a
+//! bounded time. Clients are admitted by the rule for USB/IP clients, and can change nothing. A
+//! panic ends the web server alone.
 
 mod connection;
 mod exposition;
