@@ -12,8 +12,8 @@ use std::ffi::{c_int, c_void};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 
 use libc::{sockaddr, socklen_t};
@@ -37,7 +37,7 @@ struct Socket {
     /// The other end.
     sender: c_int,
     /// A message found the queue full.
-    has_lost: bool,
+    has_lost: AtomicBool,
 }
 
 /// The sockets of the program, and descriptors that stand for user namespaces.
@@ -46,10 +46,15 @@ struct Open {
     owners: Vec<c_int>,
 }
 
-static OPEN: Mutex<Open> = Mutex::new(Open { sockets: Vec::new(), owners: Vec::new() });
+static OPEN: RwLock<Open> = RwLock::new(Open { sockets: Vec::new(), owners: Vec::new() });
 
-fn opened() -> MutexGuard<'static, Open> {
-    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+/// A message and its reader share the lock: in the kernel, too, neither waits for the other.
+fn opened() -> RwLockReadGuard<'static, Open> {
+    OPEN.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn opened_mut() -> RwLockWriteGuard<'static, Open> {
+    OPEN.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// # Safety
@@ -106,7 +111,8 @@ fn open(kind: c_int) -> c_int {
         unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | flags, 0, ends.as_mut_ptr()) };
     if made == 0 {
         let [fd, sender] = ends;
-        opened().sockets.push(Socket { fd, sender, has_lost: false });
+        let has_lost = AtomicBool::new(false);
+        opened_mut().sockets.push(Socket { fd, sender, has_lost });
         listen_to_tests();
     }
     if made == 0 { ends[0] } else { -1 }
@@ -114,7 +120,7 @@ fn open(kind: c_int) -> c_int {
 
 /// The program closes a descriptor.
 pub(crate) fn close(fd: c_int) {
-    let mut open = opened();
+    let mut open = opened_mut();
     open.owners.retain(|&owner| owner != fd);
     if let Some(at) = open.sockets.iter().position(|socket| socket.fd == fd) {
         let sender = open.sockets.swap_remove(at).sender;
@@ -126,9 +132,9 @@ pub(crate) fn close(fd: c_int) {
 
 /// Whether the next read of a descriptor fails, because messages were dropped.
 pub(crate) fn has_lost(fd: c_int) -> bool {
-    let mut open = opened();
-    let socket = open.sockets.iter_mut().find(|socket| socket.fd == fd);
-    socket.is_some_and(|socket| std::mem::take(&mut socket.has_lost))
+    let open = opened();
+    let socket = open.sockets.iter().find(|socket| socket.fd == fd);
+    socket.is_some_and(|socket| socket.has_lost.swap(false, Ordering::Relaxed))
 }
 
 /// The answer to `NS_GET_USERNS`: a descriptor that stands for the initial user namespace.
@@ -138,7 +144,7 @@ pub(crate) fn owner() -> c_int {
     }
     // SAFETY: a path that ends in NUL, and plain integers.
     let fd = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    opened().owners.push(fd);
+    opened_mut().owners.push(fd);
     fd
 }
 
@@ -165,12 +171,12 @@ pub(crate) fn send(action: &str, name: &str) {
 
 /// Sends a message to all sockets.
 fn pass_on(message: &[u8]) {
-    for socket in &mut opened().sockets {
+    for socket in &opened().sockets {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         let (start, len) = (message.as_ptr().cast::<c_void>(), message.len());
         // SAFETY: an own descriptor, and the message with its length.
         let sent = unsafe { libc::send(socket.sender, start, len, flags) };
-        socket.has_lost |= sent < 0;
+        socket.has_lost.fetch_or(sent < 0, Ordering::Relaxed);
     }
 }
 
