@@ -209,7 +209,7 @@ impl<B: Backend> Reactor<B> {
         key: Key,
         result: Result<Box<Ready<PortOf<B>>>, OpenError>,
     ) {
-        self.prepare_open();
+        self.scans.note_opened();
         // The client may have left a moment ago: the events of this turn are marked already.
         if find(&mut self.connections, key).is_some_and(|connection| connection.has_left()) {
             self.end(key, &End::Closed);

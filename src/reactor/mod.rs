@@ -358,6 +358,7 @@ impl<B: Backend> Reactor<B> {
         if self.is_deviceless_due() {
             self.serve_deviceless(beside_sessions);
         }
+        self.scans.prepare();
         self.tell_watches();
         self.report();
         self.tick_captures();

@@ -75,6 +75,8 @@ pub(super) struct Scans {
     hints_rest: bool,
     /// The schedule has the end of the rest between scans for arrivals.
     arrivals_rest: bool,
+    /// A worker has used what was prepared for an open.
+    has_opened: bool,
 }
 
 /// Troubles with scans named in the log: each trouble once at its begin, for any number of scans
@@ -118,7 +120,21 @@ impl Scans {
             hints_rest_until: None,
             hints_rest: false,
             arrivals_rest: false,
+            has_opened: false,
         })
+    }
+
+    /// A worker has opened a device, or tried, and used what was prepared.
+    pub(super) const fn note_opened(&mut self) {
+        self.has_opened = true;
+    }
+
+    /// Has the next open prepared if the prepared is used: behind the replies of a turn, since to
+    /// wake the thread can cost the reactor its processor.
+    pub(super) fn prepare(&mut self) {
+        if std::mem::take(&mut self.has_opened) {
+            self.scanner.prepare_open();
+        }
     }
 
     /// Notes an event of the hints.
@@ -183,11 +199,6 @@ impl Scans {
 }
 
 impl<B: Backend> Reactor<B> {
-    /// A worker has opened a device, or tried, and used what was prepared.
-    pub(super) fn prepare_open(&self) {
-        self.scans.scanner.prepare_open();
-    }
-
     /// How long to wait for a scan. Where nothing is known yet, a slow machine must not be taken
     /// for a machine without devices.
     const fn scan_patience(&self) -> Duration {
