@@ -3,7 +3,8 @@
 //!
 //! With a thread for each device, a request that takes seconds holds up its device and no other.
 //! Each thread carries out one order at a time and puts the result into the reactor's [`Inbox`],
-//! which wakes the reactor.
+//! which wakes the reactor. The thread of a device that was given back is kept for the next device:
+//! a new thread costs a tenth of an import.
 //!
 //! Contract: the reactor never waits here: channels have room for every order that can be under
 //! way. Every order has a result, also after a panic: then the device was given up.
@@ -64,6 +65,8 @@ pub(crate) struct Inbox<C: Candidate> {
     questions: Questions,
     /// There may be results or questions.
     ready: bool,
+    /// A worker without a device, for the next open.
+    spare: Option<Worker<C>>,
     /// The budget for the log, which workers share with the reactor.
     complaints: Complaints,
 }
@@ -90,7 +93,8 @@ impl<C: Candidate> Outbox<C> {
 impl<C: Candidate> Inbox<C> {
     pub(crate) fn new(waker: Arc<Waker>, complaints: Complaints) -> Self {
         let questions = Questions::new(Arc::clone(&waker));
-        Self { results: Arc::default(), waker, questions, ready: true, complaints }
+        let (results, spare) = (Arc::default(), None);
+        Self { results, waker, questions, ready: true, spare, complaints }
     }
 
     fn outbox(&self) -> Outbox<C> {
@@ -110,6 +114,12 @@ impl<C: Candidate> Inbox<C> {
     /// Whether there may be results or questions.
     pub(crate) const fn is_ready(&self) -> bool {
         self.ready
+    }
+
+    /// Keeps the worker of a device that was given back, or was not opened, for the next device. A
+    /// single worker is kept, since devices most often come one by one.
+    pub(crate) fn keep(&mut self, worker: Worker<C>) {
+        self.spare.get_or_insert(worker);
     }
 
     /// The next result, if there is one.
@@ -190,10 +200,21 @@ impl ScanThread {
     }
 }
 
-/// An order to a device's worker: a job, or to give the device back, which ends the work.
+/// An order to a device's worker.
 enum Order<C: Candidate> {
+    /// The worker's device from now on, which is opened.
+    Open(Box<Assignment<C>>),
     Do(Job<C::Port>),
+    /// To give the device back, which ends the assignment.
     Close(Remains<C::Port>),
+}
+
+/// A device to be opened, and for whom.
+struct Assignment<C: Candidate> {
+    owner: Key,
+    client: SocketAddr,
+    candidate: C,
+    policy: Policy,
 }
 
 /// The thread of one device, from before the device is opened until it is given back.
@@ -205,7 +226,7 @@ pub(crate) struct Worker<C: Candidate> {
 }
 
 impl<C: Candidate> Worker<C> {
-    /// Starts the thread, which opens the device for the client first.
+    /// Has a device opened for a client, by the worker that was kept or by a new thread.
     ///
     /// # Errors
     /// The system has no thread, or hardly memory for more.
@@ -214,28 +235,34 @@ impl<C: Candidate> Worker<C> {
         client: SocketAddr,
         candidate: C,
         policy: Policy,
-        inbox: &Inbox<C>,
+        inbox: &mut Inbox<C>,
     ) -> io::Result<Self> {
+        let worker = match inbox.spare.take() {
+            Some(kept) => kept,
+            None => Self::start(inbox)?,
+        };
+        worker.give(Order::Open(Box::new(Assignment { owner, client, candidate, policy })));
+        Ok(worker)
+    }
+
+    /// Starts a thread, without a device.
+    fn start(inbox: &Inbox<C>) -> io::Result<Self> {
         if !heap::has_room(heap::RESERVE) {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let (orders, receiver) = sync_channel(1);
         let (outbox, complaints) = (inbox.outbox(), inbox.complaints.clone());
-        let device = candidate.info().device.busid;
-        let name = format!("usb {device}");
         #[cfg(test)]
         let dies = Arc::new(AtomicBool::new(false));
-        let thread = Thread {
-            owner,
-            candidate,
+        let mut thread = Thread {
+            assigned: None,
             outbox,
             #[cfg(test)]
             dies: Arc::clone(&dies),
         };
-        thread::Builder::new().name(name).spawn(move || {
+        thread::Builder::new().name("usb device".to_owned()).spawn(move || {
             complaints.take_thread();
-            Whose { client, device }.take_thread();
-            thread.run(&policy, &receiver);
+            thread.run(&receiver);
         })?;
         Ok(Self {
             orders,
@@ -262,31 +289,46 @@ impl<C: Candidate> Worker<C> {
 
 /// The state of a device's thread, which reports even the thread's own death.
 struct Thread<C: Candidate> {
-    owner: Key,
-    candidate: C,
+    /// The device that is opened, in use or being given back.
+    assigned: Option<Box<Assignment<C>>>,
     outbox: Outbox<C>,
     #[cfg(test)]
     dies: Arc<AtomicBool>,
 }
 
 impl<C: Candidate> Thread<C> {
-    /// Opens the device and carries out orders until the worker is dropped.
-    fn run(&self, policy: &Policy, orders: &Receiver<Order<C>>) {
-        self.deliver(Done::Opened(self.owner, self.open(policy)));
+    /// Carries out orders until the worker is dropped.
+    fn run(&mut self, orders: &Receiver<Order<C>>) {
         while let Ok(order) = orders.recv() {
-            self.deliver(match order {
-                Order::Do(job) => {
-                    let (port, result) = job.run();
-                    Done::Worked(self.owner, port, result)
-                }
-                Order::Close(remains) => {
-                    if caught("giving the device back", || remains.close()).is_none() {
-                        recover(&self.candidate);
-                    }
-                    Done::Closed(self.owner)
-                }
-            });
+            match order {
+                Order::Open(assignment) => self.open(assignment),
+                Order::Do(job) => self.work(job),
+                Order::Close(remains) => self.close(remains),
+            }
         }
+    }
+
+    fn open(&mut self, assignment: Box<Assignment<C>>) {
+        let device = assignment.candidate.info().device.busid;
+        Whose { client: assignment.client, device }.take_thread();
+        let assigned = self.assigned.insert(assignment);
+        let (owner, opened) = (assigned.owner, assigned.open());
+        self.deliver(Done::Opened(owner, opened));
+    }
+
+    fn work(&self, job: Job<C::Port>) {
+        let Some(assigned) = &self.assigned else { return };
+        let (port, result) = job.run();
+        self.deliver(Done::Worked(assigned.owner, port, result));
+    }
+
+    fn close(&mut self, remains: Remains<C::Port>) {
+        let Some(assigned) = &self.assigned else { return };
+        if caught("giving the device back", || remains.close()).is_none() {
+            recover(&assigned.candidate);
+        }
+        self.deliver(Done::Closed(assigned.owner));
+        self.assigned = None;
     }
 
     fn deliver(&self, done: Done<C>) {
@@ -294,10 +336,13 @@ impl<C: Candidate> Thread<C> {
         assert!(!self.dies.load(Ordering::Relaxed), "as it was told to");
         self.outbox.put(done);
     }
+}
 
+impl<C: Candidate> Assignment<C> {
     /// Opens the device for a session, and leaves nothing behind after a panic.
-    fn open(&self, policy: &Policy) -> Result<Box<Ready<C::Port>>, OpenError> {
-        caught("opening the device", || open(&self.candidate, policy)).unwrap_or_else(|| {
+    fn open(&self) -> Result<Box<Ready<C::Port>>, OpenError> {
+        let open = || open(&self.candidate, &self.policy);
+        caught("opening the device", open).unwrap_or_else(|| {
             recover(&self.candidate);
             let busid = self.candidate.info().device.busid;
             Err(OpenError { busid, obstacle: Obstacle::Panicked })
@@ -309,11 +354,13 @@ impl<C: Candidate> Drop for Thread<C> {
     /// A panic outside of [`caught`] has dropped the order in hand, and the open device with the
     /// order: the reactor must not wait for a result.
     fn drop(&mut self) {
-        if thread::panicking() {
+        if thread::panicking()
+            && let Some(assigned) = self.assigned.take()
+        {
             let _ =
                 caught("the report of a panic", || report("its thread", "the log has the panic"));
-            recover(&self.candidate);
-            self.outbox.put(Done::Died(self.owner));
+            recover(&assigned.candidate);
+            self.outbox.put(Done::Died(assigned.owner));
         }
     }
 }

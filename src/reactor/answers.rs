@@ -110,7 +110,7 @@ impl<B: Backend> Reactor<B> {
         if let Some(full) = self.no_place_for(peer.ip()) {
             return self.refuse(key, &full);
         }
-        match Worker::open(key, peer, candidate, verdict.policy, &self.inbox) {
+        match Worker::open(key, peer, candidate, verdict.policy, &mut self.inbox) {
             Ok(worker) => {
                 self.registry.take(device.busid, Holder { key, peer, since: self.now });
                 let Some(connection) = find(&mut self.connections, key) else { return };
@@ -266,10 +266,11 @@ impl<B: Backend> Reactor<B> {
     fn end_opening(&mut self, key: Key, error: OpenError) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = connection.loan.take() else { return };
-        let (peer, is_awaited) = (connection.peer, loan.is_opening());
+        let (peer, is_awaited, busid) = (connection.peer, loan.is_opening(), loan.busid);
         let asked = connection.client.as_ref().and_then(Client::asked);
         let was_scanned = asked.is_none_or(|asked| asked.was_scanned);
-        self.free(key, loan.busid);
+        self.inbox.keep(loan.worker);
+        self.free(key, busid);
         if is_awaited && error.status() == OpStatus::NoDevice && !was_scanned {
             debug!(client:% = peer, device:% = error.busid; "{peer}: {error}; looking again");
             // The hint may be still to come: a scan under way may have looked before the change.

@@ -148,11 +148,14 @@ impl<B: Backend> Reactor<B> {
         let busid = loan.busid;
         info!(client:% = connection.peer, device:% = busid; "{}: released", loan.title);
         match loan.returned(self.now) {
-            Some((resting, until)) => {
+            Err((resting, until)) => {
                 connection.loan = Some(resting);
                 self.schedule.rest(until, Rest::Connection(key));
             }
-            None => self.free(key, busid),
+            Ok(worker) => {
+                self.inbox.keep(worker);
+                self.free(key, busid);
+            }
         }
     }
 

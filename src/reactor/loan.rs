@@ -262,15 +262,15 @@ impl<C: Candidate> Loan<C> {
         Self { state, ..self }
     }
 
-    /// The worker has given the device back, at `now`: `None` when the device is free, else it
-    /// rests until the instant.
-    pub(super) fn returned(self, now: Instant) -> Option<(Self, Instant)> {
+    /// The worker has given the device back, at `now`: the worker when the device is free, else
+    /// the loan of a device that rests, and until when.
+    pub(super) fn returned(self, now: Instant) -> Result<Worker<C>, (Self, Instant)> {
         match self.state {
             State::Returning(Afterwards::Rest) => {
                 let until = now + VIOLATION_REST;
-                Some((Self { state: State::Resting(until), ..self }, until))
+                Err((Self { state: State::Resting(until), ..self }, until))
             }
-            _ => None,
+            _ => Ok(self.worker),
         }
     }
 

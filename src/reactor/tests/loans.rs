@@ -1,5 +1,7 @@
 //! The states of a loan, one after the other, and contenders in each.
 
+use std::sync::Weak;
+
 use super::scripted::{Act, Call};
 use super::*;
 use crate::reactor::client::Awaited;
@@ -170,6 +172,35 @@ fn contenders_get_a_device_whose_worker_has_died() {
         held.turn_until("it is free", |reactor| reactor.connections.is_empty());
         assert_eq!(held.reactor.registry.taken(), 0, "{call:?}");
     }
+}
+
+/// The worker of a device that was given back, or could not be opened, opens the next device.
+#[test]
+fn a_worker_without_a_device_is_kept_for_the_next() {
+    let worker_of = |held: &mut Held<ScriptedBackend>| {
+        let client = held.import(0);
+        held.turn_until("it is lent", |reactor| state(reactor) == Some(LoanState::Lent));
+        let loan = held.reactor.connections.iter().find_map(|(_, c)| c.loan.as_ref());
+        (client, Arc::downgrade(&loan.unwrap().worker.dies))
+    };
+    let (mut held, script, _finally) = Held::hinted("loopback");
+    let (client, first) = worker_of(&mut held);
+    drop(client);
+    held.turn_until("it is free", |reactor| reactor.connections.is_empty());
+    let (client, second) = worker_of(&mut held);
+    assert!(Weak::ptr_eq(&first, &second), "another thread");
+    drop(client);
+    held.turn_until("it is free", |reactor| reactor.connections.is_empty());
+    let open = Call::Open(held.busid(0));
+    script.set(open, Act::Panic);
+    let (client, before) = (held.import(0), script.begun(open));
+    held.turn_until("it is begun", |_| script.begun(open) > before);
+    drop(client);
+    held.turn_until("it is refused", |reactor| reactor.connections.is_empty());
+    script.clear(open);
+    let (client, third) = worker_of(&mut held);
+    assert!(Weak::ptr_eq(&first, &third), "another thread");
+    drop(client);
 }
 
 /// More requests than can wait, for an endpoint that never answers, and then the end.
