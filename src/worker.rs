@@ -148,7 +148,8 @@ const LOOKS_MAX: usize = 2;
 /// The thread that scans for devices, and prepares for opens meanwhile.
 pub(crate) struct ScanThread {
     orders: SyncSender<Look>,
-    /// A preparation is ordered and not yet begun: one serves all opens up to its begin.
+    /// A preparation is ordered and not yet begun: one serves all opens up to its begin, also those
+    /// during its rest.
     prepares: Arc<AtomicBool>,
 }
 
@@ -171,8 +172,9 @@ impl ScanThread {
                 let is_scan = match look {
                     Look::Scan => true,
                     Look::Prepare => {
+                        let is_scan = receiver.recv_timeout(PREPARE_REST).is_ok();
                         begun.store(false, Ordering::Relaxed);
-                        matches!(receiver.recv_timeout(PREPARE_REST), Ok(Look::Scan))
+                        is_scan
                     }
                 };
                 if is_scan {

@@ -203,6 +203,19 @@ fn a_worker_without_a_device_is_kept_for_the_next() {
     drop(client);
 }
 
+/// An open while the preparation for the open before still rests.
+#[test]
+fn every_open_has_the_next_prepared_however_soon_the_next_comes() {
+    let (mut held, script, _finally) = Held::hinted("loopback");
+    for _ in 0..3 {
+        let before = script.begun(Call::Prepare);
+        held.turn_until("the next is prepared", |reactor| {
+            reactor.scans.note_opened();
+            script.begun(Call::Prepare) > before
+        });
+    }
+}
+
 /// More requests than can wait, for an endpoint that never answers, and then the end.
 #[test]
 fn a_client_that_leaves_behind_more_than_is_taken_in_frees_its_device() {

@@ -23,6 +23,8 @@ use crate::wire::types::BusId;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Call {
     Scan,
+    /// Work ahead for the next open.
+    Prepare,
     Open(BusId),
     Attached(BusId),
     Perform(BusId),
@@ -160,6 +162,11 @@ impl Backend for ScriptedBackend {
         let scan = self.inner.scan()?.map(candidate);
         let is_whole = scan.is_whole && !self.script.enter(Call::Answers);
         Ok(Scan { is_whole, ..scan })
+    }
+
+    fn prepare_open(&mut self) {
+        self.script.enter(Call::Prepare);
+        self.inner.prepare_open();
     }
 }
 
