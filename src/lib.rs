@@ -85,7 +85,8 @@
 //! [`usb`] has the traits of a USB stack. [`usb::libusb`] is the real stack, on `usbferry-sys`,
 //! which has all unsafe code; `usb::sim` has devices made of software, and is left out of a build
 //! without the feature `simulate`. The stack is a type parameter of the reactor, so nothing on the
-//! path of a URB is called through a pointer. A backend can wrap another:
+//! path of a URB is called through a pointer. `usb::either` makes one stack of both: the program
+//! has the reactor, the sessions and the workers once. A backend can wrap another:
 //! `session/tests/wrapped.rs` is the worked example.
 //!
 //! # The capture

@@ -26,15 +26,22 @@ use crate::service::notify::{Manager, Message};
 use crate::service::sockets::{self, Passed};
 use crate::status::ServerStatus;
 use crate::usb::libusb::{self, LibusbBackend};
-#[cfg(feature = "simulate")]
-use crate::usb::sim::{SimBackend, bus::SimBus, spec::Spec};
 use crate::usb::{Backend, ScanError};
+#[cfg(feature = "simulate")]
+use crate::usb::{
+    either::Either,
+    sim::{SimBackend, bus::SimBus, spec::Spec},
+};
 use crate::web::{Access, Web};
 use crate::wire::PORT;
 use crate::words::reason;
 
 /// Exit code when a second signal ends the program at once.
 const INTERRUPTED: i32 = 130;
+
+/// The USB stacks: one type, so that the program has the code around a stack once.
+#[cfg(feature = "simulate")]
+type Stack = Either<LibusbBackend, SimBackend>;
 
 /// Reads the settings, and the devices to export.
 type Reader = Box<dyn FnMut() -> Result<(Settings, Chosen), CommandError> + Send>;
@@ -69,11 +76,14 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
         #[cfg(feature = "simulate")]
         Chosen::Simulated(mut specs) => {
             Spec::load(&mut specs).map_err(CommandError::Recording)?;
-            run(SimBackend::new(SimBus::with(&specs)), settings, passed, following)
+            let backend = SimBackend::new(SimBus::with(&specs));
+            run(Stack::Second(backend), settings, passed, following)
         }
         Chosen::Real => {
             let backend = LibusbBackend::new().map_err(CommandError::Scan)?;
             libusb::repair();
+            #[cfg(feature = "simulate")]
+            let backend = Stack::First(backend);
             run(backend, settings, passed, following)
         }
     }

@@ -130,7 +130,8 @@ pub struct Reactor<B: Backend> {
     discard: Box<[u8]>,
     complaints: Complaints,
     spin: Spin,
-    clock: CoarseClock,
+    /// For a stack that does not need exact time.
+    clock: Option<CoarseClock>,
     /// The time of this turn.
     now: Instant,
     /// Behind the connections, whose sessions write their last records of a capture when dropped.
@@ -163,6 +164,7 @@ impl<B: Backend> Reactor<B> {
         let complaints = Complaints::new(Instant::now());
         let waker = Arc::new(waker);
         let inbox = Inbox::new(Arc::clone(&waker), complaints.clone());
+        let clock = (!backend.needs_exact_time()).then(CoarseClock::new);
         let scans = Scans::start(backend, &inbox, registry).map_err(StartError::System)?;
         let stop = Stop::new(registry, Subject::Stop.to_token()).map_err(StartError::System)?;
         let spin = Spin::new(settings.busy_poll);
@@ -181,7 +183,7 @@ impl<B: Backend> Reactor<B> {
             discard: vec![0; DISCARD_LEN].into_boxed_slice(),
             complaints,
             spin,
-            clock: CoarseClock::new(),
+            clock,
             now: Instant::now(),
             audience,
         })
@@ -250,7 +252,7 @@ impl<B: Backend> Reactor<B> {
     /// The time of a turn: to a few milliseconds, enough for deadlines; exact for a stack that
     /// needs exact time.
     fn time(&self) -> Instant {
-        if B::EXACT_TIME { Instant::now() } else { self.clock.now() }
+        self.clock.map_or_else(Instant::now, |clock| clock.now())
     }
 
     /// There is nothing to do: whether to look again, rather than to sleep. Clients without a

@@ -1,8 +1,9 @@
 //! The traits of a USB stack, as usbferry needs them, and the plain data between stack and server.
 //!
 //! Two stacks implement the traits: [`libusb`], for real devices, and `sim` (the feature
-//! `simulate`), devices made of software with the same sessions, reactor and wire code around. Which
-//! one is a type parameter of the reactor; nothing on the path of a URB is called through a pointer.
+//! `simulate`), devices made of software with the same sessions, reactor and wire code around. The
+//! stack is a type parameter of the reactor; nothing on the path of a URB is called through a
+//! pointer. `either` is a stack made of two, so that a program with both has one reactor.
 //!
 //! - [`Backend`] finds devices, on the thread for scans. [`Hints`] say when to
 //!   look again, and live with the reactor.
@@ -24,6 +25,8 @@
 
 pub(crate) mod class;
 pub mod descriptor;
+#[cfg(feature = "simulate")]
+pub mod either;
 mod error;
 pub mod isochronous;
 pub mod libusb;
@@ -54,8 +57,9 @@ pub trait Backend: Send + 'static {
     type Candidate: Candidate;
 
     /// Whether devices need `now` to the microsecond, as simulated devices do, which live by `now`.
-    /// For real devices `now` only serves deadlines, and may be a few milliseconds late.
-    const EXACT_TIME: bool;
+    /// For real devices `now` only serves deadlines, and may be a few milliseconds late. Asked once,
+    /// before the first scan.
+    fn needs_exact_time(&self) -> bool;
 
     /// What says when a scan would find something else, where the system has something that does
     /// so; called once, before the first scan. What changes after the call is hinted at.
@@ -490,6 +494,19 @@ impl Performed {
 }
 
 impl<P: Port> Opened<P> {
+    /// The same device for a backend that wraps the devices of another.
+    pub(crate) fn map<Q: Port>(
+        self,
+        wrap: impl FnOnce(P) -> Q,
+        wrap_transfer: impl FnMut(P::Transfer) -> Q::Transfer,
+    ) -> Opened<Q> {
+        let Self { port, transfers, memory, configuration, device, configurations, isochronous } =
+            self;
+        let transfers = transfers.into_iter().map(wrap_transfer).collect();
+        let port = wrap(port);
+        Opened { port, transfers, memory, configuration, device, configurations, isochronous }
+    }
+
     /// Has the host perform a request before a client has the device. *Blocks.*
     ///
     /// # Errors

@@ -147,7 +147,9 @@ impl ScriptedBackend {
 impl Backend for ScriptedBackend {
     type Candidate = ScriptedCandidate;
 
-    const EXACT_TIME: bool = true;
+    fn needs_exact_time(&self) -> bool {
+        true
+    }
 
     fn hints(&mut self) -> Option<Box<dyn Hints>> {
         let inner = self.inner.hints().filter(|_| self.with_hints)?;

@@ -45,7 +45,9 @@ struct WatchedTransfer<T>(T, usize);
 impl<B: Backend> Backend for WatchedBackend<B> {
     type Candidate = WatchedCandidate<B::Candidate>;
 
-    const EXACT_TIME: bool = B::EXACT_TIME;
+    fn needs_exact_time(&self) -> bool {
+        self.0.needs_exact_time()
+    }
 
     fn scan(&mut self) -> Result<Scan<Self::Candidate>, ScanError> {
         let watched = |candidate| WatchedCandidate(candidate, self.1.clone());
@@ -66,16 +68,8 @@ impl<C: Candidate> Candidate for WatchedCandidate<C> {
         reset_on_release: bool,
     ) -> Result<Opened<Self::Port>, OpenError> {
         let opened = self.0.open(limits, reset_on_release)?;
-        let watched = |transfer| WatchedTransfer(transfer, 0);
-        Ok(Opened {
-            port: WatchedPort(opened.port, self.1.clone()),
-            transfers: opened.transfers.into_iter().map(watched).collect(),
-            memory: opened.memory,
-            configuration: opened.configuration,
-            device: opened.device,
-            configurations: opened.configurations,
-            isochronous: opened.isochronous,
-        })
+        let watched = |port| WatchedPort(port, self.1.clone());
+        Ok(opened.map(watched, |transfer| WatchedTransfer(transfer, 0)))
     }
 }
 

@@ -101,9 +101,11 @@ pub(crate) fn is_lent(device: &UsbDevice) -> bool {
 }
 
 impl Backend for LibusbBackend {
-    const EXACT_TIME: bool = false;
-
     type Candidate = LibusbCandidate;
+
+    fn needs_exact_time(&self) -> bool {
+        false
+    }
 
     #[cfg(target_os = "linux")]
     fn hints(&mut self) -> Option<Box<dyn Hints>> {

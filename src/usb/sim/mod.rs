@@ -71,9 +71,11 @@ impl SimBackend {
 }
 
 impl Backend for SimBackend {
-    const EXACT_TIME: bool = true;
-
     type Candidate = SimCandidate;
+
+    fn needs_exact_time(&self) -> bool {
+        true
+    }
 
     fn hints(&mut self) -> Option<Box<dyn Hints>> {
         let hints = self.bus.hints()?;
