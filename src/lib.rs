@@ -25,10 +25,11 @@
 //!
 //! Every part may use [`limits`] (the limits that a client, a device or a user meets, each with a
 //! reason), `complaints` (the budget for lines of the log that clients can cause), `caught` (a
-//! panic becomes a line of the log), `whose` (the client and the device of a line), `units` (sizes and
-//! times as typed), `words` (words for users), `names` (of vendors and products), `programs` (the
-//! programs with a file open), `runtime` (the directories for files of a running server), `sockets` (the options of a session's socket, at both ends) and
-//! `deadline` (the earlier of two instants).
+//! panic becomes a line of the log), `whose` (the client and the device of a line), `units` (sizes
+//! and times as typed), `words` (words for users), `channel` (between threads),
+//! `names` (of vendors and products), `programs` (the programs with a file open),
+//! `runtime` (the directories for files of a running server), `sockets` (the options of a session's
+//! socket, at both ends) and `deadline` (the earlier of two instants).
 //!
 //! The parts know each other in these directions only, which a test checks (`map`). Arrows point
 //! down, but for the results of a worker, which go up to the reactor:
@@ -124,6 +125,7 @@ compile_error!("the tests need simulated devices: add `--features simulate`");
 
 mod capture;
 mod caught;
+mod channel;
 pub mod cli;
 pub mod client;
 pub mod commands;

@@ -380,6 +380,9 @@ pub const RECORDING_LEN_MAX: u64 = 512 << 20;
 /// URBs in flight at once in a replay. Drivers have fewer; a server has less room for more.
 pub const REPLAY_IN_FLIGHT_MAX: usize = 128;
 
+/// Answers of a server that wait in a replay: for every URB in flight, and for its UNLINK.
+pub const REPLAY_ANSWERS_MAX: usize = 2 * REPLAY_IN_FLIGHT_MAX;
+
 /// Bytes of the longest URB of a replay: the longest that usbfs takes by default.
 pub const REPLAY_URB_LEN_MAX: u32 = 16 << 20;
 

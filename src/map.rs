@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parts open to every other part.
-const COMMON: [&str; 11] = [
+const COMMON: [&str; 12] = [
     "caught",
+    "channel",
     "complaints",
     "deadline",
     "limits",

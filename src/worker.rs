@@ -13,7 +13,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use mio::Waker;
 use usbferry_sys::os::heap;
 
 use crate::caught::{caught, report};
+use crate::channel::{Receiver, Sender, channel};
 use crate::complaints::Complaints;
 use crate::config::Policy;
 use crate::limits::{ATTACHED_MAX, SLOT_MEMORY};
@@ -54,8 +54,8 @@ pub(crate) struct Ready<P: Port> {
 /// Results under way at most: a result of each device's worker, and a scan.
 const RESULTS_MAX: usize = ATTACHED_MAX + 1;
 
-/// Results that wait for the reactor: a queue that grows to the most ever under way, and no channel.
-/// A channel with room for [`RESULTS_MAX`] would take a megabyte, since a result has a port inside.
+/// Results that wait for the reactor, in a queue that grows to the most ever under way: a result has
+/// a port inside, and room for [`RESULTS_MAX`] would take a megabyte.
 type Results<C> = Mutex<VecDeque<Done<C>>>;
 
 /// Where workers put their results, and other threads their questions.
@@ -147,7 +147,7 @@ const LOOKS_MAX: usize = 2;
 
 /// The thread that scans for devices, and prepares for opens meanwhile.
 pub(crate) struct ScanThread {
-    orders: SyncSender<Look>,
+    orders: Sender<Look>,
     /// A preparation is ordered and not yet begun: one serves all opens up to its begin, also those
     /// during its rest.
     prepares: Arc<AtomicBool>,
@@ -162,7 +162,7 @@ impl ScanThread {
         mut backend: B,
         inbox: &Inbox<B::Candidate>,
     ) -> io::Result<Self> {
-        let (orders, receiver) = sync_channel(LOOKS_MAX);
+        let (orders, receiver) = channel(LOOKS_MAX);
         let prepares = Arc::new(AtomicBool::new(false));
         let begun = Arc::clone(&prepares);
         let (outbox, complaints) = (inbox.outbox(), inbox.complaints.clone());
@@ -221,7 +221,7 @@ struct Assignment<C: Candidate> {
 
 /// The thread of one device, from before the device is opened until it is given back.
 pub(crate) struct Worker<C: Candidate> {
-    orders: SyncSender<Order<C>>,
+    orders: Sender<Order<C>>,
     /// Has the thread die instead of delivering its next result.
     #[cfg(test)]
     pub(crate) dies: Arc<AtomicBool>,
@@ -252,7 +252,7 @@ impl<C: Candidate> Worker<C> {
         if !heap::has_room(heap::RESERVE) {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        let (orders, receiver) = sync_channel(1);
+        let (orders, receiver) = channel(1);
         let (outbox, complaints) = (inbox.outbox(), inbox.complaints.clone());
         #[cfg(test)]
         let dies = Arc::new(AtomicBool::new(false));

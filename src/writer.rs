@@ -16,10 +16,12 @@
 
 use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use crate::channel::{Receiver, Sender, channel};
 
 /// The name and the limits of a writer.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +84,7 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     /// `None` when the writer is ending.
-    pieces: Option<SyncSender<Piece>>,
+    pieces: Option<Sender<Piece>>,
     /// Pieces dropped since the last piece that found room.
     dropped: u64,
     /// The last piece, for which there is always room.
@@ -104,8 +106,8 @@ impl Writer {
     /// # Errors
     /// The system has no thread.
     pub(crate) fn start(terms: Terms, target: impl Target) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(terms.pieces);
-        let (ended, written) = channel::<()>();
+        let (sender, receiver) = channel(terms.pieces);
+        let (ended, written) = channel::<()>(1);
         let (last, spares) = (Vec::new(), Vec::with_capacity(terms.spares));
         let state = Mutex::new(State { pieces: Some(sender), dropped: 0, last, spares });
         let queue = Queue(Arc::new(Shared { terms, waiting: AtomicUsize::new(0), state }));
@@ -244,6 +246,8 @@ impl<W: Write + Send + 'static> Target for Text<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
     use super::*;
 
     const ROOM: usize = 20;

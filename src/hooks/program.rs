@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use usbferry_sys::os::process::{ChildId, await_end, kill_group};
 
 use super::event::{self, Event};
 use super::output::Output;
+use crate::channel::{Receiver, Sender, channel};
 use crate::complaints::info;
 use crate::config::hooks::Program;
 use crate::words::{reason, seconds};
@@ -79,11 +80,11 @@ pub(super) enum Cue {
 }
 
 /// The way by which a running program's cues come.
-pub(super) type Cues = (SyncSender<Cue>, Receiver<Cue>);
+pub(super) type Cues = (Sender<Cue>, Receiver<Cue>);
 
 /// Room for one of each cue.
 pub(super) fn cues() -> Cues {
-    std::sync::mpsc::sync_channel(2)
+    channel(2)
 }
 
 /// Runs a program for an event, for `limit` at most, and logs what the program writes. The cues are

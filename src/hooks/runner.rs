@@ -9,7 +9,6 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use log::debug;
 use super::Event;
 use super::program::{Cue, Cues, Failure, cues, run};
 use crate::caught::caught;
+use crate::channel::Sender;
 use crate::complaints::{Complaints, warn};
 use crate::config::hooks::Hooks;
 use crate::limits::{
@@ -71,7 +71,7 @@ struct Running<T> {
     asker: Option<T>,
     /// The asker does not wait any more.
     is_forgotten: bool,
-    cue: SyncSender<Cue>,
+    cue: Sender<Cue>,
 }
 
 impl<T> State<T> {

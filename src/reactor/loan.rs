@@ -264,6 +264,7 @@ impl<C: Candidate> Loan<C> {
 
     /// The worker has given the device back, at `now`: the worker when the device is free, else
     /// the loan of a device that rests, and until when.
+    #[allow(clippy::result_large_err, reason = "either moves once for a loan")]
     pub(super) fn returned(self, now: Instant) -> Result<Worker<C>, (Self, Instant)> {
         match self.state {
             State::Returning(Afterwards::Rest) => {

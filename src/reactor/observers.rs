@@ -9,15 +9,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel,
-};
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError, TrySendError};
 use std::time::{Duration, SystemTime};
 
 use super::found::Change;
 use super::registry::{Export, Registry};
 use super::token::Key;
 use super::{Reactor, find};
+use crate::channel::{Receiver, Sender, channel};
 use crate::config::name::Nickname;
 use crate::limits::{EVENTS_WAITING_MAX, FOLLOWERS_MAX};
 use crate::status::event::{Event, EventKind, Work};
@@ -29,7 +28,7 @@ use crate::wire::types::BusId;
 pub(super) struct Observers(Vec<Observer>);
 
 struct Observer {
-    sender: SyncSender<Event>,
+    sender: Sender<Event>,
     /// Events that found no room since the follower has asked. Shared with the follower alone.
     missed: Arc<AtomicU64>,
 }
@@ -89,7 +88,7 @@ impl Observers {
         if self.0.len() >= FOLLOWERS_MAX {
             return None;
         }
-        let (sender, receiver) = sync_channel(EVENTS_WAITING_MAX);
+        let (sender, receiver) = channel(EVENTS_WAITING_MAX);
         let missed = Arc::new(AtomicU64::new(0));
         self.0.push(Observer { sender, missed: Arc::clone(&missed) });
         Some(Followed { receiver, missed })

@@ -4,7 +4,7 @@
 //! one question in a turn, and waits for nobody.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::TrySendError;
 
 use mio::Waker;
 
@@ -13,6 +13,7 @@ use super::holds::{Disobeyed, Obeyed};
 use super::observers::Followed;
 use super::reload::Reloaded;
 use super::taps::{Running, Untaken};
+use crate::channel::{Receiver, Sender, channel};
 use crate::config::Settings;
 use crate::status::Snapshot;
 use crate::usb::Backend;
@@ -23,19 +24,19 @@ const QUESTIONS_MAX: usize = 8;
 /// A question, with the place for its answer.
 pub(super) enum Question {
     /// The state of the server.
-    Status(SyncSender<Snapshot>),
+    Status(Sender<Snapshot>),
     /// Other settings from now on.
-    Reload(Box<Settings>, SyncSender<Reloaded>),
+    Reload(Box<Settings>, Sender<Reloaded>),
     /// Sessions are to end, by an operator's order.
-    Disconnect { target: String, hold: bool, answer: SyncSender<Result<Obeyed, Disobeyed>> },
+    Disconnect { target: String, hold: bool, answer: Sender<Result<Obeyed, Disobeyed>> },
     /// Devices are held back no more.
-    Release { name: String, answer: SyncSender<Result<Obeyed, Disobeyed>> },
+    Release { name: String, answer: Sender<Result<Obeyed, Disobeyed>> },
     /// Another capture begins.
-    StartCapture { running: Box<Running>, answer: SyncSender<Result<Obeyed, Untaken>> },
+    StartCapture { running: Box<Running>, answer: Sender<Result<Obeyed, Untaken>> },
     /// A capture ends, by its name, or the only capture.
-    StopCapture { name: Option<String>, answer: SyncSender<Result<Box<Running>, Disobeyed>> },
+    StopCapture { name: Option<String>, answer: Sender<Result<Box<Running>, Disobeyed>> },
     /// The events from now on.
-    Events(SyncSender<Option<Followed>>),
+    Events(Sender<Option<Followed>>),
 }
 
 /// The questions of other threads.
@@ -56,15 +57,15 @@ pub enum Unanswered {
 /// Asks a server. Clones share the server.
 #[derive(Clone, Debug)]
 pub(super) struct Asker {
-    sender: SyncSender<Question>,
+    sender: Sender<Question>,
     waker: Arc<Waker>,
 }
 
 impl Asker {
     /// The answer to a question; `None` when the server has ended. *Blocks* until the reactor
     /// answers, in its next turns.
-    pub(super) fn ask<A>(&self, question: impl FnOnce(SyncSender<A>) -> Question) -> Option<A> {
-        let (answer, answered) = sync_channel(1);
+    pub(super) fn ask<A>(&self, question: impl FnOnce(Sender<A>) -> Question) -> Option<A> {
+        let (answer, answered) = channel(1);
         self.sender.send(question(answer)).ok()?;
         // A failed wake-up, without a known cause on any system, only delays the answer.
         let _ = self.waker.wake();
@@ -77,9 +78,9 @@ impl Asker {
     /// As many questions wait as may, or the server has ended.
     pub(super) fn begin<A>(
         &self,
-        question: impl FnOnce(SyncSender<A>) -> Question,
+        question: impl FnOnce(Sender<A>) -> Question,
     ) -> Result<Receiver<A>, Unanswered> {
-        let (answer, answered) = sync_channel(1);
+        let (answer, answered) = channel(1);
         self.sender.try_send(question(answer)).map_err(|error| match error {
             TrySendError::Full(_) => Unanswered::Late,
             TrySendError::Disconnected(_) => Unanswered::Ended,
@@ -91,7 +92,7 @@ impl Asker {
 
 impl Questions {
     pub(crate) fn new(waker: Arc<Waker>) -> Self {
-        let (sender, receiver) = sync_channel(QUESTIONS_MAX);
+        let (sender, receiver) = channel(QUESTIONS_MAX);
         Self { receiver, asker: Asker { sender, waker } }
     }
 

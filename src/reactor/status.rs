@@ -2,13 +2,14 @@
 //!
 //! Contract: [`StatusHandle`] may be used by any thread, and blocks its caller only.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use super::Reactor;
 use super::connection::Connection;
 use super::holds::Hold;
 use super::questions::{Asker, Question, Unanswered};
+use crate::channel::Receiver;
 use crate::status::{LoanStatus, Phase, SessionStatus, Snapshot};
 use crate::usb::{Backend, Candidate};
 

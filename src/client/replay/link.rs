@@ -7,13 +7,14 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::super::Imported;
 use super::super::error::Trouble;
-use crate::limits::REPLAY_ANSWER_TIMEOUT;
+use crate::channel::{Receiver, Sender, channel};
+use crate::limits::{REPLAY_ANSWER_TIMEOUT, REPLAY_ANSWERS_MAX};
 use crate::usbmon::recording::Urb;
 use crate::wire::iso::{self, Packet, Packets};
 use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, Reply, RetSubmit};
@@ -65,7 +66,7 @@ impl Link {
         let Imported { stream, devid, .. } = imported;
         let reading = stream.try_clone().map_err(Trouble::Failed)?;
         stream.set_write_timeout(Some(REPLAY_ANSWER_TIMEOUT)).map_err(Trouble::Failed)?;
-        let (sender, answers) = channel();
+        let (sender, answers) = channel(REPLAY_ANSWERS_MAX);
         let expected = Expectations::default();
         let of_thread = Arc::clone(&expected);
         let read = move || read_all(reading, &of_thread, &sender);

@@ -4,10 +4,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::channel::{Receiver, channel};
 use crate::operator::client::{Operator, OperatorError};
 use crate::status::report::Report;
 
@@ -51,7 +51,7 @@ impl Asker {
     /// # Errors
     /// The system has no room for a thread.
     pub(super) fn start(mut self) -> io::Result<Receiver<News>> {
-        let (sender, receiver) = mpsc::sync_channel(1);
+        let (sender, receiver) = channel(1);
         let ask = move || {
             loop {
                 thread::sleep(INTERVAL);

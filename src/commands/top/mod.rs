@@ -18,13 +18,13 @@ mod tests;
 mod view;
 
 use std::io::{self, IsTerminal};
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
 
 use super::CommandError;
+use crate::channel::Receiver;
 use crate::cli::Top;
 use asker::{Asker, News};
 use ends::Ends;

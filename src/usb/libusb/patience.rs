@@ -2,9 +2,10 @@
 //!
 //! Contract: an abandoned call goes on by itself, in a thread of its own.
 
-use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
+
+use crate::channel::channel;
 
 /// The time for a device's answer: many times the usual time of sysfs and usbfs, and below a
 /// client's notice.
@@ -16,7 +17,7 @@ pub(super) fn answer<T: Send + 'static>(
     patience: Duration,
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let (sender, receiver) = sync_channel(1);
+    let (sender, receiver) = channel(1);
     // The waiting side may have given up.
     let run = move || drop(sender.send(call()));
     thread::Builder::new().name("answer".to_owned()).spawn(run).ok()?;
@@ -30,7 +31,7 @@ mod tests {
     #[test]
     fn a_call_that_takes_too_long_is_given_up() {
         assert_eq!(answer(Duration::from_secs(60), || 1), Some(1));
-        let (sender, receiver) = sync_channel::<()>(0);
+        let (sender, receiver) = channel::<()>(1);
         assert_eq!(answer(PATIENCE, move || receiver.recv().is_err()), None);
         drop(sender);
     }
