@@ -4,20 +4,21 @@
 //! The names are compressed, in blocks: a look-up unpacks the block of the vendor and keeps nothing
 //! of the block.
 //!
-//! Contract: any thread but the reactor's: a look-up takes some 100 µs, and 30 to 50 KiB meanwhile.
+//! Contract: any thread but the reactor's: a look-up takes some 200 µs, and 40 to 60 KiB meanwhile.
 
 use std::fmt;
 
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
-/// Bytes of a block at most, unpacked. The largest has the 600 products of a single vendor.
+/// Bytes of a block at most, unpacked: the last vendor of a block may have 600 products.
 const BLOCK_LEN_MAX: usize = 64 << 10;
 
 /// The first vendor of each block, in order, and the block's end in [`BLOCKS`].
 const TABLE: &[(u16, usize)] = include!(concat!(env!("OUT_DIR"), "/names.table"));
 
 /// All blocks, each compressed by itself. Unpacked, a block has a line for each vendor in order, with
-/// the number and the name, and then a line for each product behind a tab.
+/// the number and the name, and then a line for each product behind a tab, with the step from the
+/// number before.
 const BLOCKS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/names.blocks"));
 
 /// The names of a vendor and a product, if the repository has them.
@@ -35,10 +36,9 @@ impl Names {
         let mut lines = text.lines();
         let number = format!("{vendor:04x} ");
         let vendor = lines.find_map(|line| line.strip_prefix(&number)).map(str::to_owned);
-        let number = format!("\t{product:04x} ");
-        let mut products = lines.take_while(|line| line.starts_with('\t'));
-        let product = products.find_map(|line| line.strip_prefix(&number)).map(str::to_owned);
-        Self { vendor, product }
+        let mut products = numbered(lines.map_while(|line| line.strip_prefix('\t')));
+        let product = products.find(|&(number, _)| number == Some(product));
+        Self { vendor, product: product.map(|(_, name)| name.to_owned()) }
     }
 }
 
@@ -50,6 +50,19 @@ impl fmt::Display for Names {
         let product = self.product.as_deref().unwrap_or("unknown product");
         write!(f, "{vendor} : {product}")
     }
+}
+
+/// The lines of a vendor's products, each as number and name.
+fn numbered<'a>(
+    lines: impl Iterator<Item = &'a str>,
+) -> impl Iterator<Item = (Option<u16>, &'a str)> {
+    let mut number = Some(0_u16);
+    lines.filter_map(move |line| {
+        let (step, name) = line.split_once(' ')?;
+        let step = if step.is_empty() { 1 } else { u16::from_str_radix(step, 16).ok()? };
+        number = number.and_then(|before| before.checked_add(step));
+        Some((number, name))
+    })
 }
 
 /// The text of a block.
@@ -69,6 +82,7 @@ mod tests {
     fn known_and_unknown_devices_are_described() {
         let describe = |ids| Names::of(ids).to_string();
         assert_eq!(describe((0x1d6b, 0x0002)), "Linux Foundation : 2.0 root hub");
+        assert_eq!(describe((0x046d, 0xc52b)), "Logitech, Inc. : Unifying Receiver");
         assert_eq!(describe((0x1d6b, 0xffff)), "Linux Foundation : unknown product");
         assert_eq!(describe((0x0000, 0x0001)), "unknown vendor : unknown product");
         assert_eq!(describe((0xffff, 0x0001)), "unknown vendor : unknown product");
@@ -85,12 +99,13 @@ mod tests {
             names += lines.len();
             let vendor_at =
                 lines.iter().rposition(|(number, _)| !number.starts_with('\t')).unwrap();
-            let ((last, name), product) = (lines[vendor_at], lines.last().unwrap());
-            let ids = (number_of(last), number_of(product.0));
-            let found = Names::of(ids);
+            let (last, name) = lines[vendor_at];
+            let products = text.lines().skip(vendor_at + 1);
+            let product = numbered(products.map(|line| &line[1..])).last();
+            let number = product.map_or(Some(0xffff), |(number, _)| number);
+            let found = Names::of((number_of(last), number.expect("a number of 16 bits")));
             assert_eq!(found.vendor.as_deref(), Some(name));
-            let is_product = vendor_at + 1 < lines.len();
-            assert_eq!(found.product.as_deref(), is_product.then_some(product.1));
+            assert_eq!(found.product.as_deref(), product.map(|(_, name)| name));
             assert_eq!(Names::of((first, 0)).vendor.as_deref(), Some(lines[0].1));
         }
         assert!(names > 20_000);
