@@ -26,8 +26,8 @@
 //! Every part may use [`limits`] (the limits that a client, a device or a user meets, each with a
 //! reason), `complaints` (the budget for lines of the log that clients can cause), `caught` (a
 //! panic becomes a line of the log), `whose` (the client and the device of a line), `units` (sizes
-//! and times as typed), `words` (words for users), `channel` (between threads),
-//! `names` (of vendors and products), `programs` (the programs with a file open),
+//! and times as typed), `words` (words for users), `channel` (between threads), `sorted` (short
+//! lists in order), `names` (of vendors and products), `programs` (the programs with a file open),
 //! `runtime` (the directories for files of a running server), `sockets` (the options of a session's
 //! socket, at both ends) and `deadline` (the earlier of two instants).
 //!
@@ -150,6 +150,7 @@ mod runtime;
 pub mod service;
 mod session;
 mod sockets;
+mod sorted;
 pub mod stats;
 pub mod status;
 mod units;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parts open to every other part.
-const COMMON: [&str; 12] = [
+const COMMON: [&str; 13] = [
     "caught",
     "channel",
     "complaints",
@@ -17,6 +17,7 @@ const COMMON: [&str; 12] = [
     "programs",
     "runtime",
     "sockets",
+    "sorted",
     "units",
     "whose",
     "words",

@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use crate::sorted::sort_by;
 use crate::words::printable;
 
 /// Processes looked at: as many as Linux has by default, with some to spare (`PID_MAX_DEFAULT` of
@@ -46,7 +47,7 @@ impl OpenFiles {
             let wanted = links_of(&process).filter(|link| is_wanted(link));
             files.extend(wanted.map(|link| (link, program())));
         }
-        files.sort_by(|(_, one), (_, other)| one.cmp(other));
+        sort_by(&mut files, |(_, one), (_, other)| one.cmp(other));
         Self(files)
     }
 

@@ -13,6 +13,7 @@ use crate::cli::List;
 use crate::client::{self, Exported, Server};
 use crate::names::Names;
 use crate::programs::{OpenFiles, Program};
+use crate::sorted::sort_by_key;
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::{
     Backend, Bound, Candidate, DRIVER_OF_PROGRAMS, DeviceInfo, OpenError, ScanError, class,
@@ -61,7 +62,7 @@ fn remote_rows(server: &Server) -> Result<Vec<Row>, CommandError> {
 /// The devices of this machine, of which a server may have lent some.
 pub(super) fn local_rows(loans: &Loans) -> Result<Vec<Row>, ScanError> {
     let mut candidates = LibusbBackend::new()?.scan()?.devices;
-    candidates.sort_by_key(|candidate| candidate.info().device.busid);
+    sort_by_key(&mut candidates, |candidate| candidate.info().device.busid);
     let in_use = candidates.iter().any(|candidate| candidate.info().is_in_use_by_programs());
     let is_node = |link: &str| in_use && link.starts_with(NODES);
     let files = OpenFiles::read(Path::new("/proc"), is_node);

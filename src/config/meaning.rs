@@ -11,6 +11,7 @@ use super::policy::Policy;
 use super::rules::matching::Ids;
 use super::rules::{Clients, Rule, Verdict};
 use super::value::network_text;
+use crate::sorted::sort_by_key;
 use crate::units::Size;
 use crate::usb::DeviceInfo;
 use crate::words::printable;
@@ -47,7 +48,7 @@ impl<'a> Meaning<'a> {
         settings: &'a Settings,
     ) -> Self {
         let mut judged: Vec<_> = judged.into_iter().collect();
-        judged.sort_by_key(|(device, _)| device.device.busid);
+        sort_by_key(&mut judged, |(device, _)| device.device.busid);
         Self { settings, judged }
     }
 

@@ -8,6 +8,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::sorted::sort_by;
+
 /// Bytes read of a file at most: the list of sockets of a busy server has some megabytes.
 const TEXT_MAX: u64 = 16 << 20;
 
@@ -56,7 +58,7 @@ impl Machine {
         let entries = fs::read_dir(self.path(at)).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let mut names: Vec<String> = names.take(NAMES_MAX).collect();
-        names.sort_unstable();
+        sort_by(&mut names, Ord::cmp);
         names
     }
 

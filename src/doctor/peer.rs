@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Finding;
 use crate::client::{self, ClientError, Exported, Probe, Server, Trouble};
+use crate::sorted::sort_by;
 use crate::wire::PORT;
 
 const CHECK: &str = "peer";
@@ -96,7 +97,7 @@ fn loss(server: &Server, probes: &[Probe]) -> Finding {
 
 fn median(probes: &[Probe], time: impl Fn(&Probe) -> Duration) -> Duration {
     let mut times: Vec<Duration> = probes.iter().map(time).collect();
-    times.sort_unstable();
+    sort_by(&mut times, Ord::cmp);
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 

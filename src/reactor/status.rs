@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::holds::Hold;
 use super::questions::{Asker, Question, Unanswered};
 use crate::channel::Receiver;
+use crate::sorted::sort_by_key;
 use crate::status::{LoanStatus, Phase, SessionStatus, Snapshot};
 use crate::usb::{Backend, Candidate};
 
@@ -55,7 +56,7 @@ impl<B: Backend> Reactor<B> {
     pub(super) fn snapshot(&self) -> Snapshot {
         let connections = self.connections.iter();
         let mut loans: Vec<_> = connections.filter_map(|(_, c)| loan_status(c)).collect();
-        loans.sort_by_key(|loan| loan.busid);
+        sort_by_key(&mut loans, |loan| loan.busid);
         Snapshot {
             phase: self.phase(),
             connections: self.door.counts(),

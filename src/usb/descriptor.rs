@@ -9,6 +9,7 @@
 
 use super::isochronous::IsochronousSettings;
 use super::{Alternate, Configuration, Endpoint, Interface};
+use crate::sorted::sort_by_key;
 use crate::wire::types::{Direction, EndpointAddress, Speed, TransferType};
 
 /// bDescriptorType of a configuration, an interface, an endpoint.
@@ -270,7 +271,7 @@ pub fn parse_configuration(bytes: &[u8], host: Host) -> Option<Configuration> {
     }
     let mut interfaces: Vec<Interface> =
         interfaces.into_iter().map(Parsed::into_interface).collect();
-    interfaces.sort_by_key(|interface| interface.number);
+    sort_by_key(&mut interfaces, |interface| interface.number);
     Some(Configuration { value, interfaces })
 }
 

@@ -8,6 +8,7 @@ use std::io;
 
 use super::Terms;
 use crate::limits::{RECORDING_LEN_MAX, REPLAY_URB_LEN_MAX};
+use crate::sorted::sort_by_key;
 use crate::units::Size;
 use crate::usbmon::error::RecordingError;
 use crate::usbmon::recording::{self, Urb};
@@ -99,7 +100,7 @@ impl Recorded {
             };
             *counter += 1;
         }
-        steps.sort_by_key(|(number, _)| *number);
+        sort_by_key(&mut steps, |(number, _)| *number);
         (steps.into_iter().map(|(_, step)| step).collect(), skipped)
     }
 }

@@ -3,12 +3,13 @@
 //!
 //! Contract: pure.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::history::{Device, History};
+use crate::sorted::sort_by;
 
 /// A column by which devices are sorted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,15 +82,7 @@ impl View {
     /// are sorted with the largest first, and equal devices by place.
     pub(super) fn devices<'a>(&mut self, history: &'a History) -> (Vec<&'a Device>, Option<usize>) {
         let mut devices: Vec<&Device> = history.devices.iter().collect();
-        devices.sort_by_cached_key(|device| natural(&device.export.busid));
-        match self.column {
-            Column::Device => devices.sort_by_key(|device| nothing_last(&device.export.name)),
-            Column::Client => devices.sort_by_key(|device| nothing_last(&device.export.client)),
-            Column::Urbs => devices.sort_by_key(|device| Reverse(device.rates.urbs)),
-            Column::In => devices.sort_by_key(|device| Reverse(device.rates.bytes_in)),
-            Column::Out => devices.sort_by_key(|device| Reverse(device.rates.bytes_out)),
-            Column::Errors => devices.sort_by_key(|device| Reverse(device.errors())),
-        }
+        sort_by(&mut devices, |one, other| self.column.compare(one, other));
         if self.is_reversed {
             devices.reverse();
         }
@@ -105,6 +98,26 @@ impl View {
         let at = at.saturating_add_signed(std::mem::take(&mut self.steps)).min(last);
         self.selected = Some(devices[at].export.busid.clone());
         Some(at)
+    }
+}
+
+impl Column {
+    /// The order of two devices, equal devices by place.
+    fn compare(self, one: &Device, other: &Device) -> Ordering {
+        let by_text = |text: fn(&Device) -> &Option<String>| {
+            nothing_last(text(one)).cmp(&nothing_last(text(other)))
+        };
+        let by_number = |number: fn(&Device) -> u64| number(other).cmp(&number(one));
+        let order = match self {
+            Self::Device => by_text(|device| &device.export.name),
+            Self::Client => by_text(|device| &device.export.client),
+            Self::Urbs => by_number(|device| device.rates.urbs),
+            Self::In => by_number(|device| device.rates.bytes_in),
+            Self::Out => by_number(|device| device.rates.bytes_out),
+            Self::Errors => by_number(Device::errors),
+        };
+        let place = |device: &Device| natural(&device.export.busid);
+        order.then_with(|| place(one).cmp(&place(other)))
     }
 }
 

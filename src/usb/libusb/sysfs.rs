@@ -14,6 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use usbferry_sys::libusb::device::DeviceId;
 use usbferry_sys::os::limit;
 
+use crate::sorted::sort_by_key;
 use crate::usb::descriptor::{Descriptors, Device};
 use crate::usb::{Bound, class};
 use crate::wire::types::{BusId, Speed};
@@ -93,7 +94,7 @@ pub(super) fn present(devices: &Path, known: &[Present]) -> io::Result<Vec<Prese
             Err(_) => {}
         }
     }
-    present.sort_unstable_by_key(|device| device.identity.busid);
+    sort_by_key(&mut present, |device| device.identity.busid);
     Ok(present)
 }
 
@@ -241,7 +242,7 @@ pub(super) fn links(devices: &Path, busid: BusId) -> Links {
             links.drivers.push(Bound { interface, driver: driver.to_owned() });
         }
     }
-    links.drivers.sort_unstable_by_key(|bound| bound.interface);
+    sort_by_key(&mut links.drivers, |bound| bound.interface);
     links
 }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::sorted::sort_by_key;
 use crate::usb::Configuration;
 use crate::usb::descriptor::{DEVICE_LEN, Host, parse_configuration};
 use crate::usbmon::error::RecordingError;
@@ -114,7 +115,7 @@ impl Script {
         let parsed = parsed.ok_or(ScriptError::Configuration)?;
         let mut ended: Vec<(&Urb, &Ended)> =
             all().filter_map(|urb| Some((urb, urb.end.as_ref()?))).collect();
-        ended.sort_by_key(|(_, end)| end.number);
+        sort_by_key(&mut ended, |(_, end)| end.number);
         let (interfaces, periods) = places(&parsed, speed);
         let steps: Vec<Step> = ended.iter().filter_map(|(urb, end)| step(urb, end)).collect();
         let packets = packets(&ended);
