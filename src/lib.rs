@@ -26,10 +26,10 @@
 //! Every part may use [`limits`] (the limits that a client, a device or a user meets, each with a
 //! reason), `complaints` (the budget for lines of the log that clients can cause), `caught` (a
 //! panic becomes a line of the log), `whose` (the client and the device of a line), `units` (sizes
-//! and times as typed), `words` (words for users), `channel` (between threads), `sorted` (short
-//! lists in order), `names` (of vendors and products), `programs` (the programs with a file open),
-//! `runtime` (the directories for files of a running server), `sockets` (the options of a session's
-//! socket, at both ends) and `deadline` (the earlier of two instants).
+//! and times as typed), `words` (words for users), `threads` and `channel` (between threads),
+//! `sorted` (short lists in order), `names` (of vendors and products), `programs` (the programs
+//! with a file open), `runtime` (the directories for files of a running server), `sockets` (the
+//! options of a session's socket, at both ends) and `deadline` (the earlier of two instants).
 //!
 //! The parts know each other in these directions only, which a test checks (`map`). Arrows point
 //! down, but for the results of a worker, which go up to the reactor:
@@ -153,6 +153,7 @@ mod sockets;
 mod sorted;
 pub mod stats;
 pub mod status;
+mod threads;
 mod units;
 pub mod usb;
 mod usbmon;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parts open to every other part.
-const COMMON: [&str; 13] = [
+const COMMON: [&str; 14] = [
     "caught",
     "channel",
     "complaints",
@@ -18,6 +18,7 @@ const COMMON: [&str; 13] = [
     "runtime",
     "sockets",
     "sorted",
+    "threads",
     "units",
     "whose",
     "words",

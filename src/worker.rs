@@ -27,6 +27,7 @@ use crate::config::Policy;
 use crate::limits::{ATTACHED_MAX, SLOT_MEMORY};
 use crate::reactor::{Key, Questions};
 use crate::session::{Job, JobResult, Remains, Tables};
+use crate::threads;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Backend, Candidate, Obstacle, OpenError, Opened, Port, Scan, ScanError};
 use crate::whose::Whose;
@@ -166,7 +167,7 @@ impl ScanThread {
         let prepares = Arc::new(AtomicBool::new(false));
         let begun = Arc::clone(&prepares);
         let (outbox, complaints) = (inbox.outbox(), inbox.complaints.clone());
-        thread::Builder::new().name("discovery".to_owned()).spawn(move || {
+        threads::start("discovery", move || {
             complaints.take_thread();
             while let Ok(look) = receiver.recv() {
                 let is_scan = match look {
@@ -262,7 +263,7 @@ impl<C: Candidate> Worker<C> {
             #[cfg(test)]
             dies: Arc::clone(&dies),
         };
-        thread::Builder::new().name("usb device".to_owned()).spawn(move || {
+        threads::start("usb device", move || {
             complaints.take_thread();
             thread.run(&receiver);
         })?;

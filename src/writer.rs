@@ -18,10 +18,10 @@ use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use crate::channel::{Receiver, Sender, channel};
+use crate::threads;
 
 /// The name and the limits of a writer.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +112,7 @@ impl Writer {
         let state = Mutex::new(State { pieces: Some(sender), dropped: 0, last, spares });
         let queue = Queue(Arc::new(Shared { terms, waiting: AtomicUsize::new(0), state }));
         let of_thread = queue.clone();
-        thread::Builder::new().name(terms.name.to_owned()).spawn(move || {
+        threads::start(terms.name, move || {
             of_thread.write_all(&receiver, target);
             drop(ended);
         })?;
@@ -247,6 +247,7 @@ impl<W: Write + Send + 'static> Target for Text<W> {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+    use std::thread;
 
     use super::*;
 

@@ -15,7 +15,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::thread;
 
 use log::{error, info, warn};
 use signal_hook::consts::SIGHUP;
@@ -25,6 +24,7 @@ use super::serve::warn_of_rules;
 use crate::config::{Http, Listen, OperatorSocket, Settings};
 use crate::reactor::{ReloadHandle, Reloaded, StopHandle};
 use crate::service::notify::{Manager, Message};
+use crate::threads;
 use crate::web::Access;
 use crate::words::reason;
 
@@ -78,7 +78,7 @@ impl Caught {
     /// # Errors
     /// The system has no thread left.
     pub(super) fn follow(mut self, mut server: Hangups) -> io::Result<()> {
-        thread::Builder::new().name("hangups".to_owned()).spawn(move || {
+        threads::start("hangups", move || {
             loop {
                 // Several hangups in a row are one.
                 match self.hangups.read(&mut [0; 64]) {

@@ -11,7 +11,6 @@ use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
-use std::thread;
 use std::time::Duration;
 
 use usbferry_sys::os::process::{ChildId, await_end, kill_group};
@@ -21,6 +20,7 @@ use super::output::Output;
 use crate::channel::{Receiver, Sender, channel};
 use crate::complaints::info;
 use crate::config::hooks::Program;
+use crate::threads;
 use crate::words::{reason, seconds};
 
 /// Why a program did not do its work, or refuses an import.
@@ -121,7 +121,7 @@ fn run_command(
     drop(command);
     let id = ChildId::from(&child);
     let ended = sender.clone();
-    let waiter = thread::Builder::new().name("hook".to_owned()).spawn(move || {
+    let waiter = threads::start("hook", move || {
         let _ = await_end(id);
         let _ = ended.send(Cue::Ended);
     });
@@ -174,6 +174,7 @@ fn judge(status: ExitStatus) -> Result<(), Failure> {
 pub(super) mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
+    use std::thread;
     use std::time::Instant;
 
     use super::super::event::tests::event;

@@ -10,7 +10,6 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use log::debug;
@@ -26,6 +25,7 @@ use crate::limits::{
     QUESTIONS_PER_ADDRESS_MAX, QUESTIONS_PER_DEVICE_AND_ADDRESS_MAX, QUESTIONS_PER_DEVICE_MAX,
     QUESTIONS_RUNNING_MAX,
 };
+use crate::threads;
 use crate::wire::types::BusId;
 
 /// The time for programs to end that were killed.
@@ -141,8 +141,7 @@ impl<T: Copy + PartialEq + Send + 'static> Runner<T> {
     fn start_thread(&self, mut state: MutexGuard<'_, State<T>>) {
         state.threads += 1;
         let shared = Arc::clone(&self.0);
-        let thread = thread::Builder::new().name("hooks".to_owned());
-        let Err(error) = thread.spawn(move || shared.work()) else { return };
+        let Err(error) = threads::start("hooks", move || shared.work()) else { return };
         state.threads -= 1;
         if state.threads == 0
             && let Some(order) = state.waiting.pop_back()
@@ -282,6 +281,7 @@ fn run_order<T>(order: &Order<T>, cues: &Cues) -> Result<(), Failure> {
 mod tests {
     use std::fs;
     use std::net::Ipv4Addr;
+    use std::thread;
     use std::time::Instant;
 
     use super::super::event::tests::event;

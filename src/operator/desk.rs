@@ -35,6 +35,7 @@ use crate::limits::{
 use crate::reactor::{CaptureOrder, Disobeyed, Followed, OperatorHandle, StatusHandle, Told};
 use crate::status::ServerStatus;
 use crate::status::report::{CaptureReport, EventReport, Report};
+use crate::threads;
 use crate::words::reason;
 
 const LISTENER: Token = Token(0);
@@ -138,7 +139,7 @@ impl Desk {
             reception.accept_all(poll, events, &listener);
             drop(bound);
         };
-        let thread = thread::Builder::new().name("operators".to_owned()).spawn(accept)?;
+        let thread = threads::start("operators", accept)?;
         Ok(Self { path, waker, thread: Some(thread), followers })
     }
 }
@@ -231,7 +232,7 @@ impl Reception {
             let _seat = seat;
             caught("an operator's request", || Conversation { lines, handles, followers }.hold());
         };
-        if let Err(error) = thread::Builder::new().name("operator".to_owned()).spawn(converse) {
+        if let Err(error) = threads::start("operator", converse) {
             debug!("no thread for an operator: {error}");
         }
     }

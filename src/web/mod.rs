@@ -25,7 +25,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use mio::Waker;
 
@@ -34,6 +34,7 @@ use crate::config::Http;
 use crate::config::rules::Allowed;
 use crate::reactor::{ListenError, StatusHandle, open_listeners};
 use crate::status::ServerStatus;
+use crate::threads;
 use crate::words::reason;
 use host::Hosts;
 use reporter::Reporter;
@@ -119,7 +120,7 @@ impl Web {
             let serve = move || {
                 caught("the web server", || server.serve());
             };
-            let thread = thread::Builder::new().name("web".to_owned()).spawn(serve)?;
+            let thread = threads::start("web", serve)?;
             Ok((thread, waker))
         });
         let (thread, waker) = serving.map_err(WebError::System)?;

@@ -9,12 +9,12 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use super::super::Imported;
 use super::super::error::Trouble;
 use crate::channel::{Receiver, Sender, channel};
 use crate::limits::{REPLAY_ANSWER_TIMEOUT, REPLAY_ANSWERS_MAX};
+use crate::threads;
 use crate::usbmon::recording::Urb;
 use crate::wire::iso::{self, Packet, Packets};
 use crate::wire::pdu::{CmdSubmit, CmdUnlink, Command, HEADER_LEN, Reply, RetSubmit};
@@ -70,7 +70,7 @@ impl Link {
         let expected = Expectations::default();
         let of_thread = Arc::clone(&expected);
         let read = move || read_all(reading, &of_thread, &sender);
-        thread::Builder::new().name("replies".to_owned()).spawn(read).map_err(Trouble::Failed)?;
+        threads::start("replies", read).map_err(Trouble::Failed)?;
         Ok(Self { stream, devid, expected, answers })
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::channel::{Receiver, channel};
 use crate::operator::client::{Operator, OperatorError};
 use crate::status::report::Report;
+use crate::threads;
 
 /// The time between an answer and the next question: a person reads no faster.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -60,7 +61,7 @@ impl Asker {
                 }
             }
         };
-        thread::Builder::new().name("asker".to_owned()).spawn(ask)?;
+        threads::start("asker", ask)?;
         Ok(receiver)
     }
 }

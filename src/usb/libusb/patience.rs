@@ -2,10 +2,10 @@
 //!
 //! Contract: an abandoned call goes on by itself, in a thread of its own.
 
-use std::thread;
 use std::time::Duration;
 
 use crate::channel::channel;
+use crate::threads;
 
 /// The time for a device's answer: many times the usual time of sysfs and usbfs, and below a
 /// client's notice.
@@ -20,7 +20,7 @@ pub(super) fn answer<T: Send + 'static>(
     let (sender, receiver) = channel(1);
     // The waiting side may have given up.
     let run = move || drop(sender.send(call()));
-    thread::Builder::new().name("answer".to_owned()).spawn(run).ok()?;
+    threads::start("answer", run).ok()?;
     receiver.recv_timeout(patience).ok()
 }
 

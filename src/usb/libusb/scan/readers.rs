@@ -13,12 +13,12 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use usbferry_sys::os::limit;
 
 use crate::limits::READERS_MAX;
+use crate::threads;
 use crate::usb::descriptor::Descriptors;
 use crate::usb::libusb::patience::PATIENCE;
 use crate::usb::libusb::sysfs::{self, Identity, LockedAttributes};
@@ -112,8 +112,7 @@ impl Readers {
 
     fn start(self: &Arc<Self>, devices: PathBuf) -> io::Result<()> {
         let readers = Arc::clone(self);
-        let thread = thread::Builder::new().name("sysfs".to_owned());
-        thread.spawn(move || readers.run(&devices)).map(drop)
+        threads::start("sysfs", move || readers.run(&devices)).map(drop)
     }
 
     /// Takes devices from the queue until the queue is empty. *Blocks.*
