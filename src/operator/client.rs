@@ -15,12 +15,11 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::lines::{LineError, Lines};
-use super::protocol::{
-    Answer, Asked, CaptureStartedReport, DisconnectedReport, Problem, Request, Said,
-};
-use super::usual_places;
+use super::protocol::{Asked, CaptureStartedReport, DisconnectedReport, Problem, Request, Said};
+use super::{reading, usual_places};
 use crate::config::Capturing;
 use crate::limits::{OPERATOR_ANSWER_LEN_MAX, OPERATOR_TIMEOUT};
+use crate::status::reading::Unread;
 use crate::status::report::{CaptureReport, EVENT_END, EventReport, Report};
 use crate::words::reason;
 
@@ -57,7 +56,7 @@ pub enum Trouble {
     /// The server does not answer.
     Silent(LineError),
     /// The answer is not understood.
-    Unknown(serde_json::Error),
+    Unknown(Unread),
     /// The server refuses.
     Refused(Problem),
     /// The answer is another question's.
@@ -229,9 +228,7 @@ impl Operator {
     /// The next line of the server.
     fn answer(&mut self) -> Result<Said, OperatorError> {
         let answer = self.lines.read().map_err(|error| self.error(Trouble::Silent(error)))?;
-        let answer: Answer =
-            serde_json::from_slice(&answer).map_err(|error| self.error(Trouble::Unknown(error)))?;
-        Ok(answer.said)
+        reading::said(&answer).map_err(|error| self.error(Trouble::Unknown(error)))
     }
 
     /// The error of an answer that has not what was asked for.

@@ -1,7 +1,7 @@
 //! The socket of operators: a person or a program on the server's machine asks for the state of the
 //! server. An *operator* is whoever may write to the socket, by the socket's mode.
 //!
-//! - `protocol`: requests and answers, a line of JSON each (docs/status.md);
+//! - `protocol`: requests and answers, a line of JSON each (docs/status.md), and `reading` them;
 //! - `lines`: lines of bounded length within a bounded time; `descriptors`: files beside a line;
 //! - `socket`: the socket in the file system, which one living server has;
 //! - `desk`: the threads of a server that answer;
@@ -15,6 +15,7 @@ mod descriptors;
 mod desk;
 mod lines;
 pub mod protocol;
+mod reading;
 mod socket;
 
 use std::path::PathBuf;

@@ -4,17 +4,19 @@
 //! Contract: plain data. A field is never removed and never changes its meaning under the same
 //! version; new fields may come, and unknown fields are ignored.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::limits::{CAPTURES_MAX, HOLDS_MAX};
 use crate::reactor::{Disobeyed, Obeyed, SessionName};
+use crate::status::reading::{FromJson, Unread, field};
 use crate::status::report::{CaptureReport, EventReport, Report};
 
 /// The version of the exchange.
 pub const VERSION: u32 = 1;
 
 /// A line of an operator.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 pub struct Request {
     version: u32,
     /// The wish.
@@ -23,7 +25,7 @@ pub struct Request {
 }
 
 /// What an operator asks for.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Asked {
     /// The state of the server.
@@ -33,7 +35,6 @@ pub enum Asked {
         /// The device, by a name of any form, or the client, by its address.
         target: String,
         /// Whether the devices are held back afterwards.
-        #[serde(default)]
         hold: bool,
     },
     /// The end of a hold.
@@ -47,19 +48,15 @@ pub enum Asked {
         /// The name of the capture.
         file: String,
         /// The device; without a value all devices.
-        #[serde(default)]
         device: Option<String>,
         /// Bytes of the capture.
-        #[serde(default)]
         size: Option<u64>,
         /// The most bytes of data of a URB.
-        #[serde(default)]
         snaplen: Option<usize>,
     },
     /// The end of a capture.
     CaptureStop {
         /// The name of the capture; without a value the only capture.
-        #[serde(default)]
         file: Option<String>,
     },
     /// The events from now on.
@@ -67,7 +64,7 @@ pub enum Asked {
 }
 
 /// A line of a server.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Debug)]
 pub struct Answer {
     version: u32,
     /// The answer.
@@ -76,7 +73,7 @@ pub struct Answer {
 }
 
 /// The answer of a server.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Said {
     /// The state of the server.
@@ -96,7 +93,7 @@ pub enum Said {
 }
 
 /// What a disconnect has begun.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 pub struct DisconnectedReport {
     /// The sessions that end.
     pub sessions: Vec<SessionNameReport>,
@@ -105,7 +102,7 @@ pub struct DisconnectedReport {
 }
 
 /// A capture that has begun.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 pub struct CaptureStartedReport {
     /// The name of the capture.
     pub file: String,
@@ -114,7 +111,7 @@ pub struct CaptureStartedReport {
 }
 
 /// A session.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 pub struct SessionNameReport {
     /// The place of the device.
     pub busid: String,
@@ -125,7 +122,7 @@ pub struct SessionNameReport {
 }
 
 /// Why a request was not carried out.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
     /// The reason, for programs.
     pub reason: Reason,
@@ -134,7 +131,7 @@ pub struct Problem {
 }
 
 /// Why a request was not carried out, for programs.
-#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// The line is no request.
@@ -162,7 +159,6 @@ pub enum Reason {
     /// The files beside the request are no place for a capture.
     File,
     /// A reason of a newer server.
-    #[serde(other)]
     Other,
 }
 
@@ -178,24 +174,20 @@ impl Request {
     /// # Errors
     /// The line is no request of this version.
     pub fn read(line: &[u8]) -> Result<Self, Problem> {
-        /// All that every version has.
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-        let wrong = |error: serde_json::Error| Problem {
+        let wrong = |error: Unread| Problem {
             reason: Reason::Request,
             message: format!(
                 "the line is no request: {error}. A request is a line such as \
                  {{\"version\":{VERSION},\"request\":\"status\"}}"
             ),
         };
-        let Versioned { version } = serde_json::from_slice(line).map_err(wrong)?;
+        let value: Value = serde_json::from_slice(line).map_err(|error| wrong(error.into()))?;
+        let version: u32 = field(&value, "version").map_err(wrong)?;
         if version != VERSION {
             let message = format!("this server knows version {VERSION} only, and not {version}");
             return Err(Problem { reason: Reason::Version, message });
         }
-        serde_json::from_slice(line).map_err(wrong)
+        Ok(Self { version, asked: Asked::from_json(&value, "request").map_err(wrong)? })
     }
 }
 
@@ -299,6 +291,7 @@ impl Problem {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reading::said;
     use super::*;
 
     #[test]
@@ -334,7 +327,9 @@ mod tests {
     #[test]
     fn an_answer_of_a_newer_server_is_understood_as_far_as_it_goes() {
         let line = r#"{"version":1,"error":{"reason":"tired","message":"no","more":1}}"#;
-        let Answer { said, .. } = serde_json::from_str(line).unwrap();
-        assert_eq!(said, Problem { reason: Reason::Other, message: "no".to_owned() }.into());
+        assert_eq!(
+            said(line.as_bytes()).unwrap(),
+            Problem { reason: Reason::Other, message: "no".to_owned() }.into()
+        );
     }
 }

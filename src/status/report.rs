@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::event::Event;
 use super::{
@@ -23,29 +23,26 @@ use crate::wire::status::Status;
 use crate::wire::types::{Direction, TransferType};
 
 /// The state of a server.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Debug)]
 pub struct Report {
     /// The server itself.
     pub server: ServerReport,
     /// Clients that are connected, with or without a device.
     pub clients: usize,
     /// Connections since the start.
-    #[serde(default)]
     pub connections: ConnectionsReport,
     /// The known devices.
     pub exports: Vec<ExportReport>,
     /// The devices with clients, until free again.
     pub sessions: Vec<SessionReport>,
     /// The devices that operators hold back.
-    #[serde(default)]
     pub holds: Vec<HoldReport>,
     /// The captures.
-    #[serde(default)]
     pub captures: Vec<CaptureReport>,
 }
 
 /// A capture of URBs.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 pub struct CaptureReport {
     /// The file, or the name that the operator has given.
     pub file: String,
@@ -72,7 +69,7 @@ pub struct CaptureReport {
 }
 
 /// A device that an operator holds back.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Debug)]
 pub struct HoldReport {
     /// The name by which the device is held back, and released.
     pub name: String,
@@ -81,7 +78,7 @@ pub struct HoldReport {
 }
 
 /// Connections since the start of a server.
-#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Serialize, Clone, Copy, PartialEq, Debug, Default)]
 pub struct ConnectionsReport {
     /// Accepted.
     pub accepted: u64,
@@ -94,7 +91,7 @@ pub struct ConnectionsReport {
 }
 
 /// The server itself.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Debug)]
 pub struct ServerReport {
     /// The version of the program.
     pub version: String,
@@ -103,14 +100,13 @@ pub struct ServerReport {
     /// When the server was started.
     pub since: String,
     /// `starting`, `serving` or `stopping`.
-    #[serde(default)]
     pub phase: String,
     /// The addresses of the listeners.
     pub listen: Vec<String>,
 }
 
 /// A known device.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Debug)]
 pub struct ExportReport {
     /// The place of the device.
     pub busid: String,
@@ -125,27 +121,23 @@ pub struct ExportReport {
     /// The product's name.
     pub product: Option<String>,
     /// The device's own word for its maker.
-    #[serde(default)]
     pub manufacturer: Option<String>,
     /// The device's own name.
-    #[serde(default)]
     pub product_name: Option<String>,
     /// The device's serial number.
-    #[serde(default)]
     pub serial: Option<String>,
     /// Whether the device is there.
     pub present: bool,
     /// Whether the rules offer the device.
     pub offered: bool,
     /// Whether an operator holds the device back.
-    #[serde(default)]
     pub held: bool,
     /// The client with the device.
     pub client: Option<String>,
 }
 
 /// A device with a client.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Debug)]
 pub struct SessionReport {
     /// The place of the device.
     pub busid: String,
@@ -164,7 +156,7 @@ pub struct SessionReport {
 }
 
 /// The work of a session.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Debug)]
 pub struct WorkReport {
     /// UNLINKs received.
     pub unlinks: u64,
@@ -181,7 +173,7 @@ pub struct WorkReport {
 }
 
 /// How much is in use.
-#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Debug)]
+#[derive(Serialize, Clone, Copy, PartialEq, Debug)]
 pub struct GaugeReport {
     /// Now.
     pub now: u64,
@@ -192,25 +184,24 @@ pub struct GaugeReport {
 }
 
 /// An endpoint of a session.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Debug)]
 pub struct EndpointReport {
     /// The number, 0 to 15.
     pub number: u8,
     /// `in` or `out`; `both` for a control endpoint.
     pub direction: String,
     /// `control`, `isochronous`, `bulk` or `interrupt`.
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type")]
     pub transfer_type: Option<String>,
     /// The counters.
     #[serde(flatten)]
     pub counters: CountersReport,
     /// The time that the device takes for a URB.
-    #[serde(default)]
     pub turnaround: TurnaroundReport,
 }
 
 /// The time that a device takes for the URBs of an endpoint, in microseconds.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+#[derive(Serialize, Clone, PartialEq, Debug, Default)]
 pub struct TurnaroundReport {
     /// URBs in the sample.
     pub timed: u64,
@@ -227,7 +218,7 @@ pub struct TurnaroundReport {
 }
 
 /// URBs of about the same time.
-#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Debug)]
+#[derive(Serialize, Clone, Copy, PartialEq, Debug)]
 pub struct BucketReport {
     /// The times are shorter.
     pub below_us: u64,
@@ -236,7 +227,7 @@ pub struct BucketReport {
 }
 
 /// Counters of an endpoint or of a session.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Debug)]
 pub struct CountersReport {
     /// URBs ended.
     pub urbs: u64,
@@ -444,7 +435,7 @@ impl From<Gauge> for GaugeReport {
 }
 
 /// An event of a server.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 pub struct EventReport {
     /// What has happened.
     pub event: String,
