@@ -15,6 +15,7 @@
 //! | option | meaning | default |
 //! | --- | --- | --- |
 //! | `delay=TIME` | time from submission to end of a URB | at once |
+//! | `rate=BITS` | bits a second of the device's bus, with `M` behind for 10^6: the data of a URB moves after the data of the URB before | no limit |
 //! | `data=counter`, `pattern`, `none` | IN data: a counter in the first eight bytes, or a pattern: the byte at stream position `p` is `p % 251`, and OUT data is checked for the pattern | `counter` |
 //! | `stall=N` | every Nth URB stalls | never |
 //! | `unplug=N` | the Nth URB of a device unplugs the device | never |
@@ -86,6 +87,8 @@ pub(crate) struct Options {
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceOptions {
     pub(crate) delay: Duration,
+    /// Bits a second.
+    pub(crate) rate: Option<u64>,
     pub(crate) data: Data,
     pub(crate) stall: Option<u64>,
     pub(crate) unplug: Option<u64>,
@@ -155,6 +158,7 @@ impl Default for DeviceOptions {
     fn default() -> Self {
         Self {
             delay: Duration::ZERO,
+            rate: None,
             data: Data::Counter,
             stall: None,
             unplug: None,
@@ -177,6 +181,7 @@ impl DeviceOptions {
     fn set(&mut self, name: &str, value: &str) -> Option<()> {
         match name {
             "delay" => self.delay = parse_time(value)?,
+            "rate" => self.rate = Some(parse_number(value.strip_suffix('M')?)? * 1_000_000),
             "data" => {
                 self.data = match value {
                     "none" => Data::None,
@@ -208,6 +213,13 @@ impl DeviceOptions {
             _ => return None,
         }
         Some(())
+    }
+
+    /// The time that bytes take on the bus.
+    pub(crate) fn time_of(&self, len: usize) -> Duration {
+        let bits = 8 * len as u64;
+        let nanoseconds = self.rate.map_or(0, |rate| bits.saturating_mul(1_000_000_000) / rate);
+        Duration::from_nanos(nanoseconds)
     }
 
     /// Whether the device is the library's own.

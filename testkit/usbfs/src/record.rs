@@ -30,8 +30,8 @@ pub(crate) enum Counter {
     Discards,
     /// Other ioctls.
     Others,
-    /// System calls of this library for the pipe, a cost that usbfs does not have.
-    PipeCalls,
+    /// System calls of this library for the pipe and the timer, a cost that usbfs does not have.
+    OwnCalls,
     /// URBs refused because memory is used up.
     NoMemory,
 }
