@@ -1,6 +1,6 @@
 //! The rows of a bench: subjects and their baselines.
 
-use usbferry_load::workload::{Traffic, Workload};
+use usbferry_load::workload::{Traffic, Workload, Writes};
 
 /// Which server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,7 +171,7 @@ fn in_parts() -> Row {
     let whole = Workload::new(Traffic::BulkOut(64), 1);
     Row {
         name: format!("{} d1, header and data apart", whole.traffic),
-        subject: one(On::Usbferry, Workload { apart: true, ..whole }),
+        subject: one(On::Usbferry, Workload { writes: Writes::Parts, ..whole }),
         baseline: one(On::Usbferry, whole),
         target: Target::Turnaround(4.0, f64::INFINITY),
         apart: false,

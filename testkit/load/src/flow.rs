@@ -16,7 +16,7 @@ use std::time::Instant;
 use crate::client::Client;
 use crate::histogram::Histogram;
 use crate::pdu::{self, HEADER_LEN, PERIOD, SEQNUM, Submit};
-use crate::workload::{Check, Workload};
+use crate::workload::{Check, Workload, Writes};
 
 /// Bytes of the longest PDU with its payload beside the header.
 const SMALL_PDU: usize = 2048;
@@ -106,7 +106,7 @@ impl Flow {
     /// The connection's.
     pub fn new(client: Client, workload: Workload, check: Check) -> io::Result<Self> {
         let (stream, devid, first_seqnum) = client.into_parts();
-        stream.set_nodelay(!workload.apart)?;
+        stream.set_nodelay(workload.writes != Writes::Parts)?;
         let depth = workload.depth.max(1);
         Ok(Self {
             outgoing: Outgoing::new(&workload, devid, first_seqnum),
@@ -181,8 +181,9 @@ impl Flow {
         let now = Instant::now();
         while self.outgoing.sent < self.outgoing.allowed {
             let part_len = self.outgoing.part_len();
-            let (slices, used) = self.outgoing.slices();
-            let written = if self.workload.apart {
+            let most = if self.workload.writes == Writes::Joined { u64::MAX } else { 1 };
+            let (slices, used) = self.outgoing.slices(most);
+            let written = if self.workload.writes == Writes::Parts {
                 self.stream.write(&slices[0][..part_len.min(slices[0].len())])
             } else {
                 self.stream.write_vectored(&slices[..used])
@@ -334,11 +335,11 @@ impl Outgoing {
         usize::try_from(urb % count).expect("within the ring") * self.stride
     }
 
-    /// The bytes to write next.
-    fn slices(&mut self) -> ([IoSlice<'_>; SLICES_MAX], usize) {
+    /// The bytes to write next, of as many PDUs at most.
+    fn slices(&mut self, most: u64) -> ([IoSlice<'_>; SLICES_MAX], usize) {
         let count = (self.ring.len() / self.stride) as u64;
-        let most = if self.payload_len == 0 { count } else { SLICES_MAX as u64 / 3 };
-        let until = self.allowed.min(self.sent + most);
+        let fitting = if self.payload_len == 0 { count } else { SLICES_MAX as u64 / 3 };
+        let until = self.allowed.min(self.sent + most.min(fitting));
         for urb in self.sent..until {
             let place = self.place(urb);
             #[expect(clippy::cast_possible_truncation, reason = "seqnums wrap")]

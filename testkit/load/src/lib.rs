@@ -8,6 +8,7 @@
 //!
 //! - [`workload`]: the description of a load; - [`pdu`]: its bytes;
 //! - [`flow`]: a session under load; - [`run`]: one or many sessions, for a while;
+//! - [`unlinks`]: a session whose URBs are all given up;
 //! - [`client`]: a plain client for work outside of measurements, and for tests;
 //! - [`histogram`]: turnaround times; - [`process`]: the system's figures of a process;
 //! - [`abuse`]: malicious clients;
@@ -26,4 +27,5 @@ pub mod pdu;
 pub mod preload;
 pub mod process;
 pub mod run;
+pub mod unlinks;
 pub mod workload;

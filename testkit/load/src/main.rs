@@ -10,6 +10,7 @@ use usbferry_load::client::Client;
 use usbferry_load::flow::Flow;
 use usbferry_load::process::{self, Usage};
 use usbferry_load::run::{self, Moment, Outcome, Plan};
+use usbferry_load::unlinks;
 use usbferry_load::workload::{Check, Traffic, Workload};
 
 /// Keeps URBs in flight on devices of a USB/IP server, and prints the number and rate of the
@@ -24,8 +25,8 @@ struct Arguments {
     #[arg(value_delimiter = ',', required = true)]
     busids: Vec<String>,
 
-    /// Kind of URBs: bulk-in:LEN, bulk-out:LEN, iso-in:PACKETSxLEN, iso-out:PACKETSxLEN or
-    /// control-in
+    /// Kind of URBs: bulk-in:LEN, bulk-out:LEN, iso-in:PACKETSxLEN, iso-out:PACKETSxLEN,
+    /// control-in, or unlinked:LEN, on a single session
     #[arg(long, default_value = "bulk-in:512")]
     kind: Traffic,
 
@@ -79,10 +80,6 @@ fn main() -> ExitCode {
 fn measure(arguments: &Arguments) -> Result<(), String> {
     let mut workload = Workload::new(arguments.kind, arguments.depth.max(1));
     workload.endpoint = arguments.endpoint.unwrap_or(workload.endpoint);
-    let mut flows = Vec::new();
-    for busid in &arguments.busids {
-        flows.push(attach(arguments, workload, busid).map_err(|e| format!("{busid}: {e}"))?);
-    }
     let time = Duration::from_millis(arguments.milliseconds);
     let mut usages: [Usage; 2] = Default::default();
     let look = |moment| {
@@ -90,7 +87,17 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
         usages[usize::from(moment == Moment::End)] = usage;
     };
     let plan = Plan { warm_up: time / 4, time };
-    let outcome = run::run(&mut flows, workload.depth, plan, look);
+    let outcome = if let Traffic::Unlinked(_) = workload.traffic {
+        let client = Client::attach_when_free(&arguments.server, &arguments.busids[0]);
+        let client = client.map_err(|error| error.to_string())?;
+        unlinks::run(client, workload, plan, look)
+    } else {
+        let mut flows = Vec::new();
+        for busid in &arguments.busids {
+            flows.push(attach(arguments, workload, busid).map_err(|e| format!("{busid}: {e}"))?);
+        }
+        run::run(&mut flows, workload.depth, plan, look)
+    };
     let outcome = outcome.map_err(|error| error.to_string())?;
     report(arguments, &workload, &outcome, usages[1].since(usages[0]));
     Ok(())

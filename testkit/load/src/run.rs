@@ -82,7 +82,7 @@ pub fn run(
 }
 
 /// The position of a run in its plan.
-struct Clock<L> {
+pub(crate) struct Clock<L> {
     plan: Plan,
     look: L,
     begun: Instant,
@@ -92,12 +92,12 @@ struct Clock<L> {
 }
 
 impl<L: FnMut(Moment)> Clock<L> {
-    fn new(plan: Plan, look: L) -> Self {
+    pub(crate) fn new(plan: Plan, look: L) -> Self {
         Self { plan, look, begun: Instant::now(), started: None, ended: None, own_cpu: None }
     }
 
     /// Looks at the time. True when counting begins now.
-    fn tick(&mut self) -> bool {
+    pub(crate) fn tick(&mut self) -> bool {
         let now = Instant::now();
         match (self.started, self.ended) {
             (None, _) if now - self.begun >= self.plan.warm_up => {
@@ -117,11 +117,11 @@ impl<L: FnMut(Moment)> Clock<L> {
         }
     }
 
-    const fn is_over(&self) -> bool {
+    pub(crate) const fn is_over(&self) -> bool {
         self.ended.is_some()
     }
 
-    fn outcome(&self, counted: Vec<u64>, turnaround: Histogram) -> Outcome {
+    pub(crate) fn outcome(&self, counted: Vec<u64>, turnaround: Histogram) -> Outcome {
         let time = match (self.started, self.ended) {
             (Some(started), Some(ended)) => ended - started,
             _ => Duration::ZERO,
@@ -151,6 +151,22 @@ fn run_one<L: FnMut(Moment)>(flow: &mut Flow, mut clock: Clock<L>) -> io::Result
         read(flow)?;
     }
     Ok(outcome)
+}
+
+/// Moves a number of URBs on a session, and returns when all are answered.
+///
+/// # Errors
+/// A connection's, or an unexpected reply.
+pub fn count(flow: &mut Flow, depth: usize, urbs: u64) -> io::Result<()> {
+    let mut unsent = urbs.saturating_sub(depth as u64);
+    flow.allow(urbs - unsent);
+    while flow.outstanding() > 0 {
+        write(flow)?;
+        let more = read(flow)?.min(unsent);
+        flow.allow(more);
+        unsent -= more;
+    }
+    Ok(())
 }
 
 fn write(flow: &mut Flow) -> io::Result<()> {

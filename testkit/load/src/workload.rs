@@ -6,6 +6,7 @@ use std::str::FromStr;
 /// Endpoints of usbferry's simulated devices, for which loads are made unless told otherwise.
 const BULK: u8 = 1;
 const ISOCHRONOUS: u8 = 5;
+const SILENT: u8 = 6;
 
 /// Bytes of the largest URB.
 const LEN_MAX: usize = 16 << 20;
@@ -29,6 +30,20 @@ pub enum Traffic {
     IsochronousOut(usize, usize),
     /// GET_DESCRIPTOR(device).
     ControlIn,
+    /// Bulk IN of the given number of bytes, of an endpoint without data; each URB is given up by
+    /// an UNLINK.
+    Unlinked(usize),
+}
+
+/// How PDUs are written to the socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writes {
+    /// As many at once as may be sent.
+    Joined,
+    /// Each by itself, as Linux's `vhci_tx` does.
+    Single,
+    /// Header and data apart, without `TCP_NODELAY`.
+    Parts,
 }
 
 /// A load.
@@ -40,8 +55,8 @@ pub struct Workload {
     pub depth: usize,
     /// Endpoint number.
     pub endpoint: u8,
-    /// Header and data are written apart, without `TCP_NODELAY`.
-    pub apart: bool,
+    /// How PDUs are written.
+    pub writes: Writes,
 }
 
 /// The check of IN data.
@@ -63,15 +78,16 @@ impl Workload {
             Traffic::BulkIn(_) | Traffic::BulkOut(_) => BULK,
             Traffic::IsochronousIn(..) | Traffic::IsochronousOut(..) => ISOCHRONOUS,
             Traffic::ControlIn => 0,
+            Traffic::Unlinked(_) => SILENT,
         };
-        Self { traffic, depth, endpoint, apart: false }
+        Self { traffic, depth, endpoint, writes: Writes::Joined }
     }
 
     /// Bytes of data of a URB.
     #[must_use]
     pub const fn len(&self) -> usize {
         match self.traffic {
-            Traffic::BulkIn(len) | Traffic::BulkOut(len) => len,
+            Traffic::BulkIn(len) | Traffic::BulkOut(len) | Traffic::Unlinked(len) => len,
             Traffic::IsochronousIn(packets, len) | Traffic::IsochronousOut(packets, len) => {
                 packets * len
             }
@@ -99,7 +115,7 @@ impl Workload {
     /// Whether data flows to the client.
     #[must_use]
     pub const fn is_in(&self) -> bool {
-        matches!(self.traffic, Traffic::BulkIn(_) | Traffic::IsochronousIn(..) | Traffic::ControlIn)
+        !matches!(self.traffic, Traffic::BulkOut(_) | Traffic::IsochronousOut(..))
     }
 
     /// Whether the data is a stream over the URBs.
@@ -121,7 +137,8 @@ impl Workload {
 impl FromStr for Traffic {
     type Err = String;
 
-    /// `bulk-in:512`, `bulk-out:4096`, `iso-in:8x192`, `iso-out:8x192`, `control-in`.
+    /// `bulk-in:512`, `bulk-out:4096`, `iso-in:8x192`, `iso-out:8x192`, `control-in`,
+    /// `unlinked:512`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text.split_once(':').unwrap_or((text, ""));
         let len = || value.parse().ok().filter(|len| (1..=LEN_MAX).contains(len));
@@ -138,10 +155,11 @@ impl FromStr for Traffic {
             "iso-in" => packets().map(|(packets, len)| Self::IsochronousIn(packets, len)),
             "iso-out" => packets().map(|(packets, len)| Self::IsochronousOut(packets, len)),
             "control-in" => Some(Self::ControlIn),
+            "unlinked" => len().map(Self::Unlinked),
             _ => None,
         };
         traffic.ok_or_else(|| {
-            format!("\"{text}\" is none of bulk-in:LEN, bulk-out:LEN, iso-in:PACKETSxLEN, iso-out:PACKETSxLEN, control-in")
+            format!("\"{text}\" is none of bulk-in:LEN, bulk-out:LEN, iso-in:PACKETSxLEN, iso-out:PACKETSxLEN, control-in, unlinked:LEN")
         })
     }
 }
@@ -154,6 +172,7 @@ impl fmt::Display for Traffic {
             Self::IsochronousIn(packets, len) => write!(f, "iso-in:{packets}x{len}"),
             Self::IsochronousOut(packets, len) => write!(f, "iso-out:{packets}x{len}"),
             Self::ControlIn => f.write_str("control-in"),
+            Self::Unlinked(len) => write!(f, "unlinked:{len}"),
         }
     }
 }
