@@ -39,11 +39,12 @@ fn bench(settings: &Settings) -> Result<(), String> {
         } else {
             None
         },
+        bare: None,
         check: Check::Counter,
         usbfs: None,
         scratch: settings::results()?,
     };
-    harness::measure("exporter", &bench, target)?;
+    harness::measure("exporter", &bench, target, Vec::new())?;
     drop(bench);
     if settings.filter.is_empty() { allocations::print(settings.plan) } else { Ok(()) }
 }

@@ -7,6 +7,8 @@
 
 use std::process::ExitCode;
 
+#[cfg(target_os = "linux")]
+mod bare;
 mod harness;
 #[cfg(target_os = "linux")]
 #[path = "harness/tree.rs"]
@@ -20,20 +22,33 @@ fn main() -> ExitCode {
 
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
-    harness::main(linux::bench)
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.as_slice() {
+        [first, rest @ ..] if first == bare::BARE => linux::be_bare(rest),
+        _ => return harness::main(linux::bench),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::net::Ipv4Addr;
     use std::path::Path;
 
     use usbferry_load::preload;
-    use usbferry_load::workload::{Check, Traffic, Workload};
+    use usbferry_load::workload::{Check, Workload};
 
+    use crate::bare::{self, BARE};
     use crate::harness;
     use crate::harness::capturing::Capturing;
     use crate::harness::measure::Bench;
-    use crate::harness::rows::Target;
+    use crate::harness::rows::{self, Target};
     use crate::harness::server::Server;
     use crate::harness::settings::{self, Settings};
     use crate::tree::Tree;
@@ -41,31 +56,49 @@ mod linux {
     /// A device for each session, and a device for the client that does not read. With usbfs's
     /// default memory (16 MiB for all programs together) not even the mappings of 65 devices would
     /// fit.
-    const DEVICES: &str = "count=65:quota=512M";
+    ///
+    /// The devices behind take time, each in a way of its own, see [`SLOW`].
+    const DEVICES: &str =
+        "count=69:quota=512M:66.delay=30us:67.delay=125us:68.rate=480M:69.rate=5000M";
+
+    /// The devices that take time, by number.
+    const SLOW: [(usize, &str); 4] =
+        [(66, "30 us"), (67, "125 us"), (68, "480 Mbit/s"), (69, "5 Gbit/s")];
 
     pub(crate) fn bench(settings: &Settings) -> Result<(), String> {
         let scratch = settings::results()?;
         let library = preload::build(Path::new(env!("CARGO_MANIFEST_DIR")), &scratch)?;
+        rows(settings, &library)
+    }
+
+    fn rows(settings: &Settings, library: &Path) -> Result<(), String> {
+        let scratch = settings::results()?;
         let tree = Tree::new(&scratch, "own", DEVICES)?;
         let beside_tree = Tree::new(&scratch, "beside", DEVICES)?;
         let memory_tree = Tree::new(&scratch, "memory", DEVICES)?;
         let disk_tree = Tree::new(&scratch, "disk", DEVICES)?;
+        let bare_tree = Tree::new(&scratch, "bare", DEVICES)?;
         let mut arguments = vec!["--all".to_owned()];
         arguments.extend(settings.serve.iter().cloned());
         let captured: Vec<String> = arguments.iter().chain(&settings.capturing).cloned().collect();
         let bench = Bench {
             settings,
-            usbferry: Server::usbferry(&arguments, &tree.environment(&library))?,
+            usbferry: Server::usbferry(&arguments, &tree.environment(library))?,
             ceiling: Server::ceiling()?,
             beside: settings
                 .beside()
                 .map(|program| {
-                    Server::build(program, &arguments, &beside_tree.environment(&library))
+                    Server::build(program, &arguments, &beside_tree.environment(library))
                 })
                 .transpose()?,
             capturing: if settings.beside.is_none() {
-                let trees = [&memory_tree, &disk_tree].map(|tree| tree.environment(&library));
+                let trees = [&memory_tree, &disk_tree].map(|tree| tree.environment(library));
                 Some(Capturing::start(&captured, &scratch, trees)?)
+            } else {
+                None
+            },
+            bare: if settings.beside.is_none() {
+                Some((Server::bare(BARE, &bare_tree.environment(library))?, &bare_tree))
             } else {
                 None
             },
@@ -73,22 +106,18 @@ mod linux {
             usbfs: Some(&tree),
             scratch: scratch.clone(),
         };
-        harness::measure("libusb", &bench, target)
+        harness::measure("libusb", &bench, target, rows::against_bare(&SLOW))
     }
 
-    /// The goal of a load on a single session: the result of a bare server on libusb.
-    fn target(workload: &Workload) -> Target {
-        match (workload.traffic, workload.depth) {
-            (Traffic::BulkIn(64), 1) => Target::Rate(0.67),
-            (Traffic::BulkIn(512), 16) => Target::Rate(0.54),
-            (Traffic::BulkIn(0x4000), 16) => Target::Rate(0.61),
-            (Traffic::BulkIn(0x2_0000), 16) => Target::Rate(0.19),
-            (Traffic::BulkOut(0x2_0000), 16) => Target::Rate(0.58),
-            (Traffic::BulkIn(0x10_0000), 16) => Target::Rate(0.15),
-            (Traffic::BulkOut(0x10_0000), 16) => Target::Rate(0.43),
-            (Traffic::IsochronousIn(8, 1024), _) => Target::Rate(0.59),
-            (Traffic::IsochronousIn(32, 3072), _) => Target::Rate(0.47),
-            _ => Target::None,
-        }
+    /// Runs the bare server.
+    pub(crate) fn be_bare(arguments: &[String]) -> Result<(), String> {
+        let address = arguments.first().map_or(Ok(Ipv4Addr::LOCALHOST), |address| address.parse());
+        let address = address.map_err(|_| "no address for the bare server".to_owned())?;
+        bare::serve(address).map_err(|error| error.to_string())
+    }
+
+    /// The goal of a load on a single session: no slower than a bare server on libusb.
+    const fn target(_: &Workload) -> Target {
+        Target::Bare(1.0)
     }
 }

@@ -10,7 +10,8 @@ use usbferry_load::flow::Flow;
 use usbferry_load::pdu::Submit;
 use usbferry_load::process::{self, Usage};
 use usbferry_load::run::{self, Moment, Outcome};
-use usbferry_load::workload::{Check, Workload};
+use usbferry_load::unlinks;
+use usbferry_load::workload::{Check, Traffic, Workload};
 
 use super::capturing::Capturing;
 use super::rows::{On, Row, Run};
@@ -40,7 +41,15 @@ pub(crate) struct Measured {
     pub(crate) row: Row,
     /// Subject and baseline.
     pub(crate) pairs: Vec<(Sample, Sample)>,
-    /// System calls of the server a URB, without usbfs's ioctls.
+    pub(crate) calls: Calls,
+    /// The bare server, measured in turn with the pairs.
+    pub(crate) bare: Option<(Vec<Sample>, Calls)>,
+}
+
+/// A server's system calls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calls {
+    /// System calls a URB, without usbfs's ioctls.
     pub(crate) syscalls: Option<f64>,
     /// usbfs's ioctls a URB, on a usbfs.
     pub(crate) ioctls: Option<f64>,
@@ -62,6 +71,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) beside: Option<Server>,
     /// The servers with captures, for the rows with captures.
     pub(crate) capturing: Option<Capturing>,
+    /// The bare server, and the usbfs below.
+    pub(crate) bare: Option<(Server, &'a dyn Usbfs)>,
     /// The form of usbferry's IN data.
     pub(crate) check: Check,
     pub(crate) usbfs: Option<&'a dyn Usbfs>,
@@ -73,6 +84,7 @@ impl Bench<'_> {
         match on {
             On::Usbferry => &self.usbferry,
             On::Ceiling => &self.ceiling,
+            On::Bare => &self.bare.as_ref().expect("rows of the bare server come with one").0,
             On::Capturing(medium) => {
                 let servers = self.capturing.as_ref();
                 servers.expect("rows with captures come with servers").server(medium)
@@ -84,25 +96,33 @@ impl Bench<'_> {
     /// Measures a row.
     pub(crate) fn row(&self, row: &Row) -> Result<Measured, String> {
         let explain = |run: &Run, error| format!("{}: {:?}: {error}", row.name, run.on);
-        let mut pairs = Vec::new();
+        let bare = row.bare().filter(|_| self.bare.is_some());
+        let is_baseline = bare == Some(row.baseline);
+        let (mut pairs, mut bare_samples) = (Vec::<(Sample, Sample)>::new(), Vec::new());
         for number in 0..self.settings.pairs.max(1) {
             let [first, second] = if number % 2 == 0 {
                 [&row.subject, &row.baseline]
             } else {
                 [&row.baseline, &row.subject]
             };
-            self.place(row);
-            let one = self.sample(first, &mut |_| {}).map_err(|error| explain(first, error))?;
-            let other = self.sample(second, &mut |_| {}).map_err(|error| explain(second, error))?;
+            self.place(row, bare);
+            let sample = |run| self.sample(run, &mut |_| {}).map_err(|error| explain(run, error));
+            let (one, other) = (sample(first)?, sample(second)?);
             pairs.push(if number % 2 == 0 { (one, other) } else { (other, one) });
+            if let Some(run) = &bare {
+                let (_, baseline) = pairs.last().expect("a pair was measured");
+                bare_samples.push(if is_baseline { baseline.clone() } else { sample(run)? });
+            }
         }
-        let (syscalls, ioctls) =
-            self.count(&row.subject).map_err(|error| explain(&row.subject, error))?;
-        Ok(Measured { row: row.clone(), pairs, syscalls, ioctls })
+        let count = |run| self.count(run).map_err(|error| explain(run, error));
+        let calls = count(&row.subject)?;
+        let bare_calls = bare.as_ref().map(count).transpose()?;
+        let bare = bare_calls.map(|calls| (bare_samples, calls));
+        Ok(Measured { row: row.clone(), pairs, calls, bare })
     }
 
     /// Binds client and servers to their processors.
-    fn place(&self, row: &Row) {
+    fn place(&self, row: &Row, bare: Option<Run>) {
         let cores = if row.apart { Cores::Two } else { self.settings.cores };
         let (client, server) = match cores {
             Cores::Any => return,
@@ -110,7 +130,7 @@ impl Bench<'_> {
             Cores::Two => (1, 0),
         };
         let mut placed = pin(std::process::id(), client);
-        for run in [row.subject, row.baseline] {
+        for run in [row.subject, row.baseline].into_iter().chain(bare) {
             placed &= pin(self.server(run.on).pid(), server);
         }
         if !placed {
@@ -122,19 +142,28 @@ impl Bench<'_> {
     fn sample(&self, load: &Run, look: &mut dyn FnMut(Moment)) -> io::Result<Sample> {
         let server = self.server(load.on);
         let stalled = if load.stalled { Some(unread(&server.address)?) } else { None };
+        let busid = |session: usize| format!("1-{}", load.first + session);
         let mut flows = Vec::new();
-        for session in 0..load.sessions {
-            flows.push(self.attach(load, &format!("1-{}", session + 1))?);
-        }
-        process::reset_peak(server.pid());
         let mut usages = [None; 2];
-        let outcome = run::run(&mut flows, load.workload.depth, self.settings.plan, |moment| {
+        let look = |moment| {
             look(moment);
             usages[usize::from(moment == Moment::End)] = process::usage(server.pid());
-        })?;
+        };
+        let outcome = if let Traffic::Unlinked(_) = load.workload.traffic {
+            let client = self.attach(load, &busid(0))?;
+            process::reset_peak(server.pid());
+            unlinks::run(client, load.workload, self.settings.plan, look)?
+        } else {
+            for session in 0..load.sessions {
+                flows.push(self.put_under_load(load, &busid(session))?);
+            }
+            process::reset_peak(server.pid());
+            run::run(&mut flows, load.workload.depth, self.settings.plan, look)?
+        };
         let memory = process::peak_memory(server.pid());
         let stated = server.memory_stated(load.sessions + usize::from(load.stalled)) as u64;
-        let is_judged = load.on != On::Beside && self.settings.serve.is_empty();
+        let has_limits = !matches!(load.on, On::Beside | On::Bare);
+        let is_judged = has_limits && self.settings.serve.is_empty();
         if is_judged && memory.is_some_and(|bytes| bytes > stated) {
             return Err(io::Error::other(format!(
                 "the server took {memory:?} bytes, and limits.rs states {stated}"
@@ -148,7 +177,7 @@ impl Bench<'_> {
         Ok(Sample { outcome, server, memory })
     }
 
-    fn attach(&self, load: &Run, busid: &str) -> io::Result<Flow> {
+    fn attach(&self, load: &Run, busid: &str) -> io::Result<Client> {
         let server = self.server(load.on);
         let mut client = Client::attach_when_free(&*server.address, busid)
             .map_err(|error| io::Error::other(format!("{busid}: {error}")))?;
@@ -156,6 +185,11 @@ impl Bench<'_> {
             client.set_interface(1, 1)?;
         }
         client.clear_counters()?;
+        Ok(client)
+    }
+
+    fn put_under_load(&self, load: &Run, busid: &str) -> io::Result<Flow> {
+        let client = self.attach(load, busid)?;
         let check = if load.on == On::Ceiling { Check::Length } else { self.check };
         Flow::new(client, load.workload, check)
     }
@@ -177,12 +211,16 @@ impl Bench<'_> {
     }
 
     /// Counts system calls: once more, because counting is not for nothing.
-    fn count(&self, load: &Run) -> io::Result<(Option<f64>, Option<f64>)> {
+    fn count(&self, load: &Run) -> io::Result<Calls> {
+        let usbfs = match &self.bare {
+            Some((_, usbfs)) if load.on == On::Bare => Some(*usbfs),
+            _ => self.usbfs,
+        };
         let mut counter = Counter::start(self.server(load.on).pid(), &self.scratch);
         let mut counts = [[0; 2]; 2];
         let sample = self.sample(load, &mut |moment| {
             counts[usize::from(moment == Moment::End)] =
-                self.usbfs.map(Usbfs::counted).unwrap_or_default();
+                usbfs.map(Usbfs::counted).unwrap_or_default();
             match (&mut counter, moment) {
                 (Some(counter), Moment::Start) => drop(counter.enable()),
                 (Some(counter), Moment::End) => drop(counter.disable()),
@@ -194,7 +232,7 @@ impl Bench<'_> {
         let [ioctls, own] = [0, 1].map(|what| counts[1][what] - counts[0][what]);
         let syscalls = counter.and_then(Counter::finish);
         let syscalls = syscalls.map(|calls| each(calls.saturating_sub(own)));
-        Ok((syscalls, self.usbfs.map(|_| each(ioctls))))
+        Ok(Calls { syscalls, ioctls: usbfs.map(|_| each(ioctls)) })
     }
 }
 

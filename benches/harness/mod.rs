@@ -45,18 +45,26 @@ pub(crate) fn main(bench: impl FnOnce(&Settings) -> Result<(), String>) -> ExitC
 }
 
 /// Measures all selected rows, prints each at once, and writes the results to files. `target` has
-/// the goal of a load on a single session relative to the ceiling.
+/// the goal of a load on a single session; `more` are rows of one bench alone.
 pub(crate) fn measure(
     name: &str,
     bench: &Bench<'_>,
     target: impl Fn(&Workload) -> Target,
+    more: Vec<Row>,
 ) -> Result<(), String> {
-    let settings = bench.settings;
-    let name = &settings.results_name(name);
-    let mut rows = if bench.beside.is_some() { rows::beside() } else { rows::all(target) };
+    let is_beside = bench.beside.is_some();
+    let mut rows = if is_beside { rows::beside() } else { rows::all(target) };
+    rows.extend(more.into_iter().map(|row| if is_beside { row.beside() } else { row }));
     if bench.capturing.is_some() {
         rows.extend(rows::captured());
     }
+    measure_rows(name, bench, &rows)
+}
+
+/// Measures those rows of a bench that the settings select.
+pub(crate) fn measure_rows(name: &str, bench: &Bench<'_>, rows: &[Row]) -> Result<(), String> {
+    let settings = bench.settings;
+    let name = &settings.results_name(name);
     let how = format!(
         "{} pairs of {} ms, cores {:?}",
         settings.pairs,
@@ -66,7 +74,7 @@ pub(crate) fn measure(
     let selected = rows.iter().filter(|row| settings.selects(&row.name, row.smoke));
     let selected: Vec<&Row> = selected.collect();
     settings.expect_some(&selected)?;
-    println!("{name}: {how}\n{}", report::head());
+    println!("{name}: {how}\n{}", report::head(bench.bare.is_some()));
     let mut all = Vec::new();
     for row in selected {
         let figures = Figures::of(&bench.row(row)?);
@@ -76,6 +84,9 @@ pub(crate) fn measure(
     println!("{}", report::LEGEND);
     if let Some(other) = settings.beside() {
         println!("{}", report::beside(other, &all));
+    }
+    if let Some(summary) = report::beside_bare(&all) {
+        println!("{summary}");
     }
     if all.iter().any(|row| row.syscalls.is_none()) {
         println!("{}", syscalls::MISSING);

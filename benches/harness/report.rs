@@ -39,6 +39,7 @@ pub(crate) struct Figures {
     pub(crate) switches: Option<f64>,
     pub(crate) syscalls: Option<f64>,
     pub(crate) ioctls: Option<f64>,
+    pub(crate) bare: Option<BareFigures>,
     /// Bytes.
     pub(crate) memory: Option<f64>,
     /// The load generator's share of a processor.
@@ -46,6 +47,72 @@ pub(crate) struct Figures {
     /// The slowest session's share of the mean.
     pub(crate) slowest: f64,
     pub(crate) target: Target,
+}
+
+/// A row's figures of the bare server, and usbferry's beside.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BareFigures {
+    /// URBs a second of the bare server.
+    rate: f64,
+    /// usbferry's rate as a share of the bare server's, turn by turn.
+    pub(crate) ratio: Spread,
+    /// The bare server's processor time for a URB, both sides together, as a share of usbferry's.
+    pub(crate) work: Option<f64>,
+    /// p50 and p99 of the bare server, in microseconds.
+    turnaround: [f64; 2],
+    /// Microseconds of the server's processor time a URB.
+    cpu: Option<f64>,
+    syscalls: Option<f64>,
+    ioctls: Option<f64>,
+}
+
+impl BareFigures {
+    fn of(measured: &Measured) -> Option<Self> {
+        let (samples, calls) = measured.bare.as_ref()?;
+        let median = |figure: &dyn Fn(&Sample) -> f64| spread(samples.iter().map(figure)).median;
+        let turns = || measured.pairs.iter().map(|(own, _)| own).zip(samples);
+        let known = |figure: f64| Some(figure).filter(|figure| !figure.is_nan());
+        Some(Self {
+            rate: median(&|sample| sample.outcome.rate()),
+            ratio: spread(turns().map(|(own, bare)| own.outcome.rate() / bare.outcome.rate())),
+            work: known(spread(turns().map(|(own, bare)| work(bare) / work(own))).median),
+            turnaround: [500_000, 990_000].map(|per_million| {
+                median(&|sample| micros(sample.outcome.turnaround.quantile(per_million)))
+            }),
+            cpu: known(median(&cpu)),
+            syscalls: calls.syscalls,
+            ioctls: calls.ioctls,
+        })
+    }
+
+    fn fields(&self) -> [(&'static str, Option<f64>); 10] {
+        [
+            ("bare_urbs_per_second", Some(self.rate)),
+            ("bare_ratio", Some(self.ratio.median)),
+            ("bare_ratio_least", Some(self.ratio.least)),
+            ("bare_ratio_most", Some(self.ratio.most)),
+            ("bare_work_ratio", self.work),
+            ("bare_p50_us", Some(self.turnaround[0])),
+            ("bare_p99_us", Some(self.turnaround[1])),
+            ("bare_cpu_us_per_urb", self.cpu),
+            ("bare_syscalls_per_urb", self.syscalls),
+            ("bare_usbfs_ioctls_per_urb", self.ioctls),
+        ]
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "{:>5.2} {:>5.2}-{:<5.2} {:>5} {:>8.1} {:>7} {:>6} {:>6}",
+            self.ratio.median,
+            self.ratio.least,
+            self.ratio.most,
+            option(self.work, 2),
+            self.turnaround[0],
+            option(self.cpu, 2),
+            option(self.syscalls, 2),
+            option(self.ioctls, 2),
+        )
+    }
 }
 
 impl Figures {
@@ -77,8 +144,9 @@ impl Figures {
             cpu: known(subject(&cpu)),
             baseline_cpu: known(baseline(&cpu)),
             switches: known(subject(&switches)),
-            syscalls: measured.syscalls,
-            ioctls: measured.ioctls,
+            syscalls: measured.calls.syscalls,
+            ioctls: measured.calls.ioctls,
+            bare: BareFigures::of(measured),
             memory: known(subject(&memory)),
             client: known(subject(&client)),
             slowest: subject(&slowest),
@@ -100,6 +168,10 @@ impl Figures {
         match self.target {
             Target::None => None,
             Target::Rate(least) => Some((format!(">={least}"), self.ratio.median >= least)),
+            Target::Bare(least) => {
+                let ratio = self.bare.as_ref()?.ratio.median;
+                Some((format!("bare>={least}"), ratio >= least))
+            }
             Target::Turnaround(p50, p99) => {
                 let [own_p50, own_p99] = self.turnaround_ratio;
                 let reached = own_p50 <= p50 && own_p99 <= p99;
@@ -113,11 +185,19 @@ impl Figures {
     }
 }
 
-/// The table's head.
-pub(crate) fn head() -> String {
+/// The table's head, with or without the bare server.
+pub(crate) fn head(has_bare: bool) -> String {
+    let bare = if has_bare {
+        format!(
+            "{:>5} {:>11} {:>5} {:>8} {:>7} {:>6} {:>6}  ",
+            "bare", "least-most", "work", "p50 us", "us/URB", "sys", "ioctl"
+        )
+    } else {
+        String::new()
+    };
     format!(
         "{:44} {:>9} {:>8} {:>5} {:>11} {:>5} {:>8} {:>8} {:>8} {:>5} {:>5} {:>7} {:>7} {:>6} {:>6} \
-         {:>6} {:>6} {:>6} {:>4}  {}",
+         {:>6} {:>6} {:>6} {:>4}  {bare}{}",
         "row",
         "URB/s",
         "MB/s",
@@ -143,9 +223,7 @@ pub(crate) fn head() -> String {
 
 /// A row of the table.
 pub(crate) fn line(figures: &Figures) -> String {
-    let option = |value: Option<f64>, digits: usize| {
-        value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
-    };
+    let bare = figures.bare.map_or_else(String::new, |bare| bare.line() + "  ");
     let verdict = figures.verdict().map_or_else(String::new, |(target, reached)| {
         format!("{target} {}", if reached { "ok" } else { "MISSED" })
     });
@@ -158,7 +236,7 @@ pub(crate) fn line(figures: &Figures) -> String {
     let [p50_ratio, p99_ratio] = figures.turnaround_ratio;
     format!(
         "{:44} {:>9.0} {:>8.1} {:>5.2} {:>5.2}-{:<5.2} {:>5} {:>8.1} {:>8.1} {:>8.1} {:>5.2} {:>5.2} \
-         {:>7} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>4}  {verdict}{slowest}",
+         {:>7} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>4}  {bare}{verdict}{slowest}",
         figures.name,
         figures.rate,
         figures.bytes_per_second() / 1e6,
@@ -182,6 +260,11 @@ pub(crate) fn line(figures: &Figures) -> String {
     )
 }
 
+/// A figure, if there is one.
+pub(crate) fn option(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+}
+
 /// The explanation of the columns.
 pub(crate) const LEGEND: &str = "\
 ratio: URBs a second as a share of the baseline's, measured in turn: median of the pairs, least
@@ -190,13 +273,40 @@ the processor time of client and server together a URB, independent of other loa
 and of waits. p50 x, p99 x: turnaround as multiples of the baseline's. us/URB, base: processor time of
 the server, and of the baseline's. sys: system calls of the server a URB (perf), without calls of
 usbfs; ioctl: calls of usbfs. switch: number of times a URB that the server gave up or lost the
-processor. own%: the load generator's processor time.";
+processor. own%: the load generator's processor time. bare: URBs a second as a share of the bare
+server's on the same libusb, measured in turn; the columns behind are the bare server's.";
+
+/// The summary of the rows with the bare server.
+pub(crate) fn beside_bare(rows: &[Figures]) -> Option<String> {
+    let rows: Vec<_> =
+        rows.iter().filter_map(|row| row.bare.as_ref().map(|bare| (&row.name, bare))).collect();
+    let least = rows
+        .iter()
+        .min_by(|(_, one), (_, other)| one.ratio.median.total_cmp(&other.ratio.median))?;
+    let below = rows.iter().filter(|(_, bare)| bare.ratio.median < 1.0).count();
+    let figures = |figure: &dyn Fn(&BareFigures) -> f64| {
+        geometric_mean(&rows.iter().map(|(_, bare)| figure(bare)).collect::<Vec<_>>())
+    };
+    Some(format!(
+        "beside the bare server: geometric mean of {} rows {:.3} of its rate and {:.3} of work; \
+         {below} rows are below 1.0; the least is {:.2}, {}",
+        rows.len(),
+        figures(&|bare| bare.ratio.median),
+        figures(&|bare| bare.work.unwrap_or(f64::NAN)),
+        least.1.ratio.median,
+        least.0,
+    ))
+}
+
+fn geometric_mean(figures: &[f64]) -> f64 {
+    let logarithms = figures.iter().map(|figure| figure.ln());
+    (logarithms.sum::<f64>() / float(figures.len())).exp()
+}
 
 /// The summary of the rows with another build as the baseline.
 pub(crate) fn beside(other: &Path, rows: &[Figures]) -> String {
     let mean = |figure: &dyn Fn(&Figures) -> f64| {
-        let logarithms = rows.iter().map(|row| figure(row).ln());
-        (logarithms.sum::<f64>() / float(rows.len())).exp()
+        geometric_mean(&rows.iter().map(figure).collect::<Vec<_>>())
     };
     let least = rows.iter().min_by(|one, other| one.ratio.median.total_cmp(&other.ratio.median));
     let (least, name) = least.map_or((f64::NAN, ""), |row| (row.ratio.median, &row.name));
@@ -242,7 +352,8 @@ pub(crate) fn json(name: &str, how: &str, rows: &[Figures]) -> String {
             ("slowest_of_mean", Some(row.slowest)),
         ];
         let _ = write!(out, "{{\"row\":\"{}\"", row.name);
-        for (field, value) in fields {
+        let bare = row.bare.map(|bare| bare.fields());
+        for (field, value) in fields.into_iter().chain(bare.into_iter().flatten()) {
             let _ = write!(out, ",\"{field}\":{}", number(value));
         }
         if let Some((target, reached)) = row.verdict() {

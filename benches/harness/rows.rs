@@ -9,6 +9,8 @@ pub(crate) enum On {
     Usbferry,
     /// The least server there can be.
     Ceiling,
+    /// The bare server on libusb.
+    Bare,
     /// The build of usbferry given by `--beside`.
     Beside,
     /// usbferry with a capture of all URBs, with the default settings of captures.
@@ -29,6 +31,8 @@ pub(crate) enum Medium {
 pub(crate) struct Run {
     pub(crate) on: On,
     pub(crate) workload: Workload,
+    /// Number of the first session's device; the sessions have devices one after the other.
+    pub(crate) first: usize,
     pub(crate) sessions: usize,
     /// Another client has a device and does not read.
     pub(crate) stalled: bool,
@@ -41,6 +45,9 @@ pub(crate) enum Target {
     None,
     /// At least this share of the baseline's rate.
     Rate(f64),
+    /// At least this share of the bare server's rate.
+    #[allow(dead_code, reason = "not every bench has a bare server")]
+    Bare(f64),
     /// At most these multiples of the baseline's p50 and p99.
     Turnaround(f64, f64),
     /// At least this share of the baseline's rate, and the slowest session's share of the mean.
@@ -61,6 +68,11 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// The same load on the bare server, for rows of usbferry with default settings.
+    pub(crate) fn bare(&self) -> Option<Run> {
+        (self.subject.on == On::Usbferry).then_some(Run { on: On::Bare, ..self.subject })
+    }
+
     /// The same load on another build of usbferry in the baseline's place.
     pub(crate) fn beside(self) -> Self {
         let baseline = Run { on: On::Beside, ..self.subject };
@@ -74,6 +86,25 @@ const PACKETS: [(usize, usize); 5] = [(8, 192), (8, 1024), (32, 1024), (32, 3072
 
 /// Isochronous URBs in flight: drivers keep a few, each of some packets.
 const PACKETS_DEPTH: usize = 8;
+
+/// Loads on devices that take time.
+const SLOW_LOADS: [(Traffic, usize); 6] = [
+    (Traffic::BulkIn(512), 1),
+    (Traffic::BulkIn(512), 16),
+    (Traffic::BulkIn(16 << 10), 4),
+    (Traffic::BulkOut(16 << 10), 4),
+    (Traffic::BulkIn(128 << 10), 4),
+    (Traffic::BulkOut(128 << 10), 4),
+];
+
+/// Loads whose PDUs come one by one.
+const SINGLE_LOADS: [(Traffic, usize); 5] = [
+    (Traffic::BulkIn(512), 16),
+    (Traffic::BulkOut(512), 16),
+    (Traffic::BulkOut(16 << 10), 16),
+    (Traffic::BulkOut(128 << 10), 4),
+    (Traffic::IsochronousOut(8, 1024), PACKETS_DEPTH),
+];
 
 /// Bytes of a URB of the rows with a capture, as the reads of a stick's driver are, and URBs in
 /// flight.
@@ -137,7 +168,40 @@ pub(crate) fn captured() -> Vec<Row> {
 }
 
 const fn one(on: On, workload: Workload) -> Run {
-    Run { on, workload, sessions: 1, stalled: false }
+    Run { on, workload, first: 1, sessions: 1, stalled: false }
+}
+
+fn beside_bare(name: String, workload: Workload, first: usize, smoke: bool) -> Row {
+    Row {
+        name,
+        subject: Run { first, ..one(On::Usbferry, workload) },
+        baseline: Run { first, ..one(On::Bare, workload) },
+        target: Target::Rate(1.0),
+        apart: false,
+        smoke,
+    }
+}
+
+/// Rows with the bare server as the baseline: on devices that take time, with PDUs that come one by
+/// one, and with URBs that the client gives up. `slow` has devices' numbers and names.
+#[allow(dead_code, reason = "not every bench has a bare server")]
+pub(crate) fn against_bare(slow: &[(usize, &str)]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for &(number, device) in slow {
+        for (traffic, depth) in SLOW_LOADS {
+            let name = format!("{traffic} d{depth}, {device}");
+            rows.push(beside_bare(name, Workload::new(traffic, depth), number, depth == 16));
+        }
+    }
+    for (traffic, depth) in SINGLE_LOADS {
+        let workload = Workload { writes: Writes::Single, ..Workload::new(traffic, depth) };
+        rows.push(beside_bare(format!("{traffic} d{depth}, one by one"), workload, 1, false));
+    }
+    for depth in [1, 16] {
+        let workload = Workload::new(Traffic::Unlinked(512), depth);
+        rows.push(beside_bare(format!("{} d{depth}", workload.traffic), workload, 1, depth == 16));
+    }
+    rows
 }
 
 fn against_ceiling(workload: Workload, target: impl Fn(&Workload) -> Target, smoke: bool) -> Row {
@@ -183,7 +247,7 @@ fn in_parts() -> Row {
 fn many_sessions(workload: Workload) -> Vec<Row> {
     let mut rows = Vec::new();
     for sessions in [1, 8, 64] {
-        let many = |on| Run { on, workload, sessions, stalled: false };
+        let many = |on| Run { sessions, ..one(on, workload) };
         rows.push(Row {
             name: format!("{} d{}, {sessions} sessions", workload.traffic, workload.depth),
             subject: many(On::Usbferry),
@@ -209,7 +273,7 @@ fn many_sessions(workload: Workload) -> Vec<Row> {
 /// Sessions beside a session whose client does not read, compared with the same sessions alone.
 fn stalled() -> Row {
     let workload = Workload::new(Traffic::BulkIn(16 << 10), 4);
-    let run = |stalled| Run { on: On::Usbferry, workload, sessions: 8, stalled };
+    let run = |stalled| Run { sessions: 8, stalled, ..one(On::Usbferry, workload) };
     Row {
         name: format!("{} d4, 8 beside one that does not read", workload.traffic),
         subject: run(true),

@@ -49,7 +49,17 @@ impl Server {
         Self::start(command)
     }
 
-    fn start(mut command: Command) -> Result<Self, String> {
+    /// The bare server of a bench that has one, started by `argument`.
+    #[allow(dead_code, reason = "not every bench has a bare server")]
+    pub(crate) fn bare(argument: &str, environment: &[(&str, OsString)]) -> Result<Self, String> {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = Command::new(program);
+        command.arg(argument).envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::start(command)
+    }
+
+    /// Starts a server that says where it listens.
+    pub(crate) fn start(mut command: Command) -> Result<Self, String> {
         command.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
         let mut process =
             command.spawn().map_err(|error| format!("the server can't be started: {error}"))?;
@@ -79,6 +89,15 @@ impl Server {
     pub(crate) fn memory_stated(&self, devices: usize) -> usize {
         self.devices.set(self.devices.get().max(devices));
         SERVER_MEMORY + self.devices.get() * DeviceLimits::default().memory_max()
+    }
+
+    /// Ends the server by a signal, and waits for the end.
+    #[allow(dead_code, reason = "most benches kill their servers")]
+    pub(crate) fn end(mut self) -> Result<(), String> {
+        let terminate = format!("kill -TERM {}", self.pid());
+        let sent = Command::new("sh").arg("-c").arg(terminate).status();
+        let ended = sent.and_then(|_| self.process.wait());
+        ended.map(drop).map_err(|error| error.to_string())
     }
 
     pub(crate) fn pid(&self) -> u32 {
