@@ -9,7 +9,16 @@ use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
 mod bare;
+#[cfg(target_os = "linux")]
+#[path = "harness/costs.rs"]
+mod costs;
 mod harness;
+#[cfg(target_os = "linux")]
+#[path = "harness/line.rs"]
+mod line;
+#[cfg(target_os = "linux")]
+#[path = "harness/scale.rs"]
+mod scale;
 #[cfg(target_os = "linux")]
 #[path = "harness/tree.rs"]
 mod tree;
@@ -25,6 +34,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.as_slice() {
         [first, rest @ ..] if first == bare::BARE => linux::be_bare(rest),
+        [first, rest @ ..] if first == line::LINE => line::serve(rest),
         _ => return harness::main(linux::bench),
     };
     match result {
@@ -50,8 +60,10 @@ mod linux {
     use crate::harness::measure::Bench;
     use crate::harness::rows::{self, Target};
     use crate::harness::server::Server;
-    use crate::harness::settings::{self, Settings};
+    use crate::harness::settings::{self, Part, Settings};
+    use crate::line::{FAR, LINES, Line, NEAR};
     use crate::tree::Tree;
+    use crate::{costs, scale};
 
     /// A device for each session, and a device for the client that does not read. With usbfs's
     /// default memory (16 MiB for all programs together) not even the mappings of 65 devices would
@@ -68,7 +80,16 @@ mod linux {
     pub(crate) fn bench(settings: &Settings) -> Result<(), String> {
         let scratch = settings::results()?;
         let library = preload::build(Path::new(env!("CARGO_MANIFEST_DIR")), &scratch)?;
-        rows(settings, &library)
+        match settings.part {
+            Part::Rows if settings.smoke && settings.filter.is_empty() => {
+                rows(settings, &library)?;
+                scale::measure(settings, &library)
+            }
+            Part::Rows => rows(settings, &library),
+            Part::Scale => scale::measure(settings, &library),
+            Part::Counted => costs::measure(settings, &library),
+            Part::Lines => LINES.iter().try_for_each(|line| on_line(settings, &library, *line)),
+        }
     }
 
     fn rows(settings: &Settings, library: &Path) -> Result<(), String> {
@@ -107,6 +128,35 @@ mod linux {
             scratch: scratch.clone(),
         };
         harness::measure("libusb", &bench, target, rows::against_bare(&SLOW))
+    }
+
+    /// Rows on a line with delay, or with loss.
+    fn on_line(
+        settings: &Settings,
+        library: &Path,
+        (name, round_trip, lost): (&str, u64, u64),
+    ) -> Result<(), String> {
+        let scratch = settings::results()?;
+        let trees = [Tree::new(&scratch, "far", DEVICES)?, Tree::new(&scratch, "bare", DEVICES)?];
+        let line = Line::start(round_trip, lost)?;
+        let mut own = line.far(&trees[0].environment(library));
+        own.arg(env!("CARGO_BIN_EXE_usbferry"));
+        own.args(["serve", "--all", "--allow", NEAR, "--listen", &format!("{FAR}:0")]);
+        own.args(&settings.serve);
+        let mut bare = line.far(&trees[1].environment(library));
+        bare.arg(std::env::current_exe().map_err(|error| error.to_string())?).args([BARE, FAR]);
+        let bench = Bench {
+            settings,
+            usbferry: Server::start(own)?,
+            ceiling: Server::ceiling()?,
+            beside: None,
+            capturing: None,
+            bare: Some((Server::start(bare)?, &trees[1])),
+            check: Check::Counter,
+            usbfs: Some(&trees[0]),
+            scratch,
+        };
+        harness::measure_rows(&name.replace([' ', '%'], "-"), &bench, &rows::on_line(name))
     }
 
     /// Runs the bare server.

@@ -97,6 +97,17 @@ const SLOW_LOADS: [(Traffic, usize); 6] = [
     (Traffic::BulkOut(128 << 10), 4),
 ];
 
+/// Loads on lines with delay.
+const LINE_LOADS: [(Traffic, usize); 7] = [
+    (Traffic::BulkIn(512), 1),
+    (Traffic::BulkIn(512), 64),
+    (Traffic::BulkIn(16 << 10), 16),
+    (Traffic::BulkOut(16 << 10), 16),
+    (Traffic::BulkIn(128 << 10), 4),
+    (Traffic::BulkOut(128 << 10), 4),
+    (Traffic::IsochronousOut(8, 1024), PACKETS_DEPTH),
+];
+
 /// Loads whose PDUs come one by one.
 const SINGLE_LOADS: [(Traffic, usize); 5] = [
     (Traffic::BulkIn(512), 16),
@@ -180,6 +191,15 @@ fn beside_bare(name: String, workload: Workload, first: usize, smoke: bool) -> R
         apart: false,
         smoke,
     }
+}
+
+/// Rows on a line with delay, with the bare server as the baseline.
+#[allow(dead_code, reason = "not every bench has a bare server")]
+pub(crate) fn on_line(line: &str) -> Vec<Row> {
+    let row = |(traffic, depth)| {
+        beside_bare(format!("{traffic} d{depth}, {line}"), Workload::new(traffic, depth), 1, true)
+    };
+    LINE_LOADS.map(row).into()
 }
 
 /// Rows with the bare server as the baseline: on devices that take time, with PDUs that come one by

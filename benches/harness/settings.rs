@@ -18,6 +18,19 @@ pub(crate) enum Cores {
     Any,
 }
 
+/// The parts of `libusb`; other benches have one part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Part {
+    /// The rows.
+    Rows,
+    /// Many devices on one server.
+    Scale,
+    /// Costs that are counted and not measured.
+    Counted,
+    /// Lines with delay and loss.
+    Lines,
+}
+
 /// How to run.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -34,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) capturing: Vec<String>,
     /// Another build of usbferry, which takes the place of every baseline.
     pub(crate) beside: Option<PathBuf>,
+    /// Which part of the bench.
+    pub(crate) part: Part,
 }
 
 const HELP: &str = "\
@@ -46,6 +61,9 @@ options, behind `cargo bench --bench NAME --`:
   --serve ARGUMENT       one more argument for usbferry serve; may be repeated
   --capturing ARGUMENT   the same for the servers with captures only
   --beside PROGRAM       compare each row with the same row of another build of usbferry
+  --scale                libusb only: many devices on one server
+  --counted              libusb only: counted costs, by valgrind (minutes) and perf
+  --lines                libusb only: lines with delay and loss, as root
   --help                 this";
 
 impl Settings {
@@ -61,6 +79,7 @@ impl Settings {
             serve: Vec::new(),
             capturing: Vec::new(),
             beside: None,
+            part: Part::Rows,
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
@@ -93,6 +112,9 @@ impl Settings {
             "--cores" => self.cores = parse_cores(&rest.next()?)?,
             "--serve" => self.serve.push(rest.next()?),
             "--capturing" => self.capturing.push(rest.next()?),
+            "--scale" => self.part = Part::Scale,
+            "--lines" => self.part = Part::Lines,
+            "--counted" => self.part = Part::Counted,
             "--beside" => self.beside = Some(rest.next()?.into()),
             filter if !filter.starts_with('-') => filter.clone_into(&mut self.filter),
             _ => return None,

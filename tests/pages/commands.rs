@@ -11,22 +11,25 @@ use super::text::{Line, pages};
 
 /// Options of other programs that pages name without the program: cargo, the benches, the scripts of
 /// `tests/`, those for labgrid.
-const OTHERS: [&str; 20] = [
+const OTHERS: [&str; 23] = [
     "--auto-attach",
     "--bind-all-devices",
     "--buffer-time",
     "--capturing",
     "--clients",
+    "--counted",
     "--device-cgroup-rule",
     "--devices",
     "--exporter",
     "--exporters",
     "--features",
     "--hardware-id",
+    "--lines",
     "--list",
     "--network",
     "--no-default-features",
     "--require-bind",
+    "--scale",
     "--seconds",
     "--seed",
     "--test",

@@ -1,0 +1,258 @@
+//! Counted costs of a URB, which are the same on any machine: instructions and cold bytes by
+//! callgrind, allocations by the calls that callgrind has seen, system calls by perf. Linux only;
+//! `libusb` includes the file by its path.
+//!
+//! Each server runs twice for each load, with more URBs the second time; the difference is the cost
+//! of the URBs, without start, attaching and end.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use usbferry_load::client::Client;
+use usbferry_load::flow::Flow;
+use usbferry_load::run;
+use usbferry_load::workload::{Check, Traffic, Workload};
+
+use crate::bare::BARE;
+use crate::harness::report::option;
+use crate::harness::server::Server;
+use crate::harness::settings::{self, Settings};
+use crate::harness::syscalls::{self, Counter};
+use crate::harness::{self, measure::Usbfs as _};
+use crate::tree::Tree;
+
+const DEVICES: &str = "count=1:quota=512M";
+
+/// URBs of the two runs under callgrind, in units of a load's depth.
+const TURNS: [u64; 2] = [50, 250];
+
+/// URBs of a run at native speed.
+const NATIVE_TURNS: u64 = 2000;
+
+const LOADS: [(Traffic, usize); 12] = [
+    (Traffic::BulkIn(512), 1),
+    (Traffic::BulkIn(512), 16),
+    (Traffic::BulkIn(512), 64),
+    (Traffic::BulkOut(512), 1),
+    (Traffic::BulkOut(512), 16),
+    (Traffic::BulkIn(16 << 10), 16),
+    (Traffic::BulkOut(16 << 10), 16),
+    (Traffic::BulkIn(128 << 10), 4),
+    (Traffic::BulkOut(128 << 10), 4),
+    (Traffic::IsochronousIn(8, 1024), 8),
+    (Traffic::IsochronousOut(8, 1024), 8),
+    (Traffic::ControlIn, 1),
+];
+
+/// Bytes of a line of the simulated caches, which are of a common size: 32 KiB first, 1 MiB last.
+const LINE: f64 = 64.0;
+const CACHES: [&str; 3] = ["--I1=32768,8,64", "--D1=32768,8,64", "--LL=1048576,16,64"];
+
+/// The C library's functions that allocate; Rust's allocator calls them, too.
+const ALLOCATORS: [&str; 6] =
+    ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign"];
+
+/// The costs of a URB.
+struct Costs {
+    instructions: f64,
+    cold_bytes: f64,
+    allocations: f64,
+    syscalls: Option<f64>,
+}
+
+/// A server's totals up to its end.
+#[derive(Clone, Copy, Default)]
+struct Totals {
+    instructions: u64,
+    misses: u64,
+    allocations: u64,
+}
+
+/// A kind of server: how to start one, natively or behind another program.
+struct Kind<'a> {
+    name: &'static str,
+    program: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, OsString)>,
+    tree: &'a Tree,
+}
+
+pub(crate) fn measure(settings: &Settings, library: &Path) -> Result<(), String> {
+    let scratch = settings::results()?;
+    let trees =
+        [Tree::new(&scratch, "costs", DEVICES)?, Tree::new(&scratch, "costs-bare", DEVICES)?];
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--all"].map(str::to_owned);
+    let kinds = [
+        Kind {
+            name: "usbferry",
+            program: env!("CARGO_BIN_EXE_usbferry").into(),
+            arguments: serve.into_iter().chain(settings.serve.iter().cloned()).collect(),
+            environment: trees[0].environment(library),
+            tree: &trees[0],
+        },
+        Kind {
+            name: "bare",
+            program: std::env::current_exe().map_err(|error| error.to_string())?,
+            arguments: vec![BARE.to_owned()],
+            environment: trees[1].environment(library),
+            tree: &trees[1],
+        },
+    ];
+    println!(
+        "{:24} {:>9} {:>13} {:>11} {:>12} {:>13}",
+        "load", "server", "instructions", "cold bytes", "allocations", "system calls"
+    );
+    let mut lines = Vec::new();
+    for (index, (traffic, depth)) in LOADS.into_iter().enumerate() {
+        let name = format!("{traffic} d{depth}");
+        if !settings.selects(&name, index == 1) {
+            continue;
+        }
+        for kind in &kinds {
+            let costs = kind.costs(Workload::new(traffic, depth), &scratch)?;
+            println!(
+                "{name:24} {:>9} {:>13.0} {:>11.0} {:>12.2} {:>13}",
+                kind.name,
+                costs.instructions,
+                costs.cold_bytes,
+                costs.allocations,
+                option(costs.syscalls, 2)
+            );
+            lines.push(costs.json(&name, kind.name));
+        }
+    }
+    settings.expect_some(&lines)?;
+    println!("{LEGEND}");
+    if lines.iter().any(|line| line.contains("null")) {
+        println!("{}", syscalls::MISSING);
+    }
+    let text = format!("{{\"bench\":\"costs\",\"rows\":[\n{}\n]}}\n", lines.join(",\n"));
+    harness::write(&scratch.join("costs.json"), &text)
+}
+
+const LEGEND: &str = "\
+All figures are of a URB, in user space but for the system calls. cold bytes: lines of 64 bytes that
+miss a first data cache of 32 KiB. The instructions include libusb's and the simulated usbfs's, the
+same for both servers. system calls: without calls of usbfs.";
+
+impl Kind<'_> {
+    fn costs(&self, workload: Workload, scratch: &Path) -> Result<Costs, String> {
+        let depth = workload.depth as u64;
+        let [few, many] = TURNS.map(|turns| self.totals(workload, turns * depth, scratch));
+        let (few, many) = (few?, many?);
+        let urbs = float((TURNS[1] - TURNS[0]) * depth);
+        let each = |few: u64, many: u64| float(many.saturating_sub(few)) / urbs;
+        Ok(Costs {
+            instructions: each(few.instructions, many.instructions),
+            cold_bytes: each(few.misses, many.misses) * LINE,
+            allocations: each(few.allocations, many.allocations),
+            syscalls: self.syscalls(workload, scratch)?,
+        })
+    }
+
+    /// Runs the server under callgrind for a number of URBs.
+    fn totals(&self, workload: Workload, urbs: u64, scratch: &Path) -> Result<Totals, String> {
+        let output = scratch.join("callgrind.out");
+        let mut command = std::process::Command::new("valgrind");
+        command
+            .args(["--tool=callgrind", "--cache-sim=yes"])
+            .args(CACHES)
+            .arg(format!("--callgrind-out-file={}", output.display()))
+            .arg(&self.program)
+            .args(&self.arguments);
+        let server = self.start(command)?;
+        drive(&server, workload, urbs, || {}).map_err(|error| self.explain(workload, &error))?;
+        // callgrind writes its results when a signal ends the server.
+        server.end()?;
+        let text = fs::read_to_string(&output).map_err(|error| error.to_string())?;
+        read_totals(&text).ok_or_else(|| "callgrind's results can't be read".to_owned())
+    }
+
+    /// Counts system calls at native speed.
+    fn syscalls(&self, workload: Workload, scratch: &Path) -> Result<Option<f64>, String> {
+        let mut command = std::process::Command::new(&self.program);
+        command.args(&self.arguments);
+        let server = self.start(command)?;
+        let Some(mut counter) = Counter::start(server.pid(), scratch) else { return Ok(None) };
+        let urbs = NATIVE_TURNS * workload.depth as u64;
+        let mut own_before = 0;
+        let driven = drive(&server, workload, urbs, || {
+            own_before = self.tree.counted()[1];
+            counter.enable();
+        });
+        driven.map_err(|error| self.explain(workload, &error))?;
+        counter.disable();
+        let own = self.tree.counted()[1] - own_before;
+        Ok(counter.finish().map(|calls| float(calls.saturating_sub(own)) / float(urbs)))
+    }
+
+    fn start(&self, mut command: std::process::Command) -> Result<Server, String> {
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Server::start(command)
+    }
+
+    fn explain(&self, workload: Workload, error: &io::Error) -> String {
+        format!("{}: {} d{}: {error}", self.name, workload.traffic, workload.depth)
+    }
+}
+
+/// Moves a number of URBs behind a few turns for warming up; `begin` is called before the URBs.
+fn drive(server: &Server, workload: Workload, urbs: u64, begin: impl FnOnce()) -> io::Result<()> {
+    let mut client = Client::attach_when_free(&*server.address, "1-1")
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    if workload.packets().is_some() {
+        client.set_interface(1, 1)?;
+    }
+    client.clear_counters()?;
+    let mut flow = Flow::new(client, workload, Check::Counter)?;
+    run::count(&mut flow, workload.depth, 8 * workload.depth as u64)?;
+    begin();
+    run::count(&mut flow, workload.depth, urbs)
+}
+
+/// Reads callgrind's summary and the calls of allocators.
+fn read_totals(text: &str) -> Option<Totals> {
+    let events: Vec<&str> =
+        text.lines().find_map(|line| line.strip_prefix("events: "))?.split(' ').collect();
+    let summary = text.lines().find_map(|line| {
+        line.strip_prefix("summary: ").or_else(|| line.strip_prefix("totals: "))
+    })?;
+    let counts: Vec<u64> = summary.split(' ').map(|count| count.parse().unwrap_or(0)).collect();
+    let of = |name| Some(counts[events.iter().position(|event| *event == name)?]);
+    let mut totals =
+        Totals { instructions: of("Ir")?, misses: of("D1mr")? + of("D1mw")?, allocations: 0 };
+    let mut names: HashMap<&str, &str> = HashMap::new();
+    let mut is_allocator = false;
+    for line in text.lines() {
+        if let Some(called) = line.strip_prefix("cfn=").or_else(|| line.strip_prefix("fn=")) {
+            let (id, name) = called.split_once(' ').unwrap_or((called, ""));
+            if !name.is_empty() {
+                names.insert(id, name);
+            }
+            is_allocator = names.get(id).is_some_and(|name| ALLOCATORS.contains(name));
+        } else if let Some(calls) = line.strip_prefix("calls=").filter(|_| is_allocator) {
+            totals.allocations += calls.split(' ').next()?.parse::<u64>().ok()?;
+        }
+    }
+    Some(totals)
+}
+
+impl Costs {
+    fn json(&self, load: &str, server: &str) -> String {
+        let syscalls =
+            self.syscalls.map_or_else(|| "null".to_owned(), |calls| format!("{calls:.4}"));
+        format!(
+            "{{\"row\":\"{load}\",\"server\":\"{server}\",\"instructions\":{:.1},\
+             \"cold_bytes\":{:.1},\"allocations\":{:.4},\"syscalls\":{syscalls}}}",
+            self.instructions, self.cold_bytes, self.allocations,
+        )
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+const fn float(number: u64) -> f64 {
+    number as f64
+}
