@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use crate::abi::Urb;
 use crate::device::{Device, Locked};
-use crate::record::{Counter, Counters};
+use crate::record::{self, Counter, Counters};
 use crate::standard::Behaviour;
 use crate::transfers::{self, Streams, UrbPtr};
 use crate::{abi, memory};
@@ -256,6 +256,9 @@ impl Node {
             return state.silent.push_back(pending);
         }
         transfers::complete(pending.urb, &mut state.streams, host, number);
+        if pending.urb.is_control() {
+            (0..record::REQUEST_CALLS).for_each(|_| self.counters.add(Counter::OwnCalls));
+        }
         let options = host.device.options;
         match behaviour {
             Behaviour::Ticks => {

@@ -30,7 +30,8 @@ pub(crate) enum Counter {
     Discards,
     /// Other ioctls.
     Others,
-    /// System calls of this library for the pipe and the timer, a cost that usbfs does not have.
+    /// System calls of this library for the pipe, the timer and the record of control requests, a
+    /// cost that usbfs does not have.
     OwnCalls,
     /// URBs refused because memory is used up.
     NoMemory,
@@ -94,6 +95,9 @@ pub(crate) fn map(name: &str, len: usize) -> &'static [AtomicU8] {
 pub(crate) fn log(line: &str) {
     append("log", line);
 }
+
+/// System calls of [`request`]: the file is opened, written and closed.
+pub(crate) const REQUEST_CALLS: usize = 3;
 
 /// Records a control request that reaches a device, from any sender.
 pub(crate) fn request(busid: &str, setup: [u8; 8]) {
