@@ -17,6 +17,7 @@
 //! - [`operator`]: the socket by which a person or a program on the server's machine asks for the
 //!   state of the server, and the client of that socket.
 //! - [`web`]: the web server, with a page for people and metrics for Prometheus.
+//! - [`discovery`]: servers on the network, announced and found.
 //! - `hooks`: programs that events of a device start, on threads of their own.
 //! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.
 //! - [`doctor`]: what makes exports and imports fail on this machine, and what to type.
@@ -35,13 +36,14 @@
 //! down, but for the results of a worker, which go up to the reactor:
 //!
 //! ```text
-//! commands ──► capture, cli, client, config, doctor, operator, reactor, service, status, usb, vhci, web, wire
+//! commands ──► capture, cli, client, config, discovery, doctor, operator, reactor, service, status, usb, vhci, web, wire
 //! cli ───────► client, config, logging, usb, wire
 //! doctor ────► client, config, usb, vhci, wire
 //! client ────► usbmon, wire
 //! vhci ──────► wire
 //! operator ──► config, reactor, status
 //! web ───────► config, reactor, status
+//! discovery ─► reactor, status
 //! reactor ───► capture, config, handshake, hooks, service, session, stats, status, usb, wire, worker
 //! worker ────► config, reactor, session, usb
 //! fuzzing ───► handshake, session, usb, wire
@@ -132,6 +134,7 @@ pub mod commands;
 mod complaints;
 pub mod config;
 mod deadline;
+pub mod discovery;
 pub mod doctor;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

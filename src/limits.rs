@@ -498,6 +498,42 @@ pub const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 /// milliseconds. Below the time limit of Prometheus and of most health checks (10 s).
 pub const HTTP_PATIENCE: Duration = Duration::from_secs(2);
 
+/// The most bytes of a message of multicast DNS (RFC 6762, 17).
+pub const MDNS_MESSAGE_LEN_MAX: usize = 9000;
+
+/// Questions and records of a message: a service has some ten, and a message has room for 800 of the
+/// smallest.
+pub const MDNS_RECORDS_MAX: usize = 256;
+
+/// Answers of an announced server to single clients in a second, so that a liar about its address
+/// can't have a server flood another machine: enough for a room full of people who look at once.
+pub const MDNS_ANSWERS_PER_SECOND: u32 = 100;
+
+/// Names that a server takes in a minute since others have its name. A machine that claims every
+/// name silences a server.
+pub const NAMES_PER_MINUTE: u32 = 10;
+
+/// Networks on which a server is announced and looked for: more than machines have, but for hosts of
+/// containers with a network for each.
+pub const LINKS_MAX: usize = 32;
+
+/// Addresses of this machine on a network that count, so that an announcement fits a packet.
+pub const LINK_ADDRESSES_MAX: usize = 8;
+
+/// The time of a look for servers on the network: a server on a busy network answers within a
+/// second of the last of three questions.
+pub const SEARCH_TIME: Duration = Duration::from_secs(2);
+
+/// Servers that a look finds at most; no network of people has more, and a liar could invent any
+/// number.
+pub const EXPORTERS_MAX: usize = 256;
+
+/// Servers that are asked for their exports at once, a thread each.
+pub const EXPORTERS_ASKED_MAX: usize = 32;
+
+/// The wait for the exports of a server on the network: others are shown all the same.
+pub const EXPORTER_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The age of a report that is given to several clients: the reactor makes at most five reports in a
 /// second for all clients of the web server.
 pub const REPORT_AGE: Duration = Duration::from_millis(200);

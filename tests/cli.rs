@@ -293,6 +293,7 @@ fn the_clients_commands_need_the_kernels_module() {
         &["detach", "stick"],
         &["attach", "127.0.0.1:1", "1-1"],
         &["attach", "127.0.0.1:1", "1-1", "--persist"],
+        &["attach", "stick"],
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");

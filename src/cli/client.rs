@@ -21,6 +21,15 @@ pub struct List {
     #[arg(short, long)]
     local: bool,
 
+    /// Show the servers that are announced on the networks of this machine (docs/discovery.md), and
+    /// their exports
+    #[arg(long, conflicts_with_all = ["remote", "local", "parsable"])]
+    discover: bool,
+
+    /// Print the metrics of these servers as targets of Prometheus, see docs/discovery.md
+    #[arg(long, requires = "discover", conflicts_with = "json")]
+    prometheus_sd: bool,
+
     /// Print a line for each device as "usbip list -p -l" does, for scripts: no hubs, and no
     /// devices that came in over USB/IP
     #[arg(short, long, conflicts_with = "json")]
@@ -35,7 +44,29 @@ pub struct List {
     pub json: bool,
 }
 
+/// The form in which the servers on the network are shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Discover {
+    /// For people.
+    Table,
+    /// As JSON.
+    Json,
+    /// As targets of Prometheus.
+    Prometheus,
+}
+
 impl List {
+    /// Whether the servers on the network are wanted, and how.
+    #[must_use]
+    pub const fn discover(&self) -> Option<Discover> {
+        match (self.discover, self.prometheus_sd, self.json) {
+            (false, ..) => None,
+            (true, true, _) => Some(Discover::Prometheus),
+            (true, false, true) => Some(Discover::Json),
+            (true, false, false) => Some(Discover::Table),
+        }
+    }
+
     /// The server to ask, or none for this machine.
     ///
     /// # Errors
@@ -48,6 +79,8 @@ impl List {
 /// The end of the help of `usbferry attach`.
 const ATTACH_EXAMPLES: &str = "\
 Examples:
+  usbferry list --discover                    the servers that are announced, with their devices
+  sudo usbferry attach stick                  a device of one of them
   usbferry list -r desk                       the names of the devices of desk
   sudo usbferry attach desk 1-2.3             a device by its place
   sudo usbferry attach desk stick --persist   a device by its nickname, again after each replug
@@ -57,11 +90,14 @@ Examples:
 #[derive(Args, Debug)]
 #[command(
     override_usage = "usbferry attach [OPTIONS] HOST[:PORT] NAME\n       \
+                      usbferry attach [OPTIONS] NAME\n       \
                       usbferry attach [OPTIONS] -r HOST[:PORT] -b NAME",
     after_help = ATTACH_EXAMPLES
 )]
 pub struct Attach {
-    /// The USB/IP server, usbferry or any other, with or without a port: desk, desk:3241
+    /// The USB/IP server, usbferry or any other, with or without a port: desk, desk:3241. Without a
+    /// server the device is looked for on all servers that are announced on the networks of this
+    /// machine
     #[arg(value_name = "HOST")]
     host: Option<String>,
 
@@ -103,23 +139,27 @@ pub struct Wanted {
 }
 
 impl Attach {
-    /// The device to attach.
+    /// The server, if named, and the name of the device. A word alone is the device.
     ///
     /// # Errors
-    /// Server or device are missing or make no sense.
-    pub fn wanted(&self) -> Result<Wanted, UsageError> {
-        let mut words = self.host.iter().chain(&self.name);
-        let host = self.remote.as_ref().or_else(|| words.next()).ok_or(UsageError::NoHost)?;
-        let name = self.busid.as_ref().or_else(|| words.next()).ok_or(UsageError::NoName)?;
-        match words.next() {
-            Some(more) => Err(UsageError::TooMuch(more.clone())),
-            None => Ok(Wanted {
-                server: server(host)?,
-                name: busid(name)?,
-                persist: self.persist,
-                json: self.json,
-            }),
+    /// The device is missing, or a word makes no sense.
+    pub fn device(&self) -> Result<(Option<Server>, BusId), UsageError> {
+        let mut words: Vec<&String> = self.host.iter().chain(&self.name).collect();
+        let none = if self.remote.is_some() { UsageError::NoName } else { UsageError::NoHost };
+        let name = self.busid.as_ref().or_else(|| words.pop()).ok_or(none)?;
+        let host = self.remote.as_ref().or_else(|| words.pop());
+        match words.pop() {
+            // Of too many words the last.
+            Some(word) if self.busid.is_some() => Err(UsageError::TooMuch(word.clone())),
+            Some(_) => Err(UsageError::TooMuch(name.clone())),
+            None => Ok((host.map(|host| server(host)).transpose()?, busid(name)?)),
         }
+    }
+
+    /// The device to attach, once its server is known.
+    #[must_use]
+    pub const fn wanted(&self, server: Server, name: BusId) -> Wanted {
+        Wanted { server, name, persist: self.persist, json: self.json }
     }
 }
 
@@ -194,8 +234,51 @@ mod tests {
     fn wanted(arguments: &[&str]) -> Result<Wanted, Box<dyn std::error::Error>> {
         let line = ["usbferry", "attach"].iter().chain(arguments);
         match Cli::try_parse_from(line)?.command {
-            Command::Attach(attach) => Ok(attach.wanted()?),
+            Command::Attach(attach) => {
+                let (server, name) = attach.device()?;
+                Ok(attach.wanted(server.ok_or("no server is named")?, name))
+            }
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_device_alone_is_looked_for_on_the_network() {
+        for arguments in [&["stick"][..], &["-b", "stick"], &["--busid=stick", "--persist"]] {
+            let line = ["usbferry", "attach"].iter().chain(arguments);
+            let Command::Attach(attach) = Cli::try_parse_from(line).unwrap().command else {
+                panic!("{arguments:?}")
+            };
+            assert_eq!(attach.device().unwrap(), (None, BusId::new("stick").unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_look_at_the_network_has_three_forms_and_no_server() {
+        let list = |line: &str| {
+            let line = ["usbferry", "list"].into_iter().chain(line.split_whitespace());
+            match Cli::try_parse_from(line)?.command {
+                Command::List(list) => Ok::<_, clap::Error>(list.discover()),
+                other => panic!("{other:?}"),
+            }
+        };
+        for (line, form) in [
+            ("", None),
+            ("--json", None),
+            ("--discover", Some(Discover::Table)),
+            ("--discover --json", Some(Discover::Json)),
+            ("--discover --prometheus-sd", Some(Discover::Prometheus)),
+        ] {
+            assert_eq!(list(line).unwrap(), form, "{line}");
+        }
+        for wrong in [
+            "--prometheus-sd",
+            "--discover --remote desk",
+            "--discover --local",
+            "--discover --parsable",
+            "--discover --json --prometheus-sd",
+        ] {
+            assert!(list(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -217,8 +300,8 @@ mod tests {
         assert!(wanted(&["desk", "stick", "--persist"]).unwrap().persist);
         for (arguments, says) in [
             (&[][..], "usbferry attach HOST NAME"),
-            (&["desk"], "usbferry list -r HOST"),
-            (&["-b", "1-2"], "usbferry attach HOST NAME"),
+            (&["-r", "desk"], "usbferry list -r HOST"),
+            (&["-r", "desk", "-b", "1-2", "more"], "\"more\" is too much"),
             (&["-r", "desk", "1-2", "1-3"], "\"1-3\" is too much"),
             (&["desk", "1-2", "1-3"], "unexpected"),
             (&["desk:port", "1-2"], "is no host"),
@@ -239,6 +322,7 @@ mod tests {
         let help = attach.render_help().to_string();
         for line in [
             "Usage: usbferry attach [OPTIONS] HOST[:PORT] NAME\n",
+            "       usbferry attach [OPTIONS] NAME\n",
             "       usbferry attach [OPTIONS] -r HOST[:PORT] -b NAME\n",
             "\n  [HOST]  The USB/IP server",
             "\n  [NAME]  The name of the device",
@@ -247,11 +331,15 @@ mod tests {
         }
         let examples = help.lines().filter_map(|line| line.trim().strip_prefix("sudo usbferry "));
         let examples: Vec<&str> = examples.filter(|line| line.starts_with("attach")).collect();
-        assert_eq!(examples.len(), 2, "{help}");
+        assert_eq!(examples.len(), 3, "{help}");
         for example in examples {
             let typed = example.split("   ").next().unwrap_or_default();
-            let words: Vec<&str> = typed.split_whitespace().skip(1).collect();
-            assert!(wanted(&words).is_ok(), "{typed}");
+            let line = ["usbferry"].into_iter().chain(typed.split_whitespace());
+            let Ok(Command::Attach(attach)) = Cli::try_parse_from(line).map(|cli| cli.command)
+            else {
+                panic!("{typed}")
+            };
+            assert!(attach.device().is_ok(), "{typed}");
         }
     }
 

@@ -100,7 +100,8 @@ impl fmt::Display for UsageError {
             #[cfg(feature = "simulate")]
             Self::Simulate(error) => error.fmt(f),
             Self::NoHost => f.write_str(
-                "name the server and the device: usbferry attach HOST NAME (or -r HOST -b NAME)",
+                "name the server and the device: usbferry attach HOST NAME (or -r HOST -b NAME); or \
+                 the device alone, of a server that \"usbferry list --discover\" shows",
             ),
             Self::NoName => f.write_str(
                 "name the device, too: usbferry attach HOST NAME; \"usbferry list -r HOST\" shows \

@@ -33,7 +33,7 @@ use clap::{Args, Parser, Subcommand};
 use usbferry_sys::libusb::version as libusb;
 
 pub use capture::{Capture, CaptureCommand, CaptureStart, CaptureStop};
-pub use client::{Attach, Detach, List, Port, Wanted, Which};
+pub use client::{Attach, Detach, Discover, List, Port, Wanted, Which};
 pub use doctor::Doctor;
 use error::NotAFilter;
 pub use error::{IgnoredFilter, UsageError, Written};

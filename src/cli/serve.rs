@@ -99,6 +99,12 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_http)]
     http: Option<ListenAt>,
 
+    /// Announce this server on the networks where it listens, so that "usbferry list --discover"
+    /// and other programs find the server (docs/discovery.md). Tells everybody there the version,
+    /// and how many devices are for all clients
+    #[arg(long)]
+    advertise: bool,
+
     #[command(flatten)]
     capture: CaptureOptions,
 
@@ -222,6 +228,7 @@ impl Serve {
             peer_timeout: peer_timeout.unwrap_or(PEER_TIMEOUT_DEFAULT),
             capture: self.capture.wanted(),
             operators: self.operators(file),
+            advertise: self.advertise || file.advertise.unwrap_or(false),
             ..Settings::default()
         };
         Ok((settings, chosen))

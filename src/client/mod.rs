@@ -29,7 +29,7 @@ pub use error::{ClientError, Trouble};
 pub use import::{Imported, SPEED_SUPER, import};
 pub use server::Server;
 use stream::Limited;
-pub use watch::Watch;
+pub use watch::{Watch, prospect};
 
 /// Largest believable number of a server's devices; no machine has more.
 const DEVICES_MAX: u32 = 4096;
@@ -72,7 +72,11 @@ pub fn probe(server: &Server) -> Result<(Vec<Exported>, Probe), ClientError> {
     probe_within(server, DEVLIST_TIMEOUT)
 }
 
-fn exports_within(server: &Server, timeout: Duration) -> Result<Vec<Exported>, ClientError> {
+/// [`exports`], within another time. *Blocks.*
+///
+/// # Errors
+/// As [`exports`].
+pub fn exports_within(server: &Server, timeout: Duration) -> Result<Vec<Exported>, ClientError> {
     probe_within(server, timeout).map(|(exports, _)| exports)
 }
 

@@ -43,6 +43,15 @@ impl Server {
         Ok(Self { typed: text.to_owned(), host: host.to_owned(), port })
     }
 
+    /// The server at an address.
+    #[must_use]
+    pub fn at(address: SocketAddr) -> Self {
+        let typed = address.to_string();
+        let (host, _) = typed.rsplit_once(':').unwrap_or_default();
+        let host = host.trim_matches(['[', ']']).to_owned();
+        Self { typed, host, port: address.port() }
+    }
+
     /// The name or the address, without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
@@ -108,6 +117,15 @@ mod tests {
         }
         let addresses = Server::parse("[::1]:3241").unwrap().addresses().unwrap();
         assert_eq!(addresses[0].to_string(), "[::1]:3241");
+    }
+
+    #[test]
+    fn a_server_at_an_address_is_the_server_that_the_address_names() {
+        for text in ["127.0.0.1:3240", "[::1]:3241", "[fe80::1%7]:3240"] {
+            let server = Server::at(text.parse().unwrap());
+            assert_eq!(server, Server::parse(text).unwrap());
+            assert_eq!(server.addresses().unwrap(), [text.parse().unwrap()]);
+        }
     }
 
     #[test]

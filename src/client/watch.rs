@@ -40,11 +40,7 @@ impl Watch {
     }
 
     fn ask(server: &Server, name: BusId) -> Result<Self, Trouble> {
-        let mut stream = Limited::connect(server, WATCH_TIMEOUT)?;
-        stream.ask(Request::Watch, &[])?;
-        parse_version(stream.part()?).map_err(Trouble::Protocol)?;
-        stream.write_all(name.as_wire()).map_err(Trouble::Failed)?;
-        let stream = stream.into_stream()?;
+        let stream = begin(server, name)?.into_stream()?;
         sockets::prepare(&stream, PEER_TIMEOUT_DEFAULT);
         stream.set_nonblocking(true).map_err(Trouble::Failed)?;
         Ok(Self { stream, partial: Vec::with_capacity(NOTICE_LEN) })
@@ -74,6 +70,24 @@ impl Watch {
         self.partial.drain(..notices.len() * NOTICE_LEN);
         newest.map(parse_notice)
     }
+}
+
+/// Asks a server whether a device can be imported now. *Blocks*, as opening does.
+///
+/// # Errors
+/// As [`Watch::open`].
+pub fn prospect(server: &Server, name: BusId) -> Result<Result<(), Refusal>, ClientError> {
+    let notice = begin(server, name).and_then(|mut stream| stream.part());
+    notice.map(parse_notice).map_err(|trouble| server.error(trouble))
+}
+
+/// Begins a watch.
+fn begin(server: &Server, name: BusId) -> Result<Limited, Trouble> {
+    let mut stream = Limited::connect(server, WATCH_TIMEOUT)?;
+    stream.ask(Request::Watch, &[])?;
+    parse_version(stream.part()?).map_err(Trouble::Protocol)?;
+    stream.write_all(name.as_wire()).map_err(Trouble::Failed)?;
+    Ok(stream)
 }
 
 impl AsFd for Watch {

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
+use super::attach::SeekError;
+#[cfg(target_os = "linux")]
 use super::detach::Unnamed;
 use crate::cli::UsageError;
 use crate::client::ClientError;
@@ -54,6 +56,13 @@ pub enum CommandError {
     Desk(DeskError),
     /// The web server can't be opened.
     Web(WebError),
+    /// Servers on the network can't be looked for.
+    Search(io::Error),
+    /// The server of a device is unknown.
+    #[cfg(target_os = "linux")]
+    Sought(SeekError),
+    /// A server can't be announced.
+    Announce(io::Error),
     /// A server on this machine does not do as asked.
     Operator(OperatorError),
     /// A recording can't be played.
@@ -123,6 +132,18 @@ impl fmt::Display for CommandError {
             Self::Passed(error) => error.fmt(f),
             Self::Desk(error) => error.fmt(f),
             Self::Web(error) => error.fmt(f),
+            Self::Search(error) => write!(
+                f,
+                "servers on the network can't be looked for: {}; name the server instead",
+                reason(error)
+            ),
+            #[cfg(target_os = "linux")]
+            Self::Sought(error) => error.fmt(f),
+            Self::Announce(error) => write!(
+                f,
+                "--advertise: the system has no room for announcements: {}",
+                reason(error)
+            ),
             Self::Operator(error) => error.fmt(f),
             Self::Replayed(path, error) => write!(f, "{}: {error}", path.display()),
             Self::CaptureFile(path, error) => write!(f, "{}: {}", path.display(), reason(error)),

@@ -53,6 +53,8 @@ pub(super) struct Hangups {
     pub(super) operators: OperatorSocket,
     /// The web server, which stays where it is, and admits the clients of the new settings.
     pub(super) http: (Http, Option<Access>),
+    /// Whether the server is announced, which stays as it is.
+    pub(super) advertise: bool,
     /// Reads the settings again.
     pub(super) read: Reader,
     /// The service manager, which is told of each reading.
@@ -125,6 +127,11 @@ impl Hangups {
                 if settings.http != self.http.0 {
                     warn!("the web server stays as it is: another --http would need a restart");
                 }
+                if settings.advertise != self.advertise {
+                    warn!(
+                        "announcements stay as they are: another --advertise would need a restart"
+                    );
+                }
                 if let Some(access) = &self.http.1 {
                     access.change(settings.allowed.clone());
                 }
@@ -185,7 +192,9 @@ mod tests {
         });
         let (stop, reload) = (reactor.stop_handle().unwrap(), reactor.reload_handle());
         let (operators, http) = (OperatorSocket::default(), (Http::default(), None));
-        let server = Hangups { stop, reload, file: None, operators, http, read, manager: None };
+        let advertise = false;
+        let server =
+            Hangups { stop, reload, file: None, operators, http, advertise, read, manager: None };
         caught.follow(server).unwrap();
         assert_eq!(reads.recv_timeout(DEADLINE), Ok(()));
     }

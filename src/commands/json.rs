@@ -37,6 +37,62 @@ impl DevicesJson {
     }
 }
 
+/// `usbferry list --discover`.
+#[derive(Serialize, Debug)]
+pub(super) struct ExportersJson {
+    schema: u32,
+    exporters: Vec<ExporterJson>,
+}
+
+impl ExportersJson {
+    pub(super) const fn new(exporters: Vec<ExporterJson>) -> Self {
+        Self { schema: SCHEMA, exporters }
+    }
+}
+
+/// A server on the network.
+#[derive(Serialize, Debug)]
+pub(super) struct ExporterJson {
+    /// The name, as the server says.
+    pub(super) name: String,
+    /// Where clients reach the server, each as for `--remote`.
+    pub(super) hosts: Vec<String>,
+    /// The version of usbferry; null for another program.
+    pub(super) version: Option<String>,
+    /// The address of the metrics, if the server has metrics.
+    pub(super) metrics: Option<String>,
+    /// The exports; null for a server that does not answer.
+    pub(super) devices: Option<Vec<DeviceJson>>,
+    /// Why there is no answer.
+    pub(super) error: Option<String>,
+}
+
+/// A group of targets, as Prometheus reads them from files and over HTTP.
+#[derive(Serialize, Debug)]
+pub(super) struct TargetJson {
+    targets: [String; 1],
+    labels: LabelsJson,
+}
+
+/// The labels of a target: those with `__meta_` are for Prometheus's configuration alone.
+#[derive(Serialize, Debug)]
+struct LabelsJson {
+    exporter: String,
+    #[serde(rename = "__meta_usbferry_version", skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+}
+
+impl TargetJson {
+    pub(super) const fn new(target: String, exporter: String, version: Option<String>) -> Self {
+        Self { targets: [target], labels: LabelsJson { exporter, version } }
+    }
+
+    pub(super) fn into_target(self) -> String {
+        let [target] = self.targets;
+        target
+    }
+}
+
 /// A device in the list.
 #[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 pub(super) struct DeviceJson {

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::CommandError;
 use super::json::{self, DeviceJson, DevicesJson, IdsJson};
 use super::lent::{Lent, Loans};
+use super::network;
 use crate::cli::List;
 use crate::client::{self, Exported, Server};
 use crate::names::Names;
@@ -26,6 +27,9 @@ const PROGRAMS_NAMED: usize = 4;
 
 /// `usbferry list`.
 pub(super) fn show(list: &List) -> Result<(), CommandError> {
+    if let Some(form) = list.discover() {
+        return network::show(form);
+    }
     let server = list.server().map_err(CommandError::Usage)?;
     let rows = match &server {
         Some(server) => remote_rows(server)?,
@@ -154,7 +158,7 @@ impl Row {
         Self { exportable, notes, lent: Some(lent), ..Self::local(info, None, &[]) }
     }
 
-    fn remote(exported: Exported) -> Self {
+    pub(super) fn remote(exported: Exported) -> Self {
         let Exported { device, interface_classes } = exported;
         Self {
             busid: device.busid,
@@ -170,7 +174,7 @@ impl Row {
         }
     }
 
-    fn into_json(self) -> DeviceJson {
+    pub(super) fn into_json(self) -> DeviceJson {
         let class =
             Some(self.class).filter(|class| !matches!(*class, PER_INTERFACE | MISCELLANEOUS));
         let mut classes: Vec<u8> = class.into_iter().chain(self.interface_classes).collect();

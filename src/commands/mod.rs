@@ -3,6 +3,7 @@
 //! - `serve`: chooses the USB stack and runs the server; `hangup`: SIGHUP during service;
 //! - `list`: prints devices; `lent`: who has which device of this machine;
 //! - `attach`, `detach`, `port`: devices of other machines on this machine;
+//! - `network`: servers on the network;
 //! - `json`: the JSON of `--json`;
 //! - `check_config`: prints what a file of settings means;
 //! - `hook_programs`: programs of hooks that can't run;
@@ -31,6 +32,7 @@ mod hook_programs;
 mod json;
 mod lent;
 mod list;
+mod network;
 mod orders;
 #[cfg(target_os = "linux")]
 mod port;

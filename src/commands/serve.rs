@@ -19,6 +19,7 @@ use crate::cli::{self, Chosen, Serve, StandIn};
 use crate::config::socket::SocketPlace;
 use crate::config::value::network_text;
 use crate::config::{Http, Listen, OperatorSocket, Settings, meaning};
+use crate::discovery::{Announcement, Announcer};
 use crate::limits::CONNECTIONS_SHARE;
 use crate::operator::{Desk, Handles};
 use crate::reactor::Reactor;
@@ -136,6 +137,7 @@ fn run<B: Backend>(
     }
     let (file, operators) = (settings.file.clone(), settings.operators.clone());
     let (http, allowed) = (settings.http.clone(), settings.allowed.clone());
+    let advertise = settings.advertise;
     let (for_web, passed): (Vec<_>, Vec<_>) = passed.into_iter().partition(Passed::is_for_web);
     let names: Vec<String> = passed.iter().map(|passed| passed.name.clone()).collect();
     let listeners = passed.into_iter().map(|passed| passed.listener).collect();
@@ -148,7 +150,7 @@ fn run<B: Backend>(
     let web = web.map_err(CommandError::Web)?;
     let manager = find_manager();
     let access = web.as_ref().map(Web::access);
-    let kept = Kept { file, operators, http: (http, access) };
+    let kept = Kept { file, operators, http: (http, access), advertise };
     signals.follow(&reactor, kept, read, manager.clone()).map_err(CommandError::Signals)?;
     for (number, address) in reactor.addresses().into_iter().enumerate() {
         match names.get(number) {
@@ -166,8 +168,9 @@ fn run<B: Backend>(
         warn!("the service manager does not hear of the start: {}", reason(&error));
     }
     let _pid_file = PidFile::write(stand_in.as_ref());
+    let announcer = advertise.then(|| announce_on_networks(&reactor, web.as_ref())).transpose()?;
     let ended = reactor.run();
-    drop((web, desk));
+    drop((announcer, web, desk));
     match ended {
         Ok(0) => {
             info!("stopped");
@@ -183,6 +186,16 @@ fn find_manager() -> Option<Manager> {
     let found = Manager::of_process()?;
     let refused = |error: &_| warn!("the service manager can't be told: {}", reason(error));
     found.inspect_err(refused).ok()
+}
+
+/// Announces a server on its networks.
+fn announce_on_networks<B: Backend>(
+    reactor: &Reactor<B>,
+    web: Option<&Web>,
+) -> Result<Announcer, CommandError> {
+    let http = web.map(|web| web.addresses().to_vec()).unwrap_or_default();
+    let (listen, status) = (reactor.addresses(), reactor.status_handle());
+    Announcer::start(Announcement { listen, http, status }).map_err(CommandError::Announce)
 }
 
 /// Tells the service manager that a server serves, and has the server report from now on.
@@ -238,6 +251,7 @@ struct Kept {
     file: Option<Arc<str>>,
     operators: OperatorSocket,
     http: (Http, Option<Access>),
+    advertise: bool,
 }
 
 /// The signals of a server, caught since the start of the program.
@@ -269,13 +283,22 @@ impl Signals {
     fn follow<B: Backend>(
         self,
         reactor: &Reactor<B>,
-        Kept { file, operators, http }: Kept,
+        Kept { file, operators, http, advertise }: Kept,
         mut read: Reader,
         manager: Option<Manager>,
     ) -> io::Result<()> {
         let (stop, reload) = (reactor.stop_handle()?, reactor.reload_handle());
         let read = Box::new(move || read().map(|(settings, _)| settings));
-        self.hangups.follow(Hangups { stop, reload, file, operators, http, read, manager })?;
+        self.hangups.follow(Hangups {
+            stop,
+            reload,
+            file,
+            operators,
+            http,
+            advertise,
+            read,
+            manager,
+        })?;
         let stream = reactor.stop_handle()?.into_stream();
         for signal in STOPS {
             signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;

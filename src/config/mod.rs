@@ -127,6 +127,8 @@ pub struct Settings {
     pub operators: OperatorSocket,
     /// The web server.
     pub http: Http,
+    /// Announce the server on its networks.
+    pub advertise: bool,
 }
 
 impl Default for Settings {
@@ -146,6 +148,7 @@ impl Default for Settings {
             shares: Shares::default(),
             operators: OperatorSocket::default(),
             http: Http::default(),
+            advertise: false,
         }
     }
 }

@@ -147,6 +147,8 @@ pub struct ExportStatus {
     pub is_present: bool,
     /// Whether the rules offer the device to clients.
     pub is_offered: bool,
+    /// Whether the rules offer the device to every client that may connect.
+    pub is_for_all: bool,
     /// Whether an operator holds the device back.
     pub is_held: bool,
     /// The client that has the device, as in [`LoanStatus::client`].

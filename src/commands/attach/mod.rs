@@ -2,6 +2,7 @@
 //!
 //! - `keep`: `--persist`, attaches again whenever the device was away;
 //! - `backoff`: the waits between tries;
+//! - `seek`: the server of a device, where only the device is named;
 //! - `wait`: the waits for an event or the signal to stop.
 //!
 //! The right to attach is asked for before the server is: nobody else loses the use of a device for
@@ -11,6 +12,7 @@
 
 mod backoff;
 mod keep;
+mod seek;
 #[cfg(test)]
 mod tests;
 mod wait;
@@ -31,12 +33,21 @@ use crate::client::{self, ClientError};
 use crate::vhci::{Origin, Vhci, VhciError};
 use crate::words::reason;
 use keep::Keeper;
+pub(super) use seek::SeekError;
 use wait::Stop;
 
 /// `usbferry attach`.
 pub(super) fn attach(arguments: &Attach) -> Result<(), CommandError> {
-    let wanted = arguments.wanted().map_err(CommandError::Usage)?;
+    let (server, name) = arguments.device().map_err(CommandError::Usage)?;
     let vhci = Vhci::below(Path::new("/"));
+    let server = match server {
+        Some(server) => server,
+        None => {
+            vhci.attaching().map_err(CommandError::Vhci)?;
+            seek::server_of(name)?
+        }
+    };
+    let wanted = arguments.wanted(server, name);
     if wanted.persist {
         let stop = Stop::on_signals().map_err(CommandError::Signals)?;
         return Keeper::new(&vhci, &wanted, stop).run();

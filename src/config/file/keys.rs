@@ -3,7 +3,7 @@
 //! Contract: plain data.
 
 /// The keys of the server alone.
-const OF_SERVER: [&str; 9] = [
+const OF_SERVER: [&str; 10] = [
     "listen",
     "allow",
     "peer-timeout",
@@ -12,6 +12,7 @@ const OF_SERVER: [&str; 9] = [
     "socket",
     "socket-mode",
     "http",
+    "advertise",
     "rule",
 ];
 
@@ -38,7 +39,7 @@ const OF_BOTH: [&str; 14] = [
 ];
 
 /// The keys before the first rule.
-pub(super) const SERVER_KEYS: [&str; 23] = joined(&OF_SERVER, &OF_BOTH);
+pub(super) const SERVER_KEYS: [&str; 24] = joined(&OF_SERVER, &OF_BOTH);
 
 /// The keys of a rule.
 pub(super) const RULE_KEYS: [&str; 23] = joined(&OF_RULES, &OF_BOTH);

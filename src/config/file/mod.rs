@@ -60,6 +60,8 @@ pub struct FileSettings {
     pub socket_mode: Option<u32>,
     /// Where the web server listens.
     pub http: Option<ListenAt>,
+    /// Announce the server on its networks.
+    pub advertise: Option<bool>,
     /// The rules, in their order.
     pub rules: Vec<Rule>,
 }
@@ -107,6 +109,7 @@ fn read(file: &Arc<str>, text: &str, lines: &Lines<'_>) -> Found<FileSettings> {
         socket: section.text("socket", socket)?,
         socket_mode: section.number("socket-mode", parse_socket_mode)?,
         http: section.text("http", http)?,
+        advertise: section.boolean("advertise")?,
         rules,
     })
 }

@@ -129,6 +129,12 @@ impl Verdict {
         self.rule().is_some_and(|rule| rule.export)
     }
 
+    /// Whether the device is exported to every client that may connect.
+    #[must_use]
+    pub fn is_for_all(&self) -> bool {
+        self.rule().is_some_and(|rule| rule.export && rule.clients.is_none())
+    }
+
     /// Whether the device is exported to the client at an address.
     #[must_use]
     pub fn admits(&self, address: IpAddr) -> bool {

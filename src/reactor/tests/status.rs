@@ -59,6 +59,7 @@ fn a_snapshot_has_the_numbers_of_a_session_that_moves_data() {
         texts: texts("05EED0000001"),
         is_present,
         is_offered,
+        is_for_all: true,
         is_held,
         name: None,
         client: None,
