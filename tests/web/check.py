@@ -19,6 +19,7 @@ from usbip import Client, Load
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 DASHBOARD = TOP / "packaging/grafana/usbferry.json"
+RULES = TOP / "packaging/prometheus"
 
 # The simulated loopback device: its bulk IN endpoint, its texts, and texts of the same lengths that a
 # malicious device might have.
@@ -70,7 +71,7 @@ class Server:
         self.page = f"http://127.0.0.1:{self.http}/"
         self.process = subprocess.Popen(
             [binary, "serve", f"--listen=127.0.0.1:{self.port}", f"--http=127.0.0.1:{self.http}",
-             f"--socket={folder}/{self.port}.sock", *arguments])
+             f"--socket={folder}/{self.port}.sock", "--advertise", *arguments])
         atexit.register(self.process.kill)
         wait("the server is ready", lambda: get(self.page + "readyz") == "ready\n")
 
@@ -107,20 +108,50 @@ def lint(server):
     check("promtool finds no fault in /metrics", lint.returncode == 0 and not said, said)
 
 
-class Prometheus:
-    """A Prometheus that scrapes each second."""
+def check_rules():
+    """The alerts parse, and come when they should and not else."""
+    for command, file in (("check", "usbferry-rules.yml"), ("test", "usbferry-rules-test.yml")):
+        ended = subprocess.run(["promtool", command, "rules", file], cwd=RULES, text=True,
+                               capture_output=True, timeout=PATIENCE)
+        said = ended.stdout + ended.stderr
+        check(f"promtool {command} rules", ended.returncode == 0 and "FAILED" not in said, said)
+    rules, tests = ((RULES / file).read_text()
+                    for file in ("usbferry-rules.yml", "usbferry-rules-test.yml"))
+    for alert in re.findall(r"alert: (\w+)", rules):
+        check(f"{alert} is tested both ways", len(re.findall(rf"alertname: {alert}\b", tests)) > 1)
 
-    def __init__(self, server, folder):
+
+def discovered(binary, servers):
+    """The servers as usbferry finds them for Prometheus, without those of others."""
+    own = {f"127.0.0.1:{server.http}" for server in servers}
+
+    def look():
+        listed = subprocess.run([binary, "list", "--discover", "--prometheus-sd"], check=True,
+                                capture_output=True, text=True, timeout=PATIENCE).stdout
+        found = [group for group in json.loads(listed) if own & set(group["targets"])]
+        return len(found) == len(own) and found
+
+    return wait("usbferry finds its servers for Prometheus", look)
+
+
+class Prometheus:
+    """A Prometheus with the alerts that scrapes discovered servers each second."""
+
+    def __init__(self, targets, folder):
         config = f"{folder}/prometheus.yml"
+        pathlib.Path(f"{folder}/targets.json").write_text(json.dumps(targets))
         pathlib.Path(config).write_text(
-            "global:\n  scrape_interval: 1s\nscrape_configs:\n  - job_name: usbferry\n"
-            f"    static_configs:\n      - targets: ['127.0.0.1:{server.http}']\n")
+            "global:\n  scrape_interval: 1s\n"
+            f"rule_files: ['{RULES / 'usbferry-rules.yml'}']\n"
+            "scrape_configs:\n  - job_name: usbferry\n"
+            "    file_sd_configs:\n      - files: ['targets.json']\n")
         self.port = free_port()
         self.process = subprocess.Popen(
             ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}/tsdb",
              f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=error"])
         atexit.register(self.process.kill)
-        wait("Prometheus has scraped", lambda: self.query("up == 1"))
+        wait("Prometheus has scraped all",
+             lambda: len(self.query("up == 1")) == len(targets))
 
     def query(self, expression):
         """The values of an expression; none before there are any."""
@@ -167,6 +198,18 @@ def query_dashboard(prometheus):
         check(f"the dashboard's \"{title}\" leaves no variable", "$" not in filled, filled)
         wait(f"data of \"{title}\": {filled}", lambda: prometheus.query(filled))
         check(f"the dashboard's \"{title}\" has data", True)
+
+
+def query_many(prometheus, targets):
+    """Devices in the same place of several servers stay apart, by the server's name, too."""
+    rate = "sum by (instance, busid) (rate(usbferry_endpoint_bytes_total[5s])) > 0"
+    wait("both servers move data", lambda: len({
+        one["metric"]["instance"] for one in prometheus.query(rate)}) == len(targets))
+    names = {one["metric"]["exporter"] for one in prometheus.query("usbferry_build_info")}
+    check("each server has its name as a label",
+          names == {group["labels"]["exporter"] for group in targets}, names)
+    alerts = prometheus.query('ALERTS{alertstate="firing"}')
+    check("no alert comes of servers at work", not alerts, alerts)
 
 
 TEXT = "document.body.innerText"
@@ -234,8 +277,15 @@ def main(binary, pictures):
         lint(server)
         loads = [Load(server.port, busid, SOURCE, length, depth)
                  for busid, length, depth in (("1-3", 1 << 16, 4), ("1-4", 1 << 12, 8))]
-        prometheus = Prometheus(server, folder)
+        check_rules()
+        second = Server(binary, folder, "--simulate=disk,disk,loopback:delay=1ms")
+        other = Load(second.port, "1-3", SOURCE, 1 << 12, 1)
+        targets = discovered(binary, (server, second))
+        prometheus = Prometheus(targets, folder)
         query_dashboard(prometheus)
+        query_many(prometheus, targets)
+        other.stop()
+        second.stop()
         lint(server)
         look_at_page(server, folder, pictures)
         prometheus.end()
