@@ -50,6 +50,7 @@ fn main() -> ExitCode {
 mod linux {
     use std::net::Ipv4Addr;
     use std::path::Path;
+    use std::time::Duration;
 
     use usbferry_load::preload;
     use usbferry_load::workload::{Check, Workload};
@@ -58,7 +59,7 @@ mod linux {
     use crate::harness;
     use crate::harness::capturing::Capturing;
     use crate::harness::measure::Bench;
-    use crate::harness::rows::{self, Target};
+    use crate::harness::rows::{self, Row, Target};
     use crate::harness::server::Server;
     use crate::harness::settings::{self, Part, Settings};
     use crate::line::{FAR, LINES, Line, NEAR};
@@ -88,7 +89,7 @@ mod linux {
             Part::Rows => rows(settings, &library),
             Part::Scale => scale::measure(settings, &library),
             Part::Counted => costs::measure(settings, &library),
-            Part::Lines => LINES.iter().try_for_each(|line| on_line(settings, &library, *line)),
+            Part::Lines => lines(settings, &library),
         }
     }
 
@@ -130,11 +131,31 @@ mod linux {
         harness::measure("libusb", &bench, target, rows::against_bare(&SLOW))
     }
 
-    /// Rows on a line with delay, or with loss.
+    /// The selected rows on lines with delay, or with loss, unless shortly for a second at least:
+    /// the longest round trip is 20 ms, and TCP begins slowly.
+    fn lines(settings: &Settings, library: &Path) -> Result<(), String> {
+        let mut settings = settings.clone();
+        if !settings.smoke {
+            settings.plan.warm_up = Duration::from_millis(500);
+            settings.plan.time = settings.plan.time.max(Duration::from_secs(1));
+        }
+        let settings = &settings;
+        let rows_on = |name| {
+            let mut rows = rows::on_line(name);
+            rows.retain(|row| settings.selects(&row.name, row.smoke));
+            rows
+        };
+        let mut lines = LINES.map(|line| (line, rows_on(line.0))).to_vec();
+        lines.retain(|(_, rows)| !rows.is_empty());
+        settings.expect_some(&lines)?;
+        lines.iter().try_for_each(|(line, rows)| on_line(settings, library, *line, rows))
+    }
+
     fn on_line(
         settings: &Settings,
         library: &Path,
         (name, round_trip, lost): (&str, u64, u64),
+        rows: &[Row],
     ) -> Result<(), String> {
         let scratch = settings::results()?;
         let trees = [Tree::new(&scratch, "far", DEVICES)?, Tree::new(&scratch, "bare", DEVICES)?];
@@ -156,7 +177,7 @@ mod linux {
             usbfs: Some(&trees[0]),
             scratch,
         };
-        harness::measure_rows(&name.replace([' ', '%'], "-"), &bench, &rows::on_line(name))
+        harness::measure_rows(&name.replace([' ', '%'], "-"), &bench, rows)
     }
 
     /// Runs the bare server.
