@@ -1,8 +1,9 @@
 //! The metrics: the state of a server for Prometheus, by its conventions for names and units
 //! (docs/metrics.md).
 //!
-//! Series exist for the present devices and sessions alone, so no number of clients, ports or
-//! replugs makes the text grow: addresses of clients come without ports, serial numbers not at all.
+//! Series exist for the present devices, sessions and captures alone, so no number of clients, ports
+//! or replugs makes the text grow: addresses of clients come without ports, serial numbers not at
+//! all.
 //!
 //! Contract: pure, but for the memory of the process, which the system tells.
 
@@ -11,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::exposition::Kind::{Counter, Gauge, Histogram};
 use super::exposition::{Exposition, Kind, Samples};
 use crate::status::report::{
-    EndpointReport, ExportReport, Report, SessionReport, WorkReport, parse_time,
+    CaptureReport, EndpointReport, ExportReport, Report, SessionReport, WorkReport, parse_time,
 };
 
 /// A device with the work of its client.
@@ -33,6 +34,7 @@ pub(super) fn text(report: &Report, started: SystemTime) -> String {
     of_urbs(&mut text, &lent);
     of_errors(&mut text, &lent);
     of_turnaround(&mut text, &lent);
+    of_captures(&mut text, &report.captures);
     text.into_text()
 }
 
@@ -304,6 +306,54 @@ fn add_turnaround(samples: &mut Samples<'_>, labels: Labels<'_>, endpoint: &Endp
     add("+Inf", turnaround.timed);
     samples.add_as("_sum", &labels, seconds(turnaround.sum_us));
     samples.add_as("_count", &labels, turnaround.timed);
+}
+
+/// A value of a capture.
+type OfCapture = fn(&CaptureReport) -> u64;
+
+fn of_captures(text: &mut Exposition, captures: &[CaptureReport]) {
+    let families: [(&str, Kind, &str, OfCapture); 5] = [
+        (
+            "usbferry_capture_urbs_total",
+            Counter,
+            "URBs that have ended, in the capture or dropped.",
+            // The sum, since a URB on its way to a disk that fails is first captured, then dropped,
+            // and a counter never falls.
+            |capture| capture.captured + capture.dropped,
+        ),
+        (
+            "usbferry_capture_urbs_dropped_total",
+            Counter,
+            "URBs whose end is not in the capture.",
+            |capture| capture.dropped,
+        ),
+        (
+            "usbferry_capture_submissions_dropped_total",
+            Counter,
+            "SUBMITs that are not in the capture.",
+            |capture| capture.submissions_dropped,
+        ),
+        (
+            "usbferry_capture_written_bytes_total",
+            Counter,
+            "Bytes of the capture written so far.",
+            |capture| capture.bytes,
+        ),
+        (
+            "usbferry_capture_writing",
+            Gauge,
+            "Whether records are written: 0 while nobody reads a stream, and behind a failure.",
+            |capture| capture.writing.into(),
+        ),
+    ];
+    for (name, kind, help, value) in families {
+        text.family((name, kind), help, |samples| {
+            for capture in captures {
+                let device = capture.device.as_deref().unwrap_or_default();
+                samples.add(&[("file", &capture.file), ("device", device)], value(capture));
+            }
+        });
+    }
 }
 
 /// Microseconds in seconds.

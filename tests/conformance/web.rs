@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use usbferry::config::rules::Allowed;
-use usbferry::config::{Http, Listen};
+use usbferry::config::{Capturing, Http, Listen, Settings};
 use usbferry::limits::{HTTP_CONNECTIONS_MAX, HTTP_HEADER_LEN_MAX};
 use usbferry::usb::sim::loopback::request;
 use usbferry::web::{Web, WebError};
@@ -230,6 +230,30 @@ fn the_state_and_the_metrics_have_the_work_of_a_session() {
     wait_until("the session is over", || {
         pages.sample("usbferry_slots_in_use{busid=\"1-1\"}").is_none()
     });
+}
+
+/// A capture is there with its numbers while it runs, and leaves nothing behind.
+#[test]
+fn the_metrics_have_the_urbs_and_the_drops_of_captures() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("every \"one\".pcapng");
+    let capture = Capturing { path, size: None, snap_len: 64 };
+    let settings = |settings: &mut Settings| settings.capture = Some(capture);
+    let pages = Pages::of(Server::start_with("loopback", settings));
+    let mut client = pages.server.attach();
+    for _ in 0..3 {
+        client.call_ok(&Submit::read(SOURCE, 512));
+    }
+    let file = format!("{}/every \\\"one\\\".pcapng", folder.path().display());
+    let sample = |name: &str| pages.sample(&format!("usbferry_capture_{name}{{file=\"{file}\"}}"));
+    wait_until("a new report", || sample("urbs_total") == Some(3.0));
+    assert_eq!(sample("urbs_dropped_total"), Some(0.0));
+    assert_eq!(sample("submissions_dropped_total"), Some(0.0));
+    assert_eq!(sample("writing"), Some(1.0));
+    // A section, two descriptors and three URBs, within the tenth of a second.
+    wait_until("they are written", || sample("written_bytes_total").is_some_and(|len| len > 500.0));
+    assert!(pages.server.handles.operator.stop_capture(None).expect("it runs").is_ok());
+    wait_until("no capture", || sample("urbs_total").is_none());
 }
 
 #[test]

@@ -273,7 +273,7 @@ def main(binary, pictures):
     with tempfile.TemporaryDirectory() as folder:
         recording = malicious_recording(binary, folder)
         server = Server(binary, folder, f"--simulate=replay:{recording},disk,loopback:delay=1ms,"
-                        "loopback,serial", "--device=stick=1-3")
+                        "loopback,serial", "--device=stick=1-3", f"--capture={folder}/all.pcapng")
         lint(server)
         loads = [Load(server.port, busid, SOURCE, length, depth)
                  for busid, length, depth in (("1-3", 1 << 16, 4), ("1-4", 1 << 12, 8))]
