@@ -152,6 +152,12 @@ impl Queue {
         self.send(&mut self.lock(), bytes)
     }
 
+    /// Makes as many spare pieces as are kept, each with room for `len` bytes.
+    pub(crate) fn stock(&self, len: usize) {
+        let spares = &mut self.lock().spares;
+        spares.resize_with(self.0.terms.spares, || Vec::with_capacity(len));
+    }
+
     /// The memory of a written piece, empty.
     pub(crate) fn spare(&self) -> Option<Vec<u8>> {
         self.lock().spares.pop()

@@ -1,6 +1,6 @@
 //! An attached device takes the memory stated by `limits`, and afterwards nothing allocates: not
 //! the reactor, not the device's worker, not the simulated device, for any input, claim or unread
-//! reply of the client.
+//! reply of the client; nor do a capture and its writer.
 //!
 //! Every allocation of the process counts, except those of the client's thread. So the file has a
 //! single test: a second test would count as well.
@@ -18,6 +18,7 @@ use support::endpoints::{
     INTERRUPT, ISO_SINK, ISO_SOURCE, LOOP_IN, LOOP_OUT, SILENT, SINK, SOURCE,
 };
 use support::submit::{Submit, setup};
+use usbferry::config::Capturing;
 use usbferry::limits::DeviceLimits;
 use usbferry::usb::sim::loopback::request;
 
@@ -182,17 +183,7 @@ fn nothing_allocates_once_attached() {
         assert!(grown >= DeviceLimits::default().memory, "{grown} bytes mapped for a device");
     }
     check_that_it_counts(&server);
-    // A thread allocates at its first wait, on a busy machine perhaps late.
-    support::wait_until("every thread of the server to wait", || {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-        others_wait()
-    });
-    for (name, round) in TRAFFIC {
-        // A first round warms up: threads note their waiters, tables take their size.
-        round(&mut client);
-        let (allocations, bytes) = count(|| (0..3).for_each(|_| round(&mut client)));
-        assert_eq!((allocations, bytes), (0, 0), "{name}");
-    }
+    check_traffic(&mut client, "");
 
     // Case 73: much is asked for and nothing read.
     let (allocations, bytes) = count(|| {
@@ -219,6 +210,38 @@ fn nothing_allocates_once_attached() {
             client.expect_drop();
         });
         assert!(bytes < 4096, "{bytes} bytes for {claim:?}");
+    }
+    drop(server);
+    nothing_allocates_with_a_capture();
+}
+
+/// The same traffic while all of each URB that a capture can hold is captured, more than the writer
+/// can have waiting.
+fn nothing_allocates_with_a_capture() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("all.pcapng");
+    let capture = Capturing { path: path.clone(), size: None, snap_len: 256 << 10 };
+    let server = Server::start_with("loopback", |settings| settings.capture = Some(capture));
+    let mut client = server.attach();
+    client.set_interface(1, 1);
+    check_traffic(&mut client, ", captured");
+    drop((client, server));
+    let len = std::fs::metadata(&path).expect("it is written").len();
+    assert!(len > 16 << 20, "{len} bytes of a capture");
+}
+
+/// Shows that no kind of traffic allocates.
+fn check_traffic(client: &mut MiniClient, how: &str) {
+    // A thread allocates at its first wait, on a busy machine perhaps late.
+    support::wait_until("every thread of the server to wait", || {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        others_wait()
+    });
+    for (name, round) in TRAFFIC {
+        // A first round warms up: threads note their waiters, tables take their size.
+        round(client);
+        let (allocations, bytes) = count(|| (0..3).for_each(|_| round(client)));
+        assert_eq!((allocations, bytes), (0, 0), "{name}{how}");
     }
 }
 

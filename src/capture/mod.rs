@@ -13,8 +13,9 @@
 //! written in time is dropped and counted, for each session in its statistics block, and for all in
 //! the log.
 //!
-//! Contract: the reactor's side never blocks and allocates nothing for a URB. A capture ends when
-//! dropped, and then *blocks* for [`CAPTURE_END_TIMEOUT`] at most.
+//! Contract: the reactor's side never blocks and allocates nothing for a URB: all memory is
+//! allocated when a capture begins, and the system provides a page once the page is used. A capture
+//! ends when dropped, and then *blocks* for [`CAPTURE_END_TIMEOUT`] at most.
 
 mod place;
 mod record;
@@ -126,6 +127,7 @@ impl Capture {
         let progress = sink.progress();
         let writer = Writer::start(TERMS, sink).map_err(CaptureError::Thread)?;
         let (queue, reader) = (writer.queue().clone(), Arc::clone(&progress));
+        queue.stock(CAPTURE_PIECE_LEN);
         let mut recorder = Recorder::new(queue, reader, *snap_len, size.map(|size| size / 2));
         // A file without a record is a capture, too: programs read its first section.
         recorder.is_read();

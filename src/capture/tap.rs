@@ -4,8 +4,7 @@
 //! of the device. Programs that show captures need the descriptors to know the classes of the
 //! endpoints, and the client may have read the descriptors before the capture began.
 //!
-//! Contract: runs on the reactor, never blocks, and allocates nothing for a URB once the memory of
-//! all pieces is allocated.
+//! Contract: runs on the reactor, never blocks, and allocates nothing for a URB.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
