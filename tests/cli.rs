@@ -540,6 +540,51 @@ fn signals_during_the_start_are_neither_lost_nor_fatal() {
     }
 }
 
+/// A shell that lets the program behind it write files of 64 KiB, and no signal of more.
+const SMALL_FILES: &str = "trap '' XFSZ; ulimit -f 128; exec \"$0\" \"$@\"";
+
+/// The file has whole records up to the bound, the log has the reason and the losses, and the client
+/// notices nothing.
+#[test]
+fn a_capture_that_finds_no_more_room_ends_and_the_session_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, socket) = (folder.path().join("a.pcapng"), folder.path().join("o.sock"));
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", SMALL_FILES, env!("CARGO_BIN_EXE_usbferry"), "serve"])
+        .env_remove("RUST_LOG");
+    command.args(["--simulate=loopback", "--capture-snaplen=all", "--capture"]).arg(&file);
+    command.arg("--socket").arg(&socket).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = Running::start_as(command, &[]);
+    let mut client = server.attach("1-1");
+    let status = || {
+        let socket = socket.to_str().expect("UTF-8");
+        let status = stdout(&run(&["status", "--json", "--socket", socket]));
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        status["captures"][0].clone()
+    };
+    let mut urbs = 0;
+    wait_until("there is no more room", || {
+        assert_eq!(client.call_ok(&Submit::read(0x81, 20_000)).len(), 20_000);
+        urbs += 1;
+        status()["failure"] == "File too large"
+    });
+    assert_eq!(client.call_ok(&Submit::read(0x81, 20_000)).len(), 20_000);
+    let told = status();
+    let counts = ["captured", "dropped"].map(|name| told[name].as_u64().expect("a number"));
+    assert_eq!(counts.iter().sum::<u64>(), urbs + 1, "{told}");
+    assert!(counts[1] > 0, "{told}");
+    server.wait_for("a.pcapng: the capture ends here: File too large");
+    drop(client);
+    server.wait_for("the capture is not whole");
+    server.signal("-TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    let records = support::tshark::records(&file);
+    let reads = records.iter().filter(|record| record.endpoint == 0x81 && record.event == 'C');
+    assert_eq!(reads.count() as u64, counts[0], "what the status said is there");
+}
+
 /// Addresses of the file that a reload can't change are told.
 /// A path for a socket, in a folder of its own.
 fn socket_path() -> (tempfile::TempDir, String) {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use usbferry::config::Capturing;
 use usbferry::limits::{CAPTURES_MAX, SNAP_LEN_DEFAULT};
 use usbferry::stats::SessionStats;
+use usbferry::status::CaptureState;
 use usbferry::usb::sim::loopback::request;
 use usbferry::usb::sim::replay::script::Script;
 use usbferry::wire::types::Direction;
@@ -368,6 +369,32 @@ fn captures_that_can_not_be_are_refused_with_the_reason() {
     assert_eq!(bare["error"]["reason"], "file");
     let small = r#"{"version":1,"request":"capture-start","file":"/tmp/x","size":5}"#;
     assert_eq!(office.ask(small)["error"]["reason"], "request");
+}
+
+/// Nothing can be written at all: every record counts as dropped, and the client notices nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_capture_onto_a_full_disk_ends_with_the_reason_and_the_session_goes_on() {
+    let (server, _) = start("loopback", Path::new(""), |capture| capture.path = "/dev/full".into());
+    let mut client = server.attach();
+    let status = || server.handles.status.snapshot().expect("the server runs").captures.remove(0);
+    let mut urbs = 0;
+    wait_until("the disk is full", || {
+        client.call_ok(&Submit::read(SOURCE, 60_000));
+        urbs += 1;
+        matches!(status().state, CaptureState::Failed(_))
+    });
+    for _ in 0..100 {
+        client.call_ok(&Submit::write(SINK, &pattern(0, 700)));
+        urbs += 1;
+    }
+    client.assert_in_sync();
+    let status = status();
+    let reason = "No space left on device".to_owned();
+    assert_eq!((&status.state, status.urbs, status.bytes), (&CaptureState::Failed(reason), 0, 0));
+    // A URB more by assert_in_sync.
+    assert!((urbs..=urbs + 1).contains(&status.dropped), "{urbs} URBs: {status:?}");
+    assert_eq!(status.dropped, status.submissions_dropped);
 }
 
 /// Whatever the recording lacks is answered with a stall, and whatever it has is there.

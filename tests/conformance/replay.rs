@@ -1,18 +1,21 @@
 //! `usbferry replay`: the client's side of a recording, played against servers.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
 
 use serde_json::Value;
 use usbferry::config::Capturing;
 use usbferry::usb::sim::loopback::request;
 
-use crate::support::Server;
 use crate::support::client::{EPIPE, MiniClient};
 use crate::support::endpoints::{
     INTERRUPT, ISO_SINK, ISO_SOURCE, LOOP_IN, LOOP_OUT, SILENT, SINK, SOURCE,
 };
 use crate::support::submit::{Submit, setup};
+use crate::support::{Server, wait_until};
 
 /// Every kind of transfer, some of them at the same time, with errors and an UNLINK.
 fn converse(client: &mut MiniClient) {
@@ -41,21 +44,37 @@ fn converse(client: &mut MiniClient) {
 
 /// The capture of a client's work with a loopback device.
 fn capture(folder: &Path, snap_len: usize) -> PathBuf {
-    let path = folder.join("recorded.pcapng");
-    let capture = Capturing { path: path.clone(), size: None, snap_len };
+    capture_of(&folder.join("recorded.pcapng"), snap_len, converse)
+}
+
+/// The capture of some work with a loopback device.
+fn capture_of(path: &Path, snap_len: usize, work: fn(&mut MiniClient)) -> PathBuf {
+    let capture = Capturing { path: path.to_owned(), size: None, snap_len };
     let server = Server::start_with("loopback", |settings| settings.capture = Some(capture));
     let mut client = server.attach();
-    converse(&mut client);
+    work(&mut client);
     drop(client);
     server.stop();
-    path
+    path.to_owned()
 }
 
 /// Replays a recording on the first device of a server: the exit code, stdout and stderr.
 fn replay(server: &Server, recording: &Path, more: &[&str]) -> (Option<i32>, String, String) {
+    replay_at(server.address, recording, more)
+}
+
+/// The same by the server's address. A program that does not end fails its test.
+fn replay_at(
+    address: SocketAddr,
+    recording: &Path,
+    more: &[&str],
+) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
-    command.arg("replay").arg(recording).args(["--remote", &server.address.to_string(), "1-1"]);
-    let output = command.args(more).output().expect("it starts");
+    command.arg("replay").arg(recording).args(["--remote", &address.to_string(), "1-1"]);
+    command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    wait_until("the replay ends", || child.try_wait().expect("it is our child").is_some());
+    let output = child.wait_with_output().expect("it has ended");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -125,6 +144,70 @@ fn a_cut_recording_is_refused_or_played_in_part() {
     let (code, said) = replay_json(&server, &recording, &["--skip-cut"]);
     assert_eq!((code, &said["skipped"]["cut"]), (Some(0), &2.into()), "{said}");
     assert!(said["in_part"].as_u64().unwrap() >= 8, "{said}");
+}
+
+/// A device that stays silent where the recorded device answered: the wait has an end, and the rest
+/// is played.
+#[test]
+fn a_urb_that_is_never_answered_is_a_difference_and_the_rest_is_played() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |name: &str, work| capture_of(&folder.path().join(name), 256 << 10, work);
+    let answered = told("answered", |client| {
+        let read = client.submit(&Submit::read(LOOP_IN, 512));
+        client.call_ok(&Submit::write(LOOP_OUT, b"there and back"));
+        assert_eq!(client.ret_of(read).status, 0);
+        client.call_ok(&Submit::read(INTERRUPT, 8));
+    });
+    let silent = told("silent", |client| {
+        client.submit(&Submit::read(LOOP_IN, 512));
+        client.call_ok(&Submit::read(INTERRUPT, 8));
+    });
+    let server = Server::start(&format!("replay:{}", silent.display()));
+    let (code, said) = replay_json(&server, &answered, &[]);
+    let differences = said["differences"].as_array().unwrap();
+    let of = |endpoint: u8| differences.iter().find(|one| one["endpoint"] == endpoint);
+    // With two descriptors, which stand in front of a capture.
+    assert_eq!((code, &said["played"]), (Some(1), &5.into()), "{said}");
+    assert_eq!(of(LOOP_IN).expect("it differs")["what"], "unanswered");
+    assert_eq!(of(LOOP_OUT).expect("nobody has recorded the write")["what"], "status");
+    assert!(of(INTERRUPT).is_none(), "played behind the wait: {said}");
+    server.wait_released(0);
+    let (_, said, _) = replay(&server, &answered, &[]);
+    assert!(
+        said.contains("512 bytes asked for: status ok in the recording, no answer now"),
+        "{said}"
+    );
+}
+
+/// A way to a server on which nothing comes back any more behind the answer to the import.
+fn way_that_falls_silent(server: SocketAddr) -> SocketAddr {
+    const IMPORT_LEN: usize = 40;
+    const IMPORTED_LEN: usize = 320;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("a client");
+        let mut server = TcpStream::connect(server).expect("somebody listens");
+        let (mut request, mut answer) = ([0; IMPORT_LEN], [0; IMPORTED_LEN]);
+        client.read_exact(&mut request).expect("a request");
+        server.write_all(&request).expect("it is taken");
+        server.read_exact(&mut answer).expect("an answer");
+        client.write_all(&answer).expect("it is taken");
+        let _ = std::io::copy(&mut client, &mut std::io::sink());
+    });
+    address
+}
+
+#[test]
+fn a_server_that_falls_silent_ends_a_replay_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = capture(folder.path(), 256 << 10);
+    let server = Server::start("loopback");
+    let way = way_that_falls_silent(server.address);
+    let (code, _, errors) = replay_at(way, &recording, &[]);
+    assert_eq!(code, Some(1));
+    let says = format!("the answer of {way} took more than 5 s");
+    assert!(errors.contains(&says), "{errors}");
 }
 
 /// usbmon's own recordings: short and long headers, in both orders of bytes.
