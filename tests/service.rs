@@ -136,6 +136,66 @@ fn signs_of_life_come_as_often_as_the_service_manager_asks() {
     running.stop();
 }
 
+/// Holds a server's reactor, the first thread of the process, while all other threads run: the stop
+/// of a debugger, since a signal would stop all threads.
+struct HeldReactor(libc::pid_t);
+
+impl HeldReactor {
+    fn of(running: &Running) -> Self {
+        let id = running.child.id();
+        let held = Self(libc::pid_t::try_from(id).expect("a process"));
+        held.trace(libc::PTRACE_SEIZE);
+        held.trace(libc::PTRACE_INTERRUPT);
+        wait_until("the reactor is held", || {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/task/{id}/stat"));
+            stat.expect("it runs").rsplit_once(") ").expect("a state").1.starts_with('t')
+        });
+        held
+    }
+
+    fn trace(&self, request: libc::c_uint) {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: the requests made here read and write no memory of this process.
+        let result = unsafe { libc::ptrace(request, self.0, none, none) };
+        assert_eq!(result, 0, "ptrace: {}", std::io::Error::last_os_error());
+    }
+
+    fn let_go(self) {
+        self.trace(libc::PTRACE_DETACH);
+    }
+}
+
+/// The status of the answer of a web server.
+fn web_status(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("somebody listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("it is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer within the time");
+    answer.split(' ').nth(1).expect("a status").to_owned() + answer.lines().last().unwrap_or("")
+}
+
+/// The web server lives on, and says so each time within the bound of a wait.
+#[test]
+fn health_checks_notice_a_reactor_that_hangs() {
+    let running = Running::start(&["--simulate=loopback", "--http", "127.0.0.1:0"]);
+    running.wait_for("the page is at http://");
+    let line = running.lines_with("the page is at http://").remove(0);
+    let (_, address) = line.split_once("http://").expect("an address");
+    let address = address.trim_end_matches('/');
+    wait_until("it serves", || web_status(address, "/readyz") == "200ready");
+    let held = HeldReactor::of(&running);
+    // A last report may be some milliseconds old.
+    wait_until("the hang is noticed", || web_status(address, "/healthz").starts_with("503"));
+    for path in ["/healthz", "/readyz", "/metrics", "/status.json"] {
+        assert_eq!(web_status(address, path), "503the reactor does not answer");
+    }
+    assert!(web_status(address, "/").starts_with("200"), "the page says so itself");
+    held.let_go();
+    wait_until("it answers again", || web_status(address, "/healthz") == "200ok");
+    running.stop();
+}
+
 #[test]
 fn a_service_manager_that_can_not_be_told_is_a_warning() {
     for (socket, says) in [
