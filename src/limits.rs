@@ -245,6 +245,11 @@ pub const SCAN_TIMEOUT: Duration = Duration::from_secs(1);
 /// `USB_CTRL_SET_TIMEOUT`), which holds the device's lock.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// From an import until the work ahead for the next begins: the client that has just got a device
+/// has the processor first, for the reply and for its first requests. With thirty devices the work
+/// takes some milliseconds. Nobody waits for the work, and a scan ordered meanwhile begins at once.
+pub const PREPARE_REST: Duration = Duration::from_millis(5);
+
 /// The rest of a device whose last client broke the protocol: nobody can import the device
 /// meanwhile. To open and to close a device costs more than anything else that a client can ask
 /// for, and an abuser comes back at once.

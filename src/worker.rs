@@ -15,7 +15,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
 
 use mio::Waker;
 use usbferry_sys::os::heap;
@@ -24,7 +23,7 @@ use crate::caught::{caught, report};
 use crate::channel::{Receiver, Sender, channel};
 use crate::complaints::Complaints;
 use crate::config::Policy;
-use crate::limits::{ATTACHED_MAX, SLOT_MEMORY};
+use crate::limits::{ATTACHED_MAX, PREPARE_REST, SLOT_MEMORY};
 use crate::reactor::{Key, Questions};
 use crate::session::{Job, JobResult, Remains, Tables};
 use crate::threads;
@@ -137,11 +136,6 @@ enum Look {
     /// Work ahead for the next open, without a result.
     Prepare,
 }
-
-/// From an order to prepare until the work begins: the client that has just got a device has the
-/// processor first, for the reply and for its first requests. With thirty devices the work takes
-/// some milliseconds. Nobody waits for the work, and a scan ordered meanwhile begins at once.
-const PREPARE_REST: Duration = Duration::from_millis(5);
 
 /// Orders to the thread that scans, at most: one of each kind.
 const LOOKS_MAX: usize = 2;
