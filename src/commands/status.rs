@@ -104,6 +104,7 @@ fn line_of(export: &ExportReport) -> String {
         None if export.held => "held back".to_owned(),
         None if !export.present => "unplugged".to_owned(),
         None if !export.offered => "not exported".to_owned(),
+        None if export.authorize => "free, if a program agrees".to_owned(),
         None => "free".to_owned(),
     };
     let title = title(&export.busid, export.name.as_deref());

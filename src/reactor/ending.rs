@@ -179,9 +179,12 @@ impl<B: Backend> Reactor<B> {
     /// A device is free: its contenders ask again, since the device may have become another
     /// meanwhile.
     pub(super) fn free(&mut self, key: Key, busid: BusId) {
-        if let Some(connection) = find(&mut self.connections, key) {
+        let connection = find(&mut self.connections, key);
+        let client = connection.map(|connection| {
             connection.loan = None;
-        }
+            connection.peer
+        });
+        self.observe_free(busid, client);
         self.audience.hooking.note_over(key);
         self.remove_if_over(key);
         for contender in self.registry.release(busid) {

@@ -151,7 +151,7 @@ impl<C: Candidate> Registry<C> {
 
     /// The text by which a device is held back where no operator has named the device.
     fn own_name(&self, busid: BusId) -> Asked {
-        let (name, _) = self.facts(busid);
+        let name = self.nickname(busid);
         name.map_or(Asked::BusId(busid), Asked::Nickname)
     }
 
@@ -233,7 +233,7 @@ impl<B: Backend> Reactor<B> {
     /// Ends the session with a device, unless nobody has the device or the session ends already.
     fn end_by_operator(&mut self, busid: BusId) -> Option<SessionName> {
         let holder = self.registry.find(busid)?.holder?;
-        let (name, _) = self.registry.facts(busid);
+        let name = self.registry.nickname(busid);
         let connection = find(&mut self.connections, holder.key)?;
         if connection.loan.as_ref()?.is_ending() {
             return None;

@@ -41,7 +41,7 @@ pub struct Followed {
 }
 
 /// What a follower is told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Told {
     /// An event.
     Event(Event),
@@ -98,8 +98,8 @@ impl Observers {
         self.0.is_empty()
     }
 
-    pub(super) fn tell(&mut self, event: Event) {
-        self.0.retain(|observer| match observer.sender.try_send(event) {
+    pub(super) fn tell(&mut self, event: &Event) {
+        self.0.retain(|observer| match observer.sender.try_send(event.clone()) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
                 observer.missed.fetch_add(1, Ordering::Relaxed);
@@ -110,33 +110,44 @@ impl Observers {
     }
 }
 
-/// The name of a device, and its idVendor and idProduct.
-type Facts = (Option<Nickname>, Option<(u16, u16)>);
+/// The words for the device of an event.
+#[derive(Default)]
+struct Facts {
+    name: Option<Nickname>,
+    ids: Option<(u16, u16)>,
+    serial: Option<String>,
+}
 
 impl<C: Candidate> Registry<C> {
-    /// The name and the ids of the device in a place.
-    pub(super) fn facts(&self, busid: BusId) -> Facts {
-        self.find(busid).map(|export| export.facts()).unwrap_or_default()
+    /// The name that the rules give the device in a place.
+    pub(super) fn nickname(&self, busid: BusId) -> Option<Nickname> {
+        self.find(busid)?.found.as_ref()?.verdict.name()
     }
 }
 
 impl<C: Candidate> Export<C> {
     fn facts(&self) -> Facts {
-        let Some(found) = &self.found else { return (None, None) };
-        let device = &found.candidate.info().device;
-        (found.verdict.name(), Some((device.id_vendor, device.id_product)))
+        let Some(found) = &self.found else { return Facts::default() };
+        let (name, serial) = (found.verdict.name(), found.judged.serial.clone());
+        Facts { name, ids: Some(found.ids()), serial }
     }
 }
 
 impl<B: Backend> Reactor<B> {
-    /// Tells all followers of an event, whose time, name and ids are filled in here.
+    /// Tells all followers of an event, whose time and words for the device are filled in here.
     pub(super) fn observe(&mut self, event: Event) {
         if self.audience.observers.is_empty() {
             return;
         }
-        let (name, ids) = event.busid.map(|busid| self.registry.facts(busid)).unwrap_or_default();
-        let (name, ids) = (event.name.or(name), event.ids.or(ids));
-        self.audience.observers.tell(Event { time: SystemTime::now(), name, ids, ..event });
+        let export = event.busid.and_then(|busid| self.registry.find(busid));
+        let Facts { name, ids, serial } = export.map(Export::facts).unwrap_or_default();
+        self.audience.observers.tell(&Event {
+            time: SystemTime::now(),
+            name: event.name.or(name),
+            ids: event.ids.or(ids),
+            serial: event.serial.or(serial),
+            ..event
+        });
     }
 
     /// Tells all followers of the end of a client's session.
@@ -148,6 +159,11 @@ impl<B: Backend> Reactor<B> {
     ) {
         let (client, reason, work) = (Some(client), Some(reason), Some(work));
         self.observe(Event { client, reason, work, ..Event::of(EventKind::Detach, busid) });
+    }
+
+    /// Tells all followers that a device is free, whose last client was `client`.
+    pub(super) fn observe_free(&mut self, busid: BusId, client: Option<SocketAddr>) {
+        self.observe(Event { client, ..Event::of(EventKind::Free, busid) });
     }
 
     /// Tells all followers that the device of a connection was reset.
@@ -166,9 +182,9 @@ impl<B: Backend> Reactor<B> {
             return Vec::new();
         }
         let departure = |export: &Export<B::Candidate>| {
-            let (name, ids) = export.facts();
+            let Facts { name, ids, serial } = export.facts();
             let event = Event::of(EventKind::Leave, export.busid);
-            Event { name, ids, reason: Some("unplugged"), ..event }
+            Event { name, ids, serial, reason: Some("unplugged"), ..event }
         };
         self.registry.exports.iter().map(departure).collect()
     }
@@ -187,7 +203,7 @@ impl<B: Backend> Reactor<B> {
         };
         let left = before.iter().find(|departure| left.is_some() && departure.busid == left);
         if let Some(departure) = left {
-            self.observe(*departure);
+            self.observe(departure.clone());
         }
         if let Some(busid) = arrived {
             self.observe(Event { reason: Some(reason), ..Event::of(EventKind::Arrive, busid) });
@@ -210,7 +226,7 @@ mod tests {
         let mut observers = Observers::default();
         let (slow, fast) = (observers.add().unwrap(), observers.add().unwrap());
         for number in 0..EVENTS_WAITING_MAX + 3 {
-            observers.tell(arrival(number));
+            observers.tell(&arrival(number));
             assert_eq!(fast.next(SOON), Told::Event(arrival(number)));
         }
         for number in 0..EVENTS_WAITING_MAX {
@@ -218,7 +234,7 @@ mod tests {
         }
         assert_eq!(slow.next(SOON), Told::Missed(3));
         assert_eq!((slow.next(SOON), fast.next(SOON)), (Told::Nothing, Told::Nothing));
-        observers.tell(arrival(7));
+        observers.tell(&arrival(7));
         drop(observers);
         assert_eq!(slow.next(SOON), Told::Event(arrival(7)));
         assert_eq!(slow.next(SOON), Told::End);
@@ -232,7 +248,7 @@ mod tests {
         all.pop();
         assert!(observers.add().is_some());
         drop(all);
-        observers.tell(arrival(1));
+        observers.tell(&arrival(1));
         assert!(observers.is_empty());
     }
 }

@@ -166,6 +166,7 @@ impl<C: Candidate> Registry<C> {
             is_offered: export.found.as_ref().is_some_and(|found| found.verdict.is_offered()),
             is_for_all: export.found.as_ref().is_some_and(|found| found.verdict.is_for_all()),
             name: export.found.as_ref().and_then(|found| found.verdict.name()),
+            asks_program: export.found.as_ref().is_some_and(|found| found.verdict.asks_program()),
             is_held: export.found.as_ref().is_some_and(|found| self.hold_of(found).is_some()),
             client: export.holder.map(|holder| holder.peer),
         };

@@ -238,7 +238,7 @@ impl<B: Backend> Reactor<B> {
         let connections = self.connections.iter_mut().map(|(_, connection)| connection);
         let tapped = connections.filter_map(|connection| {
             let (busid, client) = tap(connection, &running, &self.registry)?;
-            let (name, _) = self.registry.facts(busid);
+            let name = self.registry.nickname(busid);
             Some(SessionName { busid, name, client })
         });
         let sessions = tapped.collect();

@@ -20,6 +20,8 @@ pub enum EventKind {
     Attach,
     /// A client lost its device, or gave the device back.
     Detach,
+    /// A device has no client any more, and the next client can have the device.
+    Free,
     /// A device was reset for its client.
     Reset,
     /// An operator holds a device back.
@@ -37,6 +39,7 @@ impl EventKind {
             Self::Leave => "leave",
             Self::Attach => "attach",
             Self::Detach => "detach",
+            Self::Free => "free",
             Self::Reset => "reset",
             Self::Hold => "hold",
             Self::Release => "release",
@@ -45,7 +48,7 @@ impl EventKind {
 }
 
 /// An event.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
     /// What has happened.
     pub kind: EventKind,
@@ -57,6 +60,8 @@ pub struct Event {
     pub name: Option<Nickname>,
     /// idVendor and idProduct.
     pub ids: Option<(u16, u16)>,
+    /// The device's serial number, any text.
+    pub serial: Option<String>,
     /// The client.
     pub client: Option<SocketAddr>,
     /// The cause, a word for programs as in docs/hooks.md.
@@ -91,6 +96,7 @@ impl Event {
             busid: None,
             name: None,
             ids: None,
+            serial: None,
             client: None,
             reason: None,
             work: None,
@@ -98,7 +104,7 @@ impl Event {
     }
 
     /// An event of a device.
-    pub(crate) const fn of(kind: EventKind, busid: BusId) -> Self {
+    pub(crate) fn of(kind: EventKind, busid: BusId) -> Self {
         Self { busid: Some(busid), ..Self::new(kind) }
     }
 }

@@ -149,6 +149,8 @@ pub struct ExportStatus {
     pub is_offered: bool,
     /// Whether the rules offer the device to every client that may connect.
     pub is_for_all: bool,
+    /// Whether a program is asked before a client gets the device.
+    pub asks_program: bool,
     /// Whether an operator holds the device back.
     pub is_held: bool,
     /// The client that has the device, as in [`LoanStatus::client`].

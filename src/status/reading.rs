@@ -104,7 +104,7 @@ object!(HoldReport: name, since);
 object!(ConnectionsReport: accepted, not_allowed, too_often, full);
 object!(ServerReport: version, process, since, listen; later phase);
 object!(ExportReport: busid, name, vid, pid, vendor, product, manufacturer, product_name, serial,
-    present, offered, client; later held);
+    present, offered, client; later authorize, held);
 object!(SessionReport: busid, name, client, connected, state, since, work);
 object!(WorkReport: unlinks, refused, slots, buffers, total, endpoints);
 object!(GaugeReport: now, most, room);
@@ -112,8 +112,8 @@ object!(TurnaroundReport: timed, sum_us, p50_us, p99_us, longest_us, buckets);
 object!(BucketReport: below_us, count);
 object!(CountersReport: urbs, bytes_in, bytes_out, in_flight, most_in_flight, packet_errors,
     errors);
-object!(EventReport: event, time, busid, name, vid, pid, client, reason, urbs, bytes_in, bytes_out,
-    missed);
+object!(EventReport: event, time, busid, name, vid, pid, serial, client, reason, urbs, bytes_in,
+    bytes_out, missed);
 
 /// The counters lie among the other fields.
 impl FromJson for EndpointReport {

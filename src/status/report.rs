@@ -130,6 +130,8 @@ pub struct ExportReport {
     pub present: bool,
     /// Whether the rules offer the device.
     pub offered: bool,
+    /// Whether a program is asked before a client gets the device.
+    pub authorize: bool,
     /// Whether an operator holds the device back.
     pub held: bool,
     /// The client with the device.
@@ -324,6 +326,7 @@ impl ExportReport {
             serial: export.texts.serial.clone(),
             present: export.is_present,
             offered: export.is_offered,
+            authorize: export.asks_program,
             held: export.is_held,
             client: export.client.map(|client| client.to_string()),
         }
@@ -449,6 +452,8 @@ pub struct EventReport {
     pub vid: Option<String>,
     /// idProduct, four hexadecimal digits.
     pub pid: Option<String>,
+    /// The device's serial number.
+    pub serial: Option<String>,
     /// The client.
     pub client: Option<String>,
     /// The cause.
@@ -474,13 +479,14 @@ impl EventReport {
     /// An event in the form for programs.
     #[must_use]
     pub fn new(event: &Event) -> Self {
-        let Event { kind, time, busid, name, ids, client, reason, work } = event;
+        let Event { kind, time, busid, name, ids, serial, client, reason, work } = event;
         Self {
             time: exact_time(*time),
             busid: busid.map(|busid| busid.to_string()),
             name: name.map(|name| name.to_string()),
             vid: ids.map(|(vendor, _)| format!("{vendor:04x}")),
             pid: ids.map(|(_, product)| format!("{product:04x}")),
+            serial: serial.clone(),
             client: client.map(|client| client.to_string()),
             reason: reason.map(str::to_owned),
             urbs: work.map(|work| work.urbs),
@@ -516,6 +522,7 @@ impl EventReport {
             name: None,
             vid: None,
             pid: None,
+            serial: None,
             client: None,
             reason: None,
             urbs: None,

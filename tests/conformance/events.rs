@@ -9,6 +9,7 @@ use usbferry::limits::{EVENTS_WAITING_MAX, FOLLOWERS_MAX};
 use crate::operators::{Office, Talk, names_in};
 use crate::support::endpoints::SOURCE;
 use crate::support::submit::Submit;
+use crate::support::wait_until;
 
 const EVENTS: &str = r#"{"version":1,"request":"events"}"#;
 
@@ -16,7 +17,10 @@ const EVENTS: &str = r#"{"version":1,"request":"events"}"#;
 fn settled() -> Office {
     let office = Office::open("loopback");
     drop(office.server.attach());
-    office.server.wait_released(0);
+    wait_until("the device is free", || {
+        let status = office.status();
+        status["sessions"] == Value::Array(Vec::new()) && status["exports"][0]["present"] == true
+    });
     office
 }
 
@@ -49,12 +53,14 @@ fn whatever_happens_to_a_device_is_told_in_order() {
     expect(&mut talk, "reset", "client");
     drop(client);
     expect(&mut talk, "detach", "closed");
+    expect(&mut talk, "free", "");
     let client = office.server.attach();
     expect(&mut talk, "attach", "import");
     office.run(&["disconnect", "1-1", "--hold"]);
     expect(&mut talk, "hold", "");
     client.expect_fin();
     expect(&mut talk, "detach", "operator");
+    expect(&mut talk, "free", "");
     office.run(&["release", "1-1"]);
     expect(&mut talk, "release", "");
     office.server.bus.unplug(office.server.busid(0));
@@ -64,6 +70,30 @@ fn whatever_happens_to_a_device_is_told_in_order() {
     office.server.begin_stop();
     expect(&mut talk, "end", "");
     office.desk = None;
+}
+
+/// Whoever reads of a free device finds no client in the state.
+#[test]
+fn a_device_is_free_by_the_events_when_the_next_client_can_have_it() {
+    let office = settled();
+    let mut talk = follow(&office);
+    for _ in 0..20 {
+        let client = office.server.attach();
+        expect(&mut talk, "attach", "import");
+        drop(client);
+        expect(&mut talk, "detach", "closed");
+        expect(&mut talk, "free", "");
+        let status = office.status();
+        assert_eq!(status["exports"][0]["client"], Value::Null);
+        assert_eq!(office.server.connect().import(office.server.busid(0)), 0);
+        expect(&mut talk, "attach", "import");
+        expect(&mut talk, "detach", "closed");
+        expect(&mut talk, "free", "");
+    }
+    // An opening that fails has taken the device, too.
+    office.server.bus.refuse_opens(office.server.busid(0), 1);
+    assert_ne!(office.server.connect().import(office.server.busid(0)), 0);
+    expect(&mut talk, "free", "");
 }
 
 #[test]
@@ -76,6 +106,7 @@ fn the_end_of_a_session_comes_with_its_work() {
     drop(client);
     let attach = talk.read();
     assert_eq!((&attach["event"]["vid"], &attach["event"]["urbs"]), (&"1209".into(), &Value::Null));
+    assert_eq!(attach["event"]["serial"], "05EED0000001");
     let detach = talk.read();
     let event = &detach["event"];
     assert_eq!(
@@ -89,7 +120,8 @@ fn the_end_of_a_session_comes_with_its_work() {
         assert!(page.contains(&format!("| `{field}` |")), "docs/status.md lacks {field}");
     }
     for word in [
-        "begin", "arrive", "leave", "attach", "detach", "reset", "hold", "release", "missed", "end",
+        "begin", "arrive", "leave", "attach", "detach", "free", "reset", "hold", "release",
+        "missed", "end",
     ] {
         assert!(page.contains(&format!("`{word}`")), "docs/status.md lacks {word}");
     }
@@ -151,12 +183,13 @@ fn the_command_prints_a_line_for_each_event_until_the_server_ends() {
     let lines: Vec<String> = text_out.lines().map(|line| line.expect("UTF-8")).collect();
     assert!(lines[0].ends_with(&format!("  attach    1-1  {address}  (import)")), "{lines:?}");
     assert!(lines[1].contains("(operator)  0 URBs, 0 in, 0 out"), "{lines:?}");
+    assert!(lines[2].ends_with(&format!("  free      1-1  {address}")), "{lines:?}");
     let events: Vec<Value> = json_out
         .lines()
         .map(|line| serde_json::from_str(&line.expect("UTF-8")).expect("JSON"))
         .collect();
     let words: Vec<&str> = events.iter().filter_map(|event| event["event"].as_str()).collect();
-    assert_eq!(words, ["attach", "detach", "end"]);
+    assert_eq!(words, ["attach", "detach", "free", "end"]);
     assert_eq!(events[0]["schema"], 1);
     assert!(text.wait().expect("it ends").success() && json.wait().expect("it ends").success());
     office.desk = None;

@@ -136,6 +136,8 @@ fn a_program_permits_or_refuses_an_import() {
     let mut client = server.connect();
     assert_eq!(client.import(server.busid(0)), 0);
     client.assert_in_sync();
+    let state = server.handles.status.snapshot().expect("the server runs");
+    assert!(state.exports[0].asks_program, "an operator sees so");
     drop(client);
     let said = folder.wait_for(3);
     assert_eq!(said, ["attach 127.0.0.1", "attach 127.0.0.1", "detach 1-1 127.0.0.1 closed"]);

@@ -32,6 +32,7 @@ fn export(busid: &str, client: Option<&str>) -> ExportReport {
         serial: None,
         present: true,
         offered: true,
+        authorize: false,
         held: false,
         client: client.map(str::to_owned),
     }

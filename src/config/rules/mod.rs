@@ -161,6 +161,12 @@ impl Verdict {
         self.rule().filter(|rule| rule.export).map(|rule| &rule.hooks)
     }
 
+    /// Whether a program is asked before a client gets the device.
+    #[must_use]
+    pub fn asks_program(&self) -> bool {
+        self.hooks().is_some_and(|hooks| hooks.authorize)
+    }
+
     /// The rule that has decided.
     #[must_use]
     pub fn rule(&self) -> Option<&Rule> {

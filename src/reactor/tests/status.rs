@@ -61,6 +61,7 @@ fn a_snapshot_has_the_numbers_of_a_session_that_moves_data() {
         is_offered,
         is_for_all: true,
         is_held,
+        asks_program: false,
         name: None,
         client: None,
     };
