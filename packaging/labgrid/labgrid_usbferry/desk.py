@@ -42,17 +42,17 @@ class Export:
     pid: str | None
     serial: str | None
     usable: bool
+    # Whether usbferry asks a program before a client gets the device.
+    authorize: bool
     client: str | None
 
 
 @dataclass(frozen=True)
 class State:
-    """The server's devices, a port on which the server listens, and whether any device is on its
-    way back from a client."""
+    """The server's devices, and a port on which the server listens."""
 
     port: int
     exports: tuple[Export, ...]
-    returning: bool = False
 
     def lent(self) -> set[tuple[str, str]]:
         """The devices with clients."""
@@ -80,10 +80,6 @@ class Desk:
             return State(
                 port=int(status["server"]["listen"][0].rpartition(":")[2]),
                 exports=tuple(_export(each) for each in status["exports"]),
-                returning=any(
-                    each["state"] not in ("opening", "lent") or not each["connected"]
-                    for each in status["sessions"]
-                ),
             )
         except (LookupError, TypeError, ValueError) as error:
             raise DeskError(f"unexpected status of the server at {self.path}: {error!r}") from error
@@ -143,15 +139,8 @@ def _export(each: dict[str, Any]) -> Export:
         name=each["name"],
         vid=each["vid"],
         pid=each["pid"],
-        serial=each.get("serial") or _serial_by_sysfs(each["busid"]),
+        serial=each["serial"],
         usable=each["present"] and each["offered"] and not each["held"],
+        authorize=each["authorize"],
         client=each["client"],
     )
-
-
-def _serial_by_sysfs(busid: str) -> str | None:
-    """The serial number by Linux: `status` of usbferry does not tell."""
-    try:
-        return Path("/sys/bus/usb/devices", busid, "serial").read_text().rstrip("\n")
-    except (OSError, UnicodeDecodeError):
-        return None

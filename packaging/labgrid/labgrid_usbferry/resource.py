@@ -17,12 +17,11 @@ from .desk import Desk, DeskError, Export, State, default_socket
 # Seconds between attempts to reach a server that does not answer.
 RETRY = 1.0
 
-# Seconds from a change until the status is asked for again.
-QUIET = 0.25
-
 # mypy finds no type for these where a default is given.
 _OPTIONAL_INT: Any = attr.validators.optional(attr.validators.instance_of(int))
 _OPTIONAL_STR: Any = attr.validators.optional(attr.validators.instance_of(str))
+
+_logger = logging.getLogger("usbferry")
 
 # What a match may tell of a device.
 MATCH_KEYS = {"busid", "name", "id", "serial"}
@@ -58,14 +57,8 @@ class Watcher:
 
     def _follow(self) -> None:
         for _ in self.desk.events():
-            # Events say that something changed; the status says what is now. A device is on its way
-            # back for a moment after its last event, so the status is asked for until all is quiet.
+            # Events say that something changed; the status says what is now.
             self._take(self.desk.status())
-            while True:
-                time.sleep(QUIET)
-                self._take(self.desk.status())
-                if self.state and not self.state.returning:
-                    break
 
     def _take(self, state: State) -> None:
         before = self.state
@@ -194,6 +187,12 @@ class USBFerryDevice(ManagedResource):
 
     def become(self, export: Export | None, state: State | None) -> None:
         """Takes the facts of the device, or becomes unavailable."""
+        if export and export.busid != self.busid and not export.authorize:
+            _logger.warning(
+                "%s: any client gets the device until labgrid-exporter looks, since the device's "
+                "rule asks no program (authorize)",
+                export.name or export.busid,
+            )
         self.busid = export.busid if export else None
         self.device = _name_for_clients(export, state) if export and state else None
         self.vendor_id = int(export.vid, 16) if export and export.vid else None

@@ -94,8 +94,15 @@ def test_a_nickname_by_the_rules_is_what_clients_ask_for(lab: Lab) -> None:
     assert "'device': 'probe'" in lab.labgrid_client("-v", "resources")
 
 
+def test_of_two_devices_of_a_kind_the_serial_number_tells(lab: Lab) -> None:
+    lab.start_server("loopback:count=2")
+    lab.start_exporter(LOOP.replace("id: '1209:0001'", "serial: 05EED0000002"))
+    wait("the device is at the coordinator", lambda: lab.devices() == {PATH: "1-2"})
+
+
 def test_only_the_holder_gets_the_device_and_only_while_the_place_is_held(lab: Lab) -> None:
     in_service(lab, lab.authorize())
+    assert "any client gets" not in lab.log("exporter")
     assert "nobody holds" in refused(lab, "127.0.0.2")
     lab.labgrid_client("-p", "box", "acquire", host="127.0.0.2")
     assert "held by 127.0.0.2/ann, not by 127.0.0.3" in refused(lab, "127.0.0.3")
@@ -143,6 +150,7 @@ def test_without_the_coordinator_a_client_keeps_its_device_and_no_other_gets_one
 
 def test_a_client_that_came_in_without_the_hook_is_sent_away_unless_it_holds(lab: Lab) -> None:
     in_service(lab)  # no hook: everybody may attach
+    assert "1-1: any client gets the device" in lab.log("exporter")
     lab.person().acquire("box")
     with lab.attach("1-1") as device:
         device.check(65536)

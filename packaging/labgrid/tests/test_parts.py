@@ -14,7 +14,7 @@ PATH = "desk/bench/NetworkUSBFerryDevice/loop"
 
 def export(busid: str, **facts: object) -> Export:
     known = {"name": None, "vid": "0781", "pid": "5567", "serial": None, "usable": True}
-    return Export(**{"busid": busid, "client": None} | known | facts)  # type: ignore[arg-type]
+    return Export(**{"busid": busid, "client": None, "authorize": True} | known | facts)  # type: ignore[arg-type]
 
 
 def resources(*matches: dict[str, str]) -> list[USBFerryDevice]:
