@@ -12,6 +12,7 @@ mod harness;
 use harness::capturing::Capturing;
 use harness::measure::Bench;
 use harness::rows::Target;
+use harness::scraping::Scraped;
 use harness::server::Server;
 use harness::settings::{self, Settings};
 
@@ -40,6 +41,7 @@ fn bench(settings: &Settings) -> Result<(), String> {
             None
         },
         bare: None,
+        scraped: if settings.beside.is_none() { Some(Scraped::start(&arguments)?) } else { None },
         check: Check::Counter,
         usbfs: None,
         scratch: settings::results()?,

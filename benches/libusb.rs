@@ -124,6 +124,7 @@ mod linux {
             } else {
                 None
             },
+            scraped: None,
             check: Check::Counter,
             usbfs: Some(&tree),
             scratch: scratch.clone(),
@@ -173,6 +174,7 @@ mod linux {
             beside: None,
             capturing: None,
             bare: Some((Server::start(bare)?, &trees[1])),
+            scraped: None,
             check: Check::Counter,
             usbfs: Some(&trees[0]),
             scratch,

@@ -15,6 +15,7 @@ use usbferry_load::workload::{Check, Traffic, Workload};
 
 use super::capturing::Capturing;
 use super::rows::{On, Row, Run};
+use super::scraping::Scraped;
 use super::server::Server;
 use super::settings::{Cores, Settings, pin};
 use super::syscalls::Counter;
@@ -73,6 +74,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) capturing: Option<Capturing>,
     /// The bare server, and the usbfs below.
     pub(crate) bare: Option<(Server, &'a dyn Usbfs)>,
+    /// The server whose metrics are scraped, for the rows with scrapes.
+    pub(crate) scraped: Option<Scraped>,
     /// The form of usbferry's IN data.
     pub(crate) check: Check,
     pub(crate) usbfs: Option<&'a dyn Usbfs>,
@@ -89,8 +92,13 @@ impl Bench<'_> {
                 let servers = self.capturing.as_ref();
                 servers.expect("rows with captures come with servers").server(medium)
             }
+            On::Scraped => &self.scraped().server,
             On::Beside => self.beside.as_ref().expect("rows beside a build come with one"),
         }
+    }
+
+    fn scraped(&self) -> &Scraped {
+        self.scraped.as_ref().expect("rows with scrapes come with a server")
     }
 
     /// Measures a row.
@@ -158,7 +166,12 @@ impl Bench<'_> {
                 flows.push(self.put_under_load(load, &busid(session))?);
             }
             process::reset_peak(server.pid());
-            run::run(&mut flows, load.workload.depth, self.settings.plan, look)?
+            let plan = self.settings.plan;
+            let run = || run::run(&mut flows, load.workload.depth, plan, look);
+            match load.on {
+                On::Scraped => self.scraped().beside(plan.warm_up + plan.time / 2, run)??,
+                _ => run()?,
+            }
         };
         let memory = process::peak_memory(server.pid());
         let stated = server.memory_stated(load.sessions + usize::from(load.stalled)) as u64;

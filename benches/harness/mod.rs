@@ -1,7 +1,7 @@
 //! The common parts of the benches of the whole server:
 //!
 //! - [`server`]: servers as processes; - [`ceiling`]: the minimal server;
-//! - [`capturing`]: servers with captures;
+//! - [`capturing`]: servers with captures; - [`scraping`]: a server whose metrics are scraped;
 //! - [`rows`]: loads; - [`settings`]: the choice of loads on the command line;
 //! - [`measure`]: in pairs against the ceiling; - [`syscalls`]: counting with `perf`;
 //! - [`report`]: tables and JSON of the results, which `benches/plot` draws.
@@ -14,6 +14,8 @@ pub(crate) mod ceiling;
 pub(crate) mod measure;
 pub(crate) mod report;
 pub(crate) mod rows;
+#[allow(dead_code, reason = "only the bench of the exporter has a server with scraped metrics")]
+pub(crate) mod scraping;
 pub(crate) mod server;
 pub(crate) mod settings;
 pub(crate) mod syscalls;
@@ -57,6 +59,9 @@ pub(crate) fn measure(
     rows.extend(more.into_iter().map(|row| if is_beside { row.beside() } else { row }));
     if bench.capturing.is_some() {
         rows.extend(rows::captured());
+    }
+    if bench.scraped.is_some() {
+        rows.extend(rows::scraped());
     }
     measure_rows(name, bench, &rows)
 }

@@ -15,6 +15,8 @@ pub(crate) enum On {
     Beside,
     /// usbferry with a capture of all URBs, with the default settings of captures.
     Capturing(Medium),
+    /// usbferry with a web server, whose metrics are scraped each second, and once at least.
+    Scraped,
 }
 
 /// Where a capture is written.
@@ -176,6 +178,28 @@ pub(crate) fn captured() -> Vec<Row> {
         }
     }
     rows
+}
+
+/// The cost of scraped metrics, beside the same server without. A scrape comes in the middle of each
+/// sample, so samples of less than a second have more than a scrape a second.
+pub(crate) fn scraped() -> Vec<Row> {
+    let loads = [
+        (Traffic::BulkIn(512), 16),
+        (Traffic::BulkIn(CAPTURED_LEN), CAPTURED_DEPTH),
+        (Traffic::BulkOut(CAPTURED_LEN), CAPTURED_DEPTH),
+    ];
+    let row = |(traffic, depth)| {
+        let workload = Workload::new(traffic, depth);
+        Row {
+            name: format!("{traffic} d{depth}, scraped"),
+            subject: one(On::Scraped, workload),
+            baseline: one(On::Usbferry, workload),
+            target: Target::Rate(0.99),
+            apart: false,
+            smoke: depth == 16 && workload.len() == 512,
+        }
+    };
+    loads.map(row).into()
 }
 
 const fn one(on: On, workload: Workload) -> Run {
