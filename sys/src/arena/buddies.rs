@@ -1,7 +1,10 @@
 //! The buddy rule: the free units of a region. Numbers only, no memory.
 //!
 //! Contract: allocation in `new` alone, by tables that the system commits as units come into use;
-//! `alloc` and `free` of an order freed before are a pop and a push; nothing blocks.
+//! `alloc` and `free` of an order freed before are a pop and a push; nothing blocks. `give_back`
+//! joins free blocks, and looks at each unit of a piece.
+
+use std::ops::Range;
 
 use crate::os::heap::Zeroed;
 
@@ -16,6 +19,9 @@ const NOT_FREE: u8 = 0;
 pub(super) struct Buddies {
     /// Free units, in blocks of any order.
     free_units: usize,
+    /// The region is a single free block, which is on no list, so that the tables of a region
+    /// without use cost no memory.
+    is_whole: bool,
     /// For each order the last freed block; `next` leads to the blocks freed before. These blocks
     /// are on no other list, and `state` does not show them, so that a block in steady use costs no
     /// more than a push and a pop.
@@ -35,17 +41,16 @@ impl Buddies {
         assert!(units.is_power_of_two(), "regions are powers of two");
         let order_max = u8::try_from(units.ilog2()).expect("fewer than 256 orders");
         let orders = usize::from(order_max) + 1;
-        let mut buddies = Self {
+        Some(Self {
             free_units: units,
+            is_whole: true,
             recent: vec![NONE; orders],
             heads: vec![NONE; orders],
             // Zeroed, hence committed page by page as blocks come into use.
             next: Zeroed::new(units)?,
             previous: Zeroed::new(units)?,
             state: Zeroed::new(units)?,
-        };
-        buddies.push(0, order_max);
-        Some(buddies)
+        })
     }
 
     pub(super) fn units(&self) -> usize {
@@ -73,6 +78,9 @@ impl Buddies {
     /// the usual one.
     #[cold]
     fn cut_or_merge(&mut self, order: u8) -> Option<u32> {
+        if std::mem::take(&mut self.is_whole) {
+            self.push(0, order_of(self.heads.len() - 1));
+        }
         self.take(order).or_else(|| {
             self.merge();
             self.take(order)
@@ -135,6 +143,57 @@ impl Buddies {
                 }
                 unit = next;
             }
+        }
+    }
+
+    /// Tells `give` of the free units among `count` from `first` on: as ranges, each the part of a
+    /// free block. `count` is a power of two, and `first` a multiple. The tables' entries of these
+    /// units are given back where nothing uses the entries.
+    pub(super) fn give_back(
+        &mut self,
+        first: usize,
+        count: usize,
+        mut give: impl FnMut(Range<usize>),
+    ) {
+        debug_assert!(count.is_power_of_two() && first.is_multiple_of(count), "a piece");
+        self.merge();
+        let all = first..first + count;
+        if self.is_within_free(first, count) {
+            give(all.clone());
+        } else {
+            self.free_within(all.clone()).for_each(give);
+        }
+        // No free block starts here, hence no list leads through these entries.
+        if self.state[all.clone()].iter().all(|&state| state == NOT_FREE) {
+            self.next.give_back(all.clone());
+            self.previous.give_back(all.clone());
+            self.state.give_back(all);
+        }
+    }
+
+    /// Whether a free block of more than `count` units, a power of two, has `first`.
+    fn is_within_free(&self, first: usize, count: usize) -> bool {
+        let orders = count.ilog2() as usize..self.heads.len();
+        let mut starts = orders.map(|order| (order, first & !((1 << order) - 1)));
+        self.is_whole || starts.any(|(order, start)| usize::from(self.state[start]) == order + 1)
+    }
+
+    /// The free blocks that start among `units`.
+    fn free_within(&self, units: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
+        let starts = units.filter(|&unit| self.state[unit] != NOT_FREE);
+        starts.map(|unit| unit..unit + (1 << (self.state[unit] - 1)))
+    }
+
+    /// Makes a region without a block handed out like new, and gives the tables back.
+    pub(super) fn start_anew(&mut self) {
+        if self.is_free() && !self.is_whole {
+            self.merge();
+            self.unlink(0);
+            self.is_whole = true;
+            let all = 0..self.units();
+            self.next.give_back(all.clone());
+            self.previous.give_back(all.clone());
+            self.state.give_back(all);
         }
     }
 

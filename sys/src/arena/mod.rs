@@ -37,6 +37,9 @@ pub const BLOCK_LEN_MIN: usize = 256;
 /// given up.
 pub const DEVICE_BLOCK_MIN: usize = 16 << 10;
 
+/// Bytes of heap in a piece that is given back at once, a power of two.
+const PIECE_LEN: usize = 1 << 20;
+
 /// Most regions an arena can hold: heap and device memory.
 const REGIONS_MAX: usize = 2;
 
@@ -99,7 +102,7 @@ impl Arena {
     }
 
     /// Takes a block of `len` bytes, of device memory if a device region has room, or `None` when
-    /// no region has room. The bytes hold what their last user left. A length of zero gives an
+    /// no region has room. The bytes hold what their last user left, or zeroes. A length of zero gives an
     /// empty block, which still has an address.
     pub fn alloc(&mut self, len: usize) -> Option<Block> {
         let order = order_for(len)?;
@@ -152,6 +155,13 @@ impl Arena {
             return None;
         }
         self.regions.pop()?.into_device_memory()
+    }
+
+    /// Gives the free pages of one `piece` of the heap, a megabyte, back to the system. The heap
+    /// stays as it was for those who use it; blocks handed out keep their bytes, free blocks do not.
+    /// Device memory is left alone. True when there are more pieces, from 0 on.
+    pub fn give_back(&mut self, piece: usize) -> bool {
+        self.regions.iter_mut().fold(false, |more, region| region.give_back(piece) | more)
     }
 
     /// Bytes of heap not handed out. Because blocks are powers of two, less may be usable.
@@ -211,6 +221,8 @@ fn order_for(len: usize) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_os = "linux")]
+    use crate::os::heap::committed;
 
     fn arena(len: usize) -> Arena {
         let mut arena = Arena::new();
@@ -327,6 +339,64 @@ mod tests {
         assert_eq!(arena.add_heap(1 << (usize::BITS - 1)), Err(NoMemory));
         assert_eq!(arena.free_bytes(), 4096);
         arena.add_heap(4096).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the system")]
+    fn free_memory_goes_back_and_blocks_that_are_out_keep_their_bytes() {
+        const LEN: usize = 32 << 20;
+        let mut arena = arena(LEN);
+        let start = arena.regions[0].address(0);
+        let mut kept = Vec::new();
+        // Every size, here and there a block that stays out.
+        for len in [300, 5000, 70_000, 2 << 20] {
+            let mut blocks: Vec<Block> = (0..9).map(|_| arena.alloc(len).unwrap()).collect();
+            blocks.iter_mut().for_each(|block| block.fill(7));
+            kept.push(blocks.swap_remove(4));
+            blocks.into_iter().for_each(|block| arena.free(block));
+        }
+        let before = committed(start, LEN);
+        (0..).find(|&piece| !arena.give_back(piece)).unwrap();
+        let (after, out) = (committed(start, LEN), kept.iter().map(|block| block.len()).sum());
+        // Each block may share a page with free blocks.
+        assert!((out..out + kept.len() * 8192).contains(&after), "{before}, then {after} of {out}");
+        assert!(kept.iter().all(|block| block.iter().all(|&byte| byte == 7)));
+        kept.drain(..).for_each(|block| arena.free(block));
+        let mut whole = arena.alloc(LEN).expect("everything merges");
+        whole.fill(8);
+        arena.free(whole);
+        (0..).find(|&piece| !arena.give_back(piece)).unwrap();
+        assert_eq!(committed(start, LEN), 0);
+    }
+
+    #[test]
+    fn memory_given_back_at_any_time_is_still_handed_out_once() {
+        let mut arena = arena(2 << 20);
+        let mut live: Vec<(Block, u8)> = Vec::new();
+        let mut state = 0x1234_5678_u32;
+        for round in 0..if cfg!(miri) { 50 } else { 3000_usize } {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let mark = u8::try_from(round % 251).unwrap();
+            match state >> 28 {
+                0 => drop(arena.give_back(round % 3)),
+                1..=7 if !live.is_empty() => {
+                    let (block, mark) = live.swap_remove((state >> 8) as usize % live.len());
+                    assert!(block.iter().all(|&b| b == mark), "a block was written by another");
+                    arena.free(block);
+                }
+                _ => {
+                    let len = (state >> 12) as usize % if cfg!(miri) { 600 } else { 20_000 };
+                    if let Some(mut block) = arena.alloc(len) {
+                        block.fill(mark);
+                        live.push((block, mark));
+                    }
+                }
+            }
+        }
+        live.into_iter().for_each(|(block, _)| arena.free(block));
+        assert!(!arena.give_back(1));
+        assert!(arena.alloc(2 << 20).map(|block| arena.free(block)).is_some());
     }
 
     #[test]

@@ -6,8 +6,10 @@
 use std::ptr::NonNull;
 
 use super::buddies::Buddies;
-use super::{BLOCK_LEN_MIN, DEVICE_BLOCK_MIN, NoMemory};
+use super::{BLOCK_LEN_MIN, DEVICE_BLOCK_MIN, NoMemory, PIECE_LEN};
 use crate::os::heap::Zeroed;
+
+const PIECE_UNITS: usize = PIECE_LEN / BLOCK_LEN_MIN;
 
 /// Memory mapped from a device, with its owner: dropping unmaps. The arena knows neither the owner
 /// nor the origin of the mapping.
@@ -50,7 +52,7 @@ impl DeviceMemory {
 
 /// The origin of a region's bytes, and their owner.
 enum Origin {
-    Heap { _bytes: Zeroed<u8> },
+    Heap(Zeroed<u8>),
     Device(DeviceMemory),
 }
 
@@ -69,7 +71,7 @@ impl Region {
         let buddies = Buddies::new(len / BLOCK_LEN_MIN).ok_or(NoMemory)?;
         let bytes = Zeroed::new(len).ok_or(NoMemory)?;
         let base = bytes.start();
-        let origin = Origin::Heap { _bytes: bytes };
+        let origin = Origin::Heap(bytes);
         Ok(Self { base, origin, buddies, given_up: false })
     }
 
@@ -102,6 +104,26 @@ impl Region {
         self.buddies.free(unit, order);
     }
 
+    /// Gives the free pages of piece `piece` of heap back to the system. True when there are more
+    /// pieces.
+    pub(super) fn give_back(&mut self, piece: usize) -> bool {
+        let Origin::Heap(bytes) = &mut self.origin else { return false };
+        let units = self.buddies.units();
+        let count = PIECE_UNITS.min(units);
+        let first = piece * count;
+        if first >= units {
+            return false;
+        }
+        self.buddies.give_back(first, count, |free| {
+            bytes.give_back(free.start * BLOCK_LEN_MIN..free.end * BLOCK_LEN_MIN);
+        });
+        let more = first + count < units;
+        if !more {
+            self.buddies.start_anew();
+        }
+        more
+    }
+
     /// Address of a unit, to compare.
     pub(super) fn address(&self, unit: u32) -> *mut u8 {
         self.base.as_ptr().wrapping_add(unit as usize * BLOCK_LEN_MIN)
@@ -122,7 +144,7 @@ impl Region {
     pub(super) fn into_device_memory(self) -> Option<DeviceMemory> {
         match self.origin {
             Origin::Device(memory) => Some(memory),
-            Origin::Heap { .. } => None,
+            Origin::Heap(_) => None,
         }
     }
 }

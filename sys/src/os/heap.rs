@@ -4,11 +4,19 @@
 //! are sessions, is requested here. The system may refuse, and [`RESERVE`] is left to all the small
 //! allocations, which cannot fail: existing sessions go on.
 //!
-//! Contract: nothing blocks, and memory is committed as it is used.
+//! Memory that was used once stays committed until somebody gives back the pages
+//! ([`give_back`], [`Zeroed::give_back`]). The owner keeps the addresses, and the next use commits
+//! pages again. So memory is given back where nobody is in a hurry, and never by a wrong guess: a
+//! page in use costs a page fault more, and nothing else.
+//!
+//! Contract: nothing blocks, and memory is committed as it is used. To give back a megabyte takes
+//! some ten microseconds.
 
 use std::alloc::Layout;
+use std::collections::VecDeque;
 use std::ffi::c_void;
-use std::ops::{Deref, DerefMut};
+use std::mem::{self, MaybeUninit};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::{self, NonNull};
 use std::slice;
 
@@ -72,6 +80,19 @@ impl<T: Zero> Zeroed<T> {
         (bytes < LARGE || has_room(RESERVE)).then_some(zeroed)
     }
 
+    /// Gives the whole pages of a range of values back to the system: each value is then the same
+    /// or zero.
+    ///
+    /// # Panics
+    /// For a range beyond the values.
+    pub fn give_back(&mut self, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.len, "a range of the values");
+        let start = self.start.as_ptr().wrapping_add(range.start);
+        // SAFETY: values of this owner, and by `Zero` zeroes are valid values. Blocks of an arena
+        // in the same memory lie outside of the range, by the arena's account.
+        unsafe { give_back_bytes(start.cast(), range.len() * size_of::<T>()) };
+    }
+
     /// The first value, which stays in its place when the owner is moved.
     #[must_use]
     pub(crate) const fn start(&self) -> NonNull<T> {
@@ -108,6 +129,48 @@ impl<T: Zero> Drop for Zeroed<T> {
     }
 }
 
+/// Gives the whole pages of unused room back to the system.
+pub fn give_back<T>(room: &mut [MaybeUninit<T>]) {
+    let bytes = size_of_val(room);
+    // SAFETY: bytes without a value, which may become any others, borrowed for the call.
+    unsafe { give_back_bytes(room.as_mut_ptr().cast(), bytes) };
+}
+
+/// Gives the room of an empty queue back to the system. The queue keeps the addresses.
+pub fn give_back_queue<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() {
+        let mut room = Vec::from(mem::take(queue));
+        give_back(room.spare_capacity_mut());
+        *queue = room.into();
+    }
+}
+
+/// Gives the whole pages among `len` bytes back to the system.
+///
+/// # Safety
+/// The bytes belong to the caller, and may become zero.
+pub(super) unsafe fn give_back_bytes(start: *mut u8, len: usize) {
+    // Where the system may keep the pages until memory is short, the bytes may stay.
+    const ADVICE: libc::c_int =
+        if cfg!(target_os = "linux") { libc::MADV_DONTNEED } else { libc::MADV_FREE };
+    let page = page_len();
+    let skipped = start.addr().wrapping_neg() % page;
+    let whole = len.saturating_sub(skipped) / page * page;
+    // Miri knows no advice.
+    if whole == 0 || cfg!(miri) {
+        return;
+    }
+    // SAFETY: whole pages of the caller's own, by the caller's promise. A failure leaves the pages.
+    unsafe { libc::madvise(start.wrapping_add(skipped).cast(), whole, ADVICE) };
+}
+
+/// Bytes of a page.
+fn page_len() -> usize {
+    // SAFETY: a question without a pointer.
+    let len = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(len).expect("pages have a length")
+}
+
 /// A new mapping of `len` bytes, which are zero; `len` is not zero.
 fn map(len: usize) -> Option<NonNull<c_void>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -115,6 +178,19 @@ fn map(len: usize) -> Option<NonNull<c_void>> {
     // SAFETY: a new mapping, wherever the system likes, touches nobody's memory.
     let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
     if start == libc::MAP_FAILED { None } else { NonNull::new(start) }
+}
+
+/// Bytes of the pages of mapped memory that are committed.
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) fn committed<T>(start: *const T, bytes: usize) -> usize {
+    let page = page_len();
+    let skipped = start.addr() % page;
+    let first = start.cast_mut().cast::<u8>().wrapping_sub(skipped);
+    let mut pages = vec![0; (skipped + bytes).div_ceil(page)];
+    // SAFETY: a question, which touches no page, and there is a byte for each page.
+    let asked = unsafe { libc::mincore(first.cast(), skipped + bytes, pages.as_mut_ptr()) };
+    assert_eq!(asked, 0, "the pages are mapped");
+    pages.iter().filter(|&&page| page & 1 == 1).count() * page
 }
 
 #[cfg(test)]
@@ -142,13 +218,46 @@ mod tests {
         drop(blocks);
         let mut zeroes = Zeroed::<u8>::new(PAGES * 4096).expect("a megabyte");
         zeroes[5 * 4096] = 1;
-        let mut residency = [0; PAGES];
-        // SAFETY: the pages are the mapping's, and there is a byte for each.
-        let asked = unsafe {
-            libc::mincore(zeroes.start().as_ptr().cast(), zeroes.len(), residency.as_mut_ptr())
-        };
-        let resident = residency.iter().filter(|&&page| page & 1 == 1).count();
-        assert!(asked == 0 && resident < PAGES / 2, "{resident} pages of {PAGES}");
+        let resident = committed(zeroes.start().as_ptr(), zeroes.len()) / 4096;
+        assert!(resident < PAGES / 2, "{resident} pages of {PAGES}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the system")]
+    fn pages_given_back_are_zero_and_can_be_used_again() {
+        let page = page_len();
+        let mut bytes = Zeroed::<u8>::new(16 * page).expect("some pages");
+        bytes.fill(7);
+        // Whole pages only: all but the first two and the last.
+        bytes.give_back(page + 1..15 * page + 1);
+        assert_eq!(committed(bytes.start().as_ptr(), 16 * page), 3 * page);
+        assert!(bytes[..2 * page].iter().chain(&bytes[15 * page..]).all(|&byte| byte == 7));
+        assert!(bytes[2 * page..15 * page].iter().all(|&byte| byte == 0));
+        bytes.fill(8);
+        assert!(bytes.iter().all(|&byte| byte == 8));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the system")]
+    fn an_empty_queue_keeps_its_room_and_gives_back_the_pages() {
+        const LEN: usize = 1 << 18;
+        let mut queue: VecDeque<u64> = (0..LEN as u64).collect();
+        let room = queue.capacity();
+        give_back_queue(&mut queue);
+        assert_eq!(queue.len(), LEN, "a queue in use is left alone");
+        queue.clear();
+        give_back_queue(&mut queue);
+        assert_eq!(queue.capacity(), room);
+        let still = committed(queue.make_contiguous().as_ptr(), LEN * size_of::<u64>());
+        assert!(still < 4 * page_len(), "{still} bytes of an empty queue");
+    }
+
+    #[test]
+    #[should_panic(expected = "a range of the values")]
+    fn a_range_beyond_the_values_is_refused() {
+        Zeroed::<u32>::new(10).expect("a page").give_back(0..11);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - [`limit`]: the process's limit of open files.
 //! - [`process`]: programs that this process has started.
 //! - [`signal`]: ignored signals.
+//! - [`stack`]: the pages of a thread's stack.
 //! - [`tcp`]: whether a silent peer is still there.
 //! - `uevent`: news of devices, on Linux.
 //! - [`user`]: the owner of new files.
@@ -18,6 +19,7 @@ pub mod heap;
 pub mod limit;
 pub mod process;
 pub mod signal;
+pub mod stack;
 pub mod tcp;
 #[cfg(target_os = "linux")]
 pub mod uevent;
