@@ -265,6 +265,11 @@ pub const PEER_TIMEOUT_MIN: Duration = Duration::from_secs(3);
 /// Longest time after which a client may be taken for dead: more than an hour is no protection.
 pub const PEER_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
+/// The time without input from client and device, after which a session gives back the memory that
+/// is not in use. Longer than the pauses of a person at work; with a quarter of a minute for the
+/// many pieces of much memory, all is given back a minute after a load.
+pub const IDLE_AFTER: Duration = Duration::from_secs(45);
+
 /// The time for which the reactor looks for work before sleeping, by default and where looking has
 /// paid: longer than a near client or a fast device takes to answer, and equal to the kernel's wait
 /// for virtual machines (`halt_poll_ns`).

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
 use mio::Waker;
-use usbferry_sys::os::heap;
+use usbferry_sys::os::{heap, stack};
 
 use crate::caught::{caught, report};
 use crate::channel::{Receiver, Sender, channel};
@@ -298,7 +298,12 @@ impl<C: Candidate> Thread<C> {
     fn run(&mut self, orders: &Receiver<Order<C>>) {
         while let Ok(order) = orders.recv() {
             match order {
-                Order::Open(assignment) => self.open(assignment),
+                Order::Open(assignment) => {
+                    self.open(assignment);
+                    // An open goes deep, by way of libusb and sysfs, and the next order may come in
+                    // days.
+                    stack::give_back();
+                }
                 Order::Do(job) => self.work(job),
                 Order::Close(remains) => self.close(remains),
             }

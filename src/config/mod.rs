@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::limits::{BUSY_POLL_DEFAULT, CONNECTIONS_MAX, PEER_TIMEOUT_DEFAULT};
+use crate::limits::{BUSY_POLL_DEFAULT, CONNECTIONS_MAX, IDLE_AFTER, PEER_TIMEOUT_DEFAULT};
 use crate::usb::DeviceInfo;
 use name::Nickname;
 pub use policy::Policy;
@@ -117,6 +117,8 @@ pub struct Settings {
     pub busy_poll: Duration,
     /// The time without a sign of life, or with no byte accepted, after which a client is dropped.
     pub peer_timeout: Duration,
+    /// The time without input after which a session gives memory back; users have no setting.
+    pub idle_after: Duration,
     /// The capture of all URBs, if wanted.
     pub capture: Option<Capturing>,
     /// Clients at once.
@@ -143,6 +145,7 @@ impl Default for Settings {
             socket_buffer: None,
             busy_poll: BUSY_POLL_DEFAULT,
             peer_timeout: PEER_TIMEOUT_DEFAULT,
+            idle_after: IDLE_AFTER,
             capture: None,
             connections: CONNECTIONS_MAX,
             shares: Shares::default(),

@@ -23,7 +23,7 @@
 //! - `holds`: orders of operators, and devices held back;
 //! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
 //!   request is refused;
-//! - `schedule`: whose turn it is; `spin`: whether to sleep; `net`, `token`: sockets, the names of
+//! - `schedule`: whose turn it is; `thrift`: when idle sessions give memory back; `spin`: whether to sleep; `net`, `token`: sockets, the names of
 //!   events;
 //! - `stop`: how other threads stop the server; `questions`: what they ask for (`status`) and order
 //!   (`reload`); `error`: why a server can't be started.
@@ -65,6 +65,7 @@ mod summary;
 mod taps;
 #[cfg(test)]
 mod tests;
+mod thrift;
 mod token;
 mod watches;
 
@@ -427,6 +428,7 @@ impl<B: Backend> Reactor<B> {
                 Rest::Door => self.door.end_rest(),
                 Rest::Hints => self.end_hint_rest(),
                 Rest::Arrivals => self.end_arrival_rest(),
+                Rest::Thrift => self.look_for_thrift(),
             }
         }
     }
@@ -493,6 +495,7 @@ impl<B: Backend> Reactor<B> {
         }
         let result = connection.serve(&mut turn);
         leave_thread();
+        self.schedule.rest_thrift(self.now, self.settings.idle_after);
         self.schedule.note_deadline(connection.client_deadline());
         if connection.client_rests() {
             self.schedule.rest(self.now + DISCARD_REST, Rest::Connection(key));

@@ -4,13 +4,14 @@
 //! without a device follow, all of them together for a bounded time while there are sessions, so
 //! that a flood of idle clients costs the sessions little.
 //!
-//! Six rests keep abuse cheap. Five have an instant here and a reason elsewhere, to the accuracy
+//! Seven rests: the first six keep abuse cheap. Five have an instant here and a reason elsewhere, to the accuracy
 //! of a turn: a client that sends behind its answer ([`DISCARD_REST`](super::client)), a device
 //! after a violation ([`VIOLATION_REST`](crate::limits::VIOLATION_REST)), accepting when there is
 //! no descriptor left ([`ACCEPT_REST`](super::door)), scans that nobody waits for
 //! ([`HINT_REST`](super::scans)), and scans for arrivals without hints
 //! ([`ARRIVAL_REST`](super::scans)). The sixth, of connections without a device, lasts microseconds
-//! and is measured by the clock itself.
+//! and is measured by the clock itself. The seventh is the time until the next look for memory that
+//! idle sessions may give back ([`super::thrift`]).
 //!
 //! Contract: plain state of the reactor; lists keep their memory.
 
@@ -49,6 +50,8 @@ pub(super) struct Schedule {
     deviceless_rest: Option<Instant>,
     /// Other rests, and when they end.
     rests: BinaryHeap<Reverse<(Instant, Rest)>>,
+    /// There is a [`Rest::Thrift`].
+    has_thrift_rest: bool,
     /// The earliest deadline of any client, or an earlier instant.
     next_deadline: Option<Instant>,
 }
@@ -64,6 +67,8 @@ pub(super) enum Rest {
     Hints,
     /// Scans for clients that wait for a device to arrive, where there are no hints.
     Arrivals,
+    /// Memory of idle sessions.
+    Thrift,
 }
 
 /// The time that connections without a device have in a turn.
@@ -162,6 +167,26 @@ impl Schedule {
     /// anew.
     pub(super) fn take_deadline(&mut self, now: Instant) -> bool {
         self.next_deadline.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Has memory of idle sessions looked for at `now + after`, unless there will be a look anyway.
+    #[inline]
+    pub(super) fn rest_thrift(&mut self, now: Instant, after: Duration) {
+        if !self.has_thrift_rest {
+            self.has_thrift_rest = true;
+            self.rest(now + after, Rest::Thrift);
+        }
+    }
+
+    /// Whether a look is due at some time.
+    #[cfg(test)]
+    pub(super) const fn has_thrift_rest(&self) -> bool {
+        self.has_thrift_rest
+    }
+
+    /// Notes that the look has begun.
+    pub(super) const fn end_thrift_rest(&mut self) {
+        self.has_thrift_rest = false;
     }
 
     /// Begins a rest.

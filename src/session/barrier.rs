@@ -10,6 +10,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use usbferry_sys::os::heap;
+
 use super::Session;
 use super::endpoints::DEFAULT_CONTROL;
 use super::prospects::Prospects;
@@ -63,6 +65,11 @@ impl Barriers {
     /// Forgets the URBs behind the barrier.
     pub(super) fn clear_queue(&mut self) {
         self.queue.clear();
+    }
+
+    /// Gives the room of the queue back to the system, unless URBs wait.
+    pub(super) fn give_back(&mut self) {
+        heap::give_back_queue(&mut self.queue);
     }
 
     /// The room allocated.

@@ -68,6 +68,12 @@ impl Buffers {
         }
     }
 
+    /// Gives the free pages of a piece of the memory back to the system. True when there are more
+    /// pieces.
+    pub(super) fn give_back(&mut self, piece: usize) -> bool {
+        self.memory.give_back(piece)
+    }
+
     /// Bytes in use. Mapped memory counts as use, but not as room.
     pub(super) const fn gauge(&self) -> Gauge {
         Gauge::of(self.in_use, self.most_in_use, self.room)

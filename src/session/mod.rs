@@ -28,7 +28,7 @@
 //! - [`barrier`]: special requests; [`prospects`]: endpoints to come of such requests;
 //! - [`control`]: requests answered by the host, and requests too long;
 //! - [`job`]: the port on its way to the worker; [`teardown`]: how a session ends;
-//!   [`tapping`]: records for a capture; [`violation`]: why a client is not served on.
+//!   [`thrift`]: an idle session gives memory back; [`tapping`]: records for a capture; [`violation`]: why a client is not served on.
 //!
 //! The state shared by all: [`urb`], [`endpoints`], [`slots`], [`buffers`]. In tests, `model`
 //! stands beside a session and says how a right session behaves.
@@ -53,6 +53,7 @@ mod slots;
 mod submit;
 mod tapping;
 mod teardown;
+mod thrift;
 mod tx;
 mod unlink;
 mod urb;
@@ -84,6 +85,8 @@ pub(crate) use rx::RX_SLICES_MAX;
 use slots::Slots;
 use teardown::Life;
 pub(crate) use teardown::Remains;
+use thrift::Given;
+pub(crate) use thrift::Thrift;
 pub(crate) use tx::SLICES_MAX;
 use tx::TxQueue;
 use urb::UrbTable;
@@ -93,13 +96,16 @@ pub(crate) use violation::Violation;
 pub(crate) struct Tables {
     urbs: UrbTable,
     rx: Receiver,
+    tx: TxQueue,
 }
 
 impl Tables {
     /// For a device with `slots` URB slots; `None` when the system has no memory for them.
     pub(crate) fn new(slots: usize) -> Option<Self> {
+        let records = records_for(slots);
         let with_packets = slots + PACKETS_WAITING_MAX + URBS_REFUSED_MAX;
-        Some(Self { urbs: UrbTable::new(records_for(slots), with_packets)?, rx: Receiver::new()? })
+        let urbs = UrbTable::new(records, with_packets)?;
+        Some(Self { urbs, rx: Receiver::new()?, tx: TxQueue::new(records)? })
     }
 }
 
@@ -137,6 +143,8 @@ pub(crate) struct Session<P: Port> {
     unlinks: u64,
     /// SUBMITs answered with an error without the device.
     refused: u64,
+    /// The memory given back since the last input.
+    given: Option<Given>,
 }
 
 impl<P: Port> Session<P> {
@@ -148,12 +156,12 @@ impl<P: Port> Session<P> {
         tables: Tables,
     ) -> Self {
         opened.port.attached();
-        let records = records_for(opened.transfers.len());
+        let records = records_for(opened.slots);
         Self {
             devid,
             urb_len: limits.urb_len,
             port: Place::Here(opened.port),
-            slots: Slots::new(opened.transfers),
+            slots: Slots::new(opened.transfers, opened.slots),
             buffers: Buffers::new(opened.memory),
             endpoints: Endpoints::new(opened.configuration),
             control: Control::new(opened.configurations, P::CONTROL_LEN_MAX),
@@ -161,7 +169,7 @@ impl<P: Port> Session<P> {
             urbs: tables.urbs,
             rx: tables.rx,
             early_unlinks: EarlyUnlinks::new(),
-            tx: TxQueue::new(records),
+            tx: tables.tx,
             life: Life::new(),
             was_reset: false,
             device: opened.device,
@@ -169,6 +177,7 @@ impl<P: Port> Session<P> {
             time: Milliseconds::default(),
             unlinks: 0,
             refused: 0,
+            given: None,
         }
     }
 

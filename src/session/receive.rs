@@ -97,6 +97,11 @@ impl Receiver {
         self.bytes.received(len, buffers);
     }
 
+    /// Gives memory back to the system, while nothing is read.
+    pub(super) fn give_back(&mut self, buffers: &mut Buffers) {
+        self.bytes.give_back(buffers);
+    }
+
     /// Takes bytes up to the end of a header or of a SUBMIT. Behind a SUBMIT's header,
     /// [`Self::begin_payload`] and the like say which part follows, if any.
     #[inline(always)]

@@ -308,6 +308,16 @@ impl ReadBuffer {
         self.free_unused(buffers);
     }
 
+    /// Gives the memory of all bytes but those that wait back to the system, and the buffers of
+    /// expected payloads. A payload that comes all the same is copied once.
+    pub(super) fn give_back(&mut self, buffers: &mut Buffers) {
+        self.expect_nothing(buffers);
+        let kept = if self.start < self.end { self.end } else { 0 };
+        (self.start, self.end) = if kept > 0 { (self.start, self.end) } else { (0, 0) };
+        self.scratch.give_back(kept..SCRATCH_LEN);
+        self.other.give_back(0..SCRATCH_LEN);
+    }
+
     /// Forgets everything: nobody will ask.
     pub(super) fn clear(&mut self, buffers: &mut Buffers) {
         self.expect_nothing(buffers);

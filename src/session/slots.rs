@@ -1,8 +1,13 @@
 //! The URB slots of a device: which are free, whose URB each carries, and which are to be
 //! cancelled.
 //!
-//! Contract: nothing allocates after `new`; nothing blocks. Only a free slot is submitted to, and
-//! only a slot found by the port is ended.
+//! The transfer of a slot is made when the slot is first used: most devices never have more than a
+//! few URBs in flight, and the hundreds of other transfers would be most of the memory of an idle
+//! device. The slot freed last is used next, so the number of transfers is the most URBs that were
+//! in flight at once.
+//!
+//! Contract: nothing allocates after `new` but the first use of a slot; nothing blocks. Only a free
+//! slot is submitted to, and only a slot found by the port is ended.
 
 use std::time::Instant;
 
@@ -10,12 +15,17 @@ use usbferry_sys::arena::Block;
 
 use super::urb::{NO_URB, UrbIndex};
 use crate::stats::Gauge;
-use crate::usb::{Completion, Port, Reaped, Refused, Submission};
+use crate::usb::{Completion, Port, Reaped, Refused, RefusedReason, Submission};
 
 /// The slots of a session.
 pub(super) struct Slots<P: Port> {
+    /// The transfers made until now.
     pub(super) transfers: Vec<P::Transfer>,
-    /// Slots without a URB; the slot freed last is used next.
+    /// How many of the transfers were made with the device.
+    kept: usize,
+    /// Slots whose transfers are yet to be made.
+    unmade: usize,
+    /// Slots with a transfer and without a URB; the slot freed last is used next.
     free: Vec<u32>,
     /// The URB of each slot.
     owners: Vec<UrbIndex>,
@@ -33,14 +43,19 @@ pub(super) struct Slots<P: Port> {
 }
 
 impl<P: Port> Slots<P> {
-    /// All slots of a device, free.
-    pub(super) fn new(transfers: Vec<P::Transfer>) -> Self {
-        let slots = transfers.len();
-        let count = u32::try_from(slots).expect("limits keep slots few");
+    /// All `slots` of a device, free. The first have `transfers` already.
+    pub(super) fn new(mut transfers: Vec<P::Transfer>, slots: usize) -> Self {
+        let made = transfers.len();
+        transfers.reserve_exact(slots - made);
+        let (mut free, mut owners) = (Vec::with_capacity(slots), Vec::with_capacity(slots));
+        free.extend((0..u32::try_from(made).expect("limits keep slots few")).rev());
+        owners.resize(made, NO_URB);
         Self {
             transfers,
-            free: (0..count).rev().collect(),
-            owners: vec![NO_URB; slots],
+            kept: made,
+            unmade: slots - made,
+            free,
+            owners,
             cancels: Vec::with_capacity(slots),
             tokens: Vec::with_capacity(slots),
             ended: Vec::with_capacity(slots),
@@ -51,13 +66,13 @@ impl<P: Port> Slots<P> {
 
     /// Slots without a URB.
     pub(super) const fn free(&self) -> usize {
-        self.free.len()
+        self.free.len() + self.unmade
     }
 
     /// Slots in use.
     pub(super) const fn gauge(&self) -> Gauge {
-        let room = self.transfers.len();
-        Gauge::of(room - self.free.len(), room - self.least_free, room)
+        let room = self.transfers.len() + self.unmade;
+        Gauge::of(room - self.free(), room - self.least_free, room)
     }
 
     /// Hands a URB to the device in a free slot, which there must be, and returns the slot.
@@ -70,12 +85,43 @@ impl<P: Port> Slots<P> {
         urb: UrbIndex,
         now: Instant,
     ) -> Result<u32, Refused> {
-        let Some(&slot) = self.free.last() else { unreachable!("a free slot was looked for") };
+        let slot = match self.free.last() {
+            Some(&slot) => slot,
+            None => match self.make(port) {
+                Some(slot) => slot,
+                None => return Err(Refused { block, reason: RefusedReason::NoMemory }),
+            },
+        };
         port.submit(&mut self.transfers[slot as usize], submission, block, now)?;
         self.free.pop();
-        self.least_free = self.least_free.min(self.free.len());
+        self.least_free = self.least_free.min(self.free());
         self.owners[slot as usize] = urb;
         Ok(slot)
+    }
+
+    /// Makes the transfer of the next slot, which there must be: a free slot was looked for. `None`
+    /// when the system has no memory.
+    #[cold]
+    fn make(&mut self, port: &mut P) -> Option<u32> {
+        debug_assert!(self.unmade > 0, "a free slot was looked for");
+        let slot = u32::try_from(self.transfers.len()).expect("limits keep slots few");
+        self.transfers.push(port.make_transfer(slot)?);
+        self.unmade -= 1;
+        self.owners.push(NO_URB);
+        self.free.push(slot);
+        Some(slot)
+    }
+
+    /// Drops the transfers behind the last URB in flight; each is made again when its slot is next
+    /// used. Transfers made with the device stay.
+    pub(super) fn give_back(&mut self) {
+        while self.transfers.len() > self.kept && self.owners.last() == Some(&NO_URB) {
+            self.transfers.pop();
+            self.owners.pop();
+            self.unmade += 1;
+        }
+        let made = self.transfers.len();
+        self.free.retain(|&slot| (slot as usize) < made);
     }
 
     /// Has the port find ended slots; [`Self::ended`] are then to be looked at, and forgotten.
@@ -138,9 +184,16 @@ impl<P: Port> Slots<P> {
         self.owners[slot as usize]
     }
 
+    /// The slots with a transfer.
+    #[cfg(test)]
+    pub(super) fn made(&self) -> std::ops::Range<u32> {
+        0..u32::try_from(self.transfers.len()).expect("limits keep slots few")
+    }
+
     /// The room allocated for lists.
     #[cfg(any(test, fuzzing))]
     pub(super) fn footprint(&self) -> usize {
-        self.free.capacity() + self.cancels.capacity() + self.ended.capacity()
+        let lists = self.free.capacity() + self.cancels.capacity() + self.ended.capacity();
+        lists + self.transfers.capacity() + self.owners.capacity()
     }
 }

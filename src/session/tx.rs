@@ -21,6 +21,8 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use usbferry_sys::os::heap::{self, Zeroed};
+
 use super::urb::{RECORD_LEN, UrbIndex, UrbTable};
 use crate::limits::{RECORD_MEMORY, UNLINK_REPLIES_MAX, URBS_REFUSED_MAX};
 use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX};
@@ -77,7 +79,7 @@ pub(crate) struct TxQueue {
     unstaged: VecDeque<UnstagedReply>,
     /// RET_UNLINKs among the unstaged replies.
     unlinks: usize,
-    staging: Box<[u8]>,
+    staging: Zeroed<u8>,
     /// Bytes of the staging buffer in use, and bytes of those in a segment.
     staged: usize,
     segmented: usize,
@@ -85,18 +87,16 @@ pub(crate) struct TxQueue {
 }
 
 impl TxQueue {
-    /// A queue for the replies of `urbs` URBs.
-    pub(crate) fn new(urbs: usize) -> Self {
-        Self {
-            // Each URB has a reply, and an UNLINK may come for each; besides, a read may bring some
-            // UNLINKs past the bound below.
-            unstaged: VecDeque::with_capacity(2 * urbs + 2 * UNLINK_REPLIES_MAX + URBS_REFUSED_MAX),
-            unlinks: 0,
-            staging: vec![0; STAGING_LEN].into_boxed_slice(),
-            staged: 0,
-            segmented: 0,
-            segments: VecDeque::with_capacity(SEGMENTS_MAX),
-        }
+    /// A queue for the replies of `urbs` URBs; `None` when the system has no memory for the queue.
+    pub(crate) fn new(urbs: usize) -> Option<Self> {
+        let (mut unstaged, mut segments) = (VecDeque::new(), VecDeque::new());
+        // Each URB has a reply, and an UNLINK may come for each; besides, a read may bring some
+        // UNLINKs past the bound below.
+        let replies = 2 * urbs + 2 * UNLINK_REPLIES_MAX + URBS_REFUSED_MAX;
+        unstaged.try_reserve_exact(replies).ok()?;
+        segments.try_reserve_exact(SEGMENTS_MAX).ok()?;
+        let staging = Zeroed::new(STAGING_LEN)?;
+        Some(Self { unstaged, unlinks: 0, staging, staged: 0, segmented: 0, segments })
     }
 
     /// Whether too many UNLINK answers wait for more UNLINKs to be taken.
@@ -312,6 +312,16 @@ impl TxQueue {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn footprint(&self) -> usize {
         self.unstaged.capacity() + self.segments.capacity()
+    }
+
+    /// Gives the room back to the system, unless replies wait.
+    pub(crate) fn give_back(&mut self) {
+        if self.is_empty() {
+            (self.staged, self.segmented) = (0, 0);
+            self.staging.give_back(0..STAGING_LEN);
+            heap::give_back_queue(&mut self.unstaged);
+            heap::give_back_queue(&mut self.segments);
+        }
     }
 
     /// Forgets everything not written.

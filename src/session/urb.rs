@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use usbferry_sys::arena::Block;
-use usbferry_sys::os::heap::Zeroed;
+use usbferry_sys::os::heap::{self, Zeroed};
 
 use crate::limits::{RECORD_MEMORY, URB_MEMORY};
 use crate::wire::iso::{self, Packets, PacketsMut};
@@ -32,6 +32,9 @@ const STRIPE_LEN: usize = iso::PACKETS_MAX as usize * iso::DESCRIPTOR_LEN;
 
 /// Bytes of a record and a seqnum.
 pub(crate) const RECORD_LEN: usize = size_of::<Urb>() + size_of::<SeqNum>();
+
+/// Bytes of descriptors given back at once.
+const PIECE_LEN: usize = 1 << 20;
 
 /// No stripe: a record without descriptors.
 const NO_STRIPE: u32 = u32::MAX;
@@ -192,8 +195,12 @@ pub(crate) struct UrbTable {
     highest: u32,
     used: usize,
     stripes: Zeroed<u8>,
-    /// Stripes that no record has; the stripe freed last is used next.
+    /// Stripes that records have given back; the stripe freed last is used next.
     free_stripes: Vec<u32>,
+    /// Stripes never used, the last of all.
+    new_stripes: u32,
+    /// URBs that can have packets.
+    with_packets: u32,
 }
 
 impl UrbTable {
@@ -201,9 +208,10 @@ impl UrbTable {
     /// has no memory for them.
     pub(crate) fn new(capacity: usize, with_packets: usize) -> Option<Self> {
         let stripes = Zeroed::new(with_packets * STRIPE_LEN)?;
-        let (mut urbs, mut seqnums) = (Vec::new(), Vec::new());
+        let (mut urbs, mut seqnums, mut free_stripes) = (Vec::new(), Vec::new(), Vec::new());
         urbs.try_reserve_exact(capacity).ok()?;
         seqnums.try_reserve_exact(capacity).ok()?;
+        free_stripes.try_reserve_exact(with_packets).ok()?;
         let with_packets = u32::try_from(with_packets).expect("limits keep the table small");
         Some(Self {
             urbs,
@@ -214,7 +222,9 @@ impl UrbTable {
             highest: 0,
             used: 0,
             stripes,
-            free_stripes: (0..with_packets).rev().collect(),
+            free_stripes,
+            new_stripes: with_packets,
+            with_packets,
         })
     }
 
@@ -225,7 +235,7 @@ impl UrbTable {
 
     /// URBs with packets for which there is room.
     pub(crate) const fn free_for_packets(&self) -> usize {
-        let (records, stripes) = (self.free(), self.free_stripes.len());
+        let (records, stripes) = (self.free(), self.free_stripes.len() + self.new_stripes as usize);
         if records < stripes { records } else { stripes }
     }
 
@@ -247,7 +257,7 @@ impl UrbTable {
     pub(crate) fn insert(&mut self, submit: CmdSubmit, packets: u32) -> UrbIndex {
         let stripe = match packets {
             0 => NO_STRIPE,
-            _ => self.free_stripes.pop().expect("room for packets was looked for"),
+            _ => self.free_stripes.pop().unwrap_or_else(|| self.new_stripe()),
         };
         let index = self.first_free;
         self.used += 1;
@@ -263,6 +273,15 @@ impl UrbTable {
         index
     }
 
+    /// Takes a stripe never used before.
+    #[cold]
+    fn new_stripe(&mut self) -> u32 {
+        assert!(self.new_stripes > 0, "room for packets was looked for");
+        let stripe = self.with_packets - self.new_stripes;
+        self.new_stripes -= 1;
+        stripe
+    }
+
     /// Takes a record never used before.
     #[cold]
     fn insert_new(&mut self, submit: CmdSubmit, packets: u32, stripe: u32) -> UrbIndex {
@@ -272,6 +291,37 @@ impl UrbTable {
         self.seqnums.push(submit.seqnum);
         self.touched = index + 1;
         u32::try_from(index).expect("limits keep the table small")
+    }
+
+    /// Forgets the free records behind the last record in use, and gives the room back to the
+    /// system.
+    pub(crate) fn give_back_records(&mut self) {
+        let used = |urb: &Urb| urb.state != UrbState::Free;
+        let end = self.urbs.iter().rposition(used).map_or(0, |last| last + 1);
+        self.urbs.truncate(end);
+        self.seqnums.truncate(end);
+        self.touched = self.touched.min(end);
+        self.first_free = NO_URB;
+        for (index, urb) in (0..).zip(&mut self.urbs).filter(|(_, urb)| !used(urb)) {
+            urb.next = std::mem::replace(&mut self.first_free, index);
+        }
+        heap::give_back(self.urbs.spare_capacity_mut());
+        heap::give_back(self.seqnums.spare_capacity_mut());
+    }
+
+    /// Gives a piece of the descriptors' area back to the system, while no URB has descriptors. True
+    /// when there are more pieces.
+    pub(crate) fn give_back_stripes(&mut self, piece: usize) -> bool {
+        let unused = self.free_stripes.len() + self.new_stripes as usize;
+        let start = piece * PIECE_LEN;
+        if unused < self.with_packets as usize || start >= self.stripes.len() {
+            return false;
+        }
+        self.free_stripes.clear();
+        self.new_stripes = self.with_packets;
+        let end = self.stripes.len().min(start + PIECE_LEN);
+        self.stripes.give_back(start..end);
+        end < self.stripes.len()
     }
 
     /// Frees the seqnum of a URB of which nobody speaks any more, though the record is still

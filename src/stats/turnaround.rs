@@ -46,13 +46,26 @@ pub(crate) struct Milliseconds {
 }
 
 impl Milliseconds {
+    /// The time from the last turn noted until `now`, where any was noted.
+    pub(crate) fn passed(&mut self, now: Instant) -> Duration {
+        let before = self.now;
+        let passed = now.saturating_duration_since(*self.start.get_or_insert(now));
+        Duration::from_millis(u64::from(millis(passed).wrapping_sub(before)))
+    }
+
     /// The turn's time is `now`.
     #[inline]
     pub(crate) fn set(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(*self.start.get_or_insert(now));
-        let millis = passed.as_secs().wrapping_mul(1000) + u64::from(passed.subsec_millis());
-        self.now = u32::try_from(millis & u64::from(u32::MAX)).unwrap_or(0);
+        self.now = millis(passed);
     }
+}
+
+/// A time in milliseconds, of which the upper half is lost.
+#[inline]
+fn millis(time: Duration) -> u32 {
+    let millis = time.as_secs().wrapping_mul(1000) + u64::from(time.subsec_millis());
+    u32::try_from(millis & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 /// Takes the times of an endpoint's URBs. URBs go by any number but `u32::MAX`, times are those of

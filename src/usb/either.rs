@@ -116,6 +116,13 @@ impl<A: Port, B: Port> Port for Either<A, B> {
         either!(self, port => port.event_sources())
     }
 
+    fn make_transfer(&mut self, slot: u32) -> Option<Self::Transfer> {
+        Some(match self {
+            First(port) => First(port.make_transfer(slot)?),
+            Second(port) => Second(port.make_transfer(slot)?),
+        })
+    }
+
     #[inline]
     fn submit(
         &mut self,

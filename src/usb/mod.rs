@@ -129,8 +129,8 @@ pub trait Candidate: Clone + Send + 'static {
     /// The knowledge of the device without opening it.
     fn info(&self) -> &DeviceInfo;
 
-    /// Opens the device for a client: kernel drivers detached, interfaces claimed, transfers and
-    /// buffers allocated. With `reset_on_release` the device is reset when a client gives it back.
+    /// Opens the device for a client: kernel drivers detached, interfaces claimed, buffers
+    /// allocated. With `reset_on_release` the device is reset when a client gives it back.
     /// *Blocks.*
     ///
     /// # Errors
@@ -204,7 +204,10 @@ impl DeviceInfo {
 pub struct Opened<P: Port> {
     /// The device.
     pub port: P,
-    /// The URB slots: as many as [`DeviceLimits::urbs`] says, each for any endpoint.
+    /// The number of URB slots, as [`DeviceLimits::urbs`] says, each for any endpoint.
+    pub slots: usize,
+    /// The transfers of the first slots, as many as were made with the device. Any other is made
+    /// at the first use of its slot, by [`Port::make_transfer`].
     pub transfers: Vec<P::Transfer>,
     /// Its buffers.
     pub memory: Arena,
@@ -306,6 +309,10 @@ pub trait Port: Send + Sized + 'static {
 
     /// The descriptors to watch while the device is open.
     fn event_sources(&self) -> Vec<EventSource>;
+
+    /// Makes the transfer of `slot`, the first slot without a transfer. `None` when the system has
+    /// no memory, or when all transfers were made with the device.
+    fn make_transfer(&mut self, slot: u32) -> Option<Self::Transfer>;
 
     /// Starts a URB. `block` holds the data (OUT) or has the room (IN), and goes with the transfer
     /// until [`Port::take`]; a control transfer's block starts with the SETUP packet.
@@ -500,11 +507,16 @@ impl<P: Port> Opened<P> {
         wrap: impl FnOnce(P) -> Q,
         wrap_transfer: impl FnMut(P::Transfer) -> Q::Transfer,
     ) -> Opened<Q> {
-        let Self { port, transfers, memory, configuration, device, configurations, isochronous } =
-            self;
-        let transfers = transfers.into_iter().map(wrap_transfer).collect();
-        let port = wrap(port);
-        Opened { port, transfers, memory, configuration, device, configurations, isochronous }
+        Opened {
+            port: wrap(self.port),
+            slots: self.slots,
+            transfers: self.transfers.into_iter().map(wrap_transfer).collect(),
+            memory: self.memory,
+            configuration: self.configuration,
+            device: self.device,
+            configurations: self.configurations,
+            isochronous: self.isochronous,
+        }
     }
 
     /// Has the host perform a request before a client has the device. *Blocks.*

@@ -57,7 +57,7 @@ fn thousands_of_unread_urbs_come_whole_and_in_order() {
 }
 
 /// Bytes that an attached device costs while nobody uses the device, at most.
-const IDLE_MAX: u64 = 650 << 10;
+const IDLE_MAX: u64 = 150 << 10;
 
 /// The room for thousands of URBs, and for their isochronous packets, costs a device without URBs
 /// nothing.

@@ -97,6 +97,27 @@ fn attached_idle_and_in_a_request_that_does_not_end() {
     held.assert_rests("performing, and its client left");
 }
 
+#[test]
+fn attached_and_idle_for_so_long_that_memory_is_given_back() {
+    let (mut held, _script, _finally) = Held::scripted("loopback");
+    let mut client = held.attach();
+    client.set_nonblocking(true).unwrap();
+    for seqnum in 1..3 {
+        client.write_all(&submit(seqnum, SOURCE, 512)).unwrap();
+        held.turn_until("it is answered", |_| {
+            client.peek(&mut [0; 560]).is_ok_and(|len| len == 560)
+        });
+        client.read_exact(&mut [0; 560]).unwrap();
+        assert!(held.reactor.schedule.has_thrift_rest(), "a look for memory is due");
+        held.reactor.now += held.reactor.settings.idle_after;
+        held.turn_until("all is given back", |reactor| {
+            reactor.now += Duration::from_millis(2);
+            !reactor.schedule.has_thrift_rest()
+        });
+        held.assert_rests("attached, and its memory given back");
+    }
+}
+
 /// The end of an ordinary detach.
 #[test]
 fn giving_a_device_back_whose_client_has_left() {

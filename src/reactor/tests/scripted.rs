@@ -212,6 +212,7 @@ impl Candidate for ScriptedCandidate {
         let port = ScriptedPort { inner: opened.port, busid, script: self.script.clone() };
         Ok(Opened {
             port,
+            slots: opened.slots,
             transfers: opened.transfers,
             memory: opened.memory,
             configuration: opened.configuration,
@@ -250,6 +251,10 @@ impl Port for ScriptedPort {
             sources.push(EventSource { fd: -1, ..sources[0] });
         }
         sources
+    }
+
+    fn make_transfer(&mut self, slot: u32) -> Option<Self::Transfer> {
+        self.inner.make_transfer(slot)
     }
 
     fn submit(

@@ -121,12 +121,6 @@ impl ModelPort {
         }
     }
 
-    /// The URB slots.
-    pub(super) fn transfers(slots: usize) -> Vec<ModelTransfer> {
-        let transfer = |index| ModelTransfer { index, ..Default::default() };
-        (0..u32::try_from(slots).expect("a few")).map(transfer).collect()
-    }
-
     pub(super) fn flight(&mut self, slot: u32) -> &mut Flight {
         self.slots[slot as usize].as_mut().expect("the slot carries a URB")
     }
@@ -168,6 +162,10 @@ impl Port for ModelPort {
 
     fn event_sources(&self) -> Vec<EventSource> {
         Vec::new()
+    }
+
+    fn make_transfer(&mut self, slot: u32) -> Option<ModelTransfer> {
+        Some(ModelTransfer { index: slot, ..Default::default() })
     }
 
     fn submit(

@@ -48,6 +48,8 @@ pub(super) enum Operation {
     Refuse { reason: u8, times: u8 },
     /// Somebody does nothing for some time, or time passes.
     Pause { who: u8, steps: u8 },
+    /// The session gives back memory, as if idle.
+    GiveBack,
     /// The server stops: nothing more is taken from the client.
     CloseInput,
     /// The device goes.
@@ -84,6 +86,7 @@ impl Operation {
             253 if a < 60 => Self::Violate { kind: b0 },
             253 if a < 70 => Self::CloseInput,
             254 if a < 60 => Self::Unplug { how: b0 },
+            254 if a >= 128 => Self::GiveBack,
             255 if a < 60 => Self::Teardown,
             _ => Self::Deliver { bytes: b },
         }
@@ -115,7 +118,8 @@ impl Scale {
         memory.add_heap(self.memory).expect("there is memory");
         let opened = Opened {
             port: ModelPort::new(self.slots),
-            transfers: ModelPort::transfers(self.slots),
+            slots: self.slots,
+            transfers: Vec::new(),
             memory,
             configuration,
             device: [0; 18],

@@ -14,7 +14,7 @@ use super::verdict;
 use crate::limits::UNLINK_REPLIES_MAX;
 use crate::session::job::JobKind;
 use crate::session::rx::READ_LEN;
-use crate::session::{Job, JobResult, SLICES_MAX, Session, Violation};
+use crate::session::{Job, JobResult, SLICES_MAX, Session, Thrift, Violation};
 use crate::usb::{Performed, RefusedReason};
 use crate::wire::pdu::HEADER_LEN;
 use crate::wire::setup::SETUP_LEN;
@@ -130,6 +130,7 @@ impl World {
             Operation::TakeBack if !worker => self.take_back(),
             Operation::Refuse { reason, times } => self.refuse(reason, times),
             Operation::Pause { who, steps } => self.pause(who, steps),
+            Operation::GiveBack => self.give_back(),
             Operation::CloseInput => self.session.close_input(),
             Operation::Unplug { how } => self.unplug(how),
             Operation::Settle => self.settle(),
@@ -145,6 +146,16 @@ impl World {
             Some(pause) => *pause = u32::from(steps),
             None => self.now += Duration::from_millis(10 * u64::from(steps)),
         }
+    }
+
+    /// Has the session give back all that is not in use.
+    fn give_back(&mut self) {
+        for _ in 0..1000 {
+            if self.session.give_back(self.now, Duration::ZERO) != Thrift::More {
+                return;
+            }
+        }
+        panic!("there is always more to give back");
     }
 
     /// Calls the session at its deadline.

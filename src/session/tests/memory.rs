@@ -194,3 +194,39 @@ fn a_urb_does_not_wait_for_memory_for_ever() {
     rig.expect_submit(1, Status::ENOMEM, 0);
     rig.finish();
 }
+
+/// A device has hundreds of slots, and most clients use a few.
+#[test]
+fn transfers_are_as_many_as_urbs_were_in_flight_at_once() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.session.slots.made(), 0..0);
+    for round in 0..5 {
+        for seqnum in 1..=3 {
+            rig.submit(3 * round + seqnum, 0x81, 64);
+        }
+        assert_eq!(rig.session.slots.made(), 0..3);
+        for slot in 0..3 {
+            rig.end(slot, Status::OK, &[7; 64]);
+        }
+        rig.collect(usize::MAX);
+        rig.sent.clear();
+    }
+    rig.finish();
+}
+
+/// The system may have no memory for another transfer.
+#[test]
+fn a_urb_without_a_transfer_waits_for_memory() {
+    let mut rig = Rig::new();
+    rig.submit(1, 0x81, 64);
+    rig.port().is_out_of_memory = true;
+    rig.submit(2, 0x81, 64);
+    assert_eq!(rig.port().submitted.len(), 1);
+    rig.end(0, Status::OK, &[7; 64]);
+    rig.expect_submit(1, Status::OK, 64);
+    // The slot that has its transfer is free now.
+    rig.now += Duration::from_millis(100);
+    rig.session.reap(rig.now);
+    assert_eq!((rig.port().submitted.len(), rig.last_slot()), (2, 0));
+    rig.finish();
+}

@@ -10,6 +10,7 @@ mod receive;
 mod reply;
 mod stats;
 mod submit;
+mod thrift;
 mod unlink;
 mod wrapped;
 
@@ -64,6 +65,7 @@ struct TestPort {
     performed: Vec<SpecialRequest>,
     perform: Option<Performed>,
     hangups: u32,
+    is_out_of_memory: bool,
     gone: bool,
 }
 
@@ -84,6 +86,13 @@ impl Port for TestPort {
 
     fn event_sources(&self) -> Vec<EventSource> {
         Vec::new()
+    }
+
+    fn make_transfer(&mut self, slot: u32) -> Option<TestTransfer> {
+        if self.is_out_of_memory {
+            return None;
+        }
+        Some(TestTransfer { index: slot, ..Default::default() })
     }
 
     fn submit(
@@ -168,9 +177,8 @@ impl Rig {
         memory.add_heap(1 << 20).unwrap();
         let opened = Opened {
             port: TestPort::default(),
-            transfers: (0..SLOTS)
-                .map(|index| TestTransfer { index, ..Default::default() })
-                .collect(),
+            slots: SLOTS as usize,
+            transfers: Vec::new(),
             memory,
             isochronous: IsochronousSettings::of([&configuration()]),
             configuration: Some(configuration()),
@@ -305,7 +313,7 @@ impl Rig {
     fn finish(mut self) {
         self.session.begin_teardown();
         self.work();
-        for slot in 0..SLOTS {
+        for slot in self.session.slots.made() {
             if self.transfer(slot).block.is_some() {
                 self.end(slot, Status::ECONNRESET, &[]);
             }

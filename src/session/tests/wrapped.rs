@@ -83,6 +83,10 @@ impl<P: Port> Port for WatchedPort<P> {
         self.0.event_sources()
     }
 
+    fn make_transfer(&mut self, slot: u32) -> Option<Self::Transfer> {
+        self.0.make_transfer(slot).map(|transfer| WatchedTransfer(transfer, 0))
+    }
+
     fn submit(
         &mut self,
         transfer: &mut Self::Transfer,

@@ -5,7 +5,6 @@
 use usbferry_sys::arena::{Arena, NoMemory};
 use usbferry_sys::libusb::error::Error;
 use usbferry_sys::libusb::handle::DeviceHandle;
-use usbferry_sys::libusb::transfer::Transfer;
 
 use super::ahead::Ahead;
 use super::claims::Claims;
@@ -13,7 +12,7 @@ use super::found::Found;
 use super::memory::PortMemory;
 use super::patience::{self, PATIENCE};
 use super::pieces::InFlight;
-use super::port::{LibusbPort, LibusbTransfer};
+use super::port::LibusbPort;
 use super::repair::repair;
 use crate::limits::DeviceLimits;
 use crate::usb::{Candidate, DeviceInfo, Obstacle, OpenError, Opened};
@@ -77,7 +76,6 @@ impl Candidate for LibusbCandidate {
             DeviceHandle::open_blocking(self.found.id, limits.urbs, context).map_err(fail)?;
         let isochronous = self.found.descriptors.isochronous(self.found.host);
         let packets = if isochronous.is_empty() { 0 } else { PACKETS_MAX };
-        let transfers = slots(&handle, limits.urbs).map_err(fail)?;
         let mut memory = Arena::new();
         memory.add_heap(limits.memory).map_err(|NoMemory| fail(Error::NoMem))?;
         let in_flight = InFlight::new(limits.urbs, handle.sends_bulk_whole());
@@ -91,7 +89,17 @@ impl Candidate for LibusbCandidate {
         let port = LibusbPort::new(claims, packets, in_flight, port_memory, reset_on_release);
         let device = self.found.descriptors.device.to_bytes();
         let configurations = self.found.descriptors.configurations.clone();
-        Ok(Opened { port, transfers, memory, configuration, device, configurations, isochronous })
+        let (slots, transfers) = (limits.urbs, Vec::new());
+        Ok(Opened {
+            port,
+            slots,
+            transfers,
+            memory,
+            configuration,
+            device,
+            configurations,
+            isochronous,
+        })
     }
 
     /// The kernel has freed the interfaces when the device was closed; the note of the debt is
@@ -99,12 +107,6 @@ impl Candidate for LibusbCandidate {
     fn recover(&self) {
         repair();
     }
-}
-
-/// The slots of a device.
-fn slots(handle: &DeviceHandle, count: usize) -> Result<Vec<LibusbTransfer>, Error> {
-    let slot = |index| Transfer::new(handle, index).map(|transfer| LibusbTransfer(transfer, index));
-    (0..).take(count).map(slot).collect()
 }
 
 /// Why no interface could be claimed.

@@ -1,7 +1,8 @@
 //! libusb's division of transfers into requests to the system, and the number of requests in
 //! flight.
 //!
-//! Contract: for the reactor; allocation in [`InFlight::new`] alone; nothing blocks.
+//! Contract: for the reactor; allocation in [`InFlight::new`] alone, and memory is committed as slots
+//! come into use; nothing blocks.
 
 use super::share::Cost;
 use crate::usb::Submission;
@@ -20,7 +21,7 @@ const PIECE_PACKETS: usize = 128;
 pub(super) struct InFlight {
     /// libusb does not split bulk transfers.
     bulk_is_whole: bool,
-    /// The cost of each slot's transfer.
+    /// The cost of each slot's transfer, up to the last slot used.
     costs: Vec<Cost>,
     /// Requests of all transfers together.
     requests: usize,
@@ -29,7 +30,13 @@ pub(super) struct InFlight {
 impl InFlight {
     /// For `slots` transfers.
     pub(super) fn new(slots: usize, bulk_is_whole: bool) -> Self {
-        Self { bulk_is_whole, costs: vec![Cost::default(); slots], requests: 0 }
+        Self { bulk_is_whole, costs: Vec::with_capacity(slots), requests: 0 }
+    }
+
+    /// Provides for the next slot.
+    pub(super) fn provide(&mut self, slot: u32) {
+        let slots = self.costs.len().max(slot as usize + 1);
+        self.costs.resize(slots, Cost::default());
     }
 
     /// The cost of a transfer before its submission.

@@ -178,6 +178,12 @@ impl Port for LibusbPort {
         self.claims.handle.pollfds().iter().map(source).collect()
     }
 
+    fn make_transfer(&mut self, slot: u32) -> Option<LibusbTransfer> {
+        let transfer = transfer::Transfer::new(&self.claims.handle, slot).ok()?;
+        self.in_flight.provide(slot);
+        Some(LibusbTransfer(transfer, slot))
+    }
+
     fn submit(
         &mut self,
         transfer: &mut LibusbTransfer,

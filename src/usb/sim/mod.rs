@@ -135,7 +135,16 @@ fn opened(
     let configurations = vec![parts.descriptors.configuration.clone()];
     let port = SimPort::new(parts, mailboxes, wake, now);
     let configuration = port.configuration().cloned();
-    Opened { port, transfers, memory, configuration, device, configurations, isochronous }
+    Opened {
+        port,
+        slots: limits.urbs,
+        transfers,
+        memory,
+        configuration,
+        device,
+        configurations,
+        isochronous,
+    }
 }
 
 fn wake_pair() -> std::io::Result<(UnixStream, UnixStream)> {

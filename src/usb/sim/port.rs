@@ -163,6 +163,11 @@ impl Port for SimPort {
         vec![EventSource { fd: self.wake.as_raw_fd(), readable: true, writable: false }]
     }
 
+    /// The transfers of all slots are made with the device.
+    fn make_transfer(&mut self, _slot: u32) -> Option<SimTransfer> {
+        None
+    }
+
     fn submit(
         &mut self,
         transfer: &mut SimTransfer,
