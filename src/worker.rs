@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
 use mio::Waker;
+use usbferry_sys::os::thread::rename;
 use usbferry_sys::os::{heap, stack};
 
 use crate::caught::{caught, report};
@@ -197,6 +198,9 @@ impl ScanThread {
     }
 }
 
+/// The name of a worker's thread without a device; with a device the name is `usb BUSID`.
+const SPARE: &str = "spare worker";
+
 /// An order to a device's worker.
 enum Order<C: Candidate> {
     /// The worker's device from now on, which is opened.
@@ -257,7 +261,7 @@ impl<C: Candidate> Worker<C> {
             #[cfg(test)]
             dies: Arc::clone(&dies),
         };
-        threads::start("usb device", move || {
+        threads::start(SPARE, move || {
             complaints.take_thread();
             thread.run(&receiver);
         })?;
@@ -313,8 +317,12 @@ impl<C: Candidate> Thread<C> {
     fn open(&mut self, assignment: Box<Assignment<C>>) {
         let device = assignment.candidate.info().device.busid;
         Whose { client: assignment.client, device }.take_thread();
+        rename(&format!("usb {device}"));
         let assigned = self.assigned.insert(assignment);
         let (owner, opened) = (assigned.owner, assigned.open());
+        if opened.is_err() {
+            rename(SPARE);
+        }
         self.deliver(Done::Opened(owner, opened));
     }
 
@@ -329,6 +337,7 @@ impl<C: Candidate> Thread<C> {
         if caught("giving the device back", || remains.close()).is_none() {
             recover(&assigned.candidate);
         }
+        rename(SPARE);
         self.deliver(Done::Closed(assigned.owner));
         self.assigned = None;
     }

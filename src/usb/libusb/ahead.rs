@@ -13,10 +13,6 @@
 //! The news wait in the context until its events are handled, and keep the memory of devices that
 //! have left; so each scan is followed by a look at the news.
 //!
-//! libusb's thread lives from the first context until the last, with the name of the thread that
-//! made the first. The first is made at the start, so that no worker gives libusb's thread its name,
-//! which says which device the worker serves.
-//!
 //! Contract: `Ahead::begin` and `Ahead::prepare` block, the other calls do not. Shared by
 //! threads. At most one context waits, with a few descriptors and some hundred bytes a device.
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::libusb::error::{Error, check};
 use crate::libusb::raw;
+use crate::os::thread;
 
 /// A libusb context. Dropped after every object of the context.
 pub(crate) struct RawContext {
@@ -37,9 +38,10 @@ unsafe impl Sync for RawContext {}
 
 impl RawContext {
     /// Makes a context with a list of the present devices. On Linux a thread, common to all such
-    /// contexts, follows the changes.
+    /// contexts, follows the changes. The first context starts the thread, which has a name of its
+    /// own rather than that of a device's worker.
     pub(crate) fn with_discovery() -> Result<Self, Error> {
-        Self::init(&[])
+        thread::named("libusb", || Self::init(&[]))
     }
 
     /// Makes a context for a single device opened by other means: no scan, no hotplug thread.

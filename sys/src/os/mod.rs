@@ -9,6 +9,7 @@
 //! - [`signal`]: ignored signals.
 //! - [`stack`]: the pages of a thread's stack.
 //! - [`tcp`]: whether a silent peer is still there.
+//! - [`thread`]: the name of a thread in the system's lists.
 //! - `uevent`: news of devices, on Linux.
 //! - [`user`]: the owner of new files.
 
@@ -21,6 +22,7 @@ pub mod process;
 pub mod signal;
 pub mod stack;
 pub mod tcp;
+pub mod thread;
 #[cfg(target_os = "linux")]
 pub mod uevent;
 pub mod user;

@@ -1,0 +1,66 @@
+//! The name of a thread in the system's lists, such as those of `top -H`. Only Linux shows names
+//! that change.
+//!
+//! Contract: for the calling thread; nothing blocks or allocates.
+
+/// Bytes of a name, with a NUL at the end (`TASK_COMM_LEN` of `include/linux/sched.h`).
+#[cfg(target_os = "linux")]
+const NAME_LEN: usize = 16;
+
+/// Gives the calling thread another name, of which the system keeps 15 bytes.
+pub fn rename(name: &str) {
+    #[cfg(target_os = "linux")]
+    {
+        let mut bytes = [0; NAME_LEN];
+        let len = name.len().min(NAME_LEN - 1);
+        bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+        set(&bytes);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = name;
+}
+
+/// Runs something while the calling thread has another name, which threads started meanwhile keep.
+pub(crate) fn named<T>(name: &str, run: impl FnOnce() -> T) -> T {
+    #[cfg(target_os = "linux")]
+    let before = get();
+    rename(name);
+    let result = run();
+    #[cfg(target_os = "linux")]
+    set(&before);
+    result
+}
+
+#[cfg(target_os = "linux")]
+fn set(name: &[u8; NAME_LEN]) {
+    debug_assert_eq!(name[NAME_LEN - 1], 0, "a name ends");
+    // SAFETY: the system reads a name of 16 bytes at most, up to the NUL.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+#[cfg(target_os = "linux")]
+fn get() -> [u8; NAME_LEN] {
+    let mut name = [0; NAME_LEN];
+    // SAFETY: the system writes 16 bytes, for which there is room.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    name
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    fn name() -> String {
+        std::fs::read_to_string("/proc/thread-self/comm").expect("it runs").trim_end().to_owned()
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the system")]
+    fn a_thread_has_another_name_for_a_while_or_from_now_on() {
+        rename("usb 1-1.2.3.4.5.6.7");
+        assert_eq!(name(), "usb 1-1.2.3.4.5");
+        let inner = named("libusb", || std::thread::scope(|scope| scope.spawn(name).join()));
+        assert_eq!(inner.expect("it reads a file"), "libusb");
+        assert_eq!(name(), "usb 1-1.2.3.4.5");
+    }
+}
