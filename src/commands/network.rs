@@ -18,6 +18,7 @@ use crate::cli::Discover;
 use crate::client::{self, ClientError, Exported, Server};
 use crate::discovery::{Exporter, search};
 use crate::limits::{EXPORTER_TIMEOUT, EXPORTERS_ASKED_MAX};
+use crate::sorted;
 use crate::words::printable;
 
 /// Where nobody answers.
@@ -68,7 +69,7 @@ pub(super) fn ask_all<T: Send>(
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
     });
-    all.sort_unstable_by_key(|(number, _)| *number);
+    sorted::sort_by_key(&mut all, |(number, _)| *number);
     all.into_iter().map(|(_, answer)| answer).collect()
 }
 

@@ -27,6 +27,7 @@ use super::zone::Zone;
 use crate::caught::caught;
 use crate::limits::{HTTP_PATIENCE, MDNS_MESSAGE_LEN_MAX};
 use crate::reactor::StatusHandle;
+use crate::sorted;
 use crate::status::{Phase, Snapshot};
 use crate::threads;
 use crate::words::{printable, reason};
@@ -220,7 +221,7 @@ impl Office {
             zone.addresses.iter().map(address).collect::<Vec<_>>()
         };
         let mut all: Vec<String> = zones.iter().flat_map(at).collect();
-        all.sort_unstable();
+        sorted::sort_by(&mut all, Ord::cmp);
         all.dedup();
         let name = printable(&self.responder.name());
         if all.is_empty() {

@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::responder::PORT;
 use crate::limits::{LINK_ADDRESSES_MAX, LINKS_MAX};
+use crate::sorted;
 use crate::words::reason;
 
 /// The groups of multicast DNS.
@@ -70,9 +71,9 @@ pub(super) fn links() -> io::Result<Vec<Link>> {
     for link in &mut all {
         let is_local =
             |net: &IpNet| matches!(net.addr(), IpAddr::V6(a) if a.is_unicast_link_local());
-        link.networks.sort_unstable_by_key(|net| (is_local(net), net.addr()));
+        sorted::sort_by_key(&mut link.networks, |net| (is_local(net), net.addr()));
     }
-    all.sort_unstable_by_key(|link| link.index);
+    sorted::sort_by_key(&mut all, |link| link.index);
     Ok(all)
 }
 

@@ -25,6 +25,7 @@ use super::message::{Data, Message, Question, Record, kind};
 use super::name::Name;
 use super::zone::service;
 use crate::limits::{EXPORTERS_MAX, LINK_ADDRESSES_MAX, MDNS_MESSAGE_LEN_MAX, SEARCH_TIME};
+use crate::sorted;
 use crate::words::reason;
 
 /// The times of the questions: networks lose messages.
@@ -193,7 +194,7 @@ impl Heard {
             _ => None,
         });
         let mut addresses: Vec<SocketAddr> = addresses.collect();
-        addresses.sort_unstable();
+        sorted::sort_by(&mut addresses, Ord::cmp);
         (port != 0 && !addresses.is_empty()).then(|| Exporter {
             name: instance.first_label(),
             addresses,
@@ -240,7 +241,7 @@ impl Heard {
                 }
             }
         }
-        all.sort_unstable();
+        sorted::sort_by(&mut all, Ord::cmp);
         all
     }
 }
@@ -248,7 +249,7 @@ impl Heard {
 /// Adds addresses to others, in order and each once.
 fn merge(addresses: &mut Vec<SocketAddr>, more: Vec<SocketAddr>) {
     addresses.extend(more);
-    addresses.sort_unstable();
+    sorted::sort_by(addresses, Ord::cmp);
     addresses.dedup();
 }
 
