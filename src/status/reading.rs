@@ -237,7 +237,7 @@ mod tests {
             "exports": [{
                 "busid": "e", "name": "f", "vid": "g", "pid": "h", "vendor": "i", "product": "j",
                 "manufacturer": "k", "product_name": "l", "serial": "m", "present": true,
-                "offered": false, "held": true, "client": "n",
+                "offered": false, "authorize": true, "held": true, "client": "n",
             }],
             "sessions": [{
                 "busid": "o", "name": "p", "client": "q", "connected": true, "state": "r",
