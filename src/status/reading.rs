@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(serde_json::to_value(read).unwrap(), report());
         let event = json!({
             "event": "a", "time": "b", "busid": "c", "name": "d", "vid": "e", "pid": "f",
-            "client": "g", "reason": "h", "urbs": 1, "bytes_in": 2, "bytes_out": 3, "missed": 4,
+            "serial": "i", "client": "g", "reason": "h", "urbs": 1, "bytes_in": 2, "bytes_out": 3, "missed": 4,
         });
         let read = EventReport::from_json(&event, "event").unwrap();
         assert_eq!(serde_json::to_value(read).unwrap(), event);
