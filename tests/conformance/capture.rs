@@ -9,6 +9,7 @@ use serde_json::Value;
 use usbferry::config::Capturing;
 use usbferry::limits::{CAPTURES_MAX, SNAP_LEN_DEFAULT};
 use usbferry::stats::SessionStats;
+#[cfg(target_os = "linux")]
 use usbferry::status::CaptureState;
 use usbferry::usb::sim::loopback::request;
 use usbferry::usb::sim::replay::script::Script;
