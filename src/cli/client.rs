@@ -3,6 +3,8 @@
 //!
 //! Contract: pure.
 
+use std::net::{IpAddr, SocketAddr};
+
 use clap::Args;
 
 use super::error::UsageError;
@@ -139,7 +141,7 @@ pub struct Wanted {
 }
 
 impl Attach {
-    /// The server, if named, and the name of the device. A word alone is the device.
+    /// The server, if named, and the name of the device. A word alone is the device, and no address.
     ///
     /// # Errors
     /// The device is missing, or a word makes no sense.
@@ -152,6 +154,7 @@ impl Attach {
             // Of too many words the last.
             Some(word) if self.busid.is_some() => Err(UsageError::TooMuch(word.clone())),
             Some(_) => Err(UsageError::TooMuch(name.clone())),
+            None if host.is_none() && is_address(name) => Err(UsageError::NoName),
             None => Ok((host.map(|host| server(host)).transpose()?, busid(name)?)),
         }
     }
@@ -161,6 +164,11 @@ impl Attach {
     pub const fn wanted(&self, server: Server, name: BusId) -> Wanted {
         Wanted { server, name, persist: self.persist, json: self.json }
     }
+}
+
+/// Whether a word is the address of a machine.
+fn is_address(word: &str) -> bool {
+    word.parse::<IpAddr>().is_ok() || word.parse::<SocketAddr>().is_ok()
 }
 
 /// `usbferry detach`.

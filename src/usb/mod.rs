@@ -501,7 +501,9 @@ impl Performed {
 }
 
 impl<P: Port> Opened<P> {
-    /// The same device for a backend that wraps the devices of another.
+    /// The same device for a backend that wraps the devices of another; of the program's own, only
+    /// the choice between real and simulated devices does.
+    #[cfg(feature = "simulate")]
     pub(crate) fn map<Q: Port>(
         self,
         wrap: impl FnOnce(P) -> Q,
