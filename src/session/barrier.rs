@@ -38,13 +38,15 @@ pub(super) struct Barriers {
     /// URBs behind the barrier, in the order of arrival.
     queue: VecDeque<UrbIndex>,
     pub(super) prospects: Prospects,
+    /// The device was reset for the client, and nobody has asked yet.
+    pub(super) was_reset: bool,
 }
 
 impl Barriers {
     /// Room for all `records` of a session behind a barrier.
     pub(super) fn new(settings: IsochronousSettings, records: usize) -> Self {
         let queue = VecDeque::with_capacity(records);
-        Self { current: None, queue, prospects: Prospects::new(settings) }
+        Self { current: None, queue, prospects: Prospects::new(settings), was_reset: false }
     }
 
     /// Whether a SUBMIT need not wait: there is no special request before it.
@@ -148,7 +150,8 @@ impl<P: Port> Session<P> {
     pub(super) fn end_performance(&mut self, performed: Performed, now: Instant) {
         let Some(barrier) = self.barriers.current.take() else { return };
         let urb = barrier.urb;
-        self.was_reset |= barrier.request == SpecialRequest::Reset && performed.has_succeeded();
+        let is_reset = barrier.request == SpecialRequest::Reset && performed.has_succeeded();
+        self.barriers.was_reset |= is_reset;
         match performed {
             _ if self.life.is_tearing_down() => self.buffers.free_record(&mut self.urbs, urb),
             Performed::Done => self.end(urb, Status::OK, 0),

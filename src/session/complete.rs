@@ -81,7 +81,7 @@ impl<P: Port> Session<P> {
 
     /// Answers a URB which the device never had with an error.
     pub(super) fn refuse(&mut self, urb: UrbIndex, status: Status) {
-        self.refused += 1;
+        self.tally.refused += 1;
         self.urbs.get_mut(urb).refusal = Some(status);
         self.end(urb, status, 0);
     }

@@ -65,12 +65,10 @@ mod tests;
 use std::io::IoSlice;
 use std::time::Instant;
 
-use crate::capture::Tap;
 use crate::deadline::earlier;
 use crate::limits::{DeviceLimits, PACKETS_WAITING_MAX, URBS_REFUSED_MAX, URBS_WAITING_MAX};
 use crate::stats::SessionStats;
 use crate::stats::turnaround::Milliseconds;
-use crate::usb::descriptor::DEVICE_LEN;
 use crate::usb::{Opened, Port};
 use crate::wire::types::DevId;
 use barrier::Barriers;
@@ -83,6 +81,7 @@ pub(crate) use job::{Job, JobResult};
 use receive::Receiver;
 pub(crate) use rx::RX_SLICES_MAX;
 use slots::Slots;
+use tapping::Recording;
 use teardown::Life;
 pub(crate) use teardown::Remains;
 use thrift::Given;
@@ -130,21 +129,21 @@ pub(crate) struct Session<P: Port> {
     early_unlinks: EarlyUnlinks,
     tx: TxQueue,
     life: Life,
-    /// The device was reset for the client, and nobody has asked yet.
-    was_reset: bool,
-    /// The device descriptor, for a capture that begins later.
-    device: [u8; DEVICE_LEN],
-    /// Records every URB for each capture of the device. The session without a capture pays for a
-    /// look at the number.
-    taps: Vec<Tap>,
+    recording: Recording,
     /// The time of the last input, for turnarounds.
     time: Milliseconds,
+    tally: Tally,
+    /// The memory given back since the last input.
+    given: Option<Given>,
+}
+
+/// Counts of the session that no endpoint has.
+#[derive(Clone, Copy, Default)]
+struct Tally {
     /// UNLINKs received.
     unlinks: u64,
     /// SUBMITs answered with an error without the device.
     refused: u64,
-    /// The memory given back since the last input.
-    given: Option<Given>,
 }
 
 impl<P: Port> Session<P> {
@@ -171,12 +170,9 @@ impl<P: Port> Session<P> {
             early_unlinks: EarlyUnlinks::new(),
             tx: tables.tx,
             life: Life::new(),
-            was_reset: false,
-            device: opened.device,
-            taps: Vec::new(),
+            recording: Recording::new(opened.device),
             time: Milliseconds::default(),
-            unlinks: 0,
-            refused: 0,
+            tally: Tally::default(),
             given: None,
         }
     }
@@ -197,8 +193,8 @@ impl<P: Port> Session<P> {
     /// A copy of the counters.
     pub(crate) fn stats(&self) -> SessionStats {
         SessionStats {
-            unlinks: self.unlinks,
-            refused: self.refused,
+            unlinks: self.tally.unlinks,
+            refused: self.tally.refused,
             slots: self.slots.gauge(),
             buffers: self.buffers.gauge(),
             endpoints: self.endpoints.work(),
@@ -207,7 +203,7 @@ impl<P: Port> Session<P> {
 
     /// Whether the device was reset for the client since the last call.
     pub(crate) const fn take_reset(&mut self) -> bool {
-        std::mem::replace(&mut self.was_reset, false)
+        std::mem::replace(&mut self.barriers.was_reset, false)
     }
 
     /// Whether bytes from the client can be taken: not while unread answers use up the room for

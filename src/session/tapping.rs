@@ -14,26 +14,40 @@ use crate::wire::iso::Packets;
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, TransferType};
 
+/// The taps of the captures of a device.
+pub(super) struct Recording {
+    /// The device descriptor, for a capture that begins later.
+    device: [u8; DEVICE_LEN],
+    /// A session without a capture pays for a look at the number.
+    taps: Vec<Tap>,
+}
+
+impl Recording {
+    pub(super) const fn new(device: [u8; DEVICE_LEN]) -> Self {
+        Self { device, taps: Vec::new() }
+    }
+}
+
 impl<P: Port> Session<P> {
     /// The device descriptor, and the configurations by index.
     pub(crate) fn descriptors(&self) -> ([u8; DEVICE_LEN], &[Vec<u8>]) {
-        (self.device, self.control.configurations())
+        (self.recording.device, self.control.configurations())
     }
 
     /// Records every URB from now on with another tap.
     pub(crate) fn add_tap(&mut self, tap: Tap) {
-        self.taps.push(tap);
+        self.recording.taps.push(tap);
     }
 
     /// Records no more with the taps that `is_meant` tells.
     pub(crate) fn remove_taps(&mut self, is_meant: impl Fn(&Tap) -> bool) {
-        self.taps.retain(|tap| !is_meant(tap));
+        self.recording.taps.retain(|tap| !is_meant(tap));
     }
 
     /// Records a SUBMIT that has arrived.
     #[inline]
     pub(super) fn record_submit(&mut self, urb: UrbIndex) {
-        if !self.taps.is_empty() {
+        if !self.recording.taps.is_empty() {
             self.tap_submit(urb);
         }
     }
@@ -41,7 +55,7 @@ impl<P: Port> Session<P> {
     /// Records the end of a URB, with status and length in the URB's record.
     #[inline]
     pub(super) fn record_end(&mut self, urb: UrbIndex) {
-        if !self.taps.is_empty() {
+        if !self.recording.taps.is_empty() {
             self.tap_end(urb);
         }
     }
@@ -60,7 +74,7 @@ impl<P: Port> Session<P> {
         let data = block.map_or(&[][..], |block| &block[from..from + record.payload_len()]);
         let (submit, direction) = (&record.submit, record.direction);
         let urb = Urb { submit, direction, transfer_type, packets, data };
-        self.taps.iter_mut().for_each(|tap| tap.submitted(urb));
+        self.recording.taps.iter_mut().for_each(|tap| tap.submitted(urb));
     }
 
     #[inline(never)]
@@ -87,6 +101,6 @@ impl<P: Port> Session<P> {
         let packets = if record.packets > 0 { packets } else { Packets::new(&[]) };
         let urb = Urb { submit, direction, transfer_type, packets, data };
         let end = End { status, actual_length, error_count: record.error_count, by };
-        self.taps.iter_mut().for_each(|tap| tap.ended(urb, end));
+        self.recording.taps.iter_mut().for_each(|tap| tap.ended(urb, end));
     }
 }

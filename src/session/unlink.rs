@@ -42,7 +42,7 @@ impl<P: Port> Session<P> {
         if unlink.devid != self.devid {
             return Err(Violation::WrongDevice(unlink.devid));
         }
-        self.unlinks += 1;
+        self.tally.unlinks += 1;
         let Some(urb) = self.urbs.find(unlink.target) else {
             if !self.early_unlinks.keep(unlink, now) {
                 self.tx.push_unlink(unlink.seqnum, Status::OK);
