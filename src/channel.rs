@@ -2,8 +2,8 @@
 //!
 //! A channel of std is one of three kinds, chosen while the program runs, so the program has the
 //! code of all kinds for each type of message: 100 KB in all. Messages here are few (results,
-//! questions, events, pieces of a log), so a queue under a lock serves them all. Memory grows with
-//! the messages that wait, up to the limit.
+//! questions, events, pieces of a log), so a queue under a lock serves them all. The memory for all
+//! messages is allocated at the start, since a capture sends on the path of a URB.
 //!
 //! Contract: any thread. [`Sender::try_send`] and [`Receiver::try_recv`] hold the lock for the move
 //! of a message, and never wait for the other end; no call is made to the system unless the other
@@ -43,7 +43,7 @@ struct State<T> {
 /// Without any room.
 pub(crate) fn channel<T>(room: usize) -> (Sender<T>, Receiver<T>) {
     assert!(room > 0, "a message has to wait somewhere");
-    let messages = VecDeque::new();
+    let messages = VecDeque::with_capacity(room);
     let state = State { messages, room, senders: 1, has_receiver: true, waiting: 0 };
     let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
     (Sender(Arc::clone(&shared)), Receiver(shared))
