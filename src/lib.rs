@@ -43,10 +43,10 @@
 //! vhci ──────► wire
 //! operator ──► config, reactor, status
 //! web ───────► config, reactor, status
+//! fuzzing ───► discovery, handshake, session, usb, wire
 //! discovery ─► reactor, status
 //! reactor ───► capture, config, handshake, hooks, service, session, stats, status, usb, wire, worker
 //! worker ────► config, reactor, session, usb
-//! fuzzing ───► handshake, session, usb, wire
 //! logging ───► writer
 //! handshake ─► wire
 //! hooks ─────► config, usb, wire

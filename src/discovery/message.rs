@@ -222,6 +222,14 @@ impl Record {
     }
 }
 
+/// For fuzzing: any bytes of the network.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check_message(bytes: &[u8]) {
+    if let Some(message) = Message::parse(bytes) {
+        assert_eq!(Message::parse(&message.to_bytes()), Some(message), "written and read again");
+    }
+}
+
 fn class(top_bit: bool) -> [u8; 2] {
     (if top_bit { INTERNET | TOP_BIT } else { INTERNET }).to_be_bytes()
 }

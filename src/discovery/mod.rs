@@ -29,4 +29,6 @@ mod search;
 mod zone;
 
 pub use announce::{Announcement, Announcer};
+#[cfg(any(test, fuzzing))]
+pub(crate) use message::check_message;
 pub use search::{Exporter, search};
