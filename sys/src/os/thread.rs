@@ -34,6 +34,10 @@ pub(crate) fn named<T>(name: &str, run: impl FnOnce() -> T) -> T {
 #[cfg(target_os = "linux")]
 fn set(name: &[u8; NAME_LEN]) {
     debug_assert_eq!(name[NAME_LEN - 1], 0, "a name ends");
+    // Miri knows no names.
+    if cfg!(miri) {
+        return;
+    }
     // SAFETY: the system reads a name of 16 bytes at most, up to the NUL.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
@@ -41,6 +45,9 @@ fn set(name: &[u8; NAME_LEN]) {
 #[cfg(target_os = "linux")]
 fn get() -> [u8; NAME_LEN] {
     let mut name = [0; NAME_LEN];
+    if cfg!(miri) {
+        return name;
+    }
     // SAFETY: the system writes 16 bytes, for which there is room.
     unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
     name
