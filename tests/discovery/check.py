@@ -12,6 +12,9 @@ import struct
 import sys
 import time
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+
+from checks import Checks
 from machines import PATIENCE, Network, child_of, stop
 
 TOOLS = "ip unshare nsenter hostname avahi-daemon avahi-browse avahi-resolve dbus-daemon".split()
@@ -23,24 +26,8 @@ IDLE = 30
 MEMORY_MAX = 1 << 20
 PROCESSOR_MAX = 0.001
 
-passed = 0
-
-
-def check(what, condition, shown=""):
-    global passed
-    if not condition:
-        sys.exit(f"tests/discovery/run: FAILED: {what}: {shown}")
-    print(f"ok: {what}", flush=True)
-    passed += 1
-
-
-def wait(what, condition):
-    deadline = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            sys.exit(f"tests/discovery/run: FAILED: not within {PATIENCE} s: {what}")
-        time.sleep(0.1)
-    return value
+CHECKS = Checks("tests/discovery/run", PATIENCE)
+check, wait = CHECKS.check, CHECKS.wait
 
 
 class Lab:
@@ -323,7 +310,7 @@ def main(binary, venv, work):
     hostile(lab, desk)
     cost(lab)
     check("the server ends", stop(desk) == 0)
-    print(f"{passed} passed, 0 failed")
+    print(f"{CHECKS.passed} passed, 0 failed")
 
 
 main(*sys.argv[1:])

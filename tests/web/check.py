@@ -14,7 +14,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+
 from browser import Browser
+from checks import Checks
 from usbip import Client, Load
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
@@ -29,24 +32,8 @@ MALICE = {"usbferry": "<script>", "Simulated loopback": "<b id=evil>B</b>!!"}
 # The longest wait for a condition, in seconds.
 PATIENCE = 60
 
-passed = 0
-
-
-def check(what, condition, shown=""):
-    global passed
-    if not condition:
-        sys.exit(f"tests/web/run: FAILED: {what} {shown}")
-    print(f"ok: {what}", flush=True)
-    passed += 1
-
-
-def wait(what, condition):
-    deadline = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            sys.exit(f"tests/web/run: FAILED: not within {PATIENCE} s: {what}")
-        time.sleep(0.1)
-    return value
+CHECKS = Checks("tests/web/run", PATIENCE)
+check, wait = CHECKS.check, CHECKS.wait
 
 
 def free_port():
@@ -290,7 +277,7 @@ def main(binary, pictures):
         look_at_page(server, folder, pictures)
         prometheus.end()
         del loads
-    print(f"{passed} passed, 0 failed")
+    print(f"{CHECKS.passed} passed, 0 failed")
 
 
 main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
