@@ -69,9 +69,7 @@ pub(super) fn links() -> io::Result<Vec<Link>> {
         }
     }
     for link in &mut all {
-        let is_local =
-            |net: &IpNet| matches!(net.addr(), IpAddr::V6(a) if a.is_unicast_link_local());
-        sorted::sort_by_key(&mut link.networks, |net| (is_local(net), net.addr()));
+        sorted::sort_by_key(&mut link.networks, |net| (is_link_local(&net.addr()), net.addr()));
     }
     sorted::sort_by_key(&mut all, |link| link.index);
     Ok(all)
@@ -85,14 +83,18 @@ fn network_of(interface: &Interface) -> Option<(u32, IpNet)> {
     Some((interface.index?, IpNet::new(address, prefix).ok()?))
 }
 
+/// Whether an address is of use on its own network alone.
+const fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 impl Link {
     /// The addresses by which other machines of the network reach this machine. A link-local
     /// address says too little to a client on several networks, and counts only where no other
     /// address is.
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         let all = self.networks.iter().map(IpNet::addr);
-        let is_local = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
-        let (local, others): (Vec<_>, Vec<_>) = all.partition(is_local);
+        let (local, others): (Vec<_>, Vec<_>) = all.partition(is_link_local);
         if others.is_empty() { local } else { others }
     }
 

@@ -23,8 +23,8 @@
 //! - `holds`: orders of operators, and devices held back;
 //! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
 //!   request is refused;
-//! - `schedule`: whose turn it is; `thrift`: when idle sessions give memory back; `spin`: whether to sleep; `net`, `token`: sockets, the names of
-//!   events;
+//! - `schedule`: whose turn it is; `thrift`: when idle sessions give memory back; `spin`: whether
+//!   to sleep; `net`, `token`: sockets, the names of events;
 //! - `stop`: how other threads stop the server; `questions`: what they ask for (`status`) and order
 //!   (`reload`); `error`: why a server can't be started.
 //!
