@@ -325,6 +325,10 @@ pub const BUSY_INTERVAL: Duration = Duration::from_secs(5);
 /// with the first again.
 pub const ATTACHED_WELL: Duration = Duration::from_secs(1);
 
+/// The interval of looks for a server that was found by its name and refuses: another server may
+/// have the address now, which is rare, and a look is heard by all servers of the network.
+pub const SEEK_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The interval of imports at a server that refused and knows of no watch: a refusal costs usbipd a
 /// process and two lines of its log.
 pub const ASK_INTERVAL: Duration = Duration::from_secs(2);

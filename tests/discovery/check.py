@@ -145,6 +145,30 @@ def attached_by_name(lab):
           any(host in terminal.splitlines()[-1] for host in hosts), terminal)
 
 
+def attached_where_the_server_is_now(lab):
+    """`attach --persist NAME` follows the server to another address, and not to another server."""
+    server = lab.serve(lab.twin, "--listen=:3240", "--device=board=1209:0001")
+    keeper = lab.client.start(lab.binary, "attach", "board", "--persist", "--json")
+
+    def hosts(event):
+        lines = [json.loads(line) for line in keeper.log.read_text().splitlines()
+                 if line.startswith("{")]
+        return [line["host"] for line in lines if line["event"] == event]
+
+    wait("the device is attached", lambda: hosts("attached") == ["10.84.0.3:3240"])
+    # As by DHCP: the server goes on, and its old address is nobody's.
+    lab.twin.run("ip", "address", "delete", "10.84.0.3/24", "dev", "eth0")
+    lab.twin.run("ip", "address", "add", "10.84.0.33/24", "dev", "eth0")
+    wait("the device is attached again", lambda: len(hosts("attached")) == 2)
+    check("the device is attached at the new address", hosts("attached")[1] == "10.84.0.33:3240",
+          keeper.log.read_text())
+    check("the server has not ended", server.poll() is None)
+    lab.twin.run("ip", "address", "delete", "10.84.0.33/24", "dev", "eth0")
+    lab.twin.run("ip", "address", "add", "10.84.0.3/24", "dev", "eth0")
+    check("the command ends", stop(keeper) == 0, keeper.log.read_text())
+    check("the server that moved ends", stop(server) == 0)
+
+
 # Follows the servers with zeroconf, a line of JSON for each that comes or goes.
 FOLLOW = """
 import sys, time
@@ -304,6 +328,7 @@ def main(binary, venv, work):
     found_by_usbferry(lab)
     found_by_others(lab)
     attached_by_name(lab)
+    attached_where_the_server_is_now(lab)
     twin = same_names(lab)
     end_is_told(lab, twin, attic)
     beside_avahi(lab)

@@ -11,6 +11,12 @@
 //!   connection, which the server only looks at for an import;
 //! - where the server refuses and knows of no watches: every 2 s.
 //!
+//! A server that was found by a look at the network is looked for again, by its announced name: the
+//! server's machine may have another address now. A look takes as long as the longest wait. So the
+//! first tries after a loss, which are for a server that just starts again, go without a look;
+//! before each later try there is a look. A server that refuses may be another server that has got
+//! the address: there a look is every 30 s.
+//!
 //! The command ends with the signal to stop, and then detaches the device; when another program has
 //! detached the device (the note of the port is gone, see [`crate::vhci`]); and when `vhci_hcd` is
 //! gone or refuses.
@@ -27,10 +33,11 @@ use super::backoff::Backoff;
 use super::wait::{Awaited, Stop, Woken};
 use super::{AttachError, Attached, attach_once, tell};
 use crate::cli::Wanted;
-use crate::client::{ClientError, Trouble, Watch};
+use crate::client::{ClientError, Server, Trouble, Watch};
 use crate::commands::CommandError;
 use crate::limits::{
-    ASK_INTERVAL, ATTACHED_WELL, BUSY_INTERVAL, PORT_FREE_TIMEOUT, WATCH_PROBE_INTERVAL,
+    ASK_INTERVAL, ATTACHED_WELL, BUSY_INTERVAL, PORT_FREE_TIMEOUT, SEARCH_TIME, SEEK_INTERVAL,
+    WATCH_PROBE_INTERVAL,
 };
 use crate::vhci::{State, Vhci};
 use crate::wire::op::Refusal;
@@ -38,10 +45,16 @@ use crate::wire::op::Refusal;
 /// The interval of looks at a port that is about to be free: the kernel needs some milliseconds.
 const PORT_FREE_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Looks for the server again, if it was found by a look. *Blocks.*
+pub(super) type Again<'a> = &'a dyn Fn() -> Option<Server>;
+
 /// Keeps a device attached.
 pub(super) struct Keeper<'a> {
     vhci: &'a Vhci,
-    wanted: &'a Wanted,
+    wanted: Wanted,
+    again: Option<Again<'a>>,
+    /// The time of the last look, or of the last attachment's end.
+    pub(super) sought: Instant,
     stop: Stop,
     backoff: Backoff,
     /// The begin of the last try.
@@ -72,10 +85,17 @@ enum Next {
 }
 
 impl<'a> Keeper<'a> {
-    pub(super) fn new(vhci: &'a Vhci, wanted: &'a Wanted, stop: Stop) -> Self {
+    pub(super) fn new(
+        vhci: &'a Vhci,
+        wanted: Wanted,
+        again: Option<Again<'a>>,
+        stop: Stop,
+    ) -> Self {
         Self {
             vhci,
             wanted,
+            again,
+            sought: Instant::now(),
             stop,
             backoff: Backoff::default(),
             tried: Instant::now(),
@@ -93,7 +113,7 @@ impl<'a> Keeper<'a> {
             self.stop.set_idle(true);
             self.tried = Instant::now();
             let stop = &self.stop;
-            let next = match attach_once(self.vhci, self.wanted, || stop.set_idle(false)) {
+            let next = match attach_once(self.vhci, &self.wanted, || stop.set_idle(false)) {
                 Ok(attached) => self.hold(&attached)?,
                 Err(AttachError::Client(error)) => {
                     self.await_server(&error).map_err(CommandError::Wait)?
@@ -108,7 +128,7 @@ impl<'a> Keeper<'a> {
 
     /// Waits for the end of an attachment.
     fn hold(&mut self, attached: &Attached) -> Result<Next, CommandError> {
-        attached.tell(self.wanted)?;
+        attached.tell(&self.wanted)?;
         self.said.clear();
         let woken = self.stop.wait(Awaited::End(attached.socket.as_fd()), None);
         if woken.map_err(CommandError::Wait)? == Woken::Stop {
@@ -124,7 +144,7 @@ impl<'a> Keeper<'a> {
             // The end came first.
             Err(error) => debug!("port {port}: {error}"),
         }
-        tell(self.wanted, "detached", port)?;
+        tell(&self.wanted, "detached", port)?;
         Ok(Next::End)
     }
 
@@ -133,14 +153,15 @@ impl<'a> Keeper<'a> {
         let port = attached.port;
         if attached.note.is_some() && self.vhci.origin(port) != attached.note {
             info!("{}: another program has detached port {port}", self.device());
-            tell(self.wanted, "detached", port)?;
+            tell(&self.wanted, "detached", port)?;
             return Ok(Next::End);
         }
         self.vhci.forget(port);
         self.stop.set_idle(true);
+        self.sought = Instant::now();
         let lasted = attached.since.elapsed();
         warn!("{}: lost from port {port} after {}", self.device(), in_seconds(lasted));
-        tell(self.wanted, "lost", port)?;
+        tell(&self.wanted, "lost", port)?;
         if self.await_free(port)? == Next::End {
             return Ok(Next::End);
         }
@@ -170,10 +191,12 @@ impl<'a> Keeper<'a> {
     /// Waits until another try may succeed.
     fn await_server(&mut self, error: &ClientError) -> io::Result<Next> {
         let Some(refusal) = error.refusal() else {
-            self.say(error.to_string());
-            return self.pause();
+            return self.await_return(error);
         };
         self.say(format!("{error}; waiting for the device"));
+        if self.sought.elapsed() >= SEEK_INTERVAL && self.seek() {
+            return Ok(Next::Try);
+        }
         match self.watches {
             Watches::NotBefore(time) if Instant::now() < time => self.pause_for(ASK_INTERVAL),
             _ => self.watch(refusal),
@@ -187,10 +210,7 @@ impl<'a> Keeper<'a> {
                 self.watches = Watches::Known;
                 self.follow(watch, refusal)
             }
-            Err(error) if self.is_passing(&error) => {
-                self.say(error.to_string());
-                self.pause()
-            }
+            Err(error) if self.is_passing(&error) => self.await_return(&error),
             Err(error) => {
                 debug!("no watch, but a question every {ASK_INTERVAL:?}: {error}");
                 self.watches = Watches::NotBefore(Instant::now() + WATCH_PROBE_INTERVAL);
@@ -213,7 +233,10 @@ impl<'a> Keeper<'a> {
     fn follow(&mut self, mut watch: Watch, refusal: Refusal) -> io::Result<Next> {
         // The first news may be older than the refusal, which counts more.
         let mut is_refused = false;
-        let time = (refusal == Refusal::BUSY).then_some(BUSY_INTERVAL);
+        let time = match refusal {
+            Refusal::BUSY => Some(BUSY_INTERVAL),
+            _ => self.again.map(|_| SEEK_INTERVAL),
+        };
         loop {
             match self.stop.wait(Awaited::Bytes(watch.as_fd()), time)? {
                 Woken::Stop => return Ok(Next::End),
@@ -234,6 +257,31 @@ impl<'a> Keeper<'a> {
                 }
             }
         }
+    }
+
+    /// Waits for a server that can't be reached, and looks for the server unless the next try is
+    /// due before a look would end.
+    fn await_return(&mut self, error: &ClientError) -> io::Result<Next> {
+        self.say(error.to_string());
+        let wait = self.backoff.next();
+        if wait.max(self.tried.elapsed()) >= SEARCH_TIME {
+            self.seek();
+        }
+        self.pause_for(wait.saturating_sub(self.tried.elapsed()))
+    }
+
+    /// Looks for the server, and returns whether the server is at another address now. Nothing is
+    /// attached, so the signal to stop ends the process meanwhile.
+    fn seek(&mut self) -> bool {
+        let found = self.again.and_then(|again| again());
+        self.sought = Instant::now();
+        let Some(server) = found.filter(|server| *server != self.wanted.server) else {
+            return false;
+        };
+        info!("{}: the server is at {server} now", self.device());
+        self.wanted.server = server;
+        self.watches = Watches::Unknown;
+        true
     }
 
     /// Waits before the next try, longer each time. The wait counts from the begin of the last try,

@@ -32,7 +32,7 @@ use crate::cli::{Attach, Wanted};
 use crate::client::{self, ClientError};
 use crate::vhci::{Origin, Vhci, VhciError};
 use crate::words::reason;
-use keep::Keeper;
+use keep::{Again, Keeper};
 pub(super) use seek::SeekError;
 use wait::Stop;
 
@@ -40,17 +40,20 @@ use wait::Stop;
 pub(super) fn attach(arguments: &Attach) -> Result<(), CommandError> {
     let (server, name) = arguments.device().map_err(CommandError::Usage)?;
     let vhci = Vhci::below(Path::new("/"));
-    let server = match server {
-        Some(server) => server,
+    let (server, exporter) = match server {
+        Some(server) => (server, None),
         None => {
             vhci.attaching().map_err(CommandError::Vhci)?;
-            seek::server_of(name)?
+            let (server, exporter) = seek::server_of(name)?;
+            (server, Some(exporter))
         }
     };
     let wanted = arguments.wanted(server, name);
     if wanted.persist {
         let stop = Stop::on_signals().map_err(CommandError::Signals)?;
-        return Keeper::new(&vhci, &wanted, stop).run();
+        let again = || exporter.as_ref().and_then(|exporter| seek::again(exporter, name));
+        let again: Option<Again<'_>> = exporter.is_some().then_some(&again);
+        return Keeper::new(&vhci, wanted, again, stop).run();
     }
     let attached = attach_once(&vhci, &wanted, || {})?;
     attached.tell(&wanted)

@@ -60,9 +60,9 @@ enum State {
     Absent,
 }
 
-/// The server on the network with a device. Servers where the device is free go before others.
-/// *Blocks.*
-pub(super) fn server_of(name: BusId) -> Result<Server, CommandError> {
+/// The server on the network with a device, and the server's announced name. Servers where the
+/// device is free go before others. *Blocks.*
+pub(super) fn server_of(name: BusId) -> Result<(Server, String), CommandError> {
     let exporters = look()?;
     let states = ask_all(&exporters, |exporter| state(exporter, name));
     let found = exporters.iter().zip(states).filter_map(|(exporter, answer)| match answer {
@@ -81,9 +81,25 @@ pub(super) fn server_of(name: BusId) -> Result<Server, CommandError> {
     let candidates = if free.is_empty() { with(State::Taken) } else { free };
     match &candidates[..] {
         [] => Err(CommandError::Sought(SeekError::Nowhere(name, exporters.len()))),
-        [(_, server)] => Ok((*server).clone()),
-        several => choose(name, several),
+        [(exporter, server)] => Ok(((*server).clone(), exporter.name.clone())),
+        several => {
+            let (exporter, server) = several[choose(name, several)?];
+            Ok((server.clone(), exporter.name.clone()))
+        }
     }
+}
+
+/// The server of an announced name as of now, maybe at another address. *Blocks.*
+///
+/// Another server is none, though its device have the name: a disk of the same kind elsewhere is
+/// another disk.
+pub(super) fn again(exporter: &str, name: BusId) -> Option<Server> {
+    let found = look().unwrap_or_else(|error| {
+        debug!("{error}");
+        Vec::new()
+    });
+    let found = found.iter().filter(|found| found.name == exporter);
+    found.filter_map(|found| state(found, name).ok()).map(|(server, _)| server).next()
 }
 
 fn state(exporter: &Exporter, name: BusId) -> Result<(Server, State), ClientError> {
@@ -109,8 +125,8 @@ fn state_in(exports: &[Exported], name: BusId) -> State {
     if exports.iter().any(is_meant) { State::Free } else { State::Absent }
 }
 
-/// Has the user choose, where the user can be asked.
-fn choose(name: BusId, several: &[(&Exporter, &Server)]) -> Result<Server, CommandError> {
+/// Has the user choose, where the user can be asked: an index.
+fn choose(name: BusId, several: &[(&Exporter, &Server)]) -> Result<usize, CommandError> {
     let titles: Vec<String> =
         several.iter().map(|(exporter, _)| Title(exporter).to_string()).collect();
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
@@ -137,7 +153,7 @@ fn choose(name: BusId, several: &[(&Exporter, &Server)]) -> Result<Server, Comma
         Ok(None)
     };
     match ask() {
-        Ok(Some(chosen)) => Ok(several[chosen].1.clone()),
+        Ok(Some(chosen)) => Ok(chosen),
         _ => Err(CommandError::Sought(SeekError::Several(name, titles))),
     }
 }

@@ -151,7 +151,7 @@ fn keeping(serving: &Serving, kernel: &FakeKernel, test: impl FnOnce(&mut UnixSt
     let (stop, mut sender) = Stop::by_hand().unwrap();
     let (vhci, wanted) = (kernel.vhci(), serving.wanted());
     thread::scope(|scope| {
-        let keeper = scope.spawn(|| Keeper::new(&vhci, &wanted, stop).run());
+        let keeper = scope.spawn(|| Keeper::new(&vhci, wanted, None, stop).run());
         test(&mut sender);
         keeper.join().unwrap().unwrap();
     });
@@ -182,7 +182,7 @@ fn a_device_is_attached_again_after_a_restart_of_the_server() {
     let (stop, mut sender) = Stop::by_hand().unwrap();
     let vhci = kernel.vhci();
     thread::scope(|scope| {
-        let keeper = scope.spawn(|| Keeper::new(&vhci, &wanted, stop).run());
+        let keeper = scope.spawn(|| Keeper::new(&vhci, wanted, None, stop).run());
         let port = kernel.take_attach()[0];
         let tcp_port = first.stop();
         kernel.free(port);
@@ -235,7 +235,7 @@ fn a_stop_ends_the_wait_for_a_device_and_for_a_server() {
     serving.stop();
     let (stop, mut sender) = Stop::by_hand().unwrap();
     sender.write_all(&[0]).unwrap();
-    Keeper::new(&kernel.vhci(), &wanted, stop).run().unwrap();
+    Keeper::new(&kernel.vhci(), wanted, None, stop).run().unwrap();
     assert_eq!(kernel.read("attach"), "");
 }
 
@@ -292,7 +292,7 @@ fn keeping_by_hand(serve: impl FnOnce(&TcpListener) -> TcpStream) {
     let (stop, mut sender) = Stop::by_hand().unwrap();
     let vhci = kernel.vhci();
     thread::scope(|scope| {
-        let keeper = scope.spawn(|| Keeper::new(&vhci, &wanted, stop).run());
+        let keeper = scope.spawn(|| Keeper::new(&vhci, wanted, None, stop).run());
         let _lent = serve(&listener);
         kernel.take_attach();
         sender.write_all(&[0]).unwrap();
@@ -335,4 +335,51 @@ fn a_watch_that_ends_is_asked_for_again() {
         let _watch = answer_watch(listener, &[OpStatus::DeviceBusy, OpStatus::Ok]);
         answer_import(listener, 0)
     });
+}
+
+/// Runs a keeper whose look finds the server, until the server has lent its device.
+fn found_again(
+    wanted: Wanted,
+    found: &Serving,
+    kernel: &FakeKernel,
+    sought: Instant,
+    before: impl FnOnce(),
+) {
+    let (vhci, server) = (kernel.vhci(), found.wanted().server);
+    let (stop, mut sender) = Stop::by_hand().unwrap();
+    thread::scope(|scope| {
+        let keeper = scope.spawn(|| {
+            let again = || Some(server.clone());
+            let mut keeper = Keeper::new(&vhci, wanted, Some(&again), stop);
+            keeper.sought = sought;
+            keeper.run()
+        });
+        before();
+        let port = kernel.take_attach()[0];
+        assert_eq!(kernel.vhci().origin(port).unwrap().service, server.port().to_string());
+        sender.write_all(&[0]).unwrap();
+        keeper.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_server_that_was_found_by_its_name_is_found_at_another_address() {
+    let (first, second) = (Serving::start(0), Serving::start(0));
+    let kernel = FakeKernel::new();
+    found_again(first.wanted(), &second, &kernel, Instant::now(), || {
+        let port = kernel.take_attach()[0];
+        first.stop();
+        kernel.free(port);
+    });
+    second.stop();
+}
+
+#[test]
+fn a_server_whose_address_another_server_has_got_is_found() {
+    let (other, found) = (Serving::start(0), Serving::start(0));
+    other.bus.unplug(BusId::new("1-1").unwrap());
+    let long_ago = Instant::now().checked_sub(crate::limits::SEEK_INTERVAL).unwrap();
+    found_again(other.wanted(), &found, &FakeKernel::new(), long_ago, || {});
+    other.stop();
+    found.stop();
 }
