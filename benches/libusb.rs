@@ -17,6 +17,9 @@ mod harness;
 #[path = "harness/line.rs"]
 mod line;
 #[cfg(target_os = "linux")]
+#[path = "harness/memory.rs"]
+mod memory;
+#[cfg(target_os = "linux")]
 #[path = "harness/scale.rs"]
 mod scale;
 #[cfg(target_os = "linux")]
@@ -64,7 +67,7 @@ mod linux {
     use crate::harness::settings::{self, Part, Settings};
     use crate::line::{FAR, LINES, Line, NEAR};
     use crate::tree::Tree;
-    use crate::{costs, scale};
+    use crate::{costs, memory, scale};
 
     /// A device for each session, and a device for the client that does not read. With usbfs's
     /// default memory (16 MiB for all programs together) not even the mappings of 65 devices would
@@ -84,10 +87,12 @@ mod linux {
         match settings.part {
             Part::Rows if settings.smoke && settings.filter.is_empty() => {
                 rows(settings, &library)?;
-                scale::measure(settings, &library)
+                scale::measure(settings, &library)?;
+                memory::measure(settings, &library)
             }
             Part::Rows => rows(settings, &library),
             Part::Scale => scale::measure(settings, &library),
+            Part::Memory => memory::measure(settings, &library),
             Part::Counted => costs::measure(settings, &library),
             Part::Lines => lines(settings, &library),
         }

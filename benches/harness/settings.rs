@@ -25,6 +25,8 @@ pub(crate) enum Part {
     Rows,
     /// Many devices on one server.
     Scale,
+    /// Memory of attached devices.
+    Memory,
     /// Costs that are counted and not measured.
     Counted,
     /// Lines with delay and loss.
@@ -62,6 +64,7 @@ options, behind `cargo bench --bench NAME --`:
   --capturing ARGUMENT   the same for the servers with captures only
   --beside PROGRAM       compare each row with the same row of another build of usbferry
   --scale                libusb only: many devices on one server
+  --memory               libusb only: memory of attached devices, idle and after a load
   --counted              libusb only: counted costs, by valgrind (minutes) and perf
   --lines                libusb only: lines with delay and loss, as root
   --help                 this";
@@ -113,6 +116,7 @@ impl Settings {
             "--serve" => self.serve.push(rest.next()?),
             "--capturing" => self.capturing.push(rest.next()?),
             "--scale" => self.part = Part::Scale,
+            "--memory" => self.part = Part::Memory,
             "--lines" => self.part = Part::Lines,
             "--counted" => self.part = Part::Counted,
             "--beside" => self.beside = Some(rest.next()?.into()),

@@ -47,6 +47,13 @@ pub fn own_cpu() -> Option<Duration> {
     Some(Duration::from_nanos(spent.split(' ').next()?.parse().ok()?))
 }
 
+/// The memory of a process in bytes, with its part of memory that several processes share.
+#[must_use]
+pub fn memory(pid: u32) -> Option<u64> {
+    let sums = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    Some(field(&sums, "Pss:")? * 1024)
+}
+
 /// The most memory a process had at once since [`reset_peak`], in bytes.
 #[must_use]
 pub fn peak_memory(pid: u32) -> Option<u64> {
