@@ -24,27 +24,36 @@ use crate::harness::syscalls::{self, Counter};
 use crate::harness::{self, measure::Usbfs as _};
 use crate::tree::Tree;
 
-const DEVICES: &str = "count=1:quota=512M";
+const DEVICES: &str = "count=65:quota=512M";
+
+/// Devices that are attached and idle beside a load.
+const IDLE: usize = 64;
 
 /// URBs of the two runs under callgrind, in units of a load's depth.
 const TURNS: [u64; 2] = [50, 250];
 
+/// As many times more URBs beside idle devices, whose attaching is never quite the same.
+const TURNS_BESIDE_IDLE: u64 = 20;
+
 /// URBs of a run at native speed.
 const NATIVE_TURNS: u64 = 2000;
 
-const LOADS: [(Traffic, usize); 12] = [
-    (Traffic::BulkIn(512), 1),
-    (Traffic::BulkIn(512), 16),
-    (Traffic::BulkIn(512), 64),
-    (Traffic::BulkOut(512), 1),
-    (Traffic::BulkOut(512), 16),
-    (Traffic::BulkIn(16 << 10), 16),
-    (Traffic::BulkOut(16 << 10), 16),
-    (Traffic::BulkIn(128 << 10), 4),
-    (Traffic::BulkOut(128 << 10), 4),
-    (Traffic::IsochronousIn(8, 1024), 8),
-    (Traffic::IsochronousOut(8, 1024), 8),
-    (Traffic::ControlIn, 1),
+/// A load's traffic and depth, and the idle devices beside.
+const LOADS: [(Traffic, usize, usize); 14] = [
+    (Traffic::BulkIn(512), 1, 0),
+    (Traffic::BulkIn(512), 16, 0),
+    (Traffic::BulkIn(512), 1, IDLE),
+    (Traffic::BulkIn(512), 16, IDLE),
+    (Traffic::BulkIn(512), 64, 0),
+    (Traffic::BulkOut(512), 1, 0),
+    (Traffic::BulkOut(512), 16, 0),
+    (Traffic::BulkIn(16 << 10), 16, 0),
+    (Traffic::BulkOut(16 << 10), 16, 0),
+    (Traffic::BulkIn(128 << 10), 4, 0),
+    (Traffic::BulkOut(128 << 10), 4, 0),
+    (Traffic::IsochronousIn(8, 1024), 8, 0),
+    (Traffic::IsochronousOut(8, 1024), 8, 0),
+    (Traffic::ControlIn, 1, 0),
 ];
 
 /// Bytes of a line of the simulated caches, which are of a common size: 32 KiB first, 1 MiB last.
@@ -69,6 +78,13 @@ struct Totals {
     instructions: u64,
     misses: u64,
     allocations: u64,
+}
+
+/// A load on a device, and the idle devices beside.
+#[derive(Clone, Copy)]
+struct Load {
+    workload: Workload,
+    idle: usize,
 }
 
 /// A kind of server: how to start one, natively or behind another program.
@@ -102,19 +118,21 @@ pub(crate) fn measure(settings: &Settings, library: &Path) -> Result<(), String>
         },
     ];
     println!(
-        "{:24} {:>9} {:>13} {:>11} {:>12} {:>13}",
+        "{:35} {:>9} {:>13} {:>11} {:>12} {:>13}",
         "load", "server", "instructions", "cold bytes", "allocations", "system calls"
     );
     let mut lines = Vec::new();
-    for (index, (traffic, depth)) in LOADS.into_iter().enumerate() {
-        let name = format!("{traffic} d{depth}");
+    for (index, (traffic, depth, idle)) in LOADS.into_iter().enumerate() {
+        let beside = if idle > 0 { format!(" beside {idle} idle") } else { String::new() };
+        let name = format!("{traffic} d{depth}{beside}");
         if !settings.selects(&name, index == 1) {
             continue;
         }
         for kind in &kinds {
-            let costs = kind.costs(Workload::new(traffic, depth), &scratch)?;
+            let load = Load { workload: Workload::new(traffic, depth), idle };
+            let costs = kind.costs(load, &scratch)?;
             println!(
-                "{name:24} {:>9} {:>13.0} {:>11.0} {:>12.2} {:>13}",
+                "{name:35} {:>9} {:>13.0} {:>11.0} {:>12.2} {:>13}",
                 kind.name,
                 costs.instructions,
                 costs.cold_bytes,
@@ -139,9 +157,10 @@ miss a first data cache of 32 KiB. The instructions include libusb's and the sim
 same for both servers. system calls: without calls of usbfs.";
 
 impl Kind<'_> {
-    fn costs(&self, workload: Workload, scratch: &Path) -> Result<Costs, String> {
-        let depth = workload.depth as u64;
-        let [few, many] = TURNS.map(|turns| self.totals(workload, turns * depth, scratch));
+    fn costs(&self, load: Load, scratch: &Path) -> Result<Costs, String> {
+        let times = if load.idle > 0 { TURNS_BESIDE_IDLE } else { 1 };
+        let depth = load.workload.depth as u64 * times;
+        let [few, many] = TURNS.map(|turns| self.totals(load, turns * depth, scratch));
         let (few, many) = (few?, many?);
         let urbs = float((TURNS[1] - TURNS[0]) * depth);
         let each = |few: u64, many: u64| float(many.saturating_sub(few)) / urbs;
@@ -149,12 +168,12 @@ impl Kind<'_> {
             instructions: each(few.instructions, many.instructions),
             cold_bytes: each(few.misses, many.misses) * LINE,
             allocations: each(few.allocations, many.allocations),
-            syscalls: self.syscalls(workload, scratch)?,
+            syscalls: self.syscalls(load, scratch)?,
         })
     }
 
     /// Runs the server under callgrind for a number of URBs.
-    fn totals(&self, workload: Workload, urbs: u64, scratch: &Path) -> Result<Totals, String> {
+    fn totals(&self, load: Load, urbs: u64, scratch: &Path) -> Result<Totals, String> {
         let output = scratch.join("callgrind.out");
         let mut command = std::process::Command::new("valgrind");
         command
@@ -164,7 +183,7 @@ impl Kind<'_> {
             .arg(&self.program)
             .args(&self.arguments);
         let server = self.start(command)?;
-        drive(&server, workload, urbs, || {}).map_err(|error| self.explain(workload, &error))?;
+        drive(&server, load, urbs, || {}).map_err(|error| self.explain(load, &error))?;
         // callgrind writes its results when a signal ends the server.
         server.end()?;
         let text = fs::read_to_string(&output).map_err(|error| error.to_string())?;
@@ -172,18 +191,18 @@ impl Kind<'_> {
     }
 
     /// Counts system calls at native speed.
-    fn syscalls(&self, workload: Workload, scratch: &Path) -> Result<Option<f64>, String> {
+    fn syscalls(&self, load: Load, scratch: &Path) -> Result<Option<f64>, String> {
         let mut command = std::process::Command::new(&self.program);
         command.args(&self.arguments);
         let server = self.start(command)?;
         let Some(mut counter) = Counter::start(server.pid(), scratch) else { return Ok(None) };
-        let urbs = NATIVE_TURNS * workload.depth as u64;
+        let urbs = NATIVE_TURNS * load.workload.depth as u64;
         let mut own_before = 0;
-        let driven = drive(&server, workload, urbs, || {
+        let driven = drive(&server, load, urbs, || {
             own_before = self.tree.counted()[1];
             counter.enable();
         });
-        driven.map_err(|error| self.explain(workload, &error))?;
+        driven.map_err(|error| self.explain(load, &error))?;
         counter.disable();
         let own = self.tree.counted()[1] - own_before;
         Ok(counter.finish().map(|calls| float(calls.saturating_sub(own)) / float(urbs)))
@@ -194,15 +213,21 @@ impl Kind<'_> {
         Server::start(command)
     }
 
-    fn explain(&self, workload: Workload, error: &io::Error) -> String {
-        format!("{}: {} d{}: {error}", self.name, workload.traffic, workload.depth)
+    fn explain(&self, Load { workload, idle }: Load, error: &io::Error) -> String {
+        let Workload { traffic, depth, .. } = workload;
+        format!("{}: {traffic} d{depth} beside {idle} idle: {error}", self.name)
     }
 }
 
 /// Moves a number of URBs behind a few turns for warming up; `begin` is called before the URBs.
-fn drive(server: &Server, workload: Workload, urbs: u64, begin: impl FnOnce()) -> io::Result<()> {
-    let mut client = Client::attach_when_free(&*server.address, "1-1")
-        .map_err(|error| io::Error::other(error.to_string()))?;
+fn drive(server: &Server, load: Load, urbs: u64, begin: impl FnOnce()) -> io::Result<()> {
+    let Load { workload, idle } = load;
+    let attach = |number: usize| {
+        Client::attach_when_free(&*server.address, &format!("1-{number}"))
+            .map_err(|error| io::Error::other(error.to_string()))
+    };
+    let _idle = (2..2 + idle).map(attach).collect::<io::Result<Vec<Client>>>()?;
+    let mut client = attach(1)?;
     if workload.packets().is_some() {
         client.set_interface(1, 1)?;
     }
