@@ -78,11 +78,6 @@ impl<C: Candidate> Connection<C> {
         self.loan = self.loan.take().map(change);
     }
 
-    /// When the connection must be served even without an event of its own.
-    pub(super) fn device_deadline(&self) -> Option<Instant> {
-        self.loan.as_ref().and_then(Loan::device_deadline)
-    }
-
     /// When the connection ends unless the client gets further.
     pub(super) fn client_deadline(&self) -> Option<Instant> {
         self.client.as_ref().and_then(|client| client.deadline)

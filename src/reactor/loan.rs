@@ -93,6 +93,8 @@ pub(super) struct Lent<P: Port> {
     since_clock: SystemTime,
     /// When the reactor noticed that the device is gone.
     gone_since: Option<Instant>,
+    /// The instant at which the reactor looks at the device anyway, if not sooner.
+    pub(super) noted: Option<Instant>,
 }
 
 impl<C: Candidate> Loan<C> {
@@ -180,11 +182,12 @@ impl<C: Candidate> Loan<C> {
         }
     }
 
-    /// When the device must be looked at even without an event.
-    pub(super) fn device_deadline(&self) -> Option<Instant> {
+    /// When the device must be looked at even without an event, and when it is at the latest.
+    #[cfg(test)]
+    pub(super) fn looks(&self) -> [Option<Instant>; 2] {
         match &self.state {
-            State::Lent(lent) | State::Draining(lent, _) => lent.deadline(),
-            _ => None,
+            State::Lent(lent) | State::Draining(lent, _) => [lent.deadline(), lent.noted],
+            _ => [None; 2],
         }
     }
 
@@ -223,7 +226,8 @@ impl<C: Candidate> Loan<C> {
         debug_assert!(self.is_opening(), "a device is opened for a client");
         let (ready, hung_up, gone_since) = (false, false, None);
         let (since, since_clock) = (now, SystemTime::now());
-        let lent = Lent { session, fds, ready, hung_up, since, since_clock, gone_since };
+        let noted = None;
+        let lent = Lent { session, fds, ready, hung_up, since, since_clock, gone_since, noted };
         Self { state: State::Lent(Box::new(lent)), ..self }
     }
 
@@ -317,7 +321,7 @@ impl<P: Port> Lent<P> {
     }
 
     /// When the device must be looked at even without an event.
-    fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let gone = self.gone_since.filter(|_| !self.session.is_input_closed());
         let input_end = gone.map(|since| since + GONE_INPUT_TIMEOUT);
         earlier(self.session.next_deadline(), input_end)

@@ -23,8 +23,9 @@
 //! - `holds`: orders of operators, and devices held back;
 //! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
 //!   request is refused;
-//! - `schedule`: whose turn it is; `thrift`: when idle sessions give memory back; `spin`: whether
-//!   to sleep; `net`, `token`: sockets, the names of events;
+//! - `schedule`: whose turn it is; `looks`: when a device is looked at without an event; `thrift`:
+//!   when idle sessions give memory back; `spin`: whether to sleep; `net`, `token`: sockets, the
+//!   names of events;
 //! - `stop`: how other threads stop the server; `questions`: what they ask for (`status`) and order
 //!   (`reload`); `error`: why a server can't be started.
 //!
@@ -46,6 +47,7 @@ mod found;
 mod holds;
 mod hooks;
 mod loan;
+mod looks;
 mod net;
 mod observers;
 mod offers;
@@ -83,7 +85,7 @@ use crate::config::Settings;
 use crate::deadline::earlier;
 use crate::handshake::Request;
 use crate::session::JobResult;
-use crate::usb::{Backend, Candidate};
+use crate::usb::{Backend, Candidate, Port as _};
 use crate::whose::leave_thread;
 use crate::worker::{Done, Inbox};
 use answers::PortOf;
@@ -257,10 +259,10 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// There is nothing to do: whether to look again, rather than to sleep. Clients without a
-    /// device are in no hurry. With several sessions, a gain for a session may be a loss for the
+    /// device are in no hurry. With several busy sessions, a gain for one may be a loss for the
     /// client of another, if that client needs this processor.
     fn looks_again(&mut self) -> bool {
-        self.schedule.attached().len() == 1 && self.spin.looks_again(Instant::now)
+        self.schedule.is_one_alone(self.now) && self.spin.looks_again(Instant::now)
     }
 
     /// The server is stopped, and nothing is left or the last devices took too long.
@@ -272,18 +274,20 @@ impl<B: Backend> Reactor<B> {
     /// How long to wait for events.
     fn timeout(&self) -> Option<Duration> {
         let deviceless = self.is_deviceless_due();
-        if self.inbox.is_ready() || self.scans.has_hints() || self.schedule.is_due(deviceless) {
+        if self.inbox.is_ready()
+            || self.scans.has_hints()
+            || self.schedule.is_due(deviceless)
+            || self.schedule.looks.has_alarm(PortOf::<B>::alarms())
+        {
             return Some(Duration::ZERO);
         }
-        let deadline = |key: &Key| self.connections.get(key.index as usize)?.device_deadline();
-        let devices = self.schedule.attached().iter().map(deadline).fold(None, earlier);
-        let others = [
+        let deadlines = [
             self.schedule.deadline(),
             self.stop.deadline(),
             self.complaints.deadline(),
             self.audience.deadline(),
         ];
-        let earliest = others.into_iter().fold(devices, earlier);
+        let earliest = deadlines.into_iter().fold(None, earlier);
         let earliest = earliest.map(|at| at.saturating_duration_since(self.now));
         // To the microsecond, unlike the deadlines.
         let rest = self.schedule.deviceless_rest().filter(|_| deviceless);
@@ -411,11 +415,29 @@ impl<B: Backend> Reactor<B> {
 
     /// Queues connections whose devices have a deadline by now.
     fn queue_due_devices(&mut self) {
+        self.hear_alarms();
+        while let Some(key) = self.schedule.looks.take_due(self.now) {
+            let Some(connection) = find(&mut self.connections, key) else { continue };
+            let Some(lent) = connection.loan.as_mut().and_then(Loan::in_use) else { continue };
+            lent.noted = None;
+            if lent.deadline().is_some_and(|at| at <= self.now) {
+                self.schedule.queue(connection);
+            } else {
+                self.schedule.note_device(key, lent);
+            }
+        }
+    }
+
+    /// After an alarm all devices are asked for their deadlines.
+    fn hear_alarms(&mut self) {
+        if !self.schedule.looks.hear(PortOf::<B>::alarms()) {
+            return;
+        }
         for index in 0..self.schedule.attached().len() {
             let key = self.schedule.attached()[index];
-            let Some(connection) = find(&mut self.connections, key) else { continue };
-            if connection.device_deadline().is_some_and(|at| at <= self.now) {
-                self.schedule.queue(connection);
+            let loan = find(&mut self.connections, key).and_then(|c| c.loan.as_mut());
+            if let Some(lent) = loan.and_then(Loan::in_use) {
+                self.schedule.note_device(key, lent);
             }
         }
     }
@@ -487,7 +509,7 @@ impl<B: Backend> Reactor<B> {
         let mut turn = Turn {
             now: self.now,
             peer_timeout: self.settings.peer_timeout,
-            alone: self.schedule.attached().len() == 1,
+            alone: connection.has_device() && self.schedule.note_served(key, self.now),
             discard: &mut self.discard,
         };
         if let Some(whose) = connection.whose() {
@@ -503,7 +525,8 @@ impl<B: Backend> Reactor<B> {
         result
     }
 
-    /// Sends a session's job to the worker, or gives a drained device back.
+    /// Sends a session's job to the worker, or gives a drained device back. Notes when the device
+    /// must be looked at next.
     fn dispatch(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         if connection.is_all_answered() {
@@ -513,6 +536,8 @@ impl<B: Backend> Reactor<B> {
         let Some(loan) = &mut connection.loan else { return };
         if loan.dispatch() {
             self.give_back(key);
+        } else if let Some(lent) = loan.in_use() {
+            self.schedule.note_device(key, lent);
         }
     }
 

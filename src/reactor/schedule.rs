@@ -20,9 +20,11 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
+use super::loan::Lent;
+use super::looks::{Looks, Sole};
 use super::token::Key;
 use crate::deadline::earlier;
-use crate::usb::Candidate;
+use crate::usb::{Candidate, Port};
 
 /// Time of a turn for all connections without a device together, when sessions have something to
 /// do in the turn.
@@ -44,6 +46,10 @@ pub(super) struct Schedule {
     serving: Vec<Key>,
     /// Connections whose device has a session. Few beside all connections.
     attached: Vec<Key>,
+    /// Which session has the reactor alone.
+    sole: Sole,
+    /// When devices must be looked at.
+    pub(super) looks: Looks,
     /// Connections without a device that have something to do.
     deviceless: VecDeque<Key>,
     /// Until when connections without a device rest.
@@ -146,16 +152,46 @@ impl Schedule {
     /// Notes that a connection's device has a session.
     pub(super) fn attach(&mut self, key: Key) {
         self.attached.push(key);
+        self.looks.provide(self.attached.len());
     }
 
     /// Notes that a connection's device has no session any more.
     pub(super) fn detach(&mut self, key: Key) {
         self.attached.retain(|&attached| attached != key);
+        self.looks.forget(key);
     }
 
     /// Connections whose device has a session.
     pub(super) fn attached(&self) -> &[Key] {
         &self.attached
+    }
+
+    /// Notes that a session is served. Whether it has the reactor to itself: no other session is
+    /// attached, or was served for a while.
+    #[inline]
+    pub(super) fn note_served(&mut self, key: Key, now: Instant) -> bool {
+        self.sole.note_served(key, now);
+        self.is_one_alone(now)
+    }
+
+    /// Whether a single session has the reactor to itself.
+    #[inline]
+    pub(super) fn is_one_alone(&self, now: Instant) -> bool {
+        match self.attached.len() {
+            0 => false,
+            1 => true,
+            _ => self.sole.is_alone(now),
+        }
+    }
+
+    /// Notes when a device must be looked at, if not sooner.
+    #[inline]
+    pub(super) fn note_device<P: Port>(&mut self, key: Key, lent: &mut Lent<P>) {
+        let Some(at) = lent.deadline() else { return };
+        if lent.noted.is_none_or(|noted| at < noted) {
+            lent.noted = Some(at);
+            self.looks.note(key, at);
+        }
     }
 
     /// Notes a client's deadline.
@@ -209,11 +245,11 @@ impl Schedule {
         !self.ready.is_empty() || deviceless && self.deviceless_rest.is_none()
     }
 
-    /// When a client's deadline comes or a rest ends, except the rest of connections without a
-    /// device.
+    /// When a deadline of a client or a device may come, or a rest ends, except the rest of
+    /// connections without a device.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let rest = self.rests.peek().map(|&Reverse((until, _))| until);
-        earlier(self.next_deadline, rest)
+        earlier(earlier(self.next_deadline, rest), self.looks.next())
     }
 
     /// Until when connections without a device rest, to the microsecond.

@@ -158,6 +158,11 @@ impl<A: Port, B: Port> Port for Either<A, B> {
         either!(self, port => port.next_deadline())
     }
 
+    #[inline]
+    fn alarms() -> u32 {
+        A::alarms().wrapping_add(B::alarms())
+    }
+
     fn cancel_token(transfer: &Self::Transfer) -> Self::CancelToken {
         match transfer {
             First(slot) => First(A::cancel_token(slot)),

@@ -352,8 +352,16 @@ pub trait Port: Send + Sized + 'static {
     /// A descriptor of the port was reported as hung up.
     fn hung_up(&mut self, now: Instant);
 
-    /// When to call [`Port::reap`] next if no descriptor becomes ready before.
+    /// When to call [`Port::reap`] next if no descriptor becomes ready before. Another instant only
+    /// after a call of this port, after an alarm, or beside a descriptor that becomes ready.
     fn next_deadline(&self) -> Option<Instant>;
+
+    /// How many alarms there were, modulo 2^32: what one port does may concern the others. Asked
+    /// each turn.
+    #[must_use]
+    fn alarms() -> u32 {
+        0
+    }
 
     /// A name for `transfer`, which is in flight.
     fn cancel_token(transfer: &Self::Transfer) -> Self::CancelToken;

@@ -36,6 +36,8 @@ pub(super) enum Call {
     /// The call for the descriptors to watch, without blocking.
     Watch(BusId),
     /// The devices' answers to a scan; told to fail, a device does not answer, and the scan is not
+    /// The question when to look at the device, without blocking.
+    Deadline(BusId),
     /// whole.
     Answers,
     /// Taking hints, which does not block; a call told to fail loses the hints.
@@ -290,6 +292,7 @@ impl Port for ScriptedPort {
     fn cancel_token(transfer: &Self::Transfer) -> Self::CancelToken {
         SimPort::cancel_token(transfer)
     }
+        self.script.enter(Call::Deadline(self.busid));
 
     fn cancel(&mut self, token: &Self::CancelToken) {
         self.script.enter(Call::Cancel(self.busid));

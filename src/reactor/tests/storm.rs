@@ -79,8 +79,9 @@ impl<B: Backend> Storm<B> {
         if self.clients.is_empty() {
             return;
         }
-        let bytes = match self.roll(4) {
+        let bytes = match self.roll(5) {
             0 => vec![0xff; 48],
+            3 => [submit(5, SILENT, 512), unlink(9, 8)].concat(),
             1 => submit(1, SILENT, 512),
             2 => [submit(2, SILENT, 512), unlink(3, 2)].concat(),
             _ => set_interface(4),
@@ -136,9 +137,18 @@ impl<B: Backend> Storm<B> {
         }
     }
 
-    /// Whether the exports name a holder for each loan, and for nothing else.
+    /// Whether the exports name a holder for each loan, and for nothing else, and every device is
+    /// looked at in time.
     fn check(&self, seed: u64) {
         let reactor = &self.held.reactor;
+        for (_, connection) in &reactor.connections {
+            let Some(loan) = &connection.loan else { continue };
+            let [Some(deadline), noted] = loan.looks() else { continue };
+            // At once, behind an event that has not come yet.
+            let is_due = deadline <= reactor.now || connection.queued;
+            let is_noted = noted.is_some_and(|noted| noted <= deadline);
+            assert!(is_due || is_noted, "seed {seed}: nobody looks at the device in time");
+        }
         let loans = reactor.connections.iter().filter(|(_, connection)| connection.has_device());
         assert_eq!(loans.count(), reactor.registry.taken(), "seed {seed}");
     }

@@ -262,6 +262,10 @@ impl Port for LibusbPort {
         self.presence.next_look()
     }
 
+    fn alarms() -> u32 {
+        PortMemory::refusals()
+    }
+
     fn cancel_token(transfer: &LibusbTransfer) -> CancelToken {
         transfer.0.cancel_token()
     }

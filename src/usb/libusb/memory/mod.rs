@@ -135,6 +135,11 @@ impl PortMemory {
     pub(super) fn has_to_give_up(&self) -> bool {
         self.mapped.is_some() && self.refusals_seen != POOL.refusals()
     }
+    /// URBs of all ports refused so far, modulo 2^32.
+    pub(super) fn refusals() -> u32 {
+        POOL.refusals()
+    }
+
 
     /// Acts on [`Self::has_to_give_up`].
     pub(super) fn look_around(&mut self) {
