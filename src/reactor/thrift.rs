@@ -26,12 +26,16 @@ impl<B: Backend> Reactor<B> {
         let until = Instant::now() + LOOK_TIME;
         let mut next: Option<Instant> = None;
         for key in self.schedule.attached() {
-            let connection = self.connections.get_mut(key.index as usize);
-            let loan = connection.and_then(|connection| connection.loan.as_mut());
+            let Some(connection) = self.connections.get_mut(key.index as usize) else { continue };
+            let loan = connection.loan.as_mut();
             let Some(lent) = loan.and_then(Loan::lent) else { continue };
             let mut thrift = Thrift::More;
             while thrift == Thrift::More && Instant::now() < until {
                 thrift = lent.session.give_back(self.now, self.settings.idle_after);
+            }
+            // Memory mapped from the device goes back on the worker.
+            if let Some(loan) = &mut connection.loan {
+                loan.dispatch();
             }
             next = earlier(
                 next,

@@ -84,6 +84,11 @@ impl Buffers {
         self.memory.outstanding()
     }
 
+    /// Whether a buffer lies in device memory.
+    pub(super) fn is_device_memory_in_use(&self) -> bool {
+        self.memory.is_device_memory_in_use()
+    }
+
     /// Hands out no more device memory; the mapping, once no buffer lies in it.
     pub(super) fn give_up_device_memory(&mut self) -> Option<DeviceMemory> {
         self.memory.give_up_device_memory()

@@ -7,8 +7,8 @@
 //! stay, so the next URB finds all as before and pays with a page fault for each page.
 //!
 //! Much memory takes its time, so memory goes back in pieces, and a piece takes some ten
-//! microseconds. Memory mapped from the device stays: other devices ask for the memory when they
-//! are short ([`crate::usb::MemoryChange::GiveUp`]).
+//! microseconds. Memory mapped from the device goes back on the worker, if no URB lies there: the
+//! port hears that nobody needs the memory ([`Port::note_idle`]), and has a job next.
 //!
 //! Contract: part of the session: nothing here blocks or allocates.
 
@@ -55,6 +55,11 @@ impl<P: Port> Session<P> {
         let Some(piece) = given.next else { return Thrift::Done };
         if piece == 0 {
             self.give_back_small();
+            if let Some(port) = self.port.here_mut()
+                && !self.buffers.is_device_memory_in_use()
+            {
+                port.note_idle();
+            }
         }
         let more = self.buffers.give_back(piece) | self.urbs.give_back_stripes(piece);
         self.given = Some(Given { next: more.then_some(piece + 1), ..given });

@@ -179,6 +179,10 @@ impl<A: Port, B: Port> Port for Either<A, B> {
     }
 
     #[inline]
+    fn note_idle(&mut self) {
+        either!(self, port => port.note_idle());
+    }
+
     fn memory_change(&self) -> Option<MemoryChange> {
         either!(self, port => port.memory_change())
     }

@@ -375,6 +375,10 @@ pub trait Port: Send + Sized + 'static {
     /// concerned may be in flight. *Blocks.*
     fn perform(&mut self, request: SpecialRequest) -> Performed;
 
+    /// Nothing has come from the client or the device for long, and no buffer lies in memory mapped
+    /// from the device.
+    fn note_idle(&mut self) {}
+
     /// The next change of the port's share of the system's memory, if any; asked often.
     fn memory_change(&self) -> Option<MemoryChange> {
         None
@@ -464,7 +468,7 @@ pub enum MemoryChange {
     Look,
     /// Map some of the device's, in which transfers cost less.
     Map,
-    /// Give the mapping up: the memory is needed elsewhere.
+    /// Give the mapping up: the memory is needed elsewhere, or not needed here.
     GiveUp,
 }
 

@@ -118,6 +118,27 @@ fn attached_and_idle_for_so_long_that_memory_is_given_back() {
     }
 }
 
+#[test]
+fn idle_for_so_long_that_the_worker_gives_memory_back() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let [idle, change] = [Call::Idle(held.busid(0)), Call::ChangeMemory(held.busid(0))];
+    script.set(idle, Act::Fail);
+    let mut client = held.attach();
+    client.set_nonblocking(true).unwrap();
+    for seqnum in 1..3 {
+        client.write_all(&submit(seqnum, SOURCE, 512)).unwrap();
+        held.turn_until("it is answered", |_| {
+            client.peek(&mut [0; 560]).is_ok_and(|len| len == 560)
+        });
+        client.read_exact(&mut [0; 560]).unwrap();
+        let times = seqnum as usize;
+        assert_eq!((script.begun(idle), script.begun(change)), (times - 1, times - 1));
+        held.reactor.now += held.reactor.settings.idle_after;
+        held.turn_until("the worker has done it", |_| script.begun(change) == times);
+        assert_eq!(script.begun(idle), times);
+    }
+}
+
 /// The end of an ordinary detach.
 #[test]
 fn giving_a_device_back_whose_client_has_left() {

@@ -31,13 +31,16 @@ pub(super) enum Call {
     Cancel(BusId),
     /// Changing the port's memory, due as long as the call is scripted.
     ChangeMemory(BusId),
+    /// The news that the device is idle, without blocking; told to fail, the port has memory to give
+    /// back, once.
+    Idle(BusId),
     Close(BusId),
     Recover(BusId),
+    /// The question when to look at the device, without blocking.
+    Deadline(BusId),
     /// The call for the descriptors to watch, without blocking.
     Watch(BusId),
     /// The devices' answers to a scan; told to fail, a device does not answer, and the scan is not
-    /// The question when to look at the device, without blocking.
-    Deadline(BusId),
     /// whole.
     Answers,
     /// Taking hints, which does not block; a call told to fail loses the hints.
@@ -50,7 +53,7 @@ pub(super) enum Act {
     /// Waits for the test.
     Wait,
     Panic,
-    /// For scans and their answers, descriptors to watch, and hints.
+    /// For scans and their answers, descriptors to watch, hints, and idle devices.
     Fail,
 }
 
@@ -211,7 +214,8 @@ impl Candidate for ScriptedCandidate {
         let busid = self.info().device.busid;
         self.script.enter(Call::Open(busid));
         let opened = self.inner.open(limits, reset_on_release)?;
-        let port = ScriptedPort { inner: opened.port, busid, script: self.script.clone() };
+        let script = self.script.clone();
+        let port = ScriptedPort { inner: opened.port, busid, has_memory: false, script };
         Ok(Opened {
             port,
             slots: opened.slots,
@@ -232,6 +236,8 @@ impl Candidate for ScriptedCandidate {
 pub(super) struct ScriptedPort {
     inner: SimPort,
     busid: BusId,
+    /// There is memory to give back.
+    has_memory: bool,
     script: Script,
 }
 
@@ -286,13 +292,13 @@ impl Port for ScriptedPort {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
+        self.script.enter(Call::Deadline(self.busid));
         self.inner.next_deadline()
     }
 
     fn cancel_token(transfer: &Self::Transfer) -> Self::CancelToken {
         SimPort::cancel_token(transfer)
     }
-        self.script.enter(Call::Deadline(self.busid));
 
     fn cancel(&mut self, token: &Self::CancelToken) {
         self.script.enter(Call::Cancel(self.busid));
@@ -304,8 +310,13 @@ impl Port for ScriptedPort {
         self.inner.perform(request)
     }
 
+    fn note_idle(&mut self) {
+        self.has_memory = self.script.enter(Call::Idle(self.busid));
+    }
+
     fn memory_change(&self) -> Option<MemoryChange> {
-        self.script.is_set(Call::ChangeMemory(self.busid)).then_some(MemoryChange::Look)
+        let is_due = self.has_memory || self.script.is_set(Call::ChangeMemory(self.busid));
+        is_due.then_some(MemoryChange::Look)
     }
 
     fn change_memory(
@@ -314,6 +325,7 @@ impl Port for ScriptedPort {
         _given_up: Option<DeviceMemory>,
     ) -> Option<DeviceMemory> {
         self.script.enter(Call::ChangeMemory(self.busid));
+        self.has_memory = false;
         None
     }
 

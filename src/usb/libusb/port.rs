@@ -282,6 +282,10 @@ impl Port for LibusbPort {
         self.claims.perform(request)
     }
 
+    fn note_idle(&mut self) {
+        self.memory.note_idle();
+    }
+
     fn memory_change(&self) -> Option<MemoryChange> {
         self.memory.change()
     }

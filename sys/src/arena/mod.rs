@@ -157,6 +157,12 @@ impl Arena {
         self.regions.pop()?.into_device_memory()
     }
 
+    /// Whether a block of device memory is out.
+    #[must_use]
+    pub fn is_device_memory_in_use(&self) -> bool {
+        self.regions.last().is_some_and(|region| region.is_device_memory() && !region.is_free())
+    }
+
     /// Gives the free pages of one `piece` of the heap, a megabyte, back to the system. The heap
     /// stays as it was for those who use it; blocks handed out keep their bytes, free blocks do not.
     /// Device memory is left alone. True when there are more pieces, from 0 on.

@@ -129,10 +129,15 @@ impl Region {
         self.base.as_ptr().wrapping_add(unit as usize * BLOCK_LEN_MIN)
     }
 
+    /// Whether no block is out.
+    pub(super) fn is_free(&self) -> bool {
+        self.buddies.is_free()
+    }
+
     /// Hands out no more blocks; returns whether none is out.
     pub(super) fn give_up(&mut self) -> bool {
         self.given_up = true;
-        self.buddies.is_free()
+        self.is_free()
     }
 
     /// Never gives the memory back.

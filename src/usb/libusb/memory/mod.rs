@@ -9,6 +9,7 @@
 //! - all mappings together are bounded ([`pool`]);
 //! - when a URB of any device is refused, every device gives its mapping up as soon as no URB lies
 //!   in the mapping, and for a while no mapping is made;
+//! - an idle device gives its mapping back, and earns the next as it did the first;
 //! - a mapping is not used if the processor reads it slowly ([`probe`]).
 //!
 //! [`super::share`] bounds the bytes in flight. While a device waits for refused memory, other
@@ -61,6 +62,8 @@ pub(super) struct PortMemory {
     /// Refusals of the pool, when this port last acted.
     refusals_seen: u32,
     giving_up: bool,
+    /// The mapping is of no use for now.
+    is_idle: bool,
     /// The limit may be another by now.
     looks_again: bool,
     /// When a URB without room last asked for a look at the limit.
@@ -79,10 +82,11 @@ impl PortMemory {
             limit: limit_blocking(),
             wanted,
             copied: 0,
-            due: if wanted < MAPPING_MIN { usize::MAX } else { wanted },
+            due: first_due(wanted),
             mapped: None,
             refusals_seen: 0,
             giving_up: false,
+            is_idle: false,
             looks_again: false,
             looked_at: None,
             share: Share::new(),
@@ -131,15 +135,15 @@ impl PortMemory {
         self.looks_again = true;
     }
 
-    /// Whether the mapping has to go, because a URB of this or another port was refused.
-    pub(super) fn has_to_give_up(&self) -> bool {
-        self.mapped.is_some() && self.refusals_seen != POOL.refusals()
-    }
     /// URBs of all ports refused so far, modulo 2^32.
     pub(super) fn refusals() -> u32 {
         POOL.refusals()
     }
 
+    /// Whether the mapping has to go, because a URB of this or another port was refused.
+    pub(super) fn has_to_give_up(&self) -> bool {
+        self.mapped.is_some() && self.refusals_seen != POOL.refusals()
+    }
 
     /// Acts on [`Self::has_to_give_up`].
     pub(super) fn look_around(&mut self) {
@@ -149,11 +153,16 @@ impl PortMemory {
         }
     }
 
+    /// Notes that no transfer will use the mapping for long.
+    pub(super) const fn note_idle(&mut self) {
+        self.is_idle = self.mapped.is_some();
+    }
+
     /// The change for a worker to make, if any.
     pub(super) const fn change(&self) -> Option<MemoryChange> {
         if self.looks_again {
             Some(MemoryChange::Look)
-        } else if self.giving_up {
+        } else if self.giving_up || self.is_idle {
             Some(MemoryChange::GiveUp)
         } else if self.copied >= self.due && self.mapped.is_none() {
             Some(MemoryChange::Map)
@@ -176,10 +185,17 @@ impl PortMemory {
             MemoryChange::Look => None,
             MemoryChange::GiveUp => {
                 drop(given_up);
-                self.put_off();
                 let len = self.mapped.take().map_or(0, |mapped| mapped.len);
-                self.giving_up = false;
-                debug!("{busid}: {len} bytes of device memory were given up for others");
+                if self.giving_up {
+                    self.put_off();
+                    debug!("{busid}: {len} bytes of device memory were given up for others");
+                } else {
+                    (self.copied, self.due) = (0, first_due(self.wanted));
+                    debug!(
+                        "{busid}: {len} bytes of device memory were given back, nobody uses them"
+                    );
+                }
+                (self.giving_up, self.is_idle) = (false, false);
                 None
             }
             MemoryChange::Map => {
@@ -267,6 +283,11 @@ impl PortMemory {
         }
         true
     }
+}
+
+/// Bytes to move before a device has a mapping of `wanted` bytes.
+const fn first_due(wanted: usize) -> usize {
+    if wanted < MAPPING_MIN { usize::MAX } else { wanted }
 }
 
 #[cfg(test)]
