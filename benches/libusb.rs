@@ -74,8 +74,8 @@ mod linux {
     /// fit.
     ///
     /// The devices behind take time, each in a way of its own, see [`SLOW`].
-    const DEVICES: &str =
-        "count=69:quota=512M:66.delay=30us:67.delay=125us:68.rate=480M:69.rate=5000M";
+    const DEVICES: &str = "count=69:quota=512M:requests=unrecorded:66.delay=30us:67.delay=125us:\
+                           68.rate=480M:69.rate=5000M";
 
     /// The devices that take time, by number.
     const SLOW: [(usize, &str); 4] =

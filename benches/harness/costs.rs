@@ -24,7 +24,7 @@ use crate::harness::syscalls::{self, Counter};
 use crate::harness::{self, measure::Usbfs as _};
 use crate::tree::Tree;
 
-const DEVICES: &str = "count=65:quota=512M";
+const DEVICES: &str = "count=65:quota=512M:requests=unrecorded";
 
 /// Devices that are attached and idle beside a load.
 const IDLE: usize = 64;

@@ -257,7 +257,7 @@ impl Node {
         }
         transfers::complete(pending.urb, &mut state.streams, host, number);
         if pending.urb.is_control() {
-            (0..record::REQUEST_CALLS).for_each(|_| self.counters.add(Counter::OwnCalls));
+            (0..record::request_calls()).for_each(|_| self.counters.add(Counter::OwnCalls));
         }
         let options = host.device.options;
         match behaviour {

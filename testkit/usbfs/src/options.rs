@@ -9,6 +9,7 @@
 //! | `quota=SIZE` | `usbfs_memory_mb`: limit for URBs and mappings of this process, ENOMEM beyond | 16M |
 //! | `eintr=N` | a signal interrupts every Nth `poll` or `ppoll` with a device node among its descriptors | never |
 //! | `uevents=none` | the system does not say whether the program would hear uevents | heard |
+//! | `requests=unrecorded` | the file `requests` has no control requests: writing one costs more than the rest of the simulation | recorded |
 //!
 //! Options of devices, with `N.` in front for the Nth device alone:
 //!
@@ -80,6 +81,7 @@ pub(crate) struct Options {
     pub(crate) quota: usize,
     pub(crate) eintr: Option<u64>,
     pub(crate) uevents: bool,
+    pub(crate) records_requests: bool,
     pub(crate) devices: Vec<DeviceOptions>,
 }
 
@@ -118,7 +120,14 @@ impl Options {
         let root = std::fs::canonicalize(&root)
             .map_err(|error| format!("{ROOT} {}: {error}", root.display()))?;
         let devices = vec![DeviceOptions::default()];
-        let mut options = Self { root, quota: 16 << 20, eintr: None, uevents: true, devices };
+        let mut options = Self {
+            root,
+            quota: 16 << 20,
+            eintr: None,
+            uevents: true,
+            records_requests: true,
+            devices,
+        };
         let text = std::env::var(OPTIONS).unwrap_or_default();
         let given = || text.split(':').filter(|option| !option.is_empty());
         // The number of devices must be known before their options.
@@ -140,6 +149,7 @@ impl Options {
             ("quota", _) => self.quota = parse_size(value)?,
             ("eintr", _) => self.eintr = Some(parse_number(value)?),
             ("uevents", _) => self.uevents = if value == "none" { false } else { return None },
+            ("requests", _) if value == "unrecorded" => self.records_requests = false,
             (_, Some((number, name))) => {
                 let index = number.parse::<usize>().ok()?.checked_sub(1)?;
                 self.devices.get_mut(index)?.set(name, value)?;

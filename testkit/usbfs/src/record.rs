@@ -97,10 +97,15 @@ pub(crate) fn log(line: &str) {
 }
 
 /// System calls of [`request`]: the file is opened, written and closed.
-pub(crate) const REQUEST_CALLS: usize = 3;
+pub(crate) fn request_calls() -> usize {
+    if options::get().records_requests { 3 } else { 0 }
+}
 
 /// Records a control request that reaches a device, from any sender.
 pub(crate) fn request(busid: &str, setup: [u8; 8]) {
+    if !options::get().records_requests {
+        return;
+    }
     let hex: String = setup.iter().map(|byte| format!("{byte:02x}")).collect();
     append("requests", &format!("{busid} {hex}"));
 }
