@@ -202,8 +202,13 @@ impl ReadBuffer {
         let expected = self.ahead.len();
         let full = self.ahead.iter().filter(|ahead| ahead.filled == ahead.block.len()).count();
         // As many as came, and another perhaps on its way; twice as many if there was no room for
-        // more.
-        self.wanted = if full == expected { (2 * full).min(AHEAD_MAX) } else { full + 1 };
+        // more. After fewer, as many as before less one: the next may be more again, and a read
+        // that does not take all costs a second call.
+        self.wanted = if full == expected {
+            (2 * full).min(AHEAD_MAX)
+        } else {
+            (full + 1).max(expected - 1)
+        };
         let filled = self.ahead.iter().filter(|ahead| ahead.filled > 0).count();
         for Ahead { block, .. } in self.ahead.drain(filled..) {
             buffers.free(block);
@@ -437,6 +442,21 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn room_for_payloads_grows_at_once_and_shrinks_slowly() {
+        let (mut buffer, mut memory) = (expecting(4), memory());
+        for (came, wanted) in [(4, 8), (2, 7), (1, 6), (6, 12), (0, 11), (11, AHEAD_MAX)] {
+            read(&mut buffer, &mut memory, &mut &stream(came)[..]);
+            for _ in 0..came {
+                assert!(buffer.take_array::<48>().is_some());
+                let (block, _) = buffer.take_expected(SHAPE, true).expect("it was expected");
+                assert!(buffer.take_array::<16>().is_some());
+                memory.free(block);
+            }
+            assert_eq!((buffer.wanted, memory.outstanding()), (wanted, 0), "{came} came");
+        }
+    }
+
     fn a_payload_may_end_anywhere() {
         for cut in [48, 49, 48 + 9_999, 48 + 10_000, 48 + 10_007, 48 + 10_016, 48 + 10_030] {
             let (mut buffer, mut memory) = (expecting(2), memory());
