@@ -5,13 +5,11 @@
 //! Contract: runs on the reactor, never blocks, allocates nothing; whatever a client does ends in
 //! an [`End`], never in a panic.
 
-use std::io::{IoSlice, IoSliceMut};
 use std::time::{Duration, Instant};
 
 use super::client::{Client, Step};
 use super::end::End;
 use super::loan::Lent;
-use crate::session::{RX_SLICES_MAX, SLICES_MAX};
 use crate::usb::Port;
 
 /// Bytes read in a turn of the only session, and one read more: sixteen URBs of 128 KiB.
@@ -111,9 +109,7 @@ impl<P: Port> Exchange<'_, P> {
         if !socket.is_readable() || !session.wants_input() {
             return Ok(0);
         }
-        let mut slices: [_; RX_SLICES_MAX] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-        let used = session.rx_slices(&mut slices);
-        let read = socket.read_vectored(&mut slices[..used])?;
+        let read = socket.read_vectored(&mut session.rx_slices())?;
         let len = read.unwrap_or(0);
         session.rx_advance(len, now).map_err(End::Violation)?;
         // Behind an acknowledgement that waits for a reply of ours, Nagle's algorithm would keep
@@ -138,10 +134,7 @@ impl<P: Port> Exchange<'_, P> {
             if !session.has_output() {
                 break;
             }
-            // Behind the check: making this many slices costs more than all else here.
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = session.tx_slices(*room, &mut slices);
-            let written = socket.write_vectored(&slices[..count])?;
+            let written = socket.write_vectored(&session.tx_slices(*room))?;
             session.tx_advance(written, now);
             *room -= written;
         }

@@ -62,7 +62,6 @@ mod violation;
 #[cfg(test)]
 mod tests;
 
-use std::io::IoSlice;
 use std::time::Instant;
 
 use crate::deadline::earlier;
@@ -79,15 +78,13 @@ use endpoints::Endpoints;
 use job::Place;
 pub(crate) use job::{Job, JobResult};
 use receive::Receiver;
-pub(crate) use rx::RX_SLICES_MAX;
 use slots::Slots;
 use tapping::Recording;
 use teardown::Life;
 pub(crate) use teardown::Remains;
 use thrift::Given;
 pub(crate) use thrift::Thrift;
-pub(crate) use tx::SLICES_MAX;
-use tx::TxQueue;
+use tx::{TxQueue, TxSlices};
 use urb::UrbTable;
 pub(crate) use violation::Violation;
 
@@ -247,13 +244,10 @@ impl<P: Port> Session<P> {
         self.tx.stage(urbs, |urbs, urb| buffers.free_record(urbs, urb));
     }
 
-    /// The bytes to write next, at most `most`; returns the number of slices.
-    pub(crate) fn tx_slices<'a>(
-        &'a self,
-        most: usize,
-        slices: &mut [IoSlice<'a>; SLICES_MAX],
-    ) -> usize {
-        self.tx.slices(&self.urbs, most, slices)
+    /// The bytes to write next, at most `most`.
+    #[inline(always)]
+    pub(crate) fn tx_slices(&self, most: usize) -> TxSlices<'_> {
+        self.tx.slices(&self.urbs, most)
     }
 
     /// Notes `len` bytes as written.

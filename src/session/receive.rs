@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use super::buffers::Buffers;
 use super::judge::judge;
-use super::rx::{RX_SLICES_MAX, ReadBuffer, Shape};
+use super::rx::{ReadBuffer, RxSlices, Shape};
 use super::urb::{UrbIndex, UrbTable};
 use super::{Session, Violation};
 use crate::limits::URBS_REFUSED_MAX;
@@ -62,14 +62,9 @@ impl Receiver {
         Some(Self { bytes: ReadBuffer::new()?, position: Position::Header, is_paused: false })
     }
 
-    /// Room for bytes from the socket, in the order of the stream; returns the number of slices, at
-    /// least one.
-    fn slices<'a>(
-        &'a mut self,
-        urbs: &'a mut UrbTable,
-        buffers: &mut Buffers,
-        slices: &mut [IoSliceMut<'a>; RX_SLICES_MAX],
-    ) -> usize {
+    /// Room for bytes from the socket, a slice at least.
+    #[inline(always)]
+    fn slices<'a>(&'a mut self, urbs: &'a mut UrbTable, buffers: &mut Buffers) -> RxSlices<'a> {
         let before_header = match self.position {
             Position::Header => Some(0),
             Position::Payload { urb, .. } => Some(urbs.get(urb).descriptors_len()),
@@ -77,17 +72,17 @@ impl Receiver {
             Position::Discard { .. } => None,
         };
         self.bytes.lay_out(before_header, buffers);
-        let mut used = 0;
+        let mut slices = RxSlices::new();
         if let Position::Payload { urb, filled, end } = self.position
             && let Some(block) = &mut urbs.get_mut(urb).block
         {
-            slices[0] = IoSliceMut::new(&mut block[filled..end]);
-            used = 1;
+            slices.push(IoSliceMut::new(&mut block[filled..end]));
         }
-        used + self.bytes.slices(&mut slices[used..])
+        self.bytes.add_slices(&mut slices);
+        slices
     }
 
-    /// Notes `len` bytes that were read into [`Self::slices`].
+    /// Notes `len` bytes that were read into the slices.
     fn received(&mut self, mut len: usize, buffers: &mut Buffers) {
         if let Position::Payload { filled, end, .. } = &mut self.position {
             let in_payload = len.min(*end - *filled);
@@ -221,14 +216,11 @@ impl Receiver {
 }
 
 impl<P: Port> Session<P> {
-    /// Room for bytes from the client, in the order of the stream; returns the number of slices, at
-    /// least one. How many bytes were read is to be told by [`Self::rx_advance`], even if there
-    /// were none.
-    pub(crate) fn rx_slices<'a>(
-        &'a mut self,
-        slices: &mut [IoSliceMut<'a>; RX_SLICES_MAX],
-    ) -> usize {
-        self.rx.slices(&mut self.urbs, &mut self.buffers, slices)
+    /// Room for bytes from the client, a slice at least. How many bytes were read is to be told by
+    /// [`Self::rx_advance`], even if there were none.
+    #[inline(always)]
+    pub(crate) fn rx_slices(&mut self) -> RxSlices<'_> {
+        self.rx.slices(&mut self.urbs, &mut self.buffers)
     }
 
     /// Notes that `len` bytes were read into the slices of [`Self::rx_slices`], and acts on every
@@ -268,9 +260,7 @@ impl<P: Port> Session<P> {
     /// Reads from `stream` once, as a socket would be read.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn rx_read(&mut self, stream: &mut &[u8], now: Instant) -> Result<(), Violation> {
-        let mut slices = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-        let used = self.rx_slices(&mut slices);
-        let read = std::io::Read::read_vectored(stream, &mut slices[..used]);
+        let read = std::io::Read::read_vectored(stream, &mut self.rx_slices());
         self.rx_advance(read.expect("memory can be read"), now)
     }
 

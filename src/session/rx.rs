@@ -27,6 +27,7 @@
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
 
+use arrayvec::ArrayVec;
 use usbferry_sys::arena::Block;
 use usbferry_sys::os::heap::Zeroed;
 
@@ -58,7 +59,10 @@ const AHEAD_MAX: usize = 16;
 const SCRATCH_LEN: usize = READ_LEN + AHEAD_LEN;
 
 /// Slices of a read: the rest of a payload, then scratch and payload in turn, scratch last.
-pub(crate) const RX_SLICES_MAX: usize = 2 * AHEAD_MAX + 2;
+const SLICES_MAX: usize = 2 * AHEAD_MAX + 2;
+
+/// Room for the bytes of a read, in the order of the stream.
+pub(crate) type RxSlices<'a> = ArrayVec<IoSliceMut<'a>, SLICES_MAX>;
 
 /// Two SUBMITs of the same shape have payloads for which a read can be laid out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,7 +131,7 @@ impl ReadBuffer {
         self.large = large;
     }
 
-    /// Lays out the next read; [`Self::slices`] are then where the bytes go. `before_header` bytes
+    /// Lays out the next read; [`Self::add_slices`] says where the bytes go. `before_header` bytes
     /// come before the next header and behind the payload at hand, or `None` if the bytes at hand
     /// are thrown away, by large pieces. Expected payloads get `buffers`, but not of the last part.
     pub(super) fn lay_out(&mut self, before_header: Option<usize>, buffers: &mut Buffers) {
@@ -151,27 +155,24 @@ impl ReadBuffer {
         }
     }
 
-    /// Room for bytes from the socket, behind the room for the rest of a payload; returns the
-    /// number of slices, at least one.
-    pub(crate) fn slices<'a>(&'a mut self, slices: &mut [IoSliceMut<'a>]) -> usize {
+    /// Adds room for bytes from the socket behind the room for the rest of a payload: a slice at
+    /// least.
+    pub(crate) fn add_slices<'a>(&'a mut self, slices: &mut RxSlices<'a>) {
         let (end, tail) = (self.end, self.tail());
         let scratch = &mut self.scratch[end..];
         if self.ahead.is_empty() {
             let room = self.limit.saturating_sub(end).max(HEADER_LEN).min(scratch.len());
-            slices[0] = IoSliceMut::new(&mut scratch[..room]);
-            return 1;
+            slices.push(IoSliceMut::new(&mut scratch[..room]));
+            return;
         }
         let (first, mut scratch) = scratch.split_at_mut(self.boundary - end);
-        slices[0] = IoSliceMut::new(first);
-        let mut used = 1;
+        slices.push(IoSliceMut::new(first));
         for ahead in &mut self.ahead {
             let (next, rest) = scratch.split_at_mut(tail);
             scratch = rest;
-            slices[used] = IoSliceMut::new(&mut ahead.block);
-            slices[used + 1] = IoSliceMut::new(next);
-            used += 2;
+            slices.push(IoSliceMut::new(&mut ahead.block));
+            slices.push(IoSliceMut::new(next));
         }
-        used
     }
 
     /// Bytes of scratch between two payloads of the read at hand.
@@ -179,7 +180,7 @@ impl ReadBuffer {
         self.shape.map_or(0, |shape| shape.descriptors) + HEADER_LEN
     }
 
-    /// Notes `len` bytes that were read into [`Self::slices`].
+    /// Notes `len` bytes that were read into the slices of [`Self::add_slices`].
     pub(super) fn received(&mut self, len: usize, buffers: &mut Buffers) {
         let reading = std::mem::replace(&mut self.reading, false);
         debug_assert!(reading || len == 0, "nothing is read where there was no room");
@@ -349,10 +350,10 @@ mod tests {
     }
 
     fn read_laid_out(buffer: &mut ReadBuffer, memory: &mut Buffers, stream: &mut &[u8]) {
-        let mut slices = std::array::from_fn::<_, RX_SLICES_MAX, _>(|_| IoSliceMut::new(&mut []));
-        let used = buffer.slices(&mut slices);
+        let mut slices = RxSlices::new();
+        buffer.add_slices(&mut slices);
         let mut len = 0;
-        for slice in &mut slices[..used] {
+        for mut slice in slices {
             let (now, later) = stream.split_at(slice.len().min(stream.len()));
             slice[..now.len()].copy_from_slice(now);
             (*stream, len) = (later, len + now.len());
@@ -442,7 +443,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn room_for_payloads_grows_at_once_and_shrinks_slowly() {
         let (mut buffer, mut memory) = (expecting(4), memory());
         for (came, wanted) in [(4, 8), (2, 7), (1, 6), (6, 12), (0, 11), (11, AHEAD_MAX)] {
@@ -457,6 +457,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn a_payload_may_end_anywhere() {
         for cut in [48, 49, 48 + 9_999, 48 + 10_000, 48 + 10_007, 48 + 10_016, 48 + 10_030] {
             let (mut buffer, mut memory) = (expecting(2), memory());

@@ -21,6 +21,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use arrayvec::ArrayVec;
 use usbferry_sys::os::heap::{self, Zeroed};
 
 use super::urb::{RECORD_LEN, UrbIndex, UrbTable};
@@ -32,7 +33,10 @@ use crate::wire::types::{Direction, SeqNum, TransferType};
 
 /// Slices of a write. More gain nothing: with large payloads a write is bounded by the socket's
 /// buffer, with small payloads everything is in one slice.
-pub(crate) const SLICES_MAX: usize = 64;
+const SLICES_MAX: usize = 64;
+
+/// Bytes for a write, in order.
+pub(crate) type TxSlices<'a> = ArrayVec<IoSlice<'a>, SLICES_MAX>;
 
 /// Bytes up to which a payload is copied beside its header: a slice of its own costs the kernel
 /// more than the copy.
@@ -255,26 +259,20 @@ impl TxQueue {
         }
     }
 
-    /// The bytes to write next, `most` of them and as many slices as there is room for; returns the
-    /// number of slices.
-    pub(crate) fn slices<'a>(
-        &'a self,
-        urbs: &'a UrbTable,
-        mut most: usize,
-        slices: &mut [IoSlice<'a>; SLICES_MAX],
-    ) -> usize {
-        let mut used = 0;
-        for (slice, segment) in slices.iter_mut().zip(&self.segments) {
+    /// The bytes to write next, `most` of them and as many slices as there is room for.
+    #[inline(always)]
+    pub(crate) fn slices<'a>(&'a self, urbs: &'a UrbTable, mut most: usize) -> TxSlices<'a> {
+        let mut slices = TxSlices::new();
+        for segment in self.segments.iter().take(SLICES_MAX) {
             if most == 0 {
                 break;
             }
             let bytes = self.bytes_of(urbs, segment);
             let bytes = &bytes[..bytes.len().min(most)];
             most -= bytes.len();
-            *slice = IoSlice::new(bytes);
-            used += 1;
+            slices.push(IoSlice::new(bytes));
         }
-        used
+        slices
     }
 
     fn bytes_of<'a>(&'a self, urbs: &'a UrbTable, segment: &Segment) -> &'a [u8] {

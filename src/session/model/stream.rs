@@ -7,7 +7,6 @@
 //! an endpoint isochronous.
 
 use std::collections::{HashMap, HashSet};
-use std::io::IoSlice;
 use std::time::Instant;
 
 use super::client::DEVID;
@@ -17,7 +16,7 @@ use super::results::{packet_results, result_of};
 use super::verdict::{Outcome, asked_for, endpoint_of, is_never_isochronous, sets};
 use crate::limits::EARLY_UNLINK_TIMEOUT;
 use crate::session::job::JobKind;
-use crate::session::{SLICES_MAX, Session, Violation};
+use crate::session::{Session, Violation};
 use crate::usb::special::{Class, classify};
 use crate::usb::{Configuration, Performed};
 use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX, Packets};
@@ -362,14 +361,13 @@ impl Rig {
         let before = self.told.len();
         loop {
             self.session.stage();
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = self.session.tx_slices(usize::MAX, &mut slices);
-            if count == 0 {
+            let slices = self.session.tx_slices(usize::MAX);
+            if slices.is_empty() {
                 assert!(!self.session.has_output(), "output that can't be had");
                 return self.told.len() > before;
             }
             let start = self.told.len();
-            slices[..count].iter().for_each(|slice| self.told.extend_from_slice(slice));
+            slices.into_iter().for_each(|slice| self.told.extend_from_slice(&slice));
             self.session.tx_advance(self.told.len() - start, self.now);
         }
     }

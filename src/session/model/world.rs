@@ -1,6 +1,5 @@
 //! A session between the model's client and the model's device, and its state after every step.
 
-use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use usbferry_sys::arena::BLOCK_LEN_MIN;
@@ -14,7 +13,7 @@ use super::verdict;
 use crate::limits::UNLINK_REPLIES_MAX;
 use crate::session::job::JobKind;
 use crate::session::rx::READ_LEN;
-use crate::session::{Job, JobResult, SLICES_MAX, Session, Thrift, Violation};
+use crate::session::{Job, JobResult, Session, Thrift, Violation};
 use crate::usb::{Performed, RefusedReason};
 use crate::wire::pdu::HEADER_LEN;
 use crate::wire::setup::SETUP_LEN;
@@ -219,10 +218,9 @@ impl World {
     /// Has the client take up to `len` bytes, in a write of the session.
     pub(super) fn read(&mut self, len: usize) {
         self.session.stage();
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = self.session.tx_slices(len, &mut slices);
-        let mut bytes = Vec::new();
-        for slice in &slices[..count] {
+        let slices = self.session.tx_slices(len);
+        let (mut bytes, count) = (Vec::new(), slices.len());
+        for slice in slices {
             assert!(!slice.is_empty(), "an empty slice");
             bytes.extend_from_slice(slice);
         }

@@ -268,9 +268,9 @@ impl Rig {
     fn collect(&mut self, step: usize) {
         loop {
             self.session.stage();
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = self.session.tx_slices(step, &mut slices);
-            let bytes: Vec<u8> = slices[..count].iter().flat_map(|s| s.iter().copied()).collect();
+            let slices = self.session.tx_slices(step);
+            let bytes = slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>();
+            drop(slices);
             if bytes.is_empty() {
                 return;
             }

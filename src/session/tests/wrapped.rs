@@ -175,13 +175,12 @@ fn exchange(session: &mut SimSession, command: &Command, behind: &[u8]) -> Vec<u
     let mut told = Vec::new();
     loop {
         session.stage();
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = session.tx_slices(usize::MAX, &mut slices);
-        if count == 0 {
+        let slices = session.tx_slices(usize::MAX);
+        if slices.is_empty() {
             return told;
         }
         let before = told.len();
-        slices[..count].iter().for_each(|slice| told.extend_from_slice(slice));
+        slices.into_iter().for_each(|slice| told.extend_from_slice(&slice));
         session.tx_advance(told.len() - before, now);
     }
 }
