@@ -39,7 +39,7 @@ pub(crate) enum Done<C: Candidate> {
     /// A device was opened, or could not be.
     Opened(Key, Result<Box<Ready<C::Port>>, OpenError>),
     /// A port comes back, with the result of its job.
-    Worked(Key, C::Port, JobResult<C::Port>),
+    Worked(Key, Box<C::Port>, JobResult<C::Port>),
     /// A device was given back.
     Closed(Key),
     /// A panic has ended the worker's thread, with the port if the thread had the port.

@@ -82,7 +82,10 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Ends a connection: at once without a device, else when the device is free. A connection
-    /// without its client is ending already.
+    /// without its client is ending already. Apart from [`Reactor::serve`], as are all steps of an end:
+    /// inlined, they would make the turns of every session reserve and touch pages of stack.
+    #[cold]
+    #[inline(never)]
     pub(super) fn end(&mut self, key: Key, end: &End) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(mut client) = connection.take_client(self.now) else { return };
@@ -113,6 +116,8 @@ impl<B: Backend> Reactor<B> {
 
     /// The device is gone and the client has every reply: the client's connection is closed in good
     /// order, while the device is given back.
+    #[cold]
+    #[inline(never)]
     pub(super) fn end_gone(&mut self, key: Key) {
         self.note_end(key, &End::DeviceGone);
         let Some(connection) = find(&mut self.connections, key) else { return };
@@ -134,6 +139,8 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Has a session's device given back.
+    #[cold]
+    #[inline(never)]
     pub(super) fn give_back(&mut self, key: Key) {
         self.schedule.detach(key);
         let Some(connection) = find(&mut self.connections, key) else { return };

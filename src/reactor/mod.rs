@@ -345,7 +345,9 @@ impl<B: Backend> Reactor<B> {
     /// One turn through the phases.
     fn turn(&mut self) {
         self.begin_stop();
-        self.drain_inbox();
+        if self.inbox.is_ready() {
+            self.drain_inbox();
+        }
         self.follow_hints();
         self.expire();
         self.queue_due_devices();
@@ -392,11 +394,10 @@ impl<B: Backend> Reactor<B> {
         self.schedule.end_share(&share);
     }
 
-    /// Takes the results of workers, and answers a question about the server's state.
+    /// Takes the results of workers, and answers a question about the server's state. Apart from
+    /// [`Self::turn`], as [`Self::end`].
+    #[inline(never)]
     fn drain_inbox(&mut self) {
-        if !self.inbox.is_ready() {
-            return;
-        }
         while let Some(done) = self.inbox.take() {
             match done {
                 Done::Scanned(result) => self.handle_scanned(result),
@@ -486,7 +487,8 @@ impl<B: Backend> Reactor<B> {
         self.dispatch(key);
     }
 
-    /// Reads the request of a client in its handshake.
+    /// Reads the request of a client in its handshake. Apart from [`Self::serve`], as [`Self::end`].
+    #[inline(never)]
     fn read_request(&mut self, key: Key) -> Result<bool, End> {
         let now = self.now;
         let Some(client) = client_of(&mut self.connections, key) else { return Ok(false) };
@@ -542,7 +544,7 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Takes a port back from a worker that has done a job.
-    fn handle_worked(&mut self, key: Key, port: PortOf<B>, result: JobResult<PortOf<B>>) {
+    fn handle_worked(&mut self, key: Key, port: Box<PortOf<B>>, result: JobResult<PortOf<B>>) {
         let now = self.now;
         let connection = find(&mut self.connections, key);
         if let Some(whose) = connection.as_ref().and_then(|connection| connection.whose()) {

@@ -152,6 +152,7 @@ impl<B: Backend> Reactor<B> {
     ///
     /// # Errors
     /// Why the connection ends.
+    #[inline(never)]
     pub(super) fn serve_watch(&mut self, key: Key) -> Result<bool, End> {
         let Some(client) = client_of(&mut self.connections, key) else { return Ok(false) };
         client.flush_reply()?;

@@ -35,14 +35,14 @@ pub(crate) enum JobResult<P: Port> {
 
 /// A port on its way to the worker.
 pub(crate) struct Job<P: Port> {
-    pub(crate) port: P,
+    pub(crate) port: Box<P>,
     pub(crate) kind: JobKind<P>,
 }
 
 impl<P: Port> Job<P> {
     /// Does the job. The port outlives a panic, and the device is given up in order. *Blocks.*
-    pub(crate) fn run(mut self) -> (P, JobResult<P>) {
-        let port = &mut self.port;
+    pub(crate) fn run(mut self) -> (Box<P>, JobResult<P>) {
+        let port = &mut *self.port;
         let result = match self.kind {
             JobKind::Cancel(tokens) => cancel(port, tokens),
             JobKind::Perform(request) => {
@@ -67,9 +67,10 @@ fn cancel<P: Port>(port: &mut P, mut tokens: Vec<P::CancelToken>) -> JobResult<P
     if all { JobResult::Cancelled(tokens) } else { JobResult::NotCancelled(tokens) }
 }
 
-/// Where the port is.
+/// Where the port is. A boxed port moves as a pointer: by value each move would copy the port, and
+/// whatever the reactor calls on the way of a URB would reserve pages of stack for the copies.
 pub(super) enum Place<P> {
-    Here(P),
+    Here(Box<P>),
     /// The worker has the port. News of a hang-up is kept for the port meanwhile.
     Away {
         hung_up: bool,
@@ -96,7 +97,7 @@ impl<P> Place<P> {
     }
 
     /// The port, which leaves.
-    pub(super) fn take(&mut self) -> Option<P> {
+    pub(super) fn take(&mut self) -> Option<Box<P>> {
         match std::mem::replace(self, Self::Away { hung_up: false }) {
             Self::Here(port) => Some(port),
             away @ Self::Away { .. } => {
@@ -136,7 +137,7 @@ impl<P: Port> Session<P> {
 
     /// Takes the port back from the worker. A transfer that ended while the port was away gave its
     /// only notice then, so [`Self::reap`] is to be called next.
-    pub(crate) fn take_back(&mut self, port: P, result: JobResult<P>, now: Instant) {
+    pub(crate) fn take_back(&mut self, port: Box<P>, result: JobResult<P>, now: Instant) {
         self.time.set(now);
         let away = std::mem::replace(&mut self.port, Place::Here(port));
         match result {

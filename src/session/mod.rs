@@ -156,7 +156,7 @@ impl<P: Port> Session<P> {
         Self {
             devid,
             urb_len: limits.urb_len,
-            port: Place::Here(opened.port),
+            port: Place::Here(Box::new(opened.port)),
             slots: Slots::new(opened.transfers, opened.slots),
             buffers: Buffers::new(opened.memory),
             endpoints: Endpoints::new(opened.configuration),

@@ -13,14 +13,14 @@ use crate::wire::status::Status;
 
 /// What is left of a session: to be closed on the worker.
 pub(crate) struct Remains<P: Port> {
-    port: P,
+    port: Box<P>,
     transfers: Vec<P::Transfer>,
     memory: Arena,
 }
 
 impl<P: Port> From<Opened<P>> for Remains<P> {
     fn from(opened: Opened<P>) -> Self {
-        Self { port: opened.port, transfers: opened.transfers, memory: opened.memory }
+        Self { port: Box::new(opened.port), transfers: opened.transfers, memory: opened.memory }
     }
 }
 

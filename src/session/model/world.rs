@@ -27,7 +27,7 @@ pub(super) enum Away {
     /// On the worker, which has not begun.
     Job(Job<ModelPort>),
     /// On the way back.
-    Done(ModelPort, JobResult<ModelPort>),
+    Done(Box<ModelPort>, JobResult<ModelPort>),
 }
 
 /// A session and all around.
@@ -222,7 +222,7 @@ impl World {
         let (mut bytes, count) = (Vec::new(), slices.len());
         for slice in slices {
             assert!(!slice.is_empty(), "an empty slice");
-            bytes.extend_from_slice(slice);
+            bytes.extend_from_slice(&slice);
         }
         assert!(bytes.len() <= len, "more than there is room for");
         assert!(count > 0 || len == 0 || !self.session.has_output(), "output that can't be had");
