@@ -64,7 +64,7 @@ impl<P: Port> Exchange<'_, P> {
             if len == 0 {
                 break;
             }
-            self.lent.reap(now);
+            self.lent.reap_behind_input(now);
             // Long payloads: replies are better written when the socket is empty. Each lets the
             // client add another payload to a queue that outgrows a processor's cache.
             if !self.lent.session.is_taking_long_payloads() {

@@ -320,6 +320,14 @@ impl<P: Port> Lent<P> {
         }
     }
 
+    /// Collects what has ended, also of the URBs just submitted, if the device is known for that.
+    pub(super) fn reap_behind_input(&mut self, now: Instant) {
+        self.reap(now);
+        if !self.ready {
+            self.ready = self.session.reap_new(now);
+        }
+    }
+
     /// When the device must be looked at even without an event.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let gone = self.gone_since.filter(|_| !self.session.is_input_closed());

@@ -20,6 +20,7 @@
 //! - [`receive`]: whole PDUs from bytes, on [`rx`], the buffers of a read;
 //! - [`judge`]: whether a SUBMIT can be carried out;
 //! - [`submit`]: to the device, or into a queue;
+//! - [`prompt`]: whether to look for ends without an event;
 //! - [`complete`]: from the device to a queued reply;
 //! - [`tx`]: replies as slices.
 //!
@@ -46,6 +47,7 @@ mod job;
 mod judge;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod model;
+mod prompt;
 mod prospects;
 mod receive;
 mod rx;
@@ -77,6 +79,7 @@ use early::EarlyUnlinks;
 use endpoints::Endpoints;
 use job::Place;
 pub(crate) use job::{Job, JobResult};
+use prompt::Promptness;
 use receive::Receiver;
 use slots::Slots;
 use tapping::Recording;
@@ -127,6 +130,7 @@ pub(crate) struct Session<P: Port> {
     tx: TxQueue,
     life: Life,
     recording: Recording,
+    promptness: Promptness,
     /// The time of the last input, for turnarounds.
     time: Milliseconds,
     tally: Tally,
@@ -168,6 +172,7 @@ impl<P: Port> Session<P> {
             tx: tables.tx,
             life: Life::new(),
             recording: Recording::new(opened.device),
+            promptness: Promptness::default(),
             time: Milliseconds::default(),
             tally: Tally::default(),
             given: None,
@@ -214,20 +219,37 @@ impl<P: Port> Session<P> {
         !self.tx.is_empty()
     }
 
+    /// Collects ended URBs behind new submits, without an event, if the device tends to be that
+    /// fast. True when there is more to collect at once.
+    pub(crate) fn reap_new(&mut self, now: Instant) -> bool {
+        if !self.slots.has_new() || !self.port.is_here() || !self.promptness.is_expected() {
+            return false;
+        }
+        let (ended, more) = self.collect(now);
+        self.promptness.note(ended > 0);
+        more
+    }
+
     /// Collects ended URBs. True when there is more to collect at once.
     pub(crate) fn reap(&mut self, now: Instant) -> bool {
+        self.collect(now).1
+    }
+
+    /// Collects ended URBs. Returns how many, and whether there is more to collect at once.
+    fn collect(&mut self, now: Instant) -> (usize, bool) {
         self.time.set(now);
         if !self.early_unlinks.is_empty() {
             self.expire_early_unlinks(now);
         }
-        let Some(port) = self.port.here_mut() else { return false };
+        let Some(port) = self.port.here_mut() else { return (0, false) };
         let reaped = self.slots.reap(port, now);
         let mut index = 0;
         while let Some(slot) = self.slots.ended(index) {
             self.handle_completion(slot, now);
             index += 1;
         }
-        if self.slots.forget_ended() > 0 {
+        let ended = self.slots.forget_ended();
+        if ended > 0 {
             self.buffers.retry = self.buffers.retry.map(|_| now);
         }
         if reaped.gone {
@@ -235,7 +257,7 @@ impl<P: Port> Session<P> {
         }
         self.act_on_gone();
         self.submit_waiting(now);
-        reaped.more
+        (ended, reaped.more)
     }
 
     /// Fills the staging buffer with waiting replies.

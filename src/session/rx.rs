@@ -205,11 +205,8 @@ impl ReadBuffer {
         // As many as came, and another perhaps on its way; twice as many if there was no room for
         // more. After fewer, as many as before less one: the next may be more again, and a read
         // that does not take all costs a second call.
-        self.wanted = if full == expected {
-            (2 * full).min(AHEAD_MAX)
-        } else {
-            (full + 1).max(expected - 1)
-        };
+        self.wanted =
+            if full == expected { (2 * full).min(AHEAD_MAX) } else { (full + 1).max(expected - 1) };
         let filled = self.ahead.iter().filter(|ahead| ahead.filled > 0).count();
         for Ahead { block, .. } in self.ahead.drain(filled..) {
             buffers.free(block);

@@ -35,6 +35,8 @@ pub(super) struct Slots<P: Port> {
     tokens: Vec<P::CancelToken>,
     /// Ended slots found by the port, while the session looks at each.
     ended: Vec<u32>,
+    /// Slots were submitted to since the port last looked for ended slots.
+    has_new: bool,
     /// The fewest slots ever free.
     least_free: usize,
     /// Cancelling a transfer ends all of its endpoint, as on macOS (libusb's
@@ -59,6 +61,7 @@ impl<P: Port> Slots<P> {
             cancels: Vec::with_capacity(slots),
             tokens: Vec::with_capacity(slots),
             ended: Vec::with_capacity(slots),
+            has_new: false,
             least_free: slots,
             cancels_pipe: cfg!(target_os = "macos"),
         }
@@ -96,6 +99,7 @@ impl<P: Port> Slots<P> {
         self.free.pop();
         self.least_free = self.least_free.min(self.free());
         self.owners[slot as usize] = urb;
+        self.has_new = true;
         Ok(slot)
     }
 
@@ -126,7 +130,13 @@ impl<P: Port> Slots<P> {
 
     /// Has the port find ended slots; [`Self::ended`] are then to be looked at, and forgotten.
     pub(super) fn reap(&mut self, port: &mut P, now: Instant) -> Reaped {
+        self.has_new = false;
         port.reap(now, &mut self.ended)
+    }
+
+    /// Whether slots were submitted to since the last [`Self::reap`].
+    pub(super) const fn has_new(&self) -> bool {
+        self.has_new
     }
 
     /// The `index`-th slot found by the port.

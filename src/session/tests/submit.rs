@@ -69,3 +69,32 @@ fn zero_packet_is_for_bulk_out_only() {
     }
     rig.finish();
 }
+
+#[test]
+fn ends_behind_submits_are_looked_for_where_that_pays() {
+    let mut rig = Rig::new();
+    let mut submit = |seqnum: u32, is_prompt: bool| {
+        rig.submit(seqnum, 0x81, 8);
+        let slot = rig.last_slot();
+        if is_prompt {
+            rig.transfer(slot).status = Some(Status::OK);
+            rig.port().ended.push(slot);
+        }
+        let before = rig.port().reaps;
+        assert!(!rig.session.reap_new(rig.now), "nothing is left to collect");
+        let looked = rig.port().reaps > before;
+        assert_eq!(is_prompt && looked, rig.session.has_output(), "the end is answered at once");
+        match is_prompt {
+            true => assert!(!rig.session.reap(rig.now)),
+            false => rig.end_with(slot, Status::OK, 0),
+        }
+        rig.expect_submit(seqnum, Status::OK, 0);
+        looked
+    };
+    assert_eq!((0..100).filter(|&seqnum| submit(seqnum, true)).count(), 100);
+    let in_vain = (100..1100).filter(|&seqnum| submit(seqnum, false)).count();
+    assert!((2..20).contains(&in_vain), "{in_vain} looks at a slow device");
+    // The device is prompt again, which the next look finds.
+    let again = (1100..2000).filter(|&seqnum| submit(seqnum, true)).count();
+    assert!(again > 600, "{again} looks at a prompt device");
+}
