@@ -33,9 +33,8 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 from calm import COORDINATOR, PORT, calm, reachable, sweep, wait  # noqa: E402
 from look import look  # noqa: E402
 from verdict import (  # noqa: E402
+    HEALING,
     HERSELF,
-    LABGRID_OWN,
-    PEER_TIMEOUT,
     Notes,
     Trouble,
     client_address,
@@ -308,7 +307,7 @@ class Farm:
         clients = [program for name, program in self.programs.items() if name.startswith("client")]
         for program in clients:
             program.terminate()
-        end = time.time() + 180
+        end = time.time() + 180 * self.options.patience
         for program in clients:
             program.wait(max(1.0, end - time.time()))
 
@@ -343,6 +342,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=300, help="of trouble")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--patience", type=float, default=1, help="stretches all limits of time")
     parser.add_argument("--folder", type=Path, required=True, help="for logs")
     parser.add_argument("--usbferry", required=True, help="the program")
     options = parser.parse_args()
@@ -358,14 +358,14 @@ def main() -> int:
 
 
 def report(farm: Farm) -> int:
-    begin = time.time()
+    begin, patience = time.time(), farm.options.patience
     farm.make_network()
     farm.start_coordinator()
     farm.make_places()
     for number in farm.exporters():
         farm.start_exporter(number)
     threading.Thread(target=farm.supervise, daemon=True).start()
-    wait("all devices are at the coordinator", lambda: calm(farm.total()), 600)
+    wait("all devices are at the coordinator", lambda: calm(farm.total()), 600 * patience)
     print(
         f"{farm.options.exporters} exporters with {farm.options.devices} devices each are up after "
         f"{time.time() - begin:.0f} s",
@@ -378,13 +378,13 @@ def report(farm: Farm) -> int:
     end = time.time()
     farm.stop_clients()
     print(f"all clients have ended {time.time() - end:.0f} s after the last trouble", flush=True)
-    wait("nobody holds anything", lambda: calm(farm.total()), PEER_TIMEOUT + LABGRID_OWN)
+    wait("nobody holds anything", lambda: calm(farm.total()), HEALING * patience)
     healing = [each for each in farm.troubles if each.node[0] == "e"]
-    wait("all troubles are healed", lambda: all(each.healed for each in healing), 5)
+    wait("all troubles are healed", lambda: all(each.healed for each in healing), 5 * patience)
     print(f"calm {time.time() - end:.0f} s after the last trouble", flush=True)
     swept = sweep(farm.options.exporters, farm.options.devices)
     print(f"places that could be acquired and released afterwards: {swept}", flush=True)
-    wrong = verdict(farm.notes(), farm.events, farm.troubles)
+    wrong = verdict(farm.notes(), farm.events, farm.troubles, patience)
     for each in wrong:
         print(f"WRONG: {each}")
     print("all well" if not wrong else f"{len(wrong)} things are wrong")

@@ -17,6 +17,12 @@ PEER_TIMEOUT = 15.0
 # taken until then; a new exporter starts after RestartSec; places get resources back every 15 s.
 LABGRID_OWN = 10.0 + 15.0 + 1.0 + 15.0
 
+# From an exporter's trouble's end until all its devices are there again, at most.
+HEALING = PEER_TIMEOUT + LABGRID_OWN
+
+# A client may show a sign of life until the cut, and the server looks every half second.
+LATE = 2.0
+
 # The clients' notes, by the clients' numbers.
 Notes = dict[int, list[dict[str, Any]]]
 
@@ -89,8 +95,10 @@ def sessions_of_servers(events: list[dict[str, Any]]) -> list[Hold]:
     return found
 
 
-def verdict(notes: Notes, events: list[dict[str, Any]], troubles: list[Trouble]) -> list[str]:
-    """What is wrong, by the logs of both sides; prints numbers."""
+def verdict(
+    notes: Notes, events: list[dict[str, Any]], troubles: list[Trouble], patience: float
+) -> list[str]:
+    """What is wrong, by the logs of both sides; prints numbers. `patience` stretches times."""
     wrong = []
     what = Counter(line["what"] for lines in notes.values() for line in lines)
     failed = Counter(
@@ -136,14 +144,16 @@ def verdict(notes: Notes, events: list[dict[str, Any]], troubles: list[Trouble])
     print(f"rounds that trouble ended {sum(failed.values())}:")
     for why, count in failed.most_common(12):
         print(f"  {count:4} {why}")
-    return wrong + verdict_of_troubles(troubles, sessions)
+    return wrong + verdict_of_troubles(troubles, sessions, patience)
 
 
 def begin_of(hold: Hold) -> float:
     return hold.begin
 
 
-def verdict_of_troubles(troubles: list[Trouble], sessions: list[Hold]) -> list[str]:
+def verdict_of_troubles(
+    troubles: list[Trouble], sessions: list[Hold], patience: float
+) -> list[str]:
     wrong = []
     print(
         "troubles, and seconds from an exporter's trouble's end until all its devices were there:"
@@ -153,7 +163,7 @@ def verdict_of_troubles(troubles: list[Trouble], sessions: list[Hold]) -> list[s
         took = [each.healed - each.end for each in these if each.healed]
         text = f"median {statistics.median(took):.1f}, most {max(took):.1f}" if took else ""
         print(f"  {len(these):4} {kind:24} {text}")
-        if took and max(took) > PEER_TIMEOUT + LABGRID_OWN:
+        if took and max(took) > HEALING * patience:
             wrong.append(f"{kind}: healed after {max(took):.1f} s only")
         if kind not in ("client cut", "client delayed") and len(took) < len(these):
             wrong.append(f"{kind}: {len(these) - len(took)} never healed")
@@ -172,7 +182,6 @@ def verdict_of_troubles(troubles: list[Trouble], sessions: list[Hold]) -> list[s
             f"devices with a client behind a cut of more than 15 s: {len(freed)}, free after "
             f"median {statistics.median(freed):.1f} s, most {max(freed):.1f} s"
         )
-        # A client may show a sign of life until the cut, and the server looks every half second.
-        if max(freed) > PEER_TIMEOUT + 2:
+        if max(freed) > PEER_TIMEOUT + LATE * patience:
             wrong.append(f"a device was free after {max(freed):.1f} s only")
     return wrong
