@@ -159,6 +159,12 @@ impl Attach {
         }
     }
 
+    /// Whether to stay, and to attach again whenever the device was away.
+    #[must_use]
+    pub const fn persists(&self) -> bool {
+        self.persist
+    }
+
     /// The device to attach, once its server is known.
     #[must_use]
     pub const fn wanted(&self, server: Server, name: BusId) -> Wanted {

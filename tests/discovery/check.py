@@ -146,9 +146,10 @@ def attached_by_name(lab):
 
 
 def attached_where_the_server_is_now(lab):
-    """`attach --persist NAME` follows the server to another address, and not to another server."""
-    server = lab.serve(lab.twin, "--listen=:3240", "--device=board=1209:0001")
+    """`attach --persist NAME` waits for a server, and follows the server to another address."""
     keeper = lab.client.start(lab.binary, "attach", "board", "--persist", "--json")
+    wait("the command waits", lambda: "looking until there is one" in keeper.log.read_text())
+    server = lab.serve(lab.twin, "--listen=:3240", "--device=board=1209:0001")
 
     def hosts(event):
         lines = [json.loads(line) for line in keeper.log.read_text().splitlines()

@@ -40,17 +40,20 @@ use wait::Stop;
 pub(super) fn attach(arguments: &Attach) -> Result<(), CommandError> {
     let (server, name) = arguments.device().map_err(CommandError::Usage)?;
     let vhci = Vhci::below(Path::new("/"));
+    let stop = arguments.persists().then(Stop::on_signals).transpose();
+    let stop = stop.map_err(CommandError::Signals)?;
     let (server, exporter) = match server {
         Some(server) => (server, None),
         None => {
             vhci.attaching().map_err(CommandError::Vhci)?;
-            let (server, exporter) = seek::server_of(name)?;
-            (server, Some(exporter))
+            match seek::first(stop.as_ref(), || seek::server_of(name))? {
+                Some((server, exporter)) => (server, Some(exporter)),
+                None => return Ok(()),
+            }
         }
     };
     let wanted = arguments.wanted(server, name);
-    if wanted.persist {
-        let stop = Stop::on_signals().map_err(CommandError::Signals)?;
+    if let Some(stop) = stop {
         let again = || exporter.as_ref().and_then(|exporter| seek::again(exporter, name));
         let again: Option<Again<'_>> = exporter.is_some().then_some(&again);
         return Keeper::new(&vhci, wanted, again, stop).run();

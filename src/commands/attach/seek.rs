@@ -8,8 +8,10 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-use log::debug;
+use log::{debug, info};
 
+use super::backoff::Backoff;
+use super::wait::{Awaited, Stop, Woken};
 use crate::client::{self, ClientError, Exported, Server};
 use crate::commands::CommandError;
 use crate::commands::network::{Title, ask_all, at_first, exports, look};
@@ -58,6 +60,36 @@ enum State {
     Free,
     Taken,
     Absent,
+}
+
+/// The result of a search, which is repeated until the stop (`None`) if there is a stop. *Blocks.*
+///
+/// Only a device that is nowhere is waited for: its server may be about to start.
+pub(super) fn first<T>(
+    stop: Option<&Stop>,
+    mut find: impl FnMut() -> Result<T, CommandError>,
+) -> Result<Option<T>, CommandError> {
+    let (mut backoff, mut said) = (Backoff::default(), String::new());
+    if let Some(stop) = stop {
+        stop.set_idle(true);
+    }
+    loop {
+        let (stop, error) = match (stop, find()) {
+            (Some(stop), Err(CommandError::Sought(error @ SeekError::Nowhere(..)))) => {
+                (stop, error)
+            }
+            (_, found) => return found.map(Some),
+        };
+        let words = error.to_string();
+        if said != words {
+            info!("{words}; looking until there is one");
+            said = words;
+        }
+        let woken = stop.wait(Awaited::Nothing, Some(backoff.next()));
+        if woken.map_err(CommandError::Wait)? == Woken::Stop {
+            return Ok(None);
+        }
+    }
 }
 
 /// The server on the network with a device, and the server's announced name. Servers where the
@@ -164,6 +196,22 @@ mod tests {
 
     fn name(text: &str) -> BusId {
         BusId::new(text).unwrap()
+    }
+
+    fn nowhere() -> Result<u32, CommandError> {
+        Err(CommandError::Sought(SeekError::Nowhere(name("stick"), 0)))
+    }
+
+    #[test]
+    fn a_device_that_is_nowhere_is_waited_for_until_the_stop() {
+        let (stop, mut sender) = Stop::by_hand().unwrap();
+        let mut answers = vec![Ok(7), nowhere(), nowhere()];
+        assert_eq!(first(Some(&stop), || answers.pop().unwrap()).unwrap(), Some(7));
+        let several = || Err(CommandError::Sought(SeekError::Several(name("stick"), vec![])));
+        assert!(first::<u32>(Some(&stop), several).is_err(), "nobody can choose later either");
+        assert!(first(None, nowhere).is_err(), "without --persist");
+        sender.write_all(&[0]).unwrap();
+        assert_eq!(first(Some(&stop), nowhere).unwrap(), None);
     }
 
     #[test]
