@@ -102,10 +102,11 @@ class Warden:
         client = export.client or ""
         verdict, why = judge(now, self._exporter.name, export.busid, client, trust_loopback=True)
         if verdict is Verdict.DENIED:
-            self._logger.warning("%s of %s is disconnected: %s", export.busid, client, why)
             try:
                 # By the client's address: the device may have the next client already.
                 self._desk.disconnect(client)
+                self._logger.warning("%s of %s is disconnected: %s", export.busid, client, why)
             except DeskError as error:
+                # Most often the client has left by itself meanwhile.
                 self._logger.info("%s", error)
         return verdict

@@ -157,7 +157,8 @@ def test_a_client_that_came_in_without_the_hook_is_sent_away_unless_it_holds(lab
         wait("the attachment is judged", lambda: "attach" in lab.log("usbferry"))
     lab.person().release("box")
     lab.attach("1-1").await_end(20)
-    assert "is disconnected: nobody holds" in lab.log("exporter")
+    told = "is disconnected: nobody holds"
+    wait("the log says why", lambda: told in lab.log("exporter"))
 
 
 def test_a_coordinator_that_forgot_its_holders_ends_their_sessions(lab: Lab) -> None:
