@@ -17,7 +17,7 @@
 //! | --- | --- | --- |
 //! | `delay=TIME` | time from submission to end of a URB | at once |
 //! | `rate=BITS` | bits a second of the device's bus, with `M` behind for 10^6: the data of a URB moves after the data of the URB before | no limit |
-//! | `data=counter`, `pattern`, `none` | IN data: a counter in the first eight bytes, or a pattern: the byte at stream position `p` is `p % 251`, and OUT data is checked for the pattern | `counter` |
+//! | `data=counter`, `pattern`, `none` | IN data: a counter in the first eight bytes of each page's length, or a pattern: the byte at stream position `p` is `p % 251`, and OUT data is checked for the pattern | `counter` |
 //! | `stall=N` | every Nth URB stalls | never |
 //! | `unplug=N` | the Nth URB of a device unplugs the device | never |
 //! | `slow=TIME` | time of RESET, SET_INTERFACE and SET_CONFIGURATION, with the device's lock held | at once |
