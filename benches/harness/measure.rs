@@ -20,6 +20,10 @@ use super::server::Server;
 use super::settings::{Cores, Settings, pin};
 use super::syscalls::Counter;
 
+/// Warm-up for each session beside the first: a device gets mapped memory, once it has moved as many
+/// bytes, and the time for the mapping is no part of a rate.
+const WARM_UP_EACH: Duration = Duration::from_millis(5);
+
 /// Bytes and depth of the requests of a client that then does not read.
 const UNREAD: (usize, usize) = (128 << 10, 64);
 
@@ -166,7 +170,8 @@ impl Bench<'_> {
                 flows.push(self.put_under_load(load, &busid(session))?);
             }
             process::reset_peak(server.pid());
-            let plan = self.settings.plan;
+            let mut plan = self.settings.plan;
+            plan.warm_up += WARM_UP_EACH * u32::try_from(load.sessions - 1).unwrap_or(u32::MAX);
             let run = || run::run(&mut flows, load.workload.depth, plan, look);
             match load.on {
                 On::Scraped => self.scraped().beside(plan.warm_up + plan.time / 2, run)??,
