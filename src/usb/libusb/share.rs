@@ -72,14 +72,20 @@ impl Cost {
 }
 
 /// A port's part of all bytes in flight; given back when dropped.
+///
+/// The sum of all ports is brought up to date in steps of [`LITTLE_IN_ALL`], and when the port has
+/// nothing in flight: a processor takes as long for each change as for the rest of a small URB's
+/// account.
 pub(super) struct Share {
     all: &'static AtomicU64,
     own: u64,
+    /// The port's part of the sum.
+    told: u64,
 }
 
 impl Share {
     pub(super) const fn new() -> Self {
-        Self { all: &IN_FLIGHT, own: 0 }
+        Self { all: &IN_FLIGHT, own: 0, told: 0 }
     }
 
     /// Whether `cost` more bytes may be in flight, with the system's `limit` for all programs and
@@ -88,25 +94,34 @@ impl Share {
         if cost <= LITTLE || self.own <= LITTLE_IN_ALL {
             return true;
         }
-        let others = self.all.load(Ordering::Relaxed).saturating_sub(self.own) + mapped;
+        let others = self.all.load(Ordering::Relaxed).saturating_sub(self.told) + mapped;
         let most = limit.saturating_sub(others) / PARTS;
         self.own + cost <= if is_first { most.max(limit / PARTS_FIRST) } else { most }
     }
 
     pub(super) fn add(&mut self, bytes: u64) {
         self.own += bytes;
-        self.all.fetch_add(bytes, Ordering::Relaxed);
+        self.tell_change();
     }
 
     pub(super) fn sub(&mut self, bytes: u64) {
         self.own -= bytes;
-        self.all.fetch_sub(bytes, Ordering::Relaxed);
+        self.tell_change();
+    }
+
+    fn tell_change(&mut self) {
+        let is_over = self.own == 0 && self.told > 0;
+        if is_over || self.own.abs_diff(self.told) >= LITTLE_IN_ALL {
+            // The sum wraps to what it was before a part that is taken off.
+            self.all.fetch_add(self.own.wrapping_sub(self.told), Ordering::Relaxed);
+            self.told = self.own;
+        }
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.all.fetch_sub(self.own, Ordering::Relaxed);
+        self.all.fetch_sub(self.told, Ordering::Relaxed);
     }
 }
 
@@ -118,7 +133,7 @@ mod tests {
     const LIMIT: u64 = 16 * MIB;
 
     fn share(all: &'static AtomicU64) -> Share {
-        Share { all, own: 0 }
+        Share { all, own: 0, told: 0 }
     }
 
     /// Fills a device's share with URBs of `cost` bytes.
@@ -145,6 +160,25 @@ mod tests {
         assert!(share(&ALL).has_room(MIB, false, LIMIT, 0), "a device without anything may try");
         drop(hogs);
         assert_eq!(ALL.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn other_devices_know_the_bytes_in_flight_but_for_next_to_nothing() {
+        static ALL: AtomicU64 = AtomicU64::new(0);
+        let mut own = share(&ALL);
+        let bytes = [700, 60 << 10, 5 << 10, 1 << 20, 300, 64 << 10];
+        let mut in_flight = 0;
+        for bytes in bytes {
+            own.add(bytes);
+            in_flight += bytes;
+            assert!(ALL.load(Ordering::Relaxed).abs_diff(in_flight) < LITTLE_IN_ALL);
+        }
+        for bytes in bytes {
+            own.sub(bytes);
+            in_flight -= bytes;
+            assert!(ALL.load(Ordering::Relaxed).abs_diff(in_flight) < LITTLE_IN_ALL);
+        }
+        assert_eq!(ALL.load(Ordering::Relaxed), 0, "nothing is in flight");
     }
 
     #[test]
