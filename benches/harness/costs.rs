@@ -6,7 +6,6 @@
 //! of the URBs, without start, attaching and end.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,7 +23,10 @@ use crate::harness::syscalls::{self, Counter};
 use crate::harness::{self, measure::Usbfs as _};
 use crate::tree::Tree;
 
-const DEVICES: &str = "count=65:quota=512M:requests=unrecorded";
+/// Devices for a load alone, and for a load beside idle devices. A server that knows of many devices
+/// never starts with quite the same number of instructions.
+const DEVICES: [&str; 2] =
+    ["count=1:quota=512M:requests=unrecorded", "count=65:quota=512M:requests=unrecorded"];
 
 /// Devices that are attached and idle beside a load.
 const IDLE: usize = 64;
@@ -92,29 +94,32 @@ struct Kind<'a> {
     name: &'static str,
     program: PathBuf,
     arguments: Vec<String>,
-    environment: Vec<(&'static str, OsString)>,
-    tree: &'a Tree,
+    library: &'a Path,
+    /// The devices of [`DEVICES`].
+    trees: [Tree; 2],
 }
 
 pub(crate) fn measure(settings: &Settings, library: &Path) -> Result<(), String> {
     let scratch = settings::results()?;
-    let trees =
-        [Tree::new(&scratch, "costs", DEVICES)?, Tree::new(&scratch, "costs-bare", DEVICES)?];
+    let trees = |name: &str| -> Result<[Tree; 2], String> {
+        let tree = |index: usize| Tree::new(&scratch, &format!("{name}-{index}"), DEVICES[index]);
+        Ok([tree(0)?, tree(1)?])
+    };
     let serve = ["serve", "--listen", "127.0.0.1:0", "--all"].map(str::to_owned);
     let kinds = [
         Kind {
             name: "usbferry",
             program: env!("CARGO_BIN_EXE_usbferry").into(),
             arguments: serve.into_iter().chain(settings.serve.iter().cloned()).collect(),
-            environment: trees[0].environment(library),
-            tree: &trees[0],
+            library,
+            trees: trees("costs")?,
         },
         Kind {
             name: "bare",
             program: std::env::current_exe().map_err(|error| error.to_string())?,
             arguments: vec![BARE.to_owned()],
-            environment: trees[1].environment(library),
-            tree: &trees[1],
+            library,
+            trees: trees("costs-bare")?,
         },
     ];
     println!(
@@ -182,7 +187,7 @@ impl Kind<'_> {
             .arg(format!("--callgrind-out-file={}", output.display()))
             .arg(&self.program)
             .args(&self.arguments);
-        let server = self.start(command)?;
+        let server = self.start(load, command)?;
         drive(&server, load, urbs, || {}).map_err(|error| self.explain(load, &error))?;
         // callgrind writes its results when a signal ends the server.
         server.end()?;
@@ -194,22 +199,26 @@ impl Kind<'_> {
     fn syscalls(&self, load: Load, scratch: &Path) -> Result<Option<f64>, String> {
         let mut command = std::process::Command::new(&self.program);
         command.args(&self.arguments);
-        let server = self.start(command)?;
+        let server = self.start(load, command)?;
         let Some(mut counter) = Counter::start(server.pid(), scratch) else { return Ok(None) };
         let urbs = NATIVE_TURNS * load.workload.depth as u64;
         let mut own_before = 0;
         let driven = drive(&server, load, urbs, || {
-            own_before = self.tree.counted()[1];
+            own_before = self.tree(load).counted()[1];
             counter.enable();
         });
         driven.map_err(|error| self.explain(load, &error))?;
         counter.disable();
-        let own = self.tree.counted()[1] - own_before;
+        let own = self.tree(load).counted()[1] - own_before;
         Ok(counter.finish().map(|calls| float(calls.saturating_sub(own)) / float(urbs)))
     }
 
-    fn start(&self, mut command: std::process::Command) -> Result<Server, String> {
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+    fn tree(&self, load: Load) -> &Tree {
+        &self.trees[usize::from(load.idle > 0)]
+    }
+
+    fn start(&self, load: Load, mut command: std::process::Command) -> Result<Server, String> {
+        command.envs(self.tree(load).environment(self.library));
         Server::start(command)
     }
 
