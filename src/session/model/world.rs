@@ -200,6 +200,16 @@ impl World {
         if self.client.barriers != barriers || self.session.is_device_gone() {
             self.client.excuses.memory |= free < self.scale.memory / 4 + memory_needed(taken);
         }
+        self.reap_new();
+    }
+
+    /// Has the session look for ends behind new submits, as the reactor does after each read.
+    fn reap_new(&mut self) {
+        if !self.over {
+            let more = self.session.reap_new(self.now);
+            assert!(!more || self.session.port.is_here(), "a port that is away was asked");
+            self.observe();
+        }
     }
 
     /// Looks at the result of bytes delivered.
