@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use usbferry_sys::arena::{Arena, Block};
 
-use super::operation::Rng;
+use super::rng::Rng;
 use super::verdict::Outcome;
 use crate::limits::CONTROL_LEN_MAX;
 use crate::usb::special::SpecialRequest;

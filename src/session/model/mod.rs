@@ -10,7 +10,7 @@
 //! session decides, only at which URB a slot carries and whether all is at home.
 //!
 //! - [`world`]: the steps; - [`results`]: how transfers end; - [`script`]: the client's commands; -
-//!   [`ending`]: the end, with nothing left; - [`stream`]: a client of any bytes.
+//!   [`ending`]: the end, with nothing left; - [`stream`]: a client of any bytes; - [`rng`]: chance.
 //!
 //! `cargo test model` runs some seeds which never change and some new each time. A failing seed is
 //! printed, with the few steps needed for the failure. Run again with `USBFERRY_SEED=<seed>`;
@@ -25,6 +25,7 @@ mod ending;
 mod operation;
 mod replies;
 mod results;
+mod rng;
 mod script;
 pub(crate) mod stream;
 mod verdict;
@@ -35,7 +36,7 @@ mod tests;
 
 use operation::Operation;
 #[cfg(test)]
-pub(crate) use operation::Rng;
+pub(crate) use rng::Rng;
 use world::World;
 #[cfg(test)]
 pub(super) use {client::DEVID, script::submit_of};

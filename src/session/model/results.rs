@@ -1,7 +1,7 @@
 //! The results of transfers and of special requests, from the choices of an operation.
 
 use super::device::{Flight, configurations};
-use super::operation::Rng;
+use super::rng::Rng;
 use super::world::World;
 use crate::usb::Performed;
 use crate::usb::special::SpecialRequest;

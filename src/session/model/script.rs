@@ -9,7 +9,8 @@
 
 use super::client::{ControlKind, DEVID, Fate, id_of};
 use super::device::configurations;
-use super::operation::{Rng, length_of};
+use super::operation::length_of;
+use super::rng::Rng;
 use super::verdict::{asked_for, endpoint_of, is_never_isochronous, sets};
 use super::world::World;
 use crate::session::Violation;

@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use super::client::DEVID;
 use super::device::{ModelPort, configurations, pattern};
-use super::operation::{Rng, Scale};
+use super::operation::Scale;
 use super::results::{packet_results, result_of};
+use super::rng::Rng;
 use super::verdict::{Outcome, asked_for, endpoint_of, is_never_isochronous, sets};
 use crate::limits::EARLY_UNLINK_TIMEOUT;
 use crate::session::job::JobKind;

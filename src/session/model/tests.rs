@@ -8,7 +8,8 @@ use std::panic::{self, AssertUnwindSafe, Location};
 use std::str::FromStr;
 use std::sync::Once;
 
-use super::operation::{Operation, Rng, Scale};
+use super::operation::{Operation, Scale};
+use super::rng::Rng;
 use super::run;
 
 /// Steps of a seed: a few worlds, or a single world of long life.
