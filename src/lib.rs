@@ -17,6 +17,7 @@
 //! - [`operator`]: the socket by which a person or a program on the server's machine asks for the
 //!   state of the server, and the client of that socket.
 //! - [`web`]: the web server, with a page for people and metrics for Prometheus.
+//! - [`report`]: the state of a server in the form for programs.
 //! - [`discovery`]: servers on the network, announced and found.
 //! - `hooks`: programs that events of a device start, on threads of their own.
 //! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.
@@ -36,13 +37,14 @@
 //! down, but for the results of a worker, which go up to the reactor:
 //!
 //! ```text
-//! commands ──► capture, cli, client, config, discovery, doctor, operator, reactor, service, status, usb, vhci, web, wire
+//! commands ──► capture, cli, client, config, discovery, doctor, operator, reactor, report, service, status, usb, vhci, web, wire
 //! cli ───────► client, config, logging, usb, wire
 //! doctor ────► client, config, usb, vhci, wire
 //! client ────► usbmon, wire
 //! vhci ──────► wire
-//! operator ──► config, reactor, status
-//! web ───────► config, reactor, status
+//! operator ──► config, reactor, report, status
+//! web ───────► config, reactor, report, status
+//! report ────► stats, status, wire
 //! fuzzing ───► discovery, handshake, session, usb, wire
 //! discovery ─► reactor, status
 //! reactor ───► capture, config, handshake, hooks, service, session, stats, status, usb, wire, worker
@@ -149,6 +151,7 @@ mod names;
 pub mod operator;
 mod programs;
 pub mod reactor;
+pub mod report;
 mod runtime;
 pub mod service;
 mod session;

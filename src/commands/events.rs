@@ -12,7 +12,7 @@ use super::list::printed;
 use super::status::title;
 use crate::cli::Events;
 use crate::operator::client::Operator;
-use crate::status::report::{EventReport, parse_time};
+use crate::report::{EventReport, parse_time};
 use crate::units::{Amount, clock_with_seconds};
 use crate::words::printable;
 

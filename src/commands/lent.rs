@@ -9,7 +9,7 @@ use log::debug;
 
 use super::CommandError;
 use crate::operator::client::{Operator, OperatorError};
-use crate::status::report::{Report, parse_time};
+use crate::report::{Report, parse_time};
 use crate::units::clock;
 use crate::usb::DeviceInfo;
 use crate::usb::libusb;

@@ -11,7 +11,7 @@ use super::json;
 use super::list::printed;
 use crate::cli::Status;
 use crate::operator::client::Operator;
-use crate::status::report::{
+use crate::report::{
     CaptureReport, CountersReport, EndpointReport, ExportReport, Report, ServerReport,
     SessionReport, TurnaroundReport, WorkReport, parse_time,
 };

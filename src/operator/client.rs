@@ -19,8 +19,8 @@ use super::protocol::{Asked, CaptureStartedReport, DisconnectedReport, Problem, 
 use super::{reading, usual_places};
 use crate::config::Capturing;
 use crate::limits::{OPERATOR_ANSWER_LEN_MAX, OPERATOR_TIMEOUT};
-use crate::status::reading::Unread;
-use crate::status::report::{CaptureReport, EVENT_END, EventReport, Report};
+use crate::report::reading::Unread;
+use crate::report::{CaptureReport, EVENT_END, EventReport, Report};
 use crate::words::reason;
 
 /// The time for the next event, which may never come: a hundred years.

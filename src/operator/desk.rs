@@ -33,8 +33,8 @@ use crate::limits::{
     OPERATOR_REQUEST_LEN_MAX, OPERATOR_TIMEOUT, OPERATORS_MAX, SNAP_LEN_DEFAULT,
 };
 use crate::reactor::{CaptureOrder, Disobeyed, Followed, OperatorHandle, StatusHandle, Told};
+use crate::report::{CaptureReport, EventReport, Report};
 use crate::status::ServerStatus;
-use crate::status::report::{CaptureReport, EventReport, Report};
 use crate::threads;
 use crate::words::reason;
 

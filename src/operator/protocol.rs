@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::limits::{CAPTURES_MAX, HOLDS_MAX};
 use crate::reactor::{Disobeyed, Obeyed, SessionName};
-use crate::status::reading::{FromJson, Unread, field};
-use crate::status::report::{CaptureReport, EventReport, Report};
+use crate::report::reading::{FromJson, Unread, field};
+use crate::report::{CaptureReport, EventReport, Report};
 
 /// The version of the exchange.
 pub const VERSION: u32 = 1;

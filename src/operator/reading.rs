@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::protocol::{
     Asked, CaptureStartedReport, DisconnectedReport, Problem, Reason, Said, SessionNameReport,
 };
-use crate::status::reading::{FromJson, Unread, field, later_field, object, unread};
+use crate::report::reading::{FromJson, Unread, field, later_field, object, unread};
 
 object!(DisconnectedReport: sessions, held);
 object!(CaptureStartedReport: file, sessions);

@@ -2,15 +2,12 @@
 //!
 //! The reactor fills a [`Snapshot`] on request
 //! ([`StatusHandle::snapshot`](crate::reactor::StatusHandle::snapshot)). How a user reads it, as a
-//! page, over a socket or as metrics, is the reader's part; [`report`] has the form for programs, and
-//! [`reading`] reads that form.
+//! page, over a socket or as metrics, is the reader's part.
 //!
 //! Contract: plain data, owned by the reader; nothing in a snapshot changes or refers to the
 //! server.
 
 pub mod event;
-pub mod reading;
-pub mod report;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

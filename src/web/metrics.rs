@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::exposition::Kind::{Counter, Gauge, Histogram};
 use super::exposition::{Exposition, Kind, Samples};
-use crate::status::report::{
+use crate::report::{
     CaptureReport, EndpointReport, ExportReport, Report, SessionReport, WorkReport, parse_time,
 };
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::limits::{HTTP_PATIENCE, REPORT_AGE};
 use crate::reactor::{Answer, StatusHandle, Unanswered};
-use crate::status::report::Report;
+use crate::report::Report;
 use crate::status::{ServerStatus, Snapshot};
 
 /// Asks for reports.

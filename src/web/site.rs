@@ -18,8 +18,8 @@ use super::host::Hosts;
 use super::reporter::Reporter;
 use super::{exposition, metrics};
 use crate::reactor::Unanswered;
+use crate::report::Report;
 use crate::status::Phase;
-use crate::status::report::Report;
 
 /// The page, with [`NONCE`] where a script and a style begin.
 const PAGE: &str = include_str!("page.html");

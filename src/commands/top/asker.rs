@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::channel::{Receiver, channel};
 use crate::operator::client::{Operator, OperatorError};
-use crate::status::report::Report;
+use crate::report::Report;
 use crate::threads;
 
 /// The time between an answer and the next question: a person reads no faster.

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use crate::status::report::{CountersReport, EndpointReport, ExportReport, Report, SessionReport};
+use crate::report::{CountersReport, EndpointReport, ExportReport, Report, SessionReport};
 
 /// The rates that are kept for each device: one for each column of a graph, of a wide terminal.
 const GRAPH_LEN: usize = 240;

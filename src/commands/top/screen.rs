@@ -19,7 +19,7 @@ use ratatui::widgets::{Row, Sparkline, Table, TableState};
 use super::history::{Device, History, Rates};
 use super::view::{Column, View};
 use crate::commands::status::{errors_text, name_of, times, title};
-use crate::status::report::{EndpointReport, Report, parse_time};
+use crate::report::{EndpointReport, Report, parse_time};
 use crate::units::{Amount, clock};
 use crate::words::printable;
 

@@ -8,7 +8,7 @@ use super::history::History;
 use super::view::View;
 use super::*;
 
-use crate::status::report::{
+use crate::report::{
     ConnectionsReport, CountersReport, EndpointReport, ExportReport, GaugeReport, Report,
     ServerReport, SessionReport, TurnaroundReport, WorkReport,
 };

@@ -5,20 +5,22 @@
 //! Contract: plain data. A field is never removed and never changes its meaning under the same
 //! version; new fields may come.
 
+pub mod reading;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::event::Event;
-use super::{
-    CaptureState, CaptureStatus, Connections, ExportStatus, HoldStatus, LoanState, LoanStatus,
-    Phase, ServerStatus, Snapshot,
-};
 use crate::names::Names;
 use crate::stats::turnaround::{Bucket, Turnaround};
 use crate::stats::{EndpointStats, EndpointWork, Gauge, SessionStats};
+use crate::status::event::Event;
+use crate::status::{
+    CaptureState, CaptureStatus, Connections, ExportStatus, HoldStatus, LoanState, LoanStatus,
+    Phase, ServerStatus, Snapshot,
+};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, TransferType};
 

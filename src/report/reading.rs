@@ -1,4 +1,4 @@
-//! Reports out of JSON: each form of [`super::report`] from a value, field by field.
+//! Reports out of JSON: each form of [`super`] from a value, field by field.
 //!
 //! A derived reader is 10 KB of the program for each form, since such a reader also knows forms
 //! without names, and fields in the order of their arrival. Here a field is a call.
@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::report::{
+use super::{
     BucketReport, CaptureReport, ConnectionsReport, CountersReport, EndpointReport, EventReport,
     ExportReport, GaugeReport, HoldReport, Report, ServerReport, SessionReport, TurnaroundReport,
     WorkReport,
