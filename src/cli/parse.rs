@@ -2,34 +2,33 @@
 //!
 //! Contract: pure.
 
-use clap::builder::PossibleValue;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use log::LevelFilter;
 
 use super::error::{NotAFilter, NotAGroup};
 use crate::config::TakeOver;
 use crate::logging::Shape;
 
-impl clap::ValueEnum for TakeOver {
-    fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
-    }
+/// A policy, by its name, and the names with what each means for the help.
+pub(super) fn takeover() -> impl TypedValueParser<Value = TakeOver> {
+    PossibleValuesParser::new(TakeOver::ALL.map(described)).try_map(|name| name.parse())
+}
 
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        let help = match self {
-            Self::Never => "The new client is told that the device is busy",
-            Self::Stale => {
-                "If both clients have the same address, and the holder's connection looks dead. \
-                 Over \"ssh -R\" every client has the address 127.0.0.1, and every connection \
-                 looks alive as long as the tunnel does"
-            }
-            Self::SameHost => {
-                "If both clients have the same address, whether or not the holder's connection \
-                 looks dead. Over \"ssh -R\" all clients have the same address"
-            }
-            Self::Any => "Always: the last client to ask has the device",
-        };
-        Some(PossibleValue::new(self.name()).help(help))
-    }
+fn described(policy: TakeOver) -> PossibleValue {
+    let help = match policy {
+        TakeOver::Never => "The new client is told that the device is busy",
+        TakeOver::Stale => {
+            "If both clients have the same address, and the holder's connection looks dead. \
+             Over \"ssh -R\" every client has the address 127.0.0.1, and every connection \
+             looks alive as long as the tunnel does"
+        }
+        TakeOver::SameHost => {
+            "If both clients have the same address, whether or not the holder's connection \
+             looks dead. Over \"ssh -R\" all clients have the same address"
+        }
+        TakeOver::Any => "Always: the last client to ask has the device",
+    };
+    PossibleValue::new(policy.name()).help(help)
 }
 
 impl clap::ValueEnum for Shape {

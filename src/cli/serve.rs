@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::capture::CaptureOptions;
 use super::error::{UsageError, Written};
+use super::parse::takeover;
 use super::simulation::Simulation;
 use super::usbipd::StandIn;
 use crate::config::file::FileSettings;
@@ -66,7 +67,7 @@ pub struct Serve {
     simulation: Simulation,
 
     /// When a client may take a device from another client (the holder) [default: stale]
-    #[arg(long = "take-over", value_name = "WHEN")]
+    #[arg(long = "take-over", value_name = "WHEN", value_parser = takeover())]
     takeover: Option<TakeOver>,
 
     /// Drop a client that has shown no sign of life, or accepted no byte, for this long (s, m),
