@@ -12,7 +12,7 @@ use std::thread;
 use crate::complaints::error;
 
 /// Does `work`, named `what` in the log; `None` after a panic.
-pub(crate) fn caught<T>(what: &str, work: impl FnOnce() -> T) -> Option<T> {
+pub fn caught<T>(what: &str, work: impl FnOnce() -> T) -> Option<T> {
     let panic = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => return Some(done),
         Err(panic) => panic,

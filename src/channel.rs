@@ -16,10 +16,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The end where messages come in. Clones are the same end.
-pub(crate) struct Sender<T>(Arc<Shared<T>>);
+pub struct Sender<T>(Arc<Shared<T>>);
 
 /// The end where messages come out.
-pub(crate) struct Receiver<T>(Arc<Shared<T>>);
+pub struct Receiver<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
     state: Mutex<State<T>>,
@@ -41,7 +41,7 @@ struct State<T> {
 ///
 /// # Panics
 /// Without any room.
-pub(crate) fn channel<T>(room: usize) -> (Sender<T>, Receiver<T>) {
+pub fn channel<T>(room: usize) -> (Sender<T>, Receiver<T>) {
     assert!(room > 0, "a message has to wait somewhere");
     let messages = VecDeque::with_capacity(room);
     let state = State { messages, room, senders: 1, has_receiver: true, waiting: 0 };
@@ -54,7 +54,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     /// The receiver is gone, and the message comes back.
-    pub(crate) fn send(&self, message: T) -> Result<(), SendError<T>> {
+    pub fn send(&self, message: T) -> Result<(), SendError<T>> {
         let is_full = |state: &State<T>| state.has_receiver && state.is_full();
         let state = self.0.wait_while(self.0.lock(), is_full);
         if !state.has_receiver {
@@ -68,7 +68,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     /// There is no room, or the receiver is gone; the message comes back.
-    pub(crate) fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
+    pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
         let state = self.0.lock();
         if !state.has_receiver {
             return Err(TrySendError::Disconnected(message));
@@ -86,7 +86,7 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     /// There is no message, and all senders are gone.
-    pub(crate) fn recv(&self) -> Result<T, RecvError> {
+    pub fn recv(&self) -> Result<T, RecvError> {
         let state = self.0.wait_while(self.0.lock(), State::is_idle);
         self.0.take(state).map_err(|_| RecvError)
     }
@@ -95,7 +95,7 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     /// As for [`Self::recv`], or there was no message in time.
-    pub(crate) fn recv_timeout(&self, time: Duration) -> Result<T, RecvTimeoutError> {
+    pub fn recv_timeout(&self, time: Duration) -> Result<T, RecvTimeoutError> {
         let state = self.0.wait_while_within(self.0.lock(), time, State::is_idle);
         self.0.take(state).map_err(|error| match error {
             TryRecvError::Empty => RecvTimeoutError::Timeout,
@@ -107,7 +107,7 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     /// There is no message; perhaps all senders are gone.
-    pub(crate) fn try_recv(&self) -> Result<T, TryRecvError> {
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
         self.0.take(self.0.lock())
     }
 }

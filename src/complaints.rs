@@ -20,7 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// The budget of one server. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Complaints(Arc<Shared>);
+pub struct Complaints(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
@@ -41,13 +41,14 @@ thread_local! {
 }
 
 impl Complaints {
-    pub(crate) fn new(now: Instant) -> Self {
+    /// The whole budget, from a moment on.
+    pub fn new(now: Instant) -> Self {
         let state = Mutex::new(State { since: now, written: 0, left_out: 0 });
         Self(Arc::new(Shared { state, has_left_out: AtomicBool::new(false) }))
     }
 
     /// Has the lines of this thread count from now on.
-    pub(crate) fn take_thread(&self) {
+    pub fn take_thread(&self) {
         OF_THREAD.with_borrow_mut(|of_thread| *of_thread = Some(self.clone()));
     }
 
@@ -74,13 +75,13 @@ impl Complaints {
     }
 
     /// When to call [`Self::tell_left_out`].
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         let has_left_out = self.0.has_left_out.load(Ordering::Relaxed);
         has_left_out.then(|| self.lock().since + SECOND)
     }
 
     /// Reports how many lines were left out in a second that is over.
-    pub(crate) fn tell_left_out(&self, now: Instant) {
+    pub fn tell_left_out(&self, now: Instant) {
         if !self.0.has_left_out.load(Ordering::Relaxed) {
             return;
         }
@@ -104,13 +105,15 @@ impl Complaints {
 }
 
 /// Whether this thread may log one more line. A thread without a server may log everything.
-pub(crate) fn may_say() -> bool {
+pub fn may_say() -> bool {
     OF_THREAD.with_borrow(|complaints| {
         complaints.as_ref().is_none_or(|complaints| complaints.may_complain(Instant::now()))
     })
 }
 
 /// Logs a message at a level, as far as the budget goes.
+#[macro_export]
+#[doc(hidden)]
 macro_rules! say {
     ($level:ident, $($message:tt)+) => {
         if ::log::log_enabled!(::log::Level::$level) && $crate::complaints::may_say() {
@@ -119,19 +122,25 @@ macro_rules! say {
     };
 }
 
+#[macro_export]
+#[doc(hidden)]
 macro_rules! say_error {
     ($($message:tt)+) => { $crate::complaints::say!(Error, $($message)+) };
 }
 
+#[macro_export]
+#[doc(hidden)]
 macro_rules! say_warn {
     ($($message:tt)+) => { $crate::complaints::say!(Warn, $($message)+) };
 }
 
+#[macro_export]
+#[doc(hidden)]
 macro_rules! say_info {
     ($($message:tt)+) => { $crate::complaints::say!(Info, $($message)+) };
 }
 
-pub(crate) use {say, say_error as error, say_info as info, say_warn as warn};
+pub use {say, say_error as error, say_info as info, say_warn as warn};
 
 #[cfg(test)]
 mod tests {

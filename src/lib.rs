@@ -18,6 +18,7 @@
 //!   state of the server, and the client of that socket.
 //! - [`web`]: the web server, with a page for people and metrics for Prometheus.
 //! - [`report`]: the state of a server in the form for programs.
+//! - [`server`]: the server that the program runs: the reactor, for either USB stack.
 //! - [`discovery`]: servers on the network, announced and found.
 //! - `hooks`: programs that events of a device start, on threads of their own.
 //! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.
@@ -37,7 +38,7 @@
 //! down, but for the results of a worker, which go up to the reactor:
 //!
 //! ```text
-//! commands ──► capture, cli, client, config, discovery, doctor, operator, reactor, report, service, status, usb, vhci, web, wire
+//! commands ──► capture, cli, client, config, discovery, doctor, operator, reactor, report, server, service, status, usb, vhci, web, wire
 //! cli ───────► client, config, logging, usb, wire
 //! doctor ────► client, config, usb, vhci, wire
 //! client ────► usbmon, wire
@@ -47,9 +48,10 @@
 //! report ────► stats, status, wire
 //! fuzzing ───► discovery, handshake, session, usb, wire
 //! discovery ─► reactor, status
+//! server ────► config, reactor, service, usb
 //! reactor ───► capture, config, handshake, hooks, service, session, stats, status, usb, wire, worker
 //! worker ────► config, reactor, session, usb
-//! logging ───► writer
+//! logging ───► wire, writer
 //! handshake ─► wire
 //! hooks ─────► config, usb, wire
 //! session ───► capture, stats, usb, wire
@@ -127,13 +129,13 @@
 #[cfg(all(any(test, fuzzing), not(feature = "simulate")))]
 compile_error!("the tests need simulated devices: add `--features simulate`");
 
-mod capture;
-mod caught;
-mod channel;
+pub mod capture;
+pub mod caught;
+pub mod channel;
 pub mod cli;
 pub mod client;
 pub mod commands;
-mod complaints;
+pub mod complaints;
 pub mod config;
 mod deadline;
 pub mod discovery;
@@ -152,22 +154,23 @@ pub mod operator;
 mod programs;
 pub mod reactor;
 pub mod report;
-mod runtime;
+pub mod runtime;
+pub mod server;
 pub mod service;
 mod session;
-mod sockets;
-mod sorted;
+pub mod sockets;
+pub mod sorted;
 pub mod stats;
 pub mod status;
-mod threads;
-mod units;
+pub mod threads;
+pub mod units;
 pub mod usb;
-mod usbmon;
+pub mod usbmon;
 #[cfg(target_os = "linux")]
 pub mod vhci;
 pub mod web;
-mod whose;
+pub mod whose;
 pub mod wire;
-mod words;
+pub mod words;
 mod worker;
-mod writer;
+pub mod writer;

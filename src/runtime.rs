@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// The places for files that a restart of the machine is to empty, the best first. A service
 /// manager can name the directory (systemd.exec, `RuntimeDirectory=`; of several, the first).
-pub(crate) fn directories() -> impl Iterator<Item = PathBuf> {
+pub fn directories() -> impl Iterator<Item = PathBuf> {
     let place = |variable| {
         let value = std::env::var_os(variable)?.into_string().ok()?;
         value.split(':').next().filter(|path| !path.is_empty()).map(PathBuf::from)

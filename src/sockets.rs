@@ -23,7 +23,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Has a socket send small PDUs at once, and notice a dead peer: a peer is dead when it shows no
 /// sign of life for `peer_timeout`, at least three seconds.
-pub(crate) fn prepare(socket: &impl AsFd, peer_timeout: Duration) {
+pub fn prepare(socket: &impl AsFd, peer_timeout: Duration) {
     let socket = SockRef::from(socket);
     let silence = (peer_timeout / 3).max(SECOND);
     let interval = (peer_timeout.saturating_sub(silence) / KEEPALIVE_PROBES).max(SECOND);

@@ -9,7 +9,7 @@ use std::thread::{Builder, JoinHandle};
 ///
 /// # Errors
 /// The system has no thread left.
-pub(crate) fn start(
+pub fn start(
     name: impl Into<String>,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {

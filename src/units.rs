@@ -15,14 +15,14 @@ const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Bytes: a number, alone or with a unit: `K`, `KB`, `KiB`, `M` and so on, small letters too, each
 /// a power of 1024.
-pub(crate) fn parse_size(text: &str) -> Option<usize> {
+pub fn parse_size(text: &str) -> Option<usize> {
     let bytes = parse_size::Config::new().with_binary().parse_size(text).ok()?;
     usize::try_from(bytes).ok()
 }
 
 /// Bytes, shown in the form that users type, with the largest unit that leaves no rest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Size(pub(crate) u64);
+pub struct Size(pub u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,14 +36,14 @@ impl fmt::Display for Size {
 
 /// A time: numbers with `us`, `ms`, `s`, `m` or `h`, or with the words for these units. At most a
 /// century, by which no clock overflows.
-pub(crate) fn parse_time(text: &str) -> Option<Duration> {
+pub fn parse_time(text: &str) -> Option<Duration> {
     let time = SpanParser::new().parse_unsigned_duration(text).ok()?;
     (time <= CENTURY).then_some(time)
 }
 
 /// A time that has passed, for a reader: in its two largest units, rounded down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Lasting(pub(crate) Duration);
+pub struct Lasting(pub Duration);
 
 impl fmt::Display for Lasting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,7 +61,7 @@ impl fmt::Display for Lasting {
 
 /// A time as short as a column of a table, in four signs and a unit at most: `12.3ms`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Brief(pub(crate) Duration);
+pub struct Brief(pub Duration);
 
 impl fmt::Display for Brief {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,20 +83,21 @@ impl fmt::Display for Brief {
 /// An amount for a reader, in four signs and a unit at most: `12.3M`, each unit a power of 1000, or of
 /// 1024 for bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Amount {
-    pub(crate) count: u64,
+pub struct Amount {
+    /// The amount, in ones.
+    pub count: u64,
     /// The factor between units.
-    pub(crate) unit: u64,
+    pub unit: u64,
 }
 
 impl Amount {
     /// An amount of bytes.
-    pub(crate) const fn bytes(count: u64) -> Self {
+    pub const fn bytes(count: u64) -> Self {
         Self { count, unit: 1024 }
     }
 
     /// An amount of anything else.
-    pub(crate) const fn of(count: u64) -> Self {
+    pub const fn of(count: u64) -> Self {
         Self { count, unit: 1000 }
     }
 }
@@ -120,7 +121,7 @@ impl fmt::Display for Amount {
 }
 
 /// A moment for a reader: the local time of day, with the date on another day.
-pub(crate) fn clock(time: SystemTime) -> String {
+pub fn clock(time: SystemTime) -> String {
     match (zoned(time), zoned(SystemTime::now())) {
         (Some(time), Some(now)) => clock_beside(&time, &now),
         _ => "?".to_owned(),
@@ -128,7 +129,7 @@ pub(crate) fn clock(time: SystemTime) -> String {
 }
 
 /// A moment for a reader: the local time of day, to the second.
-pub(crate) fn clock_with_seconds(time: SystemTime) -> String {
+pub fn clock_with_seconds(time: SystemTime) -> String {
     zoned(time).map_or_else(|| "?".to_owned(), |time| time.strftime("%H:%M:%S").to_string())
 }
 

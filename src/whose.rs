@@ -13,11 +13,11 @@ use crate::wire::types::BusId;
 
 /// A client and its device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Whose {
+pub struct Whose {
     /// The client's address.
-    pub(crate) client: SocketAddr,
+    pub client: SocketAddr,
     /// The device.
-    pub(crate) device: BusId,
+    pub device: BusId,
 }
 
 thread_local! {
@@ -26,24 +26,17 @@ thread_local! {
 
 impl Whose {
     /// Notes that this thread works for the client and the device from now on.
-    pub(crate) fn take_thread(self) {
+    pub fn take_thread(self) {
         OF_THREAD.set(Some(self));
     }
 }
 
 /// Notes that this thread works for nobody in particular.
-pub(crate) fn leave_thread() {
+pub fn leave_thread() {
     OF_THREAD.set(None);
 }
 
 /// For whom this thread works.
-pub(crate) fn of_thread() -> Option<Whose> {
+pub fn of_thread() -> Option<Whose> {
     OF_THREAD.get()
-}
-
-/// Notes that the thread of a test works for a client and a device.
-#[cfg(test)]
-pub(crate) fn work_for(client: &str, device: &str) {
-    let client = client.parse().expect("an address");
-    Whose { client, device: BusId::new(device).expect("a busid") }.take_thread();
 }

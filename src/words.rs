@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 /// The system's reason without its number, which tells a user nothing.
-pub(crate) fn reason(error: &io::Error) -> String {
+pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" (os error ") {
         Some((words, _)) if error.raw_os_error().is_some() => words.to_owned(),
@@ -15,19 +15,19 @@ pub(crate) fn reason(error: &io::Error) -> String {
 }
 
 /// The reason of a failed look-up of a name, without the standard library's words in front.
-pub(crate) fn look_up_reason(error: &io::Error) -> String {
+pub fn look_up_reason(error: &io::Error) -> String {
     let reason = reason(error);
     reason.strip_prefix("failed to lookup address information: ").unwrap_or(&reason).to_owned()
 }
 
 /// A time in seconds, such as `10 s` or `0.1 s`.
-pub(crate) fn seconds(time: Duration) -> String {
+pub fn seconds(time: Duration) -> String {
     format!("{} s", time.as_secs_f64())
 }
 
 /// A text chosen by a device, a peer or a program, for a terminal: quotes as they are, and everything
 /// unprintable escaped, as are backslashes.
-pub(crate) fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let escape = |c: char| match c {
         '"' | '\'' => String::from(c),
         other => other.escape_debug().collect(),
@@ -37,13 +37,13 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// A text with whatever a user, or a file of the user's, has put into the text, for a terminal:
 /// everything that is not seen is escaped, except line breaks.
-pub(crate) fn visible(text: &str) -> String {
+pub fn visible(text: &str) -> String {
     let escape = |c: char| if is_visible(c) { String::from(c) } else { c.escape_debug().collect() };
     text.chars().map(escape).collect()
 }
 
 /// Whether a character shows on a terminal as it is, or ends a line.
-pub(crate) fn is_visible(c: char) -> bool {
+pub fn is_visible(c: char) -> bool {
     matches!(c, '\n' | '"' | '\'' | '\\') || c.escape_debug().len() == 1
 }
 

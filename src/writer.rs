@@ -25,19 +25,19 @@ use crate::threads;
 
 /// The name and the limits of a writer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
+pub struct Terms {
     /// The name of the thread.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// Pieces that can wait to be written.
-    pub(crate) pieces: usize,
+    pub pieces: usize,
     /// Bytes of pieces that can wait to be written. A piece alone may have more.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
     /// Written pieces whose memory is kept for [`Queue::spare`].
-    pub(crate) spares: usize,
+    pub spares: usize,
 }
 
 /// The place to which a writer writes. All calls come from the writer's thread, and may block.
-pub(crate) trait Target: Send + 'static {
+pub trait Target: Send + 'static {
     /// Does what has to be done before the first piece.
     fn begin(&mut self) {}
 
@@ -53,7 +53,7 @@ pub(crate) trait Target: Send + 'static {
 
 /// A target of text: a stream with lines. A write that fails is forgotten: nobody is left to be
 /// told.
-pub(crate) struct Text<W: Write> {
+pub struct Text<W: Write> {
     writer: BufWriter<W>,
     dropped: Dropped,
 }
@@ -63,7 +63,7 @@ type Dropped = Box<dyn Fn(u64) -> Vec<u8> + Send>;
 
 /// A thread that writes.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub struct Writer {
     queue: Queue,
     /// Never has a message; the other end goes when everything is written.
     written: Receiver<()>,
@@ -71,7 +71,7 @@ pub(crate) struct Writer {
 
 /// Where pieces come in. Clones are the same queue.
 #[derive(Clone, Debug)]
-pub(crate) struct Queue(Arc<Shared>);
+pub struct Queue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -105,7 +105,7 @@ impl Writer {
     ///
     /// # Errors
     /// The system has no thread.
-    pub(crate) fn start(terms: Terms, target: impl Target) -> io::Result<Self> {
+    pub fn start(terms: Terms, target: impl Target) -> io::Result<Self> {
         let (sender, receiver) = channel(terms.pieces);
         let (ended, written) = channel::<()>(1);
         let (last, spares) = (Vec::new(), Vec::with_capacity(terms.spares));
@@ -120,13 +120,13 @@ impl Writer {
     }
 
     /// The queue of this writer.
-    pub(crate) const fn queue(&self) -> &Queue {
+    pub const fn queue(&self) -> &Queue {
         &self.queue
     }
 
     /// Ends the writer: the waiting pieces are written, then `last`, within `patience` at most.
     /// *Blocks.*
-    pub(crate) fn end(&mut self, last: Vec<u8>, patience: Duration) {
+    pub fn end(&mut self, last: Vec<u8>, patience: Duration) {
         let mut state = self.queue.lock();
         (state.pieces, state.last) = (None, last);
         drop(state);
@@ -137,7 +137,7 @@ impl Writer {
 
 impl Queue {
     /// Adds a piece to the queue, or drops and counts the piece.
-    pub(crate) fn put(&self, bytes: Vec<u8>) {
+    pub fn put(&self, bytes: Vec<u8>) {
         let state = &mut *self.lock();
         if self.send(state, bytes).is_err() {
             state.dropped += 1;
@@ -148,7 +148,7 @@ impl Queue {
     ///
     /// # Errors
     /// The queue is full, and the piece comes back.
-    pub(crate) fn try_put(&self, bytes: Vec<u8>) -> Result<(), Vec<u8>> {
+    pub fn try_put(&self, bytes: Vec<u8>) -> Result<(), Vec<u8>> {
         self.send(&mut self.lock(), bytes)
     }
 
@@ -159,7 +159,7 @@ impl Queue {
     }
 
     /// The memory of a written piece, empty.
-    pub(crate) fn spare(&self) -> Option<Vec<u8>> {
+    pub fn spare(&self) -> Option<Vec<u8>> {
         self.lock().spares.pop()
     }
 
@@ -231,7 +231,7 @@ fn note_dropped(target: &mut impl Target, pieces: u64) {
 
 impl<W: Write> Text<W> {
     /// A stream as a target; `dropped` makes the text in the place of dropped pieces.
-    pub(crate) fn new(stream: W, dropped: impl Fn(u64) -> Vec<u8> + Send + 'static) -> Self {
+    pub fn new(stream: W, dropped: impl Fn(u64) -> Vec<u8> + Send + 'static) -> Self {
         Self { writer: BufWriter::new(stream), dropped: Box::new(dropped) }
     }
 }

@@ -38,7 +38,7 @@ use crate::limits::{CAPTURE_END_TIMEOUT, CAPTURE_PIECE_LEN, CAPTURE_QUEUE_LEN};
 use crate::words::reason;
 use crate::writer::{Terms, Writer};
 use place::Place;
-pub(crate) use place::{create, other_half};
+pub use place::{create, other_half};
 use recorder::{Recorder, Tally};
 use sink::{Progress, Sink};
 pub(crate) use tap::{By, Description, End, Tap, Urb};

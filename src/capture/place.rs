@@ -105,12 +105,12 @@ impl Place {
 }
 
 /// An empty file.
-pub(crate) fn create(path: &Path) -> io::Result<File> {
+pub fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)
 }
 
 /// The name of the other half of a capture.
-pub(crate) fn other_half(path: &Path) -> PathBuf {
+pub fn other_half(path: &Path) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(".1");
     if let Some(extension) = path.extension() {

@@ -22,27 +22,20 @@ use crate::config::{Http, Listen, OperatorSocket, Settings, meaning};
 use crate::discovery::{Announcement, Announcer};
 use crate::limits::CONNECTIONS_SHARE;
 use crate::operator::{Desk, Handles};
-use crate::reactor::Reactor;
+use crate::server::{Server, Stack};
 use crate::service::notify::{Manager, Message};
 use crate::service::sockets::{self, Passed};
 use crate::status::ServerStatus;
+use crate::usb::ScanError;
 use crate::usb::libusb::{self, LibusbBackend};
-use crate::usb::{Backend, ScanError};
 #[cfg(feature = "simulate")]
-use crate::usb::{
-    either::Either,
-    sim::{SimBackend, bus::SimBus, spec::Spec},
-};
+use crate::usb::sim::{SimBackend, bus::SimBus, spec::Spec};
 use crate::web::{Access, Web};
 use crate::wire::PORT;
 use crate::words::reason;
 
 /// Exit code when a second signal ends the program at once.
 const INTERRUPTED: i32 = 130;
-
-/// The USB stacks: one type, so that the program has the code around a stack once.
-#[cfg(feature = "simulate")]
-type Stack = Either<LibusbBackend, SimBackend>;
 
 /// Reads the settings, and the devices to export.
 type Reader = Box<dyn FnMut() -> Result<(Settings, Chosen), CommandError> + Send>;
@@ -124,8 +117,8 @@ struct Following {
 }
 
 /// Runs a server on the passed sockets, or else where the settings say.
-fn run<B: Backend>(
-    backend: B,
+fn run(
+    stack: Stack,
     settings: Settings,
     passed: Vec<Passed>,
     Following { signals, read, stand_in }: Following,
@@ -141,18 +134,17 @@ fn run<B: Backend>(
     let (for_web, passed): (Vec<_>, Vec<_>) = passed.into_iter().partition(Passed::is_for_web);
     let names: Vec<String> = passed.iter().map(|passed| passed.name.clone()).collect();
     let listeners = passed.into_iter().map(|passed| passed.listener).collect();
-    let reactor = Reactor::with_listeners(backend, settings, listeners);
-    let mut reactor = reactor.map_err(CommandError::Start)?;
-    let server = ServerStatus { started: SystemTime::now(), addresses: reactor.addresses() };
-    let desk = open_desk(&reactor, &operators, server.clone())?;
+    let mut server = Server::new(stack, settings, listeners).map_err(CommandError::Start)?;
+    let status = ServerStatus { started: SystemTime::now(), addresses: server.addresses() };
+    let desk = open_desk(&server, &operators, status.clone())?;
     let for_web = for_web.into_iter().map(|passed| passed.listener).collect();
-    let web = Web::open(&http, for_web, allowed, (reactor.status_handle(), server));
+    let web = Web::open(&http, for_web, allowed, (server.status_handle(), status));
     let web = web.map_err(CommandError::Web)?;
     let manager = find_manager();
     let access = web.as_ref().map(Web::access);
     let kept = Kept { file, operators, http: (http, access), advertise };
-    signals.follow(&reactor, kept, read, manager.clone()).map_err(CommandError::Signals)?;
-    for (number, address) in reactor.addresses().into_iter().enumerate() {
+    signals.follow(&server, kept, read, manager.clone()).map_err(CommandError::Signals)?;
+    for (number, address) in server.addresses().into_iter().enumerate() {
         match names.get(number) {
             Some(name) => {
                 info!("listening on {address}, a socket of the service manager's ({name})")
@@ -163,13 +155,13 @@ fn run<B: Backend>(
     let pages = web.iter().flat_map(Web::addresses);
     pages.for_each(|address| info!("the page is at http://{address}/"));
     if let Some(manager) = manager
-        && let Err(error) = announce(&manager, &mut reactor)
+        && let Err(error) = announce(&manager, &mut server)
     {
         warn!("the service manager does not hear of the start: {}", reason(&error));
     }
     let _pid_file = PidFile::write(stand_in.as_ref());
-    let announcer = advertise.then(|| announce_on_networks(&reactor, web.as_ref())).transpose()?;
-    let ended = reactor.run();
+    let announcer = advertise.then(|| announce_on_networks(&server, web.as_ref())).transpose()?;
+    let ended = server.run();
     drop((announcer, web, desk));
     match ended {
         Ok(0) => {
@@ -189,30 +181,27 @@ fn find_manager() -> Option<Manager> {
 }
 
 /// Announces a server on its networks.
-fn announce_on_networks<B: Backend>(
-    reactor: &Reactor<B>,
-    web: Option<&Web>,
-) -> Result<Announcer, CommandError> {
+fn announce_on_networks(server: &Server, web: Option<&Web>) -> Result<Announcer, CommandError> {
     let http = web.map(|web| web.addresses().to_vec()).unwrap_or_default();
-    let (listen, status) = (reactor.addresses(), reactor.status_handle());
+    let (listen, status) = (server.addresses(), server.status_handle());
     Announcer::start(Announcement { listen, http, status }).map_err(CommandError::Announce)
 }
 
 /// Tells the service manager that a server serves, and has the server report from now on.
-fn announce<B: Backend>(manager: &Manager, reactor: &mut Reactor<B>) -> io::Result<()> {
-    reactor.report_to(manager.notifier()?);
+fn announce(manager: &Manager, server: &mut Server) -> io::Result<()> {
+    server.report_to(manager.notifier()?);
     manager.send(Message::Ready)
 }
 
 /// Opens the socket of operators. A server without a socket in the usual places works all the same;
 /// a socket that the user has named must be there.
-fn open_desk<B: Backend>(
-    reactor: &Reactor<B>,
+fn open_desk(
+    server: &Server,
     socket: &OperatorSocket,
-    server: ServerStatus,
+    told: ServerStatus,
 ) -> Result<Option<Desk>, CommandError> {
-    let (status, operator) = (reactor.status_handle(), reactor.operator_handle());
-    match Desk::open(socket, Handles { status, operator, server }) {
+    let (status, operator) = (server.status_handle(), server.operator_handle());
+    match Desk::open(socket, Handles { status, operator, server: told }) {
         Ok(desk) => {
             if let Some(desk) = &desk {
                 info!("operators may ask at {}", desk.path().display());
@@ -280,14 +269,14 @@ impl Signals {
     }
 
     /// Has a server follow the signals, those caught before included.
-    fn follow<B: Backend>(
+    fn follow(
         self,
-        reactor: &Reactor<B>,
+        server: &Server,
         Kept { file, operators, http, advertise }: Kept,
         mut read: Reader,
         manager: Option<Manager>,
     ) -> io::Result<()> {
-        let (stop, reload) = (reactor.stop_handle()?, reactor.reload_handle());
+        let (stop, reload) = (server.stop_handle()?, server.reload_handle());
         let read = Box::new(move || read().map(|(settings, _)| settings));
         self.hangups.follow(Hangups {
             stop,
@@ -299,13 +288,13 @@ impl Signals {
             read,
             manager,
         })?;
-        let stream = reactor.stop_handle()?.into_stream();
+        let stream = server.stop_handle()?.into_stream();
         for signal in STOPS {
             signal_hook::low_level::pipe::register(signal, stream.try_clone()?)?;
         }
         // Behind the last line, so that no signal falls between the flag and the stream.
         if self.stopping.load(Ordering::SeqCst) {
-            reactor.stop_handle()?.stop();
+            server.stop_handle()?.stop();
         }
         Ok(())
     }

@@ -48,7 +48,7 @@ impl FromStr for ListenAt {
 ///
 /// # Errors
 /// The text has another form, or no port.
-pub(crate) fn parse_http(text: &str) -> Result<ListenAt, ValueError> {
+pub fn parse_http(text: &str) -> Result<ListenAt, ValueError> {
     match split(text) {
         Some((_, Some(_))) => text.parse().map_err(|_| ValueError::Http),
         _ => Err(ValueError::Http),

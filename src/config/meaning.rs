@@ -17,7 +17,7 @@ use crate::usb::DeviceInfo;
 use crate::words::printable;
 
 /// A line for each rule with clients that may not connect at all.
-pub(crate) fn shut_out(settings: &Settings) -> Vec<String> {
+pub fn shut_out(settings: &Settings) -> Vec<String> {
     let line = |(rule, network): (&Rule, IpNet)| {
         format!(
             "{}: clients of {} may not connect: allow (--allow) has to name them, too",
@@ -29,16 +29,14 @@ pub(crate) fn shut_out(settings: &Settings) -> Vec<String> {
 }
 
 /// The devices and the rules, brought together.
-pub(crate) struct Meaning<'a> {
+pub struct Meaning<'a> {
     settings: &'a Settings,
     judged: Vec<(&'a DeviceInfo, Verdict)>,
 }
 
 impl<'a> Meaning<'a> {
-    pub(crate) fn of(
-        devices: impl IntoIterator<Item = &'a DeviceInfo>,
-        settings: &'a Settings,
-    ) -> Self {
+    /// The meaning of the rules for these devices.
+    pub fn of(devices: impl IntoIterator<Item = &'a DeviceInfo>, settings: &'a Settings) -> Self {
         Self::judged(devices.into_iter().map(|device| (device, settings.verdict(device))), settings)
     }
 
@@ -59,13 +57,13 @@ impl<'a> Meaning<'a> {
     }
 
     /// A line for each rule that names devices and exports nothing now.
-    pub(crate) fn waiting(&self) -> Vec<String> {
+    pub fn waiting(&self) -> Vec<String> {
         let rules = self.settings.rules.iter().enumerate();
         rules.filter_map(|(index, rule)| self.wait_of(index, rule)).collect()
     }
 
     /// A line for each name that fits several devices.
-    pub(crate) fn ambiguous(&self) -> Vec<String> {
+    pub fn ambiguous(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (at, (_, verdict)) in self.judged.iter().enumerate() {
             let Some(name) = verdict.name().filter(|_| verdict.is_offered()) else { continue };
@@ -89,7 +87,7 @@ impl<'a> Meaning<'a> {
     }
 
     /// A line for each device, with the rule that decides, and the terms that are not the usual.
-    pub(crate) fn decided(&self) -> Vec<String> {
+    pub fn decided(&self) -> Vec<String> {
         let usual = Policy::default();
         let line = |(device, verdict): &(&DeviceInfo, Verdict)| {
             let mut line = match verdict.rule() {

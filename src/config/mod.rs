@@ -24,15 +24,15 @@ pub mod asked;
 pub mod file;
 pub mod hooks;
 pub mod listen;
-pub(crate) mod meaning;
+pub mod meaning;
 pub mod name;
 pub mod policy;
 pub mod rules;
 mod shares;
 pub mod socket;
 mod takeover;
-pub(crate) mod udev;
-pub(crate) mod value;
+pub mod udev;
+pub mod value;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

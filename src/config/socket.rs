@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::value::ValueError;
 
 /// The mode of the socket by default: the user of the server alone.
-pub(crate) const SOCKET_MODE_DEFAULT: u32 = 0o600;
+pub const SOCKET_MODE_DEFAULT: u32 = 0o600;
 
 /// The word for no socket.
 const NO_SOCKET: &str = "none";
@@ -38,7 +38,8 @@ impl Default for OperatorSocket {
     }
 }
 
-pub(crate) fn parse_socket(text: &str) -> Result<SocketPlace, ValueError> {
+/// A path, or the word for no socket.
+pub fn parse_socket(text: &str) -> Result<SocketPlace, ValueError> {
     match text {
         NO_SOCKET => Ok(SocketPlace::None),
         path if path.is_empty() || path.ends_with('/') || path.contains('\0') => {
@@ -49,7 +50,7 @@ pub(crate) fn parse_socket(text: &str) -> Result<SocketPlace, ValueError> {
 }
 
 /// A mode in octal digits.
-pub(crate) fn parse_socket_mode(text: &str) -> Result<u32, ValueError> {
+pub fn parse_socket_mode(text: &str) -> Result<u32, ValueError> {
     let is_octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     let mode = is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten();
     mode.filter(|mode| *mode <= 0o777).ok_or(ValueError::SocketMode)

@@ -14,7 +14,7 @@ const END: &str = "usbferry_end";
 
 /// The lines of a file of udev rules that give `group` the devices of `rules`. As with usbferry's
 /// rules, the first that fits a device decides.
-pub(crate) fn lines(rules: &Rules, group: &str) -> Vec<String> {
+pub fn lines(rules: &Rules, group: &str) -> Vec<String> {
     let mut lines = vec![
         "# Made by \"usbferry check-config --udev\".".to_owned(),
         format!("SUBSYSTEM!=\"usb\", GOTO=\"{END}\""),

@@ -165,13 +165,13 @@ impl ValueError {
 }
 
 /// Bytes of a capture.
-pub(crate) fn parse_capture_size(text: &str) -> Result<u64, ValueError> {
+pub fn parse_capture_size(text: &str) -> Result<u64, ValueError> {
     let size = units::parse_size(text).filter(|&size| size >= limits::CAPTURE_SIZE_MIN);
     size.map(|size| size as u64).ok_or(ValueError::CaptureSize)
 }
 
 /// Bytes of data of a URB in a capture: a number, or `all`.
-pub(crate) fn parse_snap_len(text: &str) -> Result<usize, ValueError> {
+pub fn parse_snap_len(text: &str) -> Result<usize, ValueError> {
     if text == "all" {
         return Ok(limits::CAPTURE_DATA_MAX);
     }
@@ -184,7 +184,7 @@ pub(crate) fn parse_snap_len(text: &str) -> Result<usize, ValueError> {
 ///
 /// A network of IPv4 in the form of IPv6 (`::ffff:192.168.1.0/120`) is the network of IPv4, as
 /// every client's address is taken.
-pub(crate) fn parse_network(text: &str) -> Result<IpNet, ValueError> {
+pub fn parse_network(text: &str) -> Result<IpNet, ValueError> {
     let address = || text.parse().ok().map(IpAddr::into);
     let net = text.parse().ok().or_else(address).ok_or(ValueError::Network)?;
     let net = match net {
@@ -195,7 +195,7 @@ pub(crate) fn parse_network(text: &str) -> Result<IpNet, ValueError> {
 }
 
 /// A network as typed: a single address has no length.
-pub(crate) fn network_text(net: &IpNet) -> String {
+pub fn network_text(net: &IpNet) -> String {
     let is_address = net.prefix_len() == net.max_prefix_len();
     if is_address { net.addr().to_string() } else { net.to_string() }
 }
@@ -208,11 +208,13 @@ fn canonical(net: Ipv6Net) -> Option<IpNet> {
     IpNet::new(net.addr().to_ipv4_mapped()?.into(), len).ok()
 }
 
-pub(crate) fn parse_urbs(text: &str) -> Result<usize, ValueError> {
+/// URBs in flight for a client.
+pub fn parse_urbs(text: &str) -> Result<usize, ValueError> {
     text.parse().ok().filter(|urbs| URBS.contains(urbs)).ok_or(ValueError::Urbs)
 }
 
-pub(crate) fn parse_memory(text: &str) -> Result<usize, ValueError> {
+/// Bytes of memory for the URBs of a client.
+pub fn parse_memory(text: &str) -> Result<usize, ValueError> {
     units::parse_size(text)
         .filter(|bytes| bytes.is_power_of_two() && MEMORY.contains(bytes))
         .ok_or(ValueError::Memory)
@@ -220,18 +222,19 @@ pub(crate) fn parse_memory(text: &str) -> Result<usize, ValueError> {
 
 /// Descriptors are read by control transfers, and without them a client can use nothing: the
 /// largest URB is never smaller than the longest control transfer.
-pub(crate) fn parse_urb_size(text: &str) -> Result<usize, ValueError> {
+pub fn parse_urb_size(text: &str) -> Result<usize, ValueError> {
     let least = limits::CONTROL_LEN_MAX;
     size_from(least, text).ok_or(ValueError::UrbSize)
 }
 
 /// Zero is for no mapped memory at all.
-pub(crate) fn parse_device_memory(text: &str) -> Result<usize, ValueError> {
+pub fn parse_device_memory(text: &str) -> Result<usize, ValueError> {
     let none = || units::parse_size(text).filter(|&bytes| bytes == 0);
     size_from(limits::DEVICE_MEMORY_MIN, text).or_else(none).ok_or(ValueError::DeviceMemory)
 }
 
-pub(crate) fn parse_socket_buffer(text: &str) -> Result<usize, ValueError> {
+/// Bytes of a socket's buffer.
+pub fn parse_socket_buffer(text: &str) -> Result<usize, ValueError> {
     size_from(limits::SOCKET_BUFFER_MIN, text).ok_or(ValueError::SocketBuffer)
 }
 
@@ -239,13 +242,15 @@ fn size_from(least: usize, text: &str) -> Option<usize> {
     units::parse_size(text).filter(|bytes| (least..=limits::MEMORY_MAX).contains(bytes))
 }
 
-pub(crate) fn parse_busy_poll(text: &str) -> Result<Duration, ValueError> {
+/// How long to look for work before a sleep.
+pub fn parse_busy_poll(text: &str) -> Result<Duration, ValueError> {
     units::parse_time(text)
         .filter(|&time| time <= limits::BUSY_POLL_MAX)
         .ok_or(ValueError::BusyPoll)
 }
 
-pub(crate) fn parse_peer_timeout(text: &str) -> Result<Duration, ValueError> {
+/// How long a client may show no sign of life.
+pub fn parse_peer_timeout(text: &str) -> Result<Duration, ValueError> {
     let time = units::parse_time(text).filter(|time| PEER_TIMEOUT.contains(time));
     time.ok_or(ValueError::PeerTimeout)
 }

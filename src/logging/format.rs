@@ -178,7 +178,14 @@ const fn style(level: Level) -> Style {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::whose::{leave_thread, work_for};
+    use crate::whose::{Whose, leave_thread};
+    use crate::wire::types::BusId;
+
+    /// Notes that this thread works for a client and a device.
+    fn work_for(client: &str, device: &str) {
+        let device = BusId::new(device).unwrap();
+        Whose { client: client.parse().unwrap(), device }.take_thread();
+    }
 
     /// A line of the macros, as a text.
     fn line_of(shape: Shape, reader: Reader, message: std::fmt::Arguments<'_>) -> String {

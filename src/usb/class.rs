@@ -3,7 +3,7 @@
 //! Contract: pure.
 
 /// bDeviceClass of a hub.
-pub(crate) const HUB: u8 = 0x09;
+pub const HUB: u8 = 0x09;
 
 /// The common classes.
 pub(crate) const NAMES: [(&str, u8); 12] = [
@@ -25,7 +25,7 @@ pub(crate) const NAMES: [(&str, u8); 12] = [
 const COMMUNICATION_DATA: u8 = 0x0a;
 
 /// The name of a class, `other` where the table has none.
-pub(crate) fn name(class: u8) -> &'static str {
+pub fn name(class: u8) -> &'static str {
     let class = if class == COMMUNICATION_DATA { 0x02 } else { class };
     NAMES.iter().find(|&&(_, known)| known == class).map_or("other", |&(name, _)| name)
 }

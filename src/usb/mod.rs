@@ -23,7 +23,7 @@
 //! Contract: calls marked *blocks* run on worker threads only. Statuses are the wire's: each stack
 //! maps its own errors in one place.
 
-pub(crate) mod class;
+pub mod class;
 pub mod descriptor;
 #[cfg(feature = "simulate")]
 pub mod either;
@@ -173,7 +173,7 @@ pub struct Bound {
 }
 
 /// The name of the kernel's driver for programs, such as usbferry.
-pub(crate) const DRIVER_OF_PROGRAMS: &str = "usbfs";
+pub const DRIVER_OF_PROGRAMS: &str = "usbfs";
 
 impl DeviceInfo {
     /// Whether the device is a hub, which can't be exported.
@@ -183,14 +183,14 @@ impl DeviceInfo {
     }
 
     /// Whether programs, by the kernel's driver for programs, have every interface.
-    pub(crate) fn is_in_use_by_programs(&self) -> bool {
+    pub fn is_in_use_by_programs(&self) -> bool {
         let used = self.drivers.iter().filter(|bound| bound.driver == DRIVER_OF_PROGRAMS).count();
         used > 0 && used >= self.device.interfaces.len()
     }
 
     /// The command which names the programs with the device, in brackets and behind a space, where
     /// there is such a command.
-    pub(crate) fn programs_named(&self) -> String {
+    pub fn programs_named(&self) -> String {
         if cfg!(target_os = "linux") {
             let UsbDevice { busnum, devnum, .. } = self.device;
             format!(" (fuser -v /dev/bus/usb/{busnum:03}/{devnum:03} names them)")

@@ -1,7 +1,7 @@
 //! Records in the format of usbmon, Linux's tap on USB (`struct mon_bin_hdr` of
 //! `drivers/usb/mon/mon_bin.c`): link type 220 of pcap, and 189 with a shorter header.
 //!
-//! - [`block`]: the blocks of a pcapng file, to write;
+//! - `block`: the blocks of a pcapng file, to write;
 //! - [`recording`]: the URBs of a file, to read; [`error`]: why a file is no recording.
 //!
 //! The bytes are in the order of the section, which is this machine's for everything written here.
@@ -9,10 +9,10 @@
 //! Contract: plain values; nothing allocates beyond the room of the output, nothing panics.
 
 pub(crate) mod block;
-pub(crate) mod error;
+pub mod error;
 // Only simulated devices need the speed.
 #[cfg_attr(not(feature = "simulate"), allow(dead_code))]
-pub(crate) mod recording;
+pub mod recording;
 
 use crate::wire::setup::SETUP_LEN;
 use crate::wire::types::TransferType;
@@ -242,10 +242,13 @@ pub(crate) fn descriptor(status: i32, offset: u32, length: u32) -> [u8; DESCRIPT
 
 /// An isochronous packet in a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Packet {
-    pub(crate) status: i32,
-    pub(crate) offset: u32,
-    pub(crate) length: u32,
+pub struct Packet {
+    /// How the packet ended.
+    pub status: i32,
+    /// Where the packet's data begins, in bytes from the first packet's.
+    pub offset: u32,
+    /// Bytes asked for, or moved.
+    pub length: u32,
 }
 
 /// Reads the descriptors of `count` packets, and returns what follows.

@@ -22,52 +22,59 @@ const SPEED: u16 = 8;
 
 /// A recorded URB.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Urb {
+pub struct Urb {
     /// The number of the submission's packet.
-    pub(crate) number: u64,
+    pub number: u64,
     /// Bus and address.
-    pub(crate) device: (u16, u8),
+    pub device: (u16, u8),
     /// Number and direction.
-    pub(crate) endpoint: u8,
-    pub(crate) transfer_type: TransferType,
-    pub(crate) setup: Option<[u8; SETUP_LEN]>,
+    pub endpoint: u8,
+    /// Of the endpoint.
+    pub transfer_type: TransferType,
+    /// The setup packet of a control transfer.
+    pub setup: Option<[u8; SETUP_LEN]>,
     /// Bytes asked for.
-    pub(crate) asked: u32,
+    pub asked: u32,
     /// URB_* of `linux/usb.h`; 0 where the recording has no flags.
-    pub(crate) flags: u32,
-    pub(crate) interval: i32,
-    pub(crate) start_frame: i32,
+    pub flags: u32,
+    /// As the client asked for, in the units of `struct urb`.
+    pub interval: i32,
+    /// As the client asked for.
+    pub start_frame: i32,
     /// Isochronous packets as asked for.
-    pub(crate) packets: Vec<Packet>,
+    pub packets: Vec<Packet>,
     /// Data to the device.
-    pub(crate) sent: Data,
+    pub sent: Data,
     /// The device never had the URB.
-    pub(crate) is_refused: bool,
+    pub is_refused: bool,
     /// `None` where the recording has no end, or the device never had the URB.
-    pub(crate) end: Option<Ended>,
+    pub end: Option<Ended>,
     /// In bits a second, if the recording says so.
-    pub(crate) speed: Option<u64>,
+    pub speed: Option<u64>,
 }
 
 /// The end of a URB.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Ended {
+pub struct Ended {
     /// The number of the packet.
-    pub(crate) number: u64,
-    pub(crate) status: i32,
+    pub number: u64,
+    /// How the URB ended: 0, or the negative of an error.
+    pub status: i32,
     /// Bytes moved.
-    pub(crate) moved: u32,
-    pub(crate) packets: Vec<Packet>,
+    pub moved: u32,
+    /// Isochronous packets as moved.
+    pub packets: Vec<Packet>,
     /// Data from the device.
-    pub(crate) received: Data,
+    pub received: Data,
 }
 
 /// Data in a recording.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Data {
-    pub(crate) bytes: Vec<u8>,
+pub struct Data {
+    /// As many bytes as the recording has.
+    pub bytes: Vec<u8>,
     /// There were more bytes than the recording has.
-    pub(crate) is_cut: bool,
+    pub is_cut: bool,
 }
 
 /// An interface of a file.
@@ -90,7 +97,7 @@ struct Captured<'a> {
 ///
 /// # Errors
 /// The file is no recording of USB.
-pub(crate) fn read(file: &[u8]) -> Result<Vec<Urb>, RecordingError> {
+pub fn read(file: &[u8]) -> Result<Vec<Urb>, RecordingError> {
     let mut joined = Joined::default();
     match PcapNGSlice::from_slice(file) {
         Ok(blocks) => read_blocks(blocks, &mut joined)?,

@@ -88,7 +88,7 @@ impl LibusbBackend {
 
 /// Whether a running usbferry has a device of this machine open for a client, as far as this user
 /// may know. Reads files.
-pub(crate) fn is_lent(device: &UsbDevice) -> bool {
+pub fn is_lent(device: &UsbDevice) -> bool {
     let debt = Debt {
         bus: device.busnum,
         address: device.devnum,
