@@ -9,7 +9,7 @@ use std::path::Path;
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
-use usbferry::cli::Cli;
+use usbferry_program::cli::Cli;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 

@@ -21,7 +21,7 @@ impl Drop for Running<'_> {
 
 /// The inputs of a target, sorted by name for the same order on every machine.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let directory = PathBuf::from_iter([env!("CARGO_MANIFEST_DIR"), "fuzz/corpus", target]);
+    let directory = PathBuf::from_iter([env!("CARGO_MANIFEST_DIR"), "../fuzz/corpus", target]);
     let files = fs::read_dir(&directory);
     let files = files.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut inputs: Vec<(String, Vec<u8>)> = files

@@ -5,9 +5,11 @@
 //! - [`pdu`]: any bytes after the handshake (`session::model::stream`);
 //! - [`descriptors`]: a device's description of itself (`usb::descriptor`);
 //! - [`recording`]: a capture as a device (`usb::sim::replay`);
-//! - [`announcement`]: a message of multicast DNS (`discovery::message`);
 //! - [`operations`]: a client, a device and a worker, all controlled by the bytes
 //!   (`session::model`).
+//!
+//! The program's package has another: `announcement`, a message of multicast DNS
+//! (`discovery::message`).
 //!
 //! `fuzz/` has a target for each function, and a corpus of inputs with wide coverage. With a
 //! nightly toolchain and cargo-fuzz, from the top of the repository:
@@ -30,7 +32,6 @@
 
 use std::collections::HashSet;
 
-use crate::discovery;
 use crate::handshake::{Handshake, Request};
 use crate::session::model;
 #[cfg(test)]
@@ -151,11 +152,6 @@ fn check_settings(interface: &Interface) -> HashSet<EndpointAddress> {
     all
 }
 
-/// Takes a message: a message that is understood is understood as the same when written again.
-pub fn announcement(data: &[u8]) {
-    discovery::check_message(data);
-}
-
 /// Gives PDUs, or bytes without any valid PDU, to a session ([`model::stream`]).
 pub fn pdu(data: &[u8]) {
     model::stream::run(data);
@@ -196,11 +192,6 @@ mod tests {
     #[test]
     fn the_recordings_corpus_and_variations_hold() {
         replay("recording", recording, 20_000);
-    }
-
-    #[test]
-    fn the_announcements_corpus_and_variations_hold() {
-        replay("announcement", announcement, 20_000);
     }
 
     #[test]

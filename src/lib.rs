@@ -1,30 +1,36 @@
 //! usbferry, a USB/IP server: exports USB devices through libusb to clients on a network, most
 //! often Linux's `vhci_hcd` with the `usbip` tool.
 //!
-//! This page is the map. From the outside in:
+//! This page is the map, of two packages. The *server* (this crate, `src/`) has every part that a
+//! URB passes, and whatever these parts use; it is compiled to be fast. The *program*
+//! (`usbferry_program`, `program/`) has the parts that no URB passes, and is compiled to be small,
+//! which saves a tenth of the whole. From the outside in:
 //!
 //! # The program
-//! `main.rs` parses the command line, starts the log, runs a command and gives the exit code. The
-//! parts of the crate about the program:
+//! `bin/usbferry.rs` parses the command line, starts the log, runs a command and gives the exit
+//! code. The parts of the program's package:
 //!
-//! - [`commands`]: the commands themselves, with output and errors in words for users.
-//! - [`cli`]: typed text, checked and turned into settings together with the file. No other part
+//! - `commands`: the commands themselves, with output and errors in words for users.
+//! - `cli`: typed text, checked and turned into settings together with the file. No other part
 //!   knows clap.
+//! - `client`: a USB/IP client, for the list of another server's exports and for their devices.
+//! - `operator`: the socket by which a person or a program on the server's machine asks for the
+//!   state of the server, and the client of that socket.
+//! - `web`: the web server, with a page for people and metrics for Prometheus.
+//! - `report`: the state of a server in the form for programs.
+//! - `discovery`: servers on the network, announced and found.
+//! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.
+//! - `doctor`: what makes exports and imports fail on this machine, and what to type.
+//! - `logging`: the log, which a thread of its own writes (`writer`).
+//!
+//! And of the server's, about the program:
+//!
+//! - [`server`]: the server that the program runs: the reactor, for either USB stack.
 //! - [`config`]: the settings of a server: which clients may connect, and the rules about which
 //!   devices are exported to whom, under which name and on which terms. The text of a file of
 //!   settings, which `commands` reads, is checked here.
-//! - [`client`]: a USB/IP client, for the list of another server's exports and for their devices.
-//! - [`operator`]: the socket by which a person or a program on the server's machine asks for the
-//!   state of the server, and the client of that socket.
-//! - [`web`]: the web server, with a page for people and metrics for Prometheus.
-//! - [`report`]: the state of a server in the form for programs.
-//! - [`server`]: the server that the program runs: the reactor, for either USB stack.
-//! - [`discovery`]: servers on the network, announced and found.
 //! - `hooks`: programs that events of a device start, on threads of their own.
-//! - `vhci` (Linux): the ports of the kernel's client side, to which remote devices are attached.
-//! - [`doctor`]: what makes exports and imports fail on this machine, and what to type.
 //! - [`service`]: the service manager, most often systemd: its sockets, and messages to it.
-//! - [`logging`]: the log, which a thread of its own writes (`writer`).
 //!
 //! Every part may use [`limits`] (the limits that a client, a device or a user meets, each with a
 //! reason), `complaints` (the budget for lines of the log that clients can cause), `caught` (a
@@ -92,8 +98,8 @@
 //! [`usb`] has the traits of a USB stack. [`usb::libusb`] is the real stack, on `usbferry-sys`,
 //! which has all unsafe code; `usb::sim` has devices made of software, and is left out of a build
 //! without the feature `simulate`. The stack is a type parameter of the reactor, so nothing on the
-//! path of a URB is called through a pointer. `usb::either` makes one stack of both: the program
-//! has the reactor, the sessions and the workers once. A backend can wrap another:
+//! path of a URB is called through a pointer. `usb::either` makes one stack of both, and [`server`]
+//! the program's reactor: the program has the reactor, the sessions and the workers once. A backend can wrap another:
 //! `session/tests/wrapped.rs` is the worked example.
 //!
 //! # The capture
@@ -132,28 +138,18 @@ compile_error!("the tests need simulated devices: add `--features simulate`");
 pub mod capture;
 pub mod caught;
 pub mod channel;
-pub mod cli;
-pub mod client;
-pub mod commands;
 pub mod complaints;
 pub mod config;
 mod deadline;
-pub mod discovery;
-pub mod doctor;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
 mod hooks;
 pub mod limits;
-pub mod logging;
 #[cfg(test)]
 mod map;
-mod names;
-pub mod operator;
-mod programs;
 pub mod reactor;
-pub mod report;
 pub mod runtime;
 pub mod server;
 pub mod service;
@@ -166,9 +162,6 @@ pub mod threads;
 pub mod units;
 pub mod usb;
 pub mod usbmon;
-#[cfg(target_os = "linux")]
-pub mod vhci;
-pub mod web;
 pub mod whose;
 pub mod wire;
 pub mod words;

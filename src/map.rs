@@ -1,4 +1,4 @@
-//! The map of the crate's page, held against the source: which part names which.
+//! The map of the crate's page, held against the source of both packages: which part names which.
 //!
 //! Contract: tests only; reads the source files.
 
@@ -27,25 +27,36 @@ const COMMON: [&str; 14] = [
 /// Parts for tests and fuzzers, open to the tests of every part.
 const TESTS: [&str; 2] = ["fuzzing", "map"];
 
-/// Files outside of every part: the program, and the page of the crate.
-const OUTSIDE: [&str; 2] = ["main", "lib"];
+/// The file outside of every part: the page of a crate.
+const OUTSIDE: &str = "lib";
 
-/// A part of the crate: all files of a folder, or a file.
+/// The source of the server and of the program.
+fn folders() -> [PathBuf; 2] {
+    let server = Path::new(env!("CARGO_MANIFEST_DIR"));
+    [server.to_owned(), server.join("../program/src")]
+}
+
+/// A part of either package: all files of a folder, or a file.
 pub(crate) fn source_of(part: &str) -> Vec<(PathBuf, String)> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let folder = src.join(part);
-    let part = if folder.exists() { folder } else { src.join(part).with_extension("rs") };
     let read = |file: PathBuf| {
         let text = fs::read_to_string(&file).expect("the source is text");
         (file, text)
     };
-    files(&part).into_iter().map(read).collect()
+    let places = folders().map(|folder| folder.join(part));
+    let source = places.iter().flat_map(|place| files(place)).map(read).collect::<Vec<_>>();
+    assert!(!source.is_empty(), "{part} is in neither package");
+    source
 }
 
-/// All files below a directory, or the path itself when it is a file.
+/// All files of source in a folder, or else the file of that name, if there is one.
 fn files(path: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(path) else { return vec![path.to_owned()] };
-    entries.flat_map(|entry| files(&entry.expect("it can be read").path())).collect()
+    let Ok(entries) = fs::read_dir(path) else {
+        let file = path.with_extension("rs");
+        return if file.exists() { vec![file] } else { Vec::new() };
+    };
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let is_source = |path: &PathBuf| path.is_dir() || path.extension().is_some_and(|e| e == "rs");
+    paths.filter(is_source).flat_map(|path| files(&path)).collect()
 }
 
 /// The parts named in the code of a text as `crate::PART`.
@@ -58,10 +69,11 @@ fn named_in(text: &str) -> BTreeSet<&str> {
 
 /// The parts, by the files and folders of the source.
 fn parts() -> Vec<String> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let entries = fs::read_dir(src).expect("a folder").map(|entry| entry.expect("readable").path());
+    let entries = folders().map(|folder| fs::read_dir(folder).expect("a folder"));
+    let paths = entries.into_iter().flatten().map(|entry| entry.expect("an entry").path());
     let name = |path: PathBuf| path.file_stem().expect("a name").to_string_lossy().into_owned();
-    entries.map(name).filter(|name| !OUTSIDE.contains(&name.as_str())).collect()
+    let is_source = |path: &PathBuf| path.is_dir() || path.extension().is_some_and(|e| e == "rs");
+    paths.filter(is_source).map(name).filter(|name| name != OUTSIDE).collect()
 }
 
 /// The arrows on the page of the crate: `PART ─► PART, PART`.
@@ -104,6 +116,17 @@ fn the_page_names_every_common_part() {
     let pages = source_of("lib");
     for part in COMMON {
         assert!(pages[0].1.contains(&format!("`{part}`")), "{part}");
+    }
+}
+
+/// A reactor made in the program's package would be compiled there, to be small (`server`).
+#[test]
+fn the_program_makes_no_reactor() {
+    let [_, program] = folders();
+    for file in files(&program).into_iter().filter(|file| !file.ends_with("tests.rs")) {
+        let text = fs::read_to_string(&file).expect("the source is text");
+        let code = text.split("#[cfg(test)]\nmod tests").next().expect("a first part");
+        assert!(!code.contains("Reactor"), "{}", file.display());
     }
 }
 

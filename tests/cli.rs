@@ -24,9 +24,9 @@ use program::{Running, output_of, run, stderr, stdout, usbferry};
 use support::client::{DEVLIST, MiniClient, import_bytes};
 use support::submit::Submit;
 use support::{DEADLINE, wait_until};
-use usbferry::cli::Cli;
 use usbferry::limits::{COMPLAINTS_PER_SECOND, LOG_LINES_MAX};
 use usbferry::wire::types::BusId;
+use usbferry_program::cli::{COMMIT, Cli};
 use usbferry_sys::libusb::version::{IS_BUILT_IN, libusb};
 
 #[test]
@@ -57,7 +57,7 @@ fn help_and_version_exit_0() {
 /// The first line of a report: the program's version and commit, and whose libusb. A source from
 /// git has a commit.
 fn expected_version() -> String {
-    let commit = option_env!("USBFERRY_COMMIT").map(|commit| format!("commit {commit}, "));
+    let commit = COMMIT.map(|commit| format!("commit {commit}, "));
     let is_from_git = Path::new(env!("CARGO_MANIFEST_DIR")).join(".git").exists();
     assert!(!is_from_git || commit.is_some(), "the build found no commit");
     let is_built_in = cfg!(feature = "vendored") || IS_BUILT_IN;

@@ -12,12 +12,12 @@ use std::path::PathBuf;
 
 use program::{Running, run};
 use support::random::Random;
-use usbferry::cli::{self, Cli};
 use usbferry::config::Settings;
 use usbferry::config::file::FileSettings;
 use usbferry::usb::{Bound, DeviceInfo};
 use usbferry::wire::op::{UsbDevice, UsbInterface};
 use usbferry::wire::types::{BusId, Speed};
+use usbferry_program::cli::{self, Cli};
 
 /// A file of settings, removed with the value.
 struct File(PathBuf);

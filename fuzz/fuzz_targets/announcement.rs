@@ -1,5 +1,5 @@
-//! See `usbferry::fuzzing`.
+//! See `usbferry_program::fuzzing`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| usbferry::fuzzing::announcement(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| usbferry_program::fuzzing::announcement(data));

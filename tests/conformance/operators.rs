@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use usbferry::config::OperatorSocket;
 use usbferry::config::socket::SocketPlace;
 use usbferry::limits::{OPERATOR_REQUEST_LEN_MAX, OPERATORS_MAX};
-use usbferry::operator::Desk;
+use usbferry_program::operator::Desk;
 
 use crate::support::client::MiniClient;
 use crate::support::endpoints::{SILENT, SOURCE};

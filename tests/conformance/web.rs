@@ -9,7 +9,7 @@ use usbferry::config::rules::Allowed;
 use usbferry::config::{Capturing, Http, Listen, Settings};
 use usbferry::limits::{HTTP_CONNECTIONS_MAX, HTTP_HEADER_LEN_MAX};
 use usbferry::usb::sim::loopback::request;
-use usbferry::web::{Web, WebError};
+use usbferry_program::web::{Web, WebError};
 
 use crate::support::client::EPIPE;
 use crate::support::endpoints::{SILENT, SOURCE};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::iter;
 
 use clap::{Command, CommandFactory, Parser};
-use usbferry::cli::Cli;
 use usbferry::config::file::FileSettings;
+use usbferry_program::cli::Cli;
 
 use super::text::{Line, pages};
 

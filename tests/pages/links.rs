@@ -75,7 +75,7 @@ fn the_readme_leads_to_every_page() {
 /// The sources that pages name in `code`, by the end of the path.
 #[test]
 fn named_sources_exist() {
-    let folders = ["src", "sys", "tests", "testkit", "benches", "fuzz", "examples"];
+    let folders = ["src", "program", "sys", "tests", "testkit", "benches", "fuzz", "examples"];
     let sources: Vec<PathBuf> = folders.iter().flat_map(|name| files(&root().join(name))).collect();
     let mut missing = Vec::new();
     for page in pages() {

@@ -10,7 +10,7 @@ const OWN: [&str; 2] = ["## Messages of the server", "## Messages of usbferry as
 
 #[test]
 fn quoted_messages_are_the_programs_own() {
-    let texts = texts_of(&root().join("src"));
+    let texts = ["src", "program/src"].map(|folder| texts_of(&root().join(folder))).concat();
     let page = Page::read("docs/troubleshooting.md");
     let messages = own_messages(&page);
     assert!(messages.len() > 50, "only {} messages", messages.len());

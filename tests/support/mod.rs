@@ -28,7 +28,6 @@ use std::time::{Duration, Instant, SystemTime};
 use usbferry::config::rules::{Allowed, Rules};
 use usbferry::config::{Listen, Settings};
 use usbferry::limits::{SHUTDOWN_TIMEOUT, URB_LEN_DEFAULT};
-use usbferry::operator::Handles;
 use usbferry::reactor::{Reactor, StopHandle};
 use usbferry::stats::SessionStats;
 use usbferry::status::ServerStatus;
@@ -36,6 +35,7 @@ use usbferry::usb::sim::SimBackend;
 use usbferry::usb::sim::bus::SimBus;
 use usbferry::usb::sim::spec::Spec;
 use usbferry::wire::types::BusId;
+use usbferry_program::operator::Handles;
 
 use client::MiniClient;
 

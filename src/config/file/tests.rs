@@ -59,7 +59,7 @@ fn the_example_of_the_page_is_a_file_of_settings() {
 #[test]
 fn every_example_of_the_documentation_is_read() {
     let mut examples = 0;
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).expect("docs") {
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs")).expect("docs") {
         let path = entry.expect("an entry").path();
         if path.extension().is_none_or(|extension| extension != "md") {
             continue;

@@ -418,7 +418,7 @@ pub(super) mod tests {
 
     /// Whether docs/json.md has the names of all fields.
     pub(in crate::commands) fn assert_fields_are_documented(fields: &[&str]) {
-        let page = include_str!("../../docs/json.md");
+        let page = include_str!("../../../docs/json.md");
         for field in fields {
             assert!(page.contains(&format!("| `{field}` |")), "docs/json.md lacks {field}");
         }

@@ -7,9 +7,9 @@
 
 use std::process::ExitCode;
 
-use usbferry::cli::Cli;
-use usbferry::commands;
-use usbferry::logging::{Log, Target};
+use usbferry_program::cli::Cli;
+use usbferry_program::commands;
+use usbferry_program::logging::{Log, Target};
 use usbferry_sys::os::process;
 
 fn main() -> ExitCode {

@@ -77,10 +77,10 @@ fn packaged() -> Option<String> {
     rest.split('"').nth(1).and_then(checked)
 }
 
-/// The commit that git has checked out here. A `.git` further up belongs to another project, such as
-/// a distribution's packages.
+/// The commit that git has checked out, of the whole repository. A `.git` further up belongs to
+/// another project, such as a distribution's packages.
 fn checked_out() -> Option<String> {
-    if !Path::new(".git").exists() {
+    if !Path::new("../.git").exists() {
         return None;
     }
     // The list of commits that HEAD has had; a file that is missing would cause a build each time.

@@ -48,7 +48,14 @@ use crate::words::{is_visible, visible};
 
 /// A fast USB/IP server: exports USB devices to other computers, with no kernel module.
 #[derive(Parser, Debug)]
-#[command(version = version(), about, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "usbferry",
+    about = "A fast USB/IP server: exports USB devices through libusb, on Linux and (untested) \
+             macOS, with no kernel module",
+    version = version(),
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     /// The command.
     #[command(subcommand)]

@@ -238,7 +238,7 @@ mod tests {
             r#"{"schema":1,"event":"attached","host":"desk","name":"stick","port":3}"#
         );
         assert_fields_are_documented(&["event", "host", "name", "port"]);
-        let page = include_str!("../../docs/json.md");
+        let page = include_str!("../../../docs/json.md");
         for event in ["attached", "lost", "detached"] {
             assert!(page.contains(&format!("`{event}`")), "docs/json.md lacks {event}");
         }
