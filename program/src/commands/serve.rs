@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use log::{info, warn};
-use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 
 use super::hangup::{Caught, Hangups};
 use super::lent::Loans;
@@ -265,6 +265,9 @@ impl Signals {
             signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED, flag)?;
             signal_hook::flag::register(signal, Arc::clone(&again))?;
         }
+        // A file at the limit of its size is a full disk for its writer, and no end of the server.
+        // Caught, not ignored, since programs that the server starts would go on ignoring it.
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         Ok(Self { hangups, stopping })
     }
 
