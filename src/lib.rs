@@ -99,14 +99,14 @@
 //! which has all unsafe code; `usb::sim` has devices made of software, and is left out of a build
 //! without the feature `simulate`. The stack is a type parameter of the reactor, so nothing on the
 //! path of a URB is called through a pointer. `usb::either` makes one stack of both, and [`server`]
-//! the program's reactor: the program has the reactor, the sessions and the workers once. A backend can wrap another:
-//! `session/tests/wrapped.rs` is the worked example.
+//! the program's reactor: the program has the reactor, the sessions and the workers once. A backend
+//! can wrap another: `session/tests/wrapped.rs` is the worked example.
 //!
 //! # The capture
 //! `capture` writes every URB of every session, or of some devices, into a file for Wireshark, on a
 //! thread of its own; `client::replay` plays such a file against a server. A session has a tap for
-//! each capture of its device, and `session::tapping` tells the tap of each SUBMIT and each end: a session knows more of a URB than a wrapped port would. `usbmon` is the format
-//! of the records.
+//! each capture of its device, and `session::tapping` tells the tap of each SUBMIT and each end: a
+//! session knows more of a URB than a wrapped port would. `usbmon` is the format of the records.
 //!
 //! # The wire
 //! [`wire`] is the protocol's bytes: pure functions between arrays and values.
