@@ -122,8 +122,9 @@
 //! 2. `Session::rx_advance` parses each complete PDU, judges the command, provides a record and a
 //!    buffer, and hands the URB to the port, or queues the URB: behind a barrier, or on its
 //!    endpoint.
-//! 3. The device is done: its descriptor becomes ready, `Session::reap` collects the ended
-//!    transfers, maps each result to the status for the client, and queues the reply.
+//! 3. The device is done: its descriptor becomes ready, or the session looks behind new submits
+//!    where that has paid (`session::prompt`). `Session::reap` collects the ended transfers, maps
+//!    each result to the status for the client, and queues the reply.
 //! 4. `Session::stage` writes headers and small payloads into one buffer and notes the place of
 //!    large payloads; `Exchange::flush` writes everything with one call. With the last byte the
 //!    URB's record, slot and buffer are free again.
