@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from labgrid.remote.client import ClientSession
+from labgrid.remote.client import ClientSession, UserError
 from labgrid.remote.generated import labgrid_coordinator_pb2 as pb2
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -38,6 +38,11 @@ AGAIN = 1.0
 
 class Failed(Exception):
     """The round can't go on; nothing is wrong with the farm."""
+
+
+# What trouble makes of a round. labgrid's own view of a place is old when the coordinator is lost
+# (UserError).
+TROUBLE = (Failed, UserError, grpc.aio.AioRpcError, TimeoutError, OSError, Lost, Refused)
 
 
 def note(what: str, **facts: object) -> None:
@@ -65,7 +70,7 @@ class Client:
                 await self._leave()
                 if not self.stop:
                     await self._round()
-            except (Failed, grpc.aio.AioRpcError, TimeoutError, OSError, Lost, Refused) as error:
+            except TROUBLE as error:
                 text = error.code().name if isinstance(error, grpc.aio.AioRpcError) else str(error)
                 note("failed", place=self.place, why=f"{type(error).__name__} {text}")
                 await asyncio.sleep(AGAIN)

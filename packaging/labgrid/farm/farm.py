@@ -30,8 +30,16 @@ from labgrid.remote.generated import labgrid_coordinator_pb2_grpc as pb2_grpc
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from calm import COORDINATOR, PORT, calm, reachable, sweep, wait  # noqa: E402
-from look import look  # noqa: E402
+from calm import (  # noqa: E402
+    COORDINATOR,
+    PORT,
+    View,
+    calm,
+    reachable,
+    restless,
+    sweep,
+    wait,
+)
 from verdict import (  # noqa: E402
     HEALING,
     HERSELF,
@@ -63,6 +71,7 @@ class Farm:
     ended: bool = False
     wires: subprocess.Popen[bytes] | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
+    view: View = field(default_factory=View)
 
     # Setting up
 
@@ -217,11 +226,10 @@ class Farm:
     def note_healed(self) -> None:
         while not self.ended:
             time.sleep(1.0)
-            try:
-                _, resources = look(COORDINATOR)
-            except grpc.RpcError:
+            if not self.view.is_fresh():
                 continue
-            there = Counter(path.split("/")[0] for path, each in resources.items() if each["avail"])
+            resources = dict(self.view.resources).items()
+            there = Counter(path.split("/")[0] for path, each in resources if each["avail"])
             for trouble in self.troubles:
                 if trouble.healed is None and trouble.end and trouble.node.startswith("e"):
                     self._judge_healed(trouble, there[trouble.node] == self.options.devices)
@@ -357,15 +365,29 @@ def main() -> int:
         farm.clean_up()
 
 
+def calm_down(farm: Farm, end: float) -> None:
+    """Waits until everything is over, and uses every place once more."""
+    patience = farm.options.patience
+    wait("nobody holds anything", lambda: calm(farm.view, farm.total()), HEALING * patience)
+    healing = [each for each in farm.troubles if each.node[0] == "e"]
+    wait("all troubles are healed", lambda: all(each.healed for each in healing), 5 * patience)
+    print(f"calm {time.time() - end:.0f} s after the last trouble", flush=True)
+    swept = sweep(farm.options.exporters, farm.options.devices)
+    print(f"places that could be acquired and released afterwards: {swept}", flush=True)
+
+
 def report(farm: Farm) -> int:
     begin, patience = time.time(), farm.options.patience
     farm.make_network()
     farm.start_coordinator()
     farm.make_places()
+    farm.view.start()
     for number in farm.exporters():
         farm.start_exporter(number)
     threading.Thread(target=farm.supervise, daemon=True).start()
-    wait("all devices are at the coordinator", lambda: calm(farm.total()), 600 * patience)
+    wait(
+        "all devices are at the coordinator", lambda: calm(farm.view, farm.total()), 600 * patience
+    )
     print(
         f"{farm.options.exporters} exporters with {farm.options.devices} devices each are up after "
         f"{time.time() - begin:.0f} s",
@@ -378,13 +400,12 @@ def report(farm: Farm) -> int:
     end = time.time()
     farm.stop_clients()
     print(f"all clients have ended {time.time() - end:.0f} s after the last trouble", flush=True)
-    wait("nobody holds anything", lambda: calm(farm.total()), HEALING * patience)
-    healing = [each for each in farm.troubles if each.node[0] == "e"]
-    wait("all troubles are healed", lambda: all(each.healed for each in healing), 5 * patience)
-    print(f"calm {time.time() - end:.0f} s after the last trouble", flush=True)
-    swept = sweep(farm.options.exporters, farm.options.devices)
-    print(f"places that could be acquired and released afterwards: {swept}", flush=True)
-    wrong = verdict(farm.notes(), farm.events, farm.troubles, patience)
+    wrong = []
+    try:
+        calm_down(farm, end)
+    except TimeoutError as error:
+        wrong.append(f"{error}, but {', '.join(restless(farm.view))}")
+    wrong += verdict(farm.notes(), farm.events, farm.troubles, patience)
     for each in wrong:
         print(f"WRONG: {each}")
     print("all well" if not wrong else f"{len(wrong)} things are wrong")
