@@ -11,7 +11,7 @@ use super::text::{Line, pages};
 
 /// Options of other programs that pages name without the program: cargo, the benches, the scripts of
 /// `tests/`, those for labgrid.
-const OTHERS: [&str; 23] = [
+const OTHERS: [&str; 24] = [
     "--auto-attach",
     "--bind-all-devices",
     "--buffer-time",
@@ -28,6 +28,7 @@ const OTHERS: [&str; 23] = [
     "--list",
     "--network",
     "--no-default-features",
+    "--patience",
     "--require-bind",
     "--scale",
     "--seconds",
