@@ -103,6 +103,18 @@ impl<T> Receiver<T> {
         })
     }
 
+    /// Waits for a message or the end of all senders, and takes nothing: a thread that waits for
+    /// long has no room for messages on its stack. *Blocks*, with a `time` for as long at most;
+    /// false when the time is over.
+    pub(crate) fn wait(&self, time: Option<Duration>) -> bool {
+        let state = self.0.lock();
+        let state = match time {
+            Some(time) => self.0.wait_while_within(state, time, State::is_idle),
+            None => self.0.wait_while(state, State::is_idle),
+        };
+        !state.is_idle()
+    }
+
     /// The oldest message.
     ///
     /// # Errors
@@ -232,6 +244,18 @@ mod tests {
         assert_eq!(sender.try_send(3), Err(TrySendError::Full(3)));
         assert_eq!((receiver.recv(), receiver.try_recv()), (Ok(1), Ok(2)));
         assert_eq!(receiver.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout));
+    }
+
+    #[test]
+    fn a_wait_takes_no_message_and_ends_with_the_senders() {
+        let (sender, receiver) = channel(1);
+        assert!(!receiver.wait(Some(Duration::ZERO)));
+        let sending = thread::spawn(move || sender.send(1));
+        assert!(receiver.wait(None) && receiver.wait(Some(Duration::ZERO)));
+        assert_eq!(receiver.try_recv(), Ok(1));
+        sending.join().unwrap().unwrap();
+        assert!(receiver.wait(None));
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Disconnected));
     }
 
     #[test]

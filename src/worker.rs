@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
+use std::time::Duration;
 
 use mio::Waker;
 use usbferry_sys::os::thread::rename;
@@ -24,9 +25,9 @@ use crate::caught::{caught, report};
 use crate::channel::{Receiver, Sender, channel};
 use crate::complaints::Complaints;
 use crate::config::Policy;
-use crate::limits::{ATTACHED_MAX, PREPARE_REST, SLOT_MEMORY};
+use crate::limits::{ATTACHED_MAX, IDLE_AFTER, PREPARE_REST, SLOT_MEMORY};
 use crate::reactor::{Key, Questions};
-use crate::session::{Job, JobResult, Remains, Tables};
+use crate::session::{Job, JobKind, JobResult, Remains, Tables};
 use crate::threads;
 use crate::usb::special::SpecialRequest;
 use crate::usb::{Backend, Candidate, Obstacle, OpenError, Opened, Port, Scan, ScanError};
@@ -298,18 +299,41 @@ struct Thread<C: Candidate> {
 }
 
 impl<C: Candidate> Thread<C> {
-    /// Carries out orders until the worker is dropped.
+    /// Carries out orders until the worker is dropped. The stack that an order has used goes back
+    /// to the system when the next order may come in days.
     fn run(&mut self, orders: &Receiver<Order<C>>) {
-        while let Ok(order) = orders.recv() {
-            match order {
-                Order::Open(assignment) => {
-                    self.open(assignment);
-                    // An open goes deep, by way of libusb and sysfs, and the next order may come in
-                    // days.
-                    stack::give_back();
+        let mut rest = None;
+        loop {
+            if orders.wait(rest) {
+                match self.obey(orders) {
+                    Some(time) => rest = Some(time),
+                    None => return,
                 }
-                Order::Do(job) => self.work(job),
-                Order::Close(remains) => self.close(remains),
+            } else {
+                stack::give_back();
+                rest = None;
+            }
+        }
+    }
+
+    /// Carries out an order, and returns how soon another may follow; `None` when the worker is
+    /// dropped. A function of its own, as an order has a few kilobytes of stack.
+    #[inline(never)]
+    fn obey(&mut self, orders: &Receiver<Order<C>>) -> Option<Duration> {
+        match orders.try_recv().ok()? {
+            Order::Open(assignment) => {
+                self.open(assignment);
+                // Many devices are attached and not used.
+                Some(Duration::ZERO)
+            }
+            Order::Do(job) => {
+                let is_rare = matches!(job.kind, JobKind::ChangeMemory(..));
+                self.work(job);
+                Some(if is_rare { Duration::ZERO } else { IDLE_AFTER })
+            }
+            Order::Close(remains) => {
+                self.close(remains);
+                Some(IDLE_AFTER)
             }
         }
     }

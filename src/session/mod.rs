@@ -78,7 +78,7 @@ use control::Control;
 use early::EarlyUnlinks;
 use endpoints::Endpoints;
 use job::Place;
-pub(crate) use job::{Job, JobResult};
+pub(crate) use job::{Job, JobKind, JobResult};
 use prompt::Promptness;
 use receive::Receiver;
 use slots::Slots;
