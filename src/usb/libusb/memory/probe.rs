@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use usbferry_sys::os::heap::Zeroed;
+
 /// Bytes of a copy, and number of copies of each memory. The best time counts.
 const PROBE_LEN: usize = 64 << 10;
 const PROBES: usize = 16;
@@ -13,10 +15,13 @@ const PROBES: usize = 16;
 const UNCACHED_RATIO: u32 = 4;
 
 /// Whether a mapping is read much slower than other memory. The two are read by turns, so that a
-/// busy machine slows down both.
+/// busy machine slows down both. The other memory goes back to the system, which the allocator would
+/// keep for the thread. Without memory the mapping passes.
 pub(super) fn is_uncached(mapping: &[u8]) -> bool {
     let mapping = &mapping[..mapping.len().min(PROBE_LEN)];
-    let (heap, mut to) = (vec![1; mapping.len()], vec![0; mapping.len()]);
+    let room = || Zeroed::<u8>::new(mapping.len());
+    let (Some(mut heap), Some(mut to)) = (room(), room()) else { return false };
+    heap.fill(1);
     let mut best = [Duration::MAX; 2];
     for _ in 0..PROBES {
         for (best, from) in best.iter_mut().zip([mapping, &heap]) {
