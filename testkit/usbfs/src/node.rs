@@ -30,8 +30,9 @@ use crate::{abi, memory};
 /// Descriptors of device nodes have to be below this number.
 const FDS_MAX: usize = 65_536;
 
-/// URBs of a node with room from the start. With more URBs the lists grow.
-const URBS: usize = 8192;
+/// URBs of a node with room from the start. With more URBs the lists grow: in a kernel they would
+/// not be part of the process whose memory is measured.
+const URBS: usize = 64;
 
 static OPEN: [AtomicPtr<Node>; FDS_MAX] = [const { AtomicPtr::new(std::ptr::null_mut()) }; FDS_MAX];
 static NODES: Mutex<Vec<&'static Node>> = Mutex::new(Vec::new());
