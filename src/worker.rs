@@ -137,17 +137,21 @@ enum Look {
     Scan,
     /// Work ahead for the next open, without a result.
     Prepare,
+    /// Free memory goes back to the system.
+    Trim,
 }
 
 /// Orders to the thread that scans, at most: one of each kind.
-const LOOKS_MAX: usize = 2;
+const LOOKS_MAX: usize = 3;
 
-/// The thread that scans for devices, and prepares for opens meanwhile.
+/// The thread that scans for devices, and meanwhile prepares for opens and gives memory back.
 pub(crate) struct ScanThread {
     orders: Sender<Look>,
     /// A preparation is ordered and not yet begun: one serves all opens up to its begin, also those
     /// during its rest.
     prepares: Arc<AtomicBool>,
+    /// The same for memory to give back.
+    trims: Arc<AtomicBool>,
 }
 
 impl ScanThread {
@@ -162,26 +166,35 @@ impl ScanThread {
         let (orders, receiver) = channel(LOOKS_MAX);
         let prepares = Arc::new(AtomicBool::new(false));
         let begun = Arc::clone(&prepares);
+        let trims = Arc::new(AtomicBool::new(false));
+        let trimmed = Arc::clone(&trims);
         let (outbox, complaints) = (inbox.outbox(), inbox.complaints.clone());
         threads::start("discovery", move || {
             complaints.take_thread();
             while let Ok(look) = receiver.recv() {
-                let is_scan = match look {
-                    Look::Scan => true,
+                let look = match look {
                     Look::Prepare => {
-                        let is_scan = receiver.recv_timeout(PREPARE_REST).is_ok();
+                        let other = receiver.recv_timeout(PREPARE_REST);
                         begun.store(false, Ordering::Relaxed);
-                        is_scan
+                        other.unwrap_or(Look::Prepare)
                     }
+                    look => look,
                 };
-                if is_scan {
-                    let scanned = caught("looking for devices", || backend.scan());
-                    outbox.put(Done::Scanned(scanned.unwrap_or(Err(ScanError::Panicked))));
+                match look {
+                    Look::Scan => {
+                        let scanned = caught("looking for devices", || backend.scan());
+                        outbox.put(Done::Scanned(scanned.unwrap_or(Err(ScanError::Panicked))));
+                    }
+                    Look::Trim => {
+                        trimmed.store(false, Ordering::Relaxed);
+                        heap::trim();
+                    }
+                    Look::Prepare => {}
                 }
                 let _ = caught("preparing for the next device", || backend.prepare_open());
             }
         })?;
-        Ok(Self { orders, prepares })
+        Ok(Self { orders, prepares, trims })
     }
 
     /// Asks for a scan, while no scan is under way.
@@ -195,6 +208,15 @@ impl ScanThread {
         if !self.prepares.swap(true, Ordering::Relaxed) {
             let sent = self.orders.try_send(Look::Prepare);
             debug_assert!(sent.is_ok(), "one preparation at a time");
+        }
+    }
+
+    /// Has memory that was freed given back to the system, at any time. The C library's allocator
+    /// keeps others waiting meanwhile, as it may at any time: for moments without a load.
+    pub(crate) fn trim(&self) {
+        if !self.trims.swap(true, Ordering::Relaxed) {
+            let sent = self.orders.try_send(Look::Trim);
+            debug_assert!(sent.is_ok(), "one order of a kind at a time");
         }
     }
 }

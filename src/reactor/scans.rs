@@ -77,6 +77,8 @@ pub(super) struct Scans {
     arrivals_rest: bool,
     /// A worker has used what was prepared for an open.
     has_opened: bool,
+    /// Sessions have freed memory.
+    has_freed: bool,
 }
 
 /// Troubles with scans named in the log: each trouble once at its begin, for any number of scans
@@ -121,6 +123,7 @@ impl Scans {
             hints_rest: false,
             arrivals_rest: false,
             has_opened: false,
+            has_freed: false,
         })
     }
 
@@ -134,6 +137,18 @@ impl Scans {
     pub(super) fn prepare(&mut self) {
         if std::mem::take(&mut self.has_opened) {
             self.scanner.prepare_open();
+        }
+    }
+
+    /// Notes that a session has freed memory.
+    pub(super) const fn note_freed(&mut self) {
+        self.has_freed = true;
+    }
+
+    /// Has freed memory given back to the system, if sessions have freed memory.
+    pub(super) fn trim(&mut self) {
+        if std::mem::take(&mut self.has_freed) {
+            self.scanner.trim();
         }
     }
 

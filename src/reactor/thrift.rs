@@ -1,5 +1,8 @@
 //! When idle sessions give memory back ([`crate::session::Thrift`]).
 //!
+//! Memory that was freed on the way, and that the allocator keeps, goes back behind the last session
+//! of several ([`ScanThread::trim`](crate::worker::ScanThread::trim)).
+//!
 //! A look at all sessions is due some time after the first input since the last look, and each look
 //! says when the next is due. A server without input for long looks no more.
 //!
@@ -25,6 +28,7 @@ impl<B: Backend> Reactor<B> {
         self.schedule.end_thrift_rest();
         let until = Instant::now() + LOOK_TIME;
         let mut next: Option<Instant> = None;
+        let mut is_more = false;
         for key in self.schedule.attached() {
             let Some(connection) = self.connections.get_mut(key.index as usize) else { continue };
             let loan = connection.loan.as_mut();
@@ -40,11 +44,21 @@ impl<B: Backend> Reactor<B> {
             next = earlier(
                 next,
                 match thrift {
-                    Thrift::More => Some(self.now + LOOK_REST),
+                    Thrift::More => {
+                        is_more = true;
+                        Some(self.now + LOOK_REST)
+                    }
                     Thrift::NotBefore(at) => Some(at),
-                    Thrift::Done => None,
+                    Thrift::Done => {
+                        self.scans.note_freed();
+                        None
+                    }
+                    Thrift::Nothing => None,
                 },
             );
+        }
+        if !is_more {
+            self.scans.trim();
         }
         if let Some(at) = next {
             self.schedule

@@ -27,8 +27,10 @@ pub(crate) enum Thrift {
     More,
     /// The session may be idle at the instant, and not before.
     NotBefore(Instant),
-    /// There is nothing to give back before the next input.
+    /// The last piece was given back.
     Done,
+    /// There is nothing to give back before the next input.
+    Nothing,
 }
 
 /// The pieces given back since the last input.
@@ -52,16 +54,18 @@ impl<P: Port> Session<P> {
         }
         let begun = self.given.filter(|given| given.since == self.time.now);
         let given = begun.unwrap_or(Given { since: self.time.now, next: Some(0) });
-        let Some(piece) = given.next else { return Thrift::Done };
+        let Some(piece) = given.next else { return Thrift::Nothing };
         if piece == 0 {
             self.give_back_small();
-            if let Some(port) = self.port.here_mut()
-                && !self.buffers.is_device_memory_in_use()
-            {
-                port.note_idle();
-            }
         }
         let more = self.buffers.give_back(piece) | self.urbs.give_back_stripes(piece);
+        // Last, since the port's return from the worker counts as input.
+        if let Some(port) = self.port.here_mut()
+            && !more
+            && !self.buffers.is_device_memory_in_use()
+        {
+            port.note_idle();
+        }
         self.given = Some(Given { next: more.then_some(piece + 1), ..given });
         if more { Thrift::More } else { Thrift::Done }
     }

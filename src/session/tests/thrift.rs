@@ -31,7 +31,7 @@ fn memory_goes_back_when_nothing_has_come_for_a_while() {
     rig.give_back_all();
     // Nothing more before the next input.
     rig.now += 10 * AFTER;
-    assert_eq!(rig.session.give_back(rig.now, AFTER), Thrift::Done);
+    assert_eq!(rig.session.give_back(rig.now, AFTER), Thrift::Nothing);
     rig.submit(2, 0x81, 64);
     assert_eq!(rig.session.give_back(rig.now, AFTER), Thrift::NotBefore(rig.now + AFTER));
     rig.finish();

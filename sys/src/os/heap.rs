@@ -136,6 +136,17 @@ pub fn give_back<T>(room: &mut [MaybeUninit<T>]) {
     unsafe { give_back_bytes(room.as_mut_ptr().cast(), bytes) };
 }
 
+/// Gives whole pages that were allocated and freed back to the system, where the allocator keeps
+/// pages: glibc's. Threads that allocate meanwhile wait, for as long as the system takes for the
+/// pages of one arena of the allocator.
+pub fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    // SAFETY: the allocator takes pages that nobody has.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 /// Gives the room of an empty queue back to the system. The queue keeps the addresses.
 pub fn give_back_queue<T>(queue: &mut VecDeque<T>) {
     if queue.is_empty() {
@@ -236,6 +247,25 @@ mod tests {
         assert!(bytes[2 * page..15 * page].iter().all(|&byte| byte == 0));
         bytes.fill(8);
         assert!(bytes.iter().all(|&byte| byte == 8));
+    }
+
+    /// Blocks that were freed between blocks in use.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the system")]
+    fn freed_blocks_can_go_back_to_the_system() {
+        const LEN: usize = 32 << 10;
+        let mut blocks: Vec<Vec<u8>> = (0..200).map(|_| vec![1; LEN]).collect();
+        let starts: Vec<*const u8> = blocks.iter().map(|block| block.as_ptr()).collect();
+        let all = || starts.iter().map(|&start| committed(start, LEN)).sum::<usize>();
+        let before = all();
+        for block in blocks.iter_mut().step_by(2) {
+            *block = Vec::new();
+        }
+        trim();
+        let after = all();
+        assert!(after < before * 3 / 4, "{after} bytes of {before}");
+        assert!(blocks.iter().flatten().all(|&byte| byte == 1));
     }
 
     #[cfg(target_os = "linux")]
