@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::hardware::{Server, transfer, urb, wait_until};
-use usbferry::limits::{ATTACHED_MAX, NO_MEMORY_TIMEOUT};
+use usbferry::limits::{ATTACHED_MAX, IDLE_AFTER, NO_MEMORY_TIMEOUT};
 use usbferry_load::client::Client;
 use usbferry_load::process;
 
@@ -265,6 +265,36 @@ fn mappings_are_earned_and_given_up() {
     assert_eq!(server.said_by_now("were given up", 2).len(), 2);
     // And all goes on without.
     for client in [first, second, third] {
+        read_much(client, 1 << 20);
+    }
+}
+
+/// Bytes that a load may leave with a device, beside its share of what the server itself has used.
+const LEFT_MAX: u64 = 80 << 10;
+
+/// Takes as long as a device has to be idle.
+#[test]
+fn the_memory_of_a_load_goes_back_when_the_devices_are_idle() {
+    const COUNT: usize = 9;
+    let server = Server::start_with(&format!("count={COUNT}:quota=256M"), &["--log", "debug"]);
+    let mut clients = attach_all(&server, COUNT);
+    let memory = || process::memory(server.process.id()).expect("this is Linux");
+    let before = memory();
+    for client in &mut clients {
+        read_much(client, 4 << 20);
+    }
+    let loaded = memory() - before;
+    assert!(loaded > (COUNT as u64) << 21, "{loaded} bytes: nothing was mapped");
+    let idle = Instant::now();
+    let given_back = || server.said("were given back").len();
+    while given_back() < COUNT {
+        assert!(idle.elapsed() < 3 * IDLE_AFTER, "{} of {COUNT}", given_back());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let left = || memory().saturating_sub(before) / COUNT as u64;
+    // The allocator's memory goes back on another thread.
+    wait_until(|| left() < LEFT_MAX, || format!("{} bytes for each device", left()));
+    for client in &mut clients {
         read_much(client, 1 << 20);
     }
 }
