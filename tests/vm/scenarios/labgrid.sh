@@ -2,7 +2,7 @@
 # exporter by multicast DNS, from the name of the device alone, and the kernel has the device. Then labgrid
 # lends the device: coordinator, exporter and client as pinned in packaging/labgrid. A place is acquired, the
 # package's driver attaches the device, and the release of the place takes the device away from the client.
-limit=170
+limit=400
 servers=usbferry
 
 source "$vm/guest/network.sh"
