@@ -14,6 +14,7 @@ use super::text::{Line, pages};
 const OTHERS: [&str; 24] = [
     "--auto-attach",
     "--bind-all-devices",
+    "--beside",
     "--buffer-time",
     "--capturing",
     "--clients",
@@ -31,6 +32,7 @@ const OTHERS: [&str; 24] = [
     "--patience",
     "--require-bind",
     "--scale",
+    "--serve",
     "--seconds",
     "--seed",
     "--test",
