@@ -11,7 +11,7 @@ use super::text::{Line, pages};
 
 /// Options of other programs that pages name without the program: cargo, the benches, the scripts of
 /// `tests/`, those for labgrid.
-const OTHERS: [&str; 24] = [
+const OTHERS: [&str; 26] = [
     "--auto-attach",
     "--bind-all-devices",
     "--beside",
@@ -32,9 +32,9 @@ const OTHERS: [&str; 24] = [
     "--patience",
     "--require-bind",
     "--scale",
-    "--serve",
     "--seconds",
     "--seed",
+    "--serve",
     "--test",
     "--trust-loopback",
     "--vid",
