@@ -47,11 +47,12 @@ pub fn own_cpu() -> Option<Duration> {
     Some(Duration::from_nanos(spent.split(' ').next()?.parse().ok()?))
 }
 
-/// The memory of a process in bytes, with its part of memory that several processes share.
+/// The memory of a process in bytes that is no file's. A file's pages, those of the program among
+/// them, are shared by all processes that use the file: a process's part grows when another ends.
 #[must_use]
 pub fn memory(pid: u32) -> Option<u64> {
     let sums = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    Some(field(&sums, "Pss:")? * 1024)
+    Some((field(&sums, "Pss_Anon:")? + field(&sums, "Pss_Shmem:")?) * 1024)
 }
 
 /// The most memory a process had at once since [`reset_peak`], in bytes.
