@@ -283,8 +283,9 @@ def hostile(lab, server):
 
 
 def memory(process):
+    """Bytes that are no file's: the program's own pages are private as long as the program runs once."""
     rollup = pathlib.Path(f"/proc/{process}/smaps_rollup").read_text()
-    return sum(int(size) for size in re.findall(r"^Private_\w+: +(\d+) kB", rollup, re.M)) * 1024
+    return sum(int(size) for size in re.findall(r"^Pss_(?:Anon|Shmem): +(\d+) kB", rollup, re.M)) * 1024
 
 
 def processor(process):
