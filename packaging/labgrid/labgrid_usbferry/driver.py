@@ -115,7 +115,8 @@ class USBFerryDriver(Driver):
                 self.busnum = found["local"]["bus"]
                 self.devnum = found["local"]["address"]
                 return
-            if found is None or timeout.expired:
+            # A port that was attached a moment ago may be missing in a look at the kernel's list.
+            if timeout.expired:
                 what = "is lost again" if found is None else "does not appear"
                 raise ExecutionError(f"{self.device.device} is attached, and {what}")
             sleep(LOOK_INTERVAL)
