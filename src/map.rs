@@ -48,6 +48,11 @@ pub(crate) fn source_of(part: &str) -> Vec<(PathBuf, String)> {
     source
 }
 
+/// Whether a path is a folder or a file of source: a package's manifest lies beside them.
+fn is_source(path: &Path) -> bool {
+    path.is_dir() || path.extension().is_some_and(|extension| extension == "rs")
+}
+
 /// All files of source in a folder, or else the file of that name, if there is one.
 fn files(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else {
@@ -55,8 +60,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
         return if file.exists() { vec![file] } else { Vec::new() };
     };
     let paths = entries.map(|entry| entry.expect("an entry").path());
-    let is_source = |path: &PathBuf| path.is_dir() || path.extension().is_some_and(|e| e == "rs");
-    paths.filter(is_source).flat_map(|path| files(&path)).collect()
+    paths.filter(|path| is_source(path)).flat_map(|path| files(&path)).collect()
 }
 
 /// The parts named in the code of a text as `crate::PART`.
@@ -72,8 +76,7 @@ fn parts() -> Vec<String> {
     let entries = folders().map(|folder| fs::read_dir(folder).expect("a folder"));
     let paths = entries.into_iter().flatten().map(|entry| entry.expect("an entry").path());
     let name = |path: PathBuf| path.file_stem().expect("a name").to_string_lossy().into_owned();
-    let is_source = |path: &PathBuf| path.is_dir() || path.extension().is_some_and(|e| e == "rs");
-    paths.filter(is_source).map(name).filter(|name| name != OUTSIDE).collect()
+    paths.filter(|path| is_source(path)).map(name).filter(|name| name != OUTSIDE).collect()
 }
 
 /// The arrows on the page of the crate: `PART ─► PART, PART`.
