@@ -1,8 +1,8 @@
 //! The server of the program: a reactor for either USB stack.
 //!
 //! Code for a type of stack is compiled where the type is chosen. So this package chooses, which is
-//! compiled to be fast; in the program's package, compiled to be small, a URB would take twice the
-//! instructions. The reactor is behind a pointer for the same reason: even its end belongs
+//! compiled to be fast; in the program's package, compiled to be small, a URB would take some half
+//! more instructions. The reactor is behind a pointer for the same reason: even its end belongs
 //! here. Only the calls of a start go through the pointer, and [`Server::run`], once.
 //!
 //! Contract: the reactor's.
