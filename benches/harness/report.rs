@@ -13,6 +13,9 @@ pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) least: f64,
     pub(crate) most: f64,
+    /// Bounds of the median that any number of such figures would have, with a certainty of about
+    /// 95 %.
+    pub(crate) bounds: [f64; 2],
 }
 
 /// A row's figures, of the subject unless stated otherwise.
@@ -89,8 +92,8 @@ impl BareFigures {
         [
             ("bare_urbs_per_second", Some(self.rate)),
             ("bare_ratio", Some(self.ratio.median)),
-            ("bare_ratio_least", Some(self.ratio.least)),
-            ("bare_ratio_most", Some(self.ratio.most)),
+            ("bare_ratio_low", Some(self.ratio.bounds[0])),
+            ("bare_ratio_high", Some(self.ratio.bounds[1])),
             ("bare_work_ratio", self.work),
             ("bare_p50_us", Some(self.turnaround[0])),
             ("bare_p99_us", Some(self.turnaround[1])),
@@ -104,8 +107,8 @@ impl BareFigures {
         format!(
             "{:>5.2} {:>5.2}-{:<5.2} {:>5} {:>8.1} {:>7} {:>6} {:>6}",
             self.ratio.median,
-            self.ratio.least,
-            self.ratio.most,
+            self.ratio.bounds[0],
+            self.ratio.bounds[1],
             option(self.work, 2),
             self.turnaround[0],
             option(self.cpu, 2),
@@ -190,7 +193,7 @@ pub(crate) fn head(has_bare: bool) -> String {
     let bare = if has_bare {
         format!(
             "{:>5} {:>11} {:>5} {:>8} {:>7} {:>6} {:>6}  ",
-            "bare", "least-most", "work", "p50 us", "us/URB", "sys", "ioctl"
+            "bare", "95 %", "work", "p50 us", "us/URB", "sys", "ioctl"
         )
     } else {
         String::new()
@@ -202,7 +205,7 @@ pub(crate) fn head(has_bare: bool) -> String {
         "URB/s",
         "MB/s",
         "ratio",
-        "least-most",
+        "95 %",
         "work",
         "p50 us",
         "p99 us",
@@ -241,8 +244,8 @@ pub(crate) fn line(figures: &Figures) -> String {
         figures.rate,
         figures.bytes_per_second() / 1e6,
         figures.ratio.median,
-        figures.ratio.least,
-        figures.ratio.most,
+        figures.ratio.bounds[0],
+        figures.ratio.bounds[1],
         option(figures.work, 2),
         p50,
         p99,
@@ -267,8 +270,9 @@ pub(crate) fn option(value: Option<f64>, digits: usize) -> String {
 
 /// The explanation of the columns.
 pub(crate) const LEGEND: &str = "\
-ratio: URBs a second as a share of the baseline's, measured in turn: median of the pairs, least
-and greatest. The baseline is the ceiling unless the row says otherwise. work: the same ratio for
+ratio: URBs a second as a share of the baseline's, measured in turn: median of the pairs. 95 %: where
+the median of any number of pairs would be, with that certainty. The baseline is the ceiling unless
+the row says otherwise. work: the same ratio for
 the processor time of client and server together a URB, independent of other load on the machine
 and of waits. p50 x, p99 x: turnaround as multiples of the baseline's. us/URB, base: processor time of
 the server, and of the baseline's. sys: system calls of the server a URB (perf), without calls of
@@ -284,12 +288,13 @@ pub(crate) fn beside_bare(rows: &[Figures]) -> Option<String> {
         .iter()
         .min_by(|(_, one), (_, other)| one.ratio.median.total_cmp(&other.ratio.median))?;
     let below = rows.iter().filter(|(_, bare)| bare.ratio.median < 1.0).count();
+    let surely = rows.iter().filter(|(_, bare)| bare.ratio.bounds[1] < 1.0).count();
     let figures = |figure: &dyn Fn(&BareFigures) -> f64| {
         geometric_mean(&rows.iter().map(|(_, bare)| figure(bare)).collect::<Vec<_>>())
     };
     Some(format!(
         "beside the bare server: geometric mean of {} rows {:.3} of its rate and {:.3} of work; \
-         {below} rows are below 1.0; the least is {:.2}, {}",
+         {below} rows are below 1.0, {surely} of them with 95 % certainty; the least is {:.2}, {}",
         rows.len(),
         figures(&|bare| bare.ratio.median),
         figures(&|bare| bare.work.unwrap_or(f64::NAN)),
@@ -298,9 +303,11 @@ pub(crate) fn beside_bare(rows: &[Figures]) -> Option<String> {
     ))
 }
 
+/// Of the figures that there are: a load that took too little processor time has no work.
 fn geometric_mean(figures: &[f64]) -> f64 {
-    let logarithms = figures.iter().map(|figure| figure.ln());
-    (logarithms.sum::<f64>() / float(figures.len())).exp()
+    let logarithms: Vec<f64> =
+        figures.iter().map(|figure| figure.ln()).filter(|figure| figure.is_finite()).collect();
+    (logarithms.iter().sum::<f64>() / float(logarithms.len())).exp()
 }
 
 /// The summary of the rows with another build as the baseline.
@@ -333,8 +340,8 @@ pub(crate) fn json(name: &str, how: &str, rows: &[Figures]) -> String {
             ("baseline_urbs_per_second", Some(row.baseline_rate)),
             ("bytes_per_second", Some(row.bytes_per_second())),
             ("ratio", Some(row.ratio.median)),
-            ("ratio_least", Some(row.ratio.least)),
-            ("ratio_most", Some(row.ratio.most)),
+            ("ratio_low", Some(row.ratio.bounds[0])),
+            ("ratio_high", Some(row.ratio.bounds[1])),
             ("work_ratio", row.work),
             ("p50_us", Some(row.turnaround[0])),
             ("p99_us", Some(row.turnaround[1])),
@@ -371,12 +378,27 @@ pub(crate) fn spread(figures: impl Iterator<Item = f64>) -> Spread {
     figures.sort_by(f64::total_cmp);
     match figures.as_slice() {
         [] => Spread::default(),
-        [least, ..] => Spread {
-            median: figures[figures.len() / 2],
-            least: *least,
-            most: figures[figures.len() - 1],
-        },
+        [least, ..] => {
+            let last = figures.len() - 1;
+            let low = rank_of_low(figures.len());
+            Spread {
+                median: figures[figures.len() / 2],
+                least: *least,
+                most: figures[last],
+                bounds: [figures[low], figures[last - low]],
+            }
+        }
     }
+}
+
+/// The rank, among `count` figures in order, of the figure that is below the true median with a
+/// certainty of about 97.5 %: how many of the figures are below is binomially distributed, which is
+/// nearly normal.
+fn rank_of_low(count: usize) -> usize {
+    let below = (float(count) - 1.96 * float(count).sqrt()) / 2.0;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 or more")]
+    let rank = below.max(0.0) as usize;
+    rank
 }
 
 fn per_urb(sample: &Sample, amount: f64) -> f64 {
