@@ -23,6 +23,17 @@ impl<B: Backend> Held<B> {
         }
         assert!(turns <= TURNS_MAX, "{state}: {turns} turns in {WATCHED:?}");
     }
+
+    /// A URB of a client from the SUBMIT to the reply.
+    fn round(&mut self, client: &mut TcpStream, seqnum: u32) {
+        client.write_all(&submit(seqnum, SOURCE, 512)).unwrap();
+        client.set_nonblocking(true).unwrap();
+        self.turn_until("the URB is answered", |_| {
+            client.peek(&mut [0; 560]).is_ok_and(|len| len == 560)
+        });
+        client.read_exact(&mut [0; 560]).unwrap();
+        client.set_nonblocking(false).unwrap();
+    }
 }
 
 #[test]
@@ -101,13 +112,8 @@ fn attached_idle_and_in_a_request_that_does_not_end() {
 fn attached_and_idle_for_so_long_that_memory_is_given_back() {
     let (mut held, _script, _finally) = Held::scripted("loopback");
     let mut client = held.attach();
-    client.set_nonblocking(true).unwrap();
     for seqnum in 1..3 {
-        client.write_all(&submit(seqnum, SOURCE, 512)).unwrap();
-        held.turn_until("it is answered", |_| {
-            client.peek(&mut [0; 560]).is_ok_and(|len| len == 560)
-        });
-        client.read_exact(&mut [0; 560]).unwrap();
+        held.round(&mut client, seqnum);
         assert!(held.reactor.schedule.has_thrift_rest(), "a look for memory is due");
         held.reactor.now += held.reactor.settings.idle_after;
         held.turn_until("all is given back", |reactor| {
@@ -124,13 +130,8 @@ fn idle_for_so_long_that_the_worker_gives_memory_back() {
     let [idle, change] = [Call::Idle(held.busid(0)), Call::ChangeMemory(held.busid(0))];
     script.set(idle, Act::Fail);
     let mut client = held.attach();
-    client.set_nonblocking(true).unwrap();
     for seqnum in 1..3 {
-        client.write_all(&submit(seqnum, SOURCE, 512)).unwrap();
-        held.turn_until("it is answered", |_| {
-            client.peek(&mut [0; 560]).is_ok_and(|len| len == 560)
-        });
-        client.read_exact(&mut [0; 560]).unwrap();
+        held.round(&mut client, seqnum);
         let times = seqnum as usize;
         assert_eq!((script.begun(idle), script.begun(change)), (times - 1, times - 1));
         held.reactor.now += held.reactor.settings.idle_after;
