@@ -105,6 +105,9 @@ impl Place {
 }
 
 /// An empty file.
+///
+/// # Errors
+/// The system's, when the file can't be made, or made empty.
 pub fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)
 }

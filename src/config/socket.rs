@@ -39,6 +39,9 @@ impl Default for OperatorSocket {
 }
 
 /// A path, or the word for no socket.
+///
+/// # Errors
+/// [`ValueError::Socket`] for a path that no socket can have.
 pub fn parse_socket(text: &str) -> Result<SocketPlace, ValueError> {
     match text {
         NO_SOCKET => Ok(SocketPlace::None),
@@ -50,6 +53,9 @@ pub fn parse_socket(text: &str) -> Result<SocketPlace, ValueError> {
 }
 
 /// A mode in octal digits.
+///
+/// # Errors
+/// [`ValueError::SocketMode`] for anything but octal digits up to 777.
 pub fn parse_socket_mode(text: &str) -> Result<u32, ValueError> {
     let is_octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     let mode = is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten();

@@ -165,12 +165,18 @@ impl ValueError {
 }
 
 /// Bytes of a capture.
+///
+/// # Errors
+/// [`ValueError::CaptureSize`] for less than [`limits::CAPTURE_SIZE_MIN`], or no size at all.
 pub fn parse_capture_size(text: &str) -> Result<u64, ValueError> {
     let size = units::parse_size(text).filter(|&size| size >= limits::CAPTURE_SIZE_MIN);
     size.map(|size| size as u64).ok_or(ValueError::CaptureSize)
 }
 
 /// Bytes of data of a URB in a capture: a number, or `all`.
+///
+/// # Errors
+/// [`ValueError::SnapLen`] for more than [`limits::CAPTURE_DATA_MAX`], or no size at all.
 pub fn parse_snap_len(text: &str) -> Result<usize, ValueError> {
     if text == "all" {
         return Ok(limits::CAPTURE_DATA_MAX);
@@ -184,6 +190,10 @@ pub fn parse_snap_len(text: &str) -> Result<usize, ValueError> {
 ///
 /// A network of IPv4 in the form of IPv6 (`::ffff:192.168.1.0/120`) is the network of IPv4, as
 /// every client's address is taken.
+///
+/// # Errors
+/// [`ValueError::HostBits`] for an address in a network, [`ValueError::Network`] for any other
+/// text.
 pub fn parse_network(text: &str) -> Result<IpNet, ValueError> {
     let address = || text.parse().ok().map(IpAddr::into);
     let net = text.parse().ok().or_else(address).ok_or(ValueError::Network)?;
@@ -209,11 +219,17 @@ fn canonical(net: Ipv6Net) -> Option<IpNet> {
 }
 
 /// URBs in flight for a client.
+///
+/// # Errors
+/// [`ValueError::Urbs`] for a number out of bounds, or none at all.
 pub fn parse_urbs(text: &str) -> Result<usize, ValueError> {
     text.parse().ok().filter(|urbs| URBS.contains(urbs)).ok_or(ValueError::Urbs)
 }
 
 /// Bytes of memory for the URBs of a client.
+///
+/// # Errors
+/// [`ValueError::Memory`] for a size out of bounds or not a power of two, or no size at all.
 pub fn parse_memory(text: &str) -> Result<usize, ValueError> {
     units::parse_size(text)
         .filter(|bytes| bytes.is_power_of_two() && MEMORY.contains(bytes))
@@ -222,18 +238,27 @@ pub fn parse_memory(text: &str) -> Result<usize, ValueError> {
 
 /// Descriptors are read by control transfers, and without them a client can use nothing: the
 /// largest URB is never smaller than the longest control transfer.
+///
+/// # Errors
+/// [`ValueError::UrbSize`] for a size out of bounds, or none at all.
 pub fn parse_urb_size(text: &str) -> Result<usize, ValueError> {
     let least = limits::CONTROL_LEN_MAX;
     size_from(least, text).ok_or(ValueError::UrbSize)
 }
 
 /// Zero is for no mapped memory at all.
+///
+/// # Errors
+/// [`ValueError::DeviceMemory`] for another size out of bounds, or none at all.
 pub fn parse_device_memory(text: &str) -> Result<usize, ValueError> {
     let none = || units::parse_size(text).filter(|&bytes| bytes == 0);
     size_from(limits::DEVICE_MEMORY_MIN, text).or_else(none).ok_or(ValueError::DeviceMemory)
 }
 
 /// Bytes of a socket's buffer.
+///
+/// # Errors
+/// [`ValueError::SocketBuffer`] for a size out of bounds, or none at all.
 pub fn parse_socket_buffer(text: &str) -> Result<usize, ValueError> {
     size_from(limits::SOCKET_BUFFER_MIN, text).ok_or(ValueError::SocketBuffer)
 }
@@ -243,6 +268,9 @@ fn size_from(least: usize, text: &str) -> Option<usize> {
 }
 
 /// How long to look for work before a sleep.
+///
+/// # Errors
+/// [`ValueError::BusyPoll`] for more than [`limits::BUSY_POLL_MAX`], or no time at all.
 pub fn parse_busy_poll(text: &str) -> Result<Duration, ValueError> {
     units::parse_time(text)
         .filter(|&time| time <= limits::BUSY_POLL_MAX)
@@ -250,6 +278,9 @@ pub fn parse_busy_poll(text: &str) -> Result<Duration, ValueError> {
 }
 
 /// How long a client may show no sign of life.
+///
+/// # Errors
+/// [`ValueError::PeerTimeout`] for a time out of bounds, or none at all.
 pub fn parse_peer_timeout(text: &str) -> Result<Duration, ValueError> {
     let time = units::parse_time(text).filter(|time| PEER_TIMEOUT.contains(time));
     time.ok_or(ValueError::PeerTimeout)
