@@ -3,6 +3,9 @@
 //! Readiness is kept as bits, because the system tells of each change only once: a bit stays set
 //! until a call says "would block" or moves less than was asked for.
 //!
+//! A single slice goes by recv(2) or send(2): readv(2) and writev(2) take the way through the file
+//! system, which costs Linux 6.18 a tenth of a microsecond more.
+//!
 //! Contract: runs on the reactor, never blocks; each failure of the socket is an [`End`].
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
@@ -119,7 +122,10 @@ impl Socket {
     ) -> Result<Option<usize>, End> {
         let room: usize = slices.iter().map(|slice| slice.len()).sum();
         let stream = &mut self.stream;
-        let read = read(&mut self.readable, || stream.read_vectored(slices))?;
+        let read = read(&mut self.readable, || match slices {
+            [slice] => stream.read(slice),
+            slices => stream.read_vectored(slices),
+        })?;
         self.readable &= read.is_none_or(|len| len == room) || self.read_closed;
         Ok(read)
     }
@@ -159,7 +165,10 @@ impl Socket {
     pub(super) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, End> {
         let len = slices.iter().map(|slice| slice.len()).sum();
         let stream = &mut self.stream;
-        let written = write(&mut self.writable, len, || stream.write_vectored(slices))?;
+        let written = write(&mut self.writable, len, || match slices {
+            [slice] => stream.write(slice),
+            slices => stream.write_vectored(slices),
+        })?;
         self.written = self.written.wrapping_add(written);
         Ok(written)
     }
