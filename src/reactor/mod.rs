@@ -24,14 +24,15 @@
 //! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
 //!   request is refused;
 //! - `schedule`: whose turn it is; `looks`: when a device is looked at without an event; `thrift`:
-//!   when idle sessions give memory back; `spin`: whether to sleep; `net`, `token`: sockets, the
-//!   names of events;
+//!   when idle sessions give memory back; `spin`: whether to sleep; `alarm`: how long at most;
+//!   `net`, `token`: sockets, the names of events;
 //! - `stop`: how other threads stop the server; `questions`: what they ask for (`status`) and order
 //!   (`reload`); `error`: why a server can't be started.
 //!
 //! Contract: the wait for events is the only sleep on this thread, and with nothing to do the
 //! thread does sleep: a bit is set only if a turn clears it. Calls that can sleep are a worker's.
 
+mod alarm;
 mod answers;
 mod arrivals;
 mod audience;
@@ -88,6 +89,7 @@ use crate::session::JobResult;
 use crate::usb::{Backend, Candidate, Port as _};
 use crate::whose::leave_thread;
 use crate::worker::{Done, Inbox};
+use alarm::Alarm;
 use answers::PortOf;
 use audience::Audience;
 use client::{Client, DISCARD_LEN, DISCARD_REST, Step};
@@ -133,6 +135,7 @@ pub struct Reactor<B: Backend> {
     discard: Box<[u8]>,
     complaints: Complaints,
     spin: Spin,
+    alarm: Alarm,
     /// For a stack that does not need exact time.
     clock: Option<CoarseClock>,
     /// The time of this turn.
@@ -171,6 +174,7 @@ impl<B: Backend> Reactor<B> {
         let scans = Scans::start(backend, &inbox, registry).map_err(StartError::System)?;
         let stop = Stop::new(registry, Subject::Stop.to_token()).map_err(StartError::System)?;
         let spin = Spin::new(settings.busy_poll);
+        let alarm = Alarm::new(registry).map_err(StartError::System)?;
         // Last, so that no capture's file is made for a server that does not start.
         let audience = Audience::new(&settings, waker, complaints.clone())?;
         Ok(Self {
@@ -186,6 +190,7 @@ impl<B: Backend> Reactor<B> {
             discard: vec![0; DISCARD_LEN].into_boxed_slice(),
             complaints,
             spin,
+            alarm,
             clock,
             now: Instant::now(),
             audience,
@@ -238,6 +243,7 @@ impl<B: Backend> Reactor<B> {
             if timeout != Some(Duration::ZERO) && self.looks_again() {
                 timeout = Some(Duration::ZERO);
             }
+            let timeout = self.alarm.instead_of(timeout, self.now);
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
@@ -310,6 +316,7 @@ impl<B: Backend> Reactor<B> {
             }
             Some(Subject::Stop) => self.stop.mark(),
             Some(Subject::Hints) => self.scans.mark_hints(),
+            Some(Subject::Alarm) => self.alarm.mark(),
             Some(Subject::Client(label)) => {
                 let Some(connection) = labelled(&mut self.connections, label) else { return };
                 // An event may have been under way when the client was given up.

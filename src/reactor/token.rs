@@ -46,6 +46,8 @@ pub(super) enum Subject {
     Device(Label),
     /// Hints that a scan would find something new.
     Hints,
+    /// The timer of deadlines.
+    Alarm,
 }
 
 const KIND_BITS: u32 = 3;
@@ -86,6 +88,7 @@ impl Subject {
             Self::Client(label) => label.encode(3),
             Self::Device(label) => label.encode(4),
             Self::Hints => Label { index: 0, generation: 0 }.encode(5),
+            Self::Alarm => Label { index: 0, generation: 0 }.encode(6),
         }
     }
 
@@ -102,6 +105,7 @@ impl Subject {
             3 => Some(Self::Client(label)),
             4 => Some(Self::Device(label)),
             5 => Some(Self::Hints),
+            6 => Some(Self::Alarm),
             _ => None,
         }
     }
@@ -125,6 +129,7 @@ mod tests {
                     Subject::Client(label),
                     Subject::Device(label),
                     Subject::Hints,
+                    Subject::Alarm,
                 ] {
                     let token = subject.to_token();
                     assert!(u32::try_from(token.0).is_ok(), "{token:?} fits into any usize");

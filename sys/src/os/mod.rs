@@ -10,6 +10,7 @@
 //! - [`stack`]: the pages of a thread's stack.
 //! - [`tcp`]: whether a silent peer is still there.
 //! - [`thread`]: the name of a thread in the system's lists.
+//! - `timer`: a timer as a descriptor, on Linux.
 //! - `uevent`: news of devices, on Linux.
 //! - [`user`]: the owner of new files.
 
@@ -23,6 +24,8 @@ pub mod signal;
 pub mod stack;
 pub mod tcp;
 pub mod thread;
+#[cfg(target_os = "linux")]
+pub mod timer;
 #[cfg(target_os = "linux")]
 pub mod uevent;
 pub mod user;
