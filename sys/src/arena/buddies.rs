@@ -11,6 +11,10 @@ use crate::os::heap::Zeroed;
 /// No block: end of a list.
 const NONE: u32 = u32::MAX;
 
+/// Orders of blocks at most: an order's blocks have twice the units of the order before, and an
+/// index of a unit has 32 bits.
+const ORDERS_MAX: usize = 32;
+
 /// `state` of a unit that starts no free block. Zero, so that the table costs no memory before use.
 const NOT_FREE: u8 = 0;
 
@@ -25,7 +29,7 @@ pub(super) struct Buddies {
     /// For each order the last freed block; `next` leads to the blocks freed before. These blocks
     /// are on no other list, and `state` does not show them, so that a block in steady use costs no
     /// more than a push and a pop.
-    recent: Vec<u32>,
+    recent: [u32; ORDERS_MAX],
     /// First of the other free blocks of each order.
     heads: Vec<u32>,
     next: Zeroed<u32>,
@@ -41,10 +45,11 @@ impl Buddies {
         assert!(units.is_power_of_two(), "regions are powers of two");
         let order_max = u8::try_from(units.ilog2()).expect("fewer than 256 orders");
         let orders = usize::from(order_max) + 1;
+        assert!(orders <= ORDERS_MAX, "an index of a unit has 32 bits");
         Some(Self {
             free_units: units,
             is_whole: true,
-            recent: vec![NONE; orders],
+            recent: [NONE; ORDERS_MAX],
             heads: vec![NONE; orders],
             // Zeroed, hence committed page by page as blocks come into use.
             next: Zeroed::new(units)?,
@@ -62,15 +67,28 @@ impl Buddies {
     }
 
     pub(super) fn alloc(&mut self, order: u8) -> Option<u32> {
+        if let Some(unit) = self.alloc_recent(order) {
+            return Some(unit);
+        }
         let units = 1 << order;
         if self.free_units < units {
             return None;
         }
-        let unit = match self.recent[usize::from(order)] {
-            NONE => self.cut_or_merge(order)?,
-            unit => self.take_recent(unit, order),
-        };
+        let unit = self.cut_or_merge(order)?;
         self.free_units -= units;
+        Some(unit)
+    }
+
+    /// The last freed block of an order, if there is one.
+    #[inline(always)]
+    pub(super) fn alloc_recent(&mut self, order: u8) -> Option<u32> {
+        let recent = self.recent.get_mut(usize::from(order))?;
+        let unit = *recent;
+        if unit == NONE {
+            return None;
+        }
+        *recent = self.next[unit as usize];
+        self.free_units -= 1 << order;
         Some(unit)
     }
 
@@ -87,6 +105,7 @@ impl Buddies {
         })
     }
 
+    #[inline(always)]
     pub(super) fn free(&mut self, unit: u32, order: u8) {
         let recent = &mut self.recent[usize::from(order)];
         self.next[unit as usize] = *recent;
@@ -121,7 +140,7 @@ impl Buddies {
 
     /// Joins every pair of free buddies, smallest first.
     fn merge(&mut self) {
-        for order in 0..self.recent.len() {
+        for order in 0..self.heads.len() {
             while self.recent[order] != NONE {
                 let unit = self.take_recent(self.recent[order], order_of(order));
                 self.push(unit, order_of(order));

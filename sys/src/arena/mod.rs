@@ -22,6 +22,7 @@ mod buddies;
 mod region;
 
 use std::fmt;
+use std::ptr::NonNull;
 
 use self::block::Place;
 use self::region::Region;
@@ -104,8 +105,22 @@ impl Arena {
     /// Takes a block of `len` bytes, of device memory if a device region has room, or `None` when
     /// no region has room. The bytes hold what their last user left, or zeroes. A length of zero gives an
     /// empty block, which still has an address.
+    #[inline]
     pub fn alloc(&mut self, len: usize) -> Option<Block> {
         let order = order_for(len)?;
+        // The usual way: too short for device memory, and heap of the order was used before.
+        if len < DEVICE_BLOCK_MIN
+            && let Some(heap) = self.regions.first_mut()
+            && let Some((bytes, unit)) = heap.alloc_recent_heap(order)
+        {
+            let place = Place { region: 0, order, in_device_memory: false, unit };
+            return Some(self.hand_out(bytes, len, place));
+        }
+        self.alloc_anywhere(len, order)
+    }
+
+    #[inline(never)]
+    fn alloc_anywhere(&mut self, len: usize, order: u8) -> Option<Block> {
         for (index, region) in self.regions.iter_mut().enumerate().rev() {
             if !region.is_for(len) {
                 continue;
@@ -113,25 +128,32 @@ impl Arena {
             let Some((bytes, unit)) = region.alloc(order) else {
                 continue;
             };
-            self.outstanding += 1;
             let in_device_memory = region.is_device_memory();
-            if !in_device_memory {
-                self.free_bytes -= BLOCK_LEN_MIN << order;
-            }
             let region = u8::try_from(index).expect("two regions at most");
-            let len = u32::try_from(len).expect("order_for bounds the length");
             let place = Place { region, order, in_device_memory, unit };
-            // SAFETY: the region handed the unit, and so these bytes, to this block alone; the
-            // arena keeps the region alive, or leaks the region, while the block is out.
-            return Some(unsafe { Block::new(bytes, len, place) });
+            return Some(self.hand_out(bytes, len, place));
         }
         None
+    }
+
+    /// A block of bytes that a region has just handed out.
+    #[inline(always)]
+    fn hand_out(&mut self, bytes: NonNull<u8>, len: usize, place: Place) -> Block {
+        self.outstanding += 1;
+        if !place.in_device_memory {
+            self.free_bytes -= BLOCK_LEN_MIN << place.order;
+        }
+        let len = u32::try_from(len).expect("order_for bounds the length");
+        // SAFETY: the region handed the unit, and so these bytes, to this block alone; the
+        // arena keeps the region alive, or leaks the region, while the block is out.
+        unsafe { Block::new(bytes, len, place) }
     }
 
     /// Takes a block back.
     ///
     /// # Panics
     /// When the block came from another arena.
+    #[inline]
     pub fn free(&mut self, block: Block) {
         let place = block.place();
         let region = &mut self.regions[usize::from(place.region)];

@@ -94,12 +94,28 @@ impl Region {
     /// Takes a block of the given order: address and unit.
     pub(super) fn alloc(&mut self, order: u8) -> Option<(NonNull<u8>, u32)> {
         let unit = self.buddies.alloc(order)?;
+        Some((self.start(unit), unit))
+    }
+
+    /// Takes the block of heap of the given order that was freed last, if there is one.
+    #[inline(always)]
+    pub(super) fn alloc_recent_heap(&mut self, order: u8) -> Option<(NonNull<u8>, u32)> {
+        if self.is_device_memory() {
+            return None;
+        }
+        let unit = self.buddies.alloc_recent(order)?;
+        Some((self.start(unit), unit))
+    }
+
+    /// The first byte of a block handed out.
+    #[inline(always)]
+    fn start(&self, unit: u32) -> NonNull<u8> {
         // SAFETY: `unit` lies in the region, so the offset stays inside its allocation.
-        let bytes = unsafe { self.base.add(unit as usize * BLOCK_LEN_MIN) };
-        Some((bytes, unit))
+        unsafe { self.base.add(unit as usize * BLOCK_LEN_MIN) }
     }
 
     /// Takes back a block handed out by `alloc`.
+    #[inline(always)]
     pub(super) fn free(&mut self, unit: u32, order: u8) {
         self.buddies.free(unit, order);
     }
