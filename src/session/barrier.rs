@@ -50,6 +50,7 @@ impl Barriers {
     }
 
     /// Whether a SUBMIT need not wait: there is no special request before it.
+    #[inline(always)]
     pub(super) fn is_open(&self) -> bool {
         self.current.is_none() && self.queue.is_empty()
     }

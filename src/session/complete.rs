@@ -23,6 +23,7 @@ impl<P: Port> Session<P> {
     /// driver takes ECONNRESET for its own UNLINK, and never sends the URB again. A bystander goes
     /// again. The time of an isochronous bystander has passed: its packets were missed, which
     /// drivers of isochronous endpoints put up with.
+    #[inline(always)]
     pub(super) fn handle_completion(&mut self, slot: u32, now: Instant) {
         let Some(port) = self.port.here_mut() else { unreachable!("the port has just found it") };
         let (urb, completion) = self.slots.end(port, slot);
@@ -53,11 +54,15 @@ impl<P: Port> Session<P> {
         let (status, actual_length) = result_of(record, status, actual_length);
         endpoint.stats.note_ended(record.direction, status, actual_length);
         endpoint.stopwatch.note_ended(urb, record.submitted, self.time.now);
-        self.end(urb, status, actual_length);
+        if record.packets > 0 {
+            return self.end(urb, status, actual_length);
+        }
+        self.answer(urb, status, actual_length);
     }
 
     /// Ends an isochronous URB after the device: each packet has a result of its own. The URB's
     /// status says only whether the whole URB was cut short (driver-api/usb/error-codes).
+    #[inline(never)]
     fn end_isochronous(&mut self, urb: UrbIndex, slot: u32, status: Status, is_bystander: bool) {
         let Some(port) = self.port.here() else { unreachable!("the port has just found it") };
         let transfer = &self.slots.transfers[slot as usize];
@@ -87,7 +92,8 @@ impl<P: Port> Session<P> {
     }
 
     /// Ends a URB without a result of the device, or other than isochronous: queues the reply, or
-    /// the RET_UNLINK in its place.
+    /// the RET_UNLINK in its place. The record may be free then.
+    #[inline(never)]
     pub(super) fn end(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
         // Packets without the device all failed; the reply must still carry them, or the client's
         // driver could not use the URB again.
@@ -98,14 +104,28 @@ impl<P: Port> Session<P> {
         self.answer(urb, status, actual_length);
     }
 
+    #[inline(always)]
     fn answer(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
         let record = self.urbs.get_mut(urb);
         record.status = status;
         record.actual_length = actual_length;
+        let is_special = record.unanswered || record.unlink.is_some() || record.refusal.is_some();
         if log_enabled!(Level::Trace) {
             trace_end(self.devid, record);
         }
         self.record_end(urb);
+        if is_special {
+            self.answer_special(urb, status, actual_length);
+        } else if self.tx.push_submit(&self.urbs, urb) {
+            self.buffers.free_record(&mut self.urbs, urb);
+        } else {
+            self.keep_for_reply(urb);
+        }
+    }
+
+    /// Answers a URB that was refused or unlinked.
+    #[inline(never)]
+    fn answer_special(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
         let record = self.urbs.get(urb);
         if record.unanswered {
             return self.buffers.free_record(&mut self.urbs, urb);
@@ -116,16 +136,26 @@ impl<P: Port> Session<P> {
         self.queue_reply(urb);
     }
 
-    /// Queues a URB's RET_SUBMIT. The buffer goes home now unless there is data for the client.
-    #[inline(always)]
+    /// Queues a URB's RET_SUBMIT. The record may be free then.
     pub(super) fn queue_reply(&mut self, urb: UrbIndex) {
+        if self.urbs.get(urb).refusal.is_some() {
+            self.tx.push_unstaged(urb);
+        } else if self.tx.push_submit(&self.urbs, urb) {
+            return self.buffers.free_record(&mut self.urbs, urb);
+        }
+        self.keep_for_reply(urb);
+    }
+
+    /// Keeps the record of a URB whose reply waits. The buffer goes home now unless there is data
+    /// for the client.
+    #[inline(never)]
+    fn keep_for_reply(&mut self, urb: UrbIndex) {
         let record = self.urbs.get_mut(urb);
         record.state = UrbState::Replying;
         let has_data = record.direction == Direction::In && record.actual_length > 0;
         if !has_data && let Some(block) = record.block.take() {
             self.buffers.free(block);
         }
-        self.tx.push_submit(urb);
     }
 }
 

@@ -209,6 +209,18 @@ impl Endpoints {
             self.waiting &= !address.bit();
         }
     }
+
+    /// Forgets the first URB in the queue of the endpoint of a bit's index; `next` came behind.
+    pub(crate) fn forget_first(&mut self, urbs: &mut UrbTable, index: usize, next: UrbIndex) {
+        let state = &mut self.states[index];
+        state.first_waiting = next;
+        if next == NO_URB {
+            (state.last_waiting, state.starving_since) = (NO_URB, None);
+            self.waiting &= !(1 << index);
+        } else {
+            urbs.get_mut(next).previous = NO_URB;
+        }
+    }
 }
 
 /// The bit by which URBs to an endpoint go. A descriptor names one direction of a control endpoint,

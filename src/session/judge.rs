@@ -22,7 +22,7 @@ impl<P: Port> Session<P> {
     /// was asked for: the client looked at other settings then, unless all settings with the
     /// endpoint agree on its having no packets.
     pub(super) fn packets_that_follow(&mut self, submit: &CmdSubmit) -> Result<u32, Violation> {
-        if self.barriers.is_open() {
+        if self.barriers.prospects.are_open() && self.barriers.is_open() {
             self.barriers.prospects.clear();
         }
         let known = self.endpoints.get(submit.endpoint).transfer_type;

@@ -261,7 +261,15 @@ impl<P: Port> Session<P> {
     }
 
     /// Fills the staging buffer with waiting replies.
+    #[inline]
     pub(crate) fn stage(&mut self) {
+        if self.tx.has_unstaged() {
+            self.stage_waiting();
+        }
+    }
+
+    #[inline(never)]
+    fn stage_waiting(&mut self) {
         let (urbs, buffers) = (&mut self.urbs, &mut self.buffers);
         self.tx.stage(urbs, |urbs, urb| buffers.free_record(urbs, urb));
     }

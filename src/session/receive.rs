@@ -334,8 +334,7 @@ impl<P: Port> Session<P> {
             _ => self.urbs.free_for_packets(),
         };
         let has_room = free > URBS_REFUSED_MAX && !self.is_too_long(&submit);
-        let urb = self.urbs.insert(submit, packets);
-        let record = self.urbs.get_mut(urb);
+        let (urb, record) = self.urbs.insert_mut(submit, packets);
         (record.behind_barrier, record.unlink) = (!self.barriers.is_open(), early_unlink);
         record.refusal = match (early_unlink, has_room) {
             (Some(_), _) => Some(Status::ECONNRESET),

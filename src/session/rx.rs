@@ -137,7 +137,9 @@ impl ReadBuffer {
     pub(super) fn lay_out(&mut self, before_header: Option<usize>, buffers: &mut Buffers) {
         self.expect_nothing(buffers);
         self.reading = true;
-        self.scratch.copy_within(self.start..self.end, 0);
+        if self.start < self.end {
+            self.scratch.copy_within(self.start..self.end, 0);
+        }
         (self.start, self.end) = (0, self.end - self.start);
         self.limit = READ_LEN;
         let (Some(shape), Some(before_header)) = (self.shape, before_header) else { return };
@@ -158,13 +160,14 @@ impl ReadBuffer {
     /// Adds room for bytes from the socket behind the room for the rest of a payload: a slice at
     /// least.
     pub(crate) fn add_slices<'a>(&'a mut self, slices: &mut RxSlices<'a>) {
-        let (end, tail) = (self.end, self.tail());
+        let end = self.end;
         let scratch = &mut self.scratch[end..];
         if self.ahead.is_empty() {
             let room = self.limit.saturating_sub(end).max(HEADER_LEN).min(scratch.len());
             slices.push(IoSliceMut::new(&mut scratch[..room]));
             return;
         }
+        let tail = self.shape.map_or(0, |shape| shape.descriptors) + HEADER_LEN;
         let (first, mut scratch) = scratch.split_at_mut(self.boundary - end);
         slices.push(IoSliceMut::new(first));
         for ahead in &mut self.ahead {
@@ -181,6 +184,7 @@ impl ReadBuffer {
     }
 
     /// Notes `len` bytes that were read into the slices of [`Self::add_slices`].
+    #[inline]
     pub(super) fn received(&mut self, len: usize, buffers: &mut Buffers) {
         let reading = std::mem::replace(&mut self.reading, false);
         debug_assert!(reading || len == 0, "nothing is read where there was no room");
@@ -189,6 +193,11 @@ impl ReadBuffer {
             debug_assert!(self.end <= self.scratch.len(), "no more is read than there is room for");
             return;
         }
+        self.received_ahead(len, buffers);
+    }
+
+    #[inline(never)]
+    fn received_ahead(&mut self, len: usize, buffers: &mut Buffers) {
         let tail = self.tail();
         let first = len.min(self.boundary - self.end);
         self.end += first;
@@ -299,7 +308,15 @@ impl ReadBuffer {
     }
 
     /// Gives back the blocks of no use any more.
+    #[inline]
     pub(super) fn free_unused(&mut self, buffers: &mut Buffers) {
+        if !self.unused.is_empty() {
+            self.free_all_unused(buffers);
+        }
+    }
+
+    #[cold]
+    fn free_all_unused(&mut self, buffers: &mut Buffers) {
         for block in self.unused.drain(..) {
             buffers.free(block);
         }

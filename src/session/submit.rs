@@ -125,7 +125,15 @@ impl<P: Port> Session<P> {
     }
 
     /// Hands waiting URBs to the device, as far as there is room now.
+    #[inline]
     pub(super) fn submit_waiting(&mut self, now: Instant) {
+        if self.endpoints.waiting() != 0 || self.buffers.retry.is_some() {
+            self.try_waiting(now);
+        }
+    }
+
+    #[inline(never)]
+    fn try_waiting(&mut self, now: Instant) {
         if self.buffers.retry.is_some_and(|at| at > now) {
             return;
         }
@@ -139,10 +147,12 @@ impl<P: Port> Session<P> {
             let index = set.trailing_zeros() as usize;
             set &= set - 1;
             while let Some(urb) = self.endpoints.at(index).first_waiting() {
+                let next = self.urbs.get(urb).next;
                 if matches!(self.attempt(urb, now), Attempt::MustWait) {
                     break;
                 }
-                self.endpoints.remove_waiting(&mut self.urbs, urb);
+                // The URB may have ended, and its record be free.
+                self.endpoints.forget_first(&mut self.urbs, index, next);
             }
         }
     }

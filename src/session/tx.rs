@@ -1,20 +1,20 @@
 //! The replies of a session on their way into the socket.
 //!
-//! A reply waits as an [`UnstagedReply`] until there is room to stage the reply. Staging writes
-//! headers, descriptors and small payloads into the staging buffer, and notes large payloads as
-//! [`Segment`]s which point into the URB's own buffer and are written from there. Isochronous IN
-//! data leaves its padding out by a segment for each run of full packets. A URB's record and buffer
-//! are free again as soon as the last of their bytes is with the socket; for a small reply, as soon
-//! as the reply is staged.
+//! A reply is staged at once if there is room, while the URB's record and data are at hand; else,
+//! and if the URB was refused, the reply waits as an [`UnstagedReply`]. Staging writes headers, descriptors and small payloads into
+//! the staging buffer, and notes large payloads as [`Segment`]s which point into the URB's own
+//! buffer and are written from there. Isochronous IN data leaves its padding out by a segment for
+//! each run of full packets. A URB's record and buffer are free again as soon as the last of their
+//! bytes is with the socket; for a small reply, as soon as the reply is staged.
 //!
 //! ```text
-//! unstaged  RET 7 | RET 9 | UNLINK 8 | ...            order of the replies
 //! staging   [48 header 7][48 header 9][18 data 9]...
-//! segments  staged 0..48 | payload 7 | staged 48..114 | ...
+//! segments  staged 0..48 | payload 7 | staged 48..114 | payload 11 |, and behind them the rest
+//! unstaged  RET 12 | RET 13 | UNLINK 8 | ...            order of the replies
 //! ```
 //!
-//! Staged bytes become a segment when a payload follows, or when nothing more can be staged: a row
-//! of small replies is a single segment.
+//! Staged bytes become a segment when a payload follows. A row of small replies is no segment, only
+//! the rest of the staged bytes.
 //!
 //! Contract: no allocation after `new`; never blocks; knows no socket.
 
@@ -89,8 +89,9 @@ pub(crate) struct TxQueue {
     /// RET_UNLINKs among the unstaged replies.
     unlinks: usize,
     staging: Zeroed<u8>,
-    /// Bytes of the staging buffer in use, and bytes of those in a segment.
+    /// Bytes of the staging buffer in use.
     staged: usize,
+    /// Bytes of those in a segment, or written.
     segmented: usize,
     segments: VecDeque<Segment>,
 }
@@ -115,18 +116,50 @@ impl TxQueue {
 
     /// Whether everything was written.
     pub(crate) fn is_empty(&self) -> bool {
-        self.unstaged.is_empty() && self.segments.is_empty()
+        self.segmented == self.staged && self.segments.is_empty() && self.unstaged.is_empty()
     }
 
-    /// Queues the reply of an ended URB.
-    pub(crate) fn push_submit(&mut self, urb: UrbIndex) {
+    /// Queues the reply of an ended URB, staged at once if possible. True when the record is needed
+    /// no longer.
+    #[inline(always)]
+    pub(crate) fn push_submit(&mut self, urbs: &UrbTable, urb: UrbIndex) -> bool {
+        if self.stages_at_once() {
+            return self.stage_submit(urbs, urb);
+        }
+        self.push_unstaged(urb);
+        false
+    }
+
+    /// Queues the reply of a refused URB. Staged only before a write, refusals keep their records
+    /// until then, and so the client from being read without end.
+    pub(crate) fn push_unstaged(&mut self, urb: UrbIndex) {
         self.unstaged.push_back(UnstagedReply::Submit(urb));
     }
 
     /// Queues the answer of an UNLINK.
     pub(crate) fn push_unlink(&mut self, seqnum: SeqNum, status: Status) {
+        let ret = RetUnlink { seqnum, status };
+        if self.stages_at_once() {
+            return ret.emit(self.stage_header());
+        }
         self.unlinks += 1;
-        self.unstaged.push_back(UnstagedReply::Unlink(RetUnlink { seqnum, status }));
+        self.unstaged.push_back(UnstagedReply::Unlink(ret));
+    }
+
+    /// Whether a reply is staged as soon as queued: no other waits, and there is room.
+    #[inline(always)]
+    fn stages_at_once(&mut self) -> bool {
+        self.begin_anew();
+        self.unstaged.is_empty() && self.has_room()
+    }
+
+    /// An empty queue starts at its beginning again: going round in all of the room, a few entries
+    /// at a time, each would be a miss in the processor's cache.
+    #[inline(always)]
+    fn begin_anew(&mut self) {
+        if self.segmented == self.staged && self.segments.is_empty() {
+            (self.staged, self.segmented) = (0, 0);
+        }
     }
 
     /// Stages as many replies as there is room for, and tells `done` of each URB whose record is
@@ -136,12 +169,7 @@ impl TxQueue {
         urbs: &mut UrbTable,
         mut done: impl FnMut(&mut UrbTable, UrbIndex),
     ) {
-        // An empty queue starts at its beginning again: going round in all of the room, a few
-        // entries at a time, each would be a miss in the processor's cache.
-        if self.segments.is_empty() && self.segmented == self.staged {
-            self.segments.clear();
-            (self.staged, self.segmented) = (0, 0);
-        }
+        self.begin_anew();
         while self.has_room() {
             let Some(reply) = self.unstaged.pop_front() else {
                 self.unstaged.clear();
@@ -159,7 +187,11 @@ impl TxQueue {
                 }
             }
         }
-        self.end_segment();
+    }
+
+    /// Whether [`Self::stage`] has something to do.
+    pub(crate) fn has_unstaged(&self) -> bool {
+        !self.unstaged.is_empty()
     }
 
     fn has_room(&self) -> bool {
@@ -180,6 +212,31 @@ impl TxQueue {
             error_count: urb.error_count,
         };
         ret.emit(self.stage_header());
+        if urb.packets > 0 {
+            return self.stage_with_packets(urbs, index);
+        }
+        if urb.direction == Direction::Out || urb.actual_length == 0 {
+            return true;
+        }
+        let (start, len) = (urb.data_offset(), urb.actual_length as usize);
+        if len <= SMALL_PAYLOAD {
+            self.stage_bytes(&urb.block.as_deref().unwrap_or_default()[start..start + len]);
+            return true;
+        }
+        self.end_segment();
+        self.segments.push_back(Segment::Payload {
+            urb: index,
+            start,
+            end: start + len,
+            last: true,
+        });
+        false
+    }
+
+    /// Stages the rest of the reply of a URB with packets, behind the header.
+    #[inline(never)]
+    fn stage_with_packets(&mut self, urbs: &UrbTable, index: UrbIndex) -> bool {
+        let urb = urbs.get(index);
         let segments_before = self.segments.len();
         if urb.direction == Direction::In && urb.actual_length > 0 {
             let block = urb.block.as_deref().unwrap_or_default();
@@ -191,9 +248,7 @@ impl TxQueue {
             }
         }
         let payload_last = self.mark_last_payload(index, segments_before);
-        if urb.packets > 0 {
-            self.stage_bytes(urbs.descriptors(index));
-        }
+        self.stage_bytes(urbs.descriptors(index));
         !payload_last
     }
 
@@ -251,6 +306,7 @@ impl TxQueue {
         room
     }
 
+    #[inline(always)]
     fn stage_bytes(&mut self, bytes: &[u8]) {
         let end = self.staged + bytes.len();
         self.staging[self.staged..end].copy_from_slice(bytes);
@@ -258,6 +314,7 @@ impl TxQueue {
     }
 
     /// Makes a segment of the bytes staged since the last segment.
+    #[inline(never)]
     fn end_segment(&mut self) {
         let (start, end) = (self.segmented, self.staged);
         if start < end {
@@ -279,6 +336,11 @@ impl TxQueue {
             most -= bytes.len();
             slices.push(IoSlice::new(bytes));
         }
+        let rest = &self.staging[self.segmented..self.staged];
+        let rest = &rest[..rest.len().min(most)];
+        if !rest.is_empty() && !slices.is_full() {
+            slices.push(IoSlice::new(rest));
+        }
         slices
     }
 
@@ -297,7 +359,9 @@ impl TxQueue {
     pub(crate) fn advance(&mut self, mut written: usize, mut done: impl FnMut(UrbIndex)) {
         while written > 0 {
             let Some(segment) = self.segments.front_mut() else {
-                unreachable!("no more is written than was given")
+                self.segmented += written;
+                debug_assert!(self.segmented <= self.staged, "no more is written than was given");
+                return;
             };
             let (Segment::Staged { start, end } | Segment::Payload { start, end, .. }) = segment;
             let (start, end) = (start, *end);
@@ -309,6 +373,10 @@ impl TxQueue {
             }
             if let Some(Segment::Payload { urb, last: true, .. }) = self.segments.pop_front() {
                 done(urb);
+            }
+            if self.segments.is_empty() {
+                // As in `begin_anew`.
+                self.segments.clear();
             }
         }
     }

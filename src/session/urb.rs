@@ -244,17 +244,27 @@ impl UrbTable {
     }
 
     /// The URB with `seqnum`, while it can be unlinked.
+    #[inline(always)]
     pub(crate) fn find(&self, seqnum: SeqNum) -> Option<UrbIndex> {
-        if seqnum.0 > self.highest {
-            return None;
-        }
+        if seqnum.0 > self.highest { None } else { self.look_for(seqnum) }
+    }
+
+    #[inline(never)]
+    fn look_for(&self, seqnum: SeqNum) -> Option<UrbIndex> {
         let seqnums = (0..).zip(&self.seqnums[..self.touched]);
         let mut found = seqnums.filter(|(_, listed)| **listed == seqnum).map(|(index, _)| index);
         found.find(|&index: &UrbIndex| self.urbs[index as usize].is_listed)
     }
 
     /// Takes a record. There must be a free record, and room for the packets if there are any.
+    #[cfg(test)]
     pub(crate) fn insert(&mut self, submit: CmdSubmit, packets: u32) -> UrbIndex {
+        self.insert_mut(submit, packets).0
+    }
+
+    /// The same; returns the record, too.
+    #[inline(always)]
+    pub(crate) fn insert_mut(&mut self, submit: CmdSubmit, packets: u32) -> (UrbIndex, &mut Urb) {
         let stripe = match packets {
             0 => NO_STRIPE,
             _ => self.free_stripes.pop().unwrap_or_else(|| self.new_stripe()),
@@ -262,15 +272,16 @@ impl UrbTable {
         let index = self.first_free;
         self.used += 1;
         self.highest = self.highest.max(submit.seqnum.0);
-        let Some(urb) = self.urbs.get_mut(index as usize) else {
+        if index == NO_URB {
             return self.insert_new(submit, packets, stripe);
-        };
+        }
+        let urb = &mut self.urbs[index as usize];
         debug_assert_eq!(urb.state, UrbState::Free, "the free list holds free records");
         self.first_free = urb.next;
         self.seqnums[index as usize] = submit.seqnum;
         self.touched = self.touched.max(index as usize + 1);
         urb.begin(submit, packets, stripe);
-        index
+        (index, urb)
     }
 
     /// Takes a stripe never used before.
@@ -284,13 +295,14 @@ impl UrbTable {
 
     /// Takes a record never used before.
     #[cold]
-    fn insert_new(&mut self, submit: CmdSubmit, packets: u32, stripe: u32) -> UrbIndex {
+    fn insert_new(&mut self, submit: CmdSubmit, packets: u32, stripe: u32) -> (UrbIndex, &mut Urb) {
         let index = self.urbs.len();
         assert!(index < self.capacity, "a free record was looked for");
         self.urbs.push(Urb::new(submit, packets, stripe));
         self.seqnums.push(submit.seqnum);
         self.touched = index + 1;
-        u32::try_from(index).expect("limits keep the table small")
+        let urb = self.urbs.last_mut().expect("a record was pushed");
+        (u32::try_from(index).expect("limits keep the table small"), urb)
     }
 
     /// Forgets the free records behind the last record in use, and gives the room back to the
@@ -364,8 +376,11 @@ impl UrbTable {
     pub(crate) fn get_with_packets(&mut self, index: UrbIndex) -> (&mut Urb, Packets<'_>) {
         let urb = &mut self.urbs[index as usize];
         debug_assert_ne!(urb.state, UrbState::Free, "the record is in use");
-        let packets = Packets::new(&self.stripes[urb.stripe()]);
-        (urb, packets)
+        let packets = match urb.packets {
+            0 => &[],
+            _ => &self.stripes[urb.stripe()],
+        };
+        (urb, Packets::new(packets))
     }
 
     /// The first URB in use from `from` on, for walks over all URBs which change the table.
