@@ -78,7 +78,7 @@ impl Candidate for LibusbCandidate {
         let packets = if isochronous.is_empty() { 0 } else { PACKETS_MAX };
         let mut memory = Arena::new();
         memory.add_heap(limits.memory).map_err(|NoMemory| fail(Error::NoMem))?;
-        let in_flight = InFlight::new(limits.urbs, handle.sends_bulk_whole());
+        let in_flight = InFlight::new(handle.sends_bulk_whole());
         let port_memory = PortMemory::new_blocking(limits.device_memory);
         let claims = Claims::take(handle, self.found.clone()).map_err(fail)?;
         if let Some(error) = claims.refusal() {

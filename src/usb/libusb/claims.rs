@@ -74,6 +74,10 @@ impl Claims {
         claims
     }
 
+    pub(super) const fn busid_ref(&self) -> &BusId {
+        &self.found.busid
+    }
+
     pub(super) const fn busid(&self) -> BusId {
         self.found.busid
     }

@@ -1,8 +1,7 @@
 //! libusb's division of transfers into requests to the system, and the number of requests in
 //! flight.
 //!
-//! Contract: for the reactor; allocation in [`InFlight::new`] alone, and memory is committed as slots
-//! come into use; nothing blocks.
+//! Contract: for the reactor; nothing allocates or blocks.
 
 use super::share::Cost;
 use crate::usb::Submission;
@@ -21,22 +20,14 @@ const PIECE_PACKETS: usize = 128;
 pub(super) struct InFlight {
     /// libusb does not split bulk transfers.
     bulk_is_whole: bool,
-    /// The cost of each slot's transfer, up to the last slot used.
-    costs: Vec<Cost>,
     /// Requests of all transfers together.
     requests: usize,
 }
 
 impl InFlight {
-    /// For `slots` transfers.
-    pub(super) fn new(slots: usize, bulk_is_whole: bool) -> Self {
-        Self { bulk_is_whole, costs: Vec::with_capacity(slots), requests: 0 }
-    }
-
-    /// Provides for the next slot.
-    pub(super) fn provide(&mut self, slot: u32) {
-        let slots = self.costs.len().max(slot as usize + 1);
-        self.costs.resize(slots, Cost::default());
+    /// Nothing in flight.
+    pub(super) const fn new(bulk_is_whole: bool) -> Self {
+        Self { bulk_is_whole, requests: 0 }
     }
 
     /// The cost of a transfer before its submission.
@@ -44,22 +35,20 @@ impl InFlight {
         Cost::of(submission, pieces_of(submission, self.bulk_is_whole), in_mapping)
     }
 
-    /// The transfer of a slot was submitted.
-    pub(super) fn add(&mut self, slot: u32, cost: Cost) {
-        self.costs[slot as usize] = cost;
+    /// A transfer was submitted.
+    pub(super) const fn add(&mut self, cost: Cost) {
         self.requests += cost.requests;
     }
 
-    /// Notes the end of a slot's transfer, and returns the cost.
-    pub(super) fn remove(&mut self, slot: u32) -> Cost {
-        let cost = self.costs[slot as usize];
+    /// A transfer has ended, and was taken.
+    pub(super) const fn remove(&mut self, cost: Cost) {
         self.requests -= cost.requests;
-        cost
     }
 
-    /// Whether one pass over the device's events finds every ended request.
-    pub(super) const fn fits_a_pass(&self) -> bool {
-        self.requests < PIECES_PER_PASS
+    /// Whether one pass over the device's events finds every ended request, when `ended` transfers
+    /// have ended and were not taken yet.
+    pub(super) const fn fits_a_pass(&self, ended: usize) -> bool {
+        self.requests < PIECES_PER_PASS + ended
     }
 }
 

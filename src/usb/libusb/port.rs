@@ -53,8 +53,19 @@ pub struct LibusbPort {
     opened: Instant,
 }
 
-/// A URB slot of a real device, and its number.
-pub struct LibusbTransfer(pub(super) transfer::Transfer, pub(super) u32);
+/// A URB slot of a real device.
+pub struct LibusbTransfer {
+    transfer: transfer::Transfer,
+    /// The cost of the URB in flight.
+    cost: Cost,
+}
+
+impl LibusbTransfer {
+    /// A slot without a URB.
+    pub(super) fn new(transfer: transfer::Transfer) -> Self {
+        Self { transfer, cost: Cost::default() }
+    }
+}
 
 impl LibusbPort {
     /// A port for a device whose interfaces are claimed, and whose URBs have `packets` isochronous
@@ -89,7 +100,7 @@ impl LibusbPort {
         if has_many_packets || has_packet_over(PACKET_LEN_MAX, submission) {
             return Err(RefusedReason::Failed(Status::EINVAL));
         }
-        let busid = self.claims.busid();
+        let busid = self.claims.busid_ref();
         // If only a later part were refused, libusb would report an error for the parts already
         // sent.
         if cost.requests > 1 && self.memory.can_never_be_had(submission, cost, busid) {
@@ -112,7 +123,7 @@ impl LibusbPort {
         let reason = refused_reason(error, kind_of(submission.transfer_type));
         if reason == RefusedReason::NoMemory {
             self.memory.note_refused(now);
-            if self.memory.can_never_be_had(submission, cost, self.claims.busid()) {
+            if self.memory.can_never_be_had(submission, cost, self.claims.busid_ref()) {
                 return RefusedReason::Failed(Status::ENOMEM);
             }
         }
@@ -128,7 +139,7 @@ impl LibusbPort {
         while memory.outstanding() > 0 && looks > 0 {
             let _ = self.claims.handle.handle_events(&mut completed);
             for slot in completed.drain(..) {
-                memory.free(transfers[slot as usize].0.take().block);
+                memory.free(transfers[slot as usize].transfer.take().block);
             }
             looks -= 1;
             std::thread::sleep(RECHECK);
@@ -180,8 +191,7 @@ impl Port for LibusbPort {
 
     fn make_transfer(&mut self, slot: u32) -> Option<LibusbTransfer> {
         let transfer = transfer::Transfer::new(&self.claims.handle, slot).ok()?;
-        self.in_flight.provide(slot);
-        Some(LibusbTransfer(transfer, slot))
+        Some(LibusbTransfer::new(transfer))
     }
 
     fn submit(
@@ -197,14 +207,15 @@ impl Port for LibusbPort {
         }
         let packets = submission.packets.iter().map(|packet| packet.length);
         transfer
-            .0
+            .transfer
             .submit(&mut self.claims.handle, parameters_of(submission), packets, block)
             .map_err(|(error, block)| {
                 let reason = self.reason(error, submission, cost, now);
                 Refused { block, reason }
             })?;
         self.memory.note_submitted(submission.length, cost);
-        self.in_flight.add(transfer.1, cost);
+        self.in_flight.add(cost);
+        transfer.cost = cost;
         Ok(())
     }
 
@@ -213,12 +224,10 @@ impl Port for LibusbPort {
         let mut gone = self.presence.look(now);
         let mut more = true;
         while more && completed.len() < REAP_BUDGET {
-            let (before, all) = (completed.len(), self.in_flight.fits_a_pass());
+            let before = completed.len();
+            let all = self.in_flight.fits_a_pass(before);
             let handled = self.claims.handle.handle_events(completed);
-            gone |= self.presence.note_pass(handled, self.claims.busid(), now);
-            for &slot in &completed[before..] {
-                self.memory.note_ended(self.in_flight.remove(slot));
-            }
+            gone |= self.presence.note_pass(handled, self.claims.busid_ref(), now);
             // After a pass that may not have reached all requests, only a pass without a result is
             // the end.
             more = !all && completed.len() > before && !gone;
@@ -232,7 +241,9 @@ impl Port for LibusbPort {
     }
 
     fn take(&mut self, transfer: &mut LibusbTransfer) -> Completion {
-        let completed = transfer.0.take();
+        let completed = transfer.transfer.take();
+        self.memory.note_ended(transfer.cost);
+        self.in_flight.remove(transfer.cost);
         Completion {
             status: status_of(completed.status),
             actual_length: completed.actual_length,
@@ -242,7 +253,7 @@ impl Port for LibusbPort {
 
     fn packet(&self, transfer: &LibusbTransfer, index: usize) -> (u32, Status) {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
-        let (actual_length, status) = transfer.0.packet(index);
+        let (actual_length, status) = transfer.transfer.packet(index);
         // libusb has the same error for a failed packet and for a packet that never was on the bus.
         let status = match (status, actual_length) {
             (TransferStatus::Error, 0) => Status::EXDEV,
@@ -267,7 +278,7 @@ impl Port for LibusbPort {
     }
 
     fn cancel_token(transfer: &LibusbTransfer) -> CancelToken {
-        transfer.0.cancel_token()
+        transfer.transfer.cancel_token()
     }
 
     fn cancel(&mut self, token: &CancelToken) {

@@ -39,7 +39,13 @@ impl Presence {
 
     /// Counts the looks after a hang-up. Returns whether this was the last: the device is taken for
     /// gone.
+    #[inline]
     pub(super) fn look(&mut self, now: Instant) -> bool {
+        self.recheck.is_some() && self.look_again(now)
+    }
+
+    #[cold]
+    fn look_again(&mut self, now: Instant) -> bool {
         if self.recheck.is_some_and(|at| at <= now) {
             self.rechecks += 1;
             self.recheck = Some(now + RECHECK);
@@ -53,26 +59,36 @@ impl Presence {
     /// that is short of something may fail it: neither is an unplug, and another pass follows.
     /// Where passes fail for as long as a hang-up may take, the transfers would never end. Returns
     /// whether this pass was the last.
+    #[inline]
     pub(super) fn note_pass(
         &mut self,
         handled: Result<(), Error>,
-        busid: BusId,
+        busid: &BusId,
         now: Instant,
     ) -> bool {
-        let is_last = match handled {
+        match handled {
             Ok(()) => {
-                (self.retry, self.failures) = (None, 0);
+                if self.failures > 0 {
+                    (self.retry, self.failures) = (None, 0);
+                }
                 false
             }
-            Err(Error::Interrupted) => false,
-            Err(Error::NoDevice) => true,
-            Err(error) => self.note_failure(error, busid, now),
+            Err(error) => self.note_error(error, busid, now),
+        }
+    }
+
+    #[cold]
+    fn note_error(&mut self, error: Error, busid: &BusId, now: Instant) -> bool {
+        let is_last = match error {
+            Error::Interrupted => false,
+            Error::NoDevice => true,
+            error => self.note_failure(error, busid, now),
         };
         self.gone |= is_last;
         is_last
     }
 
-    fn note_failure(&mut self, error: Error, busid: BusId, now: Instant) -> bool {
+    fn note_failure(&mut self, error: Error, busid: &BusId, now: Instant) -> bool {
         if self.failures == 0 {
             warn!("{busid}: libusb can't handle the device's events: {error}");
         }
@@ -104,7 +120,7 @@ mod tests {
     const BUSID: &str = "1-1";
 
     fn fail(presence: &mut Presence, error: Error, now: Instant) {
-        presence.note_pass(Err(error), BusId::new(BUSID).unwrap(), now);
+        presence.note_pass(Err(error), &BusId::new(BUSID).unwrap(), now);
     }
 
     /// [`Reaped::gone`](crate::usb::Reaped) says so for every call to come.
@@ -114,7 +130,7 @@ mod tests {
         let mut presence = Presence::default();
         fail(&mut presence, Error::NoDevice, now);
         assert!(presence.is_gone());
-        presence.note_pass(Ok(()), BusId::new(BUSID).unwrap(), now);
+        presence.note_pass(Ok(()), &BusId::new(BUSID).unwrap(), now);
         presence.note_gone(false);
         presence.look(now);
         assert!(presence.is_gone());
@@ -133,7 +149,7 @@ mod tests {
             now += RECHECK;
         }
         assert!(!presence.is_gone());
-        presence.note_pass(Ok(()), BusId::new(BUSID).unwrap(), now);
+        presence.note_pass(Ok(()), &BusId::new(BUSID).unwrap(), now);
         assert_eq!(presence.next_look(), None);
         for failures in 0..=RECHECKS_MAX {
             assert!(!presence.is_gone(), "{failures} failures");

@@ -56,6 +56,11 @@ pub(super) struct Cost {
 }
 
 impl Cost {
+    /// Whether the cost is next to nothing, see [`Share::has_room`].
+    pub(super) const fn is_little(&self) -> bool {
+        self.bytes <= LITTLE
+    }
+
     /// The cost of a transfer of the given number of requests (`proc_do_submiturb`).
     pub(super) fn of(submission: &Submission<'_>, requests: usize, in_mapping: bool) -> Self {
         let (length, count) = (submission.length as u64, requests as u64);

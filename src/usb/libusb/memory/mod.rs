@@ -96,11 +96,23 @@ impl PortMemory {
     }
 
     /// Whether a transfer may be tried. `is_first`: no other transfer of its endpoint is in flight.
+    #[inline]
     pub(super) fn has_room(
         &mut self,
         cost: Cost,
         is_first: bool,
-        busid: BusId,
+        busid: &BusId,
+        now: Instant,
+    ) -> bool {
+        cost.is_little() || self.has_room_for_much(cost, is_first, busid, now)
+    }
+
+    #[inline(never)]
+    fn has_room_for_much(
+        &mut self,
+        cost: Cost,
+        is_first: bool,
+        busid: &BusId,
         now: Instant,
     ) -> bool {
         let Some(limit) = self.limit else { return true };
@@ -263,7 +275,7 @@ impl PortMemory {
         &mut self,
         submission: &Submission<'_>,
         cost: Cost,
-        busid: BusId,
+        busid: &BusId,
     ) -> bool {
         let scattered = submission.transfer_type == TransferType::Bulk;
         let in_one_piece = !cost.in_mapping && !scattered && cost.requests == 1;
@@ -317,7 +329,7 @@ mod tests {
             memory.limit = limit;
             let submission = submission(transfer_type, length);
             let cost = Cost::of(&submission, requests, in_mapping);
-            memory.can_never_be_had(&submission, cost, busid)
+            memory.can_never_be_had(&submission, cost, &busid)
         };
         let limit = Some(16 << 20);
         assert!(never(limit, TransferType::Bulk, 16 * MIB, 1, false));
