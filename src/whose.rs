@@ -22,21 +22,31 @@ pub struct Whose {
 
 thread_local! {
     static OF_THREAD: Cell<Option<Whose>> = const { Cell::new(None) };
+    /// The thread works for nobody just now.
+    static HAS_LEFT: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Whose {
     /// Notes that this thread works for the client and the device from now on.
     pub fn take_thread(self) {
         OF_THREAD.set(Some(self));
+        HAS_LEFT.set(false);
     }
 }
 
 /// Notes that this thread works for nobody in particular.
+#[inline]
 pub fn leave_thread() {
-    OF_THREAD.set(None);
+    HAS_LEFT.set(true);
+}
+
+/// Notes that this thread works again for those for whom it last worked.
+#[inline]
+pub fn return_thread() {
+    HAS_LEFT.set(false);
 }
 
 /// For whom this thread works.
 pub fn of_thread() -> Option<Whose> {
-    OF_THREAD.get()
+    if HAS_LEFT.get() { None } else { OF_THREAD.get() }
 }

@@ -184,7 +184,7 @@ impl Client {
     ///
     /// # Errors
     /// The socket's failure.
-    #[inline]
+    #[inline(never)]
     pub(super) fn flush_reply(&mut self) -> Result<(), End> {
         while self.socket.is_writable() && !self.is_flushed() {
             let rest = &self.reply[self.reply_written..];

@@ -95,7 +95,7 @@ impl<P: Port> Exchange<'_, P> {
         if self.lent.session.is_device_gone() {
             self.client.deadline = Some(self.lent.gone_deadline(turn.now));
         } else if parting.is_none() {
-            self.watch_for_stall(progress, turn.now + turn.peer_timeout);
+            self.watch_for_stall(progress, turn);
         }
         Ok(())
     }
@@ -126,14 +126,20 @@ impl<P: Port> Exchange<'_, P> {
 
     /// Writes the rest of the handshake's reply and the session's replies, as far as the socket
     /// takes them and, of the session's, up to `room` bytes.
+    #[inline(always)]
     fn flush(&mut self, now: Instant, room: &mut usize) -> Result<(), End> {
-        self.client.flush_reply()?;
+        if !self.client.is_flushed() {
+            self.client.flush_reply()?;
+        }
+        if self.lent.session.has_output() { self.write_replies(now, room) } else { Ok(()) }
+    }
+
+    /// Writes the session's replies, of which there are some.
+    #[inline(never)]
+    fn write_replies(&mut self, now: Instant, room: &mut usize) -> Result<(), End> {
         let (session, socket) = (&mut self.lent.session, &mut self.client.socket);
-        while socket.is_writable() && *room > 0 {
+        while session.has_output() && socket.is_writable() && *room > 0 {
             session.stage();
-            if !session.has_output() {
-                break;
-            }
             let written = socket.write_vectored(&session.tx_slices(*room))?;
             session.tx_advance(written, now);
             *room -= written;
@@ -155,11 +161,11 @@ impl<P: Port> Exchange<'_, P> {
 
     /// Sets a deadline when there is something to write and the socket takes nothing, and removes
     /// the deadline when the socket does.
-    fn watch_for_stall(&mut self, progress: bool, deadline: Instant) {
+    fn watch_for_stall(&mut self, progress: bool, turn: &Turn<'_>) {
         if self.client.socket.is_writable() || self.is_flushed() {
             self.client.deadline = None;
         } else if progress || self.client.deadline.is_none() {
-            self.client.deadline = Some(deadline);
+            self.client.deadline = Some(turn.now + turn.peer_timeout);
         }
     }
 

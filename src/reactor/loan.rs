@@ -300,7 +300,7 @@ impl<P: Port> Lent<P> {
         self.hung_up |= event.is_error() || event.is_read_closed() || event.is_write_closed();
     }
 
-    /// Notes that the device may have something to collect.
+    /// Notes that the device may have something to collect, or that its deadline has come.
     pub(super) const fn mark_ready(&mut self) {
         self.ready = true;
     }
@@ -310,12 +310,14 @@ impl<P: Port> Lent<P> {
         self.ready
     }
 
-    /// Collects what has ended, if anything may have.
+    /// Collects what has ended, if anything may have, or a deadline of the session has come
+    /// ([`Self::mark_ready`]).
+    #[inline]
     pub(super) fn reap(&mut self, now: Instant) {
         if std::mem::take(&mut self.hung_up) {
             self.session.handle_hangup(now);
         }
-        if self.ready || self.session.next_deadline().is_some_and(|at| at <= now) {
+        if self.ready {
             self.ready = self.session.reap(now);
         }
     }

@@ -87,7 +87,7 @@ use crate::deadline::earlier;
 use crate::handshake::Request;
 use crate::session::JobResult;
 use crate::usb::{Backend, Candidate, Port as _};
-use crate::whose::leave_thread;
+use crate::whose::{leave_thread, return_thread};
 use crate::worker::{Done, Inbox};
 use alarm::Alarm;
 use answers::PortOf;
@@ -140,6 +140,8 @@ pub struct Reactor<B: Backend> {
     clock: Option<CoarseClock>,
     /// The time of this turn.
     now: Instant,
+    /// The connection for which this thread last worked, with its device.
+    named: Option<Key>,
     /// Behind the connections, whose sessions write their last records of a capture when dropped.
     audience: Audience,
 }
@@ -193,6 +195,7 @@ impl<B: Backend> Reactor<B> {
             alarm,
             clock,
             now: Instant::now(),
+            named: None,
             audience,
         })
     }
@@ -239,7 +242,8 @@ impl<B: Backend> Reactor<B> {
         self.complaints.take_thread();
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !self.is_done() {
-            let mut timeout = self.timeout();
+            let due = self.deadline();
+            let mut timeout = self.timeout_until(due);
             if timeout != Some(Duration::ZERO) && self.looks_again() {
                 timeout = Some(Duration::ZERO);
             }
@@ -252,7 +256,7 @@ impl<B: Backend> Reactor<B> {
             for event in &events {
                 self.mark(event);
             }
-            self.turn();
+            self.turn(due);
         }
         self.audience.hooking.end();
         Ok(self.connections.iter().filter(|(_, connection)| connection.has_device()).count())
@@ -261,7 +265,7 @@ impl<B: Backend> Reactor<B> {
     /// The time of a turn: to a few milliseconds, enough for deadlines; exact for a stack that
     /// needs exact time.
     fn time(&self) -> Instant {
-        self.clock.map_or_else(Instant::now, |clock| clock.now())
+        self.clock.as_ref().map_or_else(Instant::now, CoarseClock::now)
     }
 
     /// There is nothing to do: whether to look again, rather than to sleep. Clients without a
@@ -277,8 +281,15 @@ impl<B: Backend> Reactor<B> {
         self.stop.deadline().is_some_and(is_past)
     }
 
-    /// How long to wait for events.
-    fn timeout(&self) -> Option<Duration> {
+    /// When something is due without any event, except the end of the rest of connections without a
+    /// device.
+    fn deadline(&self) -> Option<Instant> {
+        let own = earlier(self.schedule.deadline(), self.stop.deadline());
+        earlier(own, earlier(self.complaints.deadline(), self.audience.deadline()))
+    }
+
+    /// How long to wait for events, with [`Self::deadline`] at hand.
+    fn timeout_until(&self, due: Option<Instant>) -> Option<Duration> {
         let deviceless = self.is_deviceless_due();
         if self.inbox.is_ready()
             || self.scans.has_hints()
@@ -287,18 +298,11 @@ impl<B: Backend> Reactor<B> {
         {
             return Some(Duration::ZERO);
         }
-        let deadlines = [
-            self.schedule.deadline(),
-            self.stop.deadline(),
-            self.complaints.deadline(),
-            self.audience.deadline(),
-        ];
-        let earliest = deadlines.into_iter().fold(None, earlier);
-        let earliest = earliest.map(|at| at.saturating_duration_since(self.now));
+        let due = due.map(|at| at.saturating_duration_since(self.now));
         // To the microsecond, unlike the deadlines.
         let rest = self.schedule.deviceless_rest().filter(|_| deviceless);
         let rest = rest.map(|at| at.saturating_duration_since(Instant::now()));
-        earlier(earliest, rest)
+        earlier(due, rest)
     }
 
     /// Whether a connection without a device, or the door, has something to do. Both may rest.
@@ -322,21 +326,19 @@ impl<B: Backend> Reactor<B> {
                 // An event may have been under way when the client was given up.
                 let Some(client) = &mut connection.client else { return };
                 client.socket.mark(event);
-                let key = connection.key;
                 // Clients without a device are no reason to stay awake.
                 if connection.has_device() {
                     self.spin.found();
                 }
-                self.queue(key);
+                self.schedule.queue(connection);
             }
             Some(Subject::Device(label)) => {
                 let Some(connection) = labelled(&mut self.connections, label) else { return };
-                let key = connection.key;
                 if let Some(lent) = connection.loan.as_mut().and_then(Loan::in_use) {
                     lent.mark(event);
                 }
                 self.spin.found();
-                self.queue(key);
+                self.schedule.queue(connection);
             }
             None => {}
         }
@@ -349,8 +351,26 @@ impl<B: Backend> Reactor<B> {
         }
     }
 
-    /// One turn through the phases.
-    fn turn(&mut self) {
+    /// One turn through the phases, with [`Self::deadline`] as before the wait.
+    fn turn(&mut self, due: Option<Instant>) {
+        if due.is_some_and(|at| at <= self.now) || self.has_chores() {
+            self.do_chores();
+        }
+        self.serve_ready();
+    }
+
+    /// Whether there is more to do than to serve connections, though nothing is due.
+    fn has_chores(&self) -> bool {
+        self.inbox.is_ready()
+            || self.stop.is_marked()
+            || self.scans.has_chores()
+            || self.schedule.looks.has_alarm(PortOf::<B>::alarms())
+    }
+
+    /// Does whatever events or deadlines ask for beside serving connections: hardly ever, beside the
+    /// turns of a busy session.
+    #[cold]
+    fn do_chores(&mut self) {
         self.begin_stop();
         if self.inbox.is_ready() {
             self.drain_inbox();
@@ -360,17 +380,22 @@ impl<B: Backend> Reactor<B> {
         self.queue_due_devices();
         self.end_rests();
         self.complaints.tell_left_out(self.now);
-        let mut serving = self.schedule.begin_turn();
-        let all = serving.len();
-        serving.retain(|&key| {
-            let has_device = self.has_device(key);
-            if has_device {
+    }
+
+    /// Serves the connections with something to do, and tells of what has changed.
+    fn serve_ready(&mut self) {
+        self.schedule.begin_turn();
+        let (mut place, mut beside_sessions) = (0, false);
+        while let Some(key) = self.schedule.serving(place) {
+            place += 1;
+            if self.has_device(key) {
+                beside_sessions = true;
                 self.serve(key);
+            } else {
+                self.schedule.queue_deviceless(key);
             }
-            !has_device
-        });
-        let beside_sessions = serving.len() < all;
-        self.schedule.queue_deviceless(serving);
+        }
+        self.schedule.end_turn();
         if self.is_deviceless_due() {
             self.serve_deviceless(beside_sessions);
         }
@@ -402,7 +427,7 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Takes the results of workers, and answers a question about the server's state. Apart from
-    /// [`Self::turn`], as [`Self::end`].
+    /// [`Self::do_chores`], as [`Self::end`].
     #[inline(never)]
     fn drain_inbox(&mut self) {
         while let Some(done) = self.inbox.take() {
@@ -429,6 +454,7 @@ impl<B: Backend> Reactor<B> {
             let Some(lent) = connection.loan.as_mut().and_then(Loan::in_use) else { continue };
             lent.noted = None;
             if lent.deadline().is_some_and(|at| at <= self.now) {
+                lent.mark_ready();
                 self.schedule.queue(connection);
             } else {
                 self.schedule.note_device(key, lent);
@@ -482,7 +508,7 @@ impl<B: Backend> Reactor<B> {
         let result = match connection.client.as_ref().map(|client| &client.step) {
             Some(Step::Handshake(_)) => self.read_request(key),
             Some(Step::Watching(_)) => self.serve_watch(key),
-            _ => self.exchange(key),
+            _ => return self.exchange(key),
         };
         let connection = find(&mut self.connections, key);
         match result {
@@ -513,16 +539,20 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Moves the bytes and completions of a connection behind its handshake.
-    fn exchange(&mut self, key: Key) -> Result<bool, End> {
-        let Some(connection) = find(&mut self.connections, key) else { return Ok(false) };
+    fn exchange(&mut self, key: Key) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
         let mut turn = Turn {
             now: self.now,
             peer_timeout: self.settings.peer_timeout,
             alone: connection.has_device() && self.schedule.note_served(key, self.now),
             discard: &mut self.discard,
         };
-        if let Some(whose) = connection.whose() {
+        // Mostly the same connection as before.
+        if self.named == Some(key) && connection.has_device() {
+            return_thread();
+        } else if let Some(whose) = connection.whose() {
             whose.take_thread();
+            self.named = Some(key);
         }
         let result = connection.serve(&mut turn);
         leave_thread();
@@ -531,17 +561,24 @@ impl<B: Backend> Reactor<B> {
         if connection.client_rests() {
             self.schedule.rest(self.now + DISCARD_REST, Rest::Connection(key));
         }
-        result
+        match result {
+            Ok(_) if connection.has_left() => self.end(key, &End::Closed),
+            Ok(true) => self.schedule.queue(connection),
+            Ok(false) => {}
+            Err(end) => self.end(key, &end),
+        }
+        self.dispatch(key);
     }
 
     /// Sends a session's job to the worker, or gives a drained device back. Notes when the device
     /// must be looked at next.
     fn dispatch(&mut self, key: Key) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
+        let Some(mut connection) = find(&mut self.connections, key) else { return };
         if connection.is_all_answered() {
             self.end_gone(key);
+            let Some(rest) = find(&mut self.connections, key) else { return };
+            connection = rest;
         }
-        let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = &mut connection.loan else { return };
         if loan.dispatch() {
             self.give_back(key);
@@ -556,6 +593,7 @@ impl<B: Backend> Reactor<B> {
         let connection = find(&mut self.connections, key);
         if let Some(whose) = connection.as_ref().and_then(|connection| connection.whose()) {
             whose.take_thread();
+            self.named = Some(key);
         }
         if let Some(lent) = connection.and_then(|c| c.loan.as_mut()).and_then(Loan::in_use) {
             // Events of the device while the port was away had no effect.

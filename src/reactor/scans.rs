@@ -162,6 +162,11 @@ impl Scans {
         self.hints_ready
     }
 
+    /// Whether hints are to be taken, or followed by a scan.
+    pub(super) const fn has_chores(&self) -> bool {
+        self.hints_ready || self.hinted && self.running.is_none()
+    }
+
     /// The server stops: hints are not followed any more.
     pub(super) fn end_hints(&mut self, poller: &Poller) {
         if let Some(hints) = self.hints.take() {

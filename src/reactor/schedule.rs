@@ -42,7 +42,7 @@ const DEVICELESS_REST: u32 = 3;
 pub(super) struct Schedule {
     /// Connections with something to do.
     ready: Vec<Key>,
-    /// The list of the turn before, kept for its memory.
+    /// Connections that are served in this turn; empty between turns.
     serving: Vec<Key>,
     /// Connections whose device has a session. Few beside all connections.
     attached: Vec<Key>,
@@ -103,17 +103,24 @@ impl Schedule {
         }
     }
 
-    /// Begins a turn: the connections with something to do.
-    pub(super) fn begin_turn(&mut self) -> Vec<Key> {
-        std::mem::replace(&mut self.ready, std::mem::take(&mut self.serving))
+    /// Begins a turn with the connections that have something to do.
+    pub(super) const fn begin_turn(&mut self) {
+        std::mem::swap(&mut self.ready, &mut self.serving);
     }
 
-    /// Has the connections of a turn that have no device wait for their share of the time.
-    pub(super) fn queue_deviceless(&mut self, mut serving: Vec<Key>) {
-        if !serving.is_empty() {
-            self.deviceless.extend(serving.drain(..));
-        }
-        self.serving = serving;
+    /// The connection of this turn in a place.
+    pub(super) fn serving(&self, place: usize) -> Option<Key> {
+        self.serving.get(place).copied()
+    }
+
+    /// Has a connection without a device wait for its share of the time.
+    pub(super) fn queue_deviceless(&mut self, key: Key) {
+        self.deviceless.push_back(key);
+    }
+
+    /// Every connection of this turn was served, or waits.
+    pub(super) fn end_turn(&mut self) {
+        self.serving.clear();
     }
 
     /// How many connections without a device have something to do.

@@ -44,6 +44,11 @@ impl Stop {
         self.ready = true;
     }
 
+    /// Whether there was an event.
+    pub(super) const fn is_marked(&self) -> bool {
+        self.ready
+    }
+
     /// Whether the stop begins now: somebody has asked for the first time. An event alone may be
     /// the system's for nothing.
     pub(super) fn begin(&mut self, now: Instant) -> bool {

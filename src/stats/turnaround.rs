@@ -42,6 +42,8 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Milliseconds {
     start: Option<Instant>,
+    /// The last time noted, which most turns have in common: the clock of turns is coarse.
+    last: Option<Instant>,
     pub(crate) now: u32,
 }
 
@@ -56,6 +58,14 @@ impl Milliseconds {
     /// The turn's time is `now`.
     #[inline]
     pub(crate) fn set(&mut self, now: Instant) {
+        if self.last != Some(now) {
+            self.set_anew(now);
+        }
+    }
+
+    #[cold]
+    fn set_anew(&mut self, now: Instant) {
+        self.last = Some(now);
         let passed = now.saturating_duration_since(*self.start.get_or_insert(now));
         self.now = millis(passed);
     }

@@ -81,7 +81,7 @@ fn an_import_in_the_gap_waits_so_long_and_no_longer() {
     held.unplug();
     let client = held.waits_for("board");
     held.reactor.now += HANDSHAKE_TIMEOUT - Duration::from_millis(1);
-    held.reactor.turn();
+    held.reactor.turn_now();
     assert_eq!(held.reactor.scans.arrivals.len(), 1, "time stands still");
     held.reactor.now += Duration::from_millis(1);
     assert_eq!(status(&held.answer(&client)), NO_DEVICE);

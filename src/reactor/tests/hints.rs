@@ -71,7 +71,7 @@ impl<B: Backend> Held<B> {
             self.events.iter().filter(|event| event.token() != hints).for_each(|event| {
                 self.reactor.mark(event);
             });
-            self.reactor.turn();
+            self.reactor.turn_now();
         }
     }
 

@@ -54,7 +54,7 @@ fn a_device_is_looked_at_when_its_instant_has_come() {
     let other = held.bus.busids()[1];
     let asked = script.begun(Call::Deadline(other));
     reactor.now = at;
-    reactor.turn();
+    reactor.turn_now();
     let mut connections = reactor.connections.iter_mut();
     let is_closed =
         connections.any(|(_, c)| c.session().is_none_or(|session| session.is_input_closed()));

@@ -118,6 +118,18 @@ impl Held<ScriptedBackend> {
     }
 }
 
+impl<B: Backend> Reactor<B> {
+    /// One turn, without a wait for events.
+    fn turn_now(&mut self) {
+        self.turn(self.deadline());
+    }
+
+    /// How long to wait for events.
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout_until(self.deadline())
+    }
+}
+
 impl<B: Backend> Held<B> {
     fn with(backend: B, bus: SimBus) -> Self {
         let listen = Listen { address: (Ipv4Addr::LOCALHOST, 0).into(), optional: false };
@@ -170,7 +182,7 @@ impl<B: Backend> Held<B> {
         for event in &self.events {
             self.reactor.mark(event);
         }
-        self.reactor.turn();
+        self.reactor.turn_now();
     }
 
     /// Makes turns until a condition holds; `what` names the condition when time runs out.
@@ -254,10 +266,10 @@ fn a_client_that_sends_behind_its_answer_is_left_alone_for_a_while() {
     let reactor = &mut held.reactor;
     assert_eq!(reactor.timeout(), Some(DISCARD_REST), "nothing is to be done at once");
     reactor.now += DISCARD_REST;
-    reactor.turn();
+    reactor.turn_now();
     assert!(!is_readable(only(reactor)), "it was looked at again");
     reactor.now += HANDSHAKE_TIMEOUT;
-    reactor.turn();
+    reactor.turn_now();
     assert!(reactor.connections.is_empty(), "it was waited for long enough");
 }
 
@@ -321,14 +333,14 @@ fn a_session_without_its_client_has_no_deadline() {
 fn a_rest_from_accepting_ends_with_a_stop() {
     let mut reactor = Held::new().reactor;
     // From here on the reactor has nothing to do.
-    reactor.turn();
+    reactor.turn_now();
     reactor.door.mark();
     reactor.rest_from_accepting(&io::ErrorKind::OutOfMemory.into());
     assert_eq!(reactor.timeout(), Some(ACCEPT_REST));
     reactor.stop_handle().unwrap().stop();
     reactor.stop.mark();
     reactor.now += ACCEPT_REST;
-    reactor.turn();
+    reactor.turn_now();
     assert!(reactor.stop.deadline().is_some());
     assert_eq!(reactor.timeout(), Some(SHUTDOWN_TIMEOUT));
 }

@@ -74,7 +74,7 @@ fn opening_a_device_that_does_not_open() {
     held.turn_until("more has come", |reactor| is_readable(only(reactor)));
     held.assert_rests("opening, with more from its client");
     held.reactor.now += OPEN_TIMEOUT;
-    held.reactor.turn();
+    held.reactor.turn_now();
     assert!(only(&held.reactor).loan.as_ref().unwrap().is_ending());
     held.assert_rests("abandoned");
     client.shutdown(Shutdown::Write).unwrap();

@@ -80,7 +80,7 @@ fn a_scan_that_does_not_end_is_answered_without() {
     script.set(Call::Scan, Act::Wait);
     let (list, import) = (held.list(), held.import(0));
     held.wait_asked(2);
-    held.reactor.turn();
+    held.reactor.turn_now();
     // No answer is possible before.
     held.reactor.now += OPEN_TIMEOUT;
     for (client, operation) in [(&list, 5), (&import, 3)] {
@@ -291,7 +291,7 @@ fn a_device_rests_after_a_violation() {
     held.turn_until("the next one waits for it", |reactor| reactor.registry.contenders() > 0);
     assert_eq!(held.reactor.timeout(), Some(VIOLATION_REST), "time stands still");
     held.reactor.now += VIOLATION_REST - Duration::from_nanos(1);
-    held.reactor.turn();
+    held.reactor.turn_now();
     assert!(held.reactor.registry.contenders() > 0 && script.begun(open) == 1);
     held.reactor.now += Duration::from_nanos(1);
     assert_eq!(status(&held.answer(&next)), 0);

@@ -9,11 +9,14 @@ use std::time::Instant;
 /// The exact time comes from a counter of the processor. If the counter can't be trusted, above all
 /// in virtual machines, Linux asks a timer chip through a system call several times as expensive as
 /// others. The time of the last timer interrupt is always in memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CoarseClock {
     /// The same moment on two scales; the second is `CLOCK_MONOTONIC`.
     #[cfg(target_os = "linux")]
     start: (Instant, std::time::Duration),
+    /// The last result, likewise: most calls between two interrupts have the same.
+    #[cfg(target_os = "linux")]
+    last: std::cell::Cell<(Instant, libc::timespec)>,
 }
 
 #[cfg(target_os = "linux")]
@@ -21,26 +24,42 @@ impl CoarseClock {
     /// A clock for this process.
     #[must_use]
     pub fn new() -> Self {
-        Self { start: (Instant::now(), read(libc::CLOCK_MONOTONIC)) }
+        let start = Instant::now();
+        let nothing = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let last = std::cell::Cell::new((start, nothing));
+        Self { start: (start, monotonic()), last }
     }
 
     /// The time of the last timer interrupt (`CLOCK_MONOTONIC_COARSE`, `clock_gettime(2)`): 4 ms
     /// ago at most with 250 kernel ticks a second, 10 ms with 100 ticks. Never later than the exact
     /// time, and never earlier than the result of an earlier call.
     #[must_use]
+    #[inline]
     pub fn now(&self) -> Instant {
-        let (instant, began) = self.start;
         let time = read(libc::CLOCK_MONOTONIC_COARSE);
+        let (now, last) = self.last.get();
+        if time.tv_nsec == last.tv_nsec && time.tv_sec == last.tv_sec {
+            return now;
+        }
+        let (instant, began) = self.start;
         // Before the first interrupt since the start, the result is the start.
-        instant + time.saturating_sub(began)
+        let now = instant + duration_of(time).saturating_sub(began);
+        self.last.set((now, time));
+        now
     }
 }
 
 #[cfg(target_os = "linux")]
-fn read(clock: libc::clockid_t) -> std::time::Duration {
+#[inline]
+fn read(clock: libc::clockid_t) -> libc::timespec {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a place for the result. Linux has had both clocks since 2.6.32.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time
+}
+
+#[cfg(target_os = "linux")]
+fn duration_of(time: libc::timespec) -> std::time::Duration {
     let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);
     std::time::Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanoseconds)
 }
@@ -50,7 +69,7 @@ fn read(clock: libc::clockid_t) -> std::time::Duration {
 #[cfg(target_os = "linux")]
 #[must_use]
 pub fn monotonic() -> std::time::Duration {
-    read(libc::CLOCK_MONOTONIC)
+    duration_of(read(libc::CLOCK_MONOTONIC))
 }
 
 /// No service manager elsewhere asks for the time.
