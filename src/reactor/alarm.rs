@@ -69,6 +69,12 @@ impl Alarm {
         None
     }
 
+    /// Whether the timer goes off at an instant or before.
+    #[inline]
+    pub(super) fn is_set_by(&self, at: Instant) -> bool {
+        self.set.is_some_and(|set| set <= at)
+    }
+
     /// The timer has gone off.
     pub(super) const fn mark(&mut self) {
         self.set = None;
@@ -85,6 +91,11 @@ impl Alarm {
     /// None.
     pub(super) fn new(_registry: &Registry) -> io::Result<Self> {
         Ok(Self)
+    }
+
+    /// Never: each wait has its timeout.
+    pub(super) const fn is_set_by(&self, _at: Instant) -> bool {
+        false
     }
 
     /// The timeout of a wait.
