@@ -144,6 +144,11 @@ impl<P: Port> Slots<P> {
         self.ended.get(index).copied()
     }
 
+    /// How many slots the port has found.
+    pub(super) const fn ended_len(&self) -> usize {
+        self.ended.len()
+    }
+
     /// Forgets the slots found by the port, and returns how many there were.
     pub(super) fn forget_ended(&mut self) -> usize {
         let count = self.ended.len();

@@ -93,6 +93,8 @@ pub(crate) struct TxQueue {
     staged: usize,
     /// Bytes of those in a segment, or written.
     segmented: usize,
+    /// Several replies are about to be queued.
+    is_batch: bool,
     segments: VecDeque<Segment>,
 }
 
@@ -106,7 +108,8 @@ impl TxQueue {
         unstaged.try_reserve_exact(replies).ok()?;
         segments.try_reserve_exact(SEGMENTS_MAX).ok()?;
         let staging = Zeroed::new(STAGING_LEN)?;
-        Some(Self { unstaged, unlinks: 0, staging, staged: 0, segmented: 0, segments })
+        let (unlinks, staged, segmented, is_batch) = (0, 0, 0, false);
+        Some(Self { unstaged, unlinks, staging, staged, segmented, is_batch, segments })
     }
 
     /// Whether too many UNLINK answers wait for more UNLINKs to be taken.
@@ -117,6 +120,11 @@ impl TxQueue {
     /// Whether everything was written.
     pub(crate) fn is_empty(&self) -> bool {
         self.segmented == self.staged && self.segments.is_empty() && self.unstaged.is_empty()
+    }
+
+    /// Says how many replies are about to be queued.
+    pub(crate) const fn expect(&mut self, replies: usize) {
+        self.is_batch = replies > 1;
     }
 
     /// Queues the reply of an ended URB, staged at once if possible. True when the record is needed
@@ -219,7 +227,7 @@ impl TxQueue {
             return true;
         }
         let (start, len) = (urb.data_offset(), urb.actual_length as usize);
-        if len <= SMALL_PAYLOAD {
+        if len <= SMALL_PAYLOAD || len <= SMALL_PAYLOAD_ALONE && self.is_alone() {
             self.stage_bytes(&urb.block.as_deref().unwrap_or_default()[start..start + len]);
             return true;
         }
@@ -272,14 +280,18 @@ impl TxQueue {
         let len = end - start;
         // The reply's bytes behind the payload must still fit.
         let reserve = STAGED_REPLY_MAX - SMALL_PAYLOAD;
-        let is_alone = self.staged == HEADER_LEN && self.unstaged.is_empty();
-        let small = if is_alone { SMALL_PAYLOAD_ALONE } else { SMALL_PAYLOAD };
+        let small = if self.is_alone() { SMALL_PAYLOAD_ALONE } else { SMALL_PAYLOAD };
         if len <= small && self.staged + len + reserve <= STAGING_LEN {
             self.stage_bytes(&block[start..end]);
         } else {
             self.end_segment();
             self.segments.push_back(Segment::Payload { urb, start, end, last: false });
         }
+    }
+
+    /// Whether the reply whose header was staged last is written alone, as far as known.
+    fn is_alone(&self) -> bool {
+        self.staged == HEADER_LEN && self.unstaged.is_empty() && !self.is_batch
     }
 
     /// Marks the last segment for `urb` behind the first `before`; false when none points into the
