@@ -288,7 +288,7 @@ impl<B: Backend> Reactor<B> {
         earlier(own, earlier(self.complaints.deadline(), self.audience.deadline()))
     }
 
-    /// How long to wait for events, with [`Self::deadline`] at hand.
+    /// How long to wait for events, with [`Self::deadline`] at hand; an alarm may end the wait, too.
     fn timeout_until(&self, due: Option<Instant>) -> Option<Duration> {
         let deviceless = self.is_deviceless_due();
         if self.inbox.is_ready()
@@ -298,6 +298,7 @@ impl<B: Backend> Reactor<B> {
         {
             return Some(Duration::ZERO);
         }
+        let due = due.filter(|&at| !self.alarm.is_set_by(at));
         let due = due.map(|at| at.saturating_duration_since(self.now));
         // To the microsecond, unlike the deadlines.
         let rest = self.schedule.deviceless_rest().filter(|_| deviceless);
@@ -388,9 +389,8 @@ impl<B: Backend> Reactor<B> {
         let (mut place, mut beside_sessions) = (0, false);
         while let Some(key) = self.schedule.serving(place) {
             place += 1;
-            if self.has_device(key) {
+            if self.exchange(key, true) {
                 beside_sessions = true;
-                self.serve(key);
             } else {
                 self.schedule.queue_deviceless(key);
             }
@@ -403,11 +403,6 @@ impl<B: Backend> Reactor<B> {
         self.tell_watches();
         self.report();
         self.tick_captures();
-    }
-
-    fn has_device(&self, key: Key) -> bool {
-        let connection = self.connections.get(key.index as usize);
-        connection.is_some_and(|connection| connection.key == key && connection.has_device())
     }
 
     /// Serves connections without a device and accepts more of them, for their share of the time.
@@ -508,7 +503,10 @@ impl<B: Backend> Reactor<B> {
         let result = match connection.client.as_ref().map(|client| &client.step) {
             Some(Step::Handshake(_)) => self.read_request(key),
             Some(Step::Watching(_)) => self.serve_watch(key),
-            _ => return self.exchange(key),
+            _ => {
+                self.exchange(key, false);
+                return;
+            }
         };
         let connection = find(&mut self.connections, key);
         match result {
@@ -538,9 +536,14 @@ impl<B: Backend> Reactor<B> {
         Ok(false)
     }
 
-    /// Moves the bytes and completions of a connection behind its handshake.
-    fn exchange(&mut self, key: Key) {
-        let Some(connection) = find(&mut self.connections, key) else { return };
+    /// Moves the bytes and completions of a connection behind its handshake, if there is the
+    /// connection, or `only_attached`, if its client has a device.
+    fn exchange(&mut self, key: Key, only_attached: bool) -> bool {
+        let Some(connection) = find(&mut self.connections, key) else { return false };
+        if only_attached && !connection.has_device() {
+            return false;
+        }
+        connection.queued = false;
         let mut turn = Turn {
             now: self.now,
             peer_timeout: self.settings.peer_timeout,
@@ -563,22 +566,37 @@ impl<B: Backend> Reactor<B> {
         }
         match result {
             Ok(_) if connection.has_left() => self.end(key, &End::Closed),
-            Ok(true) => self.schedule.queue(connection),
-            Ok(false) => {}
+            Ok(more) => {
+                if more {
+                    self.schedule.queue(connection);
+                }
+                if !connection.is_all_answered() {
+                    self.dispatch_loan(key);
+                    return true;
+                }
+            }
             Err(end) => self.end(key, &end),
         }
         self.dispatch(key);
+        true
+    }
+
+    /// Ends the connection of a client that was told everything of a device that is gone; else
+    /// [`Self::dispatch_loan`].
+    #[inline(never)]
+    fn dispatch(&mut self, key: Key) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
+        if connection.is_all_answered() {
+            self.end_gone(key);
+        }
+        self.dispatch_loan(key);
     }
 
     /// Sends a session's job to the worker, or gives a drained device back. Notes when the device
     /// must be looked at next.
-    fn dispatch(&mut self, key: Key) {
-        let Some(mut connection) = find(&mut self.connections, key) else { return };
-        if connection.is_all_answered() {
-            self.end_gone(key);
-            let Some(rest) = find(&mut self.connections, key) else { return };
-            connection = rest;
-        }
+    #[inline(always)]
+    fn dispatch_loan(&mut self, key: Key) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = &mut connection.loan else { return };
         if loan.dispatch() {
             self.give_back(key);

@@ -162,7 +162,7 @@ impl<P: Port> Session<P> {
             }
             // Unlinked meanwhile: nobody wants the device asked any more.
             Performed::Forward if self.urbs.get(urb).unanswered => self.end(urb, Status::OK, 0),
-            Performed::Forward => self.enqueue(urb, now),
+            Performed::Forward => self.enqueue_again(urb, now),
             Performed::Failed(status) => self.end(urb, status, 0),
             Performed::Gone => {
                 self.end(urb, Status::ENODEV, 0);

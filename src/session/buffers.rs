@@ -43,6 +43,7 @@ impl Buffers {
     }
 
     /// A buffer of `length` bytes; only for an `idle` endpoint also from the last part.
+    #[inline]
     pub(super) fn take(&mut self, length: usize, idle: bool) -> Option<Block> {
         let reserve = if idle { 0 } else { self.reserve + length };
         if self.memory.free_bytes() < reserve {
@@ -55,6 +56,7 @@ impl Buffers {
     }
 
     /// Takes a buffer back.
+    #[inline]
     pub(super) fn free(&mut self, block: Block) {
         self.in_use -= block.len();
         self.memory.free(block);

@@ -46,7 +46,7 @@ impl<P: Port> Session<P> {
         }
         if is_bystander && actual_length == 0 {
             endpoint.stopwatch.note_returned(urb);
-            return self.enqueue(urb, now);
+            return self.enqueue_again(urb, now);
         }
         if record.transfer_type == TransferType::Control {
             (status, actual_length) = self.control.result_of(record, status, actual_length);
@@ -85,6 +85,7 @@ impl<P: Port> Session<P> {
     }
 
     /// Answers a URB which the device never had with an error.
+    #[inline(never)]
     pub(super) fn refuse(&mut self, urb: UrbIndex, status: Status) {
         self.tally.refused += 1;
         self.urbs.get_mut(urb).refusal = Some(status);

@@ -124,6 +124,7 @@ impl<P: Port> Session<P> {
     }
 
     /// Answers a read of the configuration at `index`, in its turn.
+    #[inline(never)]
     fn answer_configuration(&mut self, urb: UrbIndex, index: usize, now: Instant) -> Attempt {
         let record = self.urbs.get_mut(urb);
         if self.endpoints.get(record.submit.endpoint).in_flight > 0 {

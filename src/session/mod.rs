@@ -181,8 +181,12 @@ impl<P: Port> Session<P> {
 
     /// When [`Self::reap`] is to be called even without an event. Nothing can be reaped while the
     /// port is away.
+    #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let early = self.early_unlinks.next_deadline();
+        let early = match self.early_unlinks.is_empty() {
+            true => None,
+            false => self.early_unlinks.next_deadline(),
+        };
         let Some(port) = self.port.here() else { return early };
         earlier(earlier(port.next_deadline(), self.buffers.retry), early)
     }
@@ -211,7 +215,7 @@ impl<P: Port> Session<P> {
     /// Whether bytes from the client can be taken: not while unread answers use up the room for
     /// more. Even for a gone device, SUBMITs on their way are answered.
     pub(crate) fn wants_input(&self) -> bool {
-        self.life.is_open() && !self.tx.is_full() && self.urbs.free_for_packets() > 0
+        self.life.is_open() && !self.tx.is_full() && self.urbs.has_free_for_packets()
     }
 
     /// Whether there are bytes for the client.
@@ -243,6 +247,7 @@ impl<P: Port> Session<P> {
         }
         let Some(port) = self.port.here_mut() else { return (0, false) };
         let reaped = self.slots.reap(port, now);
+        self.tx.expect(self.slots.ended_len());
         let mut index = 0;
         while let Some(slot) = self.slots.ended(index) {
             self.handle_completion(slot, now);

@@ -81,19 +81,25 @@ impl<P: Port> Session<P> {
     /// Starts a URB with nothing before it. Inlined, as is [`Self::enqueue`]: every URB goes
     /// through both, and each would save and restore the same registers.
     #[inline(always)]
-    pub(super) fn start(&mut self, urb: UrbIndex, now: Instant) {
-        let record = self.urbs.get(urb);
-        if record.transfer_type != TransferType::Control {
-            return self.enqueue(urb, now);
-        }
-        match special::classify(&Setup::from_bytes(&record.submit.setup)) {
-            Class::Ordinary => self.enqueue(urb, now),
-            Class::Special(request) => self.begin_barrier(urb, request),
-            Class::Refuse(status) => self.refuse(urb, status),
+    fn start(&mut self, urb: UrbIndex, now: Instant) {
+        if self.urbs.get(urb).transfer_type != TransferType::Control || self.is_for_device(urb) {
+            self.enqueue(urb, now);
         }
     }
 
+    /// Whether a control request goes to the device; else the request is begun or refused here.
+    #[inline(never)]
+    fn is_for_device(&mut self, urb: UrbIndex) -> bool {
+        match special::classify(&Setup::from_bytes(&self.urbs.get(urb).submit.setup)) {
+            Class::Ordinary => return true,
+            Class::Special(request) => self.begin_barrier(urb, request),
+            Class::Refuse(status) => self.refuse(urb, status),
+        }
+        false
+    }
+
     /// Starts a URB after a barrier, which may have changed the URB's endpoint.
+    #[inline(never)]
     pub(super) fn start_released(&mut self, urb: UrbIndex, now: Instant) {
         if self.urbs.get(urb).transfer_type != TransferType::Control {
             // Later URBs may still wait behind a barrier, but for this URB nothing is open any
@@ -106,22 +112,35 @@ impl<P: Port> Session<P> {
             if let Some(status) = refusal.or_else(|| became_control.then_some(Status::EINVAL)) {
                 return self.refuse(urb, status);
             }
+            self.enqueue_again(urb, now);
+        } else if self.is_for_device(urb) {
+            self.enqueue_again(urb, now);
         }
-        self.start(urb, now);
     }
 
     /// Hands a URB to the device, or queues the URB on its endpoint.
     #[inline(always)]
-    pub(super) fn enqueue(&mut self, urb: UrbIndex, now: Instant) {
+    fn enqueue(&mut self, urb: UrbIndex, now: Instant) {
         if self.life.is_device_gone() {
             return self.refuse(urb, Status::ENODEV);
         }
         let endpoint = self.urbs.get(urb).submit.endpoint;
         let is_next = self.endpoints.get(endpoint).first_waiting().is_none();
         if !is_next || matches!(self.attempt(urb, now), Attempt::MustWait) {
-            self.urbs.get_mut(urb).state = UrbState::Waiting;
-            self.endpoints.push_waiting(&mut self.urbs, urb);
+            self.queue_on_endpoint(urb);
         }
+    }
+
+    /// The same for a URB that was here before. Apart from the way of most URBs.
+    #[inline(never)]
+    pub(super) fn enqueue_again(&mut self, urb: UrbIndex, now: Instant) {
+        self.enqueue(urb, now);
+    }
+
+    #[inline(never)]
+    fn queue_on_endpoint(&mut self, urb: UrbIndex) {
+        self.urbs.get_mut(urb).state = UrbState::Waiting;
+        self.endpoints.push_waiting(&mut self.urbs, urb);
     }
 
     /// Hands waiting URBs to the device, as far as there is room now.
@@ -148,7 +167,7 @@ impl<P: Port> Session<P> {
             set &= set - 1;
             while let Some(urb) = self.endpoints.at(index).first_waiting() {
                 let next = self.urbs.get(urb).next;
-                if matches!(self.attempt(urb, now), Attempt::MustWait) {
+                if matches!(self.attempt_again(urb, now), Attempt::MustWait) {
                     break;
                 }
                 // The URB may have ended, and its record be free.
@@ -157,7 +176,14 @@ impl<P: Port> Session<P> {
         }
     }
 
+    /// The same as [`Self::attempt`], apart from the way of most URBs.
+    #[inline(never)]
+    fn attempt_again(&mut self, urb: UrbIndex, now: Instant) -> Attempt {
+        self.attempt(urb, now)
+    }
+
     /// Tries to hand a URB to the device.
+    #[inline(always)]
     fn attempt(&mut self, urb: UrbIndex, now: Instant) -> Attempt {
         if let Some(answered) = self.answer_stored(urb, now) {
             return answered;
@@ -201,6 +227,7 @@ impl<P: Port> Session<P> {
 
     /// A URB without room in the device's buffers waits for buffers of other URBs, or is refused if
     /// no other URB has a buffer.
+    #[inline(never)]
     pub(super) fn wait_for_buffer(&mut self, urb: UrbIndex, now: Instant) -> Attempt {
         // A client which reads nothing is dropped in the end.
         if self.has_output() {
@@ -214,6 +241,7 @@ impl<P: Port> Session<P> {
     }
 
     /// A URB without memory now waits, but not for ever.
+    #[inline(never)]
     fn wait_for_memory(&mut self, urb: UrbIndex, now: Instant) -> Attempt {
         let endpoint = self.endpoints.get_mut(self.urbs.get(urb).submit.endpoint);
         if endpoint.in_flight == 0 {
@@ -229,6 +257,7 @@ impl<P: Port> Session<P> {
     }
 
     /// A URB refused by the system waits or is answered.
+    #[inline(never)]
     fn submit_refused(&mut self, urb: UrbIndex, reason: RefusedReason, now: Instant) -> Attempt {
         let endpoint = self.urbs.get(urb).submit.endpoint;
         let is_first = self.endpoints.get(endpoint).in_flight == 0;

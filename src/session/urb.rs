@@ -239,6 +239,11 @@ impl UrbTable {
         if records < stripes { records } else { stripes }
     }
 
+    /// Whether there is room for a URB with packets.
+    pub(crate) const fn has_free_for_packets(&self) -> bool {
+        self.used < self.capacity && self.free_stripes.len() + self.new_stripes as usize > 0
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.used == 0
     }
