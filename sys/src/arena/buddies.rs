@@ -39,13 +39,16 @@ pub(super) struct Buddies {
 }
 
 impl Buddies {
-    /// A free region; `None` when the system has no memory for the tables.
+    /// A free region; `None` when the system has no memory for the tables, or would have none for as
+    /// many units.
     pub(super) fn new(units: usize) -> Option<Self> {
         const { assert!(NOT_FREE == 0, "tables of zeroes") };
         assert!(units.is_power_of_two(), "regions are powers of two");
         let order_max = u8::try_from(units.ilog2()).expect("fewer than 256 orders");
         let orders = usize::from(order_max) + 1;
-        assert!(orders <= ORDERS_MAX, "an index of a unit has 32 bits");
+        if orders > ORDERS_MAX {
+            return None;
+        }
         Some(Self {
             free_units: units,
             is_whole: true,
