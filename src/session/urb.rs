@@ -30,6 +30,11 @@ pub(crate) const NO_URB: UrbIndex = u32::MAX;
 /// Bytes of descriptors a record can have.
 const STRIPE_LEN: usize = iso::PACKETS_MAX as usize * iso::DESCRIPTOR_LEN;
 
+/// Places of descriptors in a stripe, and the bytes between two places. The sets of most first caches
+/// repeat after as many bytes as all places take.
+const SHIFTS: usize = 16;
+const SHIFT_LEN: usize = 256;
+
 /// Bytes of a record and a seqnum.
 pub(crate) const RECORD_LEN: usize = size_of::<Urb>() + size_of::<SeqNum>();
 
@@ -150,10 +155,17 @@ impl Urb {
         self.is_listed = true;
     }
 
-    /// The place of the URB's descriptors.
+    /// The place of the URB's descriptors, somewhere in its stripe: from the starts of their stripes,
+    /// the descriptors of all URBs would use the same few places of a processor's cache.
     const fn stripe(&self) -> Range<usize> {
-        let start = if self.packets == 0 { 0 } else { self.stripe as usize * STRIPE_LEN };
-        start..start + self.descriptors_len()
+        let (len, stripe) = (self.descriptors_len(), self.stripe as usize);
+        if len == 0 {
+            return 0..0;
+        }
+        let shift = stripe % SHIFTS * SHIFT_LEN;
+        let shift = if shift + len <= STRIPE_LEN { shift } else { 0 };
+        let start = stripe * STRIPE_LEN + shift;
+        start..start + len
     }
 
     /// Bytes of the descriptors.
@@ -484,12 +496,20 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_of_two_urbs_do_not_overlap() {
-        let mut table = UrbTable::new(2, 2).unwrap();
-        let one = table.insert(submit(1), 1024);
-        let other = table.insert(submit(2), 1024);
-        table.descriptors_mut(one).fill(1);
-        table.descriptors_mut(other).fill(2);
-        assert!(table.descriptors(one).iter().all(|&b| b == 1));
+    fn descriptors_of_urbs_do_not_overlap_and_keep_their_lengths() {
+        const COUNT: usize = 40;
+        for packets in [1, 8, 700, 800, 1023, 1024] {
+            let mut table = UrbTable::new(COUNT, COUNT).unwrap();
+            let urbs: Vec<UrbIndex> =
+                (0..40).map(|seqnum| table.insert(submit(seqnum), packets)).collect();
+            for (mark, &urb) in (0..).zip(&urbs) {
+                table.descriptors_mut(urb).fill(mark);
+            }
+            for (mark, &urb) in (0u8..).zip(&urbs) {
+                let bytes = table.descriptors(urb);
+                assert_eq!(bytes.len(), packets as usize * iso::DESCRIPTOR_LEN);
+                assert!(bytes.iter().all(|&byte| byte == mark), "{packets} packets");
+            }
+        }
     }
 }
