@@ -49,7 +49,6 @@ impl Control {
 
     /// Judges a request; a status if the request can't be carried out.
     pub(super) fn judge(&mut self, record: &mut Urb) -> Option<Status> {
-        let is_stored = self.stored(record).is_some();
         let submit = &mut record.submit;
         let setup = Setup::from_bytes(&submit.setup);
         let direction = submit.endpoint.direction();
@@ -62,7 +61,7 @@ impl Control {
             return Some(Status::EINVAL);
         }
         let too_long = usize::from(setup.length) > self.len_max;
-        if too_long && !is_stored && direction == Direction::Out {
+        if too_long && direction == Direction::Out && self.stored(record).is_none() {
             return Some(self.refuse(&setup));
         }
         None
