@@ -247,7 +247,8 @@ fn packets(table: &mut Table, count: u16) {
     table.add(&format!("packets join {count}"), bytes.len() + len, || {
         Packets::new(black_box(&bytes)).join(&mut data);
     });
-    let fill = |bytes: &mut [u8]| PacketsMut::new(bytes).fill(|_, length| (length, Status::OK));
+    let whole = || std::iter::repeat((u32::MAX, Status::OK));
+    let fill = |bytes: &mut [u8]| PacketsMut::new(bytes).fill(whole());
     assert_eq!(fill(&mut bytes), (len_word, 0));
     assert!(Packets::new(&bytes).iter().all(|packet| packet.actual_length == packet.length));
     table.add(&format!("packets fill {count}"), bytes.len(), || {

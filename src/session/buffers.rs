@@ -43,7 +43,7 @@ impl Buffers {
     }
 
     /// A buffer of `length` bytes; only for an `idle` endpoint also from the last part.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&mut self, length: usize, idle: bool) -> Option<Block> {
         let reserve = if idle { 0 } else { self.reserve + length };
         if self.memory.free_bytes() < reserve {

@@ -66,11 +66,11 @@ impl<P: Port> Session<P> {
     fn end_isochronous(&mut self, urb: UrbIndex, slot: u32, status: Status, is_bystander: bool) {
         let Some(port) = self.port.here() else { unreachable!("the port has just found it") };
         let transfer = &self.slots.transfers[slot as usize];
-        let result_of = |index, _| match is_bystander {
-            true => NOT_TRANSFERRED,
-            false => port.packet(transfer, index),
+        let mut packets = self.urbs.packets_mut(urb);
+        let (sum, errors) = match is_bystander {
+            true => packets.fill(std::iter::repeat(NOT_TRANSFERRED)),
+            false => port.fill_packets(transfer, &mut packets),
         };
-        let (sum, errors) = self.urbs.packets_mut(urb).fill(result_of);
         let record = self.urbs.get_mut(urb);
         record.error_count = errors;
         let status = match status {
@@ -99,7 +99,8 @@ impl<P: Port> Session<P> {
         // Packets without the device all failed; the reply must still carry them, or the client's
         // driver could not use the URB again.
         if self.urbs.get(urb).packets > 0 {
-            let (_, errors) = self.urbs.packets_mut(urb).fill(|_, _| NOT_TRANSFERRED);
+            let not_transferred = std::iter::repeat(NOT_TRANSFERRED);
+            let (_, errors) = self.urbs.packets_mut(urb).fill(not_transferred);
             self.urbs.get_mut(urb).error_count = errors;
         }
         self.answer(urb, status, actual_length);

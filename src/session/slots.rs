@@ -79,7 +79,7 @@ impl<P: Port> Slots<P> {
     }
 
     /// Hands a URB to the device in a free slot, which there must be, and returns the slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn submit(
         &mut self,
         port: &mut P,

@@ -17,6 +17,7 @@ use super::{
     Opened, Performed, Port, Reaped, Refused, Scan, ScanError, Submission,
 };
 use crate::limits::DeviceLimits;
+use crate::wire::iso::PacketsMut;
 use crate::wire::status::Status;
 
 /// Something of either of two stacks: the stack, a device found, an open device, a URB slot or the
@@ -123,7 +124,7 @@ impl<A: Port, B: Port> Port for Either<A, B> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn submit(
         &mut self,
         transfer: &mut Self::Transfer,
@@ -147,6 +148,11 @@ impl<A: Port, B: Port> Port for Either<A, B> {
     #[inline]
     fn packet(&self, transfer: &Self::Transfer, index: usize) -> (u32, Status) {
         both!(self, transfer, (port, slot) => port.packet(slot, index))
+    }
+
+    #[inline]
+    fn fill_packets(&self, transfer: &Self::Transfer, packets: &mut PacketsMut<'_>) -> (u32, u32) {
+        both!(self, transfer, (port, slot) => port.fill_packets(slot, packets))
     }
 
     fn hung_up(&mut self, now: Instant) {

@@ -42,7 +42,7 @@ use usbferry_sys::arena::DeviceMemory;
 use usbferry_sys::arena::{Arena, Block};
 
 use crate::limits::DeviceLimits;
-use crate::wire::iso::Packets;
+use crate::wire::iso::{Packets, PacketsMut};
 use crate::wire::op::{UsbDevice, UsbInterface};
 use crate::wire::status::Status;
 use crate::wire::types::{EndpointAddress, TransferType};
@@ -348,6 +348,15 @@ pub trait Port: Send + Sized + 'static {
     /// # Panics
     /// When the transfer is in flight, or had fewer packets.
     fn packet(&self, transfer: &Self::Transfer, index: usize) -> (u32, Status);
+
+    /// Writes the results of all packets of an isochronous transfer after [`Port::take`], and returns
+    /// their sum and the number of failed packets.
+    ///
+    /// # Panics
+    /// As [`Port::packet`].
+    fn fill_packets(&self, transfer: &Self::Transfer, packets: &mut PacketsMut<'_>) -> (u32, u32) {
+        packets.fill((0..packets.len()).map(|index| self.packet(transfer, index)))
+    }
 
     /// A descriptor of the port was reported as hung up.
     fn hung_up(&mut self, now: Instant);

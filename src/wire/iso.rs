@@ -116,15 +116,27 @@ impl<'a> PacketsMut<'a> {
         Self(bytes.as_chunks_mut().0)
     }
 
-    /// Writes the actual length and status of each packet, as returned by `result` for an index and
-    /// a requested length. Returns the sum of the actual lengths and the number of failed packets.
-    /// An actual length never exceeds the requested length.
-    pub fn fill(&mut self, mut result: impl FnMut(usize, u32) -> (u32, Status)) -> (u32, u32) {
+    /// Number of packets.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Writes the actual length and status of each packet, in order; packets without a result stay
+    /// as they are. Returns the sum of the actual lengths and the number of failed packets. An
+    /// actual length never exceeds the requested length.
+    #[inline]
+    pub fn fill(&mut self, results: impl IntoIterator<Item = (u32, Status)>) -> (u32, u32) {
         let (mut sum, mut errors) = (0u32, 0);
-        for (index, bytes) in self.0.iter_mut().enumerate() {
+        for (bytes, (actual_length, status)) in self.0.iter_mut().zip(results) {
             let words = bytes.as_chunks_mut::<4>().0;
             let length = u32::from_be_bytes(words[1]);
-            let (actual_length, status) = result(index, length);
             let actual_length = actual_length.min(length);
             words[2] = actual_length.to_be_bytes();
             words[3] = status.0.to_be_bytes();
@@ -180,7 +192,7 @@ mod tests {
     fn results_go_into_the_last_two_words_only() {
         let mut bytes = descriptors(&[(0, 10), (10, 10), (20, 10)]);
         let results = [(10, Status::OK), (4, Status::EPROTO), (99, Status::OK)];
-        let totals = PacketsMut::new(&mut bytes).fill(|index, _| results[index]);
+        let totals = PacketsMut::new(&mut bytes).fill(results);
         assert_eq!(totals, (24, 1));
         let read: Vec<Packet> = Packets::new(&bytes).iter().collect();
         assert_eq!((read[1].offset, read[1].length), (10, 10));

@@ -26,6 +26,7 @@ use crate::usb::{
     Completion, EventSource, MemoryChange, Performed, Port, Reaped, Refused, RefusedReason,
     Submission,
 };
+use crate::wire::iso::PacketsMut;
 use crate::wire::status::Status;
 use crate::wire::types::TransferType;
 
@@ -113,6 +114,7 @@ impl LibusbPort {
     }
 
     /// The reason of a transfer's refusal, by libusb's error.
+    #[cold]
     fn reason(
         &mut self,
         error: Error,
@@ -161,6 +163,17 @@ const fn kind_of(transfer_type: TransferType) -> TransferKind {
     }
 }
 
+/// The result of a packet.
+#[inline]
+const fn packet_of((actual_length, status): (u32, TransferStatus)) -> (u32, Status) {
+    // libusb has the same error for a failed packet and for a packet that never was on the bus.
+    let status = match (status, actual_length) {
+        (TransferStatus::Error, 0) => Status::EXDEV,
+        (status, _) => status_of(status),
+    };
+    (actual_length, status)
+}
+
 const fn parameters_of(submission: &Submission<'_>) -> Parameters {
     Parameters {
         kind: kind_of(submission.transfer_type),
@@ -194,6 +207,7 @@ impl Port for LibusbPort {
         Some(LibusbTransfer::new(transfer))
     }
 
+    #[inline(always)]
     fn submit(
         &mut self,
         transfer: &mut LibusbTransfer,
@@ -253,13 +267,11 @@ impl Port for LibusbPort {
 
     fn packet(&self, transfer: &LibusbTransfer, index: usize) -> (u32, Status) {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
-        let (actual_length, status) = transfer.transfer.packet(index);
-        // libusb has the same error for a failed packet and for a packet that never was on the bus.
-        let status = match (status, actual_length) {
-            (TransferStatus::Error, 0) => Status::EXDEV,
-            (status, _) => status_of(status),
-        };
-        (actual_length, status)
+        packet_of(transfer.transfer.packet(index))
+    }
+
+    fn fill_packets(&self, transfer: &LibusbTransfer, packets: &mut PacketsMut<'_>) -> (u32, u32) {
+        packets.fill(transfer.transfer.packets(packets.len()).map(packet_of))
     }
 
     fn hung_up(&mut self, now: Instant) {

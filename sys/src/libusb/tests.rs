@@ -93,6 +93,8 @@ fn isochronous_packets_have_lengths_and_results() {
     assert_eq!(transfer.packet(0), (100, TransferStatus::Completed));
     assert_eq!(transfer.packet(1), (50, TransferStatus::Completed));
     assert_eq!(transfer.packet(2), (0, TransferStatus::Error));
+    assert!(transfer.packets(3).eq((0..3).map(|index| transfer.packet(index))));
+    assert_eq!(transfer.packets(0).len(), 0);
 }
 
 #[test]

@@ -292,6 +292,29 @@ impl Transfer {
         (actual_length, TransferStatus::from_code(status))
     }
 
+    /// The results of the first `count` packets of the isochronous transfer taken last, as by
+    /// [`Self::packet`].
+    ///
+    /// # Panics
+    /// If the transfer is in flight, or has no room for as many packets.
+    pub fn packets(
+        &self,
+        count: usize,
+    ) -> impl ExactSizeIterator<Item = (u32, TransferStatus)> + '_ {
+        assert_eq!(self.core.state.load(Ordering::Relaxed), IDLE, "the transfer is in use");
+        assert!(count <= self.packets as usize, "packet index out of range");
+        let packets: &[raw::libusb_iso_packet_descriptor] = match count {
+            0 => &[],
+            // SAFETY: as many packets were allocated, as zeroes, and while the transfer is borrowed
+            // and not in flight, nobody writes them.
+            _ => unsafe { std::slice::from_raw_parts(self.packet_ptr(0), count) },
+        };
+        let result = |packet: &raw::libusb_iso_packet_descriptor| {
+            (packet.actual_length, TransferStatus::from_code(packet.status))
+        };
+        packets.iter().map(result)
+    }
+
     /// A name by which a worker can cancel this transfer.
     #[must_use]
     pub fn cancel_token(&self) -> CancelToken {
