@@ -60,6 +60,7 @@ impl<P: Port> Session<P> {
 
 /// Judges a URB by the present endpoint and request; a status if the URB can't be carried out.
 /// `behind_barrier`, the endpoint is not known yet and is looked at again when the barrier is over.
+#[inline]
 pub(super) fn judge(
     record: &mut Urb,
     endpoint: &EndpointState,
@@ -88,6 +89,7 @@ pub(super) fn judge(
 }
 
 /// The bytes of a URB's transfer; `None` when the packets do not fit the buffer.
+#[inline]
 pub(super) fn length_of(record: &Urb, packets: Packets<'_>, control: &Control) -> Option<usize> {
     let length = record.submit.transfer_buffer_length;
     match record.transfer_type {

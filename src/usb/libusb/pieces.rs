@@ -31,6 +31,7 @@ impl InFlight {
     }
 
     /// The cost of a transfer before its submission.
+    #[inline(always)]
     pub(super) fn cost_of(&self, submission: &Submission<'_>, in_mapping: bool) -> Cost {
         Cost::of(submission, pieces_of(submission, self.bulk_is_whole), in_mapping)
     }
@@ -53,6 +54,7 @@ impl InFlight {
 }
 
 /// The greatest number of libusb's requests for a transfer.
+#[inline(always)]
 fn pieces_of(submission: &Submission<'_>, bulk_is_whole: bool) -> usize {
     let pieces = match submission.transfer_type {
         TransferType::Control => 1,

@@ -91,6 +91,7 @@ impl LibusbPort {
     }
 
     /// Whether libusb may be asked for a transfer, and the system for its memory.
+    #[inline(always)]
     fn admit(
         &mut self,
         submission: &Submission<'_>,

@@ -62,6 +62,7 @@ impl Cost {
     }
 
     /// The cost of a transfer of the given number of requests (`proc_do_submiturb`).
+    #[inline(always)]
     pub(super) fn of(submission: &Submission<'_>, requests: usize, in_mapping: bool) -> Self {
         let (length, count) = (submission.length as u64, requests as u64);
         let is_scattered =
@@ -104,23 +105,31 @@ impl Share {
         self.own + cost <= if is_first { most.max(limit / PARTS_FIRST) } else { most }
     }
 
+    #[inline(always)]
     pub(super) fn add(&mut self, bytes: u64) {
         self.own += bytes;
         self.tell_change();
     }
 
+    #[inline(always)]
     pub(super) fn sub(&mut self, bytes: u64) {
         self.own -= bytes;
         self.tell_change();
     }
 
+    #[inline(always)]
     fn tell_change(&mut self) {
         let is_over = self.own == 0 && self.told > 0;
         if is_over || self.own.abs_diff(self.told) >= LITTLE_IN_ALL {
-            // The sum wraps to what it was before a part that is taken off.
-            self.all.fetch_add(self.own.wrapping_sub(self.told), Ordering::Relaxed);
-            self.told = self.own;
+            self.tell();
         }
+    }
+
+    #[cold]
+    fn tell(&mut self) {
+        // The sum wraps to what it was before a part that is taken off.
+        self.all.fetch_add(self.own.wrapping_sub(self.told), Ordering::Relaxed);
+        self.told = self.own;
     }
 }
 

@@ -149,6 +149,7 @@ impl Transfer {
 
     /// Makes room for isochronous packets in a transfer that is not in flight. The room stays for
     /// the submissions to come. A cancel token of before names a transfer that never flies again.
+    #[inline(never)]
     fn make_room(&mut self, handle: &DeviceHandle, packets: usize) -> Result<(), Error> {
         if packets > self.packets as usize {
             let packets = u32::try_from(packets).map_err(|_| Error::InvalidParam)?;
@@ -166,6 +167,7 @@ impl Transfer {
     /// # Panics
     /// If the transfer is in flight or not yet taken, if the transfer was made for another device,
     /// and if the block is shorter than the transfer.
+    #[inline(always)]
     pub fn submit(
         &mut self,
         handle: &mut DeviceHandle,
@@ -202,6 +204,7 @@ impl Transfer {
     }
 
     /// Writes the packets' lengths and returns their number.
+    #[inline(never)]
     fn write_packets(&mut self, packets: impl Iterator<Item = u32>, length: usize) -> i32 {
         let (mut count, mut sum) = (0, 0u64);
         for packet_length in packets {
@@ -225,6 +228,7 @@ impl Transfer {
         i32::try_from(count).expect("bounded by the packets allocated")
     }
 
+    #[inline(always)]
     fn write_fields(&mut self, parameters: Parameters, packet_count: i32, block: &Block) {
         let raw = self.core.raw;
         let transfer_type = match parameters.kind {
@@ -354,6 +358,7 @@ impl CancelToken {
 
 /// libusb names a lack of memory only for bulk and interrupt transfers. For other transfers libusb
 /// returns "input/output error", and errno is still the failed ioctl's.
+#[cold]
 fn name_memory(error: Error) -> Error {
     let errno = std::io::Error::last_os_error().raw_os_error();
     if error == Error::Io && errno == Some(libc::ENOMEM) { Error::NoMem } else { error }
@@ -371,6 +376,7 @@ extern "system" fn on_transfer_ended(raw: *mut raw::libusb_transfer) {
 
 /// Checks that the SETUP packet asks for no more data than the buffer holds: macOS's backend
 /// trusts wLength and not the transfer's length.
+#[inline(never)]
 fn check_control(buffer: &[u8]) {
     assert!(buffer.len() >= SETUP_LEN, "a control transfer starts with its SETUP packet");
     let data_len = usize::from(u16::from_le_bytes([buffer[6], buffer[7]]));

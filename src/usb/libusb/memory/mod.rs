@@ -96,7 +96,7 @@ impl PortMemory {
     }
 
     /// Whether a transfer may be tried. `is_first`: no other transfer of its endpoint is in flight.
-    #[inline]
+    #[inline(always)]
     pub(super) fn has_room(
         &mut self,
         cost: Cost,
@@ -129,6 +129,7 @@ impl PortMemory {
     }
 
     /// Notes a submitted transfer.
+    #[inline(always)]
     pub(super) fn note_submitted(&mut self, length: usize, cost: Cost) {
         self.share.add(cost.bytes);
         if length >= LONG && !cost.in_mapping {
