@@ -272,7 +272,7 @@ pub const IDLE_AFTER: Duration = Duration::from_secs(45);
 
 /// The time for which the reactor looks for work before sleeping, by default and where looking has
 /// paid: longer than a near client or a fast device takes to answer, and equal to the kernel's wait
-/// for virtual machines (`halt_poll_ns`).
+/// for virtual machines (`halt_poll_ns`). A nap, while nothing is expected, does not count.
 pub const BUSY_POLL_DEFAULT: Duration = Duration::from_micros(200);
 
 /// The longest time to look for work: beyond, nobody could notice the cost of sleeping.

@@ -16,6 +16,7 @@ use super::client::{Client, Step};
 use super::end::{End, Parting};
 use super::exchange::{Exchange, Turn};
 use super::loan::Loan;
+use super::spin::Kind;
 use super::token::Key;
 use crate::session::Session;
 use crate::usb::Candidate;
@@ -71,6 +72,12 @@ impl<C: Candidate> Connection<C> {
     /// The session, as long as the device has one.
     pub(super) fn session(&mut self) -> Option<&mut Session<C::Port>> {
         Some(&mut self.loan.as_mut()?.in_use()?.session)
+    }
+
+    /// The kind of wait when the session has nothing to do.
+    pub(super) fn kind_of_wait(&mut self) -> Option<Kind> {
+        let session = self.session()?;
+        Some(Kind { in_flight: session.in_flight(), len: session.last_len() })
     }
 
     /// Changes the state of the loan, if there is one.

@@ -78,10 +78,10 @@ impl Sole {
         }
     }
 
-    /// Whether no other session than the last was served for a while.
+    /// The session served last, if no other was served for a while.
     #[inline]
-    pub(super) fn is_alone(&self, now: Instant) -> bool {
-        self.0.is_some_and(|(_, since)| now >= since + ALONE_AFTER)
+    pub(super) fn alone(&self, now: Instant) -> Option<Key> {
+        self.0.filter(|&(_, since)| now >= since + ALONE_AFTER).map(|(key, _)| key)
     }
 }
 
@@ -122,13 +122,14 @@ mod tests {
     fn a_session_is_alone_when_no_other_was_served_for_a_while() {
         let now = Instant::now();
         let mut sole = Sole::default();
-        assert!(!sole.is_alone(now), "none was served");
+        assert_eq!(sole.alone(now), None, "none was served");
         sole.note_served(key(1), now);
         sole.note_served(key(1), now + ALONE_AFTER);
-        assert!(!sole.is_alone(now + ALONE_AFTER / 2) && sole.is_alone(now + ALONE_AFTER));
+        assert_eq!(sole.alone(now + ALONE_AFTER / 2), None);
+        assert_eq!(sole.alone(now + ALONE_AFTER), Some(key(1)));
         sole.note_served(key(2), now + ALONE_AFTER);
-        assert!(!sole.is_alone(now + ALONE_AFTER));
+        assert_eq!(sole.alone(now + ALONE_AFTER), None);
         sole.note_served(key(1), now + ALONE_AFTER);
-        assert!(!sole.is_alone(now + ALONE_AFTER), "the other was served meanwhile");
+        assert_eq!(sole.alone(now + ALONE_AFTER), None, "the other was served meanwhile");
     }
 }

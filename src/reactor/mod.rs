@@ -24,7 +24,8 @@
 //! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
 //!   request is refused;
 //! - `schedule`: whose turn it is; `looks`: when a device is looked at without an event; `thrift`:
-//!   when idle sessions give memory back; `spin`: whether to sleep; `alarm`: how long at most;
+//!   when idle sessions give memory back; `spin`: whether to sleep; `nap`: a wait of microseconds;
+//!   `alarm`: how long at most;
 //!   `net`, `token`: sockets, the names of events;
 //! - `stop`: how other threads stop the server; `questions`: what they ask for (`status`) and order
 //!   (`reload`); `error`: why a server can't be started.
@@ -49,6 +50,7 @@ mod holds;
 mod hooks;
 mod loan;
 mod looks;
+mod nap;
 mod net;
 mod observers;
 mod offers;
@@ -80,6 +82,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Waker};
 use slab::Slab;
 use usbferry_sys::os::clock::CoarseClock;
+use usbferry_sys::os::thread;
 
 use crate::complaints::Complaints;
 use crate::config::Settings;
@@ -109,7 +112,7 @@ use registry::Registry;
 pub use reload::{ReloadHandle, Reloaded};
 use scans::Scans;
 use schedule::{Rest, Schedule};
-use spin::Spin;
+use spin::{Spin, Wait};
 pub use status::{Answer, StatusHandle};
 use stop::Stop;
 pub use stop::StopHandle;
@@ -240,15 +243,11 @@ impl<B: Backend> Reactor<B> {
     /// The system's, when waiting itself fails.
     pub fn run(mut self) -> io::Result<usize> {
         self.complaints.take_thread();
+        thread::wake_on_time();
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !self.is_done() {
             let due = self.deadline();
-            let mut timeout = self.timeout_until(due);
-            if timeout != Some(Duration::ZERO) && self.looks_again() {
-                timeout = Some(Duration::ZERO);
-            }
-            let timeout = self.alarm.instead_of(timeout, self.now);
-            match self.poll.poll(&mut events, timeout) {
+            match self.wait_for_events(&mut events, due) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
@@ -268,11 +267,35 @@ impl<B: Backend> Reactor<B> {
         self.clock.as_ref().map_or_else(Instant::now, CoarseClock::now)
     }
 
-    /// There is nothing to do: whether to look again, rather than to sleep. Clients without a
-    /// device are in no hurry. With several busy sessions, a gain for one may be a loss for the
-    /// client of another, if that client needs this processor.
-    fn looks_again(&mut self) -> bool {
-        self.schedule.is_one_alone(self.now) && self.spin.looks_again(Instant::now)
+    /// Waits until there is something to do, until a deadline at most, or looks once.
+    fn wait_for_events(&mut self, events: &mut Events, due: Option<Instant>) -> io::Result<()> {
+        let timeout = self.timeout_until(due);
+        let wait = if timeout == Some(Duration::ZERO) { Wait::Look } else { self.how_to_wait() };
+        match wait {
+            Wait::Look => self.poll.poll(events, Some(Duration::ZERO)),
+            Wait::Nap(nap) => {
+                let nap = timeout.map_or(nap, |timeout| timeout.min(nap));
+                nap::nap(&mut self.poll, events, nap)
+            }
+            Wait::Sleep => {
+                let timeout = self.alarm.instead_of(timeout, self.now);
+                self.poll.poll(events, timeout)
+            }
+        }
+    }
+
+    /// There is nothing to do: how to wait. Clients without a device are in no hurry. With several
+    /// busy sessions, a gain for one may be a loss for the client of another, if that client needs
+    /// this processor.
+    fn how_to_wait(&mut self) -> Wait {
+        let alone = self.schedule.alone(self.now);
+        let connection = alone.and_then(|key| find(&mut self.connections, key));
+        let kind = connection.and_then(|connection| connection.kind_of_wait());
+        let Some(kind) = kind else {
+            self.spin.forget();
+            return Wait::Sleep;
+        };
+        self.spin.wait(kind, Instant::now)
     }
 
     /// The server is stopped, and nothing is left or the last devices took too long.
@@ -317,7 +340,7 @@ impl<B: Backend> Reactor<B> {
             Some(Subject::Listener(_)) => self.door.mark(),
             Some(Subject::Waker) => {
                 self.inbox.mark();
-                self.spin.found();
+                self.spin.found(Instant::now);
             }
             Some(Subject::Stop) => self.stop.mark(),
             Some(Subject::Hints) => self.scans.mark_hints(),
@@ -329,7 +352,7 @@ impl<B: Backend> Reactor<B> {
                 client.socket.mark(event);
                 // Clients without a device are no reason to stay awake.
                 if connection.has_device() {
-                    self.spin.found();
+                    self.spin.found(Instant::now);
                 }
                 self.schedule.queue(connection);
             }
@@ -338,7 +361,7 @@ impl<B: Backend> Reactor<B> {
                 if let Some(lent) = connection.loan.as_mut().and_then(Loan::in_use) {
                     lent.mark(event);
                 }
-                self.spin.found();
+                self.spin.found(Instant::now);
                 self.schedule.queue(connection);
             }
             None => {}

@@ -178,16 +178,16 @@ impl Schedule {
     #[inline]
     pub(super) fn note_served(&mut self, key: Key, now: Instant) -> bool {
         self.sole.note_served(key, now);
-        self.is_one_alone(now)
+        self.alone(now).is_some()
     }
 
-    /// Whether a single session has the reactor to itself.
+    /// The session that has the reactor to itself, if one has.
     #[inline]
-    pub(super) fn is_one_alone(&self, now: Instant) -> bool {
-        match self.attached.len() {
-            0 => false,
-            1 => true,
-            _ => self.sole.is_alone(now),
+    pub(super) fn alone(&self, now: Instant) -> Option<Key> {
+        match self.attached[..] {
+            [] => None,
+            [key] => Some(key),
+            _ => self.sole.alone(now),
         }
     }
 

@@ -218,6 +218,16 @@ impl<P: Port> Session<P> {
         self.life.is_open() && !self.tx.is_full() && self.urbs.has_free_for_packets()
     }
 
+    /// URBs that the device has.
+    pub(crate) const fn in_flight(&self) -> usize {
+        self.slots.in_use()
+    }
+
+    /// Bytes of the last URB that was handed to the device.
+    pub(crate) const fn last_len(&self) -> usize {
+        self.slots.last_len()
+    }
+
     /// Whether there are bytes for the client.
     pub(crate) fn has_output(&self) -> bool {
         !self.tx.is_empty()

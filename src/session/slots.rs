@@ -39,6 +39,8 @@ pub(super) struct Slots<P: Port> {
     has_new: bool,
     /// The fewest slots ever free.
     least_free: usize,
+    /// Bytes of the last URB that was handed to the device.
+    last_len: usize,
     /// Cancelling a transfer ends all of its endpoint, as on macOS (libusb's
     /// `darwin_abort_transfers`).
     pub(super) cancels_pipe: bool,
@@ -63,6 +65,7 @@ impl<P: Port> Slots<P> {
             ended: Vec::with_capacity(slots),
             has_new: false,
             least_free: slots,
+            last_len: 0,
             cancels_pipe: cfg!(target_os = "macos"),
         }
     }
@@ -72,10 +75,20 @@ impl<P: Port> Slots<P> {
         self.free.len() + self.unmade
     }
 
-    /// Slots in use.
+    /// Slots in use, as a gauge.
     pub(super) const fn gauge(&self) -> Gauge {
         let room = self.transfers.len() + self.unmade;
         Gauge::of(room - self.free(), room - self.least_free, room)
+    }
+
+    /// Slots in use.
+    pub(super) const fn in_use(&self) -> usize {
+        self.transfers.len() + self.unmade - self.free()
+    }
+
+    /// Bytes of the last URB that was handed to the device.
+    pub(super) const fn last_len(&self) -> usize {
+        self.last_len
     }
 
     /// Hands a URB to the device in a free slot, which there must be, and returns the slot.
@@ -96,6 +109,7 @@ impl<P: Port> Slots<P> {
             },
         };
         port.submit(&mut self.transfers[slot as usize], submission, block, now)?;
+        self.last_len = submission.length;
         self.free.pop();
         self.least_free = self.least_free.min(self.free());
         self.owners[slot as usize] = urb;

@@ -5,6 +5,7 @@
 //! - [`mod@file`]: files named by a user, opened without a wait.
 //! - [`heap`]: memory that may be refused, and the treatment of freed memory.
 //! - [`limit`]: the process's limit of open files.
+//! - `nap`: a wait that ends in time, on Linux.
 //! - [`process`]: programs that this process has started.
 //! - [`signal`]: ignored signals.
 //! - [`stack`]: the pages of a thread's stack.
@@ -19,6 +20,8 @@ pub mod clock;
 pub mod file;
 pub mod heap;
 pub mod limit;
+#[cfg(target_os = "linux")]
+pub mod nap;
 pub mod process;
 pub mod signal;
 pub mod stack;
