@@ -1,13 +1,15 @@
 # Sticks on xHCI and EHCI through the kernel's own exporter and through usbferry: with default
 # settings, without looking for work before sleeping (sleeping), and without memory mapped from the
 # device (copying). In turns within one boot: small and large blocks, reads and writes. The data is
-# checked. Only the ratios of the times mean anything, and the scenario prints them without judging:
-# under emulation a ratio is a ratio of the processors' work.
-limit=800
+# checked. Then the same beside one busy process on each processor, without copying. Only the ratios
+# of the times mean anything, and the scenario prints them without judging: under emulation a ratio is
+# a ratio of the processors' work.
+limit=2400
 measures=yes
 servers=usbferry
 
 rounds=5
+occupants=()
 
 source "$vm/guest/ratio.sh"
 
@@ -22,7 +24,8 @@ scenario() {
     # None is always the first.
     if ((round % 2)); then which='usbferry usbipd sleeping copying'; else which='copying sleeping usbipd usbferry'; fi
     for which in $which; do
-      measure "$which"
+      beside='' measure "$which"
+      [[ $which == copying ]] || beside=', busy' measure "$which"
     done
   done
   cmp "$run/stick-xhci.img" "$state/xhci.img" || fail "the file behind $xhci lacks what was written"
@@ -30,7 +33,7 @@ scenario() {
   ratios "$rounds"
 }
 
-# Measures both sticks in turn through a server.
+# Measures both sticks in turn through a server. $beside: empty, or beside busy processes.
 measure() { # server
   # The server for the functions of lib.sh.
   local server=usbferry
@@ -50,11 +53,29 @@ measure() { # server
 attach_and_time() { # by, busid, controller, image
   attach "$2"
   wait_for 30 "the disk of $attached" block_device_of "$attached"
-  step "round $round: $3 through $1"
+  step "round $round: $3$beside through $1"
+  [[ -z $beside ]] || occupy_processors
   # The pids are words of their own.
   python3 "$vm/guest/disk.py" "$(block_device_of "$attached")" "$4" $(server_pids) > "$state/timed" 2>&1 ||
-    fail "$3 through $1: $(tail -n 1 "$state/timed")"
-  sed "s/^/$3;$1;/" "$state/timed" >> "$state/times"
+    fail "$3$beside through $1: $(tail -n 1 "$state/timed")"
+  leave_processors
+  sed "s/^/$3$beside;$1;/" "$state/timed" >> "$state/times"
   detach "$attached"
   wait_for 15 "$2 to be released" released "$2" usb-storage
+}
+
+# A process on each processor that never sleeps.
+occupy_processors() {
+  local processor
+  for ((processor = 0; processor < $(nproc); processor++)); do
+    taskset -c "$processor" sh -c 'while :; do :; done' &
+    occupants+=($!)
+  done
+}
+
+leave_processors() {
+  ((${#occupants[@]})) || return 0
+  kill "${occupants[@]}"
+  wait "${occupants[@]}" 2> /dev/null || true
+  occupants=()
 }
