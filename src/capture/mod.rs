@@ -24,7 +24,7 @@ mod sink;
 mod tap;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::fs::File;
@@ -39,6 +39,7 @@ use crate::words::reason;
 use crate::writer::{Terms, Writer};
 use place::Place;
 pub use place::{create, other_half};
+pub(crate) use record::Moment;
 use recorder::{Recorder, Tally};
 use sink::{Progress, Sink};
 pub(crate) use tap::{By, Description, End, Tap, Urb};

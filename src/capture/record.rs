@@ -1,11 +1,10 @@
 //! A record of a capture: the header, the descriptors of isochronous packets, and the data.
 //!
-//! Contract: runs on the reactor, never blocks, and allocates nothing where the recorder has room.
+//! Contract: runs on the reactor, never blocks, and allocates nothing where the output has room.
 
 use std::fmt::Display;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::recorder::Recorder;
 use super::tap::Urb;
 use crate::limits::CAPTURE_DATA_MAX;
 use crate::usbmon::block::{self, RECORD_OVERHEAD, Stamp};
@@ -22,6 +21,27 @@ pub(super) enum OffsetBy {
     Sum,
 }
 
+/// A moment on the two scales of a record. The clock is read once for all records of a batch: all
+/// SUBMITs of a batch arrived with one read, and all its ends were found by one look at the device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// In nanoseconds.
+    pub(super) time: u64,
+    seconds: i64,
+    microseconds: i32,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            time: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
+            seconds: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            microseconds: i32::try_from(time.subsec_micros()).unwrap_or(0),
+        }
+    }
+}
+
 /// A record to be written.
 pub(super) struct Record<'a> {
     pub(super) header: Header,
@@ -29,21 +49,47 @@ pub(super) struct Record<'a> {
     pub(super) offset_by: OffsetBy,
 }
 
+/// The bytes of a record.
+#[derive(Clone, Copy)]
+pub(super) struct Size {
+    /// The header and the descriptors.
+    beside: usize,
+    /// The data that there was to capture, and the data in the record.
+    len: usize,
+    captured: usize,
+}
+
+impl Size {
+    /// Bytes that the record needs at most.
+    pub(super) const fn room(self) -> usize {
+        RECORD_OVERHEAD + self.beside + self.captured
+    }
+}
+
 impl Record<'_> {
-    /// Writes the record. False when there was no room.
+    /// The bytes of the record with up to `snap_len` bytes of data. Of a control URB all data is
+    /// there, since nothing else in a capture can be read without the descriptors, and control URBs
+    /// are few.
+    pub(super) fn size(&self, snap_len: usize) -> Size {
+        let most = match self.urb.transfer_type {
+            TransferType::Control => CAPTURE_DATA_MAX,
+            _ => snap_len,
+        };
+        let len = if self.header.data_flag == 0 { self.data_len() } else { 0 };
+        let beside = usbmon::HEADER_LEN + self.urb.packets.len() * usbmon::DESCRIPTOR_LEN;
+        Size { beside, len, captured: len.min(most).min(CAPTURE_DATA_MAX - beside) }
+    }
+
+    /// Writes the record, of a size by [`Self::size`].
     pub(super) fn write(
         &self,
-        recorder: &mut Recorder,
-        interface: u32,
+        out: &mut Vec<u8>,
+        Size { beside, len, captured }: Size,
+        (interface, moment): (u32, Moment),
         comment: Option<&impl Display>,
-    ) -> bool {
-        let (packets, has_data) = (self.urb.packets, self.header.data_flag == 0);
-        let beside = usbmon::HEADER_LEN + packets.len() * usbmon::DESCRIPTOR_LEN;
-        let len = if has_data { self.data_len() } else { 0 };
-        let captured = len.min(self.data_max(recorder)).min(CAPTURE_DATA_MAX - beside);
-        let Some(out) = recorder.room(RECORD_OVERHEAD + beside + captured) else { return false };
-        let (time, seconds, microseconds) = now();
-        let data_len = word(captured + packets.len() * usbmon::DESCRIPTOR_LEN);
+    ) {
+        let Moment { time, seconds, microseconds } = moment;
+        let data_len = word(beside - usbmon::HEADER_LEN + captured);
         let header = Header { seconds, microseconds, data_len, ..self.header };
         let write = |out: &mut Vec<u8>| {
             out.extend_from_slice(&header.to_bytes());
@@ -52,16 +98,6 @@ impl Record<'_> {
         };
         let stamp = Stamp { interface, time, captured: beside + captured, len: beside + len };
         block::record(out, stamp, write, comment);
-        true
-    }
-
-    /// The most bytes of data in the record: of a control URB all, since nothing else in a capture
-    /// can be read without the descriptors, and control URBs are few.
-    const fn data_max(&self, recorder: &Recorder) -> usize {
-        match self.urb.transfer_type {
-            TransferType::Control => CAPTURE_DATA_MAX,
-            _ => recorder.snap_len,
-        }
     }
 
     const fn is_submission(&self) -> bool {
@@ -111,12 +147,4 @@ impl Record<'_> {
 
 pub(super) fn word(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
-}
-
-/// The time, in nanoseconds, and in seconds and microseconds.
-pub(super) fn now() -> (u64, i64, i32) {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    (nanoseconds, seconds, i32::try_from(time.subsec_micros()).unwrap_or(0))
 }

@@ -1,5 +1,10 @@
 //! The tap of a session: each SUBMIT and each end of a URB becomes a record.
 //!
+//! Records are drafted in a few KiB of memory of the tap's own, and go to the recorder together, at
+//! the end of the session's turn. So the lock is taken once, and the bytes of a piece, which the
+//! processor's caches no longer have when their turn comes, are waited for once: the end of each
+//! lock waits for all bytes written before.
+//!
 //! The first records of a session are made up: the exchange by which a host reads the descriptors
 //! of the device. Programs that show captures need the descriptors to know the classes of the
 //! endpoints, and the client may have read the descriptors before the capture began.
@@ -9,7 +14,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::record::{OffsetBy, Record, now, word};
+use super::record::{Moment, OffsetBy, Record, Size, word};
 use super::recorder::{MADE_UP, Recorder, Tally};
 use crate::limits::CAPTURE_DATA_MAX;
 use crate::usbmon::block::{self, RECORD_OVERHEAD};
@@ -19,6 +24,10 @@ use crate::wire::pdu::CmdSubmit;
 use crate::wire::setup::SETUP_LEN;
 use crate::wire::status::Status;
 use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum, Speed, TransferType};
+
+/// Bytes of a draft: the records of 16 URBs with the default snap length. A longer record goes
+/// straight to the recorder.
+const DRAFT_LEN: usize = 4 << 10;
 
 /// What a session's device looks like in a capture.
 pub(crate) struct Description {
@@ -40,7 +49,7 @@ pub(crate) struct Tap {
     scribe: Scribe,
 }
 
-/// A tap beside the recorder, which is locked once for a record.
+/// A tap beside the recorder, which is locked once for a draft.
 struct Scribe {
     description: Description,
     /// The number of the session, in its place in an id.
@@ -48,6 +57,11 @@ struct Scribe {
     /// The section in which the device was introduced, and its interface there.
     section: u64,
     interface: u32,
+    /// The most bytes of data in a record.
+    snap_len: usize,
+    /// Whole blocks for the recorder, with the interface above, and their number.
+    draft: Vec<u8>,
+    drafted: Tally,
     counts: Counts,
     /// Records dropped, as far as the capture says.
     told: u64,
@@ -106,16 +120,19 @@ pub(crate) enum By {
 
 impl Tap {
     pub(super) fn new(recorder: &Arc<Mutex<Recorder>>, description: Description) -> Self {
-        let number = {
+        let (number, snap_len) = {
             let recorder = &mut lock(recorder);
             recorder.sessions += 1;
-            recorder.sessions
+            (recorder.sessions, recorder.snap_len)
         };
         let scribe = Scribe {
             description,
             session: u64::from(number) << 32,
             section: 0,
             interface: 0,
+            snap_len,
+            draft: Vec::with_capacity(DRAFT_LEN),
+            drafted: Tally::default(),
             counts: Counts::default(),
             told: 0,
         };
@@ -132,8 +149,8 @@ impl Tap {
         self.scribe.counts
     }
 
-    /// Records a SUBMIT.
-    pub(crate) fn submitted(&mut self, urb: Urb<'_>) {
+    /// Records a SUBMIT, which is in the capture with the next [`Self::hand_in`].
+    pub(crate) fn submitted(&mut self, urb: Urb<'_>, moment: Moment) {
         let is_control = urb.transfer_type == TransferType::Control;
         let header = Header {
             setup: is_control.then_some(urb.submit.setup),
@@ -141,11 +158,11 @@ impl Tap {
             ..self.scribe.header(&urb, Event::Submit)
         };
         let record = Record { header, urb, offset_by: OffsetBy::Client };
-        self.scribe.record(&mut lock(&self.recorder), &record, None);
+        self.scribe.record(&self.recorder, &record, moment, None);
     }
 
-    /// Records the end of a URB.
-    pub(crate) fn ended(&mut self, urb: Urb<'_>, end: End) {
+    /// Records the end of a URB, which is in the capture with the next [`Self::hand_in`].
+    pub(crate) fn ended(&mut self, urb: Urb<'_>, end: End, moment: Moment) {
         let is_refused = end.by == By::Refusal;
         let event = if is_refused { Event::Error } else { Event::Complete };
         let header = Header {
@@ -156,7 +173,12 @@ impl Tap {
         };
         let record = Record { header, urb, offset_by: OffsetBy::Sum };
         let comment = (end.by != By::Device).then_some(&end);
-        self.scribe.record(&mut lock(&self.recorder), &record, comment);
+        self.scribe.record(&self.recorder, &record, moment, comment);
+    }
+
+    /// Hands the draft in.
+    pub(crate) fn hand_in(&mut self) {
+        self.scribe.hand_in(&self.recorder);
     }
 }
 
@@ -192,19 +214,77 @@ impl Scribe {
         }
     }
 
-    /// Takes a record down, or counts the record as dropped.
-    fn record(&mut self, recorder: &mut Recorder, record: &Record<'_>, end: Option<&End>) {
-        let is_taken = recorder.is_read()
-            && self.introduce(recorder)
-            && self.tell_dropped(recorder)
-            && record.write(recorder, self.interface, end);
-        let event = record.header.event;
+    /// Takes a record down.
+    fn record(
+        &mut self,
+        recorder: &Mutex<Recorder>,
+        record: &Record<'_>,
+        moment: Moment,
+        end: Option<&End>,
+    ) {
+        let size = record.size(self.snap_len);
+        if self.draft.len() + size.room() > DRAFT_LEN {
+            self.hand_in(recorder);
+        }
+        if size.room() > DRAFT_LEN {
+            return self.record_long(&mut lock(recorder), (record, size), moment, end);
+        }
+        record.write(&mut self.draft, size, (self.interface, moment), end);
+        self.drafted.add(record.header.event);
+    }
+
+    /// Takes down a record that is longer than a draft.
+    fn record_long(
+        &mut self,
+        recorder: &mut Recorder,
+        (record, size): (&Record<'_>, Size),
+        moment: Moment,
+        end: Option<&End>,
+    ) {
+        let mut tally = Tally::default();
+        tally.add(record.header.event);
+        let out = if self.begin(recorder) { recorder.room(size.room()) } else { None };
+        let is_taken = out.is_some();
+        if let Some(out) = out {
+            record.write(out, size, (self.interface, moment), end);
+        }
+        self.count(recorder, tally, is_taken);
+    }
+
+    /// Hands the draft in.
+    fn hand_in(&mut self, recorder: &Mutex<Recorder>) {
+        if self.draft.is_empty() {
+            return;
+        }
+        let recorder = &mut *lock(recorder);
+        let interface = self.interface;
+        let out = if self.begin(recorder) { recorder.room(self.draft.len()) } else { None };
+        let is_taken = out.is_some();
+        if let Some(out) = out {
+            // A section may have begun since.
+            if self.interface != interface {
+                block::change_interface(&mut self.draft, self.interface);
+            }
+            out.extend_from_slice(&self.draft);
+        }
+        self.draft.clear();
+        let drafted = std::mem::take(&mut self.drafted);
+        self.count(recorder, drafted, is_taken);
+    }
+
+    /// Does what comes before records. False when no records are taken now.
+    fn begin(&mut self, recorder: &mut Recorder) -> bool {
+        recorder.is_read() && self.introduce(recorder) && self.tell_dropped(recorder)
+    }
+
+    /// Counts records as taken or as dropped.
+    const fn count(&mut self, recorder: &mut Recorder, tally: Tally, is_taken: bool) {
         if is_taken {
-            self.counts.taken.add(event);
-            recorder.taken.add(event);
+            self.counts.taken = self.counts.taken.plus(tally);
+            recorder.taken = recorder.taken.plus(tally);
         } else {
-            self.counts.dropped.add(event);
-            recorder.dropped.add(event);
+            self.counts.dropped = self.counts.dropped.plus(tally);
+            recorder.dropped = recorder.dropped.plus(tally);
         }
     }
 
@@ -257,7 +337,10 @@ impl Scribe {
                 ..self.header(&urb, event)
             };
             let record = Record { header, urb, offset_by: OffsetBy::Sum };
-            record.write(recorder, self.interface, Some(&MadeUp));
+            let size = record.size(self.snap_len);
+            if let Some(out) = recorder.room(size.room()) {
+                record.write(out, size, (self.interface, Moment::now()), Some(&MadeUp));
+            }
         }
     }
 
@@ -277,7 +360,7 @@ impl Scribe {
         let counts = &self.counts;
         let dropped = counts.dropped.records();
         let numbers = [counts.taken.records() + dropped, dropped];
-        block::statistics(out, (self.interface, now().0), numbers, counts);
+        block::statistics(out, (self.interface, Moment::now().time), numbers, counts);
         true
     }
 }
@@ -285,6 +368,7 @@ impl Scribe {
 impl Drop for Tap {
     /// The session is over.
     fn drop(&mut self) {
+        self.hand_in();
         let (recorder, scribe) = (&mut *lock(&self.recorder), &self.scribe);
         if recorder.is_read() && scribe.section == recorder.section {
             scribe.write_statistics(recorder);

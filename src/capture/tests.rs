@@ -16,12 +16,12 @@ use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum, Speed, Trans
 
 const DEVID: DevId = DevId::new(1, 2);
 
-fn start(path: &Path, size: Option<u64>) -> Capture {
+pub(crate) fn start(path: &Path, size: Option<u64>) -> Capture {
     let wanted = Capturing { path: path.to_owned(), size, snap_len: 256 << 10 };
     Capture::start(&wanted, Arc::default()).expect("it begins")
 }
 
-fn tap(capture: &Capture) -> Tap {
+pub(crate) fn tap(capture: &Capture) -> Tap {
     capture.tap(Description {
         devid: DEVID,
         name: "1-1".to_owned(),
@@ -34,6 +34,12 @@ fn tap(capture: &Capture) -> Tap {
 
 /// Has a URB with data written, and its end.
 fn write(tap: &mut Tap, seqnum: u32, data: &[u8]) {
+    draft(tap, seqnum, data);
+    tap.hand_in();
+}
+
+/// Has a URB with data drafted, and its end.
+fn draft(tap: &mut Tap, seqnum: u32, data: &[u8]) {
     let submit = CmdSubmit {
         seqnum: SeqNum(seqnum),
         devid: DEVID,
@@ -52,9 +58,20 @@ fn write(tap: &mut Tap, seqnum: u32, data: &[u8]) {
         packets: Packets::new(&[]),
         data,
     };
-    tap.submitted(urb);
+    let moment = Moment::now();
+    tap.submitted(urb, moment);
     let actual_length = submit.transfer_buffer_length;
-    tap.ended(urb, End { status: Status::OK, actual_length, error_count: 0, by: By::Device });
+    let end = End { status: Status::OK, actual_length, error_count: 0, by: By::Device };
+    tap.ended(urb, end, moment);
+}
+
+/// The seconds and microseconds of the records in a file, without made-up records.
+pub(crate) fn times(path: &Path) -> Vec<Vec<u8>> {
+    let bytes = fs::read(path).expect("a file");
+    let is_own = |record: &&[u8]| {
+        crate::usbmon::id_and_event(record).is_some_and(|(id, _)| id & recorder::MADE_UP == 0)
+    };
+    block::records(&bytes).filter(is_own).map(|record| record[16..28].to_vec()).collect()
 }
 
 /// The records of a file, of which the first four are made up in each section.
@@ -81,6 +98,69 @@ fn every_record_is_in_the_file_or_counted() {
     assert_eq!(Tally::of(&fs::read(&path).unwrap()), taken, "without made-up records");
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600, "typed passwords are in there");
+}
+
+/// A draft that has no room for another record goes to the recorder, before a long record, too.
+#[test]
+fn records_of_a_long_batch_come_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("batch.pcapng");
+    let capture = start(&path, None);
+    let mut tap = tap(&capture);
+    let lens = [0, 100, 3000, 100, 5000, 1, 60_000, 0];
+    let urbs: Vec<usize> = lens.into_iter().cycle().take(80).collect();
+    for (seqnum, len) in (0..).zip(&urbs) {
+        draft(&mut tap, seqnum, &vec![7; *len]);
+    }
+    drop((tap, capture));
+    let bytes = fs::read(&path).unwrap();
+    let found: Vec<usize> = block::records(&bytes).map(data_len).collect();
+    let drafted: Vec<usize> = urbs.into_iter().flat_map(|len| [len, 0]).collect();
+    assert_eq!(found[4..], drafted);
+}
+
+/// A section begins while a draft waits: the records are those of the device in the new section,
+/// too, whose interface can have another number there.
+#[test]
+fn records_keep_to_their_device_in_another_section() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ring.pcapng");
+    let capture = start(&path, Some(CAPTURE_SIZE_MIN as u64));
+    let mut taps = [tap(&capture), tap(&capture), tap(&capture)];
+    for seqnum in 0..700 {
+        for tap in &mut taps {
+            draft(tap, seqnum, &[7; 3000]);
+        }
+        // Each is the first in a section some time.
+        taps.rotate_left(1);
+        taps.iter_mut().for_each(Tap::hand_in);
+    }
+    drop((taps, capture));
+    for path in [other_half(&path), path] {
+        let bytes = fs::read(path).unwrap();
+        let mut sessions = interfaces(&bytes);
+        sessions.sort_unstable();
+        sessions.dedup();
+        let mut own: Vec<u64> = sessions.iter().map(|(_, session)| *session).collect();
+        own.sort_unstable();
+        assert_eq!((sessions.len(), own), (3, vec![1, 2, 3]), "{sessions:?}");
+    }
+}
+
+/// The interface of each record in whole blocks, and the number of the session.
+fn interfaces(mut blocks: &[u8]) -> Vec<(u32, u64)> {
+    let word =
+        |at: usize, blocks: &[u8]| u32::from_ne_bytes(blocks[at..at + 4].try_into().unwrap());
+    let mut found = Vec::new();
+    while !blocks.is_empty() {
+        let (block, behind) = blocks.split_at(word(4, blocks) as usize);
+        if let Some(record) = block::records(block).next() {
+            let (id, _) = crate::usbmon::id_and_event(record).unwrap();
+            found.push((word(8, block), (id & !recorder::MADE_UP) >> 32));
+        }
+        blocks = behind;
+    }
+    found
 }
 
 #[test]

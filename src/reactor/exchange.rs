@@ -50,6 +50,12 @@ impl<P: Port> Exchange<'_, P> {
     /// # Errors
     /// Why the connection ends.
     pub(super) fn serve(&mut self, turn: &mut Turn<'_>) -> Result<bool, End> {
+        let result = self.move_all(turn);
+        self.lent.session.hand_in();
+        result
+    }
+
+    fn move_all(&mut self, turn: &mut Turn<'_>) -> Result<bool, End> {
         let now = turn.now;
         let unwritten = self.client.socket.written();
         self.lent.reap(now);

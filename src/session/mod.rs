@@ -258,6 +258,7 @@ impl<P: Port> Session<P> {
         let Some(port) = self.port.here_mut() else { return (0, false) };
         let reaped = self.slots.reap(port, now);
         self.tx.expect(self.slots.ended_len());
+        self.recording.begin_batch();
         let mut index = 0;
         while let Some(slot) = self.slots.ended(index) {
             self.handle_completion(slot, now);
@@ -272,6 +273,7 @@ impl<P: Port> Session<P> {
         }
         self.act_on_gone();
         self.submit_waiting(now);
+        self.recording.end_batch();
         (ended, reaped.more)
     }
 

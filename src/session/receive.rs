@@ -234,9 +234,11 @@ impl<P: Port> Session<P> {
         if len > 0 && !self.early_unlinks.is_empty() {
             self.early_unlinks.prolong(now);
         }
+        self.recording.begin_batch();
         let parsed = self.parse(now);
         self.rx.bytes.free_unused(&mut self.buffers);
         self.act_on_gone();
+        self.recording.end_batch();
         parsed
     }
 

@@ -3,11 +3,14 @@
 //! Not on a port around the port, which would see neither seqnums nor the client's packets, and of
 //! refused and unlinked URBs nothing.
 //!
+//! The records of a batch, which a read from the client or a look at the device gives, have one
+//! time. The batches of a turn go to the capture together ([`Session::hand_in`]).
+//!
 //! Contract: part of the session: nothing here blocks, and no URB allocates.
 
 use super::Session;
 use super::urb::{UrbIndex, UrbState};
-use crate::capture::{By, End, Tap, Urb};
+use crate::capture::{By, End, Moment, Tap, Urb};
 use crate::usb::Port;
 use crate::usb::descriptor::DEVICE_LEN;
 use crate::wire::iso::Packets;
@@ -20,11 +23,41 @@ pub(super) struct Recording {
     device: [u8; DEVICE_LEN],
     /// A session without a capture pays for a look at the number.
     taps: Vec<Tap>,
+    /// Records wait for the end of their batch.
+    in_batch: bool,
+    /// The time of the batch, from its first record on.
+    moment: Option<Moment>,
 }
 
 impl Recording {
     pub(super) const fn new(device: [u8; DEVICE_LEN]) -> Self {
-        Self { device, taps: Vec::new() }
+        Self { device, taps: Vec::new(), in_batch: false, moment: None }
+    }
+
+    /// Begins a batch. The records until [`Self::end_batch`] arrived or ended at one time.
+    #[inline]
+    pub(super) const fn begin_batch(&mut self) {
+        self.in_batch = true;
+    }
+
+    /// Ends the batch.
+    #[inline]
+    pub(super) const fn end_batch(&mut self) {
+        (self.in_batch, self.moment) = (false, None);
+    }
+
+    /// Has each tap write a record, which is handed in at once without a batch.
+    fn record(&mut self, write: impl Fn(&mut Tap, Moment)) {
+        let moment = *self.moment.get_or_insert_with(Moment::now);
+        self.taps.iter_mut().for_each(|tap| write(tap, moment));
+        if !self.in_batch {
+            self.moment = None;
+            self.hand_in();
+        }
+    }
+
+    fn hand_in(&mut self) {
+        self.taps.iter_mut().for_each(Tap::hand_in);
     }
 }
 
@@ -42,6 +75,14 @@ impl<P: Port> Session<P> {
     /// Records no more with the taps that `is_meant` tells.
     pub(crate) fn remove_taps(&mut self, is_meant: impl Fn(&Tap) -> bool) {
         self.recording.taps.retain(|tap| !is_meant(tap));
+    }
+
+    /// Hands the records of batches in, which the captures wait for until then.
+    #[inline]
+    pub(crate) fn hand_in(&mut self) {
+        if !self.recording.taps.is_empty() {
+            self.recording.hand_in();
+        }
     }
 
     /// Records a SUBMIT that has arrived.
@@ -74,7 +115,7 @@ impl<P: Port> Session<P> {
         let data = block.map_or(&[][..], |block| &block[from..from + record.payload_len()]);
         let (submit, direction) = (&record.submit, record.direction);
         let urb = Urb { submit, direction, transfer_type, packets, data };
-        self.recording.taps.iter_mut().for_each(|tap| tap.submitted(urb));
+        self.recording.record(|tap, moment| tap.submitted(urb, moment));
     }
 
     #[inline(never)]
@@ -101,6 +142,6 @@ impl<P: Port> Session<P> {
         let packets = if record.packets > 0 { packets } else { Packets::new(&[]) };
         let urb = Urb { submit, direction, transfer_type, packets, data };
         let end = End { status, actual_length, error_count: record.error_count, by };
-        self.recording.taps.iter_mut().for_each(|tap| tap.ended(urb, end));
+        self.recording.record(|tap, moment| tap.ended(urb, end, moment));
     }
 }

@@ -148,6 +148,17 @@ pub(crate) fn record(
     }
 }
 
+/// Makes whole blocks of records those of another interface.
+pub(crate) fn change_interface(mut records: &mut [u8], interface: u32) {
+    while let Some(head) = records.first_chunk_mut::<12>() {
+        let [_, len, place] = head.as_chunks_mut::<4>().0 else { return };
+        *place = interface.to_ne_bytes();
+        let len = u32::from_ne_bytes(*len) as usize;
+        let Some((_, behind)) = records.split_at_mut_checked(len) else { return };
+        records = behind;
+    }
+}
+
 /// The two words of a time in a block: the high word goes first, in either byte order.
 fn halves(time: u64) -> [u32; 2] {
     [time >> 32, time & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(u32::MAX))

@@ -10,6 +10,7 @@ mod receive;
 mod reply;
 mod stats;
 mod submit;
+mod tapping;
 mod thrift;
 mod unlink;
 mod wrapped;
