@@ -370,7 +370,7 @@ pub const CAPTURE_DATA_MAX: usize = 256 << 10;
 
 /// The most bytes of data of a URB in a capture by default, but for control URBs: the commands and
 /// statuses of sticks and most answers to commands, what keyboards and mice say, the headers of
-/// video and network packets. More would cost reads of 64 KiB more than 3 % of their speed
+/// video and network packets. Of the speed of 64 KiB reads a capture costs 4 %, and 11 % with 1 KiB
 /// (docs/capture.md).
 pub const SNAP_LEN_DEFAULT: usize = 128;
 
