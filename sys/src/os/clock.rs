@@ -64,6 +64,15 @@ fn duration_of(time: libc::timespec) -> std::time::Duration {
     std::time::Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanoseconds)
 }
 
+/// A time for the system. More seconds than the system counts are as many as it counts.
+#[cfg(target_os = "linux")]
+pub(super) fn timespec(time: std::time::Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(i32::try_from(time.subsec_nanos()).unwrap_or(0)),
+    }
+}
+
 /// The time of `CLOCK_MONOTONIC` (`clock_gettime(2)`), by which service managers compare moments of
 /// several processes.
 #[cfg(target_os = "linux")]

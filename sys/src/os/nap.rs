@@ -6,16 +6,15 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use super::clock::timespec;
+
 /// Waits until the descriptor is readable, for this time at most. A signal ends the wait early.
 ///
 /// # Errors
 /// The system's.
 pub fn until_readable(fd: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let time = libc::timespec {
-        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: libc::c_long::from(i32::try_from(time.subsec_nanos()).unwrap_or(0)),
-    };
+    let time = timespec(time);
     // SAFETY: `poll` is one entry with an open descriptor, `time` is valid, and no mask of signals
     // is given.
     if unsafe { libc::ppoll(&raw mut poll, 1, &raw const time, std::ptr::null()) } >= 0 {
