@@ -11,10 +11,10 @@ use super::text::{Line, pages};
 
 /// Options of other programs that pages name without the program: cargo, the benches, the scripts of
 /// `tests/`, those for labgrid.
-const OTHERS: [&str; 26] = [
+const OTHERS: [&str; 28] = [
     "--auto-attach",
-    "--bind-all-devices",
     "--beside",
+    "--bind-all-devices",
     "--buffer-time",
     "--capturing",
     "--clients",
@@ -27,8 +27,10 @@ const OTHERS: [&str; 26] = [
     "--hardware-id",
     "--lines",
     "--list",
+    "--milliseconds",
     "--network",
     "--no-default-features",
+    "--pairs",
     "--patience",
     "--require-bind",
     "--scale",
