@@ -118,10 +118,8 @@ impl<P: Port> Session<P> {
         self.record_end(urb);
         if is_special {
             self.answer_special(urb, status, actual_length);
-        } else if self.tx.push_submit(&self.urbs, urb) {
-            self.buffers.free_record(&mut self.urbs, urb);
         } else {
-            self.keep_for_reply(urb);
+            self.reply(urb);
         }
     }
 
@@ -142,10 +140,20 @@ impl<P: Port> Session<P> {
     pub(super) fn queue_reply(&mut self, urb: UrbIndex) {
         if self.urbs.get(urb).refusal.is_some() {
             self.tx.push_unstaged(urb);
-        } else if self.tx.push_submit(&self.urbs, urb) {
-            return self.buffers.free_record(&mut self.urbs, urb);
+            self.keep_for_reply(urb);
+        } else {
+            self.reply(urb);
         }
-        self.keep_for_reply(urb);
+    }
+
+    /// Queues the RET_SUBMIT of a URB that was not refused. The record may be free then.
+    #[inline(always)]
+    fn reply(&mut self, urb: UrbIndex) {
+        if self.tx.push_submit(&self.urbs, urb) {
+            self.buffers.free_record(&mut self.urbs, urb);
+        } else {
+            self.keep_for_reply(urb);
+        }
     }
 
     /// Keeps the record of a URB whose reply waits. The buffer goes home now unless there is data
