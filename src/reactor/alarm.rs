@@ -60,7 +60,7 @@ impl Alarm {
             return timeout;
         }
         let at = now + left;
-        if self.set.is_none_or(|set| at < set) {
+        if !self.is_set_by(at) {
             if self.timer.set(left).is_err() {
                 return timeout;
             }
