@@ -53,7 +53,12 @@ impl EarlyUnlinks {
     }
 
     /// When the first UNLINK is answered all the same.
+    #[inline]
     pub(super) fn next_deadline(&self) -> Option<Instant> {
+        // Mostly there is none, and the session asks in each turn.
+        if self.is_empty() {
+            return None;
+        }
         self.waiting.iter().map(|early| early.until).min()
     }
 

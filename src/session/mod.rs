@@ -183,10 +183,7 @@ impl<P: Port> Session<P> {
     /// port is away.
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let early = match self.early_unlinks.is_empty() {
-            true => None,
-            false => self.early_unlinks.next_deadline(),
-        };
+        let early = self.early_unlinks.next_deadline();
         let Some(port) = self.port.here() else { return early };
         earlier(earlier(port.next_deadline(), self.buffers.retry), early)
     }
