@@ -272,10 +272,10 @@ pub(crate) fn option(value: Option<f64>, digits: usize) -> String {
 pub(crate) const LEGEND: &str = "\
 ratio: URBs a second as a share of the baseline's, measured in turn: median of the pairs. 95 %: where
 the median of any number of pairs would be, with that certainty. The baseline is the ceiling unless
-the row says otherwise. work: the same ratio for
-the processor time of client and server together a URB, independent of other load on the machine
-and of waits. p50 x, p99 x: turnaround as multiples of the baseline's. us/URB, base: processor time of
-the server, and of the baseline's. sys: system calls of the server a URB (perf), without calls of
+the row says otherwise. work: the same ratio for the processor time of client and server together a
+URB, independent of other load on the machine and of waits. p50 x, p99 x: turnaround as multiples of
+the baseline's. us/URB, base: processor time of the server, and of the baseline's. sys: system calls
+of the server a URB (perf), without calls of
 usbfs; ioctl: calls of usbfs. switch: number of times a URB that the server gave up or lost the
 processor. own%: the load generator's processor time. bare: URBs a second as a share of the bare
 server's on the same libusb, measured in turn; the columns behind are the bare server's.";

@@ -25,8 +25,7 @@
 //!   request is refused;
 //! - `schedule`: whose turn it is; `looks`: when a device is looked at without an event; `thrift`:
 //!   when idle sessions give memory back; `spin`: whether to sleep; `nap`: a wait of microseconds;
-//!   `alarm`: how long at most;
-//!   `net`, `token`: sockets, the names of events;
+//!   `alarm`: how long at most; `net`, `token`: sockets, the names of events;
 //! - `stop`: how other threads stop the server; `questions`: what they ask for (`status`) and order
 //!   (`reload`); `error`: why a server can't be started.
 //!

@@ -1,11 +1,12 @@
 //! The replies of a session on their way into the socket.
 //!
 //! A reply is staged at once if there is room, while the URB's record and data are at hand; else,
-//! and if the URB was refused, the reply waits as an [`UnstagedReply`]. Staging writes headers, descriptors and small payloads into
-//! the staging buffer, and notes large payloads as [`Segment`]s which point into the URB's own
-//! buffer and are written from there. Isochronous IN data leaves its padding out by a segment for
-//! each run of full packets. A URB's record and buffer are free again as soon as the last of their
-//! bytes is with the socket; for a small reply, as soon as the reply is staged.
+//! and if the URB was refused, the reply waits as an [`UnstagedReply`]. Staging writes headers,
+//! descriptors and small payloads into the staging buffer, and notes large payloads as [`Segment`]s
+//! which point into the URB's own buffer and are written from there. Isochronous IN data leaves its
+//! padding out by a segment for each run of full packets. A URB's record and buffer are free again
+//! as soon as the last of their bytes is with the socket; for a small reply, as soon as the reply is
+//! staged.
 //!
 //! ```text
 //! staging   [48 header 7][48 header 9][18 data 9]...
