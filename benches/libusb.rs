@@ -134,7 +134,11 @@ mod linux {
             usbfs: Some(&tree),
             scratch: scratch.clone(),
         };
-        harness::measure("libusb", &bench, target, rows::against_bare(&SLOW))
+        let mut more = rows::against_bare(&SLOW);
+        if bench.capturing.is_some() {
+            more.extend(rows::captured_slow(SLOW[3]));
+        }
+        harness::measure("libusb", &bench, target, more)
     }
 
     /// The selected rows on lines with delay, or with loss, unless shortly for a second at least:

@@ -10,6 +10,9 @@ use super::server::Server;
 /// A file system in memory.
 const MEMORY: &str = "/dev/shm";
 
+/// The name of the thread that writes a capture.
+pub(crate) const WRITER: &str = "capture";
+
 /// A server with a capture in memory, and one with a capture on the disk. A server that drops
 /// records warns, and the bench prints the warning: fewer records cost less.
 pub(crate) struct Capturing {

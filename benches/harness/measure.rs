@@ -13,11 +13,11 @@ use usbferry_load::run::{self, Moment, Outcome};
 use usbferry_load::unlinks;
 use usbferry_load::workload::{Check, Traffic, Workload};
 
-use super::capturing::Capturing;
+use super::capturing::{Capturing, WRITER};
 use super::rows::{On, Row, Run};
 use super::scraping::Scraped;
 use super::server::Server;
-use super::settings::{Cores, Settings, pin};
+use super::settings::{Cores, Settings, pin, pin_threads};
 use super::syscalls::Counter;
 
 /// Warm-up for each session beside the first: a device gets mapped memory, once it has moved as many
@@ -143,7 +143,11 @@ impl Bench<'_> {
         };
         let mut placed = pin(std::process::id(), client);
         for run in [row.subject, row.baseline].into_iter().chain(bare) {
-            placed &= pin(self.server(run.on).pid(), server);
+            let pid = self.server(run.on).pid();
+            placed &= pin(pid, server);
+            if let On::Capturing(_) = run.on {
+                placed &= pin_threads(pid, WRITER, self.settings.writer);
+            }
         }
         if !placed {
             eprintln!("{}: processes can't be bound to processors here", row.name);

@@ -124,6 +124,9 @@ const SINGLE_LOADS: [(Traffic, usize); 5] = [
 const CAPTURED_LEN: usize = 64 << 10;
 const CAPTURED_DEPTH: usize = 16;
 
+/// The share of the speed that a capture leaves on a device that takes time.
+const CAPTURED_SLOW: f64 = 0.99;
+
 /// All rows; `target` has the goal of a load on a single session.
 pub(crate) fn all(target: impl Fn(&Workload) -> Target) -> Vec<Row> {
     let mut rows = Vec::new();
@@ -161,7 +164,8 @@ pub(crate) fn beside() -> Vec<Row> {
     rows.filter(|row| !row.name.contains(" against 1")).map(Row::beside).collect()
 }
 
-/// The cost of a capture: a server with a capture compared with a server without.
+/// The cost of a capture: a server with a capture compared with a server without. The capture's
+/// writer has another processor, as on a user's machine.
 pub(crate) fn captured() -> Vec<Row> {
     let mut rows = Vec::new();
     for (medium, place) in [(Medium::Memory, "memory"), (Medium::Disk, "disk")] {
@@ -178,6 +182,26 @@ pub(crate) fn captured() -> Vec<Row> {
         }
     }
     rows
+}
+
+/// The cost of a capture on a device that takes time.
+#[allow(dead_code, reason = "not every bench has such a device")]
+pub(crate) fn captured_slow((first, device): (usize, &str)) -> Vec<Row> {
+    let depths = [4, CAPTURED_DEPTH];
+    let rows = [Traffic::BulkIn(CAPTURED_LEN), Traffic::BulkOut(CAPTURED_LEN)].map(|traffic| {
+        depths.map(|depth| {
+            let workload = Workload::new(traffic, depth);
+            Row {
+                name: format!("{traffic} d{depth}, {device}, captured"),
+                subject: Run { first, ..one(On::Capturing(Medium::Memory), workload) },
+                baseline: Run { first, ..one(On::Usbferry, workload) },
+                target: Target::Rate(CAPTURED_SLOW),
+                apart: false,
+                smoke: depth == CAPTURED_DEPTH,
+            }
+        })
+    });
+    rows.concat()
 }
 
 /// The cost of scraped metrics, beside the same server without. A scrape comes in the middle of each

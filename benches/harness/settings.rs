@@ -1,5 +1,6 @@
 //! The settings of a bench: its command line, and `USBFERRY_BENCH=smoke`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) pairs: usize,
     pub(crate) plan: Plan,
     pub(crate) cores: Cores,
+    /// The processor of the threads that write captures.
+    pub(crate) writer: usize,
     /// More arguments for `usbferry serve`.
     pub(crate) serve: Vec<String>,
     /// More arguments for the servers with captures.
@@ -60,6 +63,8 @@ options, behind `cargo bench --bench NAME --`:
   --pairs N              measurements of each row and of what it is compared with (5)
   --milliseconds N       length of one (250)
   --cores one|two|any    client and server on one processor, on two, or anywhere (one)
+  --writer N             processor of the threads that write captures (1); with 0 they take their
+                         time from client and server
   --serve ARGUMENT       one more argument for usbferry serve; may be repeated
   --capturing ARGUMENT   the same for the servers with captures only
   --beside PROGRAM       compare each row with the same row of another build of usbferry
@@ -79,6 +84,7 @@ impl Settings {
             pairs: 5,
             plan: Plan { warm_up: Duration::from_millis(60), time: Duration::from_millis(250) },
             cores: Cores::One,
+            writer: 1,
             serve: Vec::new(),
             capturing: Vec::new(),
             beside: None,
@@ -112,6 +118,7 @@ impl Settings {
             "--milliseconds" => {
                 self.plan.time = Duration::from_millis(rest.next()?.parse().ok()?);
             }
+            "--writer" => self.writer = rest.next()?.parse().ok()?,
             "--cores" => self.cores = parse_cores(&rest.next()?)?,
             "--serve" => self.serve.push(rest.next()?),
             "--capturing" => self.capturing.push(rest.next()?),
@@ -163,8 +170,25 @@ fn parse_cores(text: &str) -> Option<Cores> {
 
 /// Binds a process to a processor. False if binding is not possible here; the bench goes on.
 pub(crate) fn pin(pid: u32, processor: usize) -> bool {
+    taskset(&["--all-tasks"], &pid.to_string(), processor)
+}
+
+/// Binds the threads of a process with a name to a processor. False as with [`pin`].
+pub(crate) fn pin_threads(pid: u32, name: &str, processor: usize) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let tasks = tasks.flatten().filter(|task| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    });
+    let mut tasks = tasks.peekable();
+    tasks.peek().is_some()
+        && tasks.all(|task| taskset(&[], &task.file_name().to_string_lossy(), processor))
+}
+
+fn taskset(options: &[&str], id: &str, processor: usize) -> bool {
+    let processor = processor.to_string();
     let taskset = Command::new("taskset")
-        .args(["--all-tasks", "--cpu-list", "--pid", &processor.to_string(), &pid.to_string()])
+        .args(options)
+        .args(["--cpu-list", "--pid", &processor, id])
         .output();
     taskset.is_ok_and(|output| output.status.success())
 }
@@ -175,6 +199,6 @@ pub(crate) fn results() -> Result<PathBuf, String> {
     // target/PROFILE/deps/NAME
     let target = program.ancestors().nth(3).ok_or("the bench lies in no target directory")?;
     let directory = target.join("bench");
-    std::fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+    fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
     Ok(directory)
 }
