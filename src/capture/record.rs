@@ -3,10 +3,10 @@
 //! Contract: runs on the reactor, never blocks, and allocates nothing where the output has room.
 
 use std::fmt::Display;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::tap::Urb;
-use crate::limits::CAPTURE_DATA_MAX;
+use crate::limits::{CAPTURE_DATA_MAX, SNAP_LEN_DEFAULT};
 use crate::usbmon::block::{self, RECORD_OVERHEAD, Stamp};
 use crate::usbmon::{self, Event, Header, IN_PROGRESS};
 use crate::wire::iso::Packet;
@@ -34,15 +34,22 @@ pub(crate) struct Moment {
 impl Moment {
     pub(crate) fn now() -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::at(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// The moment at a time in nanoseconds.
+    pub(super) fn at(time: u64) -> Self {
+        let since = Duration::from_nanos(time);
         Self {
-            time: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
-            seconds: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
-            microseconds: i32::try_from(time.subsec_micros()).unwrap_or(0),
+            time,
+            seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            microseconds: i32::try_from(since.subsec_micros()).unwrap_or(0),
         }
     }
 }
 
 /// A record to be written.
+#[derive(Clone, Copy)]
 pub(super) struct Record<'a> {
     pub(super) header: Header,
     pub(super) urb: Urb<'a>,
@@ -70,6 +77,7 @@ impl Record<'_> {
     /// The bytes of the record with up to `snap_len` bytes of data. Of a control URB all data is
     /// there, since nothing else in a capture can be read without the descriptors, and control URBs
     /// are few.
+    #[inline(always)]
     pub(super) fn size(&self, snap_len: usize) -> Size {
         let most = match self.urb.transfer_type {
             TransferType::Control => CAPTURE_DATA_MAX,
@@ -80,56 +88,80 @@ impl Record<'_> {
         Size { beside, len, captured: len.min(most).min(CAPTURE_DATA_MAX - beside) }
     }
 
-    /// Writes the record, of a size by [`Self::size`].
+    /// Whether the record is as most are: without packets.
+    #[inline(always)]
+    pub(super) const fn is_plain(&self) -> bool {
+        self.urb.packets.is_empty()
+    }
+
+    /// Writes a plain record, of a size by [`Self::size`], without a comment. The bytes of the head
+    /// are put together where they go, in line with the code that has their values at hand.
+    #[inline(always)]
+    pub(super) fn write_plain(&self, out: &mut Vec<u8>, size: Size, place: (u32, &Moment)) {
+        let block = self.begin(out, size, place);
+        write_start(out, self.urb.data, size.captured);
+        block.end(out);
+    }
+
+    /// Writes any record, of a size by [`Self::size`].
+    #[inline(never)]
     pub(super) fn write(
         &self,
         out: &mut Vec<u8>,
-        Size { beside, len, captured }: Size,
-        (interface, moment): (u32, Moment),
+        size: Size,
+        place: (u32, &Moment),
         comment: Option<&impl Display>,
     ) {
-        let Moment { time, seconds, microseconds } = moment;
+        let block = self.begin(out, size, place);
+        self.write_packets(out);
+        self.write_data(out, size.captured);
+        match comment {
+            Some(comment) => block.end_with(out, comment),
+            None => block.end(out),
+        }
+    }
+
+    /// Writes the heads of the record, for its interface and moment.
+    #[inline(always)]
+    fn begin(
+        &self,
+        out: &mut Vec<u8>,
+        Size { beside, len, captured }: Size,
+        (interface, moment): (u32, &Moment),
+    ) -> block::Record {
+        let Moment { time, seconds, microseconds } = *moment;
+        let stamp = Stamp { interface, time, captured: beside + captured, len: beside + len };
+        let block = block::Record::begin(out, stamp);
         let data_len = word(beside - usbmon::HEADER_LEN + captured);
         let header = Header { seconds, microseconds, data_len, ..self.header };
-        let write = |out: &mut Vec<u8>| {
-            out.extend_from_slice(&header.to_bytes());
-            self.write_descriptors(out);
-            self.write_data(out, captured);
-        };
-        let stamp = Stamp { interface, time, captured: beside + captured, len: beside + len };
-        block::record(out, stamp, write, comment);
-    }
-
-    const fn is_submission(&self) -> bool {
-        matches!(self.header.event, Event::Submit)
-    }
-
-    /// Bytes of a packet that count: asked for, or moved.
-    const fn len_of(&self, packet: &Packet) -> u32 {
-        if self.is_submission() { packet.length } else { packet.actual_length }
+        out.extend_from_slice(&header.to_bytes());
+        block
     }
 
     /// Bytes of data, with the gaps between isochronous packets.
+    #[inline(always)]
     fn data_len(&self) -> usize {
         if self.urb.packets.is_empty() || self.offset_by == OffsetBy::Client {
             return self.urb.data.len();
         }
-        let filled = self.urb.packets.iter().filter(|packet| packet.actual_length > 0);
-        let end = filled.map(|packet| packet.offset as usize + packet.actual_length as usize).max();
-        end.filter(|_| !self.urb.data.is_empty()).unwrap_or(0)
+        len_with_gaps(self.urb)
     }
 
-    fn write_descriptors(&self, out: &mut Vec<u8>) {
-        for packet in self.urb.packets.iter() {
-            let status = if self.is_submission() { IN_PROGRESS } else { packet.status.0 };
-            out.extend_from_slice(&usbmon::descriptor(status, packet.offset, self.len_of(&packet)));
+    fn write_packets(&self, out: &mut Vec<u8>) {
+        for Packet { offset, length, actual_length, status } in self.urb.packets.iter() {
+            // What was asked for, or what was moved.
+            let (status, len) = match self.header.event {
+                Event::Submit => (IN_PROGRESS, length),
+                Event::Complete | Event::Error => (status.0, actual_length),
+            };
+            out.extend_from_slice(&usbmon::descriptor(status, offset, len));
         }
     }
 
     /// Writes the first `len` bytes of data.
     fn write_data(&self, out: &mut Vec<u8>, len: usize) {
         if self.urb.packets.is_empty() || self.offset_by == OffsetBy::Client {
-            return out.extend_from_slice(&self.urb.data[..len]);
+            return write_start(out, self.urb.data, len);
         }
         let start = out.len();
         out.resize(start + len, 0);
@@ -143,6 +175,23 @@ impl Record<'_> {
             from += packet.length as usize;
         }
     }
+}
+
+/// Writes the first `len` bytes of data without gaps. The usual length is copied without a call.
+#[inline(always)]
+fn write_start(out: &mut Vec<u8>, data: &[u8], len: usize) {
+    match data.first_chunk::<SNAP_LEN_DEFAULT>() {
+        Some(start) if start.len() == len => out.extend_from_slice(start),
+        _ => out.extend_from_slice(&data[..len]),
+    }
+}
+
+/// Out of line, lest a URB without packets pay for the place.
+#[inline(never)]
+fn len_with_gaps(urb: Urb<'_>) -> usize {
+    let filled = urb.packets.iter().filter(|packet| packet.actual_length > 0);
+    let end = filled.map(|packet| packet.offset as usize + packet.actual_length as usize).max();
+    end.filter(|_| !urb.data.is_empty()).unwrap_or(0)
 }
 
 pub(super) fn word(len: usize) -> u32 {

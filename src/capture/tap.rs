@@ -150,7 +150,8 @@ impl Tap {
     }
 
     /// Records a SUBMIT, which is in the capture with the next [`Self::hand_in`].
-    pub(crate) fn submitted(&mut self, urb: Urb<'_>, moment: Moment) {
+    #[inline(always)]
+    pub(crate) fn submitted(&mut self, urb: Urb<'_>, moment: &Moment) {
         let is_control = urb.transfer_type == TransferType::Control;
         let header = Header {
             setup: is_control.then_some(urb.submit.setup),
@@ -158,11 +159,12 @@ impl Tap {
             ..self.scribe.header(&urb, Event::Submit)
         };
         let record = Record { header, urb, offset_by: OffsetBy::Client };
-        self.scribe.record(&self.recorder, &record, moment, None);
+        self.scribe.record(&self.recorder, record, moment, None);
     }
 
     /// Records the end of a URB, which is in the capture with the next [`Self::hand_in`].
-    pub(crate) fn ended(&mut self, urb: Urb<'_>, end: End, moment: Moment) {
+    #[inline(always)]
+    pub(crate) fn ended(&mut self, urb: Urb<'_>, end: End, moment: &Moment) {
         let is_refused = end.by == By::Refusal;
         let event = if is_refused { Event::Error } else { Event::Complete };
         let header = Header {
@@ -172,8 +174,8 @@ impl Tap {
             ..self.scribe.header(&urb, event)
         };
         let record = Record { header, urb, offset_by: OffsetBy::Sum };
-        let comment = (end.by != By::Device).then_some(&end);
-        self.scribe.record(&self.recorder, &record, moment, comment);
+        let comment = (end.by != By::Device).then_some(end);
+        self.scribe.record(&self.recorder, record, moment, comment);
     }
 
     /// Hands the draft in.
@@ -184,6 +186,7 @@ impl Tap {
 
 impl Scribe {
     /// The parts of a header that all records of a URB have.
+    #[inline(always)]
     fn header(&self, urb: &Urb<'_>, event: Event) -> Header {
         let CmdSubmit { seqnum, endpoint, interval, start_frame, transfer_flags, .. } = *urb.submit;
         let is_in = urb.direction == Direction::In;
@@ -214,22 +217,41 @@ impl Scribe {
         }
     }
 
-    /// Takes a record down.
+    /// Takes a record down, with a comment on the end.
+    #[inline(always)]
     fn record(
         &mut self,
         recorder: &Mutex<Recorder>,
-        record: &Record<'_>,
-        moment: Moment,
-        end: Option<&End>,
+        record: Record<'_>,
+        moment: &Moment,
+        end: Option<End>,
     ) {
         let size = record.size(self.snap_len);
         if self.draft.len() + size.room() > DRAFT_LEN {
             self.hand_in(recorder);
         }
-        if size.room() > DRAFT_LEN {
-            return self.record_long(&mut lock(recorder), (record, size), moment, end);
+        if record.is_plain() && end.is_none() && size.room() <= DRAFT_LEN {
+            record.write_plain(&mut self.draft, size, (self.interface, moment));
+            self.drafted.add(record.header.event);
+        } else {
+            // By value: a reference would have all records put together in memory first.
+            self.record_other(recorder, (record, size), moment, end);
         }
-        record.write(&mut self.draft, size, (self.interface, moment), end);
+    }
+
+    /// Takes down a record that is not plain, or has a comment, or is longer than a draft.
+    #[inline(never)]
+    fn record_other(
+        &mut self,
+        recorder: &Mutex<Recorder>,
+        (record, size): (Record<'_>, Size),
+        moment: &Moment,
+        end: Option<End>,
+    ) {
+        if size.room() > DRAFT_LEN {
+            return self.record_long(&mut lock(recorder), (&record, size), moment, end.as_ref());
+        }
+        record.write(&mut self.draft, size, (self.interface, moment), end.as_ref());
         self.drafted.add(record.header.event);
     }
 
@@ -238,12 +260,13 @@ impl Scribe {
         &mut self,
         recorder: &mut Recorder,
         (record, size): (&Record<'_>, Size),
-        moment: Moment,
+        moment: &Moment,
         end: Option<&End>,
     ) {
         let mut tally = Tally::default();
         tally.add(record.header.event);
-        let out = if self.begin(recorder) { recorder.room(size.room()) } else { None };
+        let is_begun = self.begin(recorder, moment);
+        let out = if is_begun { recorder.room(size.room()) } else { None };
         let is_taken = out.is_some();
         if let Some(out) = out {
             record.write(out, size, (self.interface, moment), end);
@@ -258,7 +281,9 @@ impl Scribe {
         }
         let recorder = &mut *lock(recorder);
         let interface = self.interface;
-        let out = if self.begin(recorder) { recorder.room(self.draft.len()) } else { None };
+        let first = block::first_time(&self.draft).map_or_else(Moment::now, Moment::at);
+        let is_begun = self.begin(recorder, &first);
+        let out = if is_begun { recorder.room(self.draft.len()) } else { None };
         let is_taken = out.is_some();
         if let Some(out) = out {
             // A section may have begun since.
@@ -272,9 +297,10 @@ impl Scribe {
         self.count(recorder, drafted, is_taken);
     }
 
-    /// Does what comes before records. False when no records are taken now.
-    fn begin(&mut self, recorder: &mut Recorder) -> bool {
-        recorder.is_read() && self.introduce(recorder) && self.tell_dropped(recorder)
+    /// Does what comes before records, of which the first is of a `moment`. False when no records
+    /// are taken now.
+    fn begin(&mut self, recorder: &mut Recorder, moment: &Moment) -> bool {
+        recorder.is_read() && self.introduce(recorder, moment) && self.tell_dropped(recorder)
     }
 
     /// Counts records as taken or as dropped.
@@ -289,7 +315,7 @@ impl Scribe {
     }
 
     /// Introduces the device in a new section. False when there was no room.
-    fn introduce(&mut self, recorder: &mut Recorder) -> bool {
+    fn introduce(&mut self, recorder: &mut Recorder, moment: &Moment) -> bool {
         if self.section == recorder.section {
             return true;
         }
@@ -300,12 +326,13 @@ impl Scribe {
         block::interface(out, [name, text], speed.bits_per_second(), snap_len);
         self.interface = recorder.next_interface();
         self.section = recorder.section;
-        self.exchange(recorder);
+        self.exchange(recorder, moment);
         true
     }
 
-    /// Writes the exchange by which a host reads the descriptors.
-    fn exchange(&self, recorder: &mut Recorder) {
+    /// Writes the exchange by which a host reads the descriptors. The exchange has the time of the
+    /// record behind: times go on from record to record.
+    fn exchange(&self, recorder: &mut Recorder, moment: &Moment) {
         let Description { device, configurations, .. } = &self.description;
         let indexed = (0..=u8::MAX).zip(configurations);
         let configurations = indexed.map(|(index, bytes)| (2, index, &bytes[..]));
@@ -313,12 +340,13 @@ impl Scribe {
         for (seqnum, (kind, index, bytes)) in (0..).map(SeqNum).zip(all) {
             let [low, high] = u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_le_bytes();
             let setup = [0x80, 6, index, kind, 0, 0, low, high];
-            self.make_up(recorder, &made_up(seqnum, self.description.devid, setup), bytes);
+            let submit = made_up(seqnum, self.description.devid, setup);
+            self.make_up(recorder, &submit, bytes, moment);
         }
     }
 
     /// Writes a read that nobody has sent, and its answer.
-    fn make_up(&self, recorder: &mut Recorder, submit: &CmdSubmit, answer: &[u8]) {
+    fn make_up(&self, recorder: &mut Recorder, submit: &CmdSubmit, answer: &[u8], moment: &Moment) {
         for (event, data, status) in
             [(Event::Submit, &[][..], IN_PROGRESS), (Event::Complete, answer, 0)]
         {
@@ -339,7 +367,7 @@ impl Scribe {
             let record = Record { header, urb, offset_by: OffsetBy::Sum };
             let size = record.size(self.snap_len);
             if let Some(out) = recorder.room(size.room()) {
-                record.write(out, size, (self.interface, Moment::now()), Some(&MadeUp));
+                record.write(out, size, (self.interface, moment), Some(&MadeUp));
             }
         }
     }

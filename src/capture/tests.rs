@@ -59,10 +59,10 @@ fn draft(tap: &mut Tap, seqnum: u32, data: &[u8]) {
         data,
     };
     let moment = Moment::now();
-    tap.submitted(urb, moment);
+    tap.submitted(urb, &moment);
     let actual_length = submit.transfer_buffer_length;
     let end = End { status: Status::OK, actual_length, error_count: 0, by: By::Device };
-    tap.ended(urb, end, moment);
+    tap.ended(urb, end, &moment);
 }
 
 /// The seconds and microseconds of the records in a file, without made-up records.
@@ -117,6 +117,40 @@ fn records_of_a_long_batch_come_in_order() {
     let found: Vec<usize> = block::records(&bytes).map(data_len).collect();
     let drafted: Vec<usize> = urbs.into_iter().flat_map(|len| [len, 0]).collect();
     assert_eq!(found[4..], drafted);
+}
+
+/// Programs that show captures calculate times from the first record on.
+#[test]
+fn made_up_records_have_the_time_of_the_record_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    for len in [3, 60_000] {
+        let path = folder.path().join("times.pcapng");
+        let capture = start(&path, None);
+        let mut tap = tap(&capture);
+        draft(&mut tap, 1, &vec![7; len]);
+        // The made-up records are written now.
+        drop((tap, capture));
+        let bytes = fs::read(&path).unwrap();
+        let times = stamps(&bytes);
+        assert_eq!(times.len(), 6);
+        assert!(times.iter().all(|time| *time == times[5]), "{times:?}");
+        let in_header: Vec<&[u8]> = block::records(&bytes).map(|record| &record[16..28]).collect();
+        assert!(in_header.iter().all(|time| *time == in_header[5]), "{in_header:?}");
+    }
+}
+
+/// The time of each record in whole blocks.
+fn stamps(mut blocks: &[u8]) -> Vec<u64> {
+    let mut found = Vec::new();
+    while !blocks.is_empty() {
+        let len = u32::from_ne_bytes(blocks[4..8].try_into().unwrap()) as usize;
+        let (block, behind) = blocks.split_at(len);
+        if block::records(block).next().is_some() {
+            found.extend(block::first_time(block));
+        }
+        blocks = behind;
+    }
+    found
 }
 
 /// A section begins while a draft waits: the records are those of the device in the new section,

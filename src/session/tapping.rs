@@ -47,8 +47,8 @@ impl Recording {
     }
 
     /// Has each tap write a record, which is handed in at once without a batch.
-    fn record(&mut self, write: impl Fn(&mut Tap, Moment)) {
-        let moment = *self.moment.get_or_insert_with(Moment::now);
+    fn record(&mut self, write: impl Fn(&mut Tap, &Moment)) {
+        let moment = self.moment.get_or_insert_with(Moment::now);
         self.taps.iter_mut().for_each(|tap| write(tap, moment));
         if !self.in_batch {
             self.moment = None;

@@ -66,6 +66,12 @@ pub(crate) fn records(mut blocks: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// The time of the first of some records, in nanoseconds.
+pub(crate) fn first_time(records: &[u8]) -> Option<u64> {
+    let [high, low] = records.get(12..20)?.as_chunks::<4>().0 else { return None };
+    Some(u64::from(u32::from_ne_bytes(*high)) << 32 | u64::from(u32::from_ne_bytes(*low)))
+}
+
 /// Appends a section header.
 pub(crate) fn section(out: &mut Vec<u8>) {
     let block = Block::begin(out, SECTION);
@@ -125,26 +131,44 @@ pub(crate) struct Stamp {
     pub(crate) len: usize,
 }
 
-/// Appends a record; `data` appends the captured bytes.
-pub(crate) fn record(
-    out: &mut Vec<u8>,
-    stamp: Stamp,
-    data: impl FnOnce(&mut Vec<u8>),
-    comment: Option<&impl Display>,
-) {
-    let Stamp { interface, time, captured, len } = stamp;
-    let start = out.len();
-    let [high, low] = halves(time);
-    // The length of the block comes at the end. In a single piece: a record is written for each end
-    // of each URB.
-    let head = [RECORD, 0, interface, high, low, word(captured), word(len)];
-    out.extend_from_slice(head.map(u32::to_ne_bytes).as_flattened());
-    data(out);
-    let mut block = Block { out, start };
-    block.pad();
-    match comment {
-        Some(comment) => block.comment(comment).end(),
-        None => block.close(),
+/// A record at the end of a buffer, to which its captured bytes are appended next.
+#[must_use]
+pub(crate) struct Record {
+    start: usize,
+    /// Bytes of the block without a comment.
+    len: u32,
+    is_aligned: bool,
+}
+
+impl Record {
+    /// Appends the head of a record. In a single piece, and with the length of the block without a
+    /// comment, since most records have none and two are written for each URB.
+    #[inline(always)]
+    pub(crate) fn begin(out: &mut Vec<u8>, stamp: Stamp) -> Self {
+        let Stamp { interface, time, captured, len } = stamp;
+        let [high, low] = halves(time);
+        let block_len = word(RECORD_HEAD_LEN + captured.next_multiple_of(4) + 4);
+        let start = out.len();
+        let head = [RECORD, block_len, interface, high, low, word(captured), word(len)];
+        out.extend_from_slice(head.map(u32::to_ne_bytes).as_flattened());
+        Self { start, len: block_len, is_aligned: captured.is_multiple_of(4) }
+    }
+
+    /// Ends the record behind its captured bytes.
+    #[inline(always)]
+    pub(crate) fn end(self, out: &mut Vec<u8>) {
+        let Self { start, len, is_aligned } = self;
+        if !is_aligned {
+            Block { out, start }.pad();
+        }
+        out.extend_from_slice(&len.to_ne_bytes());
+    }
+
+    /// Ends the record with a comment.
+    pub(crate) fn end_with(self, out: &mut Vec<u8>, comment: &impl Display) {
+        let mut block = Block { out, start: self.start };
+        block.pad();
+        block.comment(comment).end();
     }
 }
 
@@ -217,11 +241,6 @@ impl<'a> Block<'a> {
     /// Ends a block with options.
     fn end(self) {
         self.out.extend([0; 4]);
-        self.close();
-    }
-
-    /// Ends a block without options.
-    fn close(self) {
         let len = word(self.out.len() + 4 - self.start);
         self.out.extend_from_slice(&len.to_ne_bytes());
         self.out[self.start + 4..self.start + 8].copy_from_slice(&len.to_ne_bytes());

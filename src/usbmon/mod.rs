@@ -198,6 +198,7 @@ impl Header {
     }
 
     /// The bytes of the header.
+    #[inline(always)]
     pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
