@@ -56,17 +56,31 @@ pub(crate) struct Ready<P: Port> {
 /// Results under way at most: a result of each device's worker, and a scan.
 const RESULTS_MAX: usize = ATTACHED_MAX + 1;
 
-/// Results that wait for the reactor, in a queue that grows to the most ever under way: a result has
-/// a port inside, and room for [`RESULTS_MAX`] would take a megabyte.
-type Results<C> = Mutex<VecDeque<Done<C>>>;
+/// Results that wait for the reactor.
+struct Results<C: Candidate> {
+    /// A queue that grows to the most ever under way: a result has a port inside, and room for
+    /// [`RESULTS_MAX`] would take a megabyte.
+    queue: Mutex<VecDeque<Done<C>>>,
+    /// A result was put in since the reactor last began to take one out.
+    has_new: AtomicBool,
+    /// The reactor looks for results before its next sleep, and need not be woken.
+    is_awake: AtomicBool,
+}
+
+impl<C: Candidate> Default for Results<C> {
+    fn default() -> Self {
+        let (has_new, is_awake) = (AtomicBool::new(true), AtomicBool::new(false));
+        Self { queue: Mutex::default(), has_new, is_awake }
+    }
+}
 
 /// Where workers put their results, and other threads their questions.
 pub(crate) struct Inbox<C: Candidate> {
     results: Arc<Results<C>>,
     waker: Arc<Waker>,
     questions: Questions,
-    /// There may be results or questions.
-    ready: bool,
+    /// The reactor was woken: there may be questions.
+    woken: bool,
     /// A worker without a device, for the next open.
     spare: Option<Worker<C>>,
     /// The budget for the log, which workers share with the reactor.
@@ -80,15 +94,22 @@ struct Outbox<C: Candidate> {
 }
 
 impl<C: Candidate> Outbox<C> {
-    /// Delivers a result, unless the reactor is gone.
+    /// Delivers a result, unless the reactor is gone. A reactor that is awake finds the result by
+    /// itself, which saves a call here and a wait there: where both threads have one processor, a
+    /// worker mostly runs before the reactor has fallen asleep.
     fn put(&self, done: Done<C>) {
-        let Some(inbox) = self.results.upgrade() else { return };
-        let mut results = inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        debug_assert!(results.len() < RESULTS_MAX, "each worker has one order at a time");
-        results.push_back(done);
-        drop(results);
-        // Fails only without memory for a counter that the system already has.
-        let _ = self.waker.wake();
+        let Some(results) = self.results.upgrade() else { return };
+        let mut queue = results.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(queue.len() < RESULTS_MAX, "each worker has one order at a time");
+        queue.push_back(done);
+        drop(queue);
+        // With `Inbox::begin_sleep`: of a store here and a load there, and a store there and a load
+        // here, one load comes behind the other's store.
+        results.has_new.store(true, Ordering::SeqCst);
+        if !results.is_awake.load(Ordering::SeqCst) {
+            // Fails only without memory for a counter that the system already has.
+            let _ = self.waker.wake();
+        }
     }
 }
 
@@ -96,7 +117,7 @@ impl<C: Candidate> Inbox<C> {
     pub(crate) fn new(waker: Arc<Waker>, complaints: Complaints) -> Self {
         let questions = Questions::new(Arc::clone(&waker));
         let (results, spare) = (Arc::default(), None);
-        Self { results, waker, questions, ready: true, spare, complaints }
+        Self { results, waker, questions, woken: true, spare, complaints }
     }
 
     fn outbox(&self) -> Outbox<C> {
@@ -110,12 +131,29 @@ impl<C: Candidate> Inbox<C> {
 
     /// Notes that another thread has woken the reactor.
     pub(crate) const fn mark(&mut self) {
-        self.ready = true;
+        self.woken = true;
     }
 
     /// Whether there may be results or questions.
-    pub(crate) const fn is_ready(&self) -> bool {
-        self.ready
+    pub(crate) fn is_ready(&self) -> bool {
+        self.woken || self.has_results()
+    }
+
+    /// Whether there may be results.
+    pub(crate) fn has_results(&self) -> bool {
+        self.results.has_new.load(Ordering::Relaxed)
+    }
+
+    /// The reactor is about to sleep, and is woken by a result from now on. False if there is one
+    /// already: then the reactor must not sleep.
+    pub(crate) fn begin_sleep(&self) -> bool {
+        self.results.is_awake.store(false, Ordering::SeqCst);
+        !self.results.has_new.load(Ordering::SeqCst)
+    }
+
+    /// The reactor is awake, and looks for results before it sleeps again.
+    pub(crate) fn end_sleep(&self) {
+        self.results.is_awake.store(true, Ordering::Relaxed);
     }
 
     /// Keeps the worker of a device that was given back, or was not opened, for the next device. A
@@ -126,8 +164,9 @@ impl<C: Candidate> Inbox<C> {
 
     /// The next result, if there is one.
     pub(crate) fn take(&mut self) -> Option<Done<C>> {
-        self.ready = false;
-        self.results.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.woken = false;
+        self.results.has_new.store(false, Ordering::SeqCst);
+        self.results.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 }
 

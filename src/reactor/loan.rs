@@ -294,10 +294,16 @@ impl<C: Candidate> Loan<C> {
 }
 
 impl<P: Port> Lent<P> {
-    /// Notes what an event says about the device, for the next [`Self::reap`].
-    pub(super) fn mark(&mut self, event: &Event) {
-        self.ready = true;
-        self.hung_up |= event.is_error() || event.is_read_closed() || event.is_write_closed();
+    /// Notes what an event says about the device, for the next [`Self::reap`]. False if the event
+    /// says nothing: usbfs, whose descriptor becomes writable, tells of an ended transfer, and all
+    /// were collected since, or the port is away and will be looked at when it comes back.
+    pub(super) fn mark(&mut self, event: &Event) -> bool {
+        let hung_up = event.is_error() || event.is_read_closed() || event.is_write_closed();
+        self.hung_up |= hung_up;
+        let is_of_transfers = event.is_writable() && !event.is_readable() && !hung_up;
+        let marks = !is_of_transfers || self.session.awaits_device();
+        self.ready |= marks;
+        marks
     }
 
     /// Notes that the device may have something to collect, or that its deadline has come.

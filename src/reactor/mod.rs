@@ -144,6 +144,8 @@ pub struct Reactor<B: Backend> {
     now: Instant,
     /// The connection for which this thread last worked, with its device.
     named: Option<Key>,
+    /// This turn began without a look for events.
+    has_not_looked: bool,
     /// Behind the connections, whose sessions write their last records of a capture when dropped.
     audience: Audience,
 }
@@ -198,6 +200,7 @@ impl<B: Backend> Reactor<B> {
             clock,
             now: Instant::now(),
             named: None,
+            has_not_looked: false,
             audience,
         })
     }
@@ -266,10 +269,30 @@ impl<B: Backend> Reactor<B> {
         self.clock.as_ref().map_or_else(Instant::now, CoarseClock::now)
     }
 
-    /// Waits until there is something to do, until a deadline at most, or looks once.
+    /// Waits until there is something to do, until a deadline at most, or looks once; or does
+    /// neither, when there is something to do.
     fn wait_for_events(&mut self, events: &mut Events, due: Option<Instant>) -> io::Result<()> {
+        // A result of a worker is enough to do for one turn, and saves a look for more.
+        if self.inbox.has_results() && !std::mem::replace(&mut self.has_not_looked, true) {
+            events.clear();
+            return Ok(());
+        }
+        self.has_not_looked = false;
         let timeout = self.timeout_until(due);
         let wait = if timeout == Some(Duration::ZERO) { Wait::Look } else { self.how_to_wait() };
+        let wait = if wait == Wait::Look || self.inbox.begin_sleep() { wait } else { Wait::Look };
+        let waited = self.wait_by(wait, events, timeout);
+        self.inbox.end_sleep();
+        waited
+    }
+
+    /// Waits until there is something to do, or looks once.
+    fn wait_by(
+        &mut self,
+        wait: Wait,
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
         match wait {
             Wait::Look => self.poll.poll(events, Some(Duration::ZERO)),
             Wait::Nap(nap) => {
@@ -337,10 +360,7 @@ impl<B: Backend> Reactor<B> {
     fn mark(&mut self, event: &mio::event::Event) {
         match Subject::from_token(event.token()) {
             Some(Subject::Listener(_)) => self.door.mark(),
-            Some(Subject::Waker) => {
-                self.inbox.mark();
-                self.spin.found(Instant::now);
-            }
+            Some(Subject::Waker) => self.inbox.mark(),
             Some(Subject::Stop) => self.stop.mark(),
             Some(Subject::Hints) => self.scans.mark_hints(),
             Some(Subject::Alarm) => self.alarm.mark(),
@@ -357,8 +377,9 @@ impl<B: Backend> Reactor<B> {
             }
             Some(Subject::Device(label)) => {
                 let Some(connection) = labelled(&mut self.connections, label) else { return };
-                if let Some(lent) = connection.loan.as_mut().and_then(Loan::in_use) {
-                    lent.mark(event);
+                let lent = connection.loan.as_mut().and_then(Loan::in_use);
+                if lent.is_none_or(|lent| !lent.mark(event)) {
+                    return;
                 }
                 self.spin.found(Instant::now);
                 self.schedule.queue(connection);
@@ -447,6 +468,7 @@ impl<B: Backend> Reactor<B> {
     /// [`Self::do_chores`], as [`Self::end`].
     #[inline(never)]
     fn drain_inbox(&mut self) {
+        self.spin.found(Instant::now);
         while let Some(done) = self.inbox.take() {
             match done {
                 Done::Scanned(result) => self.handle_scanned(result),

@@ -220,6 +220,11 @@ impl<P: Port> Session<P> {
         self.slots.in_use()
     }
 
+    /// Whether a transfer may end that could be collected.
+    pub(crate) const fn awaits_device(&self) -> bool {
+        self.in_flight() > 0 && self.port.is_here()
+    }
+
     /// Bytes of the last URB that was handed to the device.
     pub(crate) const fn last_len(&self) -> usize {
         self.slots.last_len()

@@ -4,6 +4,7 @@
 //! - `rest`: with nothing to do it waits; - `waiting`: clients that wait; - `hints`: answers
 //!   without scans; - `bugs`: workers that panic; - `arrivals`: imports of a device that restarts;
 //! - `looks`: devices looked at without an event; - `reload`: other settings;
+//! - `results`: what wakes the reactor;
 //! - `scripted`: devices whose blocking calls do what a test tells them to.
 
 use std::io::{Read, Write};
@@ -19,6 +20,7 @@ mod looks;
 mod registry;
 mod reload;
 mod rest;
+mod results;
 mod scripted;
 mod status;
 mod storm;
