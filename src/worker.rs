@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use mio::Waker;
-use usbferry_sys::os::thread::rename;
+use usbferry_sys::os::thread::{ask_for_short_turns, rename};
 use usbferry_sys::os::{heap, stack};
 
 use crate::caught::{caught, report};
@@ -325,6 +325,9 @@ impl<C: Candidate> Worker<C> {
         };
         threads::start(SPARE, move || {
             complaints.take_thread();
+            // Else a worker on the reactor's processor mostly waits until the reactor sleeps, and
+            // is interrupted by the reactor before it waits for the next order.
+            ask_for_short_turns();
             thread.run(&receiver);
         })?;
         Ok(Self {

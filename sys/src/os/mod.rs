@@ -10,7 +10,7 @@
 //! - [`signal`]: ignored signals.
 //! - [`stack`]: the pages of a thread's stack.
 //! - [`tcp`]: whether a silent peer is still there.
-//! - [`thread`]: the name of a thread in the system's lists.
+//! - [`thread`]: the name of a thread in the system's lists, and its turns at the processor.
 //! - `timer`: a timer as a descriptor, on Linux.
 //! - `uevent`: news of devices, on Linux.
 //! - [`user`]: the owner of new files.
