@@ -257,6 +257,8 @@ def main(binary, pictures):
     for tool in ("promtool", "prometheus"):
         if shutil.which(tool) is None:
             sys.exit(f"tests/web/run: there is no {tool}; install the Debian package prometheus")
+    if pictures:
+        pathlib.Path(pictures).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         recording = malicious_recording(binary, folder)
         server = Server(binary, folder, f"--simulate=replay:{recording},disk,loopback:delay=1ms,"
