@@ -254,8 +254,11 @@ impl Port {
     }
 
     fn set_configuration(&mut self, value: u8) -> Result<(), Error> {
+        // A driver that came back to a released interface would be in the way.
+        self.handle.set_auto_detach(false)?;
         self.release();
         let set = self.handle.set_configuration_blocking(Some(value).filter(|value| *value > 0));
+        self.handle.set_auto_detach(true)?;
         let found = Found::read(&self.busid).ok_or(Error::NoDevice)?;
         self.claim(&found)?;
         set
