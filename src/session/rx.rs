@@ -40,8 +40,13 @@ use crate::wire::types::EndpointAddress;
 pub(super) const READ_LEN: usize = 256 * 1024;
 
 /// Bytes read behind a large payload where nothing is expected: the next header, and a small
-/// payload.
+/// payload. The rest of another large payload then goes to its place.
 const READ_BEHIND_PAYLOAD: usize = 4 * 1024;
+
+/// SUBMITs without a large payload, after a large payload, for which the reads stay as small: a
+/// storage device has a command before each payload and a status behind, and up to sixteen commands
+/// where the device queues commands (USB Attached SCSI).
+const SUBMITS_BETWEEN_PAYLOADS: u8 = 32;
 
 /// Bytes from which on a payload is large: copying as much costs more than another read.
 const LARGE_PAYLOAD: usize = 8 * 1024;
@@ -90,6 +95,8 @@ pub(crate) struct ReadBuffer {
     end: usize,
     /// The last OUT payload, if large.
     shape: Option<Shape>,
+    /// SUBMITs since the last large payload, up to [`SUBMITS_BETWEEN_PAYLOADS`].
+    since_large: u8,
     /// Payloads to lay the next read out for.
     wanted: usize,
     /// Payloads of the read at hand. In the stream the first lies behind `boundary` of the scratch,
@@ -115,6 +122,7 @@ impl ReadBuffer {
             start: 0,
             end: 0,
             shape: None,
+            since_large: SUBMITS_BETWEEN_PAYLOADS,
             wanted: 0,
             ahead: VecDeque::with_capacity(AHEAD_MAX),
             boundary: 0,
@@ -142,8 +150,11 @@ impl ReadBuffer {
         }
         (self.start, self.end) = (0, self.end - self.start);
         self.limit = READ_LEN;
-        let (Some(shape), Some(before_header)) = (self.shape, before_header) else { return };
-        self.limit = READ_BEHIND_PAYLOAD;
+        let Some(before_header) = before_header else { return };
+        if self.since_large < SUBMITS_BETWEEN_PAYLOADS {
+            self.limit = READ_BEHIND_PAYLOAD;
+        }
+        let Some(shape) = self.shape else { return };
         self.boundary = before_header + HEADER_LEN;
         // More than a header waits to be parsed.
         if self.end >= self.boundary {
@@ -236,13 +247,21 @@ impl ReadBuffer {
         if large != self.shape {
             (self.shape, self.wanted) = (large, 1);
         }
+        self.note_since_large(large.is_some());
         None
+    }
+
+    /// Notes a SUBMIT, with a large payload or without.
+    fn note_since_large(&mut self, is_large: bool) {
+        let more = (self.since_large + 1).min(SUBMITS_BETWEEN_PAYLOADS);
+        self.since_large = if is_large { 0 } else { more };
     }
 
     /// Notes a SUBMIT without OUT data: no payload is expected behind it.
     pub(crate) fn note_no_payload(&mut self) {
         self.gather();
         self.shape = None;
+        self.note_since_large(false);
     }
 
     /// Bytes of the scratch buffer before the stream goes on in a payload.
@@ -400,13 +419,39 @@ mod tests {
     fn little_is_read_behind_payloads_too_large_to_be_expected() {
         let (mut buffer, mut memory) = (ReadBuffer::new().unwrap(), memory());
         let stream = [7; READ_LEN + 1];
-        for (len, expected) in [(0, READ_LEN), (AHEAD_LEN + 1, READ_BEHIND_PAYLOAD), (64, READ_LEN)]
-        {
+        for (len, expected) in [(0, READ_LEN), (AHEAD_LEN + 1, READ_BEHIND_PAYLOAD)] {
             assert!(buffer.take_expected(Shape { len, ..SHAPE }, true).is_none());
             let mut rest = &stream[..];
             read(&mut buffer, &mut memory, &mut rest);
             assert_eq!(stream.len() - rest.len(), expected, "behind {len} bytes");
             assert_eq!(buffer.take_up_to(usize::MAX).len(), expected);
+        }
+        assert_eq!(memory.outstanding(), 0);
+    }
+
+    #[test]
+    fn little_is_read_between_large_payloads() {
+        let (mut buffer, mut memory) = (ReadBuffer::new().unwrap(), memory());
+        let stream = [7; READ_LEN + 1];
+        let mut bytes_read = |buffer: &mut ReadBuffer| {
+            let mut rest = &stream[..];
+            read(buffer, &mut memory, &mut rest);
+            buffer.take_up_to(usize::MAX);
+            stream.len() - rest.len()
+        };
+        for _ in 0..2 {
+            assert!(buffer.take_expected(SHAPE, false).is_none());
+            for number in 1..=2 * SUBMITS_BETWEEN_PAYLOADS {
+                // A status is read, or a command written.
+                if number % 2 == 0 {
+                    buffer.note_no_payload();
+                } else {
+                    assert!(buffer.take_expected(Shape { len: 31, ..SHAPE }, true).is_none());
+                }
+                let is_between = number < SUBMITS_BETWEEN_PAYLOADS;
+                let expected = if is_between { READ_BEHIND_PAYLOAD } else { READ_LEN };
+                assert_eq!(bytes_read(&mut buffer), expected, "behind {number} SUBMITs");
+            }
         }
         assert_eq!(memory.outstanding(), 0);
     }
