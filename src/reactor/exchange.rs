@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::client::{Client, Step};
 use super::end::End;
 use super::loan::Lent;
+use crate::session::{RxSlices, TxSlices};
 use crate::usb::Port;
 
 /// Bytes read in a turn of the only session, and one read more: sixteen URBs of 128 KiB.
@@ -115,7 +116,11 @@ impl<P: Port> Exchange<'_, P> {
         if !socket.is_readable() || !session.wants_input() {
             return Ok(0);
         }
-        let read = socket.read_vectored(&mut session.rx_slices())?;
+        let read = {
+            let mut slices = RxSlices::new();
+            session.rx_slices(&mut slices);
+            socket.read_vectored(&mut slices)?
+        };
         let len = read.unwrap_or(0);
         session.rx_advance(len, now).map_err(End::Violation)?;
         // Behind an acknowledgement that waits for a reply of ours, Nagle's algorithm would keep
@@ -146,7 +151,11 @@ impl<P: Port> Exchange<'_, P> {
         let (session, socket) = (&mut self.lent.session, &mut self.client.socket);
         while session.has_output() && socket.is_writable() && *room > 0 {
             session.stage();
-            let written = socket.write_vectored(&session.tx_slices(*room))?;
+            let written = {
+                let mut slices = TxSlices::new();
+                session.tx_slices(&mut slices, *room);
+                socket.write_vectored(&slices)?
+            };
             session.tx_advance(written, now);
             *room -= written;
         }

@@ -81,13 +81,15 @@ use job::Place;
 pub(crate) use job::{Job, JobKind, JobResult};
 use prompt::Promptness;
 use receive::Receiver;
+pub(crate) use rx::RxSlices;
 use slots::Slots;
 use tapping::Recording;
 use teardown::Life;
 pub(crate) use teardown::Remains;
 use thrift::Given;
 pub(crate) use thrift::Thrift;
-use tx::{TxQueue, TxSlices};
+use tx::TxQueue;
+pub(crate) use tx::TxSlices;
 use urb::UrbTable;
 pub(crate) use violation::Violation;
 
@@ -293,10 +295,11 @@ impl<P: Port> Session<P> {
         self.tx.stage(urbs, |urbs, urb| buffers.free_record(urbs, urb));
     }
 
-    /// The bytes to write next, at most `most`.
+    /// Adds the bytes to write next, at most `most`, to no slices. The slices are the caller's, as
+    /// with [`Self::rx_slices`].
     #[inline(always)]
-    pub(crate) fn tx_slices(&self, most: usize) -> TxSlices<'_> {
-        self.tx.slices(&self.urbs, most)
+    pub(crate) fn tx_slices<'a>(&'a self, slices: &mut TxSlices<'a>, most: usize) {
+        self.tx.add_slices(&self.urbs, slices, most);
     }
 
     /// Notes `len` bytes as written.

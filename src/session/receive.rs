@@ -62,9 +62,14 @@ impl Receiver {
         Some(Self { bytes: ReadBuffer::new()?, position: Position::Header, is_paused: false })
     }
 
-    /// Room for bytes from the socket, a slice at least.
+    /// Adds room for bytes from the socket, a slice at least, to no slices.
     #[inline(always)]
-    fn slices<'a>(&'a mut self, urbs: &'a mut UrbTable, buffers: &mut Buffers) -> RxSlices<'a> {
+    fn add_slices<'a>(
+        &'a mut self,
+        urbs: &'a mut UrbTable,
+        buffers: &mut Buffers,
+        slices: &mut RxSlices<'a>,
+    ) {
         let before_header = match self.position {
             Position::Header => Some(0),
             Position::Payload { urb, .. } => Some(urbs.get(urb).descriptors_len()),
@@ -72,14 +77,12 @@ impl Receiver {
             Position::Discard { .. } => None,
         };
         self.bytes.lay_out(before_header, buffers);
-        let mut slices = RxSlices::new();
         if let Position::Payload { urb, filled, end } = self.position
             && let Some(block) = &mut urbs.get_mut(urb).block
         {
             slices.push(IoSliceMut::new(&mut block[filled..end]));
         }
-        self.bytes.add_slices(&mut slices);
-        slices
+        self.bytes.add_slices(slices);
     }
 
     /// Notes `len` bytes that were read into the slices.
@@ -216,11 +219,12 @@ impl Receiver {
 }
 
 impl<P: Port> Session<P> {
-    /// Room for bytes from the client, a slice at least. How many bytes were read is to be told by
-    /// [`Self::rx_advance`], even if there were none.
+    /// Adds room for bytes from the client, a slice at least, to no slices. How many bytes were read
+    /// is to be told by [`Self::rx_advance`], even if there were none. The slices are the caller's,
+    /// since the room for all would be copied on the way back.
     #[inline(always)]
-    pub(crate) fn rx_slices(&mut self) -> RxSlices<'_> {
-        self.rx.slices(&mut self.urbs, &mut self.buffers)
+    pub(crate) fn rx_slices<'a>(&'a mut self, slices: &mut RxSlices<'a>) {
+        self.rx.add_slices(&mut self.urbs, &mut self.buffers, slices);
     }
 
     /// Notes that `len` bytes were read into the slices of [`Self::rx_slices`], and acts on every
@@ -262,7 +266,10 @@ impl<P: Port> Session<P> {
     /// Reads from `stream` once, as a socket would be read.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn rx_read(&mut self, stream: &mut &[u8], now: Instant) -> Result<(), Violation> {
-        let read = std::io::Read::read_vectored(stream, &mut self.rx_slices());
+        let mut slices = RxSlices::new();
+        self.rx_slices(&mut slices);
+        let read = std::io::Read::read_vectored(stream, &mut slices);
+        drop(slices);
         self.rx_advance(read.expect("memory can be read"), now)
     }
 

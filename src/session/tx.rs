@@ -336,10 +336,15 @@ impl TxQueue {
         }
     }
 
-    /// The bytes to write next, `most` of them and as many slices as there is room for.
+    /// Adds the bytes to write next, `most` of them and as many slices as there is room for, to no
+    /// slices.
     #[inline(always)]
-    pub(crate) fn slices<'a>(&'a self, urbs: &'a UrbTable, mut most: usize) -> TxSlices<'a> {
-        let mut slices = TxSlices::new();
+    pub(crate) fn add_slices<'a>(
+        &'a self,
+        urbs: &'a UrbTable,
+        slices: &mut TxSlices<'a>,
+        mut most: usize,
+    ) {
         for segment in self.segments.iter().take(SLICES_MAX) {
             if most == 0 {
                 break;
@@ -354,7 +359,6 @@ impl TxQueue {
         if !rest.is_empty() && !slices.is_full() {
             slices.push(IoSlice::new(rest));
         }
-        slices
     }
 
     fn bytes_of<'a>(&'a self, urbs: &'a UrbTable, segment: &Segment) -> &'a [u8] {

@@ -17,7 +17,7 @@ use super::rng::Rng;
 use super::verdict::{Outcome, asked_for, endpoint_of, is_never_isochronous, sets};
 use crate::limits::EARLY_UNLINK_TIMEOUT;
 use crate::session::job::JobKind;
-use crate::session::{Session, Violation};
+use crate::session::{Session, TxSlices, Violation};
 use crate::usb::special::{Class, classify};
 use crate::usb::{Configuration, Performed};
 use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX, Packets};
@@ -362,7 +362,8 @@ impl Rig {
         let before = self.told.len();
         loop {
             self.session.stage();
-            let slices = self.session.tx_slices(usize::MAX);
+            let mut slices = TxSlices::new();
+            self.session.tx_slices(&mut slices, usize::MAX);
             if slices.is_empty() {
                 assert!(!self.session.has_output(), "output that can't be had");
                 return self.told.len() > before;

@@ -13,7 +13,7 @@ use super::verdict;
 use crate::limits::UNLINK_REPLIES_MAX;
 use crate::session::job::JobKind;
 use crate::session::rx::READ_LEN;
-use crate::session::{Job, JobResult, Session, Thrift, Violation};
+use crate::session::{Job, JobResult, Session, Thrift, TxSlices, Violation};
 use crate::usb::{Performed, RefusedReason};
 use crate::wire::pdu::HEADER_LEN;
 use crate::wire::setup::SETUP_LEN;
@@ -228,7 +228,8 @@ impl World {
     /// Has the client take up to `len` bytes, in a write of the session.
     pub(super) fn read(&mut self, len: usize) {
         self.session.stage();
-        let slices = self.session.tx_slices(len);
+        let mut slices = TxSlices::new();
+        self.session.tx_slices(&mut slices, len);
         let (mut bytes, count) = (Vec::new(), slices.len());
         for slice in slices {
             assert!(!slice.is_empty(), "an empty slice");

@@ -269,7 +269,8 @@ impl Rig {
     fn collect(&mut self, step: usize) {
         loop {
             self.session.stage();
-            let slices = self.session.tx_slices(step);
+            let mut slices = TxSlices::new();
+            self.session.tx_slices(&mut slices, step);
             let bytes = slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>();
             drop(slices);
             if bytes.is_empty() {

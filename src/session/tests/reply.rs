@@ -31,7 +31,8 @@ fn slices_of_a_write_fit_the_room_given() {
     rig.session.stage();
     let all = 3 * (HEADER_LEN + 4096);
     for most in [0, 1, HEADER_LEN, 5000, all, usize::MAX] {
-        let slices = rig.session.tx_slices(most);
+        let mut slices = TxSlices::new();
+        rig.session.tx_slices(&mut slices, most);
         let given: usize = slices.iter().map(|slice| slice.len()).sum();
         assert_eq!(given, most.min(all), "room for {most}");
     }

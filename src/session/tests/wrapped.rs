@@ -175,7 +175,8 @@ fn exchange(session: &mut SimSession, command: &Command, behind: &[u8]) -> Vec<u
     let mut told = Vec::new();
     loop {
         session.stage();
-        let slices = session.tx_slices(usize::MAX);
+        let mut slices = TxSlices::new();
+        session.tx_slices(&mut slices, usize::MAX);
         if slices.is_empty() {
             return told;
         }
