@@ -117,8 +117,8 @@ impl ReadBuffer {
     /// `None` when the system has no memory for it.
     pub(crate) fn new() -> Option<Self> {
         Some(Self {
-            scratch: Zeroed::new(SCRATCH_LEN)?,
-            other: Zeroed::new(SCRATCH_LEN)?,
+            scratch: Zeroed::apart(SCRATCH_LEN)?,
+            other: Zeroed::apart(SCRATCH_LEN)?,
             start: 0,
             end: 0,
             shape: None,

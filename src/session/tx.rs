@@ -108,7 +108,7 @@ impl TxQueue {
         let replies = 2 * urbs + 2 * UNLINK_REPLIES_MAX + URBS_REFUSED_MAX;
         unstaged.try_reserve_exact(replies).ok()?;
         segments.try_reserve_exact(SEGMENTS_MAX).ok()?;
-        let staging = Zeroed::new(STAGING_LEN)?;
+        let staging = Zeroed::apart(STAGING_LEN)?;
         let (unlinks, staged, segmented, is_batch) = (0, 0, 0, false);
         Some(Self { unstaged, unlinks, staging, staged, segmented, is_batch, segments })
     }

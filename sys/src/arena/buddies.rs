@@ -55,9 +55,9 @@ impl Buddies {
             recent: [NONE; ORDERS_MAX],
             heads: vec![NONE; orders],
             // Zeroed, hence committed page by page as blocks come into use.
-            next: Zeroed::new(units)?,
-            previous: Zeroed::new(units)?,
-            state: Zeroed::new(units)?,
+            next: Zeroed::apart(units)?,
+            previous: Zeroed::apart(units)?,
+            state: Zeroed::apart(units)?,
         })
     }
 

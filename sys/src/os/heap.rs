@@ -19,6 +19,7 @@ use std::mem::{self, MaybeUninit};
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of address space that large allocations leave to small ones. Several devices can be opened
 /// at once, each by a thread with a stack of 2 MiB, and with a few hundred kilobytes of transfers.
@@ -27,6 +28,12 @@ pub const RESERVE: usize = 16 << 20;
 /// Bytes from which on a piece is large. A device needs a few smaller pieces, together less than a
 /// third of [`RESERVE`]; the reserve is looked for again before the next device is opened.
 const LARGE: usize = 2 << 20;
+
+/// Places of a page, a line of the cache each, and the step from one owner's place to the next
+/// owner's: all places are taken in turn, and neighbours have some lines for themselves.
+const LINE_LEN: usize = 64;
+const PLACES: usize = 4096 / LINE_LEN;
+const PLACE_STEP: usize = 13;
 
 /// Types whose values may have any bytes, including zeroes.
 ///
@@ -60,6 +67,8 @@ pub struct Zeroed<T: Zero> {
     start: NonNull<T>,
     /// In values, not bytes.
     len: usize,
+    /// Bytes of the first page before the first value.
+    shift: usize,
 }
 
 // SAFETY: the values are reached through this owner alone, and belong to no thread.
@@ -72,25 +81,53 @@ impl<T: Zero> Zeroed<T> {
     /// less than [`RESERVE`] in addition.
     #[must_use]
     pub fn new(len: usize) -> Option<Self> {
+        Self::shifted(len, 0)
+    }
+
+    /// The same, at another place of its first page than others. The first values of most tables
+    /// are used most: from the starts of pages, those of all tables would share a few places of a
+    /// processor's first cache.
+    #[must_use]
+    pub fn apart(len: usize) -> Option<Self> {
+        static NEXT: AtomicUsize = AtomicUsize::new(PLACE_STEP);
+        let place = NEXT.fetch_add(PLACE_STEP, Ordering::Relaxed);
+        Self::shifted(len, place % PLACES * LINE_LEN)
+    }
+
+    fn shifted(len: usize, shift: usize) -> Option<Self> {
         let bytes = Layout::array::<T>(len).ok()?.size();
         if bytes == 0 {
-            return Some(Self { start: NonNull::dangling(), len });
+            return Some(Self { start: NonNull::dangling(), len, shift: 0 });
         }
-        let zeroed = Self { start: map(bytes)?.cast(), len };
+        let first = map(bytes.checked_add(shift)?)?.cast::<u8>();
+        // SAFETY: the mapping is longer than the shift.
+        let start = unsafe { first.add(shift) }.cast();
+        let zeroed = Self { start, len, shift };
         (bytes < LARGE || has_room(RESERVE)).then_some(zeroed)
     }
 
+    /// The mapping's first byte.
+    const fn first(&self) -> *mut u8 {
+        self.start.as_ptr().cast::<u8>().wrapping_sub(self.shift)
+    }
+
     /// Gives the whole pages of a range of values back to the system: each value is then the same
-    /// or zero.
+    /// or zero. Nobody else has a part of the pages of the first value and of the last.
     ///
     /// # Panics
     /// For a range beyond the values.
     pub fn give_back(&mut self, range: Range<usize>) {
         assert!(range.start <= range.end && range.end <= self.len, "a range of the values");
-        let start = self.start.as_ptr().wrapping_add(range.start);
-        // SAFETY: values of this owner, and by `Zero` zeroes are valid values. Blocks of an arena
-        // in the same memory lie outside of the range, by the arena's account.
-        unsafe { give_back_bytes(start.cast(), range.len() * size_of::<T>()) };
+        let offset = |value: usize| self.shift + value * size_of::<T>();
+        let start = if range.start == 0 { 0 } else { offset(range.start) };
+        let mut end = offset(range.end);
+        if range.end == self.len {
+            end = end.next_multiple_of(page_len());
+        }
+        // SAFETY: values of this owner, and the rest of their pages; by `Zero` zeroes are valid
+        // values. Blocks of an arena in the same memory lie outside of the range, by the arena's
+        // account.
+        unsafe { give_back_bytes(self.first().wrapping_add(start), end - start) };
     }
 
     /// The first value, which stays in its place when the owner is moved.
@@ -124,7 +161,7 @@ impl<T: Zero> Drop for Zeroed<T> {
         let bytes = self.len * size_of::<T>();
         if bytes > 0 {
             // SAFETY: mapped by `new` with this length, and no reference outlives the owner.
-            unsafe { libc::munmap(self.start.as_ptr().cast(), bytes) };
+            unsafe { libc::munmap(self.first().cast(), self.shift + bytes) };
         }
     }
 }
@@ -247,6 +284,27 @@ mod tests {
         assert!(bytes[2 * page..15 * page].iter().all(|&byte| byte == 0));
         bytes.fill(8);
         assert!(bytes.iter().all(|&byte| byte == 8));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the system")]
+    fn owners_apart_start_at_different_places_and_give_all_pages_back() {
+        let page = page_len();
+        let mut owners: Vec<_> = (0..4).map(|_| Zeroed::<u32>::apart(page).unwrap()).collect();
+        let mut places: Vec<usize> =
+            owners.iter().map(|owner| owner.start().as_ptr().addr() % page).collect();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), 4, "{places:?}");
+        for owner in &mut owners {
+            let (start, bytes) = (owner.start().as_ptr(), owner.len() * size_of::<u32>());
+            owner.fill(7);
+            assert!(committed(start, bytes) >= bytes);
+            owner.give_back(0..page);
+            assert_eq!(committed(start, bytes), 0);
+            assert!(owner.iter().all(|&number| number == 0));
+        }
     }
 
     /// Blocks that were freed between blocks in use.
