@@ -15,16 +15,30 @@ pub struct Block {
     place: Place,
 }
 
-/// The place of a block in its arena.
+/// The place of a block in its arena. Without a `bool`, whose spare values would tell an absent block
+/// from others: the compiler copies an `Option<Block>` around such a byte, in five pieces.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     /// Index of the region.
     pub(super) region: u8,
     pub(super) order: u8,
-    pub(super) in_device_memory: bool,
+    /// 1 in memory mapped from the device, 0 in heap.
+    device_memory: u8,
     /// Number of the block in its region, in units of [`BLOCK_LEN_MIN`](super::BLOCK_LEN_MIN).
     pub(super) unit: u32,
 }
+
+impl Place {
+    pub(super) const fn new(region: u8, order: u8, in_device_memory: bool, unit: u32) -> Self {
+        Self { region, order, device_memory: in_device_memory as u8, unit }
+    }
+
+    pub(super) const fn is_in_device_memory(self) -> bool {
+        self.device_memory != 0
+    }
+}
+
+const _: () = assert!(size_of::<Option<Block>>() == size_of::<Block>());
 
 // SAFETY: a block is the only path to its bytes, and may move with the owner; no byte
 // depends on a thread.
@@ -52,7 +66,7 @@ impl Block {
     /// Whether the block lies in memory mapped from the device.
     #[must_use]
     pub const fn is_in_device_memory(&self) -> bool {
-        self.place.in_device_memory
+        self.place.is_in_device_memory()
     }
 }
 

@@ -113,7 +113,7 @@ impl Arena {
             && let Some(heap) = self.regions.first_mut()
             && let Some((bytes, unit)) = heap.alloc_recent_heap(order)
         {
-            let place = Place { region: 0, order, in_device_memory: false, unit };
+            let place = Place::new(0, order, false, unit);
             return Some(self.hand_out(bytes, len, place));
         }
         self.alloc_anywhere(len, order)
@@ -130,7 +130,7 @@ impl Arena {
             };
             let in_device_memory = region.is_device_memory();
             let region = u8::try_from(index).expect("two regions at most");
-            let place = Place { region, order, in_device_memory, unit };
+            let place = Place::new(region, order, in_device_memory, unit);
             return Some(self.hand_out(bytes, len, place));
         }
         None
@@ -140,7 +140,7 @@ impl Arena {
     #[inline(always)]
     fn hand_out(&mut self, bytes: NonNull<u8>, len: usize, place: Place) -> Block {
         self.outstanding += 1;
-        if !place.in_device_memory {
+        if !place.is_in_device_memory() {
             self.free_bytes -= BLOCK_LEN_MIN << place.order;
         }
         let len = u32::try_from(len).expect("order_for bounds the length");
@@ -164,7 +164,7 @@ impl Arena {
         );
         region.free(place.unit, place.order);
         self.outstanding -= 1;
-        if !place.in_device_memory {
+        if !place.is_in_device_memory() {
             self.free_bytes += BLOCK_LEN_MIN << place.order;
         }
     }

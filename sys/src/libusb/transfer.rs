@@ -191,15 +191,16 @@ impl Transfer {
             TransferKind::Bulk | TransferKind::Interrupt => 0,
         };
         self.write_fields(parameters, packet_count, &block);
+        self.block = Some(block);
         self.core.state.store(IN_FLIGHT, Ordering::Relaxed);
         // SAFETY: every field is set; the buffer is owned by `self` until the callback has run, and
         // `self` leaks the buffer rather than free it before.
         let code = unsafe { raw::libusb_submit_transfer(self.core.raw) };
         if let Err(error) = check(code) {
             self.core.state.store(IDLE, Ordering::Relaxed);
+            let block = self.block.take().expect("the block was put here above");
             return Err((name_memory(error), block));
         }
-        self.block = Some(block);
         Ok(())
     }
 
