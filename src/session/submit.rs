@@ -203,10 +203,12 @@ impl<P: Port> Session<P> {
         if length >= MUCH_MEMORY && endpoint.starving_since.is_none() && port.others_starve() {
             return self.wait_for_memory(urb, now);
         }
-        let new = || self.buffers.take(length, idle);
-        let Some(mut block) = record.block.take().or_else(new) else {
-            return self.wait_for_buffer(urb, now);
+        // The compiler makes a function of the like of `or_else`.
+        let block = match record.block.take() {
+            None => self.buffers.take(length, idle),
+            block => block,
         };
+        let Some(mut block) = block else { return self.wait_for_buffer(urb, now) };
         let submission = submission(record, packets, length, idle, &mut block, &self.control);
         match self.slots.submit(port, &submission, block, urb, now) {
             Ok(slot) => {
