@@ -12,7 +12,7 @@ use crate::wire::iso::Packets;
 use crate::wire::pdu::CmdSubmit;
 use crate::wire::setup::SETUP_LEN;
 use crate::wire::status::Status;
-use crate::wire::types::{Direction, TransferType};
+use crate::wire::types::{Direction, EndpointAddress, TransferType};
 
 impl<P: Port> Session<P> {
     /// The number of packet descriptors at the end of a SUBMIT. Only isochronous endpoints have
@@ -41,9 +41,9 @@ impl<P: Port> Session<P> {
 
     /// Warns once if the client's driver counts on another interval than the host will keep. Its
     /// data is then too late or too early, and nothing else tells why.
-    pub(super) fn compare_interval(&mut self, submit: &CmdSubmit) {
-        let host = self.endpoints.get(submit.endpoint).interval;
-        if self.endpoints.is_interval_warned || !is_other_interval(submit.interval, host) {
+    pub(super) fn compare_interval(&mut self, endpoint: EndpointAddress, submitted: i32) {
+        let host = self.endpoints.get(endpoint).interval;
+        if self.endpoints.is_interval_warned || !is_other_interval(submitted, host) {
             return;
         }
         self.endpoints.is_interval_warned = true;
@@ -52,8 +52,8 @@ impl<P: Port> Session<P> {
              (micro)frames, but by the device's bInterval the host moves one each {host}, and \
              programs like this can't choose: what it plays or records will not keep time",
             self.devid,
-            submit.endpoint.as_byte(),
-            submit.interval,
+            endpoint.as_byte(),
+            submitted,
         );
     }
 }

@@ -335,7 +335,7 @@ impl<P: Port> Session<P> {
     /// Gives a SUBMIT with `packets` packets a record, and judges the URB.
     fn insert_urb(&mut self, submit: CmdSubmit, packets: u32) -> UrbIndex {
         if packets > 0 {
-            self.compare_interval(&submit);
+            self.compare_interval(submit.endpoint, submit.interval);
         }
         let early_unlink = self.early_unlinks.note_submit(submit.seqnum, &mut self.tx);
         let free = match packets {

@@ -19,7 +19,7 @@ use crate::wire::iso::{self, Packets, PacketsMut};
 use crate::wire::pdu::CmdSubmit;
 use crate::wire::setup::SETUP_LEN;
 use crate::wire::status::Status;
-use crate::wire::types::{Direction, SeqNum, TransferType};
+use crate::wire::types::{DevId, Direction, EndpointAddress, SeqNum, TransferType};
 
 /// Index of a record.
 pub(crate) type UrbIndex = u32;
@@ -65,8 +65,9 @@ pub(crate) enum UrbState {
     Replying,
 }
 
-/// A URB.
+/// A URB. A record has two lines of the cache for itself.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Urb {
     /// The client's SUBMIT. A control endpoint is named by its OUT address, so both directions
     /// share a queue.
@@ -112,34 +113,43 @@ pub(crate) struct Urb {
 }
 
 impl Urb {
-    /// A URB at its beginning.
-    const fn new(submit: CmdSubmit, packets: u32, stripe: u32) -> Self {
-        Self {
-            submit,
-            direction: submit.endpoint.direction(),
-            state: UrbState::Receiving,
-            transfer_type: TransferType::Control,
-            packets,
-            stripe,
-            behind_barrier: false,
-            refusal: None,
-            unlink: None,
-            cancelling: false,
-            unanswered: false,
-            block: None,
-            joined: false,
-            transfer: NO_URB,
-            submitted: 0,
-            status: Status::OK,
-            actual_length: 0,
-            error_count: 0,
-            next: NO_URB,
-            previous: NO_URB,
-            is_listed: true,
-        }
-    }
+    /// A free record.
+    const FREE: Self = Self {
+        submit: CmdSubmit {
+            seqnum: SeqNum(0),
+            devid: DevId(0),
+            endpoint: EndpointAddress::new(0, Direction::Out),
+            transfer_flags: 0,
+            transfer_buffer_length: 0,
+            start_frame: 0,
+            number_of_packets: 0,
+            interval: 0,
+            setup: [0; SETUP_LEN],
+        },
+        direction: Direction::Out,
+        state: UrbState::Free,
+        transfer_type: TransferType::Control,
+        packets: 0,
+        stripe: NO_STRIPE,
+        behind_barrier: false,
+        refusal: None,
+        unlink: None,
+        cancelling: false,
+        unanswered: false,
+        block: None,
+        joined: false,
+        transfer: NO_URB,
+        submitted: 0,
+        status: Status::OK,
+        actual_length: 0,
+        error_count: 0,
+        next: NO_URB,
+        previous: NO_URB,
+        is_listed: false,
+    };
 
     /// Begins a URB in a free record, which has no block.
+    #[inline(always)]
     const fn begin(&mut self, submit: CmdSubmit, packets: u32, stripe: u32) {
         self.submit = submit;
         self.direction = submit.endpoint.direction();
@@ -286,12 +296,13 @@ impl UrbTable {
             0 => NO_STRIPE,
             _ => self.free_stripes.pop().unwrap_or_else(|| self.new_stripe()),
         };
-        let index = self.first_free;
+        // No function gets the address of `submit`, so its fields stay where the header was parsed.
+        let index = match self.first_free {
+            NO_URB => self.new_record(),
+            index => index,
+        };
         self.used += 1;
         self.highest = self.highest.max(submit.seqnum.0);
-        if index == NO_URB {
-            return self.insert_new(submit, packets, stripe);
-        }
         let urb = &mut self.urbs[index as usize];
         debug_assert_eq!(urb.state, UrbState::Free, "the free list holds free records");
         self.first_free = urb.next;
@@ -310,16 +321,14 @@ impl UrbTable {
         stripe
     }
 
-    /// Takes a record never used before.
+    /// Makes a record never used before, while no other record is free.
     #[cold]
-    fn insert_new(&mut self, submit: CmdSubmit, packets: u32, stripe: u32) -> (UrbIndex, &mut Urb) {
+    fn new_record(&mut self) -> UrbIndex {
         let index = self.urbs.len();
         assert!(index < self.capacity, "a free record was looked for");
-        self.urbs.push(Urb::new(submit, packets, stripe));
-        self.seqnums.push(submit.seqnum);
-        self.touched = index + 1;
-        let urb = self.urbs.last_mut().expect("a record was pushed");
-        (u32::try_from(index).expect("limits keep the table small"), urb)
+        self.urbs.push(Urb::FREE);
+        self.seqnums.push(SeqNum(0));
+        u32::try_from(index).expect("limits keep the table small")
     }
 
     /// Forgets the free records behind the last record in use, and gives the room back to the
@@ -432,7 +441,6 @@ impl UrbTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::types::{DevId, EndpointAddress};
 
     fn submit(seqnum: u32) -> CmdSubmit {
         CmdSubmit {
