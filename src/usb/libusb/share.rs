@@ -87,11 +87,18 @@ pub(super) struct Share {
     own: u64,
     /// The port's part of the sum.
     told: u64,
+    /// The sum is brought up to date when `own` falls below the one, or grows to the other.
+    tell_below: u64,
+    tell_from: u64,
 }
 
 impl Share {
     pub(super) const fn new() -> Self {
-        Self { all: &IN_FLIGHT, own: 0, told: 0 }
+        Self::of(&IN_FLIGHT)
+    }
+
+    const fn of(all: &'static AtomicU64) -> Self {
+        Self { all, own: 0, told: 0, tell_below: 0, tell_from: LITTLE_IN_ALL }
     }
 
     /// Whether `cost` more bytes may be in flight, with the system's `limit` for all programs and
@@ -108,19 +115,15 @@ impl Share {
     #[inline(always)]
     pub(super) fn add(&mut self, bytes: u64) {
         self.own += bytes;
-        self.tell_change();
+        if self.own >= self.tell_from {
+            self.tell();
+        }
     }
 
     #[inline(always)]
     pub(super) fn sub(&mut self, bytes: u64) {
         self.own -= bytes;
-        self.tell_change();
-    }
-
-    #[inline(always)]
-    fn tell_change(&mut self) {
-        let is_over = self.own == 0 && self.told > 0;
-        if is_over || self.own.abs_diff(self.told) >= LITTLE_IN_ALL {
+        if self.own < self.tell_below {
             self.tell();
         }
     }
@@ -130,6 +133,10 @@ impl Share {
         // The sum wraps to what it was before a part that is taken off.
         self.all.fetch_add(self.own.wrapping_sub(self.told), Ordering::Relaxed);
         self.told = self.own;
+        self.tell_from = self.told + LITTLE_IN_ALL;
+        // After zero was told, there is no less to tell; else zero is told in any case.
+        let least = u64::from(self.told > 0);
+        self.tell_below = (self.told + 1).saturating_sub(LITTLE_IN_ALL).max(least);
     }
 }
 
@@ -147,7 +154,7 @@ mod tests {
     const LIMIT: u64 = 16 * MIB;
 
     fn share(all: &'static AtomicU64) -> Share {
-        Share { all, own: 0, told: 0 }
+        Share::of(all)
     }
 
     /// Fills a device's share with URBs of `cost` bytes.
