@@ -9,7 +9,8 @@ use mio::unix::SourceFd;
 use super::scripted::{Act, Call};
 use super::*;
 
-/// A RET_UNLINK's length.
+/// The lengths of OP_REP_IMPORT and RET_UNLINK.
+const IMPORTED_LEN: usize = 320;
 const RET_UNLINK_LEN: usize = 48;
 
 impl Held<ScriptedBackend> {
@@ -36,6 +37,7 @@ impl<B: Backend> Held<B> {
 fn a_result_wakes_the_reactor_only_from_sleep() {
     let (mut held, script, _finally) = Held::scripted("loopback");
     let mut client = held.attach();
+    client.read_exact(&mut [0; IMPORTED_LEN]).unwrap();
     let cancel = Call::Cancel(held.busid(0));
 
     held.lend_to_worker(&script, &mut client, 1);
@@ -103,10 +105,11 @@ fn an_event_is_no_reason_for_a_turn_when_no_transfer_can_have_ended() {
     };
     assert!(!marks(&mut held), "the device has no transfer");
     client.write_all(&submit(1, SILENT, 512)).unwrap();
-    held.turn_until("it has one", |reactor| {
+    let in_flight = |reactor: &mut Reactor<ScriptedBackend>| {
         let (_, connection) = reactor.connections.iter_mut().next().unwrap();
-        connection.session().is_some_and(|session| session.in_flight() == 1)
-    });
+        connection.session().map(|session| session.in_flight())
+    };
+    held.turn_until("it has one", |reactor| in_flight(reactor) == Some(1));
     assert!(marks(&mut held));
     let cancel = Call::Cancel(held.busid(0));
     script.set(cancel, Act::Wait);
@@ -114,7 +117,7 @@ fn an_event_is_no_reason_for_a_turn_when_no_transfer_can_have_ended() {
     held.turn_until("the device is away", |_| script.begun(cancel) == 1);
     assert!(!marks(&mut held), "the device is looked at when it comes back");
     script.clear(cancel);
-    held.turn_until("it is back", |_| client.peek(&mut [0; 1]).is_ok());
+    held.turn_until("it is back", |reactor| in_flight(reactor) == Some(0));
     assert!(!marks(&mut held), "all were collected");
     drop(other);
     assert!(marks(&mut held), "the descriptor is hung up");
