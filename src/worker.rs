@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -268,6 +269,8 @@ enum Order<C: Candidate> {
     /// The worker's device from now on, which is opened.
     Open(Box<Assignment<C>>),
     Do(Job<C::Port>),
+    /// The next order may come in days.
+    Rest,
     /// To give the device back, which ends the assignment.
     Close(Remains<C::Port>),
 }
@@ -283,6 +286,8 @@ struct Assignment<C: Candidate> {
 /// The thread of one device, from before the device is opened until it is given back.
 pub(crate) struct Worker<C: Candidate> {
     orders: Sender<Order<C>>,
+    /// Cancels have used stack, which the worker keeps until [`Worker::rest`].
+    pub(crate) has_cancelled: bool,
     /// Has the thread die instead of delivering its next result.
     #[cfg(test)]
     pub(crate) dies: Arc<AtomicBool>,
@@ -313,7 +318,8 @@ impl<C: Candidate> Worker<C> {
         if !heap::has_room(heap::RESERVE) {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        let (orders, receiver) = channel(1);
+        // An order, and a rest before it.
+        let (orders, receiver) = channel(2);
         let (outbox, complaints) = (inbox.outbox(), inbox.complaints.clone());
         #[cfg(test)]
         let dies = Arc::new(AtomicBool::new(false));
@@ -332,14 +338,23 @@ impl<C: Candidate> Worker<C> {
         })?;
         Ok(Self {
             orders,
+            has_cancelled: false,
             #[cfg(test)]
             dies,
         })
     }
 
     /// Hands over a job. Its port makes sure that no other job is under way.
-    pub(crate) fn work(&self, job: Job<C::Port>) {
+    pub(crate) fn work(&mut self, job: Job<C::Port>) {
+        self.has_cancelled |= matches!(job.kind, JobKind::Cancel(_));
         self.give(Order::Do(job));
+    }
+
+    /// The device has been idle for a while: the stack of cancels goes back to the system.
+    pub(crate) fn rest(&mut self) {
+        if std::mem::take(&mut self.has_cancelled) {
+            self.give(Order::Rest);
+        }
     }
 
     /// Has the device given back.
@@ -349,7 +364,7 @@ impl<C: Candidate> Worker<C> {
 
     fn give(&self, order: Order<C>) {
         let sent = self.orders.try_send(order);
-        debug_assert!(sent.is_ok(), "a worker has one order at a time and outlives its handle");
+        debug_assert!(sent.is_ok(), "a worker has one order at a time, and outlives its handle");
     }
 }
 
@@ -370,8 +385,8 @@ impl<C: Candidate> Thread<C> {
         loop {
             if orders.wait(rest) {
                 match self.obey(orders) {
-                    Some(time) => rest = Some(time),
-                    None => return,
+                    Ok(time) => rest = time,
+                    Err(_) => return,
                 }
             } else {
                 stack::give_back();
@@ -380,26 +395,35 @@ impl<C: Candidate> Thread<C> {
         }
     }
 
-    /// Carries out an order, and returns how soon another may follow; `None` when the worker is
-    /// dropped. A function of its own, as an order has a few kilobytes of stack.
+    /// Carries out an order, and returns how soon another may follow, `None` if that need not be
+    /// known: a client may unlink one URB after the other, and a wait with a time costs a timer of
+    /// the system. A function of its own, as an order has a few kilobytes of stack.
+    ///
+    /// # Errors
+    /// The worker is dropped.
     #[inline(never)]
-    fn obey(&mut self, orders: &Receiver<Order<C>>) -> Option<Duration> {
-        match orders.try_recv().ok()? {
+    fn obey(&mut self, orders: &Receiver<Order<C>>) -> Result<Option<Duration>, TryRecvError> {
+        Ok(match orders.try_recv()? {
             Order::Open(assignment) => {
                 self.open(assignment);
                 // Many devices are attached and not used.
                 Some(Duration::ZERO)
             }
             Order::Do(job) => {
-                let is_rare = matches!(job.kind, JobKind::ChangeMemory(..));
+                let time = match job.kind {
+                    JobKind::Cancel(_) => None,
+                    JobKind::Perform(_) => Some(IDLE_AFTER),
+                    JobKind::ChangeMemory(..) => Some(Duration::ZERO),
+                };
                 self.work(job);
-                Some(if is_rare { Duration::ZERO } else { IDLE_AFTER })
+                time
             }
+            Order::Rest => Some(Duration::ZERO),
             Order::Close(remains) => {
                 self.close(remains);
                 Some(IDLE_AFTER)
             }
-        }
+        })
     }
 
     fn open(&mut self, assignment: Box<Assignment<C>>) {

@@ -40,6 +40,9 @@ impl<B: Backend> Reactor<B> {
             // Memory mapped from the device goes back on the worker.
             if let Some(loan) = &mut connection.loan {
                 loan.dispatch();
+                if thrift == Thrift::Done {
+                    loan.worker.rest();
+                }
             }
             next = earlier(
                 next,

@@ -143,6 +143,33 @@ fn idle_for_so_long_that_the_worker_gives_memory_back() {
     }
 }
 
+/// Its stack; else each cancel would have to tell when the next may come.
+#[test]
+fn idle_for_so_long_that_a_worker_which_has_cancelled_rests() {
+    let (mut held, _script, _finally) = Held::scripted("loopback");
+    let mut client = held.attach();
+    let has_cancelled = |reactor: &Reactor<ScriptedBackend>| {
+        let mut loans = reactor.connections.iter().filter_map(|(_, c)| c.loan.as_ref());
+        loans.next().is_some_and(|loan| loan.worker.has_cancelled)
+    };
+    for seqnum in [1, 3] {
+        let commands = [submit(seqnum, SILENT, 512), unlink(seqnum + 1, seqnum)].concat();
+        client.write_all(&commands).unwrap();
+        held.turn_until("the URB is unlinked", |reactor| {
+            has_cancelled(reactor)
+                && reactor.connections.iter_mut().all(|(_, connection)| {
+                    connection.session().is_some_and(|session| session.in_flight() == 0)
+                })
+        });
+        held.reactor.now += held.reactor.settings.idle_after;
+        held.turn_until("its worker rests", |reactor| {
+            reactor.now += Duration::from_millis(2);
+            !has_cancelled(reactor)
+        });
+        held.assert_rests("attached, and its worker rests");
+    }
+}
+
 /// The end of an ordinary detach.
 #[test]
 fn giving_a_device_back_whose_client_has_left() {
