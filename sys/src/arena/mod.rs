@@ -105,7 +105,7 @@ impl Arena {
     /// Takes a block of `len` bytes, of device memory if a device region has room, or `None` when
     /// no region has room. The bytes hold what their last user left, or zeroes. A length of zero gives an
     /// empty block, which still has an address.
-    #[inline(always)]
+    #[inline]
     pub fn alloc(&mut self, len: usize) -> Option<Block> {
         let order = order_for(len)?;
         // The usual way: too short for device memory, and heap of the order was used before.
