@@ -81,6 +81,24 @@ impl<T> Sender<T> {
     }
 }
 
+/// The messages of a channel, for whoever has to know those that nobody takes. No end of the
+/// channel: the receiver does not wait for messages from here.
+pub(crate) struct Waiting<T>(Arc<Shared<T>>);
+
+impl<T> Waiting<T> {
+    /// The oldest message, which the receiver does not get any more.
+    pub(crate) fn take(&self) -> Option<T> {
+        self.0.take(self.0.lock()).ok()
+    }
+}
+
+impl<T> Sender<T> {
+    /// The messages that wait, now and later.
+    pub(crate) fn waiting(&self) -> Waiting<T> {
+        Waiting(Arc::clone(&self.0))
+    }
+}
+
 impl<T> Receiver<T> {
     /// The oldest message. *Blocks* until there is one.
     ///

@@ -16,7 +16,7 @@
 
 use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::TrySendError;
+use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -125,13 +125,24 @@ impl Writer {
     }
 
     /// Ends the writer: the waiting pieces are written, then `last`, within `patience` at most.
-    /// *Blocks.*
-    pub fn end(&mut self, last: Vec<u8>, patience: Duration) {
+    /// Returns the pieces that will not be written, without a piece that is being written, or
+    /// `None` when all is written. *Blocks.*
+    pub fn end(&mut self, last: Vec<u8>, patience: Duration) -> Option<Vec<Vec<u8>>> {
         let mut state = self.queue.lock();
-        (state.pieces, state.last) = (None, last);
+        let pieces = state.pieces.take();
+        state.last = last;
         drop(state);
-        // Either all is written, or nobody reads.
-        let _ = self.written.recv_timeout(patience);
+        let waiting = pieces.as_ref().map(Sender::waiting);
+        drop(pieces);
+        match self.written.recv_timeout(patience) {
+            // Nobody reads.
+            Err(RecvTimeoutError::Timeout) => {}
+            _ => return None,
+        }
+        let waiting = std::iter::from_fn(|| waiting.as_ref()?.take());
+        let mut unwritten: Vec<Vec<u8>> = waiting.map(|piece| piece.bytes).collect();
+        unwritten.push(std::mem::take(&mut self.queue.lock().last));
+        Some(unwritten)
     }
 }
 
@@ -331,7 +342,7 @@ mod tests {
             let mut writer = self.writer;
             let ending = thread::spawn(move || writer.end(b"last\n".to_vec(), PATIENCE));
             text.extend(self.pieces.iter().flatten());
-            ending.join().expect("no panic");
+            assert_eq!(ending.join().expect("no panic"), None, "all is written");
             String::from_utf8(text).expect("text was put").lines().map(str::to_owned).collect()
         }
     }
@@ -397,9 +408,14 @@ mod tests {
     /// A target that takes nothing holds up neither the end nor a thread that puts behind it.
     #[test]
     fn a_stalled_target_holds_up_nobody() {
-        let Pair { mut writer, begun: _begun, pieces: _pieces } = Pair::new();
+        let pair = Pair::new();
+        pair.put("first");
+        pair.wait_stalled();
+        pair.put("waits");
+        let Pair { mut writer, begun: _begun, pieces: _pieces } = pair;
         let queue = writer.queue().clone();
-        writer.end(b"last\n".to_vec(), Duration::from_millis(1));
+        let unwritten = writer.end(b"last\n".to_vec(), Duration::from_millis(1));
+        assert_eq!(unwritten, Some(vec![b"waits\n".to_vec(), b"last\n".to_vec()]));
         queue.put(b"behind the end\n".to_vec());
         assert!(queue.lock().pieces.is_none(), "the writer has ended");
     }

@@ -176,7 +176,9 @@ impl Capture {
             let patience = if recorder.has_reader() { CAPTURE_END_TIMEOUT } else { Duration::ZERO };
             (recorder.finish(), patience)
         };
-        self.writer.end(last, patience);
+        if let Some(unwritten) = self.writer.end(last, patience) {
+            self.progress.give_up(&unwritten);
+        }
     }
 
     /// The tap of a new session.

@@ -13,7 +13,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::place::Place;
 use super::recorder::Tally;
@@ -44,10 +44,25 @@ pub(super) struct Progress {
     reader: AtomicU64,
     /// Bytes written, of all files and to all readers.
     bytes: AtomicU64,
-    /// Records that were in the queue and did not get into the file.
-    lost: Mutex<Tally>,
+    /// Records that were in the queue.
+    queued: Mutex<Queued>,
     /// Why the capture has ended early.
     failure: OnceLock<String>,
+}
+
+/// Records that were in the queue.
+#[derive(Debug, Default)]
+struct Queued {
+    /// Did not get into the file.
+    lost: Tally,
+    /// Of the piece that is being written to a stream, whose reader may take nothing for ever.
+    in_hand: Tally,
+}
+
+impl Queued {
+    fn lose_in_hand(&mut self) {
+        self.lost = self.lost.plus(std::mem::take(&mut self.in_hand));
+    }
 }
 
 impl Progress {
@@ -68,12 +83,23 @@ impl Progress {
 
     /// Records that were in the queue and did not get into the file.
     pub(super) fn lost(&self) -> Tally {
-        *self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queued().lost
+    }
+
+    /// Nobody waits for the writer any more: `pieces` and the piece that is being written do not
+    /// get into the file, or only in part.
+    pub(super) fn give_up(&self, pieces: &[Vec<u8>]) {
+        pieces.iter().for_each(|piece| self.lose(piece));
+        self.queued().lose_in_hand();
     }
 
     fn lose(&self, piece: &[u8]) {
-        let lost = &mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        *lost = lost.plus(Tally::of(piece));
+        let mut queued = self.queued();
+        queued.lost = queued.lost.plus(Tally::of(piece));
+    }
+
+    fn queued(&self) -> MutexGuard<'_, Queued> {
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,9 +181,23 @@ impl Target for Sink {
         if self.is_skipping {
             return self.progress.lose(piece);
         }
-        let Err(error) = self.write_whole(piece) else { return };
-        self.progress.lose(piece);
-        if !self.place.is_file() && error.kind() == io::ErrorKind::BrokenPipe {
+        let is_stream = !self.place.is_file();
+        if is_stream {
+            self.progress.queued().in_hand = Tally::of(piece);
+        }
+        let result = self.write_whole(piece);
+        let Err(error) = result else {
+            if is_stream {
+                self.progress.queued().in_hand = Tally::default();
+            }
+            return;
+        };
+        if is_stream {
+            self.progress.queued().lose_in_hand();
+        } else {
+            self.progress.lose(piece);
+        }
+        if is_stream && error.kind() == io::ErrorKind::BrokenPipe {
             log::info!("{}: the reader of the capture has left", self.place.name().display());
             return self.open_stream();
         }

@@ -225,6 +225,32 @@ fn a_capture_with_a_size_keeps_the_last_half_at_least() {
     assert_eq!(other_half(&path).file_name().unwrap(), "ring.1.pcapng");
 }
 
+/// A reader that is there and takes nothing: at the end the records that wait are dropped.
+#[test]
+fn records_that_a_reader_never_takes_are_counted_as_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("live");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let mut capture = start(&path, None);
+    let mut reader = File::open(&path).unwrap();
+    while capture.progress.reader() == 0 {
+        thread::yield_now();
+    }
+    let mut tap = tap(&capture);
+    for seqnum in 0..100 {
+        write(&mut tap, seqnum, &[7; 60_000]);
+    }
+    let count = capture.end();
+    assert_eq!(count.taken, Tally::default(), "a pipe has no room for the first piece");
+    assert_eq!(count.dropped, Tally { submissions: 100, ends: 100 });
+    drop((tap, capture));
+    // The writer's thread goes on with the piece in hand, and then ends.
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).unwrap();
+    assert!(block::begins_section(&bytes));
+    assert!(Tally::of(&bytes).ends < 100, "what was counted as dropped is not written later");
+}
+
 /// What nobody reads is no reason to wait, and each reader gets a whole section.
 #[test]
 fn readers_of_a_fifo_come_and_go() {
