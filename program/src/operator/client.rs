@@ -220,9 +220,17 @@ impl Operator {
     }
 
     fn ask_with(&mut self, asked: Asked, files: &[File]) -> Result<Said, OperatorError> {
-        let sent = self.lines.write_with(&Request::new(asked), files);
-        sent.map_err(|error| self.error(Trouble::Silent(error)))?;
-        self.answer()
+        match self.lines.write_with(&Request::new(asked), files) {
+            Ok(()) => self.answer(),
+            // A server with as many operators as may be says so and closes, before the request.
+            Err(error @ LineError::Closed) => match self.answer() {
+                Err(OperatorError { trouble: Trouble::Silent(_), .. }) => {
+                    Err(self.error(Trouble::Silent(error)))
+                }
+                answer => answer,
+            },
+            Err(error) => Err(self.error(Trouble::Silent(error))),
+        }
     }
 
     /// The next line of the server.
@@ -257,5 +265,35 @@ fn connect(path: &Path) -> Result<Lines, Trouble> {
             io::ErrorKind::PermissionDenied => Trouble::Denied,
             _ => Trouble::Unreachable(error),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixListener;
+
+    use super::super::protocol::{Answer, Reason};
+    use super::*;
+
+    #[test]
+    fn a_refusal_before_the_request_is_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let message = "too many operators".to_owned();
+        let problem = Problem { reason: Reason::Busy, message };
+        let line = serde_json::to_string(&Answer::new(problem.clone().into())).unwrap() + "\n";
+        for said in [&*line, ""] {
+            let mut operator = Operator::connect(Some(&path)).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            server.write_all(said.as_bytes()).unwrap();
+            drop(server);
+            let trouble = operator.status().unwrap_err().trouble;
+            match said {
+                "" => assert!(matches!(trouble, Trouble::Silent(LineError::Closed))),
+                _ => assert!(matches!(trouble, Trouble::Refused(refused) if refused == problem)),
+            }
+        }
     }
 }
