@@ -1,7 +1,7 @@
 //! The web server: what browsers, Prometheus, health checks and abusers get.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -157,6 +157,19 @@ fn only_get_and_head_are_answered() {
     let (head, get) = (pages.request("HEAD / HTTP/1.1", "Host: localhost\r\n"), pages.get("/"));
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_eq!(head.field("content-length"), get.field("content-length"));
+}
+
+#[test]
+fn a_client_that_sends_no_more_has_its_answer() {
+    let pages = Pages::open("loopback");
+    for request in
+        ["GET /healthz HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+    {
+        let mut stream = pages.connect();
+        stream.write_all(request.as_bytes()).expect("it is taken");
+        stream.shutdown(Shutdown::Write).expect("it is connected");
+        assert_eq!(read(&mut stream).status, 200, "{request}");
+    }
 }
 
 #[test]

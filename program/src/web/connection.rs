@@ -51,7 +51,8 @@ impl Connection {
     pub(super) fn new(stream: TcpStream, visit: Visit, now: Instant) -> Self {
         let asked = Arc::clone(&visit.asked);
         let mut http = http1::Builder::new();
-        http.max_headers(HTTP_HEADERS_MAX).max_buf_size(HTTP_HEADER_LEN_MAX);
+        // Programs such as netcat send no more behind a request, and still wait for the answer.
+        http.max_headers(HTTP_HEADERS_MAX).max_buf_size(HTTP_HEADER_LEN_MAX).half_close(true);
         let conversation = Box::pin(http.serve_connection(Socket(stream), visit));
         let due = Arc::new(Due(AtomicBool::new(true)));
         let waker = Waker::from(Arc::clone(&due));
