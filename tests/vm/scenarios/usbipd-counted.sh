@@ -36,6 +36,8 @@ measure() { # server
   if [[ $1 == bare ]]; then pids=$bare_pid; else pids=$(server_pids); fi
   # The pids are words of their own.
   count_server $pids
+  # usbferry maps memory of the device once a few MiB have moved.
+  move_read "$disk" '1 MiB'
   for load in 'read 4 KiB' 'write 4 KiB' 'read 1 MiB' 'write 1 MiB'; do
     step "$load through $1"
     count "$load, $1" "move_${load%% *}" "$disk" "${load#* }"
