@@ -1,5 +1,6 @@
-# A formula for Homebrew: brew install --build-from-source ./packaging/homebrew/usbferry.rb
-# The URL and the sum are those of a release, of which there is none yet; --HEAD builds from a clone.
+# A formula for Homebrew: brew install --HEAD ./packaging/homebrew/usbferry.rb
+# A URL and a sum come with the first release; until then --HEAD, which builds from a clone in
+# /usr/local/src/usbferry (`head` below).
 class Usbferry < Formula
   desc "USB/IP server: exports USB devices through libusb, without a kernel module"
   homepage "https://github.com/usbferry/usbferry"
