@@ -93,28 +93,37 @@ struct Captured<'a> {
     is_cut: bool,
 }
 
-/// The URBs of a file, in the order of their submissions.
+/// What a file has.
+pub struct Recording {
+    /// In the order of their submissions.
+    pub urbs: Vec<Urb>,
+    /// The file is broken behind the packet with this number, as after a capture that was cut off.
+    pub broken_behind: Option<u64>,
+}
+
+/// The URBs of a file, up to the place where the file is broken.
 ///
 /// # Errors
 /// The file is no recording of USB.
-pub fn read(file: &[u8]) -> Result<Vec<Urb>, RecordingError> {
+pub fn read(file: &[u8]) -> Result<Recording, RecordingError> {
     let mut joined = Joined::default();
-    match PcapNGSlice::from_slice(file) {
+    let is_whole = match PcapNGSlice::from_slice(file) {
         Ok(blocks) => read_blocks(blocks, &mut joined)?,
         Err(_) => read_legacy(file, &mut joined)?,
-    }
+    };
     if joined.number == 0 {
         return Err(RecordingError::Block(0));
     }
-    Ok(joined.urbs)
+    let broken_behind = (!is_whole).then_some(joined.number);
+    Ok(Recording { urbs: joined.urbs, broken_behind })
 }
 
-fn read_blocks(blocks: PcapNGSlice<'_>, joined: &mut Joined) -> Result<(), RecordingError> {
+/// Whether the file is whole.
+fn read_blocks(blocks: PcapNGSlice<'_>, joined: &mut Joined) -> Result<bool, RecordingError> {
     let (mut words, mut interfaces) = (Words { is_big_endian: false }, Vec::new());
     for block in blocks {
         let Ok(PcapBlockOwned::NG(block)) = block else {
-            // A capture that was cut in the middle of a block is read up to there.
-            return if joined.number > 0 { Ok(()) } else { Err(RecordingError::Block(0)) };
+            return if joined.number > 0 { Ok(false) } else { Err(RecordingError::Block(0)) };
         };
         match block {
             Block::SectionHeader(section) => {
@@ -139,10 +148,11 @@ fn read_blocks(blocks: PcapNGSlice<'_>, joined: &mut Joined) -> Result<(), Recor
             _ => {}
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-fn read_legacy(file: &[u8], joined: &mut Joined) -> Result<(), RecordingError> {
+/// Whether the file is whole.
+fn read_legacy(file: &[u8], joined: &mut Joined) -> Result<bool, RecordingError> {
     let header = parse_pcap_header(file).map_err(|_| RecordingError::Format);
     let (mut rest, header) = header?;
     let words = Words { is_big_endian: header.is_bigendian() };
@@ -155,7 +165,7 @@ fn read_legacy(file: &[u8], joined: &mut Joined) -> Result<(), RecordingError> {
         let is_cut = packet.caplen < packet.origlen;
         joined.take(&Captured { interface, data: packet.data, is_cut })?;
     }
-    Ok(())
+    Ok(rest.is_empty())
 }
 
 /// URBs, and the submissions that still have no end.

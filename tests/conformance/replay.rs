@@ -98,6 +98,18 @@ fn the_same_device_gives_the_same_answers() {
     }
 }
 
+#[test]
+fn a_recording_that_breaks_off_is_played_up_to_there_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = capture(folder.path(), 256 << 10);
+    let whole = std::fs::read(&recording).unwrap();
+    std::fs::write(&recording, &whole[..whole.len() - 3]).unwrap();
+    let server = Server::start("loopback");
+    let (code, said, errors) = replay(&server, &recording, &[]);
+    assert!(code == Some(0) && said.ends_with(" 0 with another answer\n"), "{said}");
+    assert!(errors.contains(": the recording is broken behind packet "), "{errors}");
+}
+
 /// A recording plays with itself as the device.
 #[test]
 fn a_recorded_device_gives_the_recorded_answers() {

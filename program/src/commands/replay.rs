@@ -63,6 +63,10 @@ pub(super) fn play(arguments: &Replay) -> Result<ExitCode, CommandError> {
     let (server, name) = arguments.place().map_err(CommandError::Usage)?;
     let file_error = |error| CommandError::Replayed(arguments.file.clone(), error);
     let recorded = read(arguments).map_err(file_error)?;
+    if let Some(number) = recorded.broken_behind() {
+        let path = arguments.file.display();
+        eprintln!("{path}: the recording is broken behind packet {number}, and has no more");
+    }
     let imported = import(&server, name).map_err(CommandError::Client)?;
     let mut differences = Vec::new();
     let mut told = Ok(());

@@ -11,7 +11,7 @@ use crate::limits::{RECORDING_LEN_MAX, REPLAY_URB_LEN_MAX};
 use crate::sorted::sort_by_key;
 use crate::units::Size;
 use crate::usbmon::error::RecordingError;
-use crate::usbmon::recording::{self, Urb};
+use crate::usbmon::recording::{self, Recording, Urb};
 use crate::wire::iso::PACKETS_MAX;
 use crate::wire::status::Status;
 use crate::wire::types::TransferType;
@@ -22,7 +22,10 @@ const SET_ADDRESS: [u8; 2] = [0, 5];
 
 /// The recorded URBs of a device.
 #[derive(Debug)]
-pub struct Recorded(Vec<Urb>);
+pub struct Recorded {
+    urbs: Vec<Urb>,
+    broken_behind: Option<u64>,
+}
 
 /// URBs left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -66,14 +69,16 @@ impl Recorded {
     /// # Errors
     /// The file has no URBs, or lacks data that has to be sent.
     pub fn read(file: &[u8], terms: Terms) -> Result<Self, RecordedError> {
-        let urbs = recording::read(file).map_err(RecordedError::Recording)?;
+        let Recording { urbs, broken_behind } =
+            recording::read(file).map_err(RecordedError::Recording)?;
         let mut counts: HashMap<(u16, u8), usize> = HashMap::new();
         for urb in &urbs {
             *counts.entry(urb.device).or_default() += 1;
         }
         let chosen = counts.into_iter().max_by_key(|&(device, count)| (count, device));
         let (device, _) = chosen.ok_or(RecordedError::Empty)?;
-        let recorded = Self(urbs.into_iter().filter(|urb| urb.device == device).collect());
+        let urbs = urbs.into_iter().filter(|urb| urb.device == device).collect();
+        let recorded = Self { urbs, broken_behind };
         match recorded.steps(Terms { skip_cut: true, ..terms }).1.cut {
             cut if cut > 0 && !terms.skip_cut => Err(RecordedError::Cut(cut)),
             _ => Ok(recorded),
@@ -81,13 +86,19 @@ impl Recorded {
     }
 
     pub(super) fn urbs(&self) -> &[Urb] {
-        &self.0
+        &self.urbs
+    }
+
+    /// The file is broken behind the packet with this number, and has nothing more for a replay.
+    #[must_use]
+    pub const fn broken_behind(&self) -> Option<u64> {
+        self.broken_behind
     }
 
     /// The steps in the order of the recording, and the URBs without a step.
     pub(super) fn steps(&self, terms: Terms) -> (Vec<Step>, Skipped) {
         let (mut steps, mut skipped) = (Vec::new(), Skipped::default());
-        for (place, urb) in self.0.iter().enumerate() {
+        for (place, urb) in self.urbs.iter().enumerate() {
             let counter = match urb {
                 _ if urb.is_refused => &mut skipped.refused,
                 _ if is_cut(urb) && terms.skip_cut => &mut skipped.cut,

@@ -71,6 +71,9 @@ impl Replay {
             misses: 0,
         };
         replay.rewind();
+        if let Some(number) = replay.script.broken_behind {
+            warn!("replay: the recording is broken behind packet {number}, and has no more");
+        }
         if replay.script.cut > 0 {
             warn!(
                 "replay: of {} URBs and packets from the device the recording has a part of the \

@@ -11,7 +11,7 @@ use crate::sorted::sort_by_key;
 use crate::usb::Configuration;
 use crate::usb::descriptor::{DEVICE_LEN, Host, parse_configuration};
 use crate::usbmon::error::RecordingError;
-use crate::usbmon::recording::{self, Ended, Urb};
+use crate::usbmon::recording::{self, Ended, Recording, Urb};
 use crate::wire::setup::{SETUP_LEN, Setup};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress, Speed, TransferType};
@@ -41,6 +41,8 @@ pub struct Script {
     interfaces: [Option<u8>; EndpointAddress::COUNT],
     /// URBs and packets from the device whose data the recording does not have.
     pub(super) cut: usize,
+    /// The file is broken behind the packet with this number.
+    pub(super) broken_behind: Option<u64>,
 }
 
 /// A bulk or interrupt URB.
@@ -90,7 +92,8 @@ impl Script {
     /// # Errors
     /// The file has no device.
     pub fn read(file: &[u8]) -> Result<Self, ScriptError> {
-        let urbs = recording::read(file).map_err(ScriptError::Recording)?;
+        let Recording { urbs, broken_behind } =
+            recording::read(file).map_err(ScriptError::Recording)?;
         let mut counts: HashMap<(u16, u8), usize> = HashMap::new();
         for urb in &urbs {
             *counts.entry(urb.device).or_default() += 1;
@@ -102,7 +105,7 @@ impl Script {
         let chosen = described.max_by_key(|&(device, count)| (count, device));
         let (device, _) = chosen.ok_or(ScriptError::NoDescriptors)?;
         let urbs: Vec<&Urb> = urbs.iter().filter(|urb| urb.device == device).collect();
-        Self::of(&urbs)
+        Ok(Self { broken_behind, ..Self::of(&urbs)? })
     }
 
     fn of(urbs: &[&Urb]) -> Result<Self, ScriptError> {
@@ -133,6 +136,7 @@ impl Script {
             silent: silent(urbs),
             interfaces,
             cut,
+            broken_behind: None,
         })
     }
 
