@@ -38,7 +38,7 @@ use crate::limits::{CAPTURE_END_TIMEOUT, CAPTURE_PIECE_LEN, CAPTURE_QUEUE_LEN};
 use crate::words::reason;
 use crate::writer::{Terms, Writer};
 use place::Place;
-pub use place::{create, other_half};
+pub use place::{FILE_MODE, other_half};
 pub(crate) use record::Moment;
 use recorder::{Recorder, Tally};
 use sink::{Progress, Sink};
@@ -55,7 +55,27 @@ pub(crate) struct Capture {
     writer: Writer,
     recorder: Arc<Mutex<Recorder>>,
     progress: Arc<Progress>,
-    is_ended: bool,
+    stage: Stage,
+}
+
+/// How far the life of a capture is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Nobody has accepted the capture: nothing is written, not even at the end.
+    Offered,
+    /// Under way.
+    Begun,
+    /// Ended.
+    Ended,
+}
+
+/// The files of a capture that somebody else has opened.
+#[derive(Debug)]
+pub struct PassedFiles {
+    /// A file, a file and its other half for a capture with a size, or a stream.
+    pub files: Vec<File>,
+    /// Whether files are emptied before anything is written.
+    pub are_emptied: bool,
 }
 
 /// How far a capture is.
@@ -95,36 +115,46 @@ impl Capture {
     pub(crate) fn start(wanted: &Capturing, seat: Arc<()>) -> Result<Self, CaptureError> {
         let path = &wanted.path;
         let place = Place::of(path).map_err(|error| CaptureError::Create(path.clone(), error))?;
-        Self::begin(wanted, place, seat)
+        let mut capture = Self::new(wanted, place, false, seat)?;
+        capture.stage = Stage::Begun;
+        Ok(capture)
     }
 
-    /// Begins a capture into passed files: a file, a file and its other half for a capture with a
-    /// size, or a stream. The path is a name.
+    /// Prepares a capture into passed files, which are left as they are until [`Self::begin`]. The
+    /// path is a name.
     ///
     /// # Errors
     /// See [`CaptureError`].
     pub(crate) fn passed(
         wanted: &Capturing,
-        files: Vec<File>,
+        PassedFiles { files, are_emptied }: PassedFiles,
         seat: Arc<()>,
     ) -> Result<Self, CaptureError> {
         let is_pair = files.len() == 2;
         let place = Place::passed(wanted.path.clone(), files);
         let place = place.filter(|_| is_pair == wanted.size.is_some());
         let place = place.ok_or_else(|| CaptureError::Kind(wanted.path.clone()))?;
-        Self::begin(wanted, place, seat)
+        Self::new(wanted, place, are_emptied, seat)
     }
 
-    fn begin(
+    /// Begins a prepared capture: the files are emptied, and the head is written. Never blocks.
+    pub(crate) fn begin(&mut self) {
+        self.stage = Stage::Begun;
+        self.lock().put();
+    }
+
+    fn new(
         wanted: &Capturing,
         (place, output): (Place, Option<File>),
+        is_emptied: bool,
         seat: Arc<()>,
     ) -> Result<Self, CaptureError> {
         let Capturing { path, size, snap_len } = wanted;
         if size.is_some() && !place.is_file() {
             return Err(CaptureError::Unlimited(path.clone()));
         }
-        let sink = Sink::new((place, output), size.is_some(), seat);
+        let is_emptied = is_emptied && place.is_file();
+        let sink = Sink::new((place, output), size.is_some(), is_emptied, seat);
         let progress = sink.progress();
         let writer = Writer::start(TERMS, sink).map_err(CaptureError::Thread)?;
         let (queue, reader) = (writer.queue().clone(), Arc::clone(&progress));
@@ -133,7 +163,7 @@ impl Capture {
         // A file without a record is a capture, too: programs read its first section.
         recorder.is_read();
         let recorder = Arc::new(Mutex::new(recorder));
-        Ok(Self { path: path.clone(), writer, recorder, progress, is_ended: false })
+        Ok(Self { path: path.clone(), writer, recorder, progress, stage: Stage::Offered })
     }
 
     /// The path, or the name.
@@ -167,8 +197,10 @@ impl Capture {
     }
 
     fn finish(&mut self) {
-        if std::mem::replace(&mut self.is_ended, true) {
-            return;
+        match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Begun => {}
+            Stage::Offered => return drop(self.writer.end(Vec::new(), Duration::ZERO)),
+            Stage::Ended => return,
         }
         let (last, patience) = {
             let recorder = &mut *self.lock();
@@ -203,7 +235,11 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
+        let has_begun = self.stage != Stage::Offered;
         self.finish();
+        if !has_begun {
+            return;
+        }
         let Count { taken, dropped, .. } = self.count();
         let (taken, dropped) = (taken.records(), dropped.records());
         log::info!("{}: {taken} records of URBs, {dropped} dropped", self.path.display());

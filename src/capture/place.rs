@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Who may read a capture: what was typed on a keyboard is in there.
-pub(crate) const MODE: u32 = 0o600;
+pub const FILE_MODE: u32 = 0o600;
 
 /// Where a capture goes.
 pub(super) enum Place {
@@ -82,6 +82,18 @@ impl Place {
         }
     }
 
+    /// Empties the file of the first section, and the file for the next.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn empty(&self, current: &File) -> io::Result<()> {
+        current.set_len(0)?;
+        match self {
+            Self::PassedFile(_, Some(other)) => other.set_len(0),
+            _ => Ok(()),
+        }
+    }
+
     /// The empty file for the next section; `current` becomes the older half. Passed files take turns,
     /// since the server can't rename them.
     ///
@@ -105,11 +117,8 @@ impl Place {
 }
 
 /// An empty file.
-///
-/// # Errors
-/// The system's, when the file can't be made, or made empty.
-pub fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)
 }
 
 /// The name of the other half of a capture.

@@ -175,7 +175,7 @@ impl Recorder {
     }
 
     /// Puts the piece into the queue. False when the queue is full.
-    fn put(&mut self) -> bool {
+    pub(super) fn put(&mut self) -> bool {
         let len = self.piece.len() as u64;
         match self.queue.try_put(std::mem::take(&mut self.piece)) {
             Ok(()) => {

@@ -29,6 +29,8 @@ pub(super) struct Sink {
     written: u64,
     /// Sections are files.
     is_limited: bool,
+    /// The file may have older content, which goes before the first piece is written.
+    is_emptied: bool,
     /// Pieces are thrown away until the next section: for a reader who has left, or for a file that
     /// can't be written.
     is_skipping: bool,
@@ -108,11 +110,21 @@ impl Sink {
     pub(super) fn new(
         (place, output): (Place, Option<File>),
         is_limited: bool,
+        is_emptied: bool,
         seat: Arc<()>,
     ) -> Self {
         let progress = Arc::new(Progress::default());
         progress.reader.store(u64::from(output.is_some()), Ordering::Release);
-        Self { place, output, written: 0, is_limited, is_skipping: false, progress, _seat: seat }
+        Self {
+            place,
+            output,
+            written: 0,
+            is_limited,
+            is_emptied,
+            is_skipping: false,
+            progress,
+            _seat: seat,
+        }
     }
 
     pub(super) fn progress(&self) -> Arc<Progress> {
@@ -138,6 +150,11 @@ impl Sink {
 
     fn write_whole(&mut self, piece: &[u8]) -> io::Result<()> {
         let mut output = self.output.take().ok_or(io::ErrorKind::NotFound)?;
+        // A capture that nobody has accepted ends with a piece without bytes.
+        if self.is_emptied && !piece.is_empty() {
+            self.place.empty(&output)?;
+            self.is_emptied = false;
+        }
         if self.is_limited && self.written > 0 && block::begins_section(piece) {
             output = self.place.next_file(output)?;
             self.written = 0;

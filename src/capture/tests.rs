@@ -311,16 +311,62 @@ fn data_len(record: &[u8]) -> usize {
     u32::from_ne_bytes(record[36..40].try_into().unwrap()) as usize
 }
 
+fn passed(files: Vec<File>) -> PassedFiles {
+    PassedFiles { files, are_emptied: true }
+}
+
+/// Files that are opened with their content, as an operator passes files.
+fn reopened(paths: &[&Path]) -> Vec<File> {
+    paths.iter().map(|path| File::options().write(true).open(path).unwrap()).collect()
+}
+
+/// A capture that the server does not accept leaves a file alone; an accepted capture makes both
+/// files anew at once, however long they were.
+#[test]
+fn passed_files_are_emptied_when_the_capture_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["a", "b"].map(|name| folder.path().join(name));
+    let [a, b] = paths.each_ref().map(|path| &**path);
+    let old = vec![7; 100_000];
+    paths.iter().for_each(|path| fs::write(path, &old).unwrap());
+    let seat = Arc::new(());
+    for (size, files) in [(None, &[a][..]), (Some(CAPTURE_SIZE_MIN as u64), &[a, b])] {
+        let wanted = Capturing { path: "passed".into(), size, snap_len: 64 };
+        let refused = Capture::passed(&wanted, passed(reopened(files)), Arc::clone(&seat));
+        drop(refused.unwrap());
+        while Arc::strong_count(&seat) > 1 {
+            thread::yield_now();
+        }
+        assert!(paths.iter().all(|path| fs::read(path).unwrap() == old), "{size:?}");
+    }
+    let wanted = Capturing { path: "passed".into(), size: None, snap_len: 64 };
+    let behind = PassedFiles { files: reopened(&[a]), are_emptied: false };
+    let mut capture = Capture::passed(&wanted, behind, Arc::clone(&seat)).unwrap();
+    capture.begin();
+    drop(capture);
+    assert_eq!(fs::read(a).unwrap().len(), old.len(), "emptied only where that was asked for");
+    let wanted = Capturing { size: Some(CAPTURE_SIZE_MIN as u64), ..wanted };
+    let files = passed(reopened(&[a, b]));
+    let mut capture = Capture::passed(&wanted, files, seat).unwrap();
+    capture.begin();
+    while capture.progress.bytes() == 0 {
+        thread::yield_now();
+    }
+    let (head, other) = (fs::read(a).unwrap(), fs::read(b).unwrap());
+    assert!(block::begins_section(&head) && head.len() < 100 && other.is_empty());
+}
+
 /// Two passed files take turns, and the server makes no other file.
 #[test]
 fn passed_files_take_turns() {
     let folder = tempfile::tempdir().unwrap();
     let paths = ["a", "b"].map(|name| folder.path().join(name));
-    let files = paths.iter().map(|path| create(path).unwrap()).collect();
+    let files = paths.iter().map(|path| File::create(path).unwrap()).collect();
     let size = Some(CAPTURE_SIZE_MIN as u64);
     let wanted = Capturing { path: "passed".into(), size, snap_len: 256 << 10 };
     let seat = Arc::new(());
-    let capture = Capture::passed(&wanted, files, Arc::clone(&seat)).unwrap();
+    let mut capture = Capture::passed(&wanted, passed(files), Arc::clone(&seat)).unwrap();
+    capture.begin();
     let mut tap = tap(&capture);
     for seqnum in 0..400 {
         write(&mut tap, seqnum, &[7; 50_000]);
@@ -339,7 +385,8 @@ fn a_passed_pipe_ends_with_its_reader() {
     let (mut reader, pipe) = io::pipe().unwrap();
     let wanted = Capturing { path: "passed".into(), size: None, snap_len: 64 };
     let files = vec![File::from(std::os::fd::OwnedFd::from(pipe))];
-    let capture = Capture::passed(&wanted, files, Arc::default()).unwrap();
+    let mut capture = Capture::passed(&wanted, passed(files), Arc::default()).unwrap();
+    capture.begin();
     let mut tap = tap(&capture);
     write(&mut tap, 1, b"live");
     let mut now = Instant::now();
@@ -365,7 +412,7 @@ fn a_passed_pipe_ends_with_its_reader() {
 fn nothing_but_files_and_streams_is_taken() {
     let null = || File::options().write(true).open("/dev/null").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let file = || create(&folder.path().join("a")).unwrap();
+    let file = || File::create(folder.path().join("a")).unwrap();
     let size = Some(CAPTURE_SIZE_MIN as u64);
     for (files, size) in [
         (vec![], None),
@@ -376,7 +423,7 @@ fn nothing_but_files_and_streams_is_taken() {
         (vec![file(), null()], size),
     ] {
         let wanted = Capturing { path: "passed".into(), size, snap_len: 64 };
-        let error = Capture::passed(&wanted, files, Arc::default()).err().expect("refused");
+        let error = Capture::passed(&wanted, passed(files), Arc::default()).err().expect("refused");
         assert!(error.to_string().contains("a file or a FIFO"), "{error}");
     }
 }

@@ -7,7 +7,6 @@
 //! Contract: part of the reactor, so nothing here sleeps: a capture ends on the thread of whoever
 //! ends the capture. [`OperatorHandle`] may be used by any thread, and blocks its caller only.
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
@@ -18,7 +17,7 @@ use super::questions::Question;
 use super::registry::Registry;
 use super::token::Key;
 use super::{Reactor, find};
-use crate::capture::{Capture, CaptureError, Count, Description, Tap};
+use crate::capture::{Capture, CaptureError, Count, Description, PassedFiles, Tap};
 use crate::complaints::info;
 use crate::config::Capturing;
 use crate::config::asked::Asked;
@@ -51,8 +50,8 @@ pub(super) struct Running {
 pub struct CaptureOrder {
     /// The capture; the path is a name.
     pub wanted: Capturing,
-    /// The opened files: a file or a stream, or with a size two files.
-    pub files: Vec<File>,
+    /// The opened files.
+    pub passed: PassedFiles,
     /// The name of the device; `None` for all.
     pub device: Option<String>,
 }
@@ -189,7 +188,7 @@ impl OperatorHandle {
     /// The files or the name are not fit, or as many captures run as may.
     #[must_use]
     pub fn start_capture(&self, order: CaptureOrder) -> Option<Result<Obeyed, Disobeyed>> {
-        let CaptureOrder { wanted, files, device } = order;
+        let CaptureOrder { wanted, passed, device } = order;
         let device = match device {
             Some(name) => match BusId::new(&name) {
                 Some(field) => Some(Asked::read(field)),
@@ -197,7 +196,7 @@ impl OperatorHandle {
             },
             None => None,
         };
-        let capture = match Capture::passed(&wanted, files, self.seats.upgrade()?) {
+        let capture = match Capture::passed(&wanted, passed, self.seats.upgrade()?) {
             Ok(capture) => capture,
             Err(error) => return Some(Err(Disobeyed::Capture(error.to_string()))),
         };
@@ -230,10 +229,11 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Begins a capture: the sessions with devices that are meant.
-    pub(super) fn start_capture(&mut self, running: Box<Running>) -> Result<Obeyed, Untaken> {
+    pub(super) fn start_capture(&mut self, mut running: Box<Running>) -> Result<Obeyed, Untaken> {
         if let Some(obstacle) = self.audience.captures.obstacle(&running) {
             return Err((running, obstacle));
         }
+        running.capture.begin();
         info!("an operator captures into {}", running.capture.path().display());
         let connections = self.connections.iter_mut().map(|(_, connection)| connection);
         let tapped = connections.filter_map(|connection| {

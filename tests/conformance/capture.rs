@@ -372,6 +372,45 @@ fn captures_that_can_not_be_are_refused_with_the_reason() {
     assert_eq!(office.ask(small)["error"]["reason"], "request");
 }
 
+/// A refused capture leaves every file as it was, and no file behind.
+#[test]
+fn a_refused_capture_costs_no_recording() {
+    let office = Office::open("loopback");
+    let mut client = office.server.attach();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| file_in(folder.path(), name);
+    let old = pattern(0, 100_000);
+    fs::write(file("old"), &old).unwrap();
+    fs::write(file("new.1"), &old).unwrap();
+    assert_eq!(office.run(&["capture", "start", &file("0")]).0, Some(0));
+    client.call_ok(&Submit::read(SOURCE, 512));
+    wait_until("records are written", || fs::metadata(file("0")).unwrap().len() > 600);
+    let written = fs::read(file("0")).unwrap();
+    let refused = |arguments: &[&str]| {
+        assert_eq!(office.run(&[&["capture", "start"], arguments].concat()).0, Some(1));
+    };
+    refused(&[&file("0")]);
+    assert_eq!(fs::read(file("0")).unwrap(), written, "the file of a running capture");
+    refused(&[&file("old"), "--device", &"x".repeat(40)]);
+    for number in 1..CAPTURES_MAX {
+        assert_eq!(office.run(&["capture", "start", &file(&number.to_string())]).0, Some(0));
+    }
+    for name in ["old", "new"] {
+        refused(&[&file(name)]);
+        refused(&[&file(name), "--size", "8M"]);
+    }
+    assert!(["old", "new.1"].iter().all(|name| fs::read(file(name)).unwrap() == old));
+    assert!(["old.1", "new"].iter().all(|name| !Path::new(&file(name)).exists()));
+    client.call_ok(&Submit::read(SOURCE, 512));
+    for number in 0..CAPTURES_MAX {
+        assert_eq!(office.run(&["capture", "stop", &file(&number.to_string())]).0, Some(0));
+    }
+    let records = tshark::records(Path::new(&file("0")));
+    assert_eq!(records.iter().filter(|record| record.endpoint == SOURCE).count(), 4);
+    assert_eq!(office.run(&["capture", "start", &file("old")]).0, Some(0));
+    wait_until("the file is made anew", || fs::read(file("old")).unwrap().len() < 100);
+}
+
 /// Nothing can be written at all: every record counts as dropped, and the client notices nothing.
 #[cfg(target_os = "linux")]
 #[test]

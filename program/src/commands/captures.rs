@@ -1,14 +1,15 @@
 //! `usbferry capture`: captures of a server on this machine.
 //!
 //! The file is opened here, with the rights of the user, and passed to the server: whoever may write
-//! to the server's socket gets at no other file by the server's rights.
+//! to the server's socket gets at no other file by the server's rights. The server empties the file
+//! once it has accepted, so a refused capture costs nobody a recording.
 //!
 //! Contract: *blocks* for the reader of a FIFO, and for the server's answer.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf, absolute};
 
 use super::CommandError;
@@ -16,11 +17,11 @@ use super::json;
 use super::list::printed;
 use super::orders::print;
 use super::status::{capture_text, title};
-use crate::capture::{create, other_half};
+use crate::capture::{FILE_MODE, PassedFiles, other_half};
 use crate::cli::{Capture, CaptureCommand, CaptureStart, CaptureStop};
 use crate::config::Capturing;
 use crate::limits::SNAP_LEN_DEFAULT;
-use crate::operator::client::Operator;
+use crate::operator::client::{Operator, Trouble};
 use crate::words::printable;
 
 /// The file name for the standard output.
@@ -39,13 +40,19 @@ fn start(arguments: &CaptureStart) -> Result<(), CommandError> {
     // Before the file is made anew, or opened for a reader.
     let mut operator = Operator::connect(asking.socket()).map_err(CommandError::Operator)?;
     let is_stdout = file.as_os_str() == STDOUT;
-    let files = if is_stdout { stdout(*size) } else { open(file, *size) };
-    let files = files.map_err(|reason| CommandError::CaptureFile(file.clone(), reason))?;
+    let opened = if is_stdout { stdout(*size) } else { Opened::open(file, *size) };
+    let opened = opened.map_err(|reason| CommandError::CaptureFile(file.clone(), reason))?;
     let path =
         if is_stdout { stdout_name() } else { absolute(file).unwrap_or_else(|_| file.clone()) };
     let wanted = Capturing { path, size: *size, snap_len: snaplen.unwrap_or(SNAP_LEN_DEFAULT) };
-    let report = operator.start_capture(&wanted, &files, device.as_deref());
-    let report = report.map_err(CommandError::Operator)?;
+    let report = operator.start_capture(&wanted, &opened.passed, device.as_deref());
+    let report = report.map_err(|error| {
+        // Without an answer the server may have begun.
+        if let Trouble::Refused(_) = error.trouble {
+            opened.remove_made();
+        }
+        CommandError::Operator(error)
+    })?;
     if is_stdout {
         // The output is the server's now.
         return Ok(());
@@ -85,24 +92,70 @@ fn stop(arguments: &CaptureStop) -> Result<(), CommandError> {
     print(std::iter::once(format!("the capture has ended: {}", capture_text(&report))))
 }
 
-/// Opens the file of a capture; with a size the other half, too.
-fn open(path: &Path, size: Option<u64>) -> io::Result<Vec<File>> {
-    if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
-        if size.is_some() {
-            return Err(io::Error::other("a FIFO has no size; leave --size out"));
+/// The files of a capture.
+struct Opened {
+    passed: PassedFiles,
+    /// The files that were not there before.
+    made: Vec<PathBuf>,
+}
+
+impl Opened {
+    /// Opens the file of a capture; with a size the other half, too. Content is left alone.
+    fn open(path: &Path, size: Option<u64>) -> io::Result<Self> {
+        let passed = PassedFiles { files: Vec::new(), are_emptied: true };
+        let mut opened = Self { passed, made: Vec::new() };
+        if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+            if size.is_some() {
+                return Err(io::Error::other("a FIFO has no size; leave --size out"));
+            }
+            eprintln!("{}: waiting for a reader", path.display());
+            opened.passed.files.push(OpenOptions::new().write(true).open(path)?);
+            return Ok(opened);
         }
-        eprintln!("{}: waiting for a reader", path.display());
-        return Ok(vec![OpenOptions::new().write(true).open(path)?]);
+        let paths = std::iter::once(path.to_owned()).chain(size.map(|_| other_half(path)));
+        for path in paths {
+            if let Err(error) = opened.add(path) {
+                opened.remove_made();
+                return Err(error);
+            }
+        }
+        Ok(opened)
     }
-    let mut files = vec![create(path)?];
-    if size.is_some() {
-        files.push(create(&other_half(path))?);
+
+    fn add(&mut self, path: PathBuf) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).mode(FILE_MODE);
+        let file = match options.clone().create_new(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                options.create(true).truncate(false).open(&path)?
+            }
+            made => {
+                let file = made?;
+                self.made.push(path);
+                file
+            }
+        };
+        self.passed.files.push(file);
+        Ok(())
     }
-    Ok(files)
+
+    /// Removes the files that were not there before, unless others have taken their places or have
+    /// written to the files.
+    fn remove_made(&self) {
+        for path in &self.made {
+            let is_own = |found: &fs::Metadata| {
+                let mut files = self.passed.files.iter().filter_map(|file| file.metadata().ok());
+                files.any(|file| (file.dev(), file.ino()) == (found.dev(), found.ino()))
+            };
+            if fs::symlink_metadata(path).is_ok_and(|found| found.len() == 0 && is_own(&found)) {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
 }
 
 /// The standard output as the file of a capture.
-fn stdout(size: Option<u64>) -> io::Result<Vec<File>> {
+fn stdout(size: Option<u64>) -> io::Result<Opened> {
     let stdout = io::stdout();
     if stdout.is_terminal() {
         let advice = "a capture is nothing for a terminal: pipe it, as in \"usbferry capture start - \
@@ -112,7 +165,9 @@ fn stdout(size: Option<u64>) -> io::Result<Vec<File>> {
     if size.is_some() {
         return Err(io::Error::other("the standard output has no size; leave --size out"));
     }
-    Ok(vec![File::from(stdout.as_fd().try_clone_to_owned()?)])
+    let files = vec![File::from(stdout.as_fd().try_clone_to_owned()?)];
+    // Whoever has opened the output may want the capture behind older content.
+    Ok(Opened { passed: PassedFiles { files, are_emptied: false }, made: Vec::new() })
 }
 
 /// The name of the capture into the standard output.

@@ -17,6 +17,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::lines::{LineError, Lines};
 use super::protocol::{Asked, CaptureStartedReport, DisconnectedReport, Problem, Request, Said};
 use super::{reading, usual_places};
+use crate::capture::PassedFiles;
 use crate::config::Capturing;
 use crate::limits::{OPERATOR_ANSWER_LEN_MAX, OPERATOR_TIMEOUT};
 use crate::report::reading::Unread;
@@ -159,14 +160,14 @@ impl Operator {
     }
 
     /// Begins a capture into opened files: a file or a stream, or with a size two files. The path is
-    /// a name.
+    /// a name. The server leaves the files as they are until the capture begins.
     ///
     /// # Errors
     /// The server does not answer, or refuses.
     pub fn start_capture(
         &mut self,
         wanted: &Capturing,
-        files: &[File],
+        PassedFiles { files, are_emptied }: &PassedFiles,
         device: Option<&str>,
     ) -> Result<CaptureStartedReport, OperatorError> {
         let asked = Asked::CaptureStart {
@@ -174,6 +175,7 @@ impl Operator {
             device: device.map(ToOwned::to_owned),
             size: wanted.size,
             snaplen: Some(wanted.snap_len),
+            empty: *are_emptied,
         };
         match self.ask_with(asked, files)? {
             Said::CaptureStarted(report) => Ok(report),

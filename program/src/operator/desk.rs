@@ -25,6 +25,7 @@ use super::lines::{LineError, Lines};
 use super::protocol::{Answer, Asked, CaptureStartedReport, Problem, Reason, Request, Said};
 use super::socket::{BindError, Bound};
 use super::usual_places;
+use crate::capture::PassedFiles;
 use crate::caught::caught;
 use crate::config::socket::SocketPlace;
 use crate::config::{Capturing, OperatorSocket};
@@ -292,10 +293,11 @@ impl Conversation {
                     let result = self.handles.operator.release(&device);
                     said_of(result, &device, |obeyed| Said::Released(obeyed.names))
                 }
-                Ok(Asked::CaptureStart { file, device, size, snaplen }) => {
+                Ok(Asked::CaptureStart { file, device, size, snaplen, empty }) => {
                     let snap_len = snaplen.unwrap_or(SNAP_LEN_DEFAULT);
                     let wanted = Capturing { path: file.into(), size, snap_len };
-                    self.start_capture(CaptureOrder { wanted, files, device })
+                    let passed = PassedFiles { files, are_emptied: empty };
+                    self.start_capture(CaptureOrder { wanted, passed, device })
                 }
                 Ok(Asked::CaptureStop { file }) => self.stop_capture(file.as_deref()),
                 Ok(Asked::Events) => match self.handles.operator.events() {

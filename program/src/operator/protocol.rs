@@ -53,6 +53,8 @@ pub enum Asked {
         size: Option<u64>,
         /// The most bytes of data of a URB.
         snaplen: Option<usize>,
+        /// Whether the server empties the files, once it has accepted.
+        empty: bool,
     },
     /// The end of a capture.
     CaptureStop {
