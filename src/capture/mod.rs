@@ -38,7 +38,7 @@ use crate::limits::{CAPTURE_END_TIMEOUT, CAPTURE_PIECE_LEN, CAPTURE_QUEUE_LEN};
 use crate::words::reason;
 use crate::writer::{Terms, Writer};
 use place::Place;
-pub use place::{FILE_MODE, other_half};
+pub use place::{FILE_MODE, FileId, other_half};
 pub(crate) use record::Moment;
 use recorder::{Recorder, Tally};
 use sink::{Progress, Sink};
@@ -169,6 +169,11 @@ impl Capture {
     /// The path, or the name.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The files, or the stream, as far as there are any yet.
+    pub(crate) fn files(&self) -> Vec<FileId> {
+        self.progress.files()
     }
 
     /// Whether a tap writes into this capture.

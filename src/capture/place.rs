@@ -6,13 +6,28 @@
 //!
 //! Contract: runs on the writer's thread but for [`Place::of`] and [`Place::passed`], and *blocks*.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Who may read a capture: what was typed on a keyboard is in there.
 pub const FILE_MODE: u32 = 0o600;
+
+/// A file or a stream, under any name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileId {
+    device: u64,
+    number: u64,
+}
+
+impl FileId {
+    /// The file that has the metadata.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), number: metadata.ino() }
+    }
+}
 
 /// Where a capture goes.
 pub(super) enum Place {
@@ -43,8 +58,14 @@ impl Place {
 
     /// Passed files: a file, a file and its other half, or a stream. `None` for anything else.
     pub(super) fn passed(name: PathBuf, files: Vec<File>) -> Option<(Self, Option<File>)> {
-        let kinds = files.iter().map(File::metadata).map(|data| data.ok().map(|d| d.file_type()));
-        let kinds: Vec<_> = kinds.collect::<Option<_>>()?;
+        let found: io::Result<Vec<Metadata>> = files.iter().map(File::metadata).collect();
+        let found = found.ok()?;
+        if let [one, other] = &found[..]
+            && FileId::of(one) == FileId::of(other)
+        {
+            return None;
+        }
+        let kinds: Vec<_> = found.iter().map(Metadata::file_type).collect();
         let mut files = files.into_iter();
         let first = files.next()?;
         match &kinds[..] {
@@ -64,6 +85,18 @@ impl Place {
             Self::File(name) | Self::Stream(name) => name,
             Self::PassedFile(name, _) | Self::PassedStream(name) => name,
         }
+    }
+
+    /// The open file, the file for the next section, and a stream that is opened later.
+    pub(super) fn ids(&self, current: Option<&File>, is_limited: bool) -> Vec<FileId> {
+        let other = match self {
+            Self::File(path) if is_limited => Some(fs::metadata(other_half(path))),
+            Self::Stream(path) => Some(fs::metadata(path)),
+            Self::PassedFile(_, Some(other)) => Some(other.metadata()),
+            _ => None,
+        };
+        let found = current.map(File::metadata).into_iter().chain(other);
+        found.flatten().map(|metadata| FileId::of(&metadata)).collect()
     }
 
     /// Whether sections can be files.

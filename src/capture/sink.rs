@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::place::Place;
+use super::place::{FileId, Place};
 use super::recorder::Tally;
 use crate::usbmon::block;
 use crate::words::reason;
@@ -50,6 +50,8 @@ pub(super) struct Progress {
     queued: Mutex<Queued>,
     /// Why the capture has ended early.
     failure: OnceLock<String>,
+    /// The files, or the stream.
+    files: Mutex<Vec<FileId>>,
 }
 
 /// Records that were in the queue.
@@ -81,6 +83,15 @@ impl Progress {
     /// Why the capture has ended early.
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.get().cloned()
+    }
+
+    /// The files, or the stream.
+    pub(super) fn files(&self) -> Vec<FileId> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_files(&self, files: Vec<FileId>) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 
     /// Records that were in the queue and did not get into the file.
@@ -115,6 +126,7 @@ impl Sink {
     ) -> Self {
         let progress = Arc::new(Progress::default());
         progress.reader.store(u64::from(output.is_some()), Ordering::Release);
+        progress.note_files(place.ids(output.as_ref(), is_limited));
         Self {
             place,
             output,
@@ -157,6 +169,7 @@ impl Sink {
         }
         if self.is_limited && self.written > 0 && block::begins_section(piece) {
             output = self.place.next_file(output)?;
+            self.progress.note_files(self.place.ids(Some(&output), true));
             self.written = 0;
         }
         if let Err(error) = output.write_all(piece) {

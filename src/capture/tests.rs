@@ -225,6 +225,30 @@ fn a_capture_with_a_size_keeps_the_last_half_at_least() {
     assert_eq!(other_half(&path).file_name().unwrap(), "ring.1.pcapng");
 }
 
+/// Whoever wants to write into either file of a ring finds the ring there, after each turn, too.
+#[test]
+fn a_ring_has_both_of_its_files_at_any_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ring.pcapng");
+    fs::write(other_half(&path), "of an older ring").unwrap();
+    let capture = start(&path, Some(CAPTURE_SIZE_MIN as u64));
+    let id = |path: &Path| FileId::of(&fs::metadata(path).unwrap());
+    let ids = || vec![id(&path), id(&other_half(&path))];
+    let older = ids();
+    assert_eq!(capture.files(), older);
+    // Open files keep their numbers from the files of later turns.
+    let _open = [&path, &other_half(&path)].map(|path| File::open(path).unwrap());
+    let mut tap = tap(&capture);
+    for seqnum in 0..200 {
+        write(&mut tap, seqnum, &[7; 50_000]);
+    }
+    drop(tap);
+    let progress = Arc::clone(&capture.progress);
+    drop(capture);
+    assert_eq!(progress.files(), ids());
+    assert!(ids().iter().all(|id| !older.contains(id)), "the ring has turned twice");
+}
+
 /// A reader that is there and takes nothing: at the end the records that wait are dropped.
 #[test]
 fn records_that_a_reader_never_takes_are_counted_as_dropped() {

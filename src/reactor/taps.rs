@@ -95,8 +95,13 @@ impl Captures {
 
     /// Why another capture can't be taken.
     fn obstacle(&self, new: &Running) -> Option<Disobeyed> {
-        let path = new.capture.path();
-        if self.running.iter().any(|running| running.capture.path() == path) {
+        let (path, files) = (new.capture.path(), new.capture.files());
+        // The same name ends both, and the same file under two names would have two writers.
+        let is_taken = |running: &Running| {
+            running.capture.path() == path
+                || running.capture.files().iter().any(|file| files.contains(file))
+        };
+        if self.running.iter().any(is_taken) {
             return Some(Disobeyed::Captured(path.to_owned()));
         }
         let living = Arc::strong_count(&self.seats) - 1;

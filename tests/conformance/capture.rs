@@ -411,6 +411,42 @@ fn a_refused_capture_costs_no_recording() {
     wait_until("the file is made anew", || fs::read(file("old")).unwrap().len() < 100);
 }
 
+/// A file, or a FIFO, has one writer, whatever the name that the second writer gives.
+#[test]
+fn a_file_under_another_name_is_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, path) = start("loopback", folder.path(), |_| {});
+    let office = Office::of(server);
+    let file = |name: &str| file_in(folder.path(), name);
+    assert!(Command::new("mkfifo").arg(file("fifo")).status().unwrap().success());
+    // Both ends, so that nobody waits for the other.
+    let _reader = fs::File::options().read(true).write(true).open(file("fifo")).unwrap();
+    for name in ["a", "fifo"] {
+        assert_eq!(office.run(&["capture", "start", &file(name)]).0, Some(0));
+    }
+    let aside = folder.path().file_name().unwrap().to_str().unwrap();
+    for (number, path) in [path, file("a").into(), file("fifo").into()].iter().enumerate() {
+        let [soft, hard] = ["soft", "hard"].map(|kind| file(&format!("{kind}{number}")));
+        std::os::unix::fs::symlink(path, &soft).unwrap();
+        fs::hard_link(path, &hard).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let around = file(&format!("../{aside}/{name}"));
+        for name in [&*soft, &hard, &around] {
+            let (code, _, errors) = office.run(&["capture", "start", name]);
+            let says = format!("{name}: a capture writes there already; give another file");
+            assert!(code == Some(1) && errors.contains(&says), "{name}: {errors}");
+        }
+    }
+    fs::hard_link(file("a"), file("ring.1")).unwrap();
+    let (_, _, errors) = office.run(&["capture", "start", &file("ring"), "--size", "8M"]);
+    assert!(errors.contains("a capture writes there already"), "{errors}");
+    assert!(!Path::new(&file("ring")).exists());
+    fs::write(file("both"), "").unwrap();
+    fs::hard_link(file("both"), file("both.1")).unwrap();
+    let (_, _, errors) = office.run(&["capture", "start", &file("both"), "--size", "8M"]);
+    assert!(errors.contains("with a size into two files"), "{errors}");
+}
+
 /// Nothing can be written at all: every record counts as dropped, and the client notices nothing.
 #[cfg(target_os = "linux")]
 #[test]

@@ -28,7 +28,11 @@ pub(crate) struct Office {
 
 impl Office {
     pub(crate) fn open(devices: &str) -> Self {
-        let server = Server::start(devices);
+        Self::of(Server::start(devices))
+    }
+
+    /// Opens with a server.
+    pub(crate) fn of(server: Server) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut office = Self { server, desk: None, folder };
         office.open_desk();

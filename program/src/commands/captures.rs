@@ -9,7 +9,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf, absolute};
 
 use super::CommandError;
@@ -17,7 +17,7 @@ use super::json;
 use super::list::printed;
 use super::orders::print;
 use super::status::{capture_text, title};
-use crate::capture::{FILE_MODE, PassedFiles, other_half};
+use crate::capture::{FILE_MODE, FileId, PassedFiles, other_half};
 use crate::cli::{Capture, CaptureCommand, CaptureStart, CaptureStop};
 use crate::config::Capturing;
 use crate::limits::SNAP_LEN_DEFAULT;
@@ -145,7 +145,7 @@ impl Opened {
         for path in &self.made {
             let is_own = |found: &fs::Metadata| {
                 let mut files = self.passed.files.iter().filter_map(|file| file.metadata().ok());
-                files.any(|file| (file.dev(), file.ino()) == (found.dev(), found.ino()))
+                files.any(|file| FileId::of(&file) == FileId::of(found))
             };
             if fs::symlink_metadata(path).is_ok_and(|found| found.len() == 0 && is_own(&found)) {
                 let _ = fs::remove_file(path);
