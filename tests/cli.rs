@@ -593,6 +593,30 @@ fn socket_path() -> (tempfile::TempDir, String) {
     (folder, path)
 }
 
+/// A server that plays a recording does not overwrite the recording with a capture, whatever the
+/// name of the file, and neither as the older half of a capture.
+#[test]
+fn a_recording_that_is_played_is_not_captured_into() {
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/recording/pcap-189");
+    let [path, link, half] = ["a.1.pcap", "link", "a.pcap"].map(|name| folder.path().join(name));
+    let recording = std::fs::read(corpus).unwrap();
+    std::fs::write(&path, &recording).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let played = format!("--simulate=replay:{}", path.display());
+    for (file, more) in [(&path, &[][..]), (&link, &[]), (&half, &["--capture-size=8M"])] {
+        let file = file.to_str().unwrap();
+        let line = ["serve", &played, "--listen=127.0.0.1:0", "--capture", file];
+        let refused = run(&[&line[..], more].concat());
+        let told = stderr(&refused);
+        assert!(
+            refused.status.code() == Some(1) && told.contains("plays this recording"),
+            "{told}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), recording);
+    }
+}
+
 #[test]
 fn a_server_answers_at_its_socket_and_a_second_server_needs_another() {
     let (folder, path) = socket_path();

@@ -102,22 +102,22 @@ pub enum CaptureError {
     Unlimited(PathBuf),
     /// Something else than files and streams was passed.
     Kind(PathBuf),
+    /// A simulated device plays the file.
+    Replayed(PathBuf),
     /// The system has no thread.
     Thread(io::Error),
 }
 
 impl Capture {
-    /// Begins a capture. A FIFO is opened later, as soon as somebody reads. The capture keeps `seat`
-    /// until the last byte is written.
+    /// Prepares a capture, whose file is left as it is until [`Self::begin`]. A FIFO is opened later,
+    /// as soon as somebody reads. The capture keeps `seat` until the last byte is written.
     ///
     /// # Errors
     /// See [`CaptureError`].
-    pub(crate) fn start(wanted: &Capturing, seat: Arc<()>) -> Result<Self, CaptureError> {
+    pub(crate) fn of(wanted: &Capturing, seat: Arc<()>) -> Result<Self, CaptureError> {
         let path = &wanted.path;
         let place = Place::of(path).map_err(|error| CaptureError::Create(path.clone(), error))?;
-        let mut capture = Self::new(wanted, place, false, seat)?;
-        capture.stage = Stage::Begun;
-        Ok(capture)
+        Self::new(wanted, place, true, seat)
     }
 
     /// Prepares a capture into passed files, which are left as they are until [`Self::begin`]. The
@@ -140,7 +140,7 @@ impl Capture {
     /// Begins a prepared capture: the files are emptied, and the head is written. Never blocks.
     pub(crate) fn begin(&mut self) {
         self.stage = Stage::Begun;
-        self.lock().put();
+        self.lock().put_head();
     }
 
     fn new(
@@ -267,6 +267,12 @@ impl fmt::Display for CaptureError {
             Self::Kind(path) => write!(
                 f,
                 "{}: a capture goes into a file or a FIFO, and with a size into two files",
+                path.display()
+            ),
+            Self::Replayed(path) => write!(
+                f,
+                "{}: a simulated device plays this recording, and a capture would overwrite it; \
+                 give another file",
                 path.display()
             ),
             Self::Thread(error) => {

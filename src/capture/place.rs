@@ -52,7 +52,7 @@ impl Place {
         if !is_file {
             return Ok((Self::Stream(path), None));
         }
-        let file = create(&path)?;
+        let file = to_write().truncate(false).open(&path)?;
         Ok((Self::File(path), Some(file)))
     }
 
@@ -142,16 +142,18 @@ impl Place {
             }
             Self::File(path) => {
                 fs::rename(&*path, other_half(path))?;
-                create(path)
+                to_write().truncate(true).open(path)
             }
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
 
-/// An empty file.
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)
+/// How a file is opened.
+fn to_write() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(FILE_MODE);
+    options
 }
 
 /// The name of the other half of a capture.

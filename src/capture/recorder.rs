@@ -174,8 +174,15 @@ impl Recorder {
         Some(&mut self.piece)
     }
 
+    /// Has the head of the first section written, if anybody takes the capture already.
+    pub(super) fn put_head(&mut self) {
+        if !self.piece.is_empty() {
+            self.put();
+        }
+    }
+
     /// Puts the piece into the queue. False when the queue is full.
-    pub(super) fn put(&mut self) -> bool {
+    fn put(&mut self) -> bool {
         let len = self.piece.len() as u64;
         match self.queue.try_put(std::mem::take(&mut self.piece)) {
             Ok(()) => {

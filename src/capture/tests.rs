@@ -18,7 +18,13 @@ const DEVID: DevId = DevId::new(1, 2);
 
 pub(crate) fn start(path: &Path, size: Option<u64>) -> Capture {
     let wanted = Capturing { path: path.to_owned(), size, snap_len: 256 << 10 };
-    Capture::start(&wanted, Arc::default()).expect("it begins")
+    begun(&wanted)
+}
+
+fn begun(wanted: &Capturing) -> Capture {
+    let mut capture = Capture::of(wanted, Arc::default()).expect("it begins");
+    capture.begin();
+    capture
 }
 
 pub(crate) fn tap(capture: &Capture) -> Tap {
@@ -318,7 +324,7 @@ fn data_is_cut_but_for_control_urbs() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cut.pcapng");
     let wanted = Capturing { path: path.clone(), size: None, snap_len: 5 };
-    let capture = Capture::start(&wanted, Arc::default()).unwrap();
+    let capture = begun(&wanted);
     let mut tap = tap(&capture);
     write(&mut tap, 1, b"12345");
     write(&mut tap, 2, b"1234567");
@@ -458,9 +464,9 @@ fn a_stream_has_no_size() {
     let path = folder.path().join("live");
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     let wanted = Capturing { path, size: Some(1 << 30), snap_len: 0 };
-    let error = Capture::start(&wanted, Arc::default()).err().expect("no file").to_string();
+    let error = Capture::of(&wanted, Arc::default()).err().expect("no file").to_string();
     assert!(error.contains("leave --capture-size out"), "{error}");
     let wanted = Capturing { path: folder.path().join("no/such"), size: None, snap_len: 0 };
-    let error = Capture::start(&wanted, Arc::default()).err().expect("no folder").to_string();
+    let error = Capture::of(&wanted, Arc::default()).err().expect("no folder").to_string();
     assert!(error.starts_with("--capture ") && error.contains("no/such"), "{error}");
 }

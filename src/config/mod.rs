@@ -121,6 +121,8 @@ pub struct Settings {
     pub idle_after: Duration,
     /// The capture of all URBs, if wanted.
     pub capture: Option<Capturing>,
+    /// Recordings that simulated devices play, into which no capture writes.
+    pub recordings: Vec<PathBuf>,
     /// Clients at once.
     pub connections: usize,
     /// The most that an address may have.
@@ -147,6 +149,7 @@ impl Default for Settings {
             peer_timeout: PEER_TIMEOUT_DEFAULT,
             idle_after: IDLE_AFTER,
             capture: None,
+            recordings: Vec::new(),
             connections: CONNECTIONS_MAX,
             shares: Shares::default(),
             operators: OperatorSocket::default(),

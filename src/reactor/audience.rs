@@ -37,7 +37,7 @@ impl Audience {
         waker: Arc<Waker>,
         complaints: Complaints,
     ) -> Result<Self, StartError> {
-        let captures = Captures::new(settings.capture.as_ref());
+        let captures = Captures::new(settings);
         Ok(Self {
             watches: Vec::new(),
             hooking: Hooking::new(waker, complaints),

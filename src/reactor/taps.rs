@@ -7,6 +7,7 @@
 //! Contract: part of the reactor, so nothing here sleeps: a capture ends on the thread of whoever
 //! ends the capture. [`OperatorHandle`] may be used by any thread, and blocks its caller only.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
@@ -17,10 +18,10 @@ use super::questions::Question;
 use super::registry::Registry;
 use super::token::Key;
 use super::{Reactor, find};
-use crate::capture::{Capture, CaptureError, Count, Description, PassedFiles, Tap};
+use crate::capture::{Capture, CaptureError, Count, Description, FileId, PassedFiles, Tap};
 use crate::complaints::info;
-use crate::config::Capturing;
 use crate::config::asked::Asked;
+use crate::config::{Capturing, Settings};
 use crate::deadline::earlier;
 use crate::limits::CAPTURES_MAX;
 use crate::session::Session;
@@ -32,6 +33,8 @@ use crate::wire::types::{BusId, Speed};
 #[derive(Default)]
 pub(super) struct Captures {
     running: Vec<Running>,
+    /// The recordings that simulated devices play.
+    recordings: Vec<FileId>,
     /// One owner more than captures whose files are not closed yet.
     seats: Arc<()>,
 }
@@ -64,13 +67,26 @@ impl Captures {
     ///
     /// # Errors
     /// The capture can't begin.
-    pub(super) fn new(wanted: Option<&Capturing>) -> Result<Self, CaptureError> {
+    pub(super) fn new(settings: &Settings) -> Result<Self, CaptureError> {
         let mut captures = Self::default();
-        if let Some(wanted) = wanted {
-            let capture = Capture::start(wanted, Arc::clone(&captures.seats))?;
+        let recordings = settings.recordings.iter().flat_map(fs::metadata);
+        captures.recordings = recordings.map(|found| FileId::of(&found)).collect();
+        if let Some(wanted) = &settings.capture {
+            let mut capture = Capture::of(wanted, Arc::clone(&captures.seats))?;
+            captures.check(&capture)?;
+            capture.begin();
             captures.running.push(Running::new(capture, wanted.clone(), None));
         }
         Ok(captures)
+    }
+
+    /// Whether a capture writes into no recording that a simulated device plays.
+    ///
+    /// # Errors
+    /// [`CaptureError::Replayed`].
+    fn check(&self, capture: &Capture) -> Result<(), CaptureError> {
+        let is_replayed = capture.files().iter().any(|file| self.recordings.contains(file));
+        if is_replayed { Err(CaptureError::Replayed(capture.path().to_owned())) } else { Ok(()) }
     }
 
     /// Seats for the captures of operators.
@@ -103,6 +119,9 @@ impl Captures {
         };
         if self.running.iter().any(is_taken) {
             return Some(Disobeyed::Captured(path.to_owned()));
+        }
+        if let Err(error) = self.check(&new.capture) {
+            return Some(Disobeyed::Capture(error.to_string()));
         }
         let living = Arc::strong_count(&self.seats) - 1;
         (living > CAPTURES_MAX).then_some(Disobeyed::TooManyCaptures)

@@ -447,6 +447,23 @@ fn a_file_under_another_name_is_the_same_file() {
     assert!(errors.contains("with a size into two files"), "{errors}");
 }
 
+/// The recording of a simulated device is no file for a capture.
+#[test]
+fn a_recording_that_is_played_is_not_captured_into() {
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/recording/pcap-189");
+    let path = folder.path().join("a.pcap");
+    let recording = fs::read(corpus).unwrap();
+    fs::write(&path, &recording).unwrap();
+    let played = format!("replay:{}", path.display());
+    let server = Server::start_with(&played, |settings| settings.recordings.push(path.clone()));
+    let office = Office::of(server);
+    let (code, _, errors) = office.run(&["capture", "start", &file_in(folder.path(), "a.pcap")]);
+    assert!(code == Some(1) && errors.contains("plays this recording"), "{errors}");
+    assert_eq!(fs::read(&path).unwrap(), recording);
+    assert_eq!(office.run(&["capture", "start", &file_in(folder.path(), "b")]).0, Some(0));
+}
+
 /// Nothing can be written at all: every record counts as dropped, and the client notices nothing.
 #[cfg(target_os = "linux")]
 #[test]

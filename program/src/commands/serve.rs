@@ -70,6 +70,7 @@ pub(super) fn serve(arguments: &Serve) -> Result<(), CommandError> {
         #[cfg(feature = "simulate")]
         Chosen::Simulated(mut specs) => {
             Spec::load(&mut specs).map_err(CommandError::Recording)?;
+            settings.recordings = specs.iter().filter_map(|spec| spec.file.clone()).collect();
             let backend = SimBackend::new(SimBus::with(&specs));
             run(Stack::Second(backend), settings, passed, following)
         }
