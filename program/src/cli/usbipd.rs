@@ -30,6 +30,11 @@ This is usbferry under the name of usbipd. It is stricter:
 - Clients on other machines need \"allow\" in the file, or --allow.
 - A wrong port, a word without a dash, and an address that can't be listened on are errors.";
 
+/// The help of an option of `usbferry serve` that listens elsewhere by default.
+const LISTEN: &str = "\
+Listen here instead of on all addresses, whatever -4, -6 and -t say: an address or a name, with or \
+without a port, or :PORT for all addresses. May be repeated";
+
 /// Export USB devices over USB/IP, with the options of usbipd
 #[derive(Parser, Debug)]
 #[command(name = NAME, version = version(), disable_version_flag = true, infer_long_args = true, max_term_width = 100)]
@@ -100,6 +105,7 @@ pub(super) fn is_meant(program: &OsStr) -> bool {
 /// The command line makes no sense, or asks for the help or the version.
 pub(super) fn read(line: Vec<OsString>) -> Result<Cli, clap::Error> {
     let command = Usbipd::command().after_help(STRICTER);
+    let command = command.mut_arg("listen", |argument| argument.help(LISTEN));
     let matches = command.try_get_matches_from(line.into_iter().map(long_pid))?;
     let arguments = Usbipd::from_arg_matches(&matches)?;
     let of_io = |error: io::Error| clap::Error::raw(clap::error::ErrorKind::Io, error);
@@ -227,6 +233,10 @@ mod tests {
             let shown = serve_of(&[asks]).unwrap_err();
             assert!(!shown.use_stderr() && shown.to_string().contains(says), "{asks}: {shown}");
         }
+        let help = serve_of(&["-h"]).unwrap_err().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(help.contains("Listen here instead of on all addresses, whatever"), "{help}");
+        assert!(!help.contains("127.0.0.1:3240"), "{help}");
         assert!(!is_meant(OsStr::new("usbferry")) && !is_meant(OsStr::new("/usbipd/usbferry")));
     }
 }
