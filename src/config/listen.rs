@@ -39,7 +39,7 @@ impl FromStr for ListenAt {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let (host, port) = split(text).ok_or(ValueError::Listen)?;
-        let port = port.map_or(Some(PORT), parse_port).ok_or(ValueError::Listen)?;
+        let port = port.map_or(Ok(PORT), parse_port)?;
         Ok(Self { host, port })
     }
 }
@@ -50,7 +50,13 @@ impl FromStr for ListenAt {
 /// The text has another form, or no port.
 pub fn parse_http(text: &str) -> Result<ListenAt, ValueError> {
     match split(text) {
-        Some((_, Some(_))) => text.parse().map_err(|_| ValueError::Http),
+        Some((_, Some(port))) => {
+            parse_port(port).map_err(|error| match error {
+                ValueError::Port => error,
+                _ => ValueError::Http,
+            })?;
+            text.parse()
+        }
         _ => Err(ValueError::Http),
     }
 }
@@ -91,9 +97,10 @@ fn name_or_ipv4(text: &str) -> Option<Host> {
     (has_letters && text.chars().all(is_of_a_name)).then(|| Host::Name(text.to_owned()))
 }
 
-fn parse_port(text: &str) -> Option<u16> {
+fn parse_port(text: &str) -> Result<u16, ValueError> {
     // The parser of the standard library takes a sign.
-    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if is_number { text.parse().map_err(|_| ValueError::Port) } else { Err(ValueError::Listen) }
 }
 
 /// A name without a known address.
@@ -259,7 +266,6 @@ mod tests {
             "[::1]3240",
             "[127.0.0.1]:3240",
             "[]:3240",
-            "127.0.0.1:99999",
             "127.0.0.1:+80",
             "127.0.0.1:",
             "localhost:http",
@@ -271,6 +277,11 @@ mod tests {
         for wrong in forms {
             let refused = addresses_of(wrong).unwrap_err().to_string();
             assert!(refused.contains("give an address, a name or a port"), "{wrong}: {refused}");
+        }
+        for high in ["127.0.0.1:65536", ":80000", "[::1]:99999999999"] {
+            let error = addresses_of(high).unwrap_err().to_string();
+            assert!(error.starts_with("the port is more than 65535"), "{high}: {error}");
+            assert_eq!(parse_http(high), Err(ValueError::Port), "{high}");
         }
         let refused = addresses_of("nosuchhost.invalid").unwrap_err().to_string();
         assert!(

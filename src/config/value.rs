@@ -25,6 +25,8 @@ pub enum ValueError {
     Listen,
     /// No place for the web server.
     Http,
+    /// The number of a port that no port has.
+    Port,
     /// A network or an address.
     Network,
     /// A network with an address that is not the network's first: either may be meant.
@@ -89,6 +91,9 @@ impl fmt::Display for ValueError {
             Self::Http => f.write_str(
                 "give an address or a name, and a port, such as 127.0.0.1:9240 or [::]:9240",
             ),
+            Self::Port => {
+                write!(f, "the port is more than {}, the highest port: give another", u16::MAX)
+            }
             Self::Socket => f.write_str(
                 "give the path of a socket to be made, such as /run/usbferry/lab.sock, or none",
             ),
