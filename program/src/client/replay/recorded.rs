@@ -150,11 +150,18 @@ impl fmt::Display for RecordedError {
             }
             Self::Recording(error) => error.fmt(f),
             Self::Empty => f.write_str("the recording has no URB"),
-            Self::Cut(urbs) => write!(
-                f,
-                "{urbs} writes can't be repeated, since the recording has a part of their data \
-                 only: record with --capture-snaplen all, or leave these writes out with --skip-cut"
-            ),
+            Self::Cut(urbs) => {
+                let [writes, their, these] = match urbs {
+                    1 => ["write", "its", "this write"],
+                    _ => ["writes", "their", "these writes"],
+                };
+                write!(
+                    f,
+                    "{urbs} {writes} can't be repeated, since the recording has a part of {their} \
+                     data only: record with serve --capture-snaplen all or capture start --snaplen \
+                     all, or leave {these} out with --skip-cut"
+                )
+            }
         }
     }
 }

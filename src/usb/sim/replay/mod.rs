@@ -77,8 +77,8 @@ impl Replay {
         if replay.script.cut > 0 {
             warn!(
                 "replay: of {} URBs and packets from the device the recording has a part of the \
-                 data only, and they are answered with a stall; to have all, record with \
-                 --capture-snaplen all",
+                 data only, and they are answered with a stall; to have all, record with serve \
+                 --capture-snaplen all or capture start --snaplen all",
                 replay.script.cut
             );
         }
