@@ -361,6 +361,8 @@ fn captures_that_can_not_be_are_refused_with_the_reason() {
     refused(&["start", &file("0")], "writes there already");
     refused(&["stop"], "several captures run");
     refused(&["stop", &file("fifo")], "no such capture runs");
+    let (_, status, _) = office.run(&["status"]);
+    assert!(status.contains("later, 0 URBs, 0 dropped, 52 bytes\n"), "{status}");
     for number in 0..CAPTURES_MAX {
         assert_eq!(office.run(&["capture", "stop", &file(&number.to_string())]).0, Some(0));
     }

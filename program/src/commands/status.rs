@@ -3,7 +3,7 @@
 //! Contract: *blocks* for the server's answer.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::time::{Duration, SystemTime};
 
 use super::CommandError;
@@ -18,6 +18,9 @@ use crate::report::{
 use crate::units::{Amount, Brief, Lasting, clock};
 use crate::words::printable;
 
+/// The columns of a terminal.
+const TERMINAL_COLUMNS: usize = 80;
+
 /// `usbferry status`.
 pub(super) fn show(arguments: &Status) -> Result<(), CommandError> {
     let mut operator =
@@ -26,19 +29,21 @@ pub(super) fn show(arguments: &Status) -> Result<(), CommandError> {
     if arguments.json {
         return printed(json::print_report(&report));
     }
-    printed(io::stdout().lock().write_all(text(&report).as_bytes()))
+    let mut out = io::stdout().lock();
+    let columns = if out.is_terminal() { TERMINAL_COLUMNS } else { usize::MAX };
+    printed(out.write_all(text(&report, columns).as_bytes()))
 }
 
-/// A report for a person, in lines of 80 columns unless a name is long.
-fn text(report: &Report) -> String {
+/// A report for a person. The names of devices are cut at so many columns.
+fn text(report: &Report, columns: usize) -> String {
     let mut out = server(&report.server);
-    let plural = if report.clients == 1 { "" } else { "s" };
-    let lent = report.sessions.len();
+    let (clients, devices) = (report.clients, report.exports.len());
     let _ = writeln!(
         out,
-        "{} client{plural} connected, {} devices known, {lent} with a client",
-        report.clients,
-        report.exports.len(),
+        "{clients} client{} connected, {devices} device{} known, {} with a client",
+        if clients == 1 { "" } else { "s" },
+        if devices == 1 { "" } else { "s" },
+        report.sessions.len(),
     );
     for hold in &report.holds {
         let _ = writeln!(out, "held back: {}, {}", printable(&hold.name), since(&hold.since));
@@ -47,7 +52,7 @@ fn text(report: &Report) -> String {
         let _ = writeln!(out, "capture: {}", capture_text(capture));
     }
     for export in &report.exports {
-        let _ = write!(out, "\n{}", line_of(export));
+        let _ = write!(out, "\n{}", line_of(export, columns));
         let sessions = report.sessions.iter().filter(|session| session.busid == export.busid);
         sessions.for_each(|session| out.push_str(&session_text(session)));
     }
@@ -57,12 +62,14 @@ fn text(report: &Report) -> String {
 /// A capture, in a line without an end.
 pub(super) fn capture_text(capture: &CaptureReport) -> String {
     let device = capture.device.as_deref().map_or_else(|| "all devices".to_owned(), printable);
+    let bytes = Amount::bytes(capture.bytes).to_string();
+    let unit = if bytes.ends_with(|c: char| c.is_ascii_digit()) { " bytes" } else { "" };
+    let more = if capture.captured == 1 { "" } else { "s" };
     let mut out = format!(
-        "{}, {device}, {} URBs, {} dropped, {}",
+        "{}, {device}, {} URB{more}, {} dropped, {bytes}{unit}",
         printable(&capture.file),
         Amount::of(capture.captured),
         Amount::of(capture.dropped),
-        Amount::bytes(capture.bytes),
     );
     match &capture.failure {
         Some(reason) => {
@@ -92,7 +99,7 @@ fn since(text: &str) -> String {
 }
 
 /// A device, and whether it is free.
-fn line_of(export: &ExportReport) -> String {
+fn line_of(export: &ExportReport, columns: usize) -> String {
     let ids = match (&export.vid, &export.pid) {
         (Some(vendor), Some(product)) => format!("{vendor}:{product}"),
         _ => "gone".to_owned(),
@@ -109,7 +116,7 @@ fn line_of(export: &ExportReport) -> String {
     };
     let title = title(&export.busid, export.name.as_deref());
     let line = format!("{title:16} {ids:9}  {state:32} {}", names.join(" "));
-    let line: String = line.trim_end().chars().take(80).collect();
+    let line: String = line.trim_end().chars().take(columns).collect();
     line + "\n"
 }
 
