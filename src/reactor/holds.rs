@@ -55,7 +55,8 @@ pub struct SessionName {
 pub struct Obeyed {
     /// Sessions that end, or are captured from now on.
     pub sessions: Vec<SessionName>,
-    /// The names of devices that are held back from now on, or not any more.
+    /// The names of devices that are held back from now on, or not any more, or the places of those
+    /// whose sessions are to be captured.
     pub names: Vec<String>,
 }
 
@@ -133,7 +134,7 @@ impl OperatorHandle {
 
 impl<C: Candidate> Registry<C> {
     /// The devices that an operator means, by a name of any form.
-    fn named(&self, asked: &Asked) -> Vec<BusId> {
+    pub(super) fn named(&self, asked: &Asked) -> Vec<BusId> {
         let found = self.exports.iter().filter_map(|export| Some((export, export.found.as_ref()?)));
         let meant =
             found.filter(|(_, found)| asked.fits(found.candidate.info(), found.verdict.name()));

@@ -266,8 +266,10 @@ impl<B: Backend> Reactor<B> {
             Some(SessionName { busid, name, client })
         });
         let sessions = tapped.collect();
+        let devices = running.device.iter().flat_map(|device| self.registry.named(device));
+        let names = devices.map(|busid| busid.to_string()).collect();
         self.audience.captures.running.push(*running);
-        Ok(Obeyed { sessions, names: Vec::new() })
+        Ok(Obeyed { sessions, names })
     }
 
     /// Takes a capture out of the sessions. The rest of its end can sleep, and is the asker's.

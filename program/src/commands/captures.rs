@@ -67,6 +67,10 @@ fn start(arguments: &CaptureStart) -> Result<(), CommandError> {
         format!("{device}: captured, client {}", printable(&session.client))
     });
     let none = report.sessions.is_empty().then(|| match device {
+        Some(device) if report.devices.is_empty() => format!(
+            "no device is \"{}\" now; \"usbferry status\" shows the devices",
+            printable(device)
+        ),
         Some(device) => format!("no client has \"{}\" now", printable(device)),
         None => "no client has a device now".to_owned(),
     });

@@ -110,6 +110,8 @@ pub struct CaptureStartedReport {
     pub file: String,
     /// The sessions that are captured from the first moment.
     pub sessions: Vec<SessionNameReport>,
+    /// The places of the devices that are meant and there; none where all devices are captured.
+    pub devices: Vec<String>,
 }
 
 /// A session.
@@ -217,7 +219,7 @@ impl From<Obeyed> for DisconnectedReport {
 impl CaptureStartedReport {
     pub(super) fn new(file: String, obeyed: Obeyed) -> Self {
         let sessions = obeyed.sessions.into_iter().map(SessionNameReport::from);
-        Self { file, sessions: sessions.collect() }
+        Self { file, sessions: sessions.collect(), devices: obeyed.names }
     }
 }
 

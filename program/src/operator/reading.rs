@@ -10,7 +10,7 @@ use super::protocol::{
 use crate::report::reading::{FromJson, Unread, field, later_field, object, unread};
 
 object!(DisconnectedReport: sessions, held);
-object!(CaptureStartedReport: file, sessions);
+object!(CaptureStartedReport: file, sessions; later devices);
 object!(SessionNameReport: busid, name, client);
 object!(Problem: reason, message);
 
@@ -155,7 +155,11 @@ mod tests {
                 held: vec!["1-1".to_owned()],
             }),
             Said::Released(vec!["1-1".to_owned()]),
-            Said::CaptureStarted(CaptureStartedReport { file, sessions }),
+            Said::CaptureStarted(CaptureStartedReport {
+                file,
+                sessions,
+                devices: vec!["1-1".to_owned()],
+            }),
         ];
         for answer in reasons.map(problem).into_iter().chain(others) {
             let line = serde_json::to_vec(&Answer::new(answer.clone())).unwrap();
