@@ -355,7 +355,7 @@ fn captures_that_can_not_be_are_refused_with_the_reason() {
     for number in 0..CAPTURES_MAX {
         let name = file(&number.to_string());
         let start = office.run(&["capture", "start", &name, "--size", "8M", "--device", "later"]);
-        assert!(start.0 == Some(0) && start.1.contains("no device is \"later\" now"), "{start:?}");
+        assert!(start.0 == Some(0) && start.1.contains("meant by \"later\" now"), "{start:?}");
     }
     refused(&["start", &file("one-more")], "4 captures run, the limit");
     refused(&["start", &file("0")], "writes there already");

@@ -68,7 +68,7 @@ fn start(arguments: &CaptureStart) -> Result<(), CommandError> {
     });
     let none = report.sessions.is_empty().then(|| match device {
         Some(device) if report.devices.is_empty() => format!(
-            "no device is \"{}\" now; \"usbferry status\" shows the devices",
+            "no device is meant by \"{}\" now: \"usbferry status\" shows the devices",
             printable(device)
         ),
         Some(device) => format!("no client has \"{}\" now", printable(device)),
