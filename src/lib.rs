@@ -49,7 +49,7 @@
 //! doctor ────► client, config, usb, vhci, wire
 //! client ────► usbmon, wire
 //! vhci ──────► wire
-//! operator ──► config, reactor, report, status
+//! operator ──► capture, config, reactor, report, status
 //! web ───────► config, reactor, report, status
 //! report ────► stats, status, wire
 //! fuzzing ───► discovery, handshake, session, usb, wire
