@@ -240,9 +240,9 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        let has_begun = self.stage != Stage::Offered;
+        let was_offered = self.stage == Stage::Offered;
         self.finish();
-        if !has_begun {
+        if was_offered {
             return;
         }
         let Count { taken, dropped, .. } = self.count();

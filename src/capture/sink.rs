@@ -215,8 +215,7 @@ impl Target for Sink {
         if is_stream {
             self.progress.queued().in_hand = Tally::of(piece);
         }
-        let result = self.write_whole(piece);
-        let Err(error) = result else {
+        let Err(error) = self.write_whole(piece) else {
             if is_stream {
                 self.progress.queued().in_hand = Tally::default();
             }
