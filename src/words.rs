@@ -25,6 +25,11 @@ pub fn seconds(time: Duration) -> String {
     format!("{} s", time.as_secs_f64())
 }
 
+/// The ending of a noun of which there are `count`.
+pub fn plural<N: PartialEq + From<u8>>(count: N) -> &'static str {
+    if count == N::from(1) { "" } else { "s" }
+}
+
 /// A text chosen by a device, a peer or a program, for a terminal: quotes as they are, and everything
 /// unprintable escaped, as are backslashes.
 pub fn printable(text: &str) -> String {
@@ -68,6 +73,11 @@ mod tests {
     fn a_time_is_said_in_seconds() {
         assert_eq!(seconds(Duration::from_secs(10)), "10 s");
         assert_eq!(seconds(Duration::from_millis(100)), "0.1 s");
+    }
+
+    #[test]
+    fn one_alone_is_no_plural() {
+        assert_eq!([0_u64, 1, 2].map(plural), ["s", "", "s"]);
     }
 
     #[test]

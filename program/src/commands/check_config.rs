@@ -11,7 +11,7 @@ use crate::config::rules::Rules;
 use crate::config::udev;
 use crate::usb::libusb::LibusbBackend;
 use crate::usb::{Backend, Candidate};
-use crate::words::visible;
+use crate::words::{plural, visible};
 
 /// `usbferry check-config`.
 pub(super) fn check(arguments: &CheckConfig) -> Result<(), CommandError> {
@@ -38,8 +38,7 @@ pub(super) fn check(arguments: &CheckConfig) -> Result<(), CommandError> {
 }
 
 fn count(rules: &Rules) -> String {
-    let plural = if rules.len() == 1 { "" } else { "s" };
-    format!("{} rule{plural}", rules.len())
+    format!("{} rule{}", rules.len(), plural(rules.len()))
 }
 
 fn judgement(warnings: usize) -> String {

@@ -9,6 +9,7 @@ use super::{CommandError, json, settings};
 use crate::cli::{Chosen, Doctor, Serve};
 use crate::config::rules::Rules;
 use crate::doctor::{self, Finding, Level, Report, Wanted};
+use crate::words::plural;
 
 /// Exit codes for the worst finding; 1 and 2 are for a doctor that could not look.
 const WARNINGS: u8 = 3;
@@ -69,8 +70,7 @@ fn summary(report: &Report) -> String {
     let counted =
         [(Level::Problem, "problem"), (Level::Warning, "warning")].map(|(level, word)| {
             let count = report.count(level);
-            let plural = if count == 1 { "" } else { "s" };
-            (count, format!("{count} {word}{plural}"))
+            (count, format!("{count} {word}{}", plural(count)))
         });
     let counted: Vec<String> =
         counted.into_iter().filter(|(count, _)| *count > 0).map(|(_, words)| words).collect();

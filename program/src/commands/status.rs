@@ -16,7 +16,7 @@ use crate::report::{
     SessionReport, TurnaroundReport, WorkReport, parse_time,
 };
 use crate::units::{Amount, Brief, Lasting, clock};
-use crate::words::printable;
+use crate::words::{plural, printable};
 
 /// The columns of a terminal.
 const TERMINAL_COLUMNS: usize = 80;
@@ -41,8 +41,8 @@ fn text(report: &Report, columns: usize) -> String {
     let _ = writeln!(
         out,
         "{clients} client{} connected, {devices} device{} known, {} with a client",
-        if clients == 1 { "" } else { "s" },
-        if devices == 1 { "" } else { "s" },
+        plural(clients),
+        plural(devices),
         report.sessions.len(),
     );
     for hold in &report.holds {
@@ -64,11 +64,11 @@ pub(super) fn capture_text(capture: &CaptureReport) -> String {
     let device = capture.device.as_deref().map_or_else(|| "all devices".to_owned(), printable);
     let bytes = Amount::bytes(capture.bytes).to_string();
     let unit = if bytes.ends_with(|c: char| c.is_ascii_digit()) { " bytes" } else { "" };
-    let more = if capture.captured == 1 { "" } else { "s" };
     let mut out = format!(
-        "{}, {device}, {} URB{more}, {} dropped, {bytes}{unit}",
+        "{}, {device}, {} URB{}, {} dropped, {bytes}{unit}",
         printable(&capture.file),
         Amount::of(capture.captured),
+        plural(capture.captured),
         Amount::of(capture.dropped),
     );
     match &capture.failure {

@@ -21,7 +21,7 @@ use super::view::{Column, View};
 use crate::commands::status::{errors_text, name_of, times, title};
 use crate::report::{EndpointReport, Report, parse_time};
 use crate::units::{Amount, clock};
-use crate::words::printable;
+use crate::words::{plural, printable};
 
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const INVERTED: Style = Style::new().add_modifier(Modifier::REVERSED);
@@ -77,7 +77,6 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History) {
 }
 
 fn counts(report: &Report, devices: usize) -> String {
-    let plural = |count: usize| if count == 1 { "" } else { "s" };
     format!(
         "{} client{} connected, {devices} device{} exported, {} with a client, {} held back",
         report.clients,
