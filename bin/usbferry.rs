@@ -13,6 +13,9 @@ use usbferry_program::logging::{Log, Target};
 use usbferry_sys::os::process;
 
 fn main() -> ExitCode {
+    // The reactor, which serves the URBs, runs on this thread.
+    #[cfg(all(target_os = "linux", feature = "vendored"))]
+    usbferry_wraps::blocks::keep();
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     if cli.is_daemon()
         && let Err(error) = process::enter_background()

@@ -96,11 +96,13 @@
 //!
 //! # USB stacks
 //! [`usb`] has the traits of a USB stack. [`usb::libusb`] is the real stack, on `usbferry-sys`,
-//! which has all unsafe code; `usb::sim` has devices made of software, and is left out of a build
-//! without the feature `simulate`. The stack is a type parameter of the reactor, so nothing on the
-//! path of a URB is called through a pointer. `usb::either` makes one stack of both, and [`server`]
-//! the program's reactor: the program has the reactor, the sessions and the workers once. A backend
-//! can wrap another: `session/tests/wrapped.rs` is the worked example.
+//! which has all unsafe code, but for `usbferry-wraps`: functions that the program's linker puts
+//! between libusb and the C library, so that a URB costs no allocation of libusb's. `usb::sim` has
+//! devices made of software, and is left out of a build without the feature `simulate`. The stack
+//! is a type parameter of the reactor, so nothing on the path of a URB is called through a pointer.
+//! `usb::either` makes one stack of both, and [`server`] the program's reactor: the program has the
+//! reactor, the sessions and the workers once. A backend can wrap another:
+//! `session/tests/wrapped.rs` is the worked example.
 //!
 //! # The capture
 //! `capture` writes every URB of every session, or of some devices, into a file for Wireshark, on a

@@ -64,20 +64,30 @@ impl Server {
 
     /// The same on existing hardware.
     pub(crate) fn start_in(root: PathBuf, options: &str, arguments: &[&str]) -> Self {
+        Self::start_as(Self::command(&root, options, arguments), root)
+    }
+
+    /// The command that starts a server.
+    pub(crate) fn command(root: &Path, options: &str, arguments: &[&str]) -> Command {
         let runner = std::env::var("USBFERRY_RUNNER").unwrap_or_default();
         let mut words = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_usbferry")]);
-        let mut process = Command::new(words.next().expect("the server at least"))
+        let mut command = Command::new(words.next().expect("the server at least"));
+        command
             .args(words)
             .args(["serve", "--all", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .env("LD_PRELOAD", library())
-            .env("USBFERRY_USBFS_ROOT", &root)
+            .env("USBFERRY_USBFS_ROOT", root)
             .env("USBFERRY_USBFS", options)
             // The server must not see a killed server of another test, nor a real server.
             .env("RUNTIME_DIRECTORY", root.join("run"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts a server by a [`Self::command`] for `root`.
+    pub(crate) fn start_as(mut command: Command, root: PathBuf) -> Self {
+        let mut process = command.spawn().expect("the server starts");
         let lines = BufReader::new(process.stderr.take().expect("it was piped")).lines();
         let said = Arc::new(Mutex::new(Vec::new()));
         let (kept, (sender, address)) = (said.clone(), channel());

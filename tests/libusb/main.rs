@@ -20,3 +20,5 @@ mod sessions;
 mod support;
 mod terms;
 mod trouble;
+#[cfg(feature = "vendored")]
+mod wraps;
