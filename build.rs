@@ -5,7 +5,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let is_linux = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux");
     if is_linux && std::env::var_os("CARGO_FEATURE_VENDORED").is_some() {
-        for name in ["calloc", "free", "usbi_log"] {
+        for name in ["calloc", "free", "ioctl", "poll", "usbi_log"] {
             println!("cargo::rustc-link-arg-bins=-Wl,--wrap={name}");
         }
     }

@@ -6,6 +6,7 @@ use usbferry_load::pdu::{self, DESCRIPTOR_LEN};
 use usbferry_sys::arena::{Arena, Block};
 use usbferry_sys::libusb::error::{Error, TransferStatus};
 use usbferry_sys::libusb::handle::{DeviceHandle, PollFd};
+use usbferry_sys::libusb::pass::Pass;
 use usbferry_sys::libusb::transfer::{Completed, Parameters, Transfer, TransferKind};
 
 use super::found::{self, Found, Setting};
@@ -286,7 +287,7 @@ impl Port {
     pub(crate) fn reap(&mut self, out: &mut Out) {
         loop {
             let mut completed = std::mem::take(&mut self.completed);
-            let handled = self.handle.handle_events(&mut completed);
+            let handled = self.handle.handle_events(Pass::Everything, &mut completed);
             let (reaped, might_be_more) = (completed.len(), self.split > 0);
             for index in completed.drain(..) {
                 self.finish(index, out);

@@ -85,6 +85,8 @@ pub(super) struct Lent<P: Port> {
     fds: Vec<RawFd>,
     /// The device may have something to collect.
     ready: bool,
+    /// Something else than the end of a transfer may have happened since the port was told.
+    looks_everywhere: bool,
     /// A descriptor says that the device was hung up.
     hung_up: bool,
     /// When the client got the device.
@@ -224,10 +226,20 @@ impl<C: Candidate> Loan<C> {
     /// From `Opening` to `Lent`: the client has the device, whose descriptors are watched.
     pub(super) fn lend(self, session: Session<C::Port>, fds: Vec<RawFd>, now: Instant) -> Self {
         debug_assert!(self.is_opening(), "a device is opened for a client");
-        let (ready, hung_up, gone_since) = (false, false, None);
+        let (ready, looks_everywhere, hung_up) = (false, true, false);
         let (since, since_clock) = (now, SystemTime::now());
-        let noted = None;
-        let lent = Lent { session, fds, ready, hung_up, since, since_clock, gone_since, noted };
+        let (gone_since, noted) = (None, None);
+        let lent = Lent {
+            session,
+            fds,
+            ready,
+            looks_everywhere,
+            hung_up,
+            since,
+            since_clock,
+            gone_since,
+            noted,
+        };
         Self { state: State::Lent(Box::new(lent)), ..self }
     }
 
@@ -303,11 +315,18 @@ impl<P: Port> Lent<P> {
         let is_of_transfers = event.is_writable() && !event.is_readable() && !hung_up;
         let marks = !is_of_transfers || self.session.awaits_device();
         self.ready |= marks;
+        self.looks_everywhere |= !is_of_transfers;
         marks
     }
 
     /// Notes that the device may have something to collect, or that its deadline has come.
     pub(super) const fn mark_ready(&mut self) {
+        (self.ready, self.looks_everywhere) = (true, true);
+    }
+
+    /// Notes that the port is back from the worker: URBs that ended meanwhile were not collected. All
+    /// else has had its events, which were noted.
+    pub(super) const fn mark_returned(&mut self) {
         self.ready = true;
     }
 
@@ -324,6 +343,9 @@ impl<P: Port> Lent<P> {
             self.session.handle_hangup(now);
         }
         if self.ready {
+            if self.looks_everywhere {
+                self.looks_everywhere = !self.session.look_everywhere();
+            }
             self.ready = self.session.reap(now);
         }
     }

@@ -658,8 +658,7 @@ impl<B: Backend> Reactor<B> {
             self.named = Some(key);
         }
         if let Some(lent) = connection.and_then(|c| c.loan.as_mut()).and_then(Loan::in_use) {
-            // Events of the device while the port was away had no effect.
-            lent.mark_ready();
+            lent.mark_returned();
             lent.session.take_back(port, result, now);
             if lent.session.take_reset() {
                 self.audience.hooking.note_reset(key);

@@ -159,6 +159,14 @@ impl<P: Port> Session<P> {
         }
     }
 
+    /// Something else than the end of a URB may have happened. False if the port is away and must be
+    /// told later.
+    pub(crate) fn look_everywhere(&mut self) -> bool {
+        let Place::Here(port) = &mut self.port else { return false };
+        port.look_everywhere();
+        true
+    }
+
     /// A descriptor of the device was hung up. The system says so only once: a port away with the
     /// worker is told after its return.
     pub(crate) fn handle_hangup(&mut self, now: Instant) {

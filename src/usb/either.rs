@@ -155,6 +155,11 @@ impl<A: Port, B: Port> Port for Either<A, B> {
         both!(self, transfer, (port, slot) => port.fill_packets(slot, packets))
     }
 
+    #[inline]
+    fn look_everywhere(&mut self) {
+        either!(self, port => port.look_everywhere());
+    }
+
     fn hung_up(&mut self, now: Instant) {
         either!(self, port => port.hung_up(now));
     }

@@ -3,7 +3,7 @@
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux") {
-        for name in ["calloc", "free", "usbi_log"] {
+        for name in ["calloc", "free", "ioctl", "poll", "usbi_log"] {
             println!("cargo::rustc-link-arg-tests=-Wl,--wrap={name}");
         }
     }

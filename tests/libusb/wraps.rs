@@ -15,3 +15,23 @@ fn libusb_says_nothing_whatever_the_environment_asks() {
     assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
     assert_eq!(server.said("debug ["), Vec::<String>::new());
 }
+
+/// Of `Counter` in testkit/usbfs/src/record.rs: URBs reaped, and reaps without a result.
+const REAPS: usize = 1;
+const EMPTY_REAPS: usize = 2;
+
+/// libusb asks usbfs for ended requests until none is left; usbfs need not be asked where no URB is
+/// in flight.
+#[test]
+fn usbfs_is_not_asked_for_more_urbs_than_there_are() {
+    let server = Server::start("count=1");
+    let mut client = server.attach();
+    assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+    let before = [REAPS, EMPTY_REAPS].map(|counter| server.counted(counter));
+    for _ in 0..100 {
+        assert_eq!(transfer(&mut client, urb(0x81, 512), &[]).status, 0);
+    }
+    let [reaps, empty] = [REAPS, EMPTY_REAPS].map(|counter| server.counted(counter));
+    assert_eq!(reaps - before[0], 100);
+    assert!(empty - before[1] < 50, "{} questions in vain", empty - before[1]);
+}

@@ -36,6 +36,8 @@ pub(super) enum Call {
     Idle(BusId),
     Close(BusId),
     Recover(BusId),
+    /// The news that something else than an end of a transfer may have happened, without blocking.
+    LookEverywhere(BusId),
     /// The question when to look at the device, without blocking.
     Deadline(BusId),
     /// The call for the descriptors to watch, without blocking.
@@ -285,6 +287,11 @@ impl Port for ScriptedPort {
 
     fn packet(&self, transfer: &Self::Transfer, index: usize) -> (u32, Status) {
         self.inner.packet(transfer, index)
+    }
+
+    fn look_everywhere(&mut self) {
+        self.script.enter(Call::LookEverywhere(self.busid));
+        self.inner.look_everywhere();
     }
 
     fn hung_up(&mut self, now: Instant) {

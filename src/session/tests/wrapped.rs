@@ -119,6 +119,10 @@ impl<P: Port> Port for WatchedPort<P> {
         self.0.packet(&transfer.0, index)
     }
 
+    fn look_everywhere(&mut self) {
+        self.0.look_everywhere();
+    }
+
     fn hung_up(&mut self, now: Instant) {
         self.0.hung_up(now);
     }

@@ -11,6 +11,7 @@ use std::time::Instant;
 use usbferry_sys::arena::{Arena, Block, DeviceMemory};
 use usbferry_sys::libusb::error::{Error, TransferStatus};
 use usbferry_sys::libusb::handle::PollFd;
+use usbferry_sys::libusb::pass::Pass;
 use usbferry_sys::libusb::transfer::{self, CancelToken, Parameters, TransferKind};
 
 use super::claims::Claims;
@@ -47,6 +48,8 @@ pub struct LibusbPort {
     in_flight: InFlight,
     memory: PortMemory,
     presence: Presence,
+    /// What the next pass over the device's events is about.
+    pass: Pass,
     reset_on_release: bool,
     /// A client has had the device.
     is_attached: bool,
@@ -84,6 +87,7 @@ impl LibusbPort {
             in_flight,
             memory,
             presence: Presence::default(),
+            pass: Pass::Everything,
             reset_on_release,
             is_attached: false,
             opened: Instant::now(),
@@ -140,7 +144,7 @@ impl LibusbPort {
         let mut looks = RECHECKS_MAX;
         let mut completed = Vec::new();
         while memory.outstanding() > 0 && looks > 0 {
-            let _ = self.claims.handle.handle_events(&mut completed);
+            let _ = self.claims.handle.handle_events(Pass::Everything, &mut completed);
             for slot in completed.drain(..) {
                 memory.free(transfers[slot as usize].transfer.take().block);
             }
@@ -241,7 +245,10 @@ impl Port for LibusbPort {
         while more && completed.len() < REAP_BUDGET {
             let before = completed.len();
             let all = self.in_flight.fits_a_pass(before);
-            let handled = self.claims.handle.handle_events(completed);
+            let handled = self.claims.handle.handle_events(self.pass, completed);
+            if handled.is_ok() {
+                self.pass = Pass::Ends;
+            }
             gone |= self.presence.note_pass(handled, self.claims.busid_ref(), now);
             // After a pass that may not have reached all requests, only a pass without a result is
             // the end.
@@ -273,6 +280,10 @@ impl Port for LibusbPort {
 
     fn fill_packets(&self, transfer: &LibusbTransfer, packets: &mut PacketsMut<'_>) -> (u32, u32) {
         packets.fill(transfer.transfer.packets(packets.len()).map(packet_of))
+    }
+
+    fn look_everywhere(&mut self) {
+        self.pass = Pass::Everything;
     }
 
     fn hung_up(&mut self, now: Instant) {

@@ -30,9 +30,11 @@ impl CompletionQueue {
         self.len.store(len + 1, Ordering::Relaxed);
     }
 
-    pub(crate) fn drain_into(&self, completed: &mut Vec<u32>) {
+    /// Moves all indexes, and returns how many.
+    pub(crate) fn drain_into(&self, completed: &mut Vec<u32>) -> usize {
         let len = self.len.load(Ordering::Relaxed);
         completed.extend(self.indexes[..len].iter().map(|index| index.load(Ordering::Relaxed)));
         self.len.store(0, Ordering::Relaxed);
+        len
     }
 }

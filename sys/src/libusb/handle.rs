@@ -19,6 +19,7 @@ use crate::arena::DeviceMemory;
 use crate::libusb::completion::CompletionQueue;
 use crate::libusb::device::{self, AheadContext, DeviceId, OpenDevice};
 use crate::libusb::error::{Error, check};
+use crate::libusb::pass::Pass;
 use crate::libusb::raw;
 #[cfg(target_os = "linux")]
 use crate::libusb::usbfs;
@@ -54,6 +55,8 @@ impl PollFd {
 pub struct DeviceHandle {
     device: Arc<OpenDevice>,
     completions: Arc<CompletionQueue>,
+    /// Transfers submitted and not yet delivered by [`Self::handle_events`].
+    in_flight: usize,
     #[cfg(target_os = "macos")]
     capture: crate::libusb::capture::Capture,
     /// Claiming detaches a kernel driver.
@@ -80,6 +83,7 @@ impl DeviceHandle {
         let handle = Self {
             device,
             completions: Arc::new(CompletionQueue::new(transfers)),
+            in_flight: 0,
             #[cfg(target_os = "macos")]
             capture: crate::libusb::capture::Capture::default(),
             #[cfg(target_os = "linux")]
@@ -120,15 +124,21 @@ impl DeviceHandle {
         pollfds
     }
 
+    pub(crate) const fn note_submitted(&mut self) {
+        self.in_flight += 1;
+    }
+
     /// Handles the events since the last call, without waiting, and appends the index of each ended
     /// transfer to `completed`. libusb reaps 26 URBs a call at most: call again until nothing is
     /// appended.
     ///
     /// # Errors
-    /// libusb's; transfers ended by then are in `completed`.
-    pub fn handle_events(&mut self, completed: &mut Vec<u32>) -> Result<(), Error> {
-        let handled = self.device.context().handle_events();
-        self.completions.drain_into(completed);
+    /// libusb's; transfers ended by then are in `completed`, and a pass over everything has to
+    /// follow.
+    pub fn handle_events(&mut self, pass: Pass, completed: &mut Vec<u32>) -> Result<(), Error> {
+        let context = self.device.context();
+        let handled = pass.over(self.in_flight, || context.handle_events());
+        self.in_flight -= self.completions.drain_into(completed);
         handled
     }
 

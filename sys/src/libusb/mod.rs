@@ -10,6 +10,7 @@
 //! - `context`: libusb's contexts; `discovery`: finding devices without sysfs.
 //! - [`device`]: the name of a device to open, and an open device.
 //! - [`handle`]: an open device with a libusb context of its own.
+//! - [`pass`]: what a pass over the device's events is about.
 //! - `usbfs`: requests to Linux that libusb cannot make.
 //! - [`transfer`]: asynchronous transfers and their completions.
 //! - `completion`: the indexes of ended transfers.
@@ -28,6 +29,7 @@ pub mod device;
 pub mod discovery;
 pub mod error;
 pub mod handle;
+pub mod pass;
 pub mod transfer;
 pub mod version;
 

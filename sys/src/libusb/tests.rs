@@ -7,6 +7,7 @@ use crate::libusb::device::{AheadContext, DeviceId};
 use crate::libusb::error::{Error, TransferStatus};
 use crate::libusb::fake::{self, End};
 use crate::libusb::handle::DeviceHandle;
+use crate::libusb::pass::Pass;
 use crate::libusb::transfer::{Parameters, Transfer, TransferKind};
 
 const ID: DeviceId = DeviceId { bus: 1, address: 2, id_vendor: 0x1209, id_product: 1 };
@@ -35,10 +36,10 @@ fn a_transfer_goes_out_and_comes_back_with_its_data() {
         let block = arena.alloc(512).unwrap();
         transfer.submit(&mut handle, BULK_IN, std::iter::empty(), block).unwrap();
         assert_eq!(fake::oldest(), (2, 0x81, 512, 0, vec![]));
-        handle.handle_events(&mut completed).unwrap();
+        handle.handle_events(Pass::Everything, &mut completed).unwrap();
         assert_eq!(completed, [], "nothing has ended yet");
         fake::end_oldest(&end(0, 3, &[round, 2, 3]));
-        handle.handle_events(&mut completed).unwrap();
+        handle.handle_events(Pass::Everything, &mut completed).unwrap();
         assert_eq!(completed, [3]);
         completed.clear();
         let ended = transfer.take();
@@ -88,7 +89,7 @@ fn isochronous_packets_have_lengths_and_results() {
     transfer.submit(&mut handle, parameters, [100, 200, 300].into_iter(), block).unwrap();
     assert_eq!(fake::oldest().4, [100, 200, 300]);
     fake::end_oldest(&End { packets: vec![(100, 0), (50, 0), (0, 1)], ..end(0, 0, &[]) });
-    handle.handle_events(&mut Vec::new()).unwrap();
+    handle.handle_events(Pass::Everything, &mut Vec::new()).unwrap();
     arena.free(transfer.take().block);
     assert_eq!(transfer.packet(0), (100, TransferStatus::Completed));
     assert_eq!(transfer.packet(1), (50, TransferStatus::Completed));
@@ -109,7 +110,7 @@ fn an_unreported_packet_has_failed() {
     let block = arena.alloc(10).unwrap();
     transfer.submit(&mut handle, parameters, [10].into_iter(), block).unwrap();
     fake::end_oldest(&end(1, 0, &[]));
-    handle.handle_events(&mut Vec::new()).unwrap();
+    handle.handle_events(Pass::Everything, &mut Vec::new()).unwrap();
     arena.free(transfer.take().block);
     assert_eq!(transfer.packet(0), (0, TransferStatus::Error));
 }
@@ -124,7 +125,7 @@ fn a_refused_submit_gives_the_buffer_back_and_the_transfer_can_be_used_again() {
     assert_eq!(error, Error::NoMem);
     transfer.submit(&mut handle, BULK_IN, std::iter::empty(), block).unwrap();
     fake::end_oldest(&end(4, 0, &[]));
-    handle.handle_events(&mut Vec::new()).unwrap();
+    handle.handle_events(Pass::Everything, &mut Vec::new()).unwrap();
     let ended = transfer.take();
     assert_eq!(ended.status, TransferStatus::Stall);
     arena.free(ended.block);
@@ -139,7 +140,7 @@ fn a_cancelled_transfer_still_ends_by_its_callback() {
     token.cancel_blocking(&mut handle).unwrap();
     assert_eq!(token.cancel_blocking(&mut handle), Err(Error::NotFound));
     let mut completed = Vec::new();
-    handle.handle_events(&mut completed).unwrap();
+    handle.handle_events(Pass::Everything, &mut completed).unwrap();
     assert_eq!(completed, [3]);
     let ended = transfer.take();
     assert_eq!(ended.status, TransferStatus::Cancelled);
@@ -154,7 +155,7 @@ fn an_unplugged_device_is_gone_and_its_transfers_end() {
     assert!(!handle.is_gone());
     fake::unplug();
     let mut completed = Vec::new();
-    handle.handle_events(&mut completed).unwrap();
+    handle.handle_events(Pass::Everything, &mut completed).unwrap();
     assert!(handle.is_gone());
     assert_eq!(completed, [3]);
     let ended = transfer.take();
@@ -171,7 +172,7 @@ fn control_transfers_end_without_their_setup_packet() {
         Parameters { kind: TransferKind::Control, endpoint: 0, length: 26, zero_packet: false };
     transfer.submit(&mut handle, parameters, std::iter::empty(), block).unwrap();
     fake::end_oldest(&end(0, 2, &[18, 1]));
-    handle.handle_events(&mut Vec::new()).unwrap();
+    handle.handle_events(Pass::Everything, &mut Vec::new()).unwrap();
     let ended = transfer.take();
     assert_eq!(ended.actual_length, 2);
     assert_eq!(ended.block[..10], [0x80, 6, 0, 1, 0, 0, 18, 0, 18, 1]);
@@ -272,7 +273,7 @@ fn room_for_packets_comes_with_the_first_use_and_stays() {
         drop(token);
         assert_eq!((fake::alive()[2], fake::made_transfers()), (1, made), "{packets}");
         fake::end_oldest(&end(0, 0, &[]));
-        handle.handle_events(&mut completed).unwrap();
+        handle.handle_events(Pass::Everything, &mut completed).unwrap();
         arena.free(transfer.take().block);
     }
 }

@@ -23,6 +23,7 @@ use crate::libusb::completion::CompletionQueue;
 use crate::libusb::device::OpenDevice;
 use crate::libusb::error::{Error, TransferStatus, check};
 use crate::libusb::handle::DeviceHandle;
+use crate::libusb::pass;
 use crate::libusb::raw;
 
 /// Bytes of a SETUP packet, which starts the buffer of a control transfer.
@@ -201,6 +202,7 @@ impl Transfer {
             let block = self.block.take().expect("the block was put here above");
             return Err((name_memory(error), block));
         }
+        handle.note_submitted();
         Ok(())
     }
 
@@ -373,6 +375,7 @@ extern "system" fn on_transfer_ended(raw: *mut raw::libusb_transfer) {
     let core = unsafe { &*core };
     core.state.store(ENDED, Ordering::Relaxed);
     core.completions.push(core.index);
+    pass::note_ended();
 }
 
 /// Checks that the SETUP packet asks for no more data than the buffer holds: macOS's backend

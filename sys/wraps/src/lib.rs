@@ -10,6 +10,7 @@
 //! without.
 //!
 //! - [`blocks`]: `calloc` and `free`;
+//! - [`questions`]: `poll` and `ioctl`, where the answer is known;
 //! - `usbi_log` is libusb's function for messages, which nothing here shows; libusb calls the
 //!   function eight times for a URB, each time with a text and arguments.
 //!
@@ -18,6 +19,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod blocks;
+pub mod questions;
 
 /// In the place of libusb's `usbi_log` (`libusbi.h`): says nothing, whatever LIBUSB_DEBUG is.
 ///

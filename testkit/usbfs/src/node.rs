@@ -6,8 +6,8 @@
 //!        └► silent ── discard, unplug ──────────────┘
 //! ```
 //!
-//! The pipe is full exactly if the last look found no ended URB: a reap without a result fills the
-//! pipe, and the first URB to end afterwards drains the pipe.
+//! The pipe is full exactly if there is no ended URB, as usbfs's node is not writable then
+//! (`usbdev_poll`): the reap of the last fills the pipe, and the next URB to end drains the pipe.
 //!
 //! Contract: a node's lock is taken after its device's, and after the lock of the list of nodes. A
 //! node is never freed, only used again. So a call under way during a close by another thread meets
@@ -344,14 +344,13 @@ impl Node {
         if let Some(Pending { urb, cost }) = state.done.pop_front() {
             self.counters.add(Counter::Reaps);
             memory::give_back(cost);
+            if state.done.is_empty() {
+                self.fill(&mut state);
+            }
             return Ok(urb.as_ptr());
         }
         self.counters.add(Counter::EmptyReaps);
-        if state.read_end < 0 {
-            return Err(libc::ENODEV);
-        }
-        self.fill(&mut state);
-        Err(libc::EAGAIN)
+        Err(if state.read_end < 0 { libc::ENODEV } else { libc::EAGAIN })
     }
 
     /// DISCARDURB: a waiting URB ends as killed; an ended URB is not found.
