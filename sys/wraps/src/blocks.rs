@@ -17,8 +17,9 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Lengths of which blocks are kept; more come with URBs of isochronous packets, a length for each
-/// number of packets.
-pub const SIZES: usize = 16;
+/// number of packets. With a prime number, those of a power of two of packets and those of all
+/// other URBs have different places.
+pub const SIZES: usize = 17;
 
 /// Blocks of a length that are kept at most: as many as a device has URB slots, by default.
 pub const BLOCKS_MAX: usize = 256;
