@@ -89,6 +89,23 @@ const fn usable(len: usize) -> usize {
     if usable < BLOCK_LEN_MIN { BLOCK_LEN_MIN } else { usable }
 }
 
+/// Gives a block of the length at a place back to the C library for each that is wanted of another
+/// length there, until none is left and the place is the other's: a length that is used no more is
+/// soon gone, and two in use take turns.
+#[cold]
+fn give_way(size: &mut Size, len: usize) {
+    if let Some(last) = size.kept.checked_sub(1)
+        && let Some(&block) = size.blocks.get(last)
+    {
+        size.kept = last;
+        // SAFETY: a block of the C library's, which nobody else has since it was freed.
+        unsafe { __real_free(block) };
+    }
+    if size.kept == 0 {
+        size.len = len;
+    }
+}
+
 /// # Safety
 /// As for `calloc`.
 #[unsafe(no_mangle)]
@@ -96,8 +113,9 @@ unsafe extern "C" fn __wrap_calloc(count: usize, each: usize) -> *mut c_void {
     if let Some(len) = count.checked_mul(each).filter(|len| *len <= BLOCK_LEN_MAX)
         && let Some(size) = size_of_blocks(usable(len))
     {
-        if size.len == usable(len)
-            && let Some(last) = size.kept.checked_sub(1)
+        if size.len != usable(len) {
+            give_way(size, usable(len));
+        } else if let Some(last) = size.kept.checked_sub(1)
             && let Some(&block) = size.blocks.get(last)
         {
             size.kept = last;
@@ -105,9 +123,6 @@ unsafe extern "C" fn __wrap_calloc(count: usize, each: usize) -> *mut c_void {
             // has the block since it was freed.
             unsafe { ptr::write_bytes(block.cast::<u8>(), 0, len) };
             return block;
-        }
-        if size.kept == 0 {
-            size.len = usable(len);
         }
     }
     // SAFETY: the caller's promise.

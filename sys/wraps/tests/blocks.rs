@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use std::slice;
 use std::thread;
 
-use usbferry_wraps::blocks::{self, BLOCK_LEN_MAX, BLOCKS_MAX};
+use usbferry_wraps::blocks::{self, BLOCK_LEN_MAX, BLOCKS_MAX, SIZES};
 
 /// A length of which the C library itself keeps no block at hand: freed bytes are free at once.
 const LEN: usize = 1592;
@@ -80,6 +80,14 @@ fn freed_blocks_are_kept_by_one_thread_and_come_back_zeroed() {
     let again = one_of_each();
     assert_eq!(again, kept);
     free(again);
+
+    // Blocks of a length that is used no more give way to those of another in the same place.
+    let in_use = allocate(1, LEN);
+    free(allocate(3, LEN - SIZES * 16));
+    free(in_use);
+    for _ in 0..3 {
+        free(allocate(1, LEN));
+    }
 
     // No more than so many are kept.
     assert_eq!(growth(BLOCKS_MAX + 44, LEN) / WHOLE, BLOCKS_MAX - 1);
