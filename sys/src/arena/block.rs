@@ -15,8 +15,9 @@ pub struct Block {
     place: Place,
 }
 
-/// The place of a block in its arena. Without a `bool`, whose spare values would tell an absent block
-/// from others: the compiler copies an `Option<Block>` around such a byte, in five pieces.
+/// The place of a block in its arena, but for the unit, which the address tells: a block is two
+/// words, and goes through registers. Without a `bool`, whose spare values would tell an absent block
+/// from others: the compiler copies an `Option<Block>` around such a byte, in pieces.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     /// Index of the region.
@@ -24,13 +25,11 @@ pub(super) struct Place {
     pub(super) order: u8,
     /// 1 in memory mapped from the device, 0 in heap.
     device_memory: u8,
-    /// Number of the block in its region, in units of [`BLOCK_LEN_MIN`](super::BLOCK_LEN_MIN).
-    pub(super) unit: u32,
 }
 
 impl Place {
-    pub(super) const fn new(region: u8, order: u8, in_device_memory: bool, unit: u32) -> Self {
-        Self { region, order, device_memory: in_device_memory as u8, unit }
+    pub(super) const fn new(region: u8, order: u8, in_device_memory: bool) -> Self {
+        Self { region, order, device_memory: in_device_memory as u8 }
     }
 
     pub(super) const fn is_in_device_memory(self) -> bool {
@@ -38,7 +37,7 @@ impl Place {
     }
 }
 
-const _: () = assert!(size_of::<Option<Block>>() == size_of::<Block>());
+const _: () = assert!(size_of::<Option<Block>>() <= 16);
 
 // SAFETY: a block is the only path to its bytes, and may move with the owner; no byte
 // depends on a thread.

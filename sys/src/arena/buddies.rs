@@ -108,12 +108,15 @@ impl Buddies {
         })
     }
 
+    /// Frees a block; false, and nothing done, for a unit outside of the region.
     #[inline(always)]
-    pub(super) fn free(&mut self, unit: u32, order: u8) {
-        let recent = &mut self.recent[usize::from(order)];
-        self.next[unit as usize] = *recent;
-        *recent = unit;
+    pub(super) fn free(&mut self, unit: usize, order: u8) -> bool {
+        let Some(next) = self.next.get_mut(unit) else { return false };
+        #[expect(clippy::cast_possible_truncation, reason = "`new` bounds the units to 32 bits")]
+        let unit = unit as u32;
+        *next = std::mem::replace(&mut self.recent[usize::from(order)], unit);
         self.free_units += 1 << order;
+        true
     }
 
     /// Takes `unit`, the last freed block of its order.

@@ -111,10 +111,9 @@ impl Arena {
         // The usual way: too short for device memory, and heap of the order was used before.
         if len < DEVICE_BLOCK_MIN
             && let Some(heap) = self.regions.first_mut()
-            && let Some((bytes, unit)) = heap.alloc_recent_heap(order)
+            && let Some(bytes) = heap.alloc_recent_heap(order)
         {
-            let place = Place::new(0, order, false, unit);
-            return Some(self.hand_out(bytes, len, place));
+            return Some(self.hand_out(bytes, len, Place::new(0, order, false)));
         }
         self.alloc_anywhere(len, order)
     }
@@ -125,12 +124,12 @@ impl Arena {
             if !region.is_for(len) {
                 continue;
             }
-            let Some((bytes, unit)) = region.alloc(order) else {
+            let Some(bytes) = region.alloc(order) else {
                 continue;
             };
             let in_device_memory = region.is_device_memory();
             let region = u8::try_from(index).expect("two regions at most");
-            let place = Place::new(region, order, in_device_memory, unit);
+            let place = Place::new(region, order, in_device_memory);
             return Some(self.hand_out(bytes, len, place));
         }
         None
@@ -157,12 +156,7 @@ impl Arena {
     pub fn free(&mut self, block: Block) {
         let place = block.place();
         let region = &mut self.regions[usize::from(place.region)];
-        assert_eq!(
-            region.address(place.unit),
-            block.as_ptr(),
-            "the block belongs to another arena"
-        );
-        region.free(place.unit, place.order);
+        assert!(region.free(block.as_ptr(), place.order), "the block belongs to another arena");
         self.outstanding -= 1;
         if !place.is_in_device_memory() {
             self.free_bytes += BLOCK_LEN_MIN << place.order;
@@ -375,7 +369,7 @@ mod tests {
     fn free_memory_goes_back_and_blocks_that_are_out_keep_their_bytes() {
         const LEN: usize = 32 << 20;
         let mut arena = arena(LEN);
-        let start = arena.regions[0].address(0);
+        let start = arena.regions[0].base();
         let mut kept = Vec::new();
         // Every size, here and there a block that stays out.
         for len in [300, 5000, 70_000, 2 << 20] {

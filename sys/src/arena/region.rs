@@ -91,20 +91,20 @@ impl Region {
         !self.is_device_memory() || len >= DEVICE_BLOCK_MIN && !self.given_up
     }
 
-    /// Takes a block of the given order: address and unit.
-    pub(super) fn alloc(&mut self, order: u8) -> Option<(NonNull<u8>, u32)> {
+    /// Takes a block of the given order.
+    pub(super) fn alloc(&mut self, order: u8) -> Option<NonNull<u8>> {
         let unit = self.buddies.alloc(order)?;
-        Some((self.start(unit), unit))
+        Some(self.start(unit))
     }
 
     /// Takes the block of heap of the given order that was freed last, if there is one.
     #[inline(always)]
-    pub(super) fn alloc_recent_heap(&mut self, order: u8) -> Option<(NonNull<u8>, u32)> {
+    pub(super) fn alloc_recent_heap(&mut self, order: u8) -> Option<NonNull<u8>> {
         if self.is_device_memory() {
             return None;
         }
         let unit = self.buddies.alloc_recent(order)?;
-        Some((self.start(unit), unit))
+        Some(self.start(unit))
     }
 
     /// The first byte of a block handed out.
@@ -114,10 +114,12 @@ impl Region {
         unsafe { self.base.add(unit as usize * BLOCK_LEN_MIN) }
     }
 
-    /// Takes back a block handed out by `alloc`.
+    /// Takes back a block handed out by `alloc`. False for an address outside of the
+    /// region.
     #[inline(always)]
-    pub(super) fn free(&mut self, unit: u32, order: u8) {
-        self.buddies.free(unit, order);
+    pub(super) fn free(&mut self, start: *mut u8, order: u8) -> bool {
+        let offset = start.addr().wrapping_sub(self.base.addr().get());
+        self.buddies.free(offset / BLOCK_LEN_MIN, order)
     }
 
     /// Gives the free pages of piece `piece` of heap back to the system. True when there are more
@@ -140,9 +142,10 @@ impl Region {
         more
     }
 
-    /// Address of a unit, to compare.
-    pub(super) fn address(&self, unit: u32) -> *mut u8 {
-        self.base.as_ptr().wrapping_add(unit as usize * BLOCK_LEN_MIN)
+    /// The first byte, to compare.
+    #[cfg(all(test, target_os = "linux"))]
+    pub(super) const fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
     }
 
     /// Whether no block is out.
