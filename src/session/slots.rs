@@ -96,7 +96,7 @@ impl<P: Port> Slots<P> {
     pub(super) fn submit(
         &mut self,
         port: &mut P,
-        submission: &Submission<'_>,
+        submission: Submission<'_>,
         block: Block,
         urb: UrbIndex,
         now: Instant,

@@ -210,7 +210,7 @@ impl<P: Port> Session<P> {
         };
         let Some(mut block) = block else { return self.wait_for_buffer(urb, now) };
         let submission = submission(record, packets, length, idle, &mut block, &self.control);
-        match self.slots.submit(port, &submission, block, urb, now) {
+        match self.slots.submit(port, submission, block, urb, now) {
             Ok(slot) => {
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
                 record.submitted = self.time.now;

@@ -128,7 +128,7 @@ impl<A: Port, B: Port> Port for Either<A, B> {
     fn submit(
         &mut self,
         transfer: &mut Self::Transfer,
-        submission: &Submission<'_>,
+        submission: Submission<'_>,
         block: Block,
         now: Instant,
     ) -> Result<(), Refused> {

@@ -325,7 +325,7 @@ pub trait Port: Send + Sized + 'static {
     fn submit(
         &mut self,
         transfer: &mut Self::Transfer,
-        submission: &Submission<'_>,
+        submission: Submission<'_>,
         block: Block,
         now: Instant,
     ) -> Result<(), Refused>;
@@ -422,7 +422,8 @@ pub trait Port: Send + Sized + 'static {
     fn close(self, transfers: Vec<Self::Transfer>, memory: Arena);
 }
 
-/// A URB, as [`Port::submit`] gets it.
+/// A URB, as [`Port::submit`] gets it. By value: with a reference, each URB's would be written to the
+/// stack for the branches that are hardly ever taken.
 #[derive(Clone, Copy)]
 pub struct Submission<'a> {
     /// Where to.

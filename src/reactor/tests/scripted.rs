@@ -270,7 +270,7 @@ impl Port for ScriptedPort {
     fn submit(
         &mut self,
         transfer: &mut Self::Transfer,
-        submission: &Submission<'_>,
+        submission: Submission<'_>,
         block: Block,
         now: Instant,
     ) -> Result<(), Refused> {

@@ -171,7 +171,7 @@ impl Port for ModelPort {
     fn submit(
         &mut self,
         transfer: &mut ModelTransfer,
-        submission: &Submission<'_>,
+        submission: Submission<'_>,
         block: Block,
         _now: Instant,
     ) -> Result<(), Refused> {

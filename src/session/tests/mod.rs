@@ -99,7 +99,7 @@ impl Port for TestPort {
     fn submit(
         &mut self,
         transfer: &mut TestTransfer,
-        submission: &Submission<'_>,
+        submission: Submission<'_>,
         block: Block,
         _now: Instant,
     ) -> Result<(), Refused> {

@@ -90,7 +90,7 @@ impl<P: Port> Port for WatchedPort<P> {
     fn submit(
         &mut self,
         transfer: &mut Self::Transfer,
-        submission: &Submission<'_>,
+        submission: Submission<'_>,
         block: Block,
         now: Instant,
     ) -> Result<(), Refused> {

@@ -21,7 +21,7 @@ pub(super) struct InFlight {
     /// libusb does not split bulk transfers.
     bulk_is_whole: bool,
     /// Requests of all transfers together.
-    requests: usize,
+    requests: u32,
 }
 
 impl InFlight {
@@ -49,18 +49,23 @@ impl InFlight {
     /// Whether one pass over the device's events finds every ended request, when `ended` transfers
     /// have ended and were not taken yet.
     pub(super) const fn fits_a_pass(&self, ended: usize) -> bool {
-        self.requests < PIECES_PER_PASS + ended
+        (self.requests as usize) < PIECES_PER_PASS + ended
     }
 }
 
 /// The greatest number of libusb's requests for a transfer.
 #[inline(always)]
-fn pieces_of(submission: &Submission<'_>, bulk_is_whole: bool) -> usize {
-    let pieces = match submission.transfer_type {
-        TransferType::Control => 1,
-        TransferType::Bulk | TransferType::Interrupt if bulk_is_whole => 1,
-        TransferType::Isochronous => submission.packets.len().div_ceil(PIECE_PACKETS),
-        TransferType::Bulk | TransferType::Interrupt => submission.length.div_ceil(PIECE_LEN),
-    };
-    pieces.max(1)
+fn pieces_of(submission: &Submission<'_>, bulk_is_whole: bool) -> u32 {
+    // Not a `match`, which the compiler makes a table of jumps.
+    if submission.transfer_type == TransferType::Isochronous {
+        pieces(submission.packets.len(), PIECE_PACKETS)
+    } else if bulk_is_whole || submission.transfer_type == TransferType::Control {
+        1
+    } else {
+        pieces(submission.length, PIECE_LEN)
+    }
+}
+
+fn pieces(all: usize, most: usize) -> u32 {
+    u32::try_from(all.div_ceil(most).max(1)).expect("limits keep transfers short")
 }

@@ -98,7 +98,7 @@ impl LibusbPort {
     #[inline(always)]
     fn admit(
         &mut self,
-        submission: &Submission<'_>,
+        submission: Submission<'_>,
         cost: Cost,
         now: Instant,
     ) -> Result<(), RefusedReason> {
@@ -123,7 +123,7 @@ impl LibusbPort {
     fn reason(
         &mut self,
         error: Error,
-        submission: &Submission<'_>,
+        submission: Submission<'_>,
         cost: Cost,
         now: Instant,
     ) -> RefusedReason {
@@ -155,7 +155,7 @@ impl LibusbPort {
 }
 
 /// Whether an isochronous packet is longer than libusb may be asked for.
-fn has_packet_over(most: u32, submission: &Submission<'_>) -> bool {
+fn has_packet_over(most: u32, submission: Submission<'_>) -> bool {
     most < u32::MAX && submission.packets.iter().any(|packet| packet.length > most)
 }
 
@@ -179,7 +179,7 @@ const fn packet_of((actual_length, status): (u32, TransferStatus)) -> (u32, Stat
     (actual_length, status)
 }
 
-const fn parameters_of(submission: &Submission<'_>) -> Parameters {
+const fn parameters_of(submission: Submission<'_>) -> Parameters {
     Parameters {
         kind: kind_of(submission.transfer_type),
         endpoint: submission.endpoint.as_byte(),
@@ -216,11 +216,11 @@ impl Port for LibusbPort {
     fn submit(
         &mut self,
         transfer: &mut LibusbTransfer,
-        submission: &Submission<'_>,
+        submission: Submission<'_>,
         block: Block,
         now: Instant,
     ) -> Result<(), Refused> {
-        let cost = self.in_flight.cost_of(submission, block.is_in_device_memory());
+        let cost = self.in_flight.cost_of(&submission, block.is_in_device_memory());
         if let Err(reason) = self.admit(submission, cost, now) {
             return Err(Refused { block, reason });
         }
@@ -375,8 +375,8 @@ mod tests {
             is_first: true,
             packets: Packets::new(&bytes[..count * 16]),
         };
-        assert!(!has_packet_over(0xffff, &submission(1)));
-        assert!(has_packet_over(0xffff, &submission(2)));
-        assert!(!has_packet_over(u32::MAX, &submission(2)), "Linux looks itself");
+        assert!(!has_packet_over(0xffff, submission(1)));
+        assert!(has_packet_over(0xffff, submission(2)));
+        assert!(!has_packet_over(u32::MAX, submission(2)), "Linux looks itself");
     }
 }

@@ -47,10 +47,10 @@ static IN_FLIGHT: AtomicU64 = AtomicU64::new(0);
 /// The cost of a transfer to the system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Cost {
-    /// The transfer's requests to the system, at most.
-    pub(super) requests: usize,
     /// usbfs's charge for the transfer, at least.
     pub(super) bytes: u64,
+    /// The transfer's requests to the system, at most.
+    pub(super) requests: u32,
     /// Whether the data lies in memory mapped from the device.
     pub(super) in_mapping: bool,
 }
@@ -63,10 +63,11 @@ impl Cost {
 
     /// The cost of a transfer of the given number of requests (`proc_do_submiturb`).
     #[inline(always)]
-    pub(super) fn of(submission: &Submission<'_>, requests: usize, in_mapping: bool) -> Self {
-        let (length, count) = (submission.length as u64, requests as u64);
+    pub(super) fn of(submission: &Submission<'_>, requests: u32, in_mapping: bool) -> Self {
+        let (length, count) = (submission.length as u64, u64::from(requests));
+        // The length first: the comparison is the only one for most URBs.
         let is_scattered =
-            submission.transfer_type == TransferType::Bulk && count == 1 && length > PIECE_LEN;
+            length > PIECE_LEN && submission.transfer_type == TransferType::Bulk && count == 1;
         let buffer = match (in_mapping, is_scattered) {
             (true, _) => 0,
             (false, true) => length + length.div_ceil(PIECE_LEN) * PIECE_COST,

@@ -171,12 +171,12 @@ impl Port for SimPort {
     fn submit(
         &mut self,
         transfer: &mut SimTransfer,
-        submission: &Submission<'_>,
+        submission: Submission<'_>,
         block: Block,
         now: Instant,
     ) -> Result<(), Refused> {
         self.now = now;
-        let urb = transfer.begin(submission, block);
+        let urb = transfer.begin(&submission, block);
         let index = queue_index(submission.endpoint);
         let started =
             if self.is_present() { self.device.start(urb, now) } else { Err(RefusedReason::Gone) };

@@ -101,7 +101,7 @@ impl Host {
         block.copy_from_slice(bytes);
         let slot = self.idle.pop().unwrap();
         let transfer = &mut self.transfers[slot as usize];
-        self.port.submit(transfer, &submission, block, self.now).unwrap();
+        self.port.submit(transfer, submission, block, self.now).unwrap();
         slot
     }
 
@@ -117,7 +117,7 @@ impl Host {
         };
         let block = self.memory.alloc(8).unwrap();
         let transfer = &mut self.transfers[0];
-        let refused = self.port.submit(transfer, &submission, block, self.now);
+        let refused = self.port.submit(transfer, submission, block, self.now);
         let refused = refused.expect_err("it is refused");
         self.memory.free(refused.block);
         refused.reason

@@ -274,7 +274,7 @@ impl PortMemory {
     /// once.
     pub(super) fn can_never_be_had(
         &mut self,
-        submission: &Submission<'_>,
+        submission: Submission<'_>,
         cost: Cost,
         busid: &BusId,
     ) -> bool {
@@ -330,7 +330,7 @@ mod tests {
             memory.limit = limit;
             let submission = submission(transfer_type, length);
             let cost = Cost::of(&submission, requests, in_mapping);
-            memory.can_never_be_had(&submission, cost, &busid)
+            memory.can_never_be_had(submission, cost, &busid)
         };
         let limit = Some(16 << 20);
         assert!(never(limit, TransferType::Bulk, 16 * MIB, 1, false));
