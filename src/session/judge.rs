@@ -22,21 +22,29 @@ impl<P: Port> Session<P> {
     /// was asked for: the client looked at other settings then, unless all settings with the
     /// endpoint agree on its having no packets.
     pub(super) fn packets_that_follow(&mut self, submit: &CmdSubmit) -> Result<u32, Violation> {
-        if self.barriers.prospects.are_open() && self.barriers.is_open() {
+        if self.barriers.prospects.are_open() {
+            if !self.barriers.is_open() {
+                return Ok(self.packets_that_may_follow(submit));
+            }
             self.barriers.prospects.clear();
         }
-        let known = self.endpoints.get(submit.endpoint).transfer_type;
-        let may_be = match known {
-            Some(TransferType::Isochronous) if !self.barriers.prospects.are_open() => {
-                return Ok(submit.iso_packets()?);
-            }
+        match self.endpoints.get(submit.endpoint).transfer_type {
+            Some(TransferType::Isochronous) => Ok(submit.iso_packets()?),
+            Some(_) => Ok(0),
+            None => Ok(self.packets_that_may_follow(submit)),
+        }
+    }
+
+    /// The same, where the setting in force does not tell.
+    #[inline(never)]
+    fn packets_that_may_follow(&self, submit: &CmdSubmit) -> u32 {
+        let prospects = &self.barriers.prospects;
+        let may_be = match self.endpoints.get(submit.endpoint).transfer_type {
             Some(TransferType::Isochronous) => true,
-            None if !self.barriers.prospects.are_open() => {
-                !self.barriers.prospects.is_never_isochronous(submit.endpoint)
-            }
-            _ => self.barriers.prospects.may_be_isochronous(submit.endpoint),
+            None if !prospects.are_open() => !prospects.is_never_isochronous(submit.endpoint),
+            _ => prospects.may_be_isochronous(submit.endpoint),
         };
-        Ok(if may_be { submit.iso_packets().unwrap_or(0) } else { 0 })
+        if may_be { submit.iso_packets().unwrap_or(0) } else { 0 }
     }
 
     /// Warns once if the client's driver counts on another interval than the host will keep. Its

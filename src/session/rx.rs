@@ -253,8 +253,11 @@ impl ReadBuffer {
 
     /// Notes a SUBMIT, with a large payload or without.
     fn note_since_large(&mut self, is_large: bool) {
-        let more = (self.since_large + 1).min(SUBMITS_BETWEEN_PAYLOADS);
-        self.since_large = if is_large { 0 } else { more };
+        if is_large {
+            self.since_large = 0;
+        } else if self.since_large < SUBMITS_BETWEEN_PAYLOADS {
+            self.since_large += 1;
+        }
     }
 
     /// Notes a SUBMIT without OUT data: no payload is expected behind it.

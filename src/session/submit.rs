@@ -47,21 +47,35 @@ impl<P: Port> Session<P> {
     #[inline(always)]
     pub(super) fn submit_received(&mut self, urb: UrbIndex, now: Instant) {
         self.record_submit(urb);
-        if let Some(status) = self.urbs.get(urb).refusal {
+        let record = self.urbs.get(urb);
+        if let Some(status) = record.refusal {
             // A URB whose UNLINK came first is given up, not refused.
-            match self.urbs.get(urb).unlink {
+            match record.unlink {
                 Some(_) => self.end(urb, status, 0),
                 None => self.refuse(urb, status),
             }
         } else if self.life.is_device_gone() {
             self.refuse(urb, Status::ENODEV);
-        } else if !self.barriers.is_open() {
-            self.queue_behind_barrier(urb);
-        } else if self.urbs.get(urb).behind_barrier {
+        } else if record.behind_barrier {
+            self.submit_behind_barrier(urb, now);
+        } else if record.transfer_type != TransferType::Control {
+            // The header came behind no barrier, and since then no other SUBMIT has come.
+            debug_assert!(self.barriers.is_open(), "a SUBMIT begins a barrier");
+            self.enqueue(urb, now);
+        } else if self.is_for_device(urb) {
+            // Not the same call as above: on the way of most URBs nothing asks for the type again.
+            self.enqueue_again(urb, now);
+        }
+    }
+
+    /// Acts on a SUBMIT whose header came behind a barrier.
+    #[inline(never)]
+    fn submit_behind_barrier(&mut self, urb: UrbIndex, now: Instant) {
+        if self.barriers.is_open() {
             // The barrier ended while the data arrived.
             self.start_released(urb, now);
         } else {
-            self.start(urb, now);
+            self.queue_behind_barrier(urb);
         }
     }
 
@@ -76,15 +90,6 @@ impl<P: Port> Session<P> {
             self.note_prospects(request);
         }
         self.barriers.push(urb);
-    }
-
-    /// Starts a URB with nothing before it. Inlined, as is [`Self::enqueue`]: every URB goes
-    /// through both, and each would save and restore the same registers.
-    #[inline(always)]
-    fn start(&mut self, urb: UrbIndex, now: Instant) {
-        if self.urbs.get(urb).transfer_type != TransferType::Control || self.is_for_device(urb) {
-            self.enqueue(urb, now);
-        }
     }
 
     /// Whether a control request goes to the device; else the request is begun or refused here.
@@ -118,7 +123,9 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Hands a URB to the device, or queues the URB on its endpoint.
+    /// Hands a URB to the device, or queues the URB on its endpoint. Inlined, as is
+    /// [`Self::attempt`]: most URBs go through both, and each would save and restore the same
+    /// registers.
     #[inline(always)]
     fn enqueue(&mut self, urb: UrbIndex, now: Instant) {
         if self.life.is_device_gone() {
@@ -131,7 +138,7 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// The same for a URB that was here before. Apart from the way of most URBs.
+    /// The same for a control URB, or a URB that was here before. Apart from the way of most URBs.
     #[inline(never)]
     pub(super) fn enqueue_again(&mut self, urb: UrbIndex, now: Instant) {
         self.enqueue(urb, now);
