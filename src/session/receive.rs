@@ -285,7 +285,13 @@ impl<P: Port> Session<P> {
                 Received::Nothing => return Ok(()),
                 Received::Submit(urb) => Some(urb),
                 Received::Header(header) => match Command::parse(header)? {
-                    Command::Submit(submit) => self.take_submit(submit)?,
+                    Command::Submit(submit) => {
+                        if self.is_wrong(&submit) {
+                            return Err(self.violation_of(&submit));
+                        }
+                        let packets = self.packets_that_follow(&submit)?;
+                        self.take_submit(submit, packets)
+                    }
                     Command::Unlink(unlink) => {
                         self.handle_unlink(&unlink, now)?;
                         None
@@ -298,16 +304,16 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Takes up a SUBMIT whose header has arrived, and returns the URB if the SUBMIT is whole.
-    fn take_submit(&mut self, submit: CmdSubmit) -> Result<Option<UrbIndex>, Violation> {
-        self.check_submit(&submit)?;
-        let packets = self.packets_that_follow(&submit)?;
+    /// Takes up a SUBMIT with `packets` packets, whose header has arrived, and returns the URB if
+    /// the SUBMIT is whole.
+    #[inline(always)]
+    fn take_submit(&mut self, submit: CmdSubmit, packets: u32) -> Option<UrbIndex> {
         let urb = self.insert_urb(submit, packets);
         let descriptors_len = packets as usize * DESCRIPTOR_LEN;
         match submit.payload_len() as usize {
             0 if packets == 0 => {
                 self.rx.bytes.note_no_payload();
-                return Ok(Some(urb));
+                return Some(urb);
             }
             0 => {
                 self.rx.bytes.note_no_payload();
@@ -315,21 +321,27 @@ impl<P: Port> Session<P> {
             }
             len => self.receive_payload(urb, len, descriptors_len),
         }
-        Ok(None)
+        None
     }
 
-    /// Checks what no client of the protocol gets wrong.
-    fn check_submit(&self, submit: &CmdSubmit) -> Result<(), Violation> {
+    /// Whether a SUBMIT is wrong, as no client of the protocol gets it.
+    #[inline(always)]
+    fn is_wrong(&self, submit: &CmdSubmit) -> bool {
+        submit.devid != self.devid
+            || self.urbs.find(submit.seqnum).is_some()
+            || self.is_too_long(submit) && submit.payload_len() > 0
+    }
+
+    /// Why a SUBMIT is wrong.
+    #[cold]
+    fn violation_of(&self, submit: &CmdSubmit) -> Violation {
         if submit.devid != self.devid {
-            return Err(Violation::WrongDevice(submit.devid));
+            Violation::WrongDevice(submit.devid)
+        } else if self.urbs.find(submit.seqnum).is_some() {
+            Violation::DuplicateSeqnum(submit.seqnum)
+        } else {
+            Violation::TooLong(submit.transfer_buffer_length)
         }
-        if self.urbs.find(submit.seqnum).is_some() {
-            return Err(Violation::DuplicateSeqnum(submit.seqnum));
-        }
-        if self.is_too_long(submit) && submit.payload_len() > 0 {
-            return Err(Violation::TooLong(submit.transfer_buffer_length));
-        }
-        Ok(())
     }
 
     /// Gives a SUBMIT with `packets` packets a record, and judges the URB.

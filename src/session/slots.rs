@@ -101,16 +101,19 @@ impl<P: Port> Slots<P> {
         urb: UrbIndex,
         now: Instant,
     ) -> Result<u32, Refused> {
-        let slot = match self.free.last() {
-            Some(&slot) => slot,
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
             None => match self.make(port) {
                 Some(slot) => slot,
                 None => return Err(Refused { block, reason: RefusedReason::NoMemory }),
             },
         };
-        port.submit(&mut self.transfers[slot as usize], submission, block, now)?;
+        let transfer = &mut self.transfers[slot as usize];
+        if let Err(refused) = port.submit(transfer, submission, block, now) {
+            self.free.push(slot);
+            return Err(refused);
+        }
         self.last_len = submission.length;
-        self.free.pop();
         self.least_free = self.least_free.min(self.free());
         self.owners[slot as usize] = urb;
         self.has_new = true;
@@ -126,7 +129,6 @@ impl<P: Port> Slots<P> {
         self.transfers.push(port.make_transfer(slot)?);
         self.unmade -= 1;
         self.owners.push(NO_URB);
-        self.free.push(slot);
         Some(slot)
     }
 

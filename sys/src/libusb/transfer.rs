@@ -89,6 +89,30 @@ impl Core {
     fn is_of(&self, handle: &DeviceHandle) -> bool {
         Arc::ptr_eq(&self.device, handle.device())
     }
+
+    /// Writes the fields of a submission, while the transfer is not in flight.
+    #[inline(always)]
+    fn write_fields(&self, parameters: Parameters, packet_count: i32, block: &Block) {
+        let raw = self.raw;
+        let transfer_type = match parameters.kind {
+            TransferKind::Control => c::LIBUSB_TRANSFER_TYPE_CONTROL,
+            TransferKind::Isochronous => c::LIBUSB_TRANSFER_TYPE_ISOCHRONOUS,
+            TransferKind::Bulk => c::LIBUSB_TRANSFER_TYPE_BULK,
+            TransferKind::Interrupt => c::LIBUSB_TRANSFER_TYPE_INTERRUPT,
+        };
+        let flags = if parameters.zero_packet { c::LIBUSB_TRANSFER_ADD_ZERO_PACKET } else { 0 };
+        let length = i32::try_from(parameters.length).expect("blocks are shorter than 2 GiB");
+        #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one invariant for all fields")]
+        // SAFETY: `raw` is allocated and not in flight, so only this call touches its fields.
+        unsafe {
+            (*raw).flags = flags;
+            (*raw).endpoint = parameters.endpoint;
+            (*raw).transfer_type = transfer_type;
+            (*raw).length = length;
+            (*raw).buffer = block.as_ptr();
+            (*raw).num_iso_packets = packet_count;
+        }
+    }
 }
 
 impl Drop for Core {
@@ -191,14 +215,15 @@ impl Transfer {
             }
             TransferKind::Bulk | TransferKind::Interrupt => 0,
         };
-        self.write_fields(parameters, packet_count, &block);
+        let core = &*self.core;
+        core.write_fields(parameters, packet_count, &block);
         self.block = Some(block);
-        self.core.state.store(IN_FLIGHT, Ordering::Relaxed);
+        core.state.store(IN_FLIGHT, Ordering::Relaxed);
         // SAFETY: every field is set; the buffer is owned by `self` until the callback has run, and
         // `self` leaks the buffer rather than free it before.
-        let code = unsafe { raw::libusb_submit_transfer(self.core.raw) };
+        let code = unsafe { raw::libusb_submit_transfer(core.raw) };
         if let Err(error) = check(code) {
-            self.core.state.store(IDLE, Ordering::Relaxed);
+            core.state.store(IDLE, Ordering::Relaxed);
             let block = self.block.take().expect("the block was put here above");
             return Err((name_memory(error), block));
         }
@@ -229,29 +254,6 @@ impl Transfer {
         }
         assert_eq!(sum, length as u64, "the packets do not add up to the transfer");
         i32::try_from(count).expect("bounded by the packets allocated")
-    }
-
-    #[inline(always)]
-    fn write_fields(&mut self, parameters: Parameters, packet_count: i32, block: &Block) {
-        let raw = self.core.raw;
-        let transfer_type = match parameters.kind {
-            TransferKind::Control => c::LIBUSB_TRANSFER_TYPE_CONTROL,
-            TransferKind::Isochronous => c::LIBUSB_TRANSFER_TYPE_ISOCHRONOUS,
-            TransferKind::Bulk => c::LIBUSB_TRANSFER_TYPE_BULK,
-            TransferKind::Interrupt => c::LIBUSB_TRANSFER_TYPE_INTERRUPT,
-        };
-        let flags = if parameters.zero_packet { c::LIBUSB_TRANSFER_ADD_ZERO_PACKET } else { 0 };
-        let length = i32::try_from(parameters.length).expect("blocks are shorter than 2 GiB");
-        #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one invariant for all fields")]
-        // SAFETY: `raw` is allocated and not in flight, so only this call touches its fields.
-        unsafe {
-            (*raw).flags = flags;
-            (*raw).endpoint = parameters.endpoint;
-            (*raw).transfer_type = transfer_type;
-            (*raw).length = length;
-            (*raw).buffer = block.as_ptr();
-            (*raw).num_iso_packets = packet_count;
-        }
     }
 
     /// Packet `index`, which must be below the number of packets allocated. The array's type has no
