@@ -7,33 +7,36 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-/// The sole right to a piece of an [`Arena`](super::Arena).
+/// The sole right to a piece of an [`Arena`](super::Arena). Two plain words, as a slice's reference
+/// is: so blocks, absent blocks and results with blocks go through registers, and no copy of a block
+/// goes through the stack.
 pub struct Block {
     bytes: NonNull<u8>,
-    /// Usable bytes, the requested number.
-    len: u32,
-    place: Place,
+    /// Usable bytes, the requested number, in the lower half; the [`Place`] in the upper half.
+    len_and_place: u64,
 }
 
-/// The place of a block in its arena, but for the unit, which the address tells: a block is two
-/// words, and goes through registers. Without a `bool`, whose spare values would tell an absent block
-/// from others: the compiler copies an `Option<Block>` around such a byte, in pieces.
+/// The place of a block in its arena, but for the unit, which the address tells: the index of the
+/// region, the order, and whether the region is memory mapped from the device, a byte each.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
-    /// Index of the region.
-    pub(super) region: u8,
-    pub(super) order: u8,
-    /// 1 in memory mapped from the device, 0 in heap.
-    device_memory: u8,
-}
+pub(super) struct Place(u32);
 
 impl Place {
     pub(super) const fn new(region: u8, order: u8, in_device_memory: bool) -> Self {
-        Self { region, order, device_memory: in_device_memory as u8 }
+        Self(u32::from_le_bytes([region, order, in_device_memory as u8, 0]))
+    }
+
+    /// Index of the region.
+    pub(super) const fn region(self) -> u8 {
+        self.0.to_le_bytes()[0]
+    }
+
+    pub(super) const fn order(self) -> u8 {
+        self.0.to_le_bytes()[1]
     }
 
     pub(super) const fn is_in_device_memory(self) -> bool {
-        self.device_memory != 0
+        self.0.to_le_bytes()[2] != 0
     }
 }
 
@@ -50,7 +53,7 @@ impl Block {
     /// The `len` bytes are initialised, without another path to them, and stay allocated until
     /// the block goes home, or for ever.
     pub(super) const unsafe fn new(bytes: NonNull<u8>, len: u32, place: Place) -> Self {
-        Self { bytes, len, place }
+        Self { bytes, len_and_place: len as u64 | (place.0 as u64) << u32::BITS }
     }
 
     /// Address of the first byte, for handing to libusb.
@@ -58,14 +61,19 @@ impl Block {
         self.bytes.as_ptr()
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    const fn bytes_len(&self) -> usize {
+        self.len_and_place as u32 as usize
+    }
+
     pub(super) const fn place(&self) -> Place {
-        self.place
+        Place((self.len_and_place >> u32::BITS) as u32)
     }
 
     /// Whether the block lies in memory mapped from the device.
     #[must_use]
     pub const fn is_in_device_memory(&self) -> bool {
-        self.place.is_in_device_memory()
+        self.place().is_in_device_memory()
     }
 }
 
@@ -74,20 +82,20 @@ impl Deref for Block {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: `new` was promised `len` initialised bytes for this block alone.
-        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr(), self.len as usize) }
+        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr(), self.bytes_len()) }
     }
 }
 
 impl DerefMut for Block {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; `&mut self` proves exclusive access.
-        unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.len as usize) }
+        unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.bytes_len()) }
     }
 }
 
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let region = self.place.region;
-        f.debug_struct("Block").field("len", &self.len).field("region", &region).finish()
+        let region = self.place().region();
+        f.debug_struct("Block").field("len", &self.bytes_len()).field("region", &region).finish()
     }
 }

@@ -140,7 +140,7 @@ impl Arena {
     fn hand_out(&mut self, bytes: NonNull<u8>, len: usize, place: Place) -> Block {
         self.outstanding += 1;
         if !place.is_in_device_memory() {
-            self.free_bytes -= BLOCK_LEN_MIN << place.order;
+            self.free_bytes -= BLOCK_LEN_MIN << place.order();
         }
         let len = u32::try_from(len).expect("order_for bounds the length");
         // SAFETY: the region handed the unit, and so these bytes, to this block alone; the
@@ -152,14 +152,14 @@ impl Arena {
     ///
     /// # Panics
     /// When the block came from another arena.
-    #[inline]
+    #[inline(always)]
     pub fn free(&mut self, block: Block) {
         let place = block.place();
-        let region = &mut self.regions[usize::from(place.region)];
-        assert!(region.free(block.as_ptr(), place.order), "the block belongs to another arena");
+        let region = &mut self.regions[usize::from(place.region())];
+        assert!(region.free(block.as_ptr(), place.order()), "the block belongs to another arena");
         self.outstanding -= 1;
         if !place.is_in_device_memory() {
-            self.free_bytes += BLOCK_LEN_MIN << place.order;
+            self.free_bytes += BLOCK_LEN_MIN << place.order();
         }
     }
 
@@ -235,9 +235,10 @@ fn order_for(len: usize) -> Option<u8> {
     if len > i32::MAX as usize {
         return None;
     }
-    // The bits that the last unit's number needs: units are rounded up to a power of two.
+    // The bits that the last unit's number needs: units are rounded up to a power of two. One more
+    // bit, and the logarithm asks nothing about zero.
     let last = len.saturating_sub(1) / BLOCK_LEN_MIN;
-    u8::try_from(usize::BITS - last.leading_zeros()).ok()
+    u8::try_from((2 * last + 1).ilog2()).ok()
 }
 
 #[cfg(test)]
