@@ -36,14 +36,14 @@ impl InFlight {
         Cost::of(submission, pieces_of(submission, self.bulk_is_whole), in_mapping)
     }
 
-    /// A transfer was submitted.
-    pub(super) const fn add(&mut self, cost: Cost) {
-        self.requests += cost.requests;
+    /// A transfer with these requests was submitted.
+    pub(super) const fn add(&mut self, requests: u32) {
+        self.requests += requests;
     }
 
     /// A transfer has ended, and was taken.
-    pub(super) const fn remove(&mut self, cost: Cost) {
-        self.requests -= cost.requests;
+    pub(super) const fn remove(&mut self, requests: u32) {
+        self.requests -= requests;
     }
 
     /// Whether one pass over the device's events finds every ended request, when `ended` transfers

@@ -60,14 +60,16 @@ pub struct LibusbPort {
 /// A URB slot of a real device.
 pub struct LibusbTransfer {
     transfer: transfer::Transfer,
-    /// The cost of the URB in flight.
-    cost: Cost,
+    /// The cost of the URB in flight, as far as the end must tell. Not a [`Cost`], which would be
+    /// copied through the stack.
+    bytes: u64,
+    requests: u32,
 }
 
 impl LibusbTransfer {
     /// A slot without a URB.
     pub(super) fn new(transfer: transfer::Transfer) -> Self {
-        Self { transfer, cost: Cost::default() }
+        Self { transfer, bytes: 0, requests: 0 }
     }
 }
 
@@ -233,8 +235,8 @@ impl Port for LibusbPort {
                 Refused { block, reason }
             })?;
         self.memory.note_submitted(submission.length, cost);
-        self.in_flight.add(cost);
-        transfer.cost = cost;
+        self.in_flight.add(cost.requests);
+        (transfer.bytes, transfer.requests) = (cost.bytes, cost.requests);
         Ok(())
     }
 
@@ -264,8 +266,8 @@ impl Port for LibusbPort {
 
     fn take(&mut self, transfer: &mut LibusbTransfer) -> Completion {
         let completed = transfer.transfer.take();
-        self.memory.note_ended(transfer.cost);
-        self.in_flight.remove(transfer.cost);
+        self.memory.note_ended(transfer.bytes);
+        self.in_flight.remove(transfer.requests);
         Completion {
             status: status_of(completed.status),
             actual_length: completed.actual_length,

@@ -45,7 +45,7 @@ const PACKET_COST: u64 = 16;
 static IN_FLIGHT: AtomicU64 = AtomicU64::new(0);
 
 /// The cost of a transfer to the system.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Cost {
     /// usbfs's charge for the transfer, at least.
     pub(super) bytes: u64,

@@ -150,6 +150,34 @@ impl SimPort {
         let model = self.device.taken.model_ref();
         (state.halted || model.ready(urb.endpoint())).then_some(urb.due)
     }
+
+    #[inline(never)]
+    fn start(
+        &mut self,
+        transfer: &mut SimTransfer,
+        submission: &Submission<'_>,
+        block: Block,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        self.now = now;
+        let urb = transfer.begin(submission, block);
+        let index = queue_index(submission.endpoint);
+        let started =
+            if self.is_present() { self.device.start(urb, now) } else { Err(RefusedReason::Gone) };
+        if let Err(reason) = started {
+            let block = transfer.refuse();
+            return Err(Refused { block, reason });
+        }
+        let idle = self.busy & 1 << index == 0;
+        if idle && urb.due <= now && self.is_present() && self.device.serve(urb) {
+            self.ended.push(urb.token.slot);
+        } else {
+            self.busy |= 1 << index;
+            let queue = &mut self.device.controller.endpoints.by_index(index).queue;
+            queue.push_back(transfer.hand_over());
+        }
+        Ok(())
+    }
 }
 
 impl Port for SimPort {
@@ -168,6 +196,7 @@ impl Port for SimPort {
         None
     }
 
+    #[inline(always)]
     fn submit(
         &mut self,
         transfer: &mut SimTransfer,
@@ -175,24 +204,11 @@ impl Port for SimPort {
         block: Block,
         now: Instant,
     ) -> Result<(), Refused> {
-        self.now = now;
-        let urb = transfer.begin(&submission, block);
-        let index = queue_index(submission.endpoint);
-        let started =
-            if self.is_present() { self.device.start(urb, now) } else { Err(RefusedReason::Gone) };
-        if let Err(reason) = started {
-            let block = transfer.refuse();
-            return Err(Refused { block, reason });
-        }
-        let idle = self.busy & 1 << index == 0;
-        if idle && urb.due <= now && self.is_present() && self.device.serve(urb) {
-            self.ended.push(urb.token.slot);
-        } else {
-            self.busy |= 1 << index;
-            let queue = &mut self.device.controller.endpoints.by_index(index).queue;
-            queue.push_back(transfer.hand_over());
-        }
-        Ok(())
+        // A copy, for the sake of real devices: nobody gets the address of the first.
+        let Submission { endpoint, transfer_type, length, zero_packet, is_first, packets } =
+            submission;
+        let copy = Submission { endpoint, transfer_type, length, zero_packet, is_first, packets };
+        self.start(transfer, &copy, block, now)
     }
 
     fn reap(&mut self, now: Instant, completed: &mut Vec<u32>) -> Reaped {

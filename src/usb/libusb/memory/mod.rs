@@ -137,9 +137,9 @@ impl PortMemory {
         }
     }
 
-    /// Notes an ended transfer.
-    pub(super) fn note_ended(&mut self, cost: Cost) {
-        self.share.sub(cost.bytes);
+    /// Notes an ended transfer, by the bytes of its cost.
+    pub(super) fn note_ended(&mut self, bytes: u64) {
+        self.share.sub(bytes);
     }
 
     /// Notes a transfer without memory in the system.
