@@ -154,7 +154,7 @@ impl<P: Port> Session<P> {
         let is_reset = barrier.request == SpecialRequest::Reset && performed.has_succeeded();
         self.barriers.was_reset |= is_reset;
         match performed {
-            _ if self.life.is_tearing_down() => self.buffers.free_record(&mut self.urbs, urb),
+            _ if self.life.is_tearing_down() => self.buffers.free_record_apart(&mut self.urbs, urb),
             Performed::Done => self.end(urb, Status::OK, 0),
             Performed::Reconfigured { configuration, status } => {
                 self.endpoints.configure(configuration);

@@ -56,18 +56,29 @@ impl Buffers {
     }
 
     /// Takes a buffer back.
-    #[inline]
+    #[inline(never)]
     pub(super) fn free(&mut self, block: Block) {
+        self.take_back(block);
+    }
+
+    #[inline(always)]
+    fn take_back(&mut self, block: Block) {
         self.in_use -= block.len();
         self.memory.free(block);
     }
 
-    /// Frees a record and its buffer.
+    /// Frees a record and its buffer. Inlined on the way of most URBs only.
     #[inline(always)]
     pub(super) fn free_record(&mut self, urbs: &mut UrbTable, urb: UrbIndex) {
         if let Some(block) = urbs.remove(urb) {
-            self.free(block);
+            self.take_back(block);
         }
+    }
+
+    /// The same, apart from the way of most URBs.
+    #[inline(never)]
+    pub(super) fn free_record_apart(&mut self, urbs: &mut UrbTable, urb: UrbIndex) {
+        self.free_record(urbs, urb);
     }
 
     /// Gives the free pages of a piece of the memory back to the system. True when there are more

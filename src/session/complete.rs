@@ -27,6 +27,7 @@ impl<P: Port> Session<P> {
     pub(super) fn handle_completion(&mut self, slot: u32, now: Instant) {
         let Some(port) = self.port.here_mut() else { unreachable!("the port has just found it") };
         let (urb, completion) = self.slots.end(port, slot);
+        // Looked up once: a store elsewhere might change the table, as far as the compiler knows.
         let record = self.urbs.get_mut(urb);
         record.transfer = NO_URB;
         record.block = Some(completion.block);
@@ -36,7 +37,7 @@ impl<P: Port> Session<P> {
             self.slots.forget_cancel(slot);
         }
         if self.life.is_tearing_down() {
-            return self.buffers.free_record(&mut self.urbs, urb);
+            return self.buffers.free_record_apart(&mut self.urbs, urb);
         }
         let (mut status, mut actual_length) = (completion.status, completion.actual_length);
         let is_bystander =
@@ -54,10 +55,19 @@ impl<P: Port> Session<P> {
         let (status, actual_length) = result_of(record, status, actual_length);
         endpoint.stats.note_ended(record.direction, status, actual_length);
         endpoint.stopwatch.note_ended(urb, record.submitted, self.time.now);
+        record.status = status;
+        record.actual_length = actual_length;
         if record.packets > 0 {
             return self.end(urb, status, actual_length);
         }
-        self.answer(urb, status, actual_length);
+        if record.is_answered_apart() || log_enabled!(Level::Trace) || self.recording.is_on() {
+            return self.answer(urb, status, actual_length);
+        }
+        if self.tx.push_without_packets(record, urb) {
+            self.buffers.free_record(&mut self.urbs, urb);
+        } else {
+            self.keep_for_reply(urb);
+        }
     }
 
     /// Ends an isochronous URB after the device: each packet has a result of its own. The URB's
@@ -106,18 +116,19 @@ impl<P: Port> Session<P> {
         self.answer(urb, status, actual_length);
     }
 
-    #[inline(always)]
+    /// Answers a URB that has ended, in whatever way.
+    #[inline(never)]
     fn answer(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
         let record = self.urbs.get_mut(urb);
         record.status = status;
         record.actual_length = actual_length;
-        let is_special = record.unanswered || record.unlink.is_some() || record.refusal.is_some();
+        let is_special = record.is_answered_apart();
         if log_enabled!(Level::Trace) {
             trace_end(self.devid, record);
         }
         self.record_end(urb);
         if is_special {
-            self.answer_special(urb, status, actual_length);
+            self.answer_apart(urb, status, actual_length);
         } else {
             self.reply(urb);
         }
@@ -125,10 +136,10 @@ impl<P: Port> Session<P> {
 
     /// Answers a URB that was refused or unlinked.
     #[inline(never)]
-    fn answer_special(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
+    fn answer_apart(&mut self, urb: UrbIndex, status: Status, actual_length: u32) {
         let record = self.urbs.get(urb);
         if record.unanswered {
-            return self.buffers.free_record(&mut self.urbs, urb);
+            return self.buffers.free_record_apart(&mut self.urbs, urb);
         }
         if let Some(unlink) = record.unlink {
             return self.answer_unlinked(urb, unlink, status, actual_length);
@@ -147,10 +158,9 @@ impl<P: Port> Session<P> {
     }
 
     /// Queues the RET_SUBMIT of a URB that was not refused. The record may be free then.
-    #[inline(always)]
     fn reply(&mut self, urb: UrbIndex) {
         if self.tx.push_submit(&self.urbs, urb) {
-            self.buffers.free_record(&mut self.urbs, urb);
+            self.buffers.free_record_apart(&mut self.urbs, urb);
         } else {
             self.keep_for_reply(urb);
         }

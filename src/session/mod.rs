@@ -292,7 +292,7 @@ impl<P: Port> Session<P> {
     #[inline(never)]
     fn stage_waiting(&mut self) {
         let (urbs, buffers) = (&mut self.urbs, &mut self.buffers);
-        self.tx.stage(urbs, |urbs, urb| buffers.free_record(urbs, urb));
+        self.tx.stage(urbs, |urbs, urb| buffers.free_record_apart(urbs, urb));
     }
 
     /// Adds the bytes to write next, at most `most`, to no slices. The slices are the caller's, as

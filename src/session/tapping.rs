@@ -34,6 +34,11 @@ impl Recording {
         Self { device, taps: Vec::new(), in_batch: false, moment: None }
     }
 
+    /// Whether a capture records the session.
+    pub(super) const fn is_on(&self) -> bool {
+        !self.taps.is_empty()
+    }
+
     /// Begins a batch. The records until [`Self::end_batch`] arrived or ended at one time.
     #[inline]
     pub(super) const fn begin_batch(&mut self) {
@@ -80,7 +85,7 @@ impl<P: Port> Session<P> {
     /// Hands the records of batches in, which the captures wait for until then.
     #[inline]
     pub(crate) fn hand_in(&mut self) {
-        if !self.recording.taps.is_empty() {
+        if self.recording.is_on() {
             self.recording.hand_in();
         }
     }
@@ -88,7 +93,7 @@ impl<P: Port> Session<P> {
     /// Records a SUBMIT that has arrived.
     #[inline]
     pub(super) fn record_submit(&mut self, urb: UrbIndex) {
-        if !self.recording.taps.is_empty() {
+        if self.recording.is_on() {
             self.tap_submit(urb);
         }
     }
@@ -96,7 +101,7 @@ impl<P: Port> Session<P> {
     /// Records the end of a URB, with status and length in the URB's record.
     #[inline]
     pub(super) fn record_end(&mut self, urb: UrbIndex) {
-        if !self.recording.taps.is_empty() {
+        if self.recording.is_on() {
             self.tap_end(urb);
         }
     }

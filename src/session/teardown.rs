@@ -202,10 +202,10 @@ impl<P: Port> Session<P> {
                 UrbState::Free | UrbState::Performing => {}
                 UrbState::Waiting => {
                     self.endpoints.remove_waiting(&mut self.urbs, urb);
-                    self.buffers.free_record(&mut self.urbs, urb);
+                    self.buffers.free_record_apart(&mut self.urbs, urb);
                 }
                 UrbState::Receiving | UrbState::BehindBarrier | UrbState::Replying => {
-                    self.buffers.free_record(&mut self.urbs, urb);
+                    self.buffers.free_record_apart(&mut self.urbs, urb);
                 }
             }
         }

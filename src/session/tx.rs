@@ -25,7 +25,7 @@ use std::io::IoSlice;
 use arrayvec::ArrayVec;
 use usbferry_sys::os::heap::{self, Zeroed};
 
-use super::urb::{RECORD_LEN, UrbIndex, UrbTable};
+use super::urb::{RECORD_LEN, Urb, UrbIndex, UrbTable};
 use crate::limits::{RECORD_MEMORY, UNLINK_REPLIES_MAX, URBS_REFUSED_MAX};
 use crate::wire::iso::{DESCRIPTOR_LEN, PACKETS_MAX};
 use crate::wire::pdu::{HEADER_LEN, RetSubmit, RetUnlink};
@@ -130,12 +130,21 @@ impl TxQueue {
 
     /// Queues the reply of an ended URB, staged at once if possible. True when the record is needed
     /// no longer.
-    #[inline(always)]
     pub(crate) fn push_submit(&mut self, urbs: &UrbTable, urb: UrbIndex) -> bool {
         if self.stages_at_once() {
             return self.stage_submit(urbs, urb);
         }
         self.push_unstaged(urb);
+        false
+    }
+
+    /// The same for a URB without packets, with the record at hand.
+    #[inline(always)]
+    pub(crate) fn push_without_packets(&mut self, urb: &Urb, index: UrbIndex) -> bool {
+        if self.stages_at_once() {
+            return self.stage_without_packets(urb, index);
+        }
+        self.push_unstaged(index);
         false
     }
 
@@ -157,18 +166,8 @@ impl TxQueue {
 
     /// Whether a reply is staged as soon as queued: no other waits, and there is room.
     #[inline(always)]
-    fn stages_at_once(&mut self) -> bool {
-        self.begin_anew();
+    fn stages_at_once(&self) -> bool {
         self.unstaged.is_empty() && self.has_room()
-    }
-
-    /// An empty queue starts at its beginning again: going round in all of the room, a few entries
-    /// at a time, each would be a miss in the processor's cache.
-    #[inline(always)]
-    fn begin_anew(&mut self) {
-        if self.segmented == self.staged && self.segments.is_empty() {
-            (self.staged, self.segmented) = (0, 0);
-        }
     }
 
     /// Stages as many replies as there is room for, and tells `done` of each URB whose record is
@@ -178,7 +177,6 @@ impl TxQueue {
         urbs: &mut UrbTable,
         mut done: impl FnMut(&mut UrbTable, UrbIndex),
     ) {
-        self.begin_anew();
         while self.has_room() {
             let Some(reply) = self.unstaged.pop_front() else {
                 self.unstaged.clear();
@@ -209,21 +207,34 @@ impl TxQueue {
     }
 
     /// Stages a URB's reply; true when no segment points into the URB's buffer.
-    #[inline(always)]
     fn stage_submit(&mut self, urbs: &UrbTable, index: UrbIndex) -> bool {
         let urb = urbs.get(index);
+        if urb.packets > 0 {
+            self.stage_ret(urb, urb.error_count);
+            return self.stage_with_packets(urbs, index);
+        }
+        self.stage_without_packets(urb, index)
+    }
+
+    /// Stages the header of a URB's reply, with the number of failed packets.
+    #[inline(always)]
+    fn stage_ret(&mut self, urb: &Urb, error_count: u32) {
         let ret = RetSubmit {
             seqnum: urb.submit.seqnum,
             status: urb.status,
             actual_length: urb.actual_length,
             start_frame: urb.submit.start_frame,
             number_of_packets: urb.submit.number_of_packets,
-            error_count: urb.error_count,
+            error_count,
         };
         ret.emit(self.stage_header());
-        if urb.packets > 0 {
-            return self.stage_with_packets(urbs, index);
-        }
+    }
+
+    /// Stages the reply of a URB without packets; true when no segment points into the URB's
+    /// buffer.
+    #[inline(always)]
+    fn stage_without_packets(&mut self, urb: &Urb, index: UrbIndex) -> bool {
+        self.stage_ret(urb, 0);
         if urb.direction == Direction::Out || urb.actual_length == 0 {
             return true;
         }
@@ -313,6 +324,7 @@ impl TxQueue {
     }
 
     /// Room for a header behind the staged bytes; the caller writes all of the header.
+    #[inline(always)]
     fn stage_header(&mut self) -> &mut [u8; HEADER_LEN] {
         let room = self.staging[self.staged..].first_chunk_mut().expect("room was looked for");
         self.staged += HEADER_LEN;
@@ -378,7 +390,7 @@ impl TxQueue {
             let Some(segment) = self.segments.front_mut() else {
                 self.segmented += written;
                 debug_assert!(self.segmented <= self.staged, "no more is written than was given");
-                return;
+                break;
             };
             let (Segment::Staged { start, end } | Segment::Payload { start, end, .. }) = segment;
             let (start, end) = (start, *end);
@@ -392,9 +404,14 @@ impl TxQueue {
                 done(urb);
             }
             if self.segments.is_empty() {
-                // As in `begin_anew`.
+                // As below.
                 self.segments.clear();
             }
+        }
+        // An empty queue starts at its beginning again: going round in all of the room, a few
+        // entries at a time, each would be a miss in the processor's cache.
+        if self.segmented == self.staged && self.segments.is_empty() {
+            (self.staged, self.segmented) = (0, 0);
         }
     }
 

@@ -115,7 +115,7 @@ impl<P: Port> Session<P> {
 
     /// Answers the UNLINK of a URB which ends without RET_SUBMIT.
     fn drop_unlinked(&mut self, urb: UrbIndex, unlink: SeqNum) {
-        self.buffers.free_record(&mut self.urbs, urb);
+        self.buffers.free_record_apart(&mut self.urbs, urb);
         self.tx.push_unlink(unlink, Status::ECONNRESET);
     }
 

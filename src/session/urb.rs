@@ -178,6 +178,11 @@ impl Urb {
         start..start + len
     }
 
+    /// Whether the end of the URB has another answer than a RET_SUBMIT, or none, or the answer waits.
+    pub(crate) const fn is_answered_apart(&self) -> bool {
+        self.unanswered || self.unlink.is_some() || self.refusal.is_some()
+    }
+
     /// Bytes of the descriptors.
     pub(crate) const fn descriptors_len(&self) -> usize {
         self.packets as usize * iso::DESCRIPTOR_LEN
@@ -369,6 +374,7 @@ impl UrbTable {
     }
 
     /// Frees a record. The block, if there is still a block, comes back.
+    #[inline(always)]
     pub(crate) fn remove(&mut self, index: UrbIndex) -> Option<Block> {
         let first_free = self.first_free;
         let urb = self.get_mut(index);
