@@ -24,27 +24,28 @@ impl<P: Port> Session<P> {
     pub(super) fn packets_that_follow(&mut self, submit: &CmdSubmit) -> Result<u32, Violation> {
         if self.barriers.prospects.are_open() {
             if !self.barriers.is_open() {
-                return Ok(self.packets_that_may_follow(submit));
+                return Ok(self.packets_that_may_follow(submit.endpoint, submit.number_of_packets));
             }
             self.barriers.prospects.clear();
         }
         match self.endpoints.get(submit.endpoint).transfer_type {
             Some(TransferType::Isochronous) => Ok(submit.iso_packets()?),
             Some(_) => Ok(0),
-            None => Ok(self.packets_that_may_follow(submit)),
+            None => Ok(self.packets_that_may_follow(submit.endpoint, submit.number_of_packets)),
         }
     }
 
-    /// The same, where the setting in force does not tell.
+    /// The same, where the setting in force does not tell. Not of a SUBMIT: no function gets the
+    /// address of a SUBMIT, so most SUBMITs never lie on the stack.
     #[inline(never)]
-    fn packets_that_may_follow(&self, submit: &CmdSubmit) -> u32 {
+    fn packets_that_may_follow(&self, endpoint: EndpointAddress, number: i32) -> u32 {
         let prospects = &self.barriers.prospects;
-        let may_be = match self.endpoints.get(submit.endpoint).transfer_type {
+        let may_be = match self.endpoints.get(endpoint).transfer_type {
             Some(TransferType::Isochronous) => true,
-            None if !prospects.are_open() => !prospects.is_never_isochronous(submit.endpoint),
-            _ => prospects.may_be_isochronous(submit.endpoint),
+            None if !prospects.are_open() => !prospects.is_never_isochronous(endpoint),
+            _ => prospects.may_be_isochronous(endpoint),
         };
-        if may_be { submit.iso_packets().unwrap_or(0) } else { 0 }
+        if may_be { CmdSubmit::iso_packets_of(number).unwrap_or(0) } else { 0 }
     }
 
     /// Warns once if the client's driver counts on another interval than the host will keep. Its

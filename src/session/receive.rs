@@ -24,6 +24,7 @@ use crate::usb::Port;
 use crate::wire::iso::DESCRIPTOR_LEN;
 use crate::wire::pdu::{CmdSubmit, Command, HEADER_LEN};
 use crate::wire::status::Status;
+use crate::wire::types::{DevId, SeqNum};
 
 /// Where in a PDU the stream stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -287,10 +288,13 @@ impl<P: Port> Session<P> {
                 Received::Header(header) => match Command::parse(header)? {
                     Command::Submit(submit) => {
                         if self.is_wrong(&submit) {
-                            return Err(self.violation_of(&submit));
+                            let (seqnum, len) = (submit.seqnum, submit.transfer_buffer_length);
+                            return Err(self.violation_of(submit.devid, seqnum, len));
                         }
-                        let packets = self.packets_that_follow(&submit)?;
-                        self.take_submit(submit, packets)
+                        match self.packets_that_follow(&submit)? {
+                            0 => self.take_submit(submit, 0),
+                            packets => self.take_submit_with_packets(&copy_of(&submit), packets),
+                        }
                     }
                     Command::Unlink(unlink) => {
                         self.handle_unlink(&unlink, now)?;
@@ -324,6 +328,12 @@ impl<P: Port> Session<P> {
         None
     }
 
+    /// The same, apart from the way of most URBs, on which nobody asks for packets then.
+    #[inline(never)]
+    fn take_submit_with_packets(&mut self, submit: &CmdSubmit, packets: u32) -> Option<UrbIndex> {
+        self.take_submit(*submit, packets)
+    }
+
     /// Whether a SUBMIT is wrong, as no client of the protocol gets it.
     #[inline(always)]
     fn is_wrong(&self, submit: &CmdSubmit) -> bool {
@@ -334,17 +344,18 @@ impl<P: Port> Session<P> {
 
     /// Why a SUBMIT is wrong.
     #[cold]
-    fn violation_of(&self, submit: &CmdSubmit) -> Violation {
-        if submit.devid != self.devid {
-            Violation::WrongDevice(submit.devid)
-        } else if self.urbs.find(submit.seqnum).is_some() {
-            Violation::DuplicateSeqnum(submit.seqnum)
+    fn violation_of(&self, devid: DevId, seqnum: SeqNum, len: u32) -> Violation {
+        if devid != self.devid {
+            Violation::WrongDevice(devid)
+        } else if self.urbs.find(seqnum).is_some() {
+            Violation::DuplicateSeqnum(seqnum)
         } else {
-            Violation::TooLong(submit.transfer_buffer_length)
+            Violation::TooLong(len)
         }
     }
 
     /// Gives a SUBMIT with `packets` packets a record, and judges the URB.
+    #[inline(always)]
     fn insert_urb(&mut self, submit: CmdSubmit, packets: u32) -> UrbIndex {
         if packets > 0 {
             self.compare_interval(submit.endpoint, submit.interval);
@@ -373,6 +384,7 @@ impl<P: Port> Session<P> {
     }
 
     /// Finds a place for a payload of `len` bytes, which comes whether there is room or not.
+    #[inline(never)]
     fn receive_payload(&mut self, urb: UrbIndex, len: usize, descriptors: usize) {
         let record = self.urbs.get_mut(urb);
         let offset = record.data_offset();
@@ -396,5 +408,22 @@ impl<P: Port> Session<P> {
         } else {
             self.rx.begin_discard(urb, len);
         }
+    }
+}
+
+/// A copy made field by field. Were a function given the address of a SUBMIT itself, even on a way
+/// that few SUBMITs go, the compiler would write each SUBMIT to the stack.
+#[inline(always)]
+const fn copy_of(submit: &CmdSubmit) -> CmdSubmit {
+    CmdSubmit {
+        seqnum: submit.seqnum,
+        devid: submit.devid,
+        endpoint: submit.endpoint,
+        transfer_flags: submit.transfer_flags,
+        transfer_buffer_length: submit.transfer_buffer_length,
+        start_frame: submit.start_frame,
+        number_of_packets: submit.number_of_packets,
+        interval: submit.interval,
+        setup: submit.setup,
     }
 }

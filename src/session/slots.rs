@@ -37,7 +37,7 @@ pub(super) struct Slots<P: Port> {
     ended: Vec<u32>,
     /// Slots were submitted to since the port last looked for ended slots.
     has_new: bool,
-    /// The fewest slots ever free.
+    /// The fewest slots free at any [`Self::reap`]: slots are freed behind these only.
     least_free: usize,
     /// Bytes of the last URB that was handed to the device.
     last_len: usize,
@@ -76,9 +76,9 @@ impl<P: Port> Slots<P> {
     }
 
     /// Slots in use, as a gauge.
-    pub(super) const fn gauge(&self) -> Gauge {
+    pub(super) fn gauge(&self) -> Gauge {
         let room = self.transfers.len() + self.unmade;
-        Gauge::of(room - self.free(), room - self.least_free, room)
+        Gauge::of(room - self.free(), room - self.least_free.min(self.free()), room)
     }
 
     /// Slots in use.
@@ -114,7 +114,6 @@ impl<P: Port> Slots<P> {
             return Err(refused);
         }
         self.last_len = submission.length;
-        self.least_free = self.least_free.min(self.free());
         self.owners[slot as usize] = urb;
         self.has_new = true;
         Ok(slot)
@@ -147,6 +146,7 @@ impl<P: Port> Slots<P> {
     /// Has the port find ended slots; [`Self::ended`] are then to be looked at, and forgotten.
     pub(super) fn reap(&mut self, port: &mut P, now: Instant) -> Reaped {
         self.has_new = false;
+        self.least_free = self.least_free.min(self.free());
         port.reap(now, &mut self.ended)
     }
 
@@ -175,8 +175,8 @@ impl<P: Port> Slots<P> {
     /// Frees an ended slot, and returns the URB with its end.
     #[inline]
     pub(super) fn end(&mut self, port: &mut P, slot: u32) -> (UrbIndex, Completion) {
-        let urb = std::mem::replace(&mut self.owners[slot as usize], NO_URB);
         let completion = port.take(&mut self.transfers[slot as usize]);
+        let urb = std::mem::replace(&mut self.owners[slot as usize], NO_URB);
         self.free.push(slot);
         (urb, completion)
     }

@@ -58,13 +58,20 @@ impl<P: Port> Session<P> {
             self.refuse(urb, Status::ENODEV);
         } else if record.behind_barrier {
             self.submit_behind_barrier(urb, now);
-        } else if record.transfer_type != TransferType::Control {
+        } else {
             // The header came behind no barrier, and since then no other SUBMIT has come.
             debug_assert!(self.barriers.is_open(), "a SUBMIT begins a barrier");
-            self.enqueue(urb, now);
-        } else if self.is_for_device(urb) {
-            // Not the same call as above: on the way of most URBs nothing asks for the type again.
-            self.enqueue_again(urb, now);
+            // Not all by the same call: on the way of most URBs nothing asks for control requests
+            // or packets again.
+            match record.transfer_type {
+                TransferType::Bulk | TransferType::Interrupt => self.enqueue(urb, now),
+                TransferType::Isochronous => self.enqueue_again(urb, now),
+                TransferType::Control => {
+                    if self.is_for_device(urb) {
+                        self.enqueue_again(urb, now);
+                    }
+                }
+            }
         }
     }
 
@@ -138,7 +145,7 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// The same for a control URB, or a URB that was here before. Apart from the way of most URBs.
+    /// The same for any URB. Apart from the way of most URBs.
     #[inline(never)]
     pub(super) fn enqueue_again(&mut self, urb: UrbIndex, now: Instant) {
         self.enqueue(urb, now);
@@ -196,7 +203,11 @@ impl<P: Port> Session<P> {
             return answered;
         }
         let Some(port) = self.port.here_mut() else { return Attempt::MustWait };
-        let (record, packets) = self.urbs.get_with_packets(urb);
+        let transfer_type = self.urbs.get(urb).transfer_type;
+        let (record, packets) = match transfer_type {
+            TransferType::Isochronous => self.urbs.get_with_packets(urb),
+            _ => (self.urbs.get_mut(urb), Packets::new(&[])),
+        };
         let endpoint = self.endpoints.get_mut(record.submit.endpoint);
         let idle = endpoint.in_flight == 0;
         let slots_kept = if idle { 0 } else { ENDPOINT_RESERVE };
@@ -216,7 +227,9 @@ impl<P: Port> Session<P> {
             block => block,
         };
         let Some(mut block) = block else { return self.wait_for_buffer(urb, now) };
-        let submission = submission(record, packets, length, idle, &mut block, &self.control);
+        let sizes = (length, idle);
+        let submission =
+            submission(record, transfer_type, sizes, packets, &mut block, &self.control);
         match self.slots.submit(port, submission, block, urb, now) {
             Ok(slot) => {
                 (record.state, record.transfer) = (UrbState::InFlight, slot);
@@ -301,22 +314,19 @@ impl<P: Port> Session<P> {
     }
 }
 
-/// A URB as the port gets it; the buffer is put in a transfer's order.
+/// A URB as the port gets it; the buffer is put in a transfer's order. The type is not the record's,
+/// which the compiler would load again.
 #[inline(always)]
 fn submission<'a>(
     record: &mut Urb,
+    transfer_type: TransferType,
+    (length, is_first): (usize, bool),
     packets: Packets<'a>,
-    length: usize,
-    is_first: bool,
     block: &mut Block,
     control: &Control,
 ) -> Submission<'a> {
-    let (submit, transfer_type) = (&record.submit, record.transfer_type);
+    let submit = &record.submit;
     let out = record.direction == Direction::Out;
-    let packets = match transfer_type {
-        TransferType::Isochronous => packets,
-        _ => Packets::new(&[]),
-    };
     match transfer_type {
         TransferType::Control => {
             block[..SETUP_LEN].copy_from_slice(&control.setup_of(record).to_bytes());

@@ -66,9 +66,17 @@ impl CmdSubmit {
     /// # Errors
     /// The number is out of range, so the end of the PDU is unknown.
     pub fn iso_packets(&self) -> Result<u32, Error> {
-        match u32::try_from(self.number_of_packets) {
+        Self::iso_packets_of(self.number_of_packets)
+    }
+
+    /// The same of a SUBMIT's number.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn iso_packets_of(number: i32) -> Result<u32, Error> {
+        match u32::try_from(number) {
             Ok(count) if count <= PACKETS_MAX => Ok(count),
-            _ => Err(Error::Packets(self.number_of_packets)),
+            _ => Err(Error::Packets(number)),
         }
     }
 }
