@@ -62,7 +62,7 @@ struct Results<C: Candidate> {
     /// A queue that grows to the most ever under way: a result has a port inside, and room for
     /// [`RESULTS_MAX`] would take a megabyte.
     queue: Mutex<VecDeque<Done<C>>>,
-    /// A result was put in since the reactor last began to take one out.
+    /// There is a result. Set behind the lock of the queue, and cleared under it.
     has_new: AtomicBool,
     /// The reactor looks for results before its next sleep, and need not be woken.
     is_awake: AtomicBool,
@@ -135,6 +135,11 @@ impl<C: Candidate> Inbox<C> {
         self.woken = true;
     }
 
+    /// Forgets the mark: whatever it stands for is about to be looked for.
+    pub(crate) const fn clear_mark(&mut self) {
+        self.woken = false;
+    }
+
     /// Whether there may be results or questions.
     pub(crate) fn is_ready(&self) -> bool {
         self.woken || self.has_results()
@@ -164,10 +169,17 @@ impl<C: Candidate> Inbox<C> {
     }
 
     /// The next result, if there is one.
-    pub(crate) fn take(&mut self) -> Option<Done<C>> {
-        self.woken = false;
-        self.results.has_new.store(false, Ordering::SeqCst);
-        self.results.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    pub(crate) fn take(&self) -> Option<Done<C>> {
+        if !self.has_results() {
+            return None;
+        }
+        let mut queue = self.results.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = queue.pop_front();
+        // A worker that puts in the next one does so behind this lock, and sets the flag again.
+        if queue.is_empty() {
+            self.results.has_new.store(false, Ordering::Relaxed);
+        }
+        done
     }
 }
 

@@ -3,7 +3,8 @@
 //! Events only set bits. Then each turn goes through the same phases: the results of workers,
 //! deadlines, a bounded amount for each session with something to do, and then connections without
 //! a device, all together for a bounded time. Unfinished work keeps its bit, and the next turn
-//! begins without a wait.
+//! begins without a wait. The result of a worker that was quick is taken in the turn of its order,
+//! and its session served a second time.
 //!
 //! ```text
 //! poll ─► mark ─► inbox ─► deadlines ─► serve each ready session ─► deviceless, door ─► poll
@@ -144,8 +145,6 @@ pub struct Reactor<B: Backend> {
     now: Instant,
     /// The connection for which this thread last worked, with its device.
     named: Option<Key>,
-    /// This turn began without a look for events.
-    has_not_looked: bool,
     /// Behind the connections, whose sessions write their last records of a capture when dropped.
     audience: Audience,
 }
@@ -200,7 +199,6 @@ impl<B: Backend> Reactor<B> {
             clock,
             now: Instant::now(),
             named: None,
-            has_not_looked: false,
             audience,
         })
     }
@@ -269,15 +267,9 @@ impl<B: Backend> Reactor<B> {
         self.clock.as_ref().map_or_else(Instant::now, CoarseClock::now)
     }
 
-    /// Waits until there is something to do, until a deadline at most, or looks once; or does
-    /// neither, when there is something to do.
+    /// Waits until there is something to do, until a deadline at most, or looks once when there is
+    /// something to do.
     fn wait_for_events(&mut self, events: &mut Events, due: Option<Instant>) -> io::Result<()> {
-        // A result of a worker is enough to do for one turn, and saves a look for more.
-        if self.inbox.has_results() && !std::mem::replace(&mut self.has_not_looked, true) {
-            events.clear();
-            return Ok(());
-        }
-        self.has_not_looked = false;
         let timeout = self.timeout_until(due);
         let wait = if timeout == Some(Duration::ZERO) { Wait::Look } else { self.how_to_wait() };
         let wait = if wait == Wait::Look || self.inbox.begin_sleep() { wait } else { Wait::Look };
@@ -428,17 +420,13 @@ impl<B: Backend> Reactor<B> {
 
     /// Serves the connections with something to do, and tells of what has changed.
     fn serve_ready(&mut self) {
-        self.schedule.begin_turn();
-        let (mut place, mut beside_sessions) = (0, false);
-        while let Some(key) = self.schedule.serving(place) {
-            place += 1;
-            if self.exchange(key, true) {
-                beside_sessions = true;
-            } else {
-                self.schedule.queue_deviceless(key);
-            }
+        let mut beside_sessions = self.serve_attached();
+        // Where both threads have one processor, a worker mostly does its job as soon as it has it:
+        // taken in the same turn, the result costs no look for events, and no chores.
+        if self.inbox.has_results() {
+            self.take_results();
+            beside_sessions |= self.serve_attached();
         }
-        self.schedule.end_turn();
         if self.is_deviceless_due() {
             self.serve_deviceless(beside_sessions);
         }
@@ -446,6 +434,23 @@ impl<B: Backend> Reactor<B> {
         self.tell_watches();
         self.report();
         self.tick_captures();
+    }
+
+    /// Serves the connections with a device and something to do, once each, and has the others wait
+    /// for their share of the time. Whether there was one with a device.
+    fn serve_attached(&mut self) -> bool {
+        self.schedule.begin_turn();
+        let (mut place, mut any) = (0, false);
+        while let Some(key) = self.schedule.serving(place) {
+            place += 1;
+            if self.exchange(key, true) {
+                any = true;
+            } else {
+                self.schedule.queue_deviceless(key);
+            }
+        }
+        self.schedule.end_turn();
+        any
     }
 
     /// Serves connections without a device and accepts more of them, for their share of the time.
@@ -464,10 +469,20 @@ impl<B: Backend> Reactor<B> {
         self.schedule.end_share(&share);
     }
 
-    /// Takes the results of workers, and answers a question about the server's state. Apart from
-    /// [`Self::do_chores`], as [`Self::end`].
-    #[inline(never)]
+    /// Takes the results of workers, and answers a question about the server's state.
     fn drain_inbox(&mut self) {
+        self.inbox.clear_mark();
+        self.take_results();
+        self.take_authorizations();
+        if self.answer_question() {
+            // There may be another question.
+            self.inbox.mark();
+        }
+    }
+
+    /// Takes the results of workers. Apart from its callers, as [`Self::end`].
+    #[inline(never)]
+    fn take_results(&mut self) {
         self.spin.found(Instant::now);
         while let Some(done) = self.inbox.take() {
             match done {
@@ -477,11 +492,6 @@ impl<B: Backend> Reactor<B> {
                 Done::Closed(key) => self.handle_closed(key),
                 Done::Died(key) => self.handle_died(key),
             }
-        }
-        self.take_authorizations();
-        if self.answer_question() {
-            // There may be another question.
-            self.inbox.mark();
         }
     }
 

@@ -23,6 +23,16 @@ impl Held<ScriptedBackend> {
         client.write_all(&commands).unwrap();
         self.turn_until("it is being cancelled", |_| script.begun(cancel) > begun);
     }
+
+    /// Has the worker end its job, and waits for the result, which nobody takes.
+    fn await_result(&self, script: &Script) {
+        script.clear(Call::Cancel(self.busid(0)));
+        let deadline = Instant::now() + PATIENCE;
+        while !self.reactor.inbox.has_results() {
+            assert!(Instant::now() < deadline, "there is no result");
+            thread::yield_now();
+        }
+    }
 }
 
 impl<B: Backend> Held<B> {
@@ -43,12 +53,7 @@ fn a_result_wakes_the_reactor_only_from_sleep() {
     held.lend_to_worker(&script, &mut client, 1);
     held.subjects(Duration::ZERO);
     held.reactor.inbox.end_sleep();
-    script.clear(cancel);
-    let deadline = Instant::now() + PATIENCE;
-    while !held.reactor.inbox.has_results() {
-        assert!(Instant::now() < deadline, "there is no result");
-        thread::yield_now();
-    }
+    held.await_result(&script);
     assert!(!held.reactor.inbox.begin_sleep(), "a result is there: it must not sleep");
     held.reactor.inbox.end_sleep();
     assert!(!held.subjects(Duration::ZERO).contains(&Subject::Waker), "nor is it woken");
@@ -67,14 +72,41 @@ fn a_result_wakes_the_reactor_only_from_sleep() {
 }
 
 #[test]
-fn results_hold_up_events_for_a_turn_at_most() {
+fn the_result_of_a_quick_worker_is_taken_in_the_turn_of_its_order() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let mut client = held.attach();
+    client.read_exact(&mut [0; IMPORTED_LEN]).unwrap();
+    held.lend_to_worker(&script, &mut client, 1);
+    held.await_result(&script);
+    // As the part of a turn behind the order.
+    held.reactor.serve_ready();
+    assert!(!held.reactor.inbox.has_results());
+    client.read_exact(&mut [0; RET_UNLINK_LEN]).unwrap();
+}
+
+#[test]
+fn a_result_is_no_mark_of_another_thread() {
+    let (mut held, script, _finally) = Held::scripted("loopback");
+    let mut client = held.attach();
+    client.read_exact(&mut [0; IMPORTED_LEN]).unwrap();
+    held.lend_to_worker(&script, &mut client, 1);
+    held.await_result(&script);
+    held.reactor.inbox.mark();
+    held.reactor.serve_ready();
+    assert!(held.reactor.inbox.is_ready(), "a question may still be there");
+    held.reactor.turn_now();
+    assert!(!held.reactor.inbox.is_ready());
+}
+
+#[test]
+fn a_result_keeps_the_reactor_from_sleeping_and_not_from_looking() {
     let mut held = Held::new();
     let _client = held.connect();
     // As if there were always another.
     assert!(held.reactor.inbox.has_results(), "nobody has looked yet");
-    for looks in [false, true, false] {
+    for has_events in [true, false] {
         held.reactor.wait_for_events(&mut held.events, None).unwrap();
-        assert_eq!(!held.events.is_empty(), looks);
+        assert_eq!(!held.events.is_empty(), has_events);
     }
 }
 
