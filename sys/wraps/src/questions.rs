@@ -1,11 +1,10 @@
 //! Questions of libusb to the system whose answers are known: two of the eight system calls of a URB
 //! on a real device, and two of the seven on a device that answers at once.
 //!
-//! In a [pass](usbferry_sys::libusb::pass) over ended transfers, libusb asks which descriptors are
-//! ready: the reactor has just been told, or looks behind submits without having been told. To be
-//! told "the device's node is ready" when nothing has ended costs libusb a request in vain, and does
-//! no harm. libusb then asks usbfs for ended requests until none is left: none is left when no
-//! transfer is in flight.
+//! In a [pass] over ended transfers, libusb asks which descriptors are ready: the reactor has just
+//! been told, or looks behind submits without having been told. To be told "the device's node is
+//! ready" when nothing has ended costs libusb a request in vain, and does no harm. libusb then asks
+//! usbfs for ended requests until none is left: none is left when no transfer is in flight.
 //!
 //! Contract: the answers are those of a system in which nothing else has happened yet. All other
 //! calls, of all threads, are the C library's.
