@@ -361,7 +361,7 @@ pub trait Port: Send + Sized + 'static {
     /// Something else than the end of a transfer may have happened, so that the next
     /// [`Port::reap`] looks for everything. Behind a reap that did, [`Port::reap`] need only look
     /// for ended transfers.
-    fn look_everywhere(&mut self) {}
+    fn look_everywhere(&mut self);
 
     /// A descriptor of the port was reported as hung up.
     fn hung_up(&mut self, now: Instant);

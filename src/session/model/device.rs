@@ -225,6 +225,8 @@ impl Port for ModelPort {
         transfer.packets[index]
     }
 
+    fn look_everywhere(&mut self) {}
+
     fn hung_up(&mut self, _now: Instant) {}
 
     fn next_deadline(&self) -> Option<Instant> {

@@ -138,6 +138,8 @@ impl Port for TestPort {
         transfer.packets[index]
     }
 
+    fn look_everywhere(&mut self) {}
+
     fn hung_up(&mut self, _now: Instant) {
         self.hangups += 1;
     }

@@ -248,9 +248,7 @@ impl Port for LibusbPort {
             let before = completed.len();
             let all = self.in_flight.fits_a_pass(before);
             let handled = self.claims.handle.handle_events(self.pass, completed);
-            if handled.is_ok() {
-                self.pass = Pass::Ends;
-            }
+            self.pass = if handled.is_ok() { Pass::Ends } else { Pass::Everything };
             gone |= self.presence.note_pass(handled, self.claims.busid_ref(), now);
             // After a pass that may not have reached all requests, only a pass without a result is
             // the end.

@@ -231,6 +231,8 @@ impl Port for SimPort {
         transfer.packet(index)
     }
 
+    fn look_everywhere(&mut self) {}
+
     fn hung_up(&mut self, _now: Instant) {
         // Unplugging sets the flag before waking the descriptor.
     }
