@@ -9,7 +9,7 @@
 //! Contract: the answers are those of a system in which nothing else has happened yet. All other
 //! calls, of all threads, are the C library's.
 
-use std::ffi::{c_int, c_ulong, c_void};
+use std::ffi::{c_int, c_void};
 use std::slice;
 
 use usbferry_sys::libusb::pass;
@@ -17,9 +17,8 @@ use usbferry_sys::libusb::pass;
 /// The name of the second argument's type: glibc's and musl's differ.
 type Request = libc::Ioctl;
 
-/// USBDEVFS_REAPURBNDELAY (`usbdevice_fs.h`): `_IOW('U', 13, void *)`.
-const REAP: c_ulong =
-    1 << 30 | (size_of::<*mut c_void>() as c_ulong) << 16 | (b'U' as c_ulong) << 8 | 13;
+/// USBDEVFS_REAPURBNDELAY (`usbdevice_fs.h`): `_IOW('U', 13, void *)`, for addresses of either size.
+const REAP: Request = if cfg!(target_pointer_width = "64") { 0x4008_550d } else { 0x4004_550d };
 
 unsafe extern "C" {
     fn __real_poll(fds: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int;
@@ -57,7 +56,7 @@ unsafe extern "C" fn __wrap_poll(
 /// As for `ioctl`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_ioctl(fd: c_int, request: Request, argument: *mut c_void) -> c_int {
-    if pass::in_flight() == Some(0) && request == REAP as Request {
+    if pass::in_flight() == Some(0) && request == REAP {
         // SAFETY: a question without a condition.
         let errno = unsafe { libc::__errno_location() };
         // SAFETY: the place is the thread's own.
