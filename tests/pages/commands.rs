@@ -11,7 +11,7 @@ use super::text::{Line, pages};
 
 /// Options of other programs that pages name without the program: cargo, the benches, the scripts of
 /// `tests/`, those for labgrid.
-const OTHERS: [&str; 29] = [
+const OTHERS: [&str; 30] = [
     "--auto-attach",
     "--beside",
     "--bind-all-devices",
@@ -40,6 +40,7 @@ const OTHERS: [&str; 29] = [
     "--test",
     "--trust-loopback",
     "--vid",
+    "--wrap",
     "--writer",
 ];
 
