@@ -62,7 +62,7 @@ const LOADS: [(Traffic, usize, usize); 14] = [
 /// other.
 const HELD: usize = 1;
 
-/// Instructions of usbferry for each of the bare server's, at most. There are 0.93; 1.09 without
+/// Instructions of usbferry for each of the bare server's, at most. There are 0.89; 1.09 without
 /// `usbferry-wraps`; and some 1.5, calculated, where the path of URBs is compiled to be small, as
 /// the commands are.
 const SHARE_MAX: f64 = 1.0;
@@ -181,7 +181,8 @@ pub(crate) fn measure(settings: &Settings, library: &Path) -> Result<(), String>
 
 const LEGEND: &str = "\
 All figures are of a URB, in user space but for the system calls. cold bytes: lines of 64 bytes that
-miss a first data cache of 32 KiB. The instructions include libusb's and the simulated usbfs's. system calls: without calls of usbfs.";
+miss a first data cache of 32 KiB. The instructions include libusb's and the simulated usbfs's.
+system calls: without calls of usbfs.";
 
 impl Kind<'_> {
     fn costs(&self, load: Load, scratch: &Path) -> Result<Costs, String> {

@@ -42,6 +42,17 @@ struct Size {
     blocks: [*mut c_void; BLOCKS_MAX],
 }
 
+impl Size {
+    /// Takes the block that was kept last.
+    #[inline(always)]
+    fn pop(&mut self) -> Option<*mut c_void> {
+        let last = self.kept.checked_sub(1)?;
+        let block = *self.blocks.get(last)?;
+        self.kept = last;
+        Some(block)
+    }
+}
+
 /// All blocks of the thread that keeps blocks.
 struct Kept(UnsafeCell<[Size; SIZES]>);
 
@@ -94,10 +105,7 @@ const fn usable(len: usize) -> usize {
 /// soon gone, and two in use take turns.
 #[cold]
 fn give_way(size: &mut Size, len: usize) {
-    if let Some(last) = size.kept.checked_sub(1)
-        && let Some(&block) = size.blocks.get(last)
-    {
-        size.kept = last;
+    if let Some(block) = size.pop() {
         // SAFETY: a block of the C library's, which nobody else has since it was freed.
         unsafe { __real_free(block) };
     }
@@ -115,10 +123,7 @@ unsafe extern "C" fn __wrap_calloc(count: usize, each: usize) -> *mut c_void {
     {
         if size.len != usable(len) {
             give_way(size, usable(len));
-        } else if let Some(last) = size.kept.checked_sub(1)
-            && let Some(&block) = size.blocks.get(last)
-        {
-            size.kept = last;
+        } else if let Some(block) = size.pop() {
             // SAFETY: the block has `size.len` bytes, which are at least `len`, and nobody else
             // has the block since it was freed.
             unsafe { ptr::write_bytes(block.cast::<u8>(), 0, len) };
