@@ -18,8 +18,9 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 mkdir -p archives/partial root
 apt-get update -qq
-apt-get install -qq -y --download-only --no-install-recommends \
-  -o APT::Sandbox::User=root -o Dir::Cache::archives="$folder/archives" "tshark=$version" > /dev/null
+apt-get install -qq -y --reinstall --download-only --no-install-recommends \
+  -o APT::Sandbox::User=root -o Dir::Cache::archives="$folder/archives" \
+  {tshark,wireshark-common,libwireshark{16,-data},libwiretap13,libwsutil14}=$version > /dev/null
 for package in archives/*.deb; do dpkg-deb -x "$package" root; done
 libraries=(root/usr/lib/*-linux-gnu)
 export LD_LIBRARY_PATH=$folder/${libraries[0]} HOME=$folder
