@@ -5,14 +5,14 @@
 # Seen with tshark 4.0.17 (Debian 12). In a CMD_SUBMIT that isn't isochronous, number_of_packets is
 # 0xffffffff (Linux's Documentation/usb/usbip_protocol.rst, USBIP_CMD_SUBMIT at 0x20). usbip-win2
 # sends that, and exporters give the number back; Linux's own client sends 0. The dissector takes
-# it for a count of descriptors of 16 bytes each behind the request: minus 16 bytes. Each request is
-# cut at 32 of its 48 bytes, and called malformed; neither the setup packets nor the data of bulk
-# transfers can be seen, and the filters for them find nothing. So a healthy session of a
+# it for a count of descriptors of 16 bytes each behind the request: minus 16 bytes. Each request
+# is cut at 32 of its 48 bytes, and called malformed; neither the setup packets nor the data of
+# bulk transfers can be seen, and the filters for them find nothing. So a healthy session of a
 # Windows client looks like a broken client.
 #
-# The capture is valid: a device descriptor and 4 bytes to a bulk endpoint, each message in a segment
-# of its own, with 0 and with 0xffffffff. PyPI's usbip 0.7.0, the second reader, reads the same from
-# both.
+# The capture is valid: a device descriptor and 4 bytes to a bulk endpoint, each message in a
+# segment of its own, with 0 and with 0xffffffff. PyPI's usbip 0.7.0, the second reader, reads the
+# same from both.
 #
 # Output at the time of writing:
 #   0: usbip 8006000100001200 0a0b0c0d, tshark device 0x1209 data 0a0b0c0d malformed 0

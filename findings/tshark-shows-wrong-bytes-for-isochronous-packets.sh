@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Wireshark's dissector of USB/IP shows isochronous packets with the bytes of other packets.
 #
-# Seen with tshark 4.0.17 (Debian 12). An isochronous IN reply has the packets' data without the gaps
-# behind short packets (Linux's Documentation/usb/usbip_protocol.rst, USBIP_RET_SUBMIT: padding
-# between packets is not transmitted), while each descriptor keeps its packet's offset in the
-# client's buffer: the client puts the packets back there (usbip_pad_iso in
+# Seen with tshark 4.0.17 (Debian 12). An isochronous IN reply has the packets' data without the
+# gaps behind short packets (Linux's Documentation/usb/usbip_protocol.rst, USBIP_RET_SUBMIT:
+# padding between packets is not transmitted), while each descriptor keeps its packet's offset in
+# the client's buffer: the client puts the packets back there (usbip_pad_iso in
 # drivers/usb/usbip/usbip_common.c). The dissector looks for the data at the offset itself, in data
 # without gaps. Behind the first short packet, usb.iso.data is the data of later packets, or
 # missing; lengths and statuses are right. Most packets of a microphone or a camera are short, so
-# whoever exports sound or pictures from such a capture gets damaged data, and looks for the fault in
-# the server.
+# whoever exports sound or pictures from such a capture gets damaged data, and looks for the fault
+# in the server.
 #
-# The capture is valid: one request for three packets of up to 96 bytes, answered with 48 bytes each:
-# all 1, all 2, all 3. The client of PyPI's usbip 0.7.0 is the second reader of the same reply.
+# The capture is valid: one request for three packets of up to 96 bytes, answered with 48 bytes
+# each: all 1, all 2, all 3. The client of PyPI's usbip 0.7.0 is the second reader of the same
+# reply.
 #
 # Output at the time of writing:
 #   lengths 48 48 48: usbip 01 02 03 | tshark 01 03 nothing
