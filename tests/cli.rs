@@ -585,12 +585,32 @@ fn a_capture_that_finds_no_more_room_ends_and_the_session_goes_on() {
     assert_eq!(reads.count() as u64, counts[0], "what the status said is there");
 }
 
-/// Addresses of the file that a reload can't change are told.
 /// A path for a socket, in a folder of its own.
 fn socket_path() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.sock").to_str().expect("UTF-8").to_owned();
     (folder, path)
+}
+
+/// The server's directory and the operator's may differ, and the capture's path does not.
+#[test]
+fn a_capture_begun_with_a_relative_path_is_ended_with_this_path() {
+    let (folder, socket) = socket_path();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
+    command.current_dir(folder.path()).env_remove("RUST_LOG").stdin(Stdio::null());
+    command.args(["serve", "--simulate=loopback", "--capture", "a.pcapng", "--socket", &socket]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let server = Running::start_as(command, &[]);
+    let stop = |directory: &Path, file: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
+        command.current_dir(directory).args(["capture", "stop", file, "--socket", &socket]);
+        command.output().expect("usbferry runs")
+    };
+    let elsewhere = stop(Path::new("/"), "a.pcapng");
+    assert_eq!(elsewhere.status.code(), Some(1), "{elsewhere:?}");
+    let stopped = stop(folder.path(), "a.pcapng");
+    assert!(stdout(&stopped).contains("the capture has ended"), "{stopped:?}");
+    server.stop();
 }
 
 /// A server that plays a recording does not overwrite the recording with a capture, whatever the
@@ -670,6 +690,7 @@ fn what_a_killed_server_leaves_of_its_socket_is_replaced() {
     next.stop();
 }
 
+/// Addresses of the file that a reload can't change are told.
 #[test]
 fn other_addresses_to_listen_on_need_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -2,7 +2,7 @@
 //!
 //! Contract: no I/O.
 
-use std::path::PathBuf;
+use std::path::{PathBuf, absolute};
 
 use clap::{Args, Subcommand};
 
@@ -99,9 +99,11 @@ pub(super) struct CaptureOptions {
 }
 
 impl CaptureOptions {
-    /// The capture, if wanted.
+    /// The capture, if wanted. The file gets its absolute path, by which operators of any
+    /// directory end the capture.
     pub(super) fn wanted(&self) -> Option<Capturing> {
-        let path = self.capture.clone()?;
+        let file = self.capture.as_ref()?;
+        let path = absolute(file).unwrap_or_else(|_| file.clone());
         let snap_len = self.capture_snaplen.unwrap_or(SNAP_LEN_DEFAULT);
         Some(Capturing { path, size: self.capture_size, snap_len })
     }
