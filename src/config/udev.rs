@@ -12,6 +12,11 @@ const NO_HUB: &str = "ATTR{bDeviceClass}!=\"09\"";
 /// The end of all rules, to which a decided device goes.
 const END: &str = "usbferry_end";
 
+/// What a class is for udev (`dev_if_packed_info` of udev-builtin-usb_id.c, systemd 252; the first
+/// part is shown by `findings/udev-loses-the-last-interface-without-endpoints.sh`).
+const CLASS_LIMITS: &str = "# a class: udev leaves out a last interface without endpoints, and \
+                            counts configurations that are not active; name such devices by id";
+
 /// The lines of a file of udev rules that give `group` the devices of `rules`. As with usbferry's
 /// rules, the first that fits a device decides.
 pub fn lines(rules: &Rules, group: &str) -> Vec<String> {
@@ -34,6 +39,9 @@ fn rule_lines(rule: &Rule, group: &str) -> Vec<String> {
             "# skipped: udev does not know drivers; add a rule by id, serial or busid".into(),
         );
         return lines;
+    }
+    if rule.matches.class.is_some() {
+        lines.push(CLASS_LIMITS.to_owned());
     }
     let outcome =
         if rule.export { format!("GROUP=\"{group}\", MODE=\"0664\", ") } else { String::new() };
@@ -125,6 +133,15 @@ mod tests {
         assert_eq!(with("5568"), 2);
         assert_eq!(with("ATTR{bDeviceClass}==\"08\""), 2);
         assert_eq!(with("ENV{ID_USB_INTERFACES}==\"*:08????:*\""), 2);
+    }
+
+    #[test]
+    fn a_rule_by_class_says_where_udev_differs() {
+        let told = |rule: &str| {
+            let rules = Rules::new(FileSettings::read("f", rule).unwrap().rules);
+            lines(&rules, "devices").contains(&CLASS_LIMITS.to_owned())
+        };
+        assert!(told("[[rule]]\nclass = \"vendor\"\n") && !told("[[rule]]\nid = \"0781:5567\"\n"));
     }
 
     #[test]
