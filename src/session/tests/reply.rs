@@ -44,6 +44,17 @@ fn slices_of_a_write_fit_the_room_given() {
 
 #[test]
 fn isochronous_padding_is_left_out_by_runs() {
+    expect_packets([2000, 2000, 1500, 0, 2000, 1]);
+}
+
+#[test]
+fn isochronous_packets_without_padding_come_whole() {
+    expect_packets([2000; 6]);
+    expect_packets([2000, 2000, 2000, 2000, 2000, 0]);
+}
+
+/// Has a URB of six packets of 2000 bytes end with these lengths, and checks the reply.
+fn expect_packets(lengths: [u32; 6]) {
     let mut rig = Rig::new();
     rig.port().perform = Some(in_setting(1));
     rig.send(&set_interface(1, 1), &[]);
@@ -56,7 +67,6 @@ fn isochronous_padding_is_left_out_by_runs() {
     let iso = CmdSubmit { number_of_packets: 6, ..submit(2, 0x83, 12_000) };
     rig.send(&Command::Submit(iso), &descriptors);
     let slot = rig.last_slot();
-    let lengths = [2000, 2000, 1500, 0, 2000, 1];
     let transfer = rig.transfer(slot);
     transfer.packets = lengths.map(|length| (length, Status::OK)).to_vec();
     let data: Vec<u8> = (0..12_000u32).map(|i| u8::try_from(i / 2000).unwrap()).collect();
@@ -65,7 +75,7 @@ fn isochronous_padding_is_left_out_by_runs() {
     let payload = rig.take_bytes(lengths.iter().sum::<u32>() as usize);
     let expected: Vec<u8> = (0u8..).zip(lengths).flat_map(|(i, n)| vec![i; n as usize]).collect();
     assert_eq!(payload, expected);
-    assert_eq!(rig.take_bytes(96)[64 + 8..64 + 12], 2000u32.to_be_bytes());
+    assert_eq!(rig.take_bytes(96)[64 + 8..64 + 12], lengths[4].to_be_bytes());
     rig.finish();
 }
 
