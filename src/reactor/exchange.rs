@@ -67,10 +67,7 @@ impl<P: Port> Exchange<'_, P> {
             (READ_AMONG_OTHERS, WRITE_AMONG_OTHERS)
         };
         while read < budget {
-            let len = self.read_commands(now)?;
-            if len == 0 {
-                break;
-            }
+            let Some(len) = self.take_in(now)? else { break };
             self.lent.reap_behind_input(now);
             // Long payloads: replies are better written when the socket is empty. Each lets the
             // client add another payload to a queue that outgrows a processor's cache.
@@ -107,14 +104,19 @@ impl<P: Port> Exchange<'_, P> {
         Ok(())
     }
 
-    /// Reads once, and returns how many bytes; zero when there is nothing to take in yet.
-    fn read_commands(&mut self, now: Instant) -> Result<usize, End> {
+    /// Goes on with the bytes at hand, where parsing was paused, or reads once. Returns how many
+    /// bytes were read; `None` when there is nothing to take in yet.
+    fn take_in(&mut self, now: Instant) -> Result<Option<usize>, End> {
         let (session, socket) = (&mut self.lent.session, &mut self.client.socket);
-        if session.is_parsing_paused() && session.wants_input() {
-            session.rx_advance(0, now).map_err(End::Violation)?;
+        if !session.wants_input() {
+            return Ok(None);
         }
-        if !socket.is_readable() || !session.wants_input() {
-            return Ok(0);
+        if session.is_parsing_paused() {
+            session.rx_advance(0, now).map_err(End::Violation)?;
+            return Ok(Some(0));
+        }
+        if !socket.is_readable() {
+            return Ok(None);
         }
         let read = {
             let mut slices = RxSlices::new();
@@ -132,7 +134,7 @@ impl<P: Port> Exchange<'_, P> {
         {
             socket.acknowledge();
         }
-        Ok(len)
+        Ok(Some(len).filter(|len| *len > 0))
     }
 
     /// Writes the rest of the handshake's reply and the session's replies, as far as the socket

@@ -20,7 +20,7 @@
 //! - [`receive`]: whole PDUs from bytes, on [`rx`], the buffers of a read;
 //! - [`judge`]: whether a SUBMIT can be carried out;
 //! - [`submit`]: to the device, or into a queue;
-//! - [`prompt`]: whether to look for ends without an event;
+//! - [`prompt`]: when to look for ends without an event;
 //! - [`complete`]: from the device to a queued reply;
 //! - [`tx`]: replies as slices.
 //!

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use super::buffers::Buffers;
 use super::judge::judge;
+use super::prompt::BATCH_LEN;
 use super::rx::{ReadBuffer, RxSlices, Shape};
 use super::urb::{UrbIndex, UrbTable};
 use super::{Session, Violation};
@@ -53,14 +54,21 @@ enum Received<'a> {
 pub(super) struct Receiver {
     bytes: ReadBuffer,
     position: Position,
-    /// Parsing has stopped in front of a PDU, until the client has read replies.
+    /// Parsing has stopped in front of a PDU, until replies are written.
     is_paused: bool,
+    /// Bytes of a batch for a device that has answers ready.
+    batch_len: usize,
 }
 
 impl Receiver {
     /// `None` when the system has no memory for it.
     pub(super) fn new() -> Option<Self> {
-        Some(Self { bytes: ReadBuffer::new()?, position: Position::Header, is_paused: false })
+        Some(Self {
+            bytes: ReadBuffer::new()?,
+            position: Position::Header,
+            is_paused: false,
+            batch_len: BATCH_LEN,
+        })
     }
 
     /// Adds room for bytes from the socket, a slice at least, to no slices.
@@ -213,6 +221,11 @@ impl Receiver {
         self.bytes.set_large(large);
     }
 
+    /// Makes batches of fewer bytes.
+    pub(super) const fn set_batch(&mut self, len: usize) {
+        self.batch_len = len;
+    }
+
     /// Whether there are bytes not parsed.
     pub(super) fn has_unparsed(&self) -> bool {
         self.bytes.has_unparsed()
@@ -259,7 +272,8 @@ impl<P: Port> Session<P> {
         self.rx.bytes.is_taking_long_payloads()
     }
 
-    /// Whether parsing has stopped in front of a PDU, until the client has read replies.
+    /// Whether parsing has stopped in front of a PDU, until replies are written: the client has to
+    /// read some first, or a batch is with the device ([`prompt`](super::prompt)).
     pub(crate) const fn is_parsing_paused(&self) -> bool {
         self.rx.is_paused
     }
@@ -304,8 +318,22 @@ impl<P: Port> Session<P> {
             };
             if let Some(urb) = whole {
                 self.submit_received(urb, now);
+                if self.slots.new_len() >= self.rx.batch_len && self.is_batch_whole() {
+                    self.rx.is_paused = true;
+                    return Ok(());
+                }
             }
         }
+    }
+
+    /// Whether the device gets no more URBs before the ends are collected, with enough bytes
+    /// submitted. Not behind long payloads for the device: there the replies are short.
+    #[inline(never)]
+    fn is_batch_whole(&self) -> bool {
+        self.promptness.is_prompt()
+            && self.port.is_here()
+            && self.rx.bytes.has_header()
+            && !self.rx.bytes.is_taking_long_payloads()
     }
 
     /// Takes up a SUBMIT with `packets` packets, whose header has arrived, and returns the URB if

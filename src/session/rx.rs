@@ -297,6 +297,11 @@ impl ReadBuffer {
         self.shape.is_some_and(|shape| shape.len >= LONG_PAYLOAD)
     }
 
+    /// Whether another header is here, and no payload is expected.
+    pub(crate) fn has_header(&self) -> bool {
+        self.ahead.is_empty() && self.end - self.start >= HEADER_LEN
+    }
+
     /// Whether there are bytes not taken.
     pub(crate) fn has_unparsed(&self) -> bool {
         self.start < self.end || self.ahead.front().is_some_and(|ahead| ahead.filled > 0)

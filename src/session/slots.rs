@@ -37,6 +37,8 @@ pub(super) struct Slots<P: Port> {
     ended: Vec<u32>,
     /// Slots were submitted to since the port last looked for ended slots.
     has_new: bool,
+    /// Bytes of the URBs submitted since then.
+    new_len: usize,
     /// The fewest slots free at any [`Self::reap`]: slots are freed behind these only.
     least_free: usize,
     /// Bytes of the last URB that was handed to the device.
@@ -64,6 +66,7 @@ impl<P: Port> Slots<P> {
             tokens: Vec::with_capacity(slots),
             ended: Vec::with_capacity(slots),
             has_new: false,
+            new_len: 0,
             least_free: slots,
             last_len: 0,
             cancels_pipe: cfg!(target_os = "macos"),
@@ -116,6 +119,7 @@ impl<P: Port> Slots<P> {
         self.last_len = submission.length;
         self.owners[slot as usize] = urb;
         self.has_new = true;
+        self.new_len += submission.length;
         Ok(slot)
     }
 
@@ -145,7 +149,7 @@ impl<P: Port> Slots<P> {
 
     /// Has the port find ended slots; [`Self::ended`] are then to be looked at, and forgotten.
     pub(super) fn reap(&mut self, port: &mut P, now: Instant) -> Reaped {
-        self.has_new = false;
+        (self.has_new, self.new_len) = (false, 0);
         self.least_free = self.least_free.min(self.free());
         port.reap(now, &mut self.ended)
     }
@@ -153,6 +157,11 @@ impl<P: Port> Slots<P> {
     /// Whether slots were submitted to since the last [`Self::reap`].
     pub(super) const fn has_new(&self) -> bool {
         self.has_new
+    }
+
+    /// Bytes of the URBs submitted since the last [`Self::reap`].
+    pub(super) const fn new_len(&self) -> usize {
+        self.new_len
     }
 
     /// The `index`-th slot found by the port.

@@ -111,6 +111,9 @@ pub(super) struct Scale {
 /// within short runs too.
 const LARGE: usize = 16;
 
+/// Bytes of a batch for a prompt device.
+const BATCH: usize = 64;
+
 impl Scale {
     /// A session of the scale with a model's device.
     pub(super) fn session(&self, configuration: Option<Configuration>) -> Session<ModelPort> {
@@ -130,6 +133,7 @@ impl Scale {
         let tables = Tables::new(self.slots).expect("there is memory");
         let mut session = Session::new(DEVID, limits, opened, tables);
         session.rx.set_large(LARGE);
+        session.rx.set_batch(BATCH);
         session
     }
 

@@ -182,6 +182,10 @@ impl World {
         if self.session.is_parsing_paused() {
             let result = self.session.rx_advance(0, self.now);
             self.received(result);
+            self.reap_new();
+            if self.session.is_parsing_paused() {
+                return;
+            }
         }
         let bytes = self.client.undelivered();
         let bytes = &bytes[..len.min(bytes.len())];

@@ -98,3 +98,46 @@ fn ends_behind_submits_are_looked_for_where_that_pays() {
     let again = (1100..2000).filter(|&seqnum| submit(seqnum, true)).count();
     assert!(again > 600, "{again} looks at a prompt device");
 }
+
+#[test]
+fn a_prompt_device_gets_batches_in_the_same_buffers_and_a_slow_device_gets_all() {
+    let mut rig = Rig::new();
+    rig.session.rx.set_batch(1000);
+    let headers = |seqnums: std::ops::Range<u32>| {
+        let emit = |seqnum| {
+            let mut header = [0; HEADER_LEN];
+            Command::Submit(submit(seqnum, 0x81, 512)).emit(&mut header);
+            header
+        };
+        seqnums.flat_map(emit).collect::<Vec<u8>>()
+    };
+    rig.feed(&headers(0..4), usize::MAX).unwrap();
+    let mut buffers = Vec::new();
+    for batch in [0..2, 2..4] {
+        assert_eq!(rig.session.in_flight(), 2);
+        assert_eq!(rig.session.is_parsing_paused(), batch.start == 0, "more SUBMITs are here");
+        let slots = rig.port().submitted.iter().rev().take(2).map(|submitted| submitted.slot);
+        let mut slots: Vec<u32> = slots.collect();
+        slots.reverse();
+        let mut addresses: Vec<_> =
+            slots.iter().map(|&slot| rig.block(slot)[..].as_ptr()).collect();
+        addresses.sort_unstable();
+        buffers.push(addresses);
+        for slot in slots {
+            rig.transfer(slot).status = Some(Status::OK);
+            rig.port().ended.push(slot);
+        }
+        assert!(!rig.session.reap_new(rig.now), "nothing is left to collect");
+        rig.collect(usize::MAX);
+        for seqnum in batch {
+            rig.expect_submit(seqnum, Status::OK, 0);
+        }
+        rig.session.rx_advance(0, rig.now).unwrap();
+    }
+    assert_eq!(buffers[0], buffers[1]);
+    rig.submit(4, 0x81, 512);
+    assert!(!rig.session.reap_new(rig.now), "the device takes its time");
+    rig.feed(&headers(5..9), usize::MAX).unwrap();
+    assert_eq!((rig.session.in_flight(), rig.session.is_parsing_paused()), (5, false));
+    rig.finish();
+}
