@@ -25,8 +25,9 @@
 //! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
 //!   request is refused;
 //! - `schedule`: whose turn it is; `looks`: when a device is looked at without an event; `thrift`:
-//!   when idle sessions give memory back; `spin`: whether to sleep; `nap`: a wait of microseconds;
-//!   `alarm`: how long at most; `net`, `token`: sockets, the names of events;
+//!   when idle sessions give memory back; `spin`: whether to sleep; `trial`: whether not to sleep
+//!   gains anything; `nap`: a wait of microseconds; `alarm`: how long at most; `net`, `token`:
+//!   sockets, the names of events;
 //! - `stop`: how other threads stop the server; `questions`: what they ask for (`status`) and order
 //!   (`reload`); `error`: why a server can't be started.
 //!
@@ -72,6 +73,7 @@ mod taps;
 mod tests;
 mod thrift;
 mod token;
+mod trial;
 mod watches;
 
 use std::io;

@@ -149,7 +149,7 @@ struct Tuning {
     socket_buffer: Option<usize>,
 
     /// Look for work for up to this long before sleeping (us, ms), while one device is attached and
-    /// looking has paid so far. The turnaround is much shorter for a client that sends one request
+    /// short trials show a gain. The turnaround is much shorter for a client that sends one request
     /// after another, at the price of a busier processor: a look takes about as long as a wake-up at
     /// most. With 0us the server always sleeps at once [default: 200us]
     #[arg(long, value_name = "TIME", value_parser = parse_busy_poll)]
