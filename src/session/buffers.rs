@@ -51,7 +51,10 @@ impl Buffers {
         }
         let block = self.memory.alloc(length)?;
         self.in_use += length;
-        self.most_in_use = self.most_in_use.max(self.in_use);
+        // No `max`, by which each block would write the number again.
+        if self.in_use > self.most_in_use {
+            self.most_in_use = self.in_use;
+        }
         Some(block)
     }
 

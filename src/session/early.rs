@@ -87,7 +87,9 @@ impl EarlyUnlinks {
     /// answered.
     #[inline]
     pub(super) fn note_submit(&mut self, seqnum: SeqNum, tx: &mut TxQueue) -> Option<SeqNum> {
-        self.is_growing &= self.newest.is_none_or(|newest| is_above(seqnum, newest));
+        if self.newest.is_some_and(|newest| !is_above(seqnum, newest)) {
+            self.is_growing = false;
+        }
         self.newest = Some(seqnum);
         if self.waiting.is_empty() { None } else { self.take(seqnum, tx) }
     }

@@ -312,7 +312,10 @@ impl UrbTable {
         debug_assert_eq!(urb.state, UrbState::Free, "the free list holds free records");
         self.first_free = urb.next;
         self.seqnums[index as usize] = submit.seqnum;
-        self.touched = self.touched.max(index as usize + 1);
+        // No `max`, by which each record would write the number again.
+        if self.touched <= index as usize {
+            self.touched = index as usize + 1;
+        }
         urb.begin(submit, packets, stripe);
         (index, urb)
     }

@@ -165,7 +165,10 @@ impl EndpointStats {
     /// Notes a URB submitted to the endpoint, which now has `in_flight` URBs with the device.
     #[inline]
     pub(crate) fn note_submitted(&mut self, in_flight: u32) {
-        self.most_in_flight = self.most_in_flight.max(in_flight);
+        // No `max`, by which each URB would write the number again.
+        if in_flight > self.most_in_flight {
+            self.most_in_flight = in_flight;
+        }
     }
 
     /// Notes a URB ended by the device, with data of `direction`.
