@@ -75,9 +75,15 @@ impl Complaints {
     }
 
     /// When to call [`Self::tell_left_out`].
+    #[inline]
     pub fn deadline(&self) -> Option<Instant> {
         let has_left_out = self.0.has_left_out.load(Ordering::Relaxed);
-        has_left_out.then(|| self.lock().since + SECOND)
+        has_left_out.then(|| self.end_of_second())
+    }
+
+    #[cold]
+    fn end_of_second(&self) -> Instant {
+        self.lock().since + SECOND
     }
 
     /// Reports how many lines were left out in a second that is over.

@@ -3,7 +3,6 @@
 //! Contract: part of the reactor, so nothing here sleeps.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use mio::Waker;
 
@@ -15,7 +14,6 @@ use super::taps::Captures;
 use super::token::Key;
 use crate::complaints::Complaints;
 use crate::config::Settings;
-use crate::deadline::earlier;
 
 /// The clients, the programs and the operators that are told of what happens, and the captures.
 pub(super) struct Audience {
@@ -45,10 +43,5 @@ impl Audience {
             observers: Observers::default(),
             captures: captures.map_err(StartError::Capture)?,
         })
-    }
-
-    /// When somebody is to be told without any event.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        earlier(self.reports.deadline(), self.captures.deadline())
     }
 }

@@ -32,6 +32,8 @@ impl<B: Backend> Reactor<B> {
         if !self.schedule.take_deadline(self.now) {
             return;
         }
+        self.schedule.note_deadline(self.stop.deadline());
+        self.schedule.note_deadline(self.audience.reports.give_sign(self.now));
         let mut expired = Vec::new();
         for (_, connection) in &self.connections {
             match connection.client_deadline() {
@@ -206,6 +208,7 @@ impl<B: Backend> Reactor<B> {
             return;
         }
         log::info!("stopping: giving back every device");
+        self.schedule.note_deadline(self.stop.deadline());
         self.report_stop();
         self.door.shut(self.poll.registry());
         self.scans.end_hints(self.poll.registry());

@@ -323,8 +323,8 @@ impl<B: Backend> Reactor<B> {
     /// When something is due without any event, except the end of the rest of connections without a
     /// device.
     fn deadline(&self) -> Option<Instant> {
-        let own = earlier(self.schedule.deadline(), self.stop.deadline());
-        earlier(own, earlier(self.complaints.deadline(), self.audience.deadline()))
+        let others = earlier(self.complaints.deadline(), self.audience.captures.deadline());
+        earlier(self.schedule.due(), others)
     }
 
     /// How long to wait for events, with [`Self::deadline`] at hand; an alarm may end the wait, too.
@@ -418,6 +418,7 @@ impl<B: Backend> Reactor<B> {
         self.queue_due_devices();
         self.end_rests();
         self.complaints.tell_left_out(self.now);
+        self.schedule.renew_due();
     }
 
     /// Serves the connections with something to do, and tells of what has changed.
@@ -440,6 +441,7 @@ impl<B: Backend> Reactor<B> {
 
     /// Serves the connections with a device and something to do, once each, and has the others wait
     /// for their share of the time. Whether there was one with a device.
+    #[inline(always)]
     fn serve_attached(&mut self) -> bool {
         self.schedule.begin_turn();
         let (mut place, mut any) = (0, false);

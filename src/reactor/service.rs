@@ -23,11 +23,6 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// When a turn has something to report without any event.
-    pub(super) const fn deadline(&self) -> Option<Instant> {
-        self.sign
-    }
-
     /// Notes that devices, or clients with devices, have changed.
     pub(super) const fn note_change(&mut self) {
         self.is_stale = true;
@@ -37,14 +32,15 @@ impl Reports {
         self.notifier.as_ref().is_some_and(|notifier| notifier.send(message))
     }
 
-    /// Gives a sign of life, where one is due.
-    fn give_sign(&mut self, now: Instant) {
+    /// Gives a sign of life, where one is due, and returns when the next is.
+    pub(super) fn give_sign(&mut self, now: Instant) -> Option<Instant> {
         if self.sign.is_some_and(|at| at <= now) {
             // Without room the manager has a sign still unread.
             let _ = self.send(Message::Alive);
             let signs = self.notifier.as_ref().and_then(Notifier::signs);
             self.sign = signs.map(|signs| now + signs);
         }
+        self.sign
     }
 
     fn tell(&mut self, status: String) {
@@ -60,11 +56,11 @@ impl<B: Backend> Reactor<B> {
         let sign = notifier.signs().is_some().then_some(self.now);
         let notifier = Some(notifier);
         self.audience.reports = Reports { notifier, sign, is_stale: true, told: String::new() };
+        self.schedule.note_deadline(sign);
     }
 
     /// Reports whatever is due in a turn.
     pub(super) fn report(&mut self) {
-        self.audience.reports.give_sign(self.now);
         if std::mem::take(&mut self.audience.reports.is_stale)
             && self.audience.reports.notifier.is_some()
         {

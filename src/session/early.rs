@@ -56,9 +56,11 @@ impl EarlyUnlinks {
     #[inline]
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         // Mostly there is none, and the session asks in each turn.
-        if self.is_empty() {
-            return None;
-        }
+        if self.is_empty() { None } else { self.first_deadline() }
+    }
+
+    #[cold]
+    fn first_deadline(&self) -> Option<Instant> {
         self.waiting.iter().map(|early| early.until).min()
     }
 

@@ -285,7 +285,7 @@ fn a_device_rests_after_a_violation() {
     let [open, close] = [Call::Open(held.busid(0)), Call::Close(held.busid(0))];
     held.attach().write_all(&[0xff; 48]).unwrap();
     held.turn_until("it is given back", |reactor| {
-        script.begun(close) == 1 && reactor.schedule.deadline().is_some()
+        script.begun(close) == 1 && reactor.schedule.due().is_some()
     });
     let next = held.import(0);
     held.turn_until("the next one waits for it", |reactor| reactor.registry.contenders() > 0);

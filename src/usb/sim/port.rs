@@ -237,6 +237,7 @@ impl Port for SimPort {
         // Unplugging sets the flag before waking the descriptor.
     }
 
+    #[inline(never)]
     fn next_deadline(&self) -> Option<Instant> {
         if !self.ended.is_empty() || (!self.gone_told && !self.is_present()) {
             return Some(self.now);
