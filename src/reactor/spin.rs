@@ -171,7 +171,15 @@ impl Spin {
     }
 
     /// There is something to do at `now`.
+    #[inline]
     pub(super) fn found(&mut self, now: impl FnOnce() -> Instant) {
+        if !matches!(self.state, State::Idle) {
+            self.end_wait(now);
+        }
+    }
+
+    #[inline(never)]
+    fn end_wait(&mut self, now: impl FnOnce() -> Instant) {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle => {}
             State::Asleep { kind, begin } => {
