@@ -141,8 +141,9 @@ impl<C: Candidate> Inbox<C> {
     }
 
     /// Whether there may be results or questions.
+    #[inline]
     pub(crate) fn is_ready(&self) -> bool {
-        self.woken || self.has_results()
+        self.woken | self.has_results()
     }
 
     /// Whether there may be results.

@@ -173,7 +173,7 @@ impl<P: Port> Exchange<'_, P> {
     /// does not tell of the same input a second time.
     fn may_read(&self) -> bool {
         let session = &self.lent.session;
-        session.wants_input() && (self.client.socket.is_readable() || session.is_parsing_paused())
+        (self.client.socket.is_readable() || session.is_parsing_paused()) && session.wants_input()
     }
 
     /// Sets a deadline when there is something to write and the socket takes nothing, and removes

@@ -304,6 +304,9 @@ impl<B: Backend> Reactor<B> {
     /// busy sessions, a gain for one may be a loss for the client of another, if that client needs
     /// this processor.
     fn how_to_wait(&mut self) -> Wait {
+        if self.spin.is_off() {
+            return Wait::Sleep;
+        }
         let alone = self.schedule.alone(self.now);
         let connection = alone.and_then(|key| find(&mut self.connections, key));
         let kind = connection.and_then(|connection| connection.kind_of_wait());
@@ -329,23 +332,23 @@ impl<B: Backend> Reactor<B> {
 
     /// How long to wait for events, with [`Self::deadline`] at hand; an alarm may end the wait, too.
     fn timeout_until(&self, due: Option<Instant>) -> Option<Duration> {
-        let deviceless = self.is_deviceless_due();
-        if self.inbox.is_ready()
-            || self.scans.has_hints()
-            || self.schedule.is_due(deviceless)
-            || self.schedule.looks.has_alarm(PortOf::<B>::alarms())
-        {
+        if self.has_chores() || self.schedule.has_ready() {
             return Some(Duration::ZERO);
         }
         let due = due.filter(|&at| !self.alarm.is_set_by(at));
         let due = due.map(|at| at.saturating_duration_since(self.now));
-        // To the microsecond, unlike the deadlines.
-        let rest = self.schedule.deviceless_rest().filter(|_| deviceless);
-        let rest = rest.map(|at| at.saturating_duration_since(Instant::now()));
-        earlier(due, rest)
+        if self.is_deviceless_due() { earlier(due, self.rest_of_deviceless()) } else { due }
+    }
+
+    /// How long connections without a device still rest, to the microsecond, unlike the deadlines.
+    #[cold]
+    fn rest_of_deviceless(&self) -> Option<Duration> {
+        let rest = self.schedule.deviceless_rest();
+        Some(rest.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now())))
     }
 
     /// Whether a connection without a device, or the door, has something to do. Both may rest.
+    #[inline]
     fn is_deviceless_due(&self) -> bool {
         self.door.is_due() || self.schedule.deviceless_len() > 0
     }
@@ -398,11 +401,11 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Whether there is more to do than to serve connections, though nothing is due.
+    #[inline]
     fn has_chores(&self) -> bool {
-        self.inbox.is_ready()
-            || self.stop.is_marked()
-            || self.scans.has_chores()
-            || self.schedule.looks.has_alarm(PortOf::<B>::alarms())
+        let has_alarm = self.schedule.looks.has_alarm(PortOf::<B>::alarms());
+        // None of these is likely, so they are all asked without a branch.
+        self.inbox.is_ready() | self.stop.is_marked() | self.scans.has_chores() | has_alarm
     }
 
     /// Does whatever events or deadlines ask for beside serving connections: hardly ever, beside the
@@ -695,7 +698,9 @@ fn find<C: Candidate>(
     connections: &mut Slab<Connection<C>>,
     key: Key,
 ) -> Option<&mut Connection<C>> {
-    connections.get_mut(key.index as usize).filter(|connection| connection.key == key)
+    // The place of a connection is its index.
+    let connection = connections.get_mut(key.index as usize);
+    connection.filter(|connection| connection.key.generation == key.generation)
 }
 
 /// The client of a connection, unless the client has left.

@@ -157,14 +157,10 @@ impl Scans {
         self.hints_ready = true;
     }
 
-    /// Whether hints are to be taken at once.
-    pub(super) const fn has_hints(&self) -> bool {
-        self.hints_ready
-    }
-
-    /// Whether hints are to be taken, or followed by a scan.
+    /// Whether hints are to be taken, or followed by a scan at once.
+    #[inline]
     pub(super) const fn has_chores(&self) -> bool {
-        self.hints_ready || self.hinted && self.running.is_none()
+        self.hints_ready || self.hinted && self.running.is_none() && !self.hints_rest
     }
 
     /// The server stops: hints are not followed any more.

@@ -264,10 +264,10 @@ impl Schedule {
         })
     }
 
-    /// Whether there is something to do at once. `deviceless`: for connections without a device,
-    /// which may rest, or for the door.
-    pub(super) fn is_due(&self, deviceless: bool) -> bool {
-        !self.ready.is_empty() || deviceless && self.deviceless_rest.is_none()
+    /// Whether connections have something to do, of those that do not wait for their share of the
+    /// time.
+    pub(super) const fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// When a deadline of a client or a device may come, or a rest ends, except the rest of

@@ -145,6 +145,11 @@ impl Spin {
         self.limit = limit;
     }
 
+    /// Whether every wait is a sleep.
+    pub(super) const fn is_off(&self) -> bool {
+        self.limit.is_zero() && matches!(self.state, State::Idle)
+    }
+
     /// There is nothing to do at `now`: how to wait.
     pub(super) fn wait(&mut self, kind: Kind, now: impl Fn() -> Instant) -> Wait {
         match self.state {

@@ -290,6 +290,7 @@ impl Port for LibusbPort {
         self.presence.hung_up(now);
     }
 
+    #[inline]
     fn next_deadline(&self) -> Option<Instant> {
         if self.memory.has_to_give_up() {
             return Some(self.opened);

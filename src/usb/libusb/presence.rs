@@ -108,8 +108,9 @@ impl Presence {
 
     /// When to look again, if no event comes before. The transfers of a device that is gone end
     /// with an event.
+    #[inline]
     pub(super) fn next_look(&self) -> Option<Instant> {
-        earlier(self.recheck, self.retry).filter(|_| !self.gone)
+        if self.gone { None } else { earlier(self.recheck, self.retry) }
     }
 }
 
