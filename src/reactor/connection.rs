@@ -14,7 +14,7 @@ use mio::net::TcpStream;
 
 use super::client::{Client, Step};
 use super::end::{End, Parting};
-use super::exchange::{Exchange, Turn};
+use super::exchange::{Exchange, Left, Turn};
 use super::loan::Loan;
 use super::spin::Kind;
 use super::token::Key;
@@ -100,17 +100,17 @@ impl<C: Candidate> Connection<C> {
         self.client.as_ref().is_some_and(|client| client.rests)
     }
 
-    /// Does what there is to do, as far as one turn goes. True when there is more to do at once.
+    /// Does what there is to do, as far as one turn goes.
     ///
     /// # Errors
     /// Why the connection ends.
-    pub(super) fn serve(&mut self, turn: &mut Turn<'_>) -> Result<bool, End> {
+    pub(super) fn serve(&mut self, turn: &mut Turn<'_>) -> Result<Left, End> {
         if let Some(mut exchange) = self.exchange() {
             return exchange.serve(turn);
         }
         let more = self.loan.as_mut().is_some_and(|loan| loan.collect(turn.now));
-        let Some(client) = &mut self.client else { return Ok(more) };
-        Ok(client.serve_closing(turn.discard)? || more)
+        let Some(client) = &mut self.client else { return Ok(Left::with(more)) };
+        Ok(Left::with(client.serve_closing(turn.discard)? || more))
     }
 
     /// Whether the device is gone and the client was told all there is to tell.

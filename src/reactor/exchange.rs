@@ -37,6 +37,24 @@ pub(super) struct Turn<'a> {
     pub(super) discard: &'a mut [u8],
 }
 
+/// What a turn leaves to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Left {
+    /// Nothing, before the next event.
+    Nothing,
+    /// To look after orders for the worker, deadlines and ends.
+    Care,
+    /// The same, and another turn at once.
+    More,
+}
+
+impl Left {
+    /// `more`: another turn at once.
+    pub(super) const fn with(more: bool) -> Self {
+        if more { Self::More } else { Self::Care }
+    }
+}
+
 /// A client and the client's device, for the length of a turn.
 pub(super) struct Exchange<'a, P: Port> {
     pub(super) client: &'a mut Client,
@@ -44,18 +62,26 @@ pub(super) struct Exchange<'a, P: Port> {
 }
 
 impl<P: Port> Exchange<'_, P> {
-    /// Moves bytes and completions, as far as a turn goes. True when there is more to do at once.
-    /// A client that takes no byte for `peer_timeout` gets a deadline. A session alone takes in
-    /// more bytes before the replies.
+    /// Moves bytes and completions, as far as a turn goes. A client that takes no byte for
+    /// `peer_timeout` gets a deadline. A session alone takes in more bytes before the replies.
     ///
     /// # Errors
     /// Why the connection ends.
-    pub(super) fn serve(&mut self, turn: &mut Turn<'_>) -> Result<bool, End> {
+    pub(super) fn serve(&mut self, turn: &mut Turn<'_>) -> Result<Left, End> {
         let result = self.move_all(turn);
         self.lent.session.hand_in();
-        result
+        let more = result?;
+        Ok(if !more && self.is_settled() { Left::Nothing } else { Left::with(more) })
     }
 
+    /// Whether nothing is left to do before the next event.
+    #[inline(always)]
+    fn is_settled(&self) -> bool {
+        let is_served = matches!(self.client.step, Step::Served) && self.client.deadline.is_none();
+        is_served && self.lent.session.is_settled()
+    }
+
+    /// Moves bytes and completions. True when there is more to do at once.
     fn move_all(&mut self, turn: &mut Turn<'_>) -> Result<bool, End> {
         let now = turn.now;
         let unwritten = self.client.socket.written();

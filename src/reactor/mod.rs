@@ -102,7 +102,7 @@ use connection::Connection;
 use door::Door;
 use end::End;
 pub use error::{ListenError, StartError};
-use exchange::Turn;
+use exchange::{Left, Turn};
 pub use holds::{Disobeyed, Obeyed, OperatorHandle, SessionName};
 use loan::Loan;
 pub use net::{canonical, open_listeners, prepare as prepare_socket};
@@ -621,42 +621,37 @@ impl<B: Backend> Reactor<B> {
         let result = connection.serve(&mut turn);
         leave_thread();
         self.schedule.rest_thrift(self.now, self.settings.idle_after);
+        if !matches!(result, Ok(Left::Nothing)) {
+            self.care(key, result);
+        }
+        true
+    }
+
+    /// Looks after a connection whose turn leaves more to do than to wait for events.
+    #[inline(never)]
+    fn care(&mut self, key: Key, result: Result<Left, End>) {
+        let Some(connection) = find(&mut self.connections, key) else { return };
         self.schedule.note_deadline(connection.client_deadline());
         if connection.client_rests() {
             self.schedule.rest(self.now + DISCARD_REST, Rest::Connection(key));
         }
         match result {
             Ok(_) if connection.has_left() => self.end(key, &End::Closed),
-            Ok(more) => {
-                if more {
-                    self.schedule.queue(connection);
-                }
-                if !connection.is_all_answered() {
-                    self.dispatch_loan(key);
-                    return true;
-                }
-            }
+            Ok(Left::More) => self.schedule.queue(connection),
+            Ok(_) => {}
             Err(end) => self.end(key, &end),
         }
         self.dispatch(key);
-        true
     }
 
-    /// Ends the connection of a client that was told everything of a device that is gone; else
-    /// [`Self::dispatch_loan`].
-    #[inline(never)]
+    /// Ends the connection of a client that was told everything of a device that is gone. Sends a
+    /// session's job to the worker, or gives a drained device back. Notes when the device must be
+    /// looked at next.
     fn dispatch(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         if connection.is_all_answered() {
             self.end_gone(key);
         }
-        self.dispatch_loan(key);
-    }
-
-    /// Sends a session's job to the worker, or gives a drained device back. Notes when the device
-    /// must be looked at next.
-    #[inline(always)]
-    fn dispatch_loan(&mut self, key: Key) {
         let Some(connection) = find(&mut self.connections, key) else { return };
         let Some(loan) = &mut connection.loan else { return };
         if loan.dispatch() {

@@ -100,7 +100,13 @@ impl Captures {
     }
 
     /// When [`Self::tick`] has something to do.
+    #[inline(always)]
     pub(super) fn deadline(&self) -> Option<Instant> {
+        if self.running.is_empty() { None } else { self.first_deadline() }
+    }
+
+    #[inline(never)]
+    fn first_deadline(&self) -> Option<Instant> {
         let deadlines = self.running.iter().map(|running| running.capture.deadline());
         deadlines.fold(None, earlier)
     }

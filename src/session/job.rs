@@ -109,6 +109,15 @@ impl<P> Place<P> {
 }
 
 impl<P: Port> Session<P> {
+    /// Whether there may be a job for the worker.
+    #[inline(always)]
+    pub(super) fn may_have_job(&self) -> bool {
+        let Some(port) = self.port.here() else { return false };
+        self.slots.has_cancels()
+            || self.barriers.current.is_some()
+            || port.memory_change().is_some()
+    }
+
     /// The next job for the worker, if there is any; the port goes with the job.
     pub(crate) fn take_job(&mut self) -> Option<Job<P>> {
         if !self.port.is_here() {

@@ -183,7 +183,7 @@ impl<P: Port> Session<P> {
 
     /// When [`Self::reap`] is to be called even without an event. Nothing can be reaped while the
     /// port is away.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let early = self.early_unlinks.next_deadline();
         let Some(port) = self.port.here() else { return early };

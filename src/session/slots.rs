@@ -201,6 +201,11 @@ impl<P: Port> Slots<P> {
         self.cancels.retain(|&other| other != slot);
     }
 
+    /// Whether there are transfers to cancel.
+    pub(super) const fn has_cancels(&self) -> bool {
+        !self.cancels.is_empty()
+    }
+
     /// The transfers to cancel now, if there are any. The list is to be [kept](Self::keep_tokens).
     pub(super) fn take_cancels(&mut self) -> Option<Vec<P::CancelToken>> {
         if self.cancels.is_empty() {

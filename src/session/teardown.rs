@@ -72,6 +72,11 @@ impl Life {
         matches!(self.client, ClientSide::Open)
     }
 
+    /// Whether neither side is on its way to its end.
+    const fn is_whole(&self) -> bool {
+        matches!((self.client, self.device), (ClientSide::Open, DeviceSide::Present))
+    }
+
     pub(super) const fn is_tearing_down(&self) -> bool {
         matches!(self.client, ClientSide::TearingDown)
     }
@@ -127,6 +132,13 @@ impl<P: Port> Session<P> {
     /// Whether nothing more is taken from the client.
     pub(crate) const fn is_input_closed(&self) -> bool {
         !self.life.is_open()
+    }
+
+    /// Whether only events can make more to do than there was in this turn: client and device are
+    /// there, the worker is not needed, and nothing is due at any time.
+    #[inline(always)]
+    pub(crate) fn is_settled(&self) -> bool {
+        self.life.is_whole() && !self.may_have_job() && self.next_deadline().is_none()
     }
 
     /// Whether the device is gone.

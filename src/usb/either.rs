@@ -164,7 +164,7 @@ impl<A: Port, B: Port> Port for Either<A, B> {
         either!(self, port => port.hung_up(now));
     }
 
-    #[inline]
+    #[inline(always)]
     fn next_deadline(&self) -> Option<Instant> {
         either!(self, port => port.next_deadline())
     }
@@ -194,6 +194,7 @@ impl<A: Port, B: Port> Port for Either<A, B> {
         either!(self, port => port.note_idle());
     }
 
+    #[inline(always)]
     fn memory_change(&self) -> Option<MemoryChange> {
         either!(self, port => port.memory_change())
     }

@@ -290,7 +290,7 @@ impl Port for LibusbPort {
         self.presence.hung_up(now);
     }
 
-    #[inline]
+    #[inline(always)]
     fn next_deadline(&self) -> Option<Instant> {
         if self.memory.has_to_give_up() {
             return Some(self.opened);
@@ -322,6 +322,7 @@ impl Port for LibusbPort {
         self.memory.note_idle();
     }
 
+    #[inline(always)]
     fn memory_change(&self) -> Option<MemoryChange> {
         self.memory.change()
     }

@@ -108,7 +108,7 @@ impl Presence {
 
     /// When to look again, if no event comes before. The transfers of a device that is gone end
     /// with an event.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next_look(&self) -> Option<Instant> {
         if self.gone { None } else { earlier(self.recheck, self.retry) }
     }
