@@ -4,7 +4,8 @@
 //! until a call says "would block" or moves less than was asked for.
 //!
 //! A single slice goes by recv(2) or send(2): readv(2) and writev(2) take the way through the file
-//! system, which costs Linux 6.18 a tenth of a microsecond more.
+//! system, which costs Linux 6.18 a tenth of a microsecond more. Both go around the C library, whose
+//! functions first make the thread ready to be cancelled (`pthread_cancel(3)`), as no thread here is.
 //!
 //! Contract: runs on the reactor, never blocks; each failure of the socket is an [`End`].
 
@@ -14,6 +15,7 @@ use std::os::fd::AsFd;
 
 use mio::event::Event;
 use mio::net::TcpStream;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use usbferry_sys::os::tcp::{self, PeerSigns};
 
 use super::end::End;
@@ -21,6 +23,13 @@ use super::net;
 
 /// Reads of late bytes from a client when the server stops.
 const READS_AT_STOP: usize = 16;
+
+/// A client that has left makes a call fail, and makes no signal: by the call, or by an option that
+/// the standard library sets.
+#[cfg(not(target_vendor = "apple"))]
+const WITHOUT_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const WITHOUT_SIGNAL: SendFlags = SendFlags::empty();
 
 /// A client's socket.
 pub(super) struct Socket {
@@ -120,12 +129,15 @@ impl Socket {
         &mut self,
         slices: &mut [IoSliceMut<'_>],
     ) -> Result<Option<usize>, End> {
-        let room: usize = slices.iter().map(|slice| slice.len()).sum();
-        let stream = &mut self.stream;
-        let read = read(&mut self.readable, || match slices {
-            [slice] => stream.read(slice),
-            slices => stream.read_vectored(slices),
-        })?;
+        let (stream, readable) = (&mut self.stream, &mut self.readable);
+        let (room, read) = if let [slice] = slices {
+            let room = slice.len();
+            let call = || Ok(recv(&*stream, &mut **slice, RecvFlags::empty())?.1);
+            (room, read(readable, call)?)
+        } else {
+            let room = slices.iter().map(|slice| slice.len()).sum();
+            (room, read(readable, || stream.read_vectored(slices))?)
+        };
         self.readable &= read.is_none_or(|len| len == room) || self.read_closed;
         Ok(read)
     }
@@ -163,12 +175,13 @@ impl Socket {
     /// # Errors
     /// The socket's failure.
     pub(super) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, End> {
-        let len = slices.iter().map(|slice| slice.len()).sum();
-        let stream = &mut self.stream;
-        let written = write(&mut self.writable, len, || match slices {
-            [slice] => stream.write(slice),
-            slices => stream.write_vectored(slices),
-        })?;
+        let (stream, writable) = (&mut self.stream, &mut self.writable);
+        let written = if let [slice] = slices {
+            write(writable, slice.len(), || Ok(send(&*stream, slice, WITHOUT_SIGNAL)?))?
+        } else {
+            let len = slices.iter().map(|slice| slice.len()).sum();
+            write(writable, len, || stream.write_vectored(slices))?
+        };
         self.written = self.written.wrapping_add(written);
         Ok(written)
     }
