@@ -361,19 +361,27 @@ impl TxQueue {
         slices: &mut TxSlices<'a>,
         mut most: usize,
     ) {
-        for segment in self.segments.iter().take(SLICES_MAX) {
-            if most == 0 {
-                break;
-            }
-            let bytes = self.bytes_of(urbs, segment);
-            let bytes = &bytes[..bytes.len().min(most)];
-            most -= bytes.len();
-            slices.push(IoSlice::new(bytes));
+        if !self.segments.is_empty() {
+            self.add_segments(urbs, slices, &mut most);
         }
         let rest = &self.staging[self.segmented..self.staged];
         let rest = &rest[..rest.len().min(most)];
         if !rest.is_empty() && !slices.is_full() {
             slices.push(IoSlice::new(rest));
+        }
+    }
+
+    /// Adds the bytes of the segments.
+    #[inline(never)]
+    fn add_segments<'a>(&'a self, urbs: &'a UrbTable, slices: &mut TxSlices<'a>, most: &mut usize) {
+        for segment in self.segments.iter().take(SLICES_MAX) {
+            if *most == 0 {
+                break;
+            }
+            let bytes = self.bytes_of(urbs, segment);
+            let bytes = &bytes[..bytes.len().min(*most)];
+            *most -= bytes.len();
+            slices.push(IoSlice::new(bytes));
         }
     }
 
