@@ -341,7 +341,7 @@ fn signed(time: Duration) -> Time {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::NOTICED;
+    use super::super::trial::{LOOKS, NOTICED};
     use super::*;
 
     const LIMIT: Duration = Duration::from_micros(200);
@@ -539,6 +539,15 @@ mod tests {
             let cost = machine.spend(DISK, around(wait, 5, 100_000));
             assert!(sleeps.contains(&cost.sleeps), "{wait} µs: {cost:?}");
         }
+    }
+
+    #[test]
+    fn a_trial_that_is_lost_behind_a_won_one_is_soon_repeated() {
+        let mut machine = Machine::new(30);
+        machine.spend(DISK, [20; TRIAL]);
+        machine.spend(DISK, std::iter::repeat_n(1200, LOOKS as usize + 100));
+        machine.spend(DISK, [20; TRIAL]);
+        assert_eq!(machine.spend(DISK, [20; 1000]).sleeps, 0);
     }
 
     /// As with a client that does something else at random: the longer series says nothing.

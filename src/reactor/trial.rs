@@ -31,10 +31,13 @@ const WINS: u32 = 8;
 const LOSSES: u32 = 3;
 
 /// Waits with looks after a trial that was won. The next trial has a hundredth of them sleep.
-const LOOKS: u32 = 32_768;
+pub(super) const LOOKS: u32 = 32_768;
 
 /// Waits asleep after the first lost trial.
 const SLEEPS_MIN: u32 = 512;
+
+/// Waits asleep after a lost trial if the trial before was won: the loss may be another program's.
+const SLEEPS_AGAIN: u32 = 64;
 
 /// Waits asleep after a lost trial, at most. A trial without hope then looks in a sixtieth of all
 /// waits.
@@ -121,7 +124,7 @@ impl Trial {
         self.wins += u32::from(won);
         self.losses += u32::from(!won);
         if self.wins == WINS {
-            self.sleeps = SLEEPS_MIN;
+            self.sleeps = SLEEPS_AGAIN;
             (Phase::Won, LOOKS)
         } else if self.losses == LOSSES {
             let sleeps = self.sleeps;
