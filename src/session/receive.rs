@@ -327,10 +327,13 @@ impl<P: Port> Session<P> {
     }
 
     /// Whether the device gets no more URBs before the ends are collected, with enough bytes
-    /// submitted. Not behind long payloads for the device: there the replies are short.
+    /// submitted. Not behind long payloads for the device: there the replies are short. Nor while
+    /// the socket is full: the replies of the batch would wait in their buffers.
     #[inline(never)]
     fn is_batch_whole(&self) -> bool {
         self.promptness.is_prompt()
+            && self.last_len() < self.rx.batch_len
+            && !self.has_output()
             && self.port.is_here()
             && self.rx.bytes.has_header()
             && !self.rx.bytes.is_taking_long_payloads()
