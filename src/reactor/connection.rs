@@ -113,6 +113,12 @@ impl<C: Candidate> Connection<C> {
         Ok(Left::with(client.serve_closing(turn.discard)? || more))
     }
 
+    /// Whether there is something to do for a client and its device at once.
+    #[cfg(test)]
+    pub(super) fn has_work(&mut self) -> bool {
+        self.exchange().is_some_and(|exchange| exchange.has_work())
+    }
+
     /// Whether the device is gone and the client was told all there is to tell.
     pub(super) fn is_all_answered(&mut self) -> bool {
         self.exchange().is_some_and(|exchange| exchange.is_all_answered())

@@ -202,6 +202,14 @@ impl<P: Port> Exchange<'_, P> {
         (self.client.socket.is_readable() || session.is_parsing_paused()) && session.wants_input()
     }
 
+    /// Whether there is something to do without another event.
+    #[cfg(test)]
+    pub(super) fn has_work(&self) -> bool {
+        let may_write = self.client.socket.is_writable() && !self.is_flushed();
+        let has_job = self.lent.session.has_cancels_at_hand();
+        self.lent.is_ready() || self.may_read() || may_write || has_job
+    }
+
     /// Sets a deadline when there is something to write and the socket takes nothing, and removes
     /// the deadline when the socket does.
     fn watch_for_stall(&mut self, progress: bool, turn: &Turn<'_>) {

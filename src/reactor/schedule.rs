@@ -220,8 +220,19 @@ impl Schedule {
 
     /// Forgets what was due: all that is still to come is looked through.
     pub(super) fn renew_due(&mut self) {
+        self.due = self.earliest();
+    }
+
+    /// The earliest instant at which something is due.
+    pub(super) fn earliest(&self) -> Option<Instant> {
         let rest = self.rests.peek().map(|&Reverse((until, _))| until);
-        self.due = earlier(earlier(self.next_deadline, rest), self.looks.next());
+        earlier(earlier(self.next_deadline, rest), self.looks.next())
+    }
+
+    /// Whether a connection stands in a list of those to serve.
+    #[cfg(test)]
+    pub(super) fn is_listed(&self, key: Key) -> bool {
+        self.ready.contains(&key) || self.deviceless.contains(&key)
     }
 
     /// Whether a deadline may have come. Then all deadlines are forgotten, to be noted anew.

@@ -118,6 +118,12 @@ impl<P: Port> Session<P> {
             || port.memory_change().is_some()
     }
 
+    /// Whether transfers are to be cancelled, and the worker could have the port.
+    #[cfg(test)]
+    pub(crate) fn has_cancels_at_hand(&self) -> bool {
+        self.port.is_here() && self.slots.has_cancels()
+    }
+
     /// The next job for the worker, if there is any; the port goes with the job.
     pub(crate) fn take_job(&mut self) -> Option<Job<P>> {
         if !self.port.is_here() {

@@ -1,5 +1,6 @@
-//! Clients, devices, hints, workers, rules and time at random: the exports agree with the loans at
-//! every step, and afterwards everything is as in the beginning.
+//! Clients, devices, hints, workers, rules and time at random: at every step the exports agree with
+//! the loans, nothing is left undone, and no deadline is missed. Afterwards everything is as in the
+//! beginning.
 //!
 //! `USBFERRY_SEED` runs a single seed. Threads take part, so a seed may go differently each time.
 
@@ -20,6 +21,9 @@ const EVENTS: usize = 150;
 
 const DEVICES: usize = 3;
 
+/// SUBMITs of a flood.
+const FLOOD: u32 = 40;
+
 /// OP_REQ_WATCH.
 const WATCH: [u8; 8] = [1, 0x11, 0x80, 0x55, 0, 0, 0, 0];
 
@@ -38,7 +42,7 @@ impl<B: Backend> Storm<B> {
 
     /// One thing happens.
     fn event(&mut self, busid: BusId) {
-        match self.roll(18) {
+        match self.roll(22) {
             0..=2 => self.connect(&import_bytes(busid)),
             3 => self.connect(&import_bytes(name("board"))),
             4 => self.connect(&DEVLIST),
@@ -53,6 +57,8 @@ impl<B: Backend> Storm<B> {
             15 if self.roll(4) == 0 => self.kill_a_worker(),
             16 => self.reload(busid),
             17 => self.connect(&[&WATCH[..], name("board").as_wire()].concat()),
+            18..=20 => self.read(),
+            21 => self.send(),
             _ => self.held.bus.hint(),
         }
         for _ in 0..self.roll(4) {
@@ -79,16 +85,38 @@ impl<B: Backend> Storm<B> {
         if self.clients.is_empty() {
             return;
         }
-        let bytes = match self.roll(5) {
+        let bytes = match self.roll(8) {
             0 => vec![0xff; 48],
             3 => [submit(5, SILENT, 512), unlink(9, 8)].concat(),
             1 => submit(1, SILENT, 512),
             2 => [submit(2, SILENT, 512), unlink(3, 2)].concat(),
+            5 | 6 => {
+                let behind = [unlink(100, 40), set_interface(101), unlink(102, 101)].concat();
+                [self.flood(), behind].concat()
+            }
+            7 => self.flood(),
             _ => set_interface(4),
         };
         let index = self.roll(self.clients.len());
         // The client may have been refused, or its device may be gone.
         let _ = self.clients[index].write(&bytes);
+    }
+
+    /// More than a batch for a device that answers at once.
+    fn flood(&mut self) -> Vec<u8> {
+        let len = [1 << 9, 1 << 14, 1 << 17, 1 << 20][self.roll(4)];
+        (10..10 + FLOOD).flat_map(|seqnum| submit(seqnum, SOURCE, len)).collect()
+    }
+
+    /// A client reads some of its replies, if there are any.
+    fn read(&mut self) {
+        if !self.clients.is_empty() {
+            let (index, reads) = (self.roll(self.clients.len()), self.roll(20));
+            let mut room = vec![0; 1 << 18];
+            for _ in 0..reads {
+                let _ = self.clients[index].read(&mut room);
+            }
+        }
     }
 
     /// The next call of a kind panics, fails or takes long.
@@ -134,6 +162,22 @@ impl<B: Backend> Storm<B> {
         let mut connections = self.held.reactor.connections.iter();
         if let Some(loan) = connections.find_map(|(_, connection)| connection.loan.as_ref()) {
             loan.worker.dies.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nothing is to be done at once for a connection that is not to be served, and the
+    /// reactor wakes up for every deadline.
+    fn check_wakes(&mut self, seed: u64) {
+        let reactor = &mut self.held.reactor;
+        let due = reactor.schedule.due();
+        let is_kept = |at: Option<Instant>| at.is_none_or(|at| due.is_some_and(|due| due <= at));
+        assert!(is_kept(reactor.schedule.earliest()), "seed {seed}: nobody wakes up in time");
+        for (_, connection) in &mut reactor.connections {
+            let key = connection.key;
+            assert_eq!(connection.queued, reactor.schedule.is_listed(key), "seed {seed}");
+            assert!(is_kept(connection.client_deadline()), "seed {seed}: a client's deadline");
+            let is_left_alone = !connection.queued && connection.has_work();
+            assert!(!is_left_alone, "seed {seed}: a connection with something to do is not served");
         }
     }
 
@@ -208,6 +252,7 @@ fn after_a_storm_everything_is_as_before() {
             let busid = busids[storm.roll(DEVICES)];
             storm.event(busid);
             storm.check(seed);
+            storm.check_wakes(seed);
         }
         storm.end(seed, &busids);
     }
