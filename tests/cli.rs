@@ -610,6 +610,20 @@ fn a_capture_begun_with_a_relative_path_is_ended_with_this_path() {
     assert_eq!(elsewhere.status.code(), Some(1), "{elsewhere:?}");
     let stopped = stop(folder.path(), "a.pcapng");
     assert!(stdout(&stopped).contains("the capture has ended"), "{stopped:?}");
+
+    // By an operator, through another folder; and a file that is gone.
+    let below = folder.path().join("below");
+    std::fs::create_dir(&below).expect("a folder");
+    for (from, started, ended) in
+        [(&below, "../b.pcapng", "b.pcapng"), (&below, "c.pcapng", "below/c.pcapng")]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_usbferry"));
+        command.current_dir(from).args(["capture", "start", started, "--socket", &socket]);
+        assert!(command.output().expect("usbferry runs").status.success());
+        std::fs::remove_file(folder.path().join(ended)).expect("the capture's file");
+        let stopped = stop(folder.path(), ended);
+        assert!(stdout(&stopped).contains("the capture has ended"), "{stopped:?}");
+    }
     server.stop();
 }
 

@@ -21,7 +21,8 @@ use crate::capture::{FILE_MODE, FileId, PassedFiles, other_half};
 use crate::cli::{Capture, CaptureCommand, CaptureStart, CaptureStop};
 use crate::config::Capturing;
 use crate::limits::SNAP_LEN_DEFAULT;
-use crate::operator::client::{Operator, Trouble};
+use crate::operator::client::{Operator, OperatorError, Trouble};
+use crate::operator::protocol::Reason;
 use crate::words::printable;
 
 /// The file name for the standard output.
@@ -42,8 +43,7 @@ fn start(arguments: &CaptureStart) -> Result<(), CommandError> {
     let is_stdout = file.as_os_str() == STDOUT;
     let opened = if is_stdout { stdout(*size) } else { Opened::open(file, *size) };
     let opened = opened.map_err(|reason| CommandError::CaptureFile(file.clone(), reason))?;
-    let path =
-        if is_stdout { stdout_name() } else { absolute(file).unwrap_or_else(|_| file.clone()) };
+    let path = if is_stdout { stdout_name() } else { names_of(file)[0].clone().into() };
     let wanted = Capturing { path, size: *size, snap_len: snaplen.unwrap_or(SNAP_LEN_DEFAULT) };
     let report = operator.start_capture(&wanted, &opened.passed, device.as_deref());
     let report = report.map_err(|error| {
@@ -78,22 +78,39 @@ fn start(arguments: &CaptureStart) -> Result<(), CommandError> {
 }
 
 fn stop(arguments: &CaptureStop) -> Result<(), CommandError> {
-    let mut operator =
-        Operator::connect(arguments.asking.socket()).map_err(CommandError::Operator)?;
-    let file = arguments.file.as_ref().map(|file| {
-        // A name of another form, such as that of a standard output, is no path of this directory.
-        let path = if file.exists() {
-            absolute(file).unwrap_or_else(|_| file.clone())
-        } else {
-            file.clone()
-        };
-        path.display().to_string()
-    });
-    let report = operator.stop_capture(file).map_err(CommandError::Operator)?;
+    let stop =
+        |name: Option<String>| Operator::connect(arguments.asking.socket())?.stop_capture(name);
+    let mut names = arguments.file.as_deref().map(names_of).unwrap_or_default().into_iter();
+    let mut result = stop(names.next());
+    for name in names {
+        if !result.as_ref().is_err_and(has_no_such_capture) {
+            break;
+        }
+        result = stop(Some(name));
+    }
+    let report = result.map_err(CommandError::Operator)?;
     if arguments.json {
         return printed(json::print_report(&report));
     }
     print(std::iter::once(format!("the capture has ended: {}", capture_text(&report))))
+}
+
+fn has_no_such_capture(error: &OperatorError) -> bool {
+    matches!(&error.trouble, Trouble::Refused(problem) if problem.reason == Reason::NotCaptured)
+}
+
+/// The names that a capture into `file` may have: the path as it is, without links among its
+/// folders and `..`; the path from this folder; a name that is no path, such as that of a standard
+/// output. The file may be gone.
+fn names_of(file: &Path) -> Vec<String> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or_else(|| Path::new(".")).canonicalize().ok();
+    let whole = folder.zip(file.file_name()).map(|(folder, name)| folder.join(name));
+    let names = [whole, absolute(file).ok(), Some(file.to_owned())];
+    let mut names: Vec<String> =
+        names.into_iter().flatten().map(|name| name.display().to_string()).collect();
+    names.dedup();
+    names
 }
 
 /// The files of a capture.
