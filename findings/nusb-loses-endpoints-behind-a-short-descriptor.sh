@@ -6,11 +6,11 @@
 # drivers/usb/core/config.c refuses lengths below 2), and a program that asks for the descriptors
 # one by one gets them all from nusb too: DescriptorIter goes on at a length of 2, while the search
 # for the end of an interface asks for more than 2 (split_by_type in src/descriptors.rs). An
-# exporter on nusb would tell its client of endpoints, through the device's own bytes, that it
-# can't open.
+# exporter on nusb would tell its client of endpoints, through the device's own bytes, that it can't
+# open.
 #
 # Seen with nusb 0.2.9. libusb 1.0.30, the second reader, has the device from umockdev 0.17.16
-# (Debian 12).
+# (Debian 12). No device on the market with such a descriptor is known to us.
 #
 # Output at the time of writing:
 #   libusb: 81 02 | nusb: descriptors 81 02, endpoints() 81 of num_endpoints() 2

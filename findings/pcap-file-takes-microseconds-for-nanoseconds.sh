@@ -8,7 +8,8 @@
 # exporter takes for a URB, every reply is a thousand times as quick.
 #
 # Seen with pcap-file 2.0.0 on the two packets of a URB in usbmon's form, 1.5 s apart, in a file by
-# python-pcapng 2.1.1, which also reads what the crate writes.
+# python-pcapng 2.1.1, which also reads what the crate writes. 2.0.0 is the newest stable version;
+# the release candidates of 3.0.0 convert by the option.
 #
 # Output at the time of writing:
 #   python-pcapng wrote 1.500000 s | pcap-file reads 0.001500 s

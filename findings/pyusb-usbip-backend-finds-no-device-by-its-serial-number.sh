@@ -4,13 +4,13 @@
 # dev.serial_number, dev.product and dev.manufacturer are None for all devices. The backend never
 # asks a device for its device descriptor. It makes one up from the list of exports, which has
 # neither the numbers of the strings nor bcdUSB nor bMaxPacketSize0 (OP_REP_DEVLIST in Linux's
-# Documentation/usb/usbip_protocol.rst), and fills in 0, 0, 0, 2.00 and 64. An index of 0 means
-# that there is no such string (USB 2.0, section 9.6.1). So a program that tells two devices of a
-# kind apart by their numbers, as test stands do, works with libusb, and with this backend it says
-# that the device isn't there.
+# Documentation/usb/usbip_protocol.rst), and fills in 0, 0, 0, 2.00 and 64, on purpose by its
+# comment. An index of 0 means that there is no such string (USB 2.0, section 9.6.1). So a program
+# that tells two devices of a kind apart by their numbers, as test stands do, works with libusb, and
+# with this backend it says that the device isn't there.
 #
-# Seen with pyusb-usbip-backend 0.0.1 and PyUSB 1.3.1. A server exports one device. The device's
-# own answers, asked for over the same backend, are the right values.
+# Seen with pyusb-usbip-backend 0.0.1 and PyUSB 1.3.1. A server exports one device. The device's own
+# answers, asked for over the same backend, are the right values.
 #
 # Output at the time of writing:
 #   device: USB 1.10 packets 8 serial 4C530001 | PyUSB: USB 2.00 packets 64 serial None

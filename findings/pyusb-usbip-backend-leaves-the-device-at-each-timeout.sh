@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # A read that finds no data in time makes PyPI's pyusb-usbip-backend leave the device: it hangs up
-# instead of unlinking its request, and imports the device anew for the next call. Exporters reset
-# a device that its client leaves (stub_device_reset in Linux's drivers/usb/usbip/stub_dev.c), so
-# what the program has set up in the device is gone, such as a serial port's speed, with the data
-# that the device had for its client; another client may take the device in between. The program is
-# told of a timeout, nothing else. Reading with a short timeout until there is something to read is
-# the ordinary use of PyUSB, and its libusb backend cancels the one transfer and no more, for which
-# USB/IP has USBIP_CMD_UNLINK (Documentation/usb/usbip_protocol.rst). The exception isn't PyUSB's
-# USBTimeoutError either, which backends must raise (usb/core.py).
+# instead of unlinking its request, and imports the device anew for the next call; 2 s behind the
+# timeout asked for, since the backend counts on servers that end requests in time by themselves,
+# for which the protocol has no field. Linux's exporter resets a device that its client leaves
+# (stub_device_reset in drivers/usb/usbip/stub_dev.c), so what the program has set up in the device
+# is gone, such as a serial port's speed, with the data that the device had for its client; another
+# client may take the device in between. The program is told of a timeout, nothing else. Reading
+# with a short timeout until there is something to read is the ordinary use of PyUSB, and its libusb
+# backend cancels the one transfer and no more, for which USB/IP has USBIP_CMD_UNLINK
+# (Documentation/usb/usbip_protocol.rst). The exception isn't PyUSB's USBTimeoutError either, which
+# backends must raise (usb/core.py).
 #
 # Seen with pyusb-usbip-backend 0.0.1 and PyUSB 1.3.1. A server exports a serial adapter that has
 # nothing to say, and notes what it sees of a program that sets the speed and reads twice.
