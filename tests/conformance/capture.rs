@@ -436,7 +436,8 @@ fn a_file_under_another_name_is_the_same_file() {
         let around = file(&format!("../{aside}/{name}"));
         for name in [&*soft, &hard, &around] {
             let (code, _, errors) = office.run(&["capture", "start", name]);
-            let says = format!("{name}: a capture writes there already; give another file");
+            let file_name = Path::new(name).file_name().unwrap().display();
+            let says = format!("/{file_name}: a capture writes there already; give another file");
             assert!(code == Some(1) && errors.contains(&says), "{name}: {errors}");
         }
     }
