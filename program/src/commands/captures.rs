@@ -43,7 +43,7 @@ fn start(arguments: &CaptureStart) -> Result<(), CommandError> {
     let is_stdout = file.as_os_str() == STDOUT;
     let opened = if is_stdout { stdout(*size) } else { Opened::open(file, *size) };
     let opened = opened.map_err(|reason| CommandError::CaptureFile(file.clone(), reason))?;
-    let path = if is_stdout { stdout_name() } else { names_of(file)[0].clone().into() };
+    let path = if is_stdout { stdout_name() } else { path_of(file) };
     let wanted = Capturing { path, size: *size, snap_len: snaplen.unwrap_or(SNAP_LEN_DEFAULT) };
     let report = operator.start_capture(&wanted, &opened.passed, device.as_deref());
     let report = report.map_err(|error| {
@@ -78,8 +78,10 @@ fn start(arguments: &CaptureStart) -> Result<(), CommandError> {
 }
 
 fn stop(arguments: &CaptureStop) -> Result<(), CommandError> {
-    let stop =
-        |name: Option<String>| Operator::connect(arguments.asking.socket())?.stop_capture(name);
+    let stop = |name: Option<PathBuf>| {
+        let name = name.map(|name| name.display().to_string());
+        Operator::connect(arguments.asking.socket())?.stop_capture(name)
+    };
     let mut names = arguments.file.as_deref().map(names_of).unwrap_or_default().into_iter();
     let mut result = stop(names.next());
     for name in names {
@@ -99,16 +101,19 @@ fn has_no_such_capture(error: &OperatorError) -> bool {
     matches!(&error.trouble, Trouble::Refused(problem) if problem.reason == Reason::NotCaptured)
 }
 
-/// The names that a capture into `file` may have: the path as it is, without links among its
-/// folders and `..`; the path from this folder; a name that is no path, such as that of a standard
-/// output. The file may be gone.
-fn names_of(file: &Path) -> Vec<String> {
+/// The path of a capture's file, without links among its folders and `..`. The file may be gone.
+fn path_of(file: &Path) -> PathBuf {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or_else(|| Path::new(".")).canonicalize().ok();
     let whole = folder.zip(file.file_name()).map(|(folder, name)| folder.join(name));
-    let names = [whole, absolute(file).ok(), Some(file.to_owned())];
-    let mut names: Vec<String> =
-        names.into_iter().flatten().map(|name| name.display().to_string()).collect();
+    whole.or_else(|| absolute(file).ok()).unwrap_or_else(|| file.to_owned())
+}
+
+/// The names that a capture into `file` may have: the path as `capture start` tells it; the path as
+/// `serve --capture` does; a name that is no path, such as that of a standard output.
+fn names_of(file: &Path) -> Vec<PathBuf> {
+    let absolute = absolute(file).unwrap_or_else(|_| file.to_owned());
+    let mut names = vec![path_of(file), absolute, file.to_owned()];
     names.dedup();
     names
 }
