@@ -36,7 +36,7 @@ impl Promptness {
         looks
     }
 
-    /// Whether there is a lesson that answers are not ready.
+    /// Whether no lesson says that answers are not ready.
     pub(super) const fn is_prompt(&self) -> bool {
         self.next_skip == 0
     }
