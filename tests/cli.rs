@@ -577,7 +577,7 @@ fn a_capture_that_finds_no_more_room_ends_and_the_session_goes_on() {
     assert!(counts[1] > 0, "{told}");
     server.wait_for("a.pcapng: the capture ends here: File too large");
     drop(client);
-    server.wait_for("the capture is not whole");
+    server.wait_for("a.pcapng is not whole");
     server.signal("-TERM");
     assert_eq!(server.wait().code(), Some(0));
     let records = support::tshark::records(&file);

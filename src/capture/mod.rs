@@ -100,7 +100,7 @@ pub enum CaptureError {
     Create(PathBuf, io::Error),
     /// A stream has no size.
     Unlimited(PathBuf),
-    /// Something else than files and streams was passed.
+    /// Something else than files and streams was passed, or is meant.
     Kind(PathBuf),
     /// A simulated device plays the file.
     Replayed(PathBuf),
@@ -115,9 +115,7 @@ impl Capture {
     /// # Errors
     /// See [`CaptureError`].
     pub(crate) fn of(wanted: &Capturing, seat: Arc<()>) -> Result<Self, CaptureError> {
-        let path = &wanted.path;
-        let place = Place::of(path).map_err(|error| CaptureError::Create(path.clone(), error))?;
-        Self::new(wanted, place, true, seat)
+        Self::new(wanted, Place::of(&wanted.path)?, true, seat)
     }
 
     /// Prepares a capture into passed files, which are left as they are until [`Self::begin`]. The
@@ -149,7 +147,7 @@ impl Capture {
         is_emptied: bool,
         seat: Arc<()>,
     ) -> Result<Self, CaptureError> {
-        let Capturing { path, size, snap_len } = wanted;
+        let Capturing { path, size, .. } = wanted;
         if size.is_some() && !place.is_file() {
             return Err(CaptureError::Unlimited(path.clone()));
         }
@@ -159,7 +157,7 @@ impl Capture {
         let writer = Writer::start(TERMS, sink).map_err(CaptureError::Thread)?;
         let (queue, reader) = (writer.queue().clone(), Arc::clone(&progress));
         queue.stock(CAPTURE_PIECE_LEN);
-        let mut recorder = Recorder::new(queue, reader, *snap_len, size.map(|size| size / 2));
+        let mut recorder = Recorder::new(wanted, queue, reader);
         // A file without a record is a capture, too: programs read its first section.
         recorder.is_read();
         let recorder = Arc::new(Mutex::new(recorder));

@@ -11,6 +11,8 @@ use std::io::{self, Seek};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::CaptureError;
+
 /// Who may read a capture: what was typed on a keyboard is in there.
 pub const FILE_MODE: u32 = 0o600;
 
@@ -45,15 +47,18 @@ impl Place {
     /// A path, and the file that is open from the beginning. A stream is opened later.
     ///
     /// # Errors
-    /// The file can't be made.
-    pub(super) fn of(path: &Path) -> io::Result<(Self, Option<File>)> {
-        let is_file = fs::metadata(path).map_or(true, |metadata| metadata.is_file());
+    /// The file can't be made, or the path is a folder's or a disk's.
+    pub(super) fn of(path: &Path) -> Result<(Self, Option<File>), CaptureError> {
+        let kind = fs::metadata(path).map(|metadata| metadata.file_type());
         let path = path.to_owned();
-        if !is_file {
-            return Ok((Self::Stream(path), None));
+        match kind {
+            Ok(kind) if kind.is_dir() || kind.is_block_device() => Err(CaptureError::Kind(path)),
+            Ok(kind) if !kind.is_file() => Ok((Self::Stream(path), None)),
+            _ => match to_write().truncate(false).open(&path) {
+                Ok(file) => Ok((Self::File(path), Some(file))),
+                Err(error) => Err(CaptureError::Create(path, error)),
+            },
         }
-        let file = to_write().truncate(false).open(&path)?;
-        Ok((Self::File(path), Some(file)))
     }
 
     /// Passed files: a file, a file and its other half, or a stream. `None` for anything else.

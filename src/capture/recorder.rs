@@ -11,10 +11,12 @@
 //! Contract: runs on the reactor, and never blocks. The memory of pieces is the queue's spares. More
 //! is allocated only while the writer hangs, for the short piece of a tenth of a second.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::sink::Progress;
+use crate::config::Capturing;
 use crate::limits::{CAPTURE_DATA_MAX, CAPTURE_PIECE_LEN};
 use crate::usbmon::block::{self, RECORD_OVERHEAD};
 use crate::usbmon::{self, Event};
@@ -31,6 +33,8 @@ const _: () = assert!(CAPTURE_DATA_MAX + RECORD_OVERHEAD <= CAPTURE_PIECE_LEN, "
 /// Gathers blocks.
 #[derive(Debug)]
 pub(super) struct Recorder {
+    /// The capture's path, or name, for messages.
+    pub(super) name: PathBuf,
     queue: Queue,
     /// Whole blocks, to be put into the queue.
     piece: Vec<u8>,
@@ -100,13 +104,10 @@ impl Tally {
 }
 
 impl Recorder {
-    pub(super) fn new(
-        queue: Queue,
-        progress: Arc<Progress>,
-        snap_len: usize,
-        section_max: Option<u64>,
-    ) -> Self {
+    pub(super) fn new(wanted: &Capturing, queue: Queue, progress: Arc<Progress>) -> Self {
+        let &Capturing { ref path, size, snap_len } = wanted;
         Self {
+            name: path.clone(),
             queue,
             piece: Vec::new(),
             since: None,
@@ -114,7 +115,8 @@ impl Recorder {
             followed: 0,
             section: 0,
             section_len: 0,
-            section_max,
+            // A file is half of the capture.
+            section_max: size.map(|size| size / 2),
             interfaces: 0,
             sessions: 0,
             snap_len,

@@ -403,7 +403,8 @@ impl Drop for Tap {
         }
         if scribe.counts.dropped.records() > 0 {
             let (name, counts) = (&scribe.description.name, &scribe.counts);
-            log::warn!("{name}: the capture is not whole: {counts}");
+            let capture = recorder.name.display();
+            log::warn!("{name}: the capture {capture} is not whole: {counts}");
         }
     }
 }

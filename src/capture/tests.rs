@@ -345,6 +345,18 @@ fn passed(files: Vec<File>) -> PassedFiles {
     PassedFiles { files, are_emptied: true }
 }
 
+/// A folder is no stream that is opened later, when nobody looks any more.
+#[test]
+fn a_capture_into_a_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = Capturing { path: folder.path().to_owned(), size: None, snap_len: 64 };
+    let refused = Capture::of(&wanted, Arc::default()).err();
+    let says = refused.map(|error| error.to_string()).unwrap_or_default();
+    assert!(
+        says.ends_with(": a capture goes into a file or a FIFO, and with a size into two files")
+    );
+}
+
 /// Files that are opened with their content, as an operator passes files.
 fn reopened(paths: &[&Path]) -> Vec<File> {
     paths.iter().map(|path| File::options().write(true).open(path).unwrap()).collect()
