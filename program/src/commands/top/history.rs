@@ -42,16 +42,18 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    /// The rates between two counts of the same, `millis` apart.
-    fn between(before: &CountersReport, after: &CountersReport, millis: u64) -> Self {
-        let rate = |before: u64, after: u64| {
-            let thousandfold = u128::from(after.saturating_sub(before)) * 1000;
+    /// The rates between two counts of the same, `millis` apart. Whatever was not there before had
+    /// counted nothing.
+    fn between(before: Option<&CountersReport>, after: &CountersReport, millis: u64) -> Self {
+        let rate = |count: fn(&CountersReport) -> u64| {
+            let moved = count(after).saturating_sub(before.map_or(0, count));
+            let thousandfold = u128::from(moved) * 1000;
             u64::try_from(thousandfold / u128::from(millis)).unwrap_or(u64::MAX)
         };
         Self {
-            urbs: rate(before.urbs, after.urbs),
-            bytes_in: rate(before.bytes_in, after.bytes_in),
-            bytes_out: rate(before.bytes_out, after.bytes_out),
+            urbs: rate(|counters| counters.urbs),
+            bytes_in: rate(|counters| counters.bytes_in),
+            bytes_out: rate(|counters| counters.bytes_out),
         }
     }
 }
@@ -63,7 +65,8 @@ impl Device {
         work.map_or(0, |work| work.total.errors.values().sum::<u64>() + work.total.packet_errors)
     }
 
-    /// A device of a report, with rates where the report before has the same session.
+    /// A device of a report, with rates where there is a report before. A session that began since
+    /// then has done all its work since then.
     fn new(
         export: &ExportReport,
         report: &Report,
@@ -72,19 +75,21 @@ impl Device {
     ) -> Self {
         let session = session_of(report, export);
         let work = session.and_then(|session| session.work.as_ref());
-        let earlier = before.and_then(|(report, time)| {
-            let earlier = session_of(report, export).filter(|other| is_same(session, other))?;
+        let earlier = before.map(|(report, time)| {
+            let earlier = session_of(report, export).filter(|other| is_same(session, other));
             let passed = now.saturating_duration_since(*time).as_millis();
-            Some((earlier.work.as_ref()?, u64::try_from(passed).unwrap_or(u64::MAX).max(1)))
+            let millis = u64::try_from(passed).unwrap_or(u64::MAX).max(1);
+            (earlier.and_then(|earlier| earlier.work.as_ref()), millis)
         });
-        let total = work
-            .zip(earlier)
-            .map(|(work, (earlier, millis))| Rates::between(&earlier.total, &work.total, millis));
+        let total = work.zip(earlier).map(|(work, (earlier, millis))| {
+            Rates::between(earlier.map(|earlier| &earlier.total), &work.total, millis)
+        });
         let rates_of = |endpoint: &EndpointReport| {
             let (earlier, millis) = earlier?;
-            let mut others = earlier.endpoints.iter();
-            let other = others.find(|other| key_of(other) == key_of(endpoint))?;
-            Some(Rates::between(&other.counters, &endpoint.counters, millis))
+            let mut others = earlier.map_or(&[][..], |earlier| &earlier.endpoints).iter();
+            let other = others.find(|other| key_of(other) == key_of(endpoint));
+            let other = other.map(|other| &other.counters);
+            Some(Rates::between(other, &endpoint.counters, millis))
         };
         let endpoints = work.map_or(&[][..], |work| &work.endpoints).iter();
         Self {

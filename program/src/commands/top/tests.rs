@@ -158,14 +158,16 @@ fn keys_sort_and_select() {
 }
 
 #[test]
-fn a_new_session_has_no_rate_before_its_second_report() {
+fn a_new_session_has_done_its_work_since_the_report_before() {
     let (mut history, begin) = (History::default(), Instant::now());
     history.note(report(1000), begin);
     let mut later = report(5000);
     later.sessions[0].since = Some("2026-11-29T12:00:01Z".to_owned());
     history.note(later, begin + Duration::from_secs(1));
     let urbs: Vec<u64> = history.devices.iter().map(|device| device.rates.urbs).collect();
-    assert_eq!(urbs, [0, 8000, 0]);
+    assert_eq!(urbs, [0, 8000, 5000]);
+    let endpoints = history.devices.iter().flat_map(|device| &device.endpoints);
+    assert_eq!(endpoints.map(|(_, rates)| rates.urbs).collect::<Vec<_>>(), [8000, 5000]);
     assert_eq!(history.graph("1-2", 10), [0, 8000 * 512]);
     assert_eq!(history.graph("1-2", 1), [8000 * 512]);
     history.note(Report { exports: Vec::new(), ..report(0) }, begin + Duration::from_secs(2));
