@@ -56,10 +56,28 @@ impl<'a> Meaning<'a> {
         offered.map(|(device, verdict)| exported(device, verdict)).collect()
     }
 
-    /// A line for each rule that names devices and exports nothing now.
+    /// A line for each rule that names devices and exports nothing now, and a line if rules can
+    /// never decide.
     pub fn waiting(&self) -> Vec<String> {
-        let rules = self.settings.rules.iter().enumerate();
-        rules.filter_map(|(index, rule)| self.wait_of(index, rule)).collect()
+        let rules = &self.settings.rules;
+        let every = rules.iter().position(|rule| rule.matches.is_every());
+        let behind = every.map_or(rules.len(), |every| every + 1);
+        let able = rules.iter().take(behind).enumerate();
+        let mut lines: Vec<_> =
+            able.filter_map(|(index, rule)| self.wait_of(index, rule)).collect();
+        let last = rules.iter().take(behind).last();
+        if let (Some(every), Some(late)) = (last, rules.iter().nth(behind)) {
+            let others = match rules.len() - behind {
+                1 => String::new(),
+                rules => format!(" and the other rules behind ({} in all)", rules),
+            };
+            lines.push(format!(
+                "{}{others} can never decide: {} matches every device, and the first rule that \
+                 matches decides",
+                late.origin, every.origin
+            ));
+        }
+        lines
     }
 
     /// A line for each name that fits several devices.
@@ -254,6 +272,21 @@ mod tests {
                 "f:5 (1-9) matches no device now: usbferry waits for the device",
             ]
         );
+    }
+
+    /// Such as a rule that was to keep some devices from being exported.
+    #[test]
+    fn rules_behind_a_rule_for_every_device_are_told_once() {
+        let every = "[[rule]]\nclass = \"storage\"\n[[rule]]\n";
+        let late = "[[rule]]\nclass = \"vendor\"\nexport = false\n";
+        let waiting = |meaning: &Meaning<'_>| meaning.waiting();
+        let none: [&str; 0] = [];
+        assert_eq!(lines(every, waiting), none);
+        let why = "can never decide: f:3 matches every device, and the first rule that matches \
+                   decides";
+        assert_eq!(lines(&format!("{every}{late}"), waiting), [format!("f:4 {why}")]);
+        let more = lines(&format!("{every}{late}{late}[[rule]]\n"), waiting);
+        assert_eq!(more, [format!("f:4 and the other rules behind (3 in all) {why}")]);
     }
 
     #[test]
