@@ -275,11 +275,11 @@ impl TxQueue {
     /// Stages isochronous data: packets lie behind each other by their requested length, and each
     /// sends only its actual length.
     fn stage_packets(&mut self, urbs: &UrbTable, index: UrbIndex, block: &[u8]) {
-        let (mut at, mut run_start, mut run_end) = (0, 0, 0);
         // The buffer has the packets' lengths and no more: without padding all is a single run.
         if urbs.get(index).actual_length as usize == block.len() {
             return self.stage_payload(index, block, 0, block.len());
         }
+        let (mut at, mut run_start, mut run_end) = (0, 0, 0);
         for packet in urbs.packets(index).iter() {
             if run_end != at {
                 self.stage_payload(index, block, run_start, run_end);
