@@ -102,6 +102,8 @@ fn wrong_usage_exits_2() {
         (&["serve", "--simulate", "--all"], "cannot be used with"),
         (&["serve", "--all", "--socket-mode", "rw"], "octal digits"),
         (&["list", "--everything"], "unexpected argument"),
+        (&["list", "desk"], "tip: type list --remote desk"),
+        (&["doctor", "desk:3241"], "tip: type doctor --peer desk:3241"),
         (&["list", "-l", "-r", "127.0.0.1"], "cannot be used with"),
         (&["list", "-r", ":3240"], "is no host"),
         (&["list", "-p", "--json"], "cannot be used with"),

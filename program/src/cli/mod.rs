@@ -88,9 +88,8 @@ impl Cli {
         if line.first().is_some_and(|program| usbipd::is_meant(program)) {
             return usbipd::read(line).map_err(visible_only);
         }
-        let simulates = line.iter().any(|argument| argument == "--simulate");
-        let with_tip = |error| if simulates { with_tip(error) } else { error };
-        Self::try_parse_from(line).map_err(with_tip).map_err(visible_only)
+        let read = Self::try_parse_from(&line);
+        read.map_err(|error| with_tip(error, &line)).map_err(visible_only)
     }
 
     /// Whether the program is to run in the background.
@@ -134,14 +133,20 @@ pub struct LogFilter {
     pub ignored: Option<IgnoredFilter>,
 }
 
-/// `--simulate` takes its list behind an equals sign only; an error behind a space says how to type
-/// the list.
-fn with_tip(mut error: clap::Error) -> clap::Error {
-    if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
-        && let Some(tip) = simulation::tip(argument)
-    {
-        let tips = ContextValue::StyledStrs(vec![tip.into()]);
-        error.insert(ContextKind::Suggested, tips);
+/// An error of a word that has no place in the line, with how to type the word.
+fn with_tip(mut error: clap::Error, line: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return error };
+    let simulates = line.iter().any(|argument| argument == "--simulate");
+    let tip = match line.get(1).and_then(|command| command.to_str()) {
+        // The option takes its list behind an equals sign only.
+        _ if simulates => simulation::tip(word),
+        // attach takes the name of a server without an option.
+        Some("list") if !word.starts_with('-') => Some(format!("type list --remote {word}")),
+        Some("doctor") if !word.starts_with('-') => Some(format!("type doctor --peer {word}")),
+        _ => None,
+    };
+    if let Some(tip) = tip {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
 }
