@@ -104,6 +104,7 @@ fn wrong_usage_exits_2() {
         (&["list", "--everything"], "unexpected argument"),
         (&["list", "desk"], "tip: type list --remote desk"),
         (&["doctor", "desk:3241"], "tip: type doctor --peer desk:3241"),
+        (&["serve", "--all", "--capture", "-"], "usbferry capture start -"),
         (&["list", "-l", "-r", "127.0.0.1"], "cannot be used with"),
         (&["list", "-r", ":3240"], "is no host"),
         (&["list", "-p", "--json"], "cannot be used with"),

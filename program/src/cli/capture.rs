@@ -4,6 +4,7 @@
 
 use std::path::{PathBuf, absolute};
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
 use super::operator::Asking;
@@ -82,7 +83,11 @@ pub struct CaptureStop {
 pub(super) struct CaptureOptions {
     /// Write every URB into this file, for Wireshark: a new file, or a FIFO for a live view
     /// (docs/capture.md). All data is in there, such as what is typed on a keyboard
-    #[arg(long, value_name = "FILE.pcapng")]
+    #[arg(
+        long,
+        value_name = "FILE.pcapng",
+        value_parser = PathBufValueParser::new().try_map(served_file)
+    )]
     capture: Option<PathBuf>,
 
     /// Bytes of the capture (K, M, G), from 4M: when the file has half of the bytes, the file is
@@ -96,6 +101,18 @@ pub(super) struct CaptureOptions {
     /// [default: 128]
     #[arg(long, value_name = "SIZE", value_parser = parse_snap_len, requires = "capture")]
     capture_snaplen: Option<usize>,
+}
+
+/// The standard output as a file.
+pub const STDOUT: &str = "-";
+
+/// A file for a server's capture.
+fn served_file(file: PathBuf) -> Result<PathBuf, &'static str> {
+    if file.as_os_str() == STDOUT {
+        return Err("serve writes no capture to its output: name a file or a FIFO, or type \
+                    \"usbferry capture start -\" once the server runs");
+    }
+    Ok(file)
 }
 
 impl CaptureOptions {

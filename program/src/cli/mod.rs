@@ -32,7 +32,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use usbferry_sys::libusb::version as libusb;
 
-pub use capture::{Capture, CaptureCommand, CaptureStart, CaptureStop};
+pub use capture::{Capture, CaptureCommand, CaptureStart, CaptureStop, STDOUT};
 pub use client::{Attach, Detach, Discover, List, Port, Wanted, Which};
 pub use doctor::Doctor;
 use error::NotAFilter;

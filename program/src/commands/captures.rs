@@ -18,15 +18,12 @@ use super::list::printed;
 use super::orders::print;
 use super::status::{capture_text, title};
 use crate::capture::{FILE_MODE, FileId, PassedFiles, other_half};
-use crate::cli::{Capture, CaptureCommand, CaptureStart, CaptureStop};
+use crate::cli::{Capture, CaptureCommand, CaptureStart, CaptureStop, STDOUT};
 use crate::config::Capturing;
 use crate::limits::SNAP_LEN_DEFAULT;
 use crate::operator::client::{Operator, OperatorError, Trouble};
 use crate::operator::protocol::Reason;
 use crate::words::printable;
-
-/// The file name for the standard output.
-const STDOUT: &str = "-";
 
 /// `usbferry capture`.
 pub(super) fn order(arguments: &Capture) -> Result<(), CommandError> {
@@ -53,14 +50,15 @@ fn start(arguments: &CaptureStart) -> Result<(), CommandError> {
         }
         CommandError::Operator(error)
     })?;
+    let name = printable(&report.file);
     if is_stdout {
         // The output is the server's now.
+        eprintln!("{name}: the capture has begun, until \"usbferry capture stop {name}\"");
         return Ok(());
     }
     if *json {
         return printed(json::print_report(&report));
     }
-    let name = printable(&report.file);
     let begun = format!("{name}: the capture has begun, until \"usbferry capture stop\"");
     let sessions = report.sessions.iter().map(|session| {
         let device = title(&session.busid, session.name.as_deref());
