@@ -35,3 +35,20 @@ ratios() { # rounds
     fail "not every round was timed"
   while read -r line; do note "$line"; done <<< "$lines"
 }
+
+# A process on each processor that never sleeps.
+occupants=()
+occupy_processors() {
+  local processor
+  for ((processor = 0; processor < $(nproc); processor++)); do
+    taskset -c "$processor" sh -c 'while :; do :; done' &
+    occupants+=($!)
+  done
+}
+
+leave_processors() {
+  ((${#occupants[@]})) || return 0
+  kill "${occupants[@]}"
+  wait "${occupants[@]}" 2> /dev/null || true
+  occupants=()
+}

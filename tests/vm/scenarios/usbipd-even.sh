@@ -8,7 +8,7 @@ measures=yes
 servers=usbferry
 even=yes
 
-rounds=5
+rounds=12
 blocks=512
 
 source "$vm/guest/ratio.sh"

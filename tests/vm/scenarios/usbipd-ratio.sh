@@ -9,7 +9,6 @@ measures=yes
 servers=usbferry
 
 rounds=5
-occupants=()
 
 source "$vm/guest/ratio.sh"
 
@@ -62,20 +61,4 @@ attach_and_time() { # by, busid, controller, image
   sed "s/^/$3$beside;$1;/" "$state/timed" >> "$state/times"
   detach "$attached"
   wait_for 15 "$2 to be released" released "$2" usb-storage
-}
-
-# A process on each processor that never sleeps.
-occupy_processors() {
-  local processor
-  for ((processor = 0; processor < $(nproc); processor++)); do
-    taskset -c "$processor" sh -c 'while :; do :; done' &
-    occupants+=($!)
-  done
-}
-
-leave_processors() {
-  ((${#occupants[@]})) || return 0
-  kill "${occupants[@]}"
-  wait "${occupants[@]}" 2> /dev/null || true
-  occupants=()
 }
