@@ -102,6 +102,8 @@ pub enum CaptureError {
     Unlimited(PathBuf),
     /// Something else than files and streams was passed, or is meant.
     Kind(PathBuf),
+    /// Another capture writes there, of this server or another.
+    Taken(PathBuf),
     /// A simulated device plays the file.
     Replayed(PathBuf),
     /// The system has no thread.
@@ -150,6 +152,9 @@ impl Capture {
         let Capturing { path, size, .. } = wanted;
         if size.is_some() && !place.is_file() {
             return Err(CaptureError::Unlimited(path.clone()));
+        }
+        if !place.lock(output.as_ref()) {
+            return Err(CaptureError::Taken(path.clone()));
         }
         let is_emptied = is_emptied && place.is_file();
         let sink = Sink::new((place, output), size.is_some(), is_emptied, seat);
@@ -267,6 +272,9 @@ impl fmt::Display for CaptureError {
                 "{}: a capture goes into a file or a FIFO, and with a size into two files",
                 path.display()
             ),
+            Self::Taken(path) => {
+                write!(f, "{}: a capture writes there already; give another file", path.display())
+            }
             Self::Replayed(path) => write!(
                 f,
                 "{}: a simulated device plays this recording, and a capture would overwrite it; \

@@ -4,9 +4,12 @@
 //! With passed files the server opens nothing for an operator, and so an operator gets at no file
 //! without a right to the file.
 //!
+//! A file is locked (flock(2)) for as long as a capture writes there: the captures of two servers in
+//! one file would be no capture.
+//!
 //! Contract: runs on the writer's thread but for [`Place::of`] and [`Place::passed`], and *blocks*.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Seek};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -84,6 +87,13 @@ impl Place {
         }
     }
 
+    /// Locks the open file, and the file for the next section, for as long as both are open. False if
+    /// another capture has one of them.
+    pub(super) fn lock(&self, current: Option<&File>) -> bool {
+        let other = if let Self::PassedFile(_, other) = self { other.as_ref() } else { None };
+        current.into_iter().chain(other).all(lock)
+    }
+
     /// The name in messages.
     pub(super) fn name(&self) -> &Path {
         match self {
@@ -147,11 +157,19 @@ impl Place {
             }
             Self::File(path) => {
                 fs::rename(&*path, other_half(path))?;
-                to_write().truncate(true).open(path)
+                let next = to_write().truncate(true).open(path)?;
+                lock(&next);
+                Ok(next)
             }
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
+}
+
+/// Locks a file until the file is closed. False if another capture has the file, as far as the file
+/// system knows locks.
+fn lock(file: &File) -> bool {
+    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 /// How a file is opened.

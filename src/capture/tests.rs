@@ -345,6 +345,39 @@ fn passed(files: Vec<File>) -> PassedFiles {
     PassedFiles { files, are_emptied: true }
 }
 
+/// As the captures of two servers, which know nothing of each other.
+#[test]
+fn a_file_has_one_capture_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pcapng");
+    let other = folder.path().join("b.pcapng");
+    let wanted =
+        Capturing { path: path.clone(), size: Some(CAPTURE_SIZE_MIN as u64), snap_len: 64 };
+    let is_taken = || {
+        let files = passed(reopened(&[&other, &path]));
+        let of_files = Capture::passed(&wanted, files, Arc::default());
+        let of_path = Capture::of(&wanted, Arc::default());
+        [of_path, of_files].map(|capture| matches!(capture, Err(CaptureError::Taken(_))))
+    };
+    fs::write(&other, b"").unwrap();
+    let mut capture = start(&path, wanted.size);
+    let first = capture.files();
+    assert_eq!(is_taken(), [true; 2]);
+    // The next file of the same capture is no other's, either.
+    let mut tap = tap(&capture);
+    for seqnum in 1..200 {
+        write(&mut tap, seqnum, &[7; 16 << 10]);
+    }
+    drop(tap);
+    while capture.files() == first {
+        thread::yield_now();
+    }
+    assert_eq!(is_taken(), [true; 2]);
+    capture.end();
+    drop(capture);
+    assert!(Capture::of(&wanted, Arc::default()).is_ok());
+}
+
 /// A folder is no stream that is opened later, when nobody looks any more.
 #[test]
 fn a_capture_into_a_folder_is_refused() {

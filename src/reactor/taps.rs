@@ -228,6 +228,7 @@ impl OperatorHandle {
         };
         let capture = match Capture::passed(&wanted, passed, self.seats.upgrade()?) {
             Ok(capture) => capture,
+            Err(CaptureError::Taken(path)) => return Some(Err(Disobeyed::Captured(path))),
             Err(error) => return Some(Err(Disobeyed::Capture(error.to_string()))),
         };
         let running = Box::new(Running::new(capture, wanted, device));
