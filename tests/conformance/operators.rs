@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -265,4 +267,26 @@ fn a_desk_that_is_closed_leaves_no_socket() {
     let (code, _, error) = office.run(&["status"]);
     assert_eq!(code, Some(1));
     assert!(error.contains("no usbferry serves here") && error.contains("o.sock"), "{error}");
+}
+
+/// Far more connections than a desk needs turns to end.
+const CONNECTIONS_MAX: usize = 50_000;
+
+#[test]
+fn operators_that_connect_without_a_pause_keep_no_desk_open() {
+    let mut office = Office::open("loopback");
+    let (path, made) = (&office.path(), &AtomicUsize::new(0));
+    let outlived = thread::scope(|scope| {
+        let connects = || {
+            (0..CONNECTIONS_MAX).all(|_| {
+                made.fetch_add(1, Ordering::Relaxed);
+                UnixStream::connect(path).is_ok()
+            })
+        };
+        let operators = [(); 4].map(|()| scope.spawn(connects));
+        wait_until("a flood", || made.load(Ordering::Relaxed) > CONNECTIONS_MAX / 50);
+        office.desk = None;
+        operators.map(|operator| operator.join().expect("no panic"))
+    });
+    assert_eq!(outlived, [false; 4]);
 }

@@ -42,6 +42,9 @@ use crate::words::reason;
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 
+/// Operators accepted at once, so that a flood of operators does not keep the desk open.
+const ACCEPTS: usize = 16;
+
 /// Rest of the listener when an operator can't be accepted, for want of a descriptor.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
 
@@ -200,24 +203,26 @@ impl Reception {
             if events.iter().any(|event| event.token() == WAKER) {
                 return;
             }
-            rest = self.accept_waiting(listener).err().map(|_| ACCEPT_REST);
+            rest = self.accept_waiting(listener).unwrap_or(Some(ACCEPT_REST));
         }
     }
 
-    /// Accepts the operators that wait.
-    fn accept_waiting(&self, listener: &UnixListener) -> io::Result<()> {
-        loop {
+    /// Accepts a turn's worth of the operators that wait. Returns the rest before the next attempt,
+    /// unless all were accepted: the system does not tell of an operator a second time.
+    fn accept_waiting(&self, listener: &UnixListener) -> io::Result<Option<Duration>> {
+        for _ in 0..ACCEPTS {
             match listener.accept() {
                 Ok((stream, _)) => {
                     let stream = UnixStream::from(OwnedFd::from(stream));
                     stream.set_nonblocking(false)?;
                     self.seat(stream);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(Some(Duration::ZERO))
     }
 
     /// Gives an operator a thread, if there is room for one more operator.
