@@ -5,7 +5,7 @@
 # 9.6.2, table 9-9). The package has the constant 9 there, though its format goes on to the tenth
 # byte, and build writes ten bytes that say to be nine. A program that looks through a device's
 # descriptors with this package, one format for each type, ends at the first high-speed device that
-# also works at full speed, which are all of USB 2.0 (section 9.6.2).
+# also works at full speed.
 #
 # Seen with usb-protocol 0.9.2 and construct 2.10.70, for a device of USB 2.00 with 64 bytes for
 # endpoint 0 and one configuration.
