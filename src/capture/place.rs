@@ -7,7 +7,8 @@
 //! A file is locked (flock(2)) for as long as a capture writes there: the captures of two servers in
 //! one file would be no capture.
 //!
-//! Contract: runs on the writer's thread but for [`Place::of`] and [`Place::passed`], and *blocks*.
+//! Contract: runs on the writer's thread, but for [`Place::of`], [`Place::passed`] and
+//! [`Place::lock`], and *blocks*.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Seek};
