@@ -1,7 +1,8 @@
-//! Numbers with a unit, in the form that users type: sizes and times. Kept crates read them; how a
-//! size or a time is shown again is decided here.
+//! Sizes and times: read in the form that users type, by the crates `parse-size` and `jiff`, and
+//! shown in forms of our own.
 //!
-//! Contract: pure, but for [`clock`], which reads the system's time zone. Errors have no text; the caller knows the purpose of the number and explains.
+//! Contract: pure, but for [`clock`], which reads the system's time zone. Errors have no text; the
+//! caller knows the purpose of the number and explains.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

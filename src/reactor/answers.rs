@@ -1,7 +1,8 @@
 //! The answers to handshakes: the list of exports, and devices on loan.
 //!
-//! Both go by the exports (`registry`), as far as the client sees the exports (`offers`), as soon as these are current (`scans`). An import then has
-//! a worker open the device, or contends with the client that has the device.
+//! Both go by the exports (`registry`), as far as the client sees the exports (`offers`), as soon
+//! as these are current (`scans`). An import then has a worker open the device, or contends with
+//! the client that has the device.
 //!
 //! | a client waits for | at most | and is then told |
 //! | --- | --- | --- |

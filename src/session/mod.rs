@@ -29,7 +29,8 @@
 //! - [`barrier`]: special requests; [`prospects`]: endpoints to come of such requests;
 //! - [`control`]: requests answered by the host, and requests too long;
 //! - [`job`]: the port on its way to the worker; [`teardown`]: how a session ends;
-//!   [`thrift`]: an idle session gives memory back; [`tapping`]: records for a capture; [`violation`]: why a client is not served on.
+//!   [`thrift`]: an idle session gives memory back; [`tapping`]: records for a capture;
+//!   [`violation`]: why a client is not served on.
 //!
 //! The state shared by all: [`urb`], [`endpoints`], [`slots`], [`buffers`]. In tests, `model`
 //! stands beside a session and says how a right session behaves.

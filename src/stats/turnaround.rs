@@ -10,8 +10,8 @@
 //! for each URB would be a noticeable part of the shortest URBs. So an endpoint has one URB timed
 //! at once, and begins with the next at the earliest two milliseconds after the last: the first URB,
 //! each URB of a quiet endpoint, and up to five hundred a second of a busy endpoint. All other
-//! URBs cost two comparisons. `timed` beside the count of URBs says how large the
-//! sample is. By the time of the turns, which is at hand, no URB of more than 100 ms is missed.
+//! URBs cost two comparisons. `timed` beside the count of URBs says how large the sample is. By the
+//! time of the turns, which is at hand, no URB of more than 100 ms is missed.
 //!
 //! Contract: only `Stopwatch::provide` and copies allocate; the clock is read for timed URBs, and
 //! decides nothing.

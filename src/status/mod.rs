@@ -2,7 +2,8 @@
 //!
 //! The reactor fills a [`Snapshot`] on request
 //! ([`StatusHandle::snapshot`](crate::reactor::StatusHandle::snapshot)). How a user reads it, as a
-//! page, over a socket or as metrics, is the reader's part.
+//! page, over a socket or as metrics, is the reader's part. [`event`] has the changes from one
+//! moment to the next, as operators follow them.
 //!
 //! Contract: plain data, owned by the reader; nothing in a snapshot changes or refers to the
 //! server.

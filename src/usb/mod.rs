@@ -5,8 +5,8 @@
 //! stack is a type parameter of the reactor; nothing on the path of a URB is called through a
 //! pointer. `either` is a stack made of two, so that a program with both has one reactor.
 //!
-//! - [`Backend`] finds devices, on the thread for scans. [`Hints`] say when to
-//!   look again, and live with the reactor.
+//! - [`Backend`] finds devices, on the thread for scans. [`Hints`] say when to look again, and live
+//!   with the reactor.
 //! - [`Candidate`] is a device found by a scan, which can be opened on a thread that may block.
 //! - [`Port`] is an open device. The owner of the port may use the device: the reactor submits and
 //!   reaps, and moves the port to the device's worker for all blocking calls, so reactor and worker
@@ -16,9 +16,10 @@
 //! A URB goes to a device by [`Port::submit`] and comes back by [`Port::take`], so a backend around
 //! another sees every URB both ways.
 //!
-//! Common to both stacks: `class` has the names of classes, [`descriptor`] reads descriptors as Linux does, [`isochronous`] has a
-//! session's knowledge of settings not in force, and [`special`] the requests performed by a host
-//! itself.
+//! Common to both stacks: [`class`] has the names of classes, [`descriptor`] reads descriptors as
+//! Linux does, [`isochronous`] has a session's knowledge of settings not in force, [`special`] the
+//! requests performed by a host itself, and `error` the reasons why devices can't be found or
+//! opened.
 //!
 //! Contract: calls marked *blocks* run on worker threads only. Statuses are the wire's: each stack
 //! maps its own errors in one place.

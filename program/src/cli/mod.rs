@@ -1,6 +1,7 @@
 //! The command line: typed text, checked and turned into [`Settings`](crate::config::Settings).
 //!
-//! - `serve`: the options of `usbferry serve`; `capture`: those of captures;
+//! - `serve`: the options of `usbferry serve`; `capture`: those of captures; `simulation`:
+//!   `--simulate`;
 //! - `client`: the options of `list`, `attach`, `detach` and `port`;
 //! - `replay`: the options of `usbferry replay`;
 //! - `operator`: the options of the commands that ask a server on this machine;

@@ -6,7 +6,8 @@
 //! - `devices`: the devices that sysfs shows;
 //! - checks for a server: `nodes`, `permissions`, `holders` (drivers, programs and mounted disks in
 //!   the way), `memory` (of usbfs), `port`, `kernel`, `congestion`;
-//! - checks for a client: `client` (vhci, the stock tool), `peer` (the way to a server).
+//! - checks for a client: `client` (vhci, the stock tool), `peer` (the way to a server);
+//! - `finding`: what a check has found, and how bad that is.
 //!
 //! Each check is a plain function from the machine to findings, at least one each: a sound check
 //! says so. Tests plant each fault in a directory of their own.

@@ -1,6 +1,6 @@
 //! The state of a server in the form for programs: the JSON of `usbferry status --json` and of the
 //! socket of operators (docs/status.md). Servers write the form, and this program's own commands
-//! read it.
+//! read it ([`reading`]).
 //!
 //! Contract: plain data. A field is never removed and never changes its meaning under the same
 //! version; new fields may come.

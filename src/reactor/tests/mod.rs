@@ -1,10 +1,14 @@
 //! The reactor in a test's hands: it makes turns when it is told to, and its time stands still
 //! unless the test moves it.
 //!
-//! - `rest`: with nothing to do it waits; - `waiting`: clients that wait; - `hints`: answers
-//!   without scans; - `bugs`: workers that panic; - `arrivals`: imports of a device that restarts;
-//! - `looks`: devices looked at without an event; - `reload`: other settings;
-//! - `results`: what wakes the reactor;
+//! - `rest`: with nothing to do the reactor waits; `results`: what wakes the reactor;
+//! - `registry`: scans, rules and names; `hints`: answers without scans; `looks`: devices looked at
+//!   without an event;
+//! - `waiting`: clients that wait; `arrivals`: imports of a device that restarts; `hooks`: imports
+//!   that wait for a program;
+//! - `loans`: the states of a loan, and contenders in each; `bugs`: workers that panic;
+//! - `reload`: other settings; `status`: the report of the state;
+//! - `storm`: everything together, at random;
 //! - `scripted`: devices whose blocking calls do what a test tells them to.
 
 use std::io::{Read, Write};

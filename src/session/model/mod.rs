@@ -9,8 +9,10 @@
 //! submission, [`account`] counts, and [`checks`] compares. None of these modules look at how the
 //! session decides, only at which URB a slot carries and whether all is at home.
 //!
-//! - [`world`]: the steps; - [`results`]: how transfers end; - [`script`]: the client's commands; -
-//!   [`ending`]: the end, with nothing left; - [`stream`]: a client of any bytes; - [`rng`]: chance.
+//! - [`world`]: the steps; [`results`]: how transfers end; [`script`]: the client's commands;
+//! - [`ending`]: the end, with nothing left;
+//! - [`stream`]: a client of any bytes;
+//! - [`rng`]: chance from a seed.
 //!
 //! `cargo test model` runs some seeds which never change and some new each time. A failing seed is
 //! printed, with the few steps needed for the failure. Run again with `USBFERRY_SEED=<seed>`;

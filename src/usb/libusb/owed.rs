@@ -1,6 +1,5 @@
 //! The debt for an open device: kernel drivers get their interfaces back, and the device its
-//! configuration. A note in the `ledger` tells the next start, in case this process
-//! is killed.
+//! configuration. A note in the `ledger` tells the next start, in case this process is killed.
 //!
 //! Contract: everything here blocks.
 

@@ -5,7 +5,7 @@
 //! from the device ([`DeviceMemory`]), which the host controller reads and writes without a copy.
 //! A device region comes last, and can be given up again.
 //!
-//! Regions are cut by the buddy rule into power-of-two blocks. Freed blocks go to the front of a
+//! Regions are cut by the buddy rule (`buddies`) into power-of-two blocks. Freed blocks go to the front of a
 //! list of their own and are merged only when an allocation finds nothing, so that a steady load
 //! takes the same few cache-warm blocks over and over at the price of a push and a pop.
 //!
