@@ -86,6 +86,12 @@ impl Trial {
         Self { phase: Phase::Lost, left: 0, wins: 0, losses: 0, sleeps: SLEEPS_MIN }
     }
 
+    /// As after a won trial, for as long as a test takes: looks have nothing to prove.
+    #[cfg(test)]
+    pub(super) const fn won() -> Self {
+        Self { phase: Phase::Won, left: u32::MAX, ..Self::new() }
+    }
+
     /// A wait begins: what it may do.
     pub(super) fn begin_wait(&mut self, now: impl FnOnce() -> Instant) -> Leave {
         let anew = self.left == 0 && matches!(self.phase, Phase::Lost);
@@ -132,6 +138,57 @@ impl Trial {
             (Phase::Lost, sleeps)
         } else {
             (Phase::Sleeping { since: now }, SERIES)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A session whose waits take so many microseconds, asleep and with looks.
+    struct Session {
+        trial: Trial,
+        now: Instant,
+        asleep: u64,
+        looking: u64,
+    }
+
+    impl Session {
+        fn new(asleep: u64, looking: u64) -> Self {
+            Self { trial: Trial::new(), now: Instant::now(), asleep, looking }
+        }
+
+        /// Spends some waits, and returns how many of them might look.
+        fn looks(&mut self, waits: u32) -> u32 {
+            let mut looks = 0;
+            for _ in 0..waits {
+                let now = self.now;
+                let may_look = self.trial.begin_wait(|| now) != Leave::Sleep;
+                let micros = if may_look { self.looking } else { self.asleep };
+                self.now += Duration::from_micros(micros);
+                looks += u32::from(may_look);
+            }
+            looks
+        }
+    }
+
+    #[test]
+    fn a_gain_of_more_than_a_sixteenth_wins() {
+        let mut session = Session::new(160, 149);
+        assert_eq!(session.looks(LESSONS), LESSONS);
+        assert_eq!(session.looks(2 * SERIES * WINS), SERIES * WINS);
+        assert_eq!(session.looks(LOOKS), LOOKS);
+        assert_eq!(session.looks(2 * SERIES), SERIES, "the next trial, whose lessons are learned");
+    }
+
+    #[test]
+    fn behind_each_lost_trial_more_waits_are_slept_through() {
+        let mut session = Session::new(160, 150);
+        for sleeps in [512, 1024, 2048, 4096, 8192, 8192] {
+            assert_eq!(session.looks(LESSONS), LESSONS);
+            assert_eq!(session.looks(2 * SERIES * LOSSES), SERIES * LOSSES);
+            assert_eq!(session.looks(sleeps), 0);
         }
     }
 }
