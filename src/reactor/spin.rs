@@ -145,12 +145,12 @@ impl Spin {
         self.limit = limit;
     }
 
-    /// Whether every wait is a sleep.
+    /// Whether every wait is a sleep, and need not be asked about.
     pub(super) const fn is_off(&self) -> bool {
         self.limit.is_zero() && matches!(self.state, State::Idle)
     }
 
-    /// There is nothing to do at `now`: how to wait.
+    /// There is nothing to do at `now`: how to wait, unless [`Self::is_off`] has said so.
     pub(super) fn wait(&mut self, kind: Kind, now: impl Fn() -> Instant) -> Wait {
         match self.state {
             State::Idle => self.begin(kind.number(), now),
@@ -219,9 +219,7 @@ impl Spin {
     }
 
     fn begin(&mut self, kind: usize, now: impl Fn() -> Instant) -> Wait {
-        if self.limit.is_zero() {
-            return Wait::Sleep;
-        }
+        debug_assert!(!self.limit.is_zero(), "`is_off` was asked");
         match self.trial.begin_wait(&now) {
             Leave::Sleep => return Wait::Sleep,
             Leave::LookAnew => self.habits = [Habit::NEW; Kind::ALL],
@@ -658,10 +656,20 @@ mod tests {
     #[test]
     fn without_a_limit_every_wait_is_a_sleep_and_needs_no_time() {
         let mut spin = Spin::new(Duration::ZERO);
-        for _ in 0..100 {
-            let wait = spin.wait(DISK, || unreachable!("nobody asks for the time"));
-            assert_eq!(wait, Wait::Sleep);
-            spin.found(|| unreachable!("nobody asks for the time"));
-        }
+        assert!(spin.is_off());
+        spin.found(|| unreachable!("nobody asks for the time"));
+    }
+
+    #[test]
+    fn a_wait_that_loses_its_limit_is_looked_through_no_further() {
+        let mut machine = Machine::new(30);
+        machine.spend(DISK, [20; LESSONS]);
+        let now = machine.now;
+        assert_eq!(machine.spin.wait(DISK, || now), Wait::Look);
+        machine.spin.set_limit(Duration::ZERO);
+        assert!(!machine.spin.is_off());
+        assert_eq!(machine.spin.wait(DISK, || now), Wait::Sleep);
+        machine.spin.found(|| now);
+        assert!(machine.spin.is_off());
     }
 }
