@@ -51,13 +51,13 @@ impl Place {
     /// A path, and the file that is open from the beginning. A stream is opened later.
     ///
     /// # Errors
-    /// The file can't be made, or the path is a folder's or a disk's.
+    /// The file can't be made, or the path is that of something else than files and streams.
     pub(super) fn of(path: &Path) -> Result<(Self, Option<File>), CaptureError> {
         let kind = fs::metadata(path).map(|metadata| metadata.file_type());
         let path = path.to_owned();
         match kind {
-            Ok(kind) if kind.is_dir() || kind.is_block_device() => Err(CaptureError::Kind(path)),
-            Ok(kind) if !kind.is_file() => Ok((Self::Stream(path), None)),
+            Ok(kind) if kind.is_fifo() || kind.is_char_device() => Ok((Self::Stream(path), None)),
+            Ok(kind) if !kind.is_file() => Err(CaptureError::Kind(path)),
             _ => match to_write().truncate(false).open(&path) {
                 Ok(file) => Ok((Self::File(path), Some(file))),
                 Err(error) => Err(CaptureError::Create(path, error)),

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -378,16 +379,23 @@ fn a_file_has_one_capture_at_a_time() {
     assert!(Capture::of(&wanted, Arc::default()).is_ok());
 }
 
-/// A folder is no stream that is opened later, when nobody looks any more.
+/// Neither is a stream that is opened later, when nobody looks any more.
 #[test]
-fn a_capture_into_a_folder_is_refused() {
+fn a_capture_into_a_folder_or_a_socket_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let wanted = Capturing { path: folder.path().to_owned(), size: None, snap_len: 64 };
-    let refused = Capture::of(&wanted, Arc::default()).err();
-    let says = refused.map(|error| error.to_string()).unwrap_or_default();
-    assert!(
-        says.ends_with(": a capture goes into a file or a FIFO, and with a size into two files")
-    );
+    let socket = folder.path().join("socket");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    for path in [folder.path(), &socket] {
+        let wanted = Capturing { path: path.to_owned(), size: None, snap_len: 64 };
+        let refused = Capture::of(&wanted, Arc::default()).err();
+        let says = refused.map(|error| error.to_string()).unwrap_or_default();
+        assert!(
+            says.ends_with(
+                ": a capture goes into a file or a FIFO, and with a size into two files"
+            ),
+            "{says}"
+        );
+    }
 }
 
 /// Files that are opened with their content, as an operator passes files.
