@@ -12,6 +12,7 @@ use log::{Level, Record};
 use serde::Serialize;
 
 use crate::whose;
+use crate::words::visible;
 
 /// What a line consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -128,8 +129,9 @@ impl Format {
         format!("{priority}{line}\n").into_bytes()
     }
 
-    /// A line of text. The further lines of a message have the priority, too, since the journal
-    /// takes every line for itself.
+    /// A line of text, with nothing that would move or change another line on a terminal, whoever
+    /// has put that into the message. The further lines of a message have the priority, too, since
+    /// the journal takes every line for itself.
     fn text(self, level: Level, message: &str, priority: &str) -> String {
         let mut text = String::new();
         if matches!(self.reader, Reader::Plain | Reader::Coloured) {
@@ -138,7 +140,7 @@ impl Format {
             // Writing to a text can't fail.
             let _ = write!(text, "[{now:.0} {style}{level:<5}{style:#}] ");
         }
-        text.push_str(&message.trim_end().replace('\n', &format!("\n{priority}    ")));
+        text.push_str(&visible(message.trim_end()).replace('\n', &format!("\n{priority}    ")));
         text
     }
 }
@@ -255,6 +257,17 @@ mod tests {
         assert_eq!(rest, "WARN ] words\n");
         let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace];
         assert_eq!(levels.map(priority), [3, 4, 6, 7, 7]);
+    }
+
+    /// Such as the name of a capture's file.
+    #[test]
+    fn no_message_moves_or_changes_another_line() {
+        let message = "a\u{1b}[2J\r\u{202e}\u{85}\\x\ny";
+        for (reader, end) in [(Reader::Plain, "\n    y\n"), (Reader::Journal, "\n<4>    y\n")] {
+            let line = line_of(Shape::Text, reader, format_args!("{message}"));
+            let shown = format!("a\\u{{1b}}[2J\\r\\u{{202e}}\\u{{85}}\\x{end}");
+            assert!(line.ends_with(&shown), "{line:?}");
+        }
     }
 
     #[test]
