@@ -1,13 +1,15 @@
 //! The queue of events, and the threads with the programs.
 //!
 //! A thread takes the oldest order whose program may run now, runs the program, and takes the next
-//! order; without such an order the thread ends. An order that comes finds a thread, or starts a
-//! thread. An order with an asker is a question, and has a place among questions alone.
+//! order; without such an order the thread ends. An order that comes starts a thread, and so does the
+//! end of a program behind which two orders may run. An order with an asker is a question, and has a
+//! place among questions alone.
 //!
 //! Contract: any thread; the lock is held while lists are changed, and never during a program. Only
 //! [`Runner::end`] blocks.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -131,19 +133,9 @@ impl<T: Copy + PartialEq + Send + 'static> Runner<T> {
             return self.0.conclude(state, &order, Err(Failure::Full));
         }
         state.waiting.push_back(order);
-        if state.threads < HOOKS_RUNNING_MAX + QUESTIONS_RUNNING_MAX {
-            self.start_thread(state);
-        }
-    }
-
-    /// Starts a thread for the newest order; without a thread the order has failed, unless another
-    /// thread will come to the order.
-    fn start_thread(&self, mut state: MutexGuard<'_, State<T>>) {
-        state.threads += 1;
-        let shared = Arc::clone(&self.0);
-        let Err(error) = threads::start("hooks", move || shared.work()) else { return };
-        state.threads -= 1;
-        if state.threads == 0
+        // Without a thread the order has failed, unless another thread will come to the order.
+        if let Err(error) = self.0.add_thread(&mut state)
+            && state.threads == 0
             && let Some(order) = state.waiting.pop_back()
         {
             self.0.conclude(state, &order, Err(Failure::Start(error)));
@@ -188,8 +180,21 @@ impl<T: Copy + PartialEq + Send + 'static> Shared<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Starts another thread, unless there are as many as programs may run.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    fn add_thread(self: &Arc<Self>, state: &mut State<T>) -> io::Result<()> {
+        if state.threads < HOOKS_RUNNING_MAX + QUESTIONS_RUNNING_MAX {
+            let shared = Arc::clone(self);
+            threads::start("hooks", move || shared.work())?;
+            state.threads += 1;
+        }
+        Ok(())
+    }
+
     /// The life of a thread: programs, as long as there are orders for it.
-    fn work(&self) {
+    fn work(self: &Arc<Self>) {
         self.complaints.take_thread();
         while let Some((number, order, cues)) = self.take_order() {
             let ended = caught("a hook", || run_order(&order, &cues));
@@ -197,6 +202,13 @@ impl<T: Copy + PartialEq + Send + 'static> Shared<T> {
             let mut state = self.lock();
             let at = state.running.iter().position(|running| running.number == number);
             let running = at.map(|at| state.running.swap_remove(at));
+            // An end can make two places, for its device and for its address, and this thread takes
+            // one order.
+            if state.waiting.iter().filter(|order| state.may_start(order)).nth(1).is_some()
+                && let Err(error) = self.add_thread(&mut state)
+            {
+                debug!("no thread for another program: {error}");
+            }
             if running.is_some_and(|running| !running.is_forgotten) {
                 self.conclude(state, &order, ended);
             }
@@ -446,6 +458,36 @@ mod tests {
         runner.put(order_from(other, order("1-1", &script("exit 0", &[]), Some(101))));
         assert!(matches!(answer(&runner), (101, Ok(()))), "a place is left for another");
         runner.0.lock().waiting.clear();
+        fs::write(&gate, "").unwrap();
+        runner.end(LONG);
+    }
+
+    /// The end of a program makes a place for the device, and another for the address.
+    #[test]
+    fn every_order_that_may_run_runs() {
+        let (runner, folder) = (runner(), Folder::new("places"));
+        let gate = folder.path("gate");
+        let waits = script("while ! [ -e $1 ]; do sleep 0.01; done", &[&gate]);
+        let [busy, other, third] = [1, 2, 3].map(|last| Ipv4Addr::new(10, 0, 0, last));
+        let runs = |count| runner.0.lock().running.len() == count;
+        let put = |address, busid: &str, asker| {
+            runner.put(order_from(address, order(busid, &waits, Some(asker))));
+        };
+        for asker in 0..QUESTIONS_PER_DEVICE_MAX {
+            let address = if asker < QUESTIONS_PER_DEVICE_AND_ADDRESS_MAX { busy } else { other };
+            put(address, "1-1", u32::try_from(asker).unwrap());
+        }
+        let rest = QUESTIONS_PER_ADDRESS_MAX - QUESTIONS_PER_DEVICE_AND_ADDRESS_MAX;
+        for device in 0..rest {
+            put(busy, &format!("1-{}", 3 + device), u32::try_from(100 + device).unwrap());
+        }
+        let places = QUESTIONS_PER_DEVICE_MAX + rest;
+        wait_until("no place for either", || runs(places));
+        put(third, "1-1", 201);
+        put(busy, "1-2", 202);
+        wait_until("no thread for either", || runner.0.lock().threads == places);
+        runner.forget(0);
+        wait_until("both run", || runs(places + 1));
         fs::write(&gate, "").unwrap();
         runner.end(LONG);
     }
