@@ -301,7 +301,7 @@ impl<P: Port> Session<P> {
                 Received::Submit(urb) => Some(urb),
                 Received::Header(header) => match Command::parse(header)? {
                     Command::Submit(submit) => {
-                        if self.is_wrong(&submit) {
+                        if self.is_violation(&submit) {
                             let (seqnum, len) = (submit.seqnum, submit.transfer_buffer_length);
                             return Err(self.violation_of(submit.devid, seqnum, len));
                         }
@@ -365,15 +365,16 @@ impl<P: Port> Session<P> {
         self.take_submit(*submit, packets)
     }
 
-    /// Whether a SUBMIT is wrong, as no client of the protocol gets it.
+    /// Whether a SUBMIT breaks the protocol; [`Self::violation_of`] says how.
     #[inline(always)]
-    fn is_wrong(&self, submit: &CmdSubmit) -> bool {
+    fn is_violation(&self, submit: &CmdSubmit) -> bool {
         submit.devid != self.devid
             || self.urbs.find(submit.seqnum).is_some()
             || self.is_too_long(submit) && submit.payload_len() > 0
     }
 
-    /// Why a SUBMIT is wrong.
+    /// How a SUBMIT breaks the protocol. By values and apart: with the SUBMIT's address at hand, or
+    /// with the reason made there, each SUBMIT would be written to the stack.
     #[cold]
     fn violation_of(&self, devid: DevId, seqnum: SeqNum, len: u32) -> Violation {
         if devid != self.devid {
