@@ -139,6 +139,7 @@ mod tests {
         let bytes = dripping.join().unwrap();
         assert!(bytes < USB_DEVICE_LEN, "{bytes} bytes were waited for");
     }
+
     fn listening() -> (TcpListener, Server) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Server::parse(&listener.local_addr().unwrap().to_string()).unwrap();
