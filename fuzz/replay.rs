@@ -1,5 +1,5 @@
-//! The corpora on stable Rust, for the tests of both packages with functions for fuzzers: every input,
-//! and a fixed set of variations.
+//! The corpora on stable Rust, for the tests of both packages with functions for fuzzers: every
+//! input, and a fixed set of variations.
 //!
 //! Contract: tests only.
 

@@ -27,8 +27,8 @@ fn main() {
 }
 
 /// Writes the names of vendors and products much as in the repository's own file, in compressed
-/// blocks that end with a vendor's last product, and a table of the blocks: the first vendor, and the
-/// end in the bytes of all blocks.
+/// blocks that end with a vendor's last product, and a table of the blocks: the first vendor, and
+/// the end in the bytes of all blocks.
 fn pack_names() {
     let mut vendors: Vec<&Vendor> = Vendors::iter().collect();
     vendors.sort_unstable_by_key(|vendor| vendor.id());

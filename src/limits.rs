@@ -214,8 +214,8 @@ pub const READERS_MAX: usize = 64;
 /// needs as long as this.
 pub const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Devices expected back at once. Of more devices, the first to leave is expected no more: an import
-/// of its name in the gap is refused rather than held.
+/// Devices expected back at once. Of more devices, the first to leave is expected no more: an
+/// import of its name in the gap is refused rather than held.
 pub const DEPARTURES_MAX: usize = 64;
 
 /// Clients that watch devices at once. A watch costs a connection, and a status for each change of
@@ -317,8 +317,8 @@ pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// nothing, and a person waits no longer for a device whose server is back.
 pub const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// The interval of imports of a device that another client has, beside a watch: the other client may
-/// be this client's own dead connection, at which a server looks for an import only.
+/// The interval of imports of a device that another client has, beside a watch: the other client
+/// may be this client's own dead connection, at which a server looks for an import only.
 pub const BUSY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// An attachment that lasted this long has worked: the next try comes at once, and the waits begin
@@ -377,8 +377,8 @@ pub const SNAP_LEN_DEFAULT: usize = 128;
 /// Bytes of a piece of a capture: room for the longest record, and few calls of the writer.
 pub const CAPTURE_PIECE_LEN: usize = 512 << 10;
 
-/// Bytes of a capture that wait for the disk or the reader; further records are dropped and counted.
-/// A disk that pauses for a tenth of a second is caught up with at 160 MB/s.
+/// Bytes of a capture that wait for the disk or the reader; further records are dropped and
+/// counted. A disk that pauses for a tenth of a second is caught up with at 160 MB/s.
 pub const CAPTURE_QUEUE_LEN: usize = 16 << 20;
 
 /// Captures at once, with that of the settings. Each has a thread and
@@ -431,8 +431,8 @@ pub const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Programs of hooks running at once, beside those that authorize imports. Each has three threads;
-/// the programs of a device run one after another, so more would only serve devices that come and go
-/// at the same moment.
+/// the programs of a device run one after another, so more would only serve devices that come and
+/// go at the same moment.
 pub const HOOKS_RUNNING_MAX: usize = 8;
 
 /// Programs that authorize imports, running at once: in places of their own, so that no other
@@ -466,8 +466,8 @@ pub const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 /// client waits with a silent connection, and clients give up after some tens of seconds.
 pub const AUTHORIZE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Lines of a program of a hook that the log gets, for each run; the rest is read and dropped. Enough
-/// for a message with its circumstances; a program with more to say has a log of its own.
+/// Lines of a program of a hook that the log gets, for each run; the rest is read and dropped.
+/// Enough for a message with its circumstances; a program with more to say has a log of its own.
 pub const HOOK_LINES_MAX: usize = 16;
 
 /// Bytes of such a line: more than a message has, and no screenful.
@@ -493,8 +493,8 @@ pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(10);
 /// so 40 MB if all devices have all possible endpoints.
 pub const OPERATOR_ANSWER_LEN_MAX: usize = 64 << 20;
 
-/// Clients of the web server at once. A few people and a monitoring program or two have one each; of
-/// more clients, the one whose time ends first makes place.
+/// Clients of the web server at once. A few people and a monitoring program or two have one each;
+/// of more clients, the one whose time ends first makes place.
 pub const HTTP_CONNECTIONS_MAX: usize = 64;
 
 /// Bytes of a request to the web server, and the least that hyper's buffer may have. Browsers send
@@ -515,8 +515,8 @@ pub const HTTP_PATIENCE: Duration = Duration::from_secs(2);
 /// The most bytes of a message of multicast DNS (RFC 6762, 17).
 pub const MDNS_MESSAGE_LEN_MAX: usize = 9000;
 
-/// Questions and records of a message: a service has some ten, and a message has room for 800 of the
-/// smallest.
+/// Questions and records of a message: a service has some ten, and a message has room for 800 of
+/// the smallest.
 pub const MDNS_RECORDS_MAX: usize = 256;
 
 /// Answers of an announced server to single clients in a second, so that a liar about its address
@@ -527,8 +527,8 @@ pub const MDNS_ANSWERS_PER_SECOND: u32 = 100;
 /// name silences a server.
 pub const NAMES_PER_MINUTE: u32 = 10;
 
-/// Networks on which a server is announced and looked for: more than machines have, but for hosts of
-/// containers with a network for each.
+/// Networks on which a server is announced and looked for: more than machines have, but for hosts
+/// of containers with a network for each.
 pub const LINKS_MAX: usize = 32;
 
 /// Addresses of this machine on a network that count, so that an announcement fits a packet.
@@ -548,8 +548,8 @@ pub const EXPORTERS_ASKED_MAX: usize = 32;
 /// The wait for the exports of a server on the network: others are shown all the same.
 pub const EXPORTER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The age of a report that is given to several clients: the reactor makes at most five reports in a
-/// second for all clients of the web server.
+/// The age of a report that is given to several clients: the reactor makes at most five reports in
+/// a second for all clients of the web server.
 pub const REPORT_AGE: Duration = Duration::from_millis(200);
 
 /// Devices held back at once, by as many names. Each import looks through the list.

@@ -81,8 +81,8 @@ impl fmt::Display for Brief {
     }
 }
 
-/// An amount for a reader, in four signs and a unit at most: `12.3M`, each unit a power of 1000, or of
-/// 1024 for bytes.
+/// An amount for a reader, in four signs and a unit at most: `12.3M`, each unit a power of 1000, or
+/// of 1024 for bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Amount {
     /// The amount, in ones.

@@ -30,8 +30,8 @@ pub fn plural<N: PartialEq + From<u8>>(count: N) -> &'static str {
     if count == N::from(1) { "" } else { "s" }
 }
 
-/// A text chosen by a device, a peer or a program, for a terminal: quotes as they are, and everything
-/// unprintable escaped, as are backslashes.
+/// A text chosen by a device, a peer or a program, for a terminal: quotes as they are, and
+/// everything unprintable escaped, as are backslashes.
 pub fn printable(text: &str) -> String {
     let escape = |c: char| match c {
         '"' | '\'' => String::from(c),

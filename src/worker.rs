@@ -1,5 +1,5 @@
-//! Threads for calls that can sleep: a thread that scans for devices and prepares for the next open,
-//! and a thread for each device on loan.
+//! Threads for calls that can sleep: a thread that scans for devices and prepares for the next
+//! open, and a thread for each device on loan.
 //!
 //! With a thread for each device, a request that takes seconds holds up its device and no other.
 //! Each thread carries out one order at a time and puts the result into the reactor's [`Inbox`],

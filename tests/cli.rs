@@ -546,8 +546,8 @@ fn signals_during_the_start_are_neither_lost_nor_fatal() {
 /// A shell that lets the program behind it write files of 64 KiB.
 const SMALL_FILES: &str = "ulimit -f 128; exec \"$0\" \"$@\"";
 
-/// The file has whole records up to the bound, the log has the reason and the losses, and the client
-/// notices nothing.
+/// The file has whole records up to the bound, the log has the reason and the losses, and the
+/// client notices nothing.
 #[test]
 fn a_capture_that_finds_no_more_room_ends_and_the_session_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -763,7 +763,8 @@ struct InTerminal {
 
 #[cfg(target_os = "linux")]
 impl InTerminal {
-    /// Starts a server with a loopback device, behind commands of a shell. `name` tells tests apart.
+    /// Starts a server with a loopback device, behind commands of a shell. `name` tells tests
+    /// apart.
     fn start(name: &str, before: &str) -> Self {
         let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
         let _ = std::fs::remove_file(&log);

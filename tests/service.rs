@@ -1,5 +1,5 @@
-//! The program under a service manager: passed sockets, messages, lines of the journal, and a server
-//! under the name of `usbipd`. The service manager is the test.
+//! The program under a service manager: passed sockets, messages, lines of the journal, and a
+//! server under the name of `usbipd`. The service manager is the test.
 
 #![cfg(target_os = "linux")]
 

@@ -23,8 +23,8 @@ use crate::harness::syscalls::{self, Counter};
 use crate::harness::{self, measure::Usbfs as _};
 use crate::tree::Tree;
 
-/// Devices for a load alone, and for a load beside idle devices. A server that knows of many devices
-/// never starts with quite the same number of instructions.
+/// Devices for a load alone, and for a load beside idle devices. A server that knows of many
+/// devices never starts with quite the same number of instructions.
 const DEVICES: [&str; 2] =
     ["count=1:quota=512M:requests=unrecorded", "count=65:quota=512M:requests=unrecorded"];
 

@@ -2,8 +2,8 @@
 //! of their own. Linux only, as root; `libusb` includes the file by its path.
 //!
 //! The line is two TUN interfaces and a process between them, which passes each packet on after the
-//! delay, or loses the packet. So the line needs no `netem` in the kernel, and a lost packet is TCP's
-//! own to send again.
+//! delay, or loses the packet. So the line needs no `netem` in the kernel, and a lost packet is
+//! TCP's own to send again.
 //!
 //! The process has the second processor, and the interfaces and the namespace end with the process.
 

@@ -20,8 +20,8 @@ use super::server::Server;
 use super::settings::{Cores, Settings, pin, pin_threads};
 use super::syscalls::Counter;
 
-/// Warm-up for each session beside the first: a device gets mapped memory, once it has moved as many
-/// bytes, and the time for the mapping is no part of a rate.
+/// Warm-up for each session beside the first: a device gets mapped memory, once it has moved as
+/// many bytes, and the time for the mapping is no part of a rate.
 const WARM_UP_EACH: Duration = Duration::from_millis(5);
 
 /// Bytes and depth of the requests of a client that then does not read.

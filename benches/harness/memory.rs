@@ -2,8 +2,8 @@
 //! Linux only; `libusb` includes the file by its path.
 //!
 //! The memory of a device is what the server takes more than with a single idle device, divided by
-//! the number of the other devices. Memory mapped from devices counts, though a real usbfs has it in
-//! the kernel: it is lost to all others.
+//! the number of the other devices. Memory mapped from devices counts, though a real usbfs has it
+//! in the kernel: it is lost to all others.
 
 use std::path::Path;
 use std::thread;

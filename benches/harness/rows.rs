@@ -204,8 +204,8 @@ pub(crate) fn captured_slow((first, device): (usize, &str)) -> Vec<Row> {
     rows.concat()
 }
 
-/// The cost of scraped metrics, beside the same server without. A scrape comes in the middle of each
-/// sample, so samples of less than a second have more than a scrape a second.
+/// The cost of scraped metrics, beside the same server without. A scrape comes in the middle of
+/// each sample, so samples of less than a second have more than a scrape a second.
 pub(crate) fn scraped() -> Vec<Row> {
     let loads = [
         (Traffic::BulkIn(512), 16),

@@ -1,5 +1,5 @@
-//! The program: every part of usbferry that no URB passes, compiled to be small. The page of the crate
-//! `usbferry` is the map of both.
+//! The program: every part of usbferry that no URB passes, compiled to be small. The page of the
+//! crate `usbferry` is the map of both.
 
 #![forbid(unsafe_code)]
 

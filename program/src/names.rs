@@ -16,9 +16,9 @@ const BLOCK_LEN_MAX: usize = 64 << 10;
 /// The first vendor of each block, in order, and the block's end in [`BLOCKS`].
 const TABLE: &[(u16, usize)] = include!(concat!(env!("OUT_DIR"), "/names.table"));
 
-/// All blocks, each compressed by itself. Unpacked, a block has a line for each vendor in order, with
-/// the number and the name, and then a line for each product behind a tab, with the step from the
-/// number before.
+/// All blocks, each compressed by itself. Unpacked, a block has a line for each vendor in order,
+/// with the number and the name, and then a line for each product behind a tab, with the step from
+/// the number before.
 const BLOCKS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/names.blocks"));
 
 /// The names of a vendor and a product, if the repository has them.

@@ -6,7 +6,8 @@
 //!
 //! - `tap`: what a session tells of its URBs; `record`: a record of a URB;
 //! - `recorder`: the blocks of all sessions, in pieces of memory;
-//! - `sink`: the file, on the thread of a [`Writer`]; `place`: files and streams, by path or passed.
+//! - `sink`: the file, on the thread of a [`Writer`]; `place`: files and streams, by path or
+//!   passed.
 //!
 //! A submission is recorded when the SUBMIT has arrived, and an end when the reply is queued: the
 //! time between is the time that the server and the device took, without the network. What can't be
@@ -111,8 +112,8 @@ pub enum CaptureError {
 }
 
 impl Capture {
-    /// Prepares a capture, whose file is left as it is until [`Self::begin`]. A FIFO is opened later,
-    /// as soon as somebody reads. The capture keeps `seat` until the last byte is written.
+    /// Prepares a capture, whose file is left as it is until [`Self::begin`]. A FIFO is opened
+    /// later, as soon as somebody reads. The capture keeps `seat` until the last byte is written.
     ///
     /// # Errors
     /// See [`CaptureError`].

@@ -4,8 +4,8 @@
 //! With passed files the server opens nothing for an operator, and so an operator gets at no file
 //! without a right to the file.
 //!
-//! A file is locked (flock(2)) for as long as a capture writes there: the captures of two servers in
-//! one file would be no capture.
+//! A file is locked (flock(2)) for as long as a capture writes there: the captures of two servers
+//! in one file would be no capture.
 //!
 //! Contract: runs on the writer's thread, but for [`Place::of`], [`Place::passed`] and
 //! [`Place::lock`], and *blocks*.
@@ -88,8 +88,8 @@ impl Place {
         }
     }
 
-    /// Locks the open file, and the file for the next section, for as long as both are open. False if
-    /// another capture has one of them.
+    /// Locks the open file, and the file for the next section, for as long as both are open. False
+    /// if another capture has one of them.
     pub(super) fn lock(&self, current: Option<&File>) -> bool {
         let other = if let Self::PassedFile(_, other) = self { other.as_ref() } else { None };
         current.into_iter().chain(other).all(lock)
@@ -143,8 +143,8 @@ impl Place {
         }
     }
 
-    /// The empty file for the next section; `current` becomes the older half. Passed files take turns,
-    /// since the server can't rename them.
+    /// The empty file for the next section; `current` becomes the older half. Passed files take
+    /// turns, since the server can't rename them.
     ///
     /// # Errors
     /// The system's.

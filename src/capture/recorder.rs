@@ -8,8 +8,8 @@
 //! section, and each reader of a stream gets a section of its own. An interface belongs to a
 //! section, so each session introduces its device again ([`Recorder::section`]).
 //!
-//! Contract: runs on the reactor, and never blocks. The memory of pieces is the queue's spares. More
-//! is allocated only while the writer hangs, for the short piece of a tenth of a second.
+//! Contract: runs on the reactor, and never blocks. The memory of pieces is the queue's spares.
+//! More is allocated only while the writer hangs, for the short piece of a tenth of a second.
 
 use std::path::PathBuf;
 use std::sync::Arc;

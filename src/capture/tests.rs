@@ -1,4 +1,5 @@
-//! The capture without a server: limits of size, readers that come and go, records that are dropped.
+//! The capture without a server: limits of size, readers that come and go, records that are
+//! dropped.
 
 use std::fs::{self, File};
 use std::io::Read;

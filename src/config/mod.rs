@@ -169,8 +169,8 @@ impl Settings {
         networks.filter(is_idle).copied().collect()
     }
 
-    /// The networks in the `clients` of rules from which no client may connect at all, each with its
-    /// rule: whoever has a device must be among the clients of `--allow`, too.
+    /// The networks in the `clients` of rules from which no client may connect at all, each with
+    /// its rule: whoever has a device must be among the clients of `--allow`, too.
     pub fn shut_out(&self) -> impl Iterator<Item = (&Rule, IpNet)> {
         let overlap = |one: &IpNet, other: &IpNet| one.contains(other) || other.contains(one);
         let may_connect = move |network: &IpNet| {

@@ -15,13 +15,13 @@
 //! # Limits
 //! The programs of a device run one after another, in the order of the events; the programs of
 //! different devices side by side, [`HOOKS_RUNNING_MAX`] at most. A program that authorizes an
-//! import waits for none of these: such programs have [`QUESTIONS_RUNNING_MAX`] places of their own,
-//! [`QUESTIONS_PER_DEVICE_MAX`] for a device, half of either for an address, and are killed when
-//! their client has left. [`HOOKS_WAITING_MAX`] events wait, further events are dropped. A program
-//! leads a process group of its own. After [`HOOK_TIMEOUT`] the group is killed, and at the end of
-//! the program whatever is left of the group: nothing outlives its event, unless it leaves the group
-//! (`setsid`), as for udev's programs. A program that does not do well is a line of the log, within
-//! the budget for such lines.
+//! import waits for none of these: such programs have [`QUESTIONS_RUNNING_MAX`] places of their
+//! own, [`QUESTIONS_PER_DEVICE_MAX`] for a device, half of either for an address, and are killed
+//! when their client has left. [`HOOKS_WAITING_MAX`] events wait, further events are dropped. A
+//! program leads a process group of its own. After [`HOOK_TIMEOUT`] the group is killed, and at the
+//! end of the program whatever is left of the group: nothing outlives its event, unless it leaves
+//! the group (`setsid`), as for udev's programs. A program that does not do well is a line of the
+//! log, within the budget for such lines.
 //!
 //! [`config::hooks`]: crate::config::hooks
 //! [`HOOKS_RUNNING_MAX`]: crate::limits::HOOKS_RUNNING_MAX

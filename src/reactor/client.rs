@@ -117,8 +117,8 @@ impl Client {
         waits_for_device && self.socket.is_read_closed()
     }
 
-    /// Whether a server that stops has an answer for the client, or may soon have: the list needs no
-    /// device.
+    /// Whether a server that stops has an answer for the client, or may soon have: the list needs
+    /// no device.
     pub(super) fn may_get_answer(&self) -> bool {
         match &self.step {
             Step::Handshake(_) => true,

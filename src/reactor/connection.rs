@@ -152,7 +152,8 @@ impl<C: Candidate> Connection<C> {
     }
 
     /// The client has to part from its device: nothing more is taken from the client, and what is
-    /// on its way to the client must be there by `deadline`. False when there is nothing on its way.
+    /// on its way to the client must be there by `deadline`. False when there is nothing on its
+    /// way.
     pub(super) fn part(&mut self, why: Parting, deadline: Instant) -> bool {
         let Some(Exchange { client, lent }) = self.exchange() else { return false };
         client.step = Step::Parting(why);

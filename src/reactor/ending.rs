@@ -84,8 +84,8 @@ impl<B: Backend> Reactor<B> {
     }
 
     /// Ends a connection: at once without a device, else when the device is free. A connection
-    /// without its client is ending already. Apart from [`Reactor::serve`], as are all steps of an end:
-    /// inlined, they would make the turns of every session reserve and touch pages of stack.
+    /// without its client is ending already. Apart from [`Reactor::serve`], as are all steps of an
+    /// end: inlined, they would make the turns of every session reserve and touch pages of stack.
     #[cold]
     #[inline(never)]
     pub(super) fn end(&mut self, key: Key, end: &End) {

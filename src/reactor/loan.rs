@@ -324,8 +324,8 @@ impl<P: Port> Lent<P> {
         (self.ready, self.looks_everywhere) = (true, true);
     }
 
-    /// Notes that the port is back from the worker: URBs that ended meanwhile were not collected. All
-    /// else has had its events, which were noted.
+    /// Notes that the port is back from the worker: URBs that ended meanwhile were not collected.
+    /// All else has had its events, which were noted.
     pub(super) const fn mark_returned(&mut self) {
         self.ready = true;
     }

@@ -2,9 +2,9 @@
 //!
 //! Nobody asks all devices for their deadlines. What a turn does with a device says when the device
 //! must be looked at next, and the instant is noted if none as early is noted. An instant may be
-//! noted too early, when the deadline has moved on since: then the device is asked, and its deadline
-//! noted anew. So a turn costs the same beside any number of idle devices. What moves a deadline
-//! without a turn of the device is an alarm ([`Port::alarms`](crate::usb::Port::alarms)).
+//! noted too early, when the deadline has moved on since: then the device is asked, and its
+//! deadline noted anew. So a turn costs the same beside any number of idle devices. What moves a
+//! deadline without a turn of the device is an alarm ([`Port::alarms`](crate::usb::Port::alarms)).
 //!
 //! Contract: plain state of the reactor; the lists have room for every attached device.
 

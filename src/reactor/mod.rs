@@ -18,9 +18,10 @@
 //!   `offers`: the exports as a client sees them; `departures`: devices expected back; `scans`:
 //!   when the bus is looked at; `answers`: the answers to handshakes; `arrivals`: clients that wait
 //!   for a device to come;
-//! - `audience`: who is told of what happens: clients that follow a device (`watches`), the programs
-//!   that events start, also for imports that wait for a program's answer (`hooks`), operators that
-//!   follow events (`observers`), a service manager (`service`), and the captures (`taps`);
+//! - `audience`: who is told of what happens: clients that follow a device (`watches`), the
+//!   programs that events start, also for imports that wait for a program's answer (`hooks`),
+//!   operators that follow events (`observers`), a service manager (`service`), and the captures
+//!   (`taps`);
 //! - `holds`: orders of operators, and devices held back;
 //! - `ending`: the ends of connections (`end`, with a `summary`) and of loans; `refusal`: why a
 //!   request is refused;
@@ -330,7 +331,8 @@ impl<B: Backend> Reactor<B> {
         earlier(self.schedule.due(), others)
     }
 
-    /// How long to wait for events, with [`Self::deadline`] at hand; an alarm may end the wait, too.
+    /// How long to wait for events, with [`Self::deadline`] at hand; an alarm may end the wait,
+    /// too.
     fn timeout_until(&self, due: Option<Instant>) -> Option<Duration> {
         if self.has_chores() || self.schedule.has_ready() {
             return Some(Duration::ZERO);
@@ -408,8 +410,8 @@ impl<B: Backend> Reactor<B> {
         self.inbox.is_ready() | self.stop.is_marked() | self.scans.has_chores() | has_alarm
     }
 
-    /// Does whatever events or deadlines ask for beside serving connections: hardly ever, beside the
-    /// turns of a busy session.
+    /// Does whatever events or deadlines ask for beside serving connections: hardly ever, beside
+    /// the turns of a busy session.
     #[cold]
     fn do_chores(&mut self) {
         self.begin_stop();
@@ -579,7 +581,8 @@ impl<B: Backend> Reactor<B> {
         self.dispatch(key);
     }
 
-    /// Reads the request of a client in its handshake. Apart from [`Self::serve`], as [`Self::end`].
+    /// Reads the request of a client in its handshake. Apart from [`Self::serve`], as
+    /// [`Self::end`].
     #[inline(never)]
     fn read_request(&mut self, key: Key) -> Result<bool, End> {
         let now = self.now;

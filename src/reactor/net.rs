@@ -59,8 +59,8 @@ fn open_listener(at: Listen, all: &[Listen]) -> Result<Option<TcpListener>, List
     }
 }
 
-/// Whether IPv4 has a listener of its own on the port of an address, which an IPv6 listener for both
-/// would take away.
+/// Whether IPv4 has a listener of its own on the port of an address, which an IPv6 listener for
+/// both would take away.
 fn has_own_v4(all: &[Listen], at: Listen) -> bool {
     let is_own =
         |other: &Listen| other.address.is_ipv4() && other.address.port() == at.address.port();

@@ -62,8 +62,8 @@ impl<C: Candidate> Registry<C> {
         listed.collect()
     }
 
-    /// Whether a client at an address sees a device that the client may mean, with another client or
-    /// free.
+    /// Whether a client at an address sees a device that the client may mean, with another client
+    /// or free.
     pub(super) fn is_seen(&self, asked: &Asked, address: IpAddr) -> bool {
         self.meant(asked, address).next().is_some()
     }

@@ -4,14 +4,14 @@
 //! without a device follow, all of them together for a bounded time while there are sessions, so
 //! that a flood of idle clients costs the sessions little.
 //!
-//! Seven rests: the first six keep abuse cheap. Five have an instant here and a reason elsewhere, to
-//! the accuracy of a turn: a client that sends behind its answer ([`DISCARD_REST`](super::client)), a device
-//! after a violation ([`VIOLATION_REST`](crate::limits::VIOLATION_REST)), accepting when there is
-//! no descriptor left ([`ACCEPT_REST`](super::door)), scans that nobody waits for
-//! ([`HINT_REST`](super::scans)), and scans for arrivals without hints
-//! ([`ARRIVAL_REST`](super::scans)). The sixth, of connections without a device, lasts microseconds
-//! and is measured by the clock itself. The seventh is the time until the next look for memory that
-//! idle sessions may give back ([`super::thrift`]).
+//! Seven rests: the first six keep abuse cheap. Five have an instant here and a reason elsewhere,
+//! to the accuracy of a turn: a client that sends behind its answer
+//! ([`DISCARD_REST`](super::client)), a device after a violation
+//! ([`VIOLATION_REST`](crate::limits::VIOLATION_REST)), accepting when there is no descriptor left
+//! ([`ACCEPT_REST`](super::door)), scans that nobody waits for ([`HINT_REST`](super::scans)), and
+//! scans for arrivals without hints ([`ARRIVAL_REST`](super::scans)). The sixth, of connections
+//! without a device, lasts microseconds and is measured by the clock itself. The seventh is the
+//! time until the next look for memory that idle sessions may give back ([`super::thrift`]).
 //!
 //! Contract: plain state of the reactor; lists keep their memory.
 

@@ -4,8 +4,9 @@
 //! until a call says "would block" or moves less than was asked for.
 //!
 //! A single slice goes by recv(2) or send(2): readv(2) and writev(2) take the way through the file
-//! system, which costs Linux 6.18 a tenth of a microsecond more. Both go around the C library, whose
-//! functions first make the thread ready to be cancelled (`pthread_cancel(3)`), as no thread here is.
+//! system, which costs Linux 6.18 a tenth of a microsecond more. Both go around the C library,
+//! whose functions first make the thread ready to be cancelled (`pthread_cancel(3)`), as no thread
+//! here is.
 //!
 //! Contract: runs on the reactor, never blocks; each failure of the socket is an [`End`].
 

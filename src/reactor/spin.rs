@@ -3,18 +3,18 @@
 //! A sleeping reactor has to be woken, and that takes longer than a turn of the reactor does. A
 //! reactor that is awake when work comes saves the wake-up, and costs processor time until then. So
 //! the reactor learns how long its waits are, for each [`Kind`]. Through short waits the reactor
-//! looks for work again and again. A longer wait is napped through by a timer for as long as nothing
-//! is expected, and only the rest is looked through. Linux waits for fast disks in much the same way
-//! (hybrid polling, `block/blk-mq.c` of 5.10), and lets virtual machines wait so (`halt_poll_ns`,
-//! Documentation/virt/kvm/halt-polling.rst).
+//! looks for work again and again. A longer wait is napped through by a timer for as long as
+//! nothing is expected, and only the rest is looked through. Linux waits for fast disks in much the
+//! same way (hybrid polling, `block/blk-mq.c` of 5.10), and lets virtual machines wait so
+//! (`halt_poll_ns`, Documentation/virt/kvm/halt-polling.rst).
 //!
 //! The price is bounded by the gain: a look may take as much processor time as a wake-up takes,
 //! which naps measure. Each kind has a credit: work that looking has found earns as much as a
-//! wake-up is worth, and the time of looking is paid from that. Without credit the reactor sleeps at
-//! once, and begins another series of tries only now and then, ever less often. Time in which others
-//! had the processor counts as time of looking, whether the others are the client or any other
-//! program: where somebody else often wants the processor, the reactor hardly looks. And not every
-//! saved wake-up is a gain: there are looks only while trials show one ([`super::trial`]).
+//! wake-up is worth, and the time of looking is paid from that. Without credit the reactor sleeps
+//! at once, and begins another series of tries only now and then, ever less often. Time in which
+//! others had the processor counts as time of looking, whether the others are the client or any
+//! other program: where somebody else often wants the processor, the reactor hardly looks. And not
+//! every saved wake-up is a gain: there are looks only while trials show one ([`super::trial`]).
 //!
 //! Contract: plain state; time is an argument, asked for only by waits that may look: in virtual
 //! machines the time can be a system call, and other sleeps need none.
@@ -249,8 +249,8 @@ impl Spin {
         Wait::Sleep
     }
 
-    /// A nap has ended, `waited` after its beginning. False if others had the processor, as costly as
-    /// looking in vain: no wake-up takes that long.
+    /// A nap has ended, `waited` after its beginning. False if others had the processor, as costly
+    /// as looking in vain: no wake-up takes that long.
     fn end_nap(&mut self, kind: usize, waited: Duration, nap: Duration) -> bool {
         let Some(late) = waited.checked_sub(nap) else { return true };
         if late >= self.limit {

@@ -1,7 +1,7 @@
 //! When idle sessions give memory back ([`crate::session::Thrift`]).
 //!
-//! Memory that was freed on the way, and that the allocator keeps, goes back behind the last session
-//! of several ([`ScanThread::trim`](crate::worker::ScanThread::trim)).
+//! Memory that was freed on the way, and that the allocator keeps, goes back behind the last
+//! session of several ([`ScanThread::trim`](crate::worker::ScanThread::trim)).
 //!
 //! A look at all sessions is due some time after the first input since the last look, and each look
 //! says when the next is due. A server without input for long looks no more.

@@ -5,13 +5,13 @@
 //! OP_REQ_WATCH ─► version ─► name ─► status at once ─► status after each change ─► the end
 //! ```
 //!
-//! A watch is a client without a device: it counts among the connections, gives its place to a newer
-//! client when the server is full, and is dead when it shows no sign of life for the peer timeout.
-//! Statuses go by the exports as the client sees them. A client that reads slowly gets the newest
-//! status only.
+//! A watch is a client without a device: it counts among the connections, gives its place to a
+//! newer client when the server is full, and is dead when it shows no sign of life for the peer
+//! timeout. Statuses go by the exports as the client sees them. A client that reads slowly gets the
+//! newest status only.
 //!
-//! Contract: part of the reactor, so nothing here sleeps. A turn looks at the watches only after the
-//! exports have changed.
+//! Contract: part of the reactor, so nothing here sleeps. A turn looks at the watches only after
+//! the exports have changed.
 
 use std::time::Instant;
 

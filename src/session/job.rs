@@ -174,8 +174,8 @@ impl<P: Port> Session<P> {
         }
     }
 
-    /// Something else than the end of a URB may have happened. False if the port is away and must be
-    /// told later.
+    /// Something else than the end of a URB may have happened. False if the port is away and must
+    /// be told later.
     pub(crate) fn look_everywhere(&mut self) -> bool {
         let Place::Here(port) = &mut self.port else { return false };
         port.look_everywhere();

@@ -1,8 +1,8 @@
 //! Whether a device has answers ready as soon as URBs are submitted.
 //!
-//! The system tells of an ended URB by an event, and a wait for the event is a call of its own, even
-//! if the event is there already. So behind submits the session collects at once, where that has
-//! brought something before. In vain, the look costs a call instead of saving one: each failure
+//! The system tells of an ended URB by an event, and a wait for the event is a call of its own,
+//! even if the event is there already. So behind submits the session collects at once, where that
+//! has brought something before. In vain, the look costs a call instead of saving one: each failure
 //! doubles the number of submits before the next look.
 //!
 //! A device that has answers ready also gets long URBs in batches: while the answers of a batch are
@@ -15,8 +15,8 @@
 /// hundredth of its calls, and a device that becomes fast is noticed within a second.
 const SKIP_MAX: u32 = 256;
 
-/// Bytes of a batch, half of a second cache of 2 MiB. Half of that gains as much and writes twice as
-/// often. URBs of as many bytes are no batch.
+/// Bytes of a batch, half of a second cache of 2 MiB. Half of that gains as much and writes twice
+/// as often. URBs of as many bytes are no batch.
 pub(super) const BATCH_LEN: usize = 1 << 20;
 
 /// The lessons of earlier looks.

@@ -233,9 +233,9 @@ impl Receiver {
 }
 
 impl<P: Port> Session<P> {
-    /// Adds room for bytes from the client, a slice at least, to no slices. How many bytes were read
-    /// is to be told by [`Self::rx_advance`], even if there were none. The slices are the caller's,
-    /// since the room for all would be copied on the way back.
+    /// Adds room for bytes from the client, a slice at least, to no slices. How many bytes were
+    /// read is to be told by [`Self::rx_advance`], even if there were none. The slices are the
+    /// caller's, since the room for all would be copied on the way back.
     #[inline(always)]
     pub(crate) fn rx_slices<'a>(&'a mut self, slices: &mut RxSlices<'a>) {
         self.rx.add_slices(&mut self.urbs, &mut self.buffers, slices);

@@ -314,8 +314,8 @@ impl<P: Port> Session<P> {
     }
 }
 
-/// A URB as the port gets it; the buffer is put in a transfer's order. The type is not the record's,
-/// which the compiler would load again.
+/// A URB as the port gets it; the buffer is put in a transfer's order. The type is not the
+/// record's, which the compiler would load again.
 #[inline(always)]
 fn submission<'a>(
     record: &mut Urb,

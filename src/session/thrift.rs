@@ -1,10 +1,10 @@
 //! Memory of an idle session goes back to the system.
 //!
 //! A load leaves the session with committed pages: buffers, tables, received and staged bytes, and
-//! the transfers of slots. When nothing has come from the client or from the device for a while, the
-//! session gives back whatever is not in use just then. URBs of a keyboard that is waited for, or a
-//! reply that the client does not take, keep their own memory and no more. Addresses and limits
-//! stay, so the next URB finds all as before and pays with a page fault for each page.
+//! the transfers of slots. When nothing has come from the client or from the device for a while,
+//! the session gives back whatever is not in use just then. URBs of a keyboard that is waited for,
+//! or a reply that the client does not take, keep their own memory and no more. Addresses and
+//! limits stay, so the next URB finds all as before and pays with a page fault for each page.
 //!
 //! Much memory takes its time, so memory goes back in pieces, and a piece takes some ten
 //! microseconds. Memory mapped from the device goes back on the worker, if no URB lies there: the

@@ -5,8 +5,8 @@
 //! descriptors and small payloads into the staging buffer, and notes large payloads as [`Segment`]s
 //! which point into the URB's own buffer and are written from there. Isochronous IN data leaves its
 //! padding out by a segment for each run of full packets. A URB's record and buffer are free again
-//! as soon as the last of their bytes is with the socket; for a small reply, as soon as the reply is
-//! staged.
+//! as soon as the last of their bytes is with the socket; for a small reply, as soon as the reply
+//! is staged.
 //!
 //! ```text
 //! staging   [48 header 7][48 header 9][18 data 9]...

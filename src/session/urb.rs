@@ -30,8 +30,8 @@ pub(crate) const NO_URB: UrbIndex = u32::MAX;
 /// Bytes of descriptors a record can have.
 const STRIPE_LEN: usize = iso::PACKETS_MAX as usize * iso::DESCRIPTOR_LEN;
 
-/// Places of descriptors in a stripe, and the bytes between two places. The sets of most first caches
-/// repeat after as many bytes as all places take.
+/// Places of descriptors in a stripe, and the bytes between two places. The sets of most first
+/// caches repeat after as many bytes as all places take.
 const SHIFTS: usize = 16;
 const SHIFT_LEN: usize = 256;
 
@@ -165,8 +165,8 @@ impl Urb {
         self.is_listed = true;
     }
 
-    /// The place of the URB's descriptors, somewhere in its stripe: from the starts of their stripes,
-    /// the descriptors of all URBs would use the same few places of a processor's cache.
+    /// The place of the URB's descriptors, somewhere in its stripe: from the starts of their
+    /// stripes, the descriptors of all URBs would use the same few places of a processor's cache.
     const fn stripe(&self) -> Range<usize> {
         let (len, stripe) = (self.descriptors_len(), self.stripe as usize);
         if len == 0 {
@@ -178,7 +178,8 @@ impl Urb {
         start..start + len
     }
 
-    /// Whether the end of the URB has another answer than a RET_SUBMIT, or none, or the answer waits.
+    /// Whether the end of the URB has another answer than a RET_SUBMIT, or none, or the answer
+    /// waits.
     pub(crate) const fn is_answered_apart(&self) -> bool {
         self.unanswered || self.unlink.is_some() || self.refusal.is_some()
     }
@@ -355,8 +356,8 @@ impl UrbTable {
         heap::give_back(self.seqnums.spare_capacity_mut());
     }
 
-    /// Gives a piece of the descriptors' area back to the system, while no URB has descriptors. True
-    /// when there are more pieces.
+    /// Gives a piece of the descriptors' area back to the system, while no URB has descriptors.
+    /// True when there are more pieces.
     pub(crate) fn give_back_stripes(&mut self, piece: usize) -> bool {
         let unused = self.free_stripes.len() + self.new_stripes as usize;
         let start = piece * PIECE_LEN;

@@ -8,8 +8,8 @@
 //! The reactor's time of a turn is to a few milliseconds only, since a reading of the exact clock
 //! costs 20 to 70 ns, and more than a microsecond where a timer chip tells the time; two readings
 //! for each URB would be a noticeable part of the shortest URBs. So an endpoint has one URB timed
-//! at once, and begins with the next at the earliest two milliseconds after the last: the first URB,
-//! each URB of a quiet endpoint, and up to five hundred a second of a busy endpoint. All other
+//! at once, and begins with the next at the earliest two milliseconds after the last: the first
+//! URB, each URB of a quiet endpoint, and up to five hundred a second of a busy endpoint. All other
 //! URBs cost two comparisons. `timed` beside the count of URBs says how large the sample is. By the
 //! time of the turns, which is at hand, no URB of more than 100 ms is missed.
 //!

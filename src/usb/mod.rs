@@ -58,8 +58,8 @@ pub trait Backend: Send + 'static {
     type Candidate: Candidate;
 
     /// Whether devices need `now` to the microsecond, as simulated devices do, which live by `now`.
-    /// For real devices `now` only serves deadlines, and may be a few milliseconds late. Asked once,
-    /// before the first scan.
+    /// For real devices `now` only serves deadlines, and may be a few milliseconds late. Asked
+    /// once, before the first scan.
     fn needs_exact_time(&self) -> bool;
 
     /// What says when a scan would find something else, where the system has something that does
@@ -350,8 +350,8 @@ pub trait Port: Send + Sized + 'static {
     /// When the transfer is in flight, or had fewer packets.
     fn packet(&self, transfer: &Self::Transfer, index: usize) -> (u32, Status);
 
-    /// Writes the results of all packets of an isochronous transfer after [`Port::take`], and returns
-    /// their sum and the number of failed packets.
+    /// Writes the results of all packets of an isochronous transfer after [`Port::take`], and
+    /// returns their sum and the number of failed packets.
     ///
     /// # Panics
     /// As [`Port::packet`].
@@ -423,8 +423,8 @@ pub trait Port: Send + Sized + 'static {
     fn close(self, transfers: Vec<Self::Transfer>, memory: Arena);
 }
 
-/// A URB, as [`Port::submit`] gets it. By value: with a reference, each URB's would be written to the
-/// stack for the branches that are hardly ever taken.
+/// A URB, as [`Port::submit`] gets it. By value: with a reference, each URB's would be written to
+/// the stack for the branches that are hardly ever taken.
 #[derive(Clone, Copy)]
 pub struct Submission<'a> {
     /// Where to.

@@ -1,5 +1,5 @@
-//! The program as it is linked: with `usbferry-wraps` between usbferry, libusb and the C library. That
-//! no allocation is left for a URB, `cargo bench --bench libusb -- --counted` asserts.
+//! The program as it is linked: with `usbferry-wraps` between usbferry, libusb and the C library.
+//! That no allocation is left for a URB, `cargo bench --bench libusb -- --counted` asserts.
 
 use crate::hardware::{Server, new_root, transfer, urb};
 

@@ -9,8 +9,8 @@ use usbferry_program::cli::Cli;
 
 use super::text::{Line, pages};
 
-/// Options of other programs that pages name without the program: cargo, the benches, the scripts of
-/// `tests/`, those for labgrid.
+/// Options of other programs that pages name without the program: cargo, the benches, the scripts
+/// of `tests/`, those for labgrid.
 const OTHERS: [&str; 30] = [
     "--auto-attach",
     "--beside",
@@ -59,8 +59,8 @@ fn command_lines_are_understood() {
     assert!(seen > 40, "only {seen} command lines");
 }
 
-/// The words of a line that runs usbferry, up to a comment or a pipe; a line with `…` or `[` is a form
-/// rather than a command line.
+/// The words of a line that runs usbferry, up to a comment or a pipe; a line with `…` or `[` is a
+/// form rather than a command line.
 fn arguments_of(line: &str) -> Option<Vec<String>> {
     let line = line.trim_start_matches("$ ").trim_start_matches("sudo ");
     let rest =

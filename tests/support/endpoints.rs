@@ -1,5 +1,5 @@
-//! The endpoints of the simulated loopback device, as addresses. Written down here once more, so that
-//! a change of the device is noticed.
+//! The endpoints of the simulated loopback device, as addresses. Written down here once more, so
+//! that a change of the device is noticed.
 
 /// Bulk IN: counted data.
 pub(crate) const SOURCE: u8 = 0x81;

@@ -17,8 +17,8 @@ use usbferry::wire::types::BusId;
 use crate::support::client::{MiniClient, import_bytes};
 use crate::support::{DEADLINE, wait_until};
 
-/// The program with arguments, both outputs kept, and no filter of the log from outside. Each server
-/// has a socket of its own in the usual place, and so has no word for a second server.
+/// The program with arguments, both outputs kept, and no filter of the log from outside. Each
+/// server has a socket of its own in the usual place, and so has no word for a second server.
 pub(crate) fn usbferry(arguments: &[&str]) -> Command {
     static DIRECTORIES: AtomicU32 = AtomicU32::new(0);
     let number = DIRECTORIES.fetch_add(1, Ordering::Relaxed);

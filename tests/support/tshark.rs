@@ -1,5 +1,5 @@
-//! A capture as tshark (Debian package `tshark`) reads the file: a reader that knows nothing of this
-//! project.
+//! A capture as tshark (Debian package `tshark`) reads the file: a reader that knows nothing of
+//! this project.
 
 use std::path::Path;
 use std::process::Command;

@@ -141,7 +141,8 @@ pub struct Wanted {
 }
 
 impl Attach {
-    /// The server, if named, and the name of the device. A word alone is the device, and no address.
+    /// The server, if named, and the name of the device. A word alone is the device, and no
+    /// address.
     ///
     /// # Errors
     /// The device is missing, or a word makes no sense.

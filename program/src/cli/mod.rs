@@ -181,8 +181,8 @@ fn escaped(value: &ContextValue) -> Option<ContextValue> {
 /// The commit of the source, if the build knew.
 pub const COMMIT: Option<&str> = option_env!("USBFERRY_COMMIT");
 
-/// The versions of the program and of libusb, and the program's commit, as far as the build knew the
-/// commit. The system's libusb may have any version.
+/// The versions of the program and of libusb, and the program's commit, as far as the build knew
+/// the commit. The system's libusb may have any version.
 #[must_use]
 pub fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {

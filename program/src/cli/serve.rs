@@ -150,8 +150,8 @@ struct Tuning {
 
     /// Look for work for up to this long before sleeping (us, ms), while one device is attached and
     /// short trials show a gain. The turnaround is much shorter for a client that sends one request
-    /// after another, at the price of a busier processor: a look takes about as long as a wake-up at
-    /// most. With 0us the server always sleeps at once [default: 200us]
+    /// after another, at the price of a busier processor: a look takes about as long as a wake-up
+    /// at most. With 0us the server always sleeps at once [default: 200us]
     #[arg(long, value_name = "TIME", value_parser = parse_busy_poll)]
     busy_poll: Option<Duration>,
 }

@@ -56,8 +56,8 @@ impl Simulation {
     }
 }
 
-/// How to type a list of devices behind `--simulate`, if an argument is such a list: the list has an
-/// equals sign in front.
+/// How to type a list of devices behind `--simulate`, if an argument is such a list: the list has
+/// an equals sign in front.
 #[cfg(feature = "simulate")]
 pub(super) fn tip(argument: &str) -> Option<String> {
     let is_list = Spec::parse_list(argument).is_ok();

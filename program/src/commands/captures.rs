@@ -1,8 +1,8 @@
 //! `usbferry capture`: captures of a server on this machine.
 //!
-//! The file is opened here, with the rights of the user, and passed to the server: whoever may write
-//! to the server's socket gets at no other file by the server's rights. The server empties the file
-//! once it has accepted, so a refused capture costs nobody a recording.
+//! The file is opened here, with the rights of the user, and passed to the server: whoever may
+//! write to the server's socket gets at no other file by the server's rights. The server empties
+//! the file once it has accepted, so a refused capture costs nobody a recording.
 //!
 //! Contract: *blocks* for the reader of a FIFO, and for the server's answer.
 

@@ -62,9 +62,9 @@ pub(super) struct Hangups {
 }
 
 impl Caught {
-    /// Keeps hangups from now on, for [`Self::follow`]. To be called before anything that may block:
-    /// a hangup during the start of the server would end the program, or be lost after the file was
-    /// read.
+    /// Keeps hangups from now on, for [`Self::follow`]. To be called before anything that may
+    /// block: a hangup during the start of the server would end the program, or be lost after the
+    /// file was read.
     ///
     /// # Errors
     /// The system refuses the signal, or has no descriptor left.
@@ -110,8 +110,8 @@ impl Hangups {
         }
     }
 
-    /// Reads the settings again. A wrong file changes nothing, and neither does a file that is gone:
-    /// it may be about to be replaced, and its clients would lose their devices.
+    /// Reads the settings again. A wrong file changes nothing, and neither does a file that is
+    /// gone: it may be about to be replaced, and its clients would lose their devices.
     fn reload(&mut self) {
         match ((self.read)(), &self.file) {
             (Ok(settings), file) if settings.file.is_none() => match file {

@@ -1,5 +1,5 @@
-//! Which devices of this machine a running usbferry has lent, and to whom: by the server's socket of
-//! operators, or else by the note that a server keeps of an open device.
+//! Which devices of this machine a running usbferry has lent, and to whom: by the server's socket
+//! of operators, or else by the note that a server keeps of an open device.
 //!
 //! Contract: *blocks* for the server's answer.
 

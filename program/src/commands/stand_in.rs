@@ -1,5 +1,5 @@
-//! A server that stands in for `usbipd`: the file with the process id, and warnings where usbferry is
-//! stricter than a user of `usbipd` expects.
+//! A server that stands in for `usbipd`: the file with the process id, and warnings where usbferry
+//! is stricter than a user of `usbipd` expects.
 //!
 //! Contract: *blocks* for the file.
 

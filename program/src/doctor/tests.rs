@@ -50,7 +50,8 @@ impl Tree {
         Self(root)
     }
 
-    /// A server with a stick at 1-2 behind the bus's own hub, and the default settings of Debian 13.
+    /// A server with a stick at 1-2 behind the bus's own hub, and the default settings of Debian
+    /// 13.
     fn server() -> Self {
         let tree = Self::empty();
         tree.plant_device("usb1", 1, ("1d6b", "0002", "09"), "480");

@@ -1,5 +1,5 @@
-//! The other end of a server's socket for operators: a command of this program asks a server on this
-//! machine.
+//! The other end of a server's socket for operators: a command of this program asks a server on
+//! this machine.
 //!
 //! Contract: *blocks* for an answer, for [`OPERATOR_TIMEOUT`] at most each time.
 
@@ -159,8 +159,8 @@ impl Operator {
         }
     }
 
-    /// Begins a capture into opened files: a file or a stream, or with a size two files. The path is
-    /// a name. The server leaves the files as they are until the capture begins.
+    /// Begins a capture into opened files: a file or a stream, or with a size two files. The path
+    /// is a name. The server leaves the files as they are until the capture begins.
     ///
     /// # Errors
     /// The server does not answer, or refuses.

@@ -133,8 +133,8 @@ impl Desk {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let mut listener = UnixListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        // Here, so that the thread allocates nothing before an operator comes: each thread that does
-        // has a part of the address space of its own.
+        // Here, so that the thread allocates nothing before an operator comes: each thread that
+        // does has a part of the address space of its own.
         let events = Events::with_capacity(2);
         let followers = Count::default();
         let reception =

@@ -143,7 +143,8 @@ impl Lines {
         Ok(())
     }
 
-    /// Writes a value as a line within [`AT_ONCE`]: the last word to a peer whose connection then ends.
+    /// Writes a value as a line within [`AT_ONCE`]: the last word to a peer whose connection then
+    /// ends.
     pub(super) fn write_at_once(&mut self, value: &impl Serialize) {
         self.set_timeout(AT_ONCE);
         let _ = self.write(value);

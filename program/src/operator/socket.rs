@@ -1,9 +1,9 @@
 //! The socket of operators in the file system: at one path, of one living server.
 //!
-//! A lock beside the socket tells a living server from a dead server: the system drops the lock with
-//! the process. The socket of a dead server is replaced; the socket of a living server never, and
-//! neither is anything else that lies in the path. A new socket is bound under another name, gets
-//! its mode, and only then takes the path, so nobody connects to a socket of another mode.
+//! A lock beside the socket tells a living server from a dead server: the system drops the lock
+//! with the process. The socket of a dead server is replaced; the socket of a living server never,
+//! and neither is anything else that lies in the path. A new socket is bound under another name,
+//! gets its mode, and only then takes the path, so nobody connects to a socket of another mode.
 //!
 //! Contract: calls of the file system, which may block; nothing waits for another process.
 
@@ -19,8 +19,8 @@ use usbferry_sys::os::user;
 
 use crate::words::reason;
 
-/// Tries to lock the file that has the path of the lock: other servers may end meanwhile, and remove
-/// the file.
+/// Tries to lock the file that has the path of the lock: other servers may end meanwhile, and
+/// remove the file.
 const LOCK_TRIES: usize = 10;
 
 /// A socket in its path, until dropped.

@@ -1,9 +1,9 @@
 //! The metrics: the state of a server for Prometheus, by its conventions for names and units
 //! (docs/metrics.md).
 //!
-//! Series exist for the present devices, sessions and captures alone, so no number of clients, ports
-//! or replugs makes the text grow: addresses of clients come without ports, serial numbers not at
-//! all.
+//! Series exist for the present devices, sessions and captures alone, so no number of clients,
+//! ports or replugs makes the text grow: addresses of clients come without ports, serial numbers
+//! not at all.
 //!
 //! Contract: pure, but for the memory of the process, which the system tells.
 

@@ -2,8 +2,8 @@
 //!
 //! - `rule`: one rule, with the clients that it admits;
 //! - `matching`: the devices of a rule;
-//! - `spec`: devices as typed; `text`: serial numbers and drivers as typed; `error`: texts that name
-//!   no device.
+//! - `spec`: devices as typed; `text`: serial numbers and drivers as typed; `error`: texts that
+//!   name no device.
 //!
 //! Rules are tried in order, and the first that applies decides: exceptions of the command line,
 //! devices of the command line, `--all`, and then the rules of the file. A device without a rule

@@ -31,8 +31,8 @@ pub(super) enum Call {
     Cancel(BusId),
     /// Changing the port's memory, due as long as the call is scripted.
     ChangeMemory(BusId),
-    /// The news that the device is idle, without blocking; told to fail, the port has memory to give
-    /// back, once.
+    /// The news that the device is idle, without blocking; told to fail, the port has memory to
+    /// give back, once.
     Idle(BusId),
     Close(BusId),
     Recover(BusId),

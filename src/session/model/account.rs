@@ -109,7 +109,8 @@ impl World {
         let stats = self.session.stats();
         let used = self.account.endpoints.iter().filter(|endpoint| endpoint.most_in_flight > 0);
         assert_eq!(stats.endpoints.len(), used.count(), "endpoints that had a URB");
-        // A URB that was cancelled with another goes again, and none counts when the client has left.
+        // A URB that was cancelled with another goes again, and none counts when the client has
+        // left.
         let may_vanish = self.session.slots.cancels_pipe || self.over;
         for work in &stats.endpoints {
             self.account.check_endpoint(work.address, &work.counters);

@@ -156,8 +156,8 @@ fn text(directory: &Path, attribute: &str) -> io::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// The text of the attribute or parameter with a path. A single call reads a whole text, which has a
-/// page at most (`sysfs_emit`).
+/// The text of the attribute or parameter with a path. A single call reads a whole text, which has
+/// a page at most (`sysfs_emit`).
 ///
 /// # Errors
 /// The file is missing or unreadable, or the text is not UTF-8.

@@ -8,8 +8,8 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 /// The sole right to a piece of an [`Arena`](super::Arena). Two plain words, as a slice's reference
-/// is: so blocks, absent blocks and results with blocks go through registers, and no copy of a block
-/// goes through the stack.
+/// is: so blocks, absent blocks and results with blocks go through registers, and no copy of a
+/// block goes through the stack.
 pub struct Block {
     bytes: NonNull<u8>,
     /// Usable bytes, the requested number, in the lower half; the [`Place`] in the upper half.

@@ -39,8 +39,8 @@ pub(super) struct Buddies {
 }
 
 impl Buddies {
-    /// A free region; `None` when the system has no memory for the tables, or would have none for as
-    /// many units.
+    /// A free region; `None` when the system has no memory for the tables, or would have none for
+    /// as many units.
     pub(super) fn new(units: usize) -> Option<Self> {
         const { assert!(NOT_FREE == 0, "tables of zeroes") };
         assert!(units.is_power_of_two(), "regions are powers of two");

@@ -5,9 +5,9 @@
 //! from the device ([`DeviceMemory`]), which the host controller reads and writes without a copy.
 //! A device region comes last, and can be given up again.
 //!
-//! Regions are cut by the buddy rule (`buddies`) into power-of-two blocks. Freed blocks go to the front of a
-//! list of their own and are merged only when an allocation finds nothing, so that a steady load
-//! takes the same few cache-warm blocks over and over at the price of a push and a pop.
+//! Regions are cut by the buddy rule (`buddies`) into power-of-two blocks. Freed blocks go to the
+//! front of a list of their own and are merged only when an allocation finds nothing, so that a
+//! steady load takes the same few cache-warm blocks over and over at the price of a push and a pop.
 //!
 //! A [`Block`] is the sole right to its bytes. The owner of a block may read and write its bytes;
 //! while a transfer is in flight, the owner is the transfer. Blocks can't be cloned and don't give
@@ -103,8 +103,8 @@ impl Arena {
     }
 
     /// Takes a block of `len` bytes, of device memory if a device region has room, or `None` when
-    /// no region has room. The bytes hold what their last user left, or zeroes. A length of zero gives an
-    /// empty block, which still has an address.
+    /// no region has room. The bytes hold what their last user left, or zeroes. A length of zero
+    /// gives an empty block, which still has an address.
     #[inline]
     pub fn alloc(&mut self, len: usize) -> Option<Block> {
         let order = order_for(len)?;
@@ -180,8 +180,8 @@ impl Arena {
     }
 
     /// Gives the free pages of one `piece` of the heap, a megabyte, back to the system. The heap
-    /// stays as it was for those who use it; blocks handed out keep their bytes, free blocks do not.
-    /// Device memory is left alone. True when there are more pieces, from 0 on.
+    /// stays as it was for those who use it; blocks handed out keep their bytes, free blocks do
+    /// not. Device memory is left alone. True when there are more pieces, from 0 on.
     pub fn give_back(&mut self, piece: usize) -> bool {
         self.regions.iter_mut().fold(false, |more, region| region.give_back(piece) | more)
     }

@@ -59,8 +59,8 @@ impl Drop for OpenDevice {
 /// A context with a list of devices, made before the device to open is known: libusb reads files of
 /// every device for such a list.
 ///
-/// The list is that of the time it was made, with the changes that libusb's hotplug thread has heard
-/// of since. The changes also wait as events of the context, see [`AheadContext::take_news`].
+/// The list is that of the time it was made, with the changes that libusb's hotplug thread has
+/// heard of since. The changes also wait as events of the context, see [`AheadContext::take_news`].
 pub struct AheadContext(RawContext);
 
 impl AheadContext {

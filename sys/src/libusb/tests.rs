@@ -259,8 +259,8 @@ fn a_context_made_ahead_with_another_device_in_the_place_is_not_used() {
     assert_eq!((fake::alive(), fake::made_contexts()), ([0; 4], 2));
 }
 
-/// The packets that there is room for grow to a power of two, and a transfer made larger is the only
-/// one of its slot.
+/// The packets that there is room for grow to a power of two, and a transfer made larger is the
+/// only one of its slot.
 #[test]
 fn room_for_packets_comes_with_the_first_use_and_stays() {
     let (mut handle, mut transfer, mut arena) = open();

@@ -33,7 +33,7 @@ fn take_one(number: RawFd) -> Option<OwnedFd> {
     if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
         return None;
     }
-    // SAFETY: the descriptor is open, and the service manager's variables say that the descriptor is
-    // passed to this process: nobody else here owns the descriptor, and it is taken once.
+    // SAFETY: the descriptor is open, and the service manager's variables say that the descriptor
+    // is passed to this process: nobody else here owns the descriptor, and it is taken once.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -8,8 +8,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Opens a file to be read; `None` for anything but an ordinary file, such as a directory, a device
-/// or a FIFO. A FIFO would otherwise hold the caller until somebody writes (`open(2)`, `O_NONBLOCK`),
-/// and a terminal could become the terminal of this process (`O_NOCTTY`).
+/// or a FIFO. A FIFO would otherwise hold the caller until somebody writes (`open(2)`,
+/// `O_NONBLOCK`), and a terminal could become the terminal of this process (`O_NOCTTY`).
 ///
 /// # Errors
 /// The system's, for a file that can't be opened.

@@ -20,8 +20,9 @@ pub fn rename(name: &str) {
     let _ = name;
 }
 
-/// Has the system end timed waits of the calling thread, and of threads started from now on, in time
-/// (`PR_SET_TIMERSLACK`). Else Linux ends them up to 50 µs late, so that several waits end together.
+/// Has the system end timed waits of the calling thread, and of threads started from now on, in
+/// time (`PR_SET_TIMERSLACK`). Else Linux ends them up to 50 µs late, so that several waits end
+/// together.
 pub fn wake_on_time() {
     // SAFETY: the system reads a number of nanoseconds.
     #[cfg(all(target_os = "linux", not(miri)))]
@@ -52,8 +53,8 @@ struct Sharing {
 
 /// Asks for short turns at the processor for the calling thread. A thread that is woken for a short
 /// turn runs sooner, also before the thread that woke it, and gets no more of the processor for
-/// that. Linux from 6.12 on (`sched_attr(2)`, `sched_runtime`); elsewhere, where the system refuses,
-/// and for a thread with a policy of its own, all stays as before.
+/// that. Linux from 6.12 on (`sched_attr(2)`, `sched_runtime`); elsewhere, where the system
+/// refuses, and for a thread with a policy of its own, all stays as before.
 pub fn ask_for_short_turns() {
     #[cfg(target_os = "linux")]
     if let Some(sharing) =

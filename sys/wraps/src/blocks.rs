@@ -24,8 +24,8 @@ pub const SIZES: usize = 17;
 /// Blocks of a length that are kept at most: as many as a device has URB slots, by default.
 pub const BLOCKS_MAX: usize = 256;
 
-/// Bytes of a block that is kept at most: a request of 128 isochronous packets, the most that libusb
-/// makes (`MAX_ISO_PACKETS_PER_URB`), has 1592.
+/// Bytes of a block that is kept at most: a request of 128 isochronous packets, the most that
+/// libusb makes (`MAX_ISO_PACKETS_PER_URB`), has 1592.
 pub const BLOCK_LEN_MAX: usize = 2040;
 
 /// What glibc puts in front of a block, the multiple that both are together, and the bytes of the

@@ -1,5 +1,5 @@
-//! Questions of libusb to the system whose answers are known: two of the eight system calls of a URB
-//! on a real device, and two of the seven on a device that answers at once.
+//! Questions of libusb to the system whose answers are known: two of the eight system calls of a
+//! URB on a real device, and two of the seven on a device that answers at once.
 //!
 //! In a [pass] over ended transfers, libusb asks which descriptors are ready: the reactor has just
 //! been told, or looks behind submits without having been told. To be told "the device's node is
@@ -17,7 +17,8 @@ use usbferry_sys::libusb::pass;
 /// The name of the second argument's type: glibc's and musl's differ.
 type Request = libc::Ioctl;
 
-/// USBDEVFS_REAPURBNDELAY (`usbdevice_fs.h`): `_IOW('U', 13, void *)`, for addresses of either size.
+/// USBDEVFS_REAPURBNDELAY (`usbdevice_fs.h`): `_IOW('U', 13, void *)`, for addresses of either
+/// size.
 const REAP: Request = if cfg!(target_pointer_width = "64") { 0x4008_550d } else { 0x4004_550d };
 
 unsafe extern "C" {

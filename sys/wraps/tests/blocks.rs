@@ -1,5 +1,5 @@
-//! Blocks of the heap in a program that is linked as `usbferry` is. A single test: the numbers of the
-//! C library are the process's, whose other threads allocate less than a block meanwhile.
+//! Blocks of the heap in a program that is linked as `usbferry` is. A single test: the numbers of
+//! the C library are the process's, whose other threads allocate less than a block meanwhile.
 
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 

@@ -1,5 +1,5 @@
-//! A session's connection for a replay: SUBMITs and UNLINKs are written here, and a thread reads the
-//! replies, so that neither side waits for the other to read.
+//! A session's connection for a replay: SUBMITs and UNLINKs are written here, and a thread reads
+//! the replies, so that neither side waits for the other to read.
 //!
 //! Contract: *blocks*. The thread ends with the connection, and holds no more than the answers of
 //! the URBs in flight. A reply is held against its SUBMIT before memory is spent.

@@ -6,8 +6,8 @@
 //! - `difference`: an answer beside the recorded answer.
 //!
 //! Every SUBMIT is sent in its turn: behind the earlier SUBMITs of the recording, and once all URBs
-//! have ended whose recorded end is earlier. So a server has the same URBs in flight as the recorded
-//! server had, and never more. An unlinked URB is unlinked again, in its turn.
+//! have ended whose recorded end is earlier. So a server has the same URBs in flight as the
+//! recorded server had, and never more. An unlinked URB is unlinked again, in its turn.
 //!
 //! Contract: *blocks*, for [`REPLAY_ANSWER_TIMEOUT`] at most for each answer. The recording and the
 //! server's bytes are hostile; memory is spent in proportion to the recording.

@@ -15,8 +15,8 @@ const PROBES: usize = 16;
 const UNCACHED_RATIO: u32 = 4;
 
 /// Whether a mapping is read much slower than other memory. The two are read by turns, so that a
-/// busy machine slows down both. The other memory goes back to the system, which the allocator would
-/// keep for the thread. Without memory the mapping passes.
+/// busy machine slows down both. The other memory goes back to the system, which the allocator
+/// would keep for the thread. Without memory the mapping passes.
 pub(super) fn is_uncached(mapping: &[u8]) -> bool {
     let mapping = &mapping[..mapping.len().min(PROBE_LEN)];
     let room = || Zeroed::<u8>::new(mapping.len());

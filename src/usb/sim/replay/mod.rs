@@ -3,14 +3,14 @@
 //! - [`script`]: the recording, put in order for a device.
 //!
 //! The descriptors are the device's. Control requests are answered by their SETUP packets: the
-//! first request gets the first answer of the recording, and so on, and the last answer is repeated.
-//! The data of other endpoints comes in the order of the recording:
+//! first request gets the first answer of the recording, and so on, and the last answer is
+//! repeated. The data of other endpoints comes in the order of the recording:
 //!
 //! - Data from the device waits until the client has written whatever was written before in the
 //!   recording, to the endpoints of the same interface. So an answer never comes before its
 //!   question.
-//! - Data to the device must be the data of the recording. A client that asks for recorded things in
-//!   another order gets the data behind the same question: the recording goes on from there. The
+//! - Data to the device must be the data of the recording. A client that asks for recorded things
+//!   in another order gets the data behind the same question: the recording goes on from there. The
 //!   tag of a command to a stick is the client's own, and does not count.
 //! - A URB that failed fails again, in its turn. An endpoint that was silent at the end of the
 //!   recording stays silent.
