@@ -17,9 +17,12 @@ use crate::limits::{MDNS_ANSWERS_PER_SECOND, NAMES_PER_MINUTE};
 /// The port of all who take part in multicast DNS.
 pub(super) const PORT: u16 = 5353;
 
-/// Questions whether anybody else has the names, and the time between.
+/// Questions whether anybody else has the names, and the time between (RFC 6762, 8.1).
 const PROBES: u8 = 3;
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Milliseconds of the random rest before the first question, at most (RFC 6762, 8.1).
+const PROBE_REST: u64 = 250;
 
 /// Announcements, and the time between.
 const ANNOUNCEMENTS: u8 = 2;
@@ -34,6 +37,10 @@ const ANSWER_REST: (u64, u64) = (20, 120);
 /// The time for which a client that asks for an answer of its own is taken to have the last answer
 /// to all: a quarter of the shortest time of a record.
 const RECENTLY: Duration = Duration::from_secs(30);
+
+/// Questions that wait together for an answer to all: a server has five records, and several
+/// clients ask for the same.
+const QUESTIONS_WAITING_MAX: usize = 16;
 
 /// A window in which names may change a few times.
 const NAMES_WINDOW: Duration = Duration::from_secs(60);
@@ -122,7 +129,7 @@ impl Responder {
 
     /// Begins to claim the names, after a random rest: other servers may have started, too.
     fn probe(&mut self, now: Instant) {
-        let rest = u64::from((self.random)()) % 250;
+        let rest = u64::from((self.random)()) % PROBE_REST;
         self.phase = Phase::Probing(0);
         self.next = Some(now + Duration::from_millis(rest));
     }
@@ -296,7 +303,8 @@ impl Outlet {
                 *due = at.min(*due);
                 waiting.answers.clear();
                 for question in asked.questions {
-                    if !waiting.questions.contains(&question) && waiting.questions.len() < 16 {
+                    let has_room = waiting.questions.len() < QUESTIONS_WAITING_MAX;
+                    if has_room && !waiting.questions.contains(&question) {
                         waiting.questions.push(question);
                     }
                 }
