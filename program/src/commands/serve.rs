@@ -145,16 +145,7 @@ fn run(
     let access = web.as_ref().map(Web::access);
     let kept = Kept { file, operators, http: (http, access), advertise };
     signals.follow(&server, kept, read, manager.clone()).map_err(CommandError::Signals)?;
-    for (number, address) in server.addresses().into_iter().enumerate() {
-        match names.get(number) {
-            Some(name) => {
-                info!("listening on {address}, a socket of the service manager's ({name})")
-            }
-            None => info!("listening on {address}"),
-        }
-    }
-    let pages = web.iter().flat_map(Web::addresses);
-    pages.for_each(|address| info!("the page is at http://{address}/"));
+    tell_addresses(&server, &names, web.as_ref());
     if let Some(manager) = manager
         && let Err(error) = announce(&manager, &mut server)
     {
@@ -172,6 +163,20 @@ fn run(
         Ok(kept) => Err(CommandError::Kept(kept)),
         Err(error) => Err(CommandError::Wait(error)),
     }
+}
+
+/// Tells the addresses of a server, of which the first are passed sockets with names.
+fn tell_addresses(server: &Server, names: &[String], web: Option<&Web>) {
+    for (number, address) in server.addresses().into_iter().enumerate() {
+        match names.get(number) {
+            Some(name) => {
+                info!("listening on {address}, a socket of the service manager's ({name})")
+            }
+            None => info!("listening on {address}"),
+        }
+    }
+    let pages = web.into_iter().flat_map(Web::addresses);
+    pages.for_each(|address| info!("the page is at http://{address}/"));
 }
 
 /// The service manager of this process, if there is one that can be told anything.
