@@ -71,13 +71,14 @@
 //! ```
 //!
 //! # The reactor
-//! [`reactor`] is the only thread that waits: for sockets, for the descriptors of devices, for
-//! workers. The reactor accepts clients, reads their handshakes (`handshake`), and makes a session
-//! for each import. Devices are known before a client asks: where the system hints at changes,
-//! scans follow the hints, and answers come from the exports. Events only set bits; each turn then
-//! moves a bounded amount for each connection. On request the reactor fills a snapshot of the
-//! server ([`status`]), with the counters of all sessions ([`stats`]); a new counter gets its note
-//! beside the event, in `session::complete` or `session::submit`.
+//! [`reactor`] is the only thread that serves USB/IP: the reactor waits for sockets, for the
+//! descriptors of devices and for workers, all at once. The reactor accepts clients, reads their
+//! handshakes (`handshake`), and makes a session for each import. Devices are known before a client
+//! asks: where the system hints at changes, scans follow the hints, and answers come from the
+//! exports. Events only set bits; each turn then moves a bounded amount for each connection. On
+//! request the reactor fills a snapshot of the server ([`status`]), with the counters of all
+//! sessions ([`stats`]); a new counter gets its note beside the event, in `session::complete` or
+//! `session::submit`.
 //!
 //! How a connection or a device ends: `reactor::end` lists the reasons, `reactor::ending` has the
 //! steps, `reactor::loan` the states of the device, `session::teardown` the URBs.

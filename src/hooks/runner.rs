@@ -1,9 +1,9 @@
 //! The queue of events, and the threads with the programs.
 //!
 //! A thread takes the oldest order whose program may run now, runs the program, and takes the next
-//! order; without such an order the thread ends. An order that comes starts a thread, and so does the
-//! end of a program behind which two orders may run. An order with an asker is a question, and has a
-//! place among questions alone.
+//! order; without such an order the thread ends. An order that comes starts a thread, and so does
+//! the end of a program behind which two orders may run. An order with an asker is a question, and
+//! has a place among questions alone.
 //!
 //! Contract: any thread; the lock is held while lists are changed, and never during a program. Only
 //! [`Runner::end`] blocks.

@@ -355,7 +355,7 @@ impl<B: Backend> Reactor<B> {
         self.door.is_due() || self.schedule.deviceless_len() > 0
     }
 
-    /// Notes an event as bits, and does nothing else.
+    /// Notes an event as bits, and that a wait has found work; does nothing else.
     fn mark(&mut self, event: &mio::event::Event) {
         match Subject::from_token(event.token()) {
             Some(Subject::Listener(_)) => self.door.mark(),
