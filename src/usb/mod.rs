@@ -176,6 +176,9 @@ pub struct Bound {
 /// The name of the kernel's driver for programs, such as usbferry.
 pub const DRIVER_OF_PROGRAMS: &str = "usbfs";
 
+/// Linux's directory of the nodes of devices, by which programs use the devices.
+pub const NODES: &str = "/dev/bus/usb";
+
 impl DeviceInfo {
     /// Whether the device is a hub, which can't be exported.
     #[must_use]
@@ -189,12 +192,17 @@ impl DeviceInfo {
         used > 0 && used >= self.device.interfaces.len()
     }
 
+    /// The path of the device's node on Linux.
+    pub fn node(&self) -> String {
+        let UsbDevice { busnum, devnum, .. } = self.device;
+        format!("{NODES}/{busnum:03}/{devnum:03}")
+    }
+
     /// The command which names the programs with the device, in brackets and behind a space, where
     /// there is such a command.
     pub fn programs_named(&self) -> String {
         if cfg!(target_os = "linux") {
-            let UsbDevice { busnum, devnum, .. } = self.device;
-            format!(" (fuser -v /dev/bus/usb/{busnum:03}/{devnum:03} names them)")
+            format!(" (fuser -v {} names them)", self.node())
         } else {
             String::new()
         }

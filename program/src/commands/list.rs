@@ -17,7 +17,7 @@ use crate::programs::{OpenFiles, Program};
 use crate::sorted::sort_by_key;
 use crate::usb::libusb::{self, LibusbBackend};
 use crate::usb::{
-    Backend, Bound, Candidate, DRIVER_OF_PROGRAMS, DeviceInfo, OpenError, ScanError, class,
+    Backend, Bound, Candidate, DRIVER_OF_PROGRAMS, DeviceInfo, NODES, OpenError, ScanError, class,
 };
 use crate::wire::types::BusId;
 use crate::words::printable;
@@ -77,19 +77,10 @@ pub(super) fn local_rows(loans: &Loans) -> Result<Vec<Row>, ScanError> {
         }
         let obstacle = if info.is_hub() { None } else { candidate.obstacle() };
         let is_in_use = info.is_in_use_by_programs();
-        let programs = if is_in_use { files.programs_with(&node_of(info)) } else { Vec::new() };
+        let programs = if is_in_use { files.programs_with(&info.node()) } else { Vec::new() };
         Row::local(info, obstacle, &programs)
     };
     Ok(candidates.iter().map(row).collect())
-}
-
-/// The directory of the nodes of devices, on Linux.
-const NODES: &str = "/dev/bus/usb";
-
-/// The node of a device.
-fn node_of(info: &DeviceInfo) -> String {
-    let (bus, address) = (info.device.busnum, info.device.devnum);
-    format!("{NODES}/{bus:03}/{address:03}")
 }
 
 /// The printed facts of a device.

@@ -25,8 +25,7 @@ pub(super) struct Device {
 impl Device {
     /// The path of the node.
     pub(super) fn node(&self) -> String {
-        let UsbDevice { busnum, devnum, .. } = self.info.device;
-        format!("/dev/bus/usb/{busnum:03}/{devnum:03}")
+        self.info.node()
     }
 
     /// The numbers of vendor and product.

@@ -9,7 +9,7 @@ use super::Finding;
 use super::devices::Device;
 use super::machine::Machine;
 use crate::programs::{OpenFiles, Program};
-use crate::usb::DRIVER_OF_PROGRAMS;
+use crate::usb::{DRIVER_OF_PROGRAMS, NODES};
 
 const CHECK: &str = "holders";
 
@@ -17,7 +17,7 @@ const CHECK: &str = "holders";
 const USBIP_HOST: &str = "usbip-host";
 
 pub(super) fn check(machine: &Machine, exported: &[&Device]) -> Vec<Finding> {
-    let files = OpenFiles::read(&machine.path("/proc"), |link| link.starts_with("/dev/bus/usb/"));
+    let files = OpenFiles::read(&machine.path("/proc"), |link| link.starts_with(NODES));
     let disks = Disks::read(machine);
     let of_device = |device: &&Device| {
         let held = held_by_kernel(device).or_else(|| held_by_programs(device, &files));

@@ -6,11 +6,9 @@ use super::Finding;
 use super::devices::Device;
 use super::machine::Machine;
 use super::place::Place;
+use crate::usb::NODES;
 
 const CHECK: &str = "nodes";
-
-/// The directory of all nodes.
-const NODES: &str = "/dev/bus/usb";
 
 pub(super) fn check(machine: &Machine, exported: &[&Device]) -> Vec<Finding> {
     if machine.names(NODES).is_empty() {
