@@ -111,14 +111,18 @@ struct Kind<'a> {
     trees: [Tree; 2],
 }
 
-pub(crate) fn measure(settings: &Settings, library: &Path) -> Result<(), String> {
-    let scratch = settings::results()?;
+/// The servers that are compared: usbferry first, and the bare server.
+fn kinds<'a>(
+    settings: &Settings,
+    library: &'a Path,
+    scratch: &Path,
+) -> Result<[Kind<'a>; 2], String> {
     let trees = |name: &str| -> Result<[Tree; 2], String> {
-        let tree = |index: usize| Tree::new(&scratch, &format!("{name}-{index}"), DEVICES[index]);
+        let tree = |index: usize| Tree::new(scratch, &format!("{name}-{index}"), DEVICES[index]);
         Ok([tree(0)?, tree(1)?])
     };
     let serve = ["serve", "--listen", "127.0.0.1:0", "--all"].map(str::to_owned);
-    let kinds = [
+    Ok([
         Kind {
             name: "usbferry",
             program: env!("CARGO_BIN_EXE_usbferry").into(),
@@ -133,7 +137,16 @@ pub(crate) fn measure(settings: &Settings, library: &Path) -> Result<(), String>
             library,
             trees: trees("costs-bare")?,
         },
-    ];
+    ])
+}
+
+/// Prints and writes the costs of all loads chosen.
+///
+/// # Errors
+/// A server can't be measured, or the costs of [`HELD`] are above their bounds.
+pub(crate) fn measure(settings: &Settings, library: &Path) -> Result<(), String> {
+    let scratch = settings::results()?;
+    let kinds = kinds(settings, library, &scratch)?;
     println!(
         "{:35} {:>9} {:>13} {:>11} {:>12} {:>13}",
         "load", "server", "instructions", "cold bytes", "allocations", "system calls"
