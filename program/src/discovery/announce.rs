@@ -162,7 +162,7 @@ impl Office {
                 _ => {}
             }
             if events.iter().any(|event| event.token() == WAKER) {
-                return self.send(self.responder.farewell());
+                return self.send(self.responder.goodbye());
             }
             waiting.extend(events.iter().map(|event| event.token().0));
             waiting.retain(|&number| self.has_more(number, &mut buffer));
@@ -192,7 +192,7 @@ impl Office {
     /// Opens sockets on other networks.
     fn open(&mut self, links: Vec<Link>, now: Instant) {
         let is_changed = links != self.links;
-        self.send(self.responder.farewell());
+        self.send(self.responder.goodbye());
         self.links = links;
         self.ways.clear();
         for number in 0..self.links.len() {

@@ -187,11 +187,11 @@ impl Responder {
         self.outlets.iter().enumerate().map(outgoing).collect()
     }
 
-    /// What takes all announcements back.
-    pub(super) fn farewell(&self) -> Vec<Outgoing> {
+    /// The messages that take all announcements back (RFC 6762, 10.1).
+    pub(super) fn goodbye(&self) -> Vec<Outgoing> {
         match self.phase {
             Phase::Probing(_) => Vec::new(),
-            _ => self.to_all(Zone::farewell),
+            _ => self.to_all(Zone::goodbye),
         }
     }
 
@@ -242,7 +242,7 @@ impl Responder {
     /// Takes another name, and begins anew. A server whose names are taken again and again keeps
     /// silent for the rest of the window.
     fn rename(&mut self, now: Instant) -> Vec<Outgoing> {
-        let farewell = self.farewell();
+        let goodbye = self.goodbye();
         self.names = Names::new(&self.title, (self.random)(), true);
         self.probe(now);
         if now >= self.renamed.0 + NAMES_WINDOW {
@@ -252,7 +252,7 @@ impl Responder {
         if self.renamed.1 > NAMES_PER_MINUTE {
             self.next = Some(self.renamed.0 + NAMES_WINDOW);
         }
-        farewell
+        goodbye
     }
 
     /// Answers questions: at once to a client alone, or later to all.
@@ -500,11 +500,11 @@ mod tests {
 
     #[test]
     fn a_server_that_ends_takes_its_records_back() {
-        assert_eq!(Server::new("desk", 1).responder.farewell(), [], "nothing was announced");
+        assert_eq!(Server::new("desk", 1).responder.goodbye(), [], "nothing was announced");
         let server = Server::announced("desk");
-        let farewell = messages(server.responder.farewell());
-        assert!(farewell[0].answers.iter().all(|record| record.ttl == 0));
-        assert_eq!(farewell[0].answers.len(), 4);
+        let goodbye = messages(server.responder.goodbye());
+        assert!(goodbye[0].answers.iter().all(|record| record.ttl == 0));
+        assert_eq!(goodbye[0].answers.len(), 4);
     }
 
     #[test]

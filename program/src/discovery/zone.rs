@@ -107,7 +107,7 @@ impl Zone {
     }
 
     /// What takes the announcement back.
-    pub(super) fn farewell(&self, names: &Names) -> Message {
+    pub(super) fn goodbye(&self, names: &Names) -> Message {
         let mut message = self.announcement(names);
         message.answers.iter_mut().for_each(|record| record.ttl = 0);
         message
