@@ -56,27 +56,20 @@ impl<'a> Meaning<'a> {
         offered.map(|(device, verdict)| exported(device, verdict)).collect()
     }
 
-    /// A line for each rule that names devices and exports nothing now, and a line if rules can
-    /// never decide.
+    /// A line for each rule that names devices and exports nothing now, and for each rule behind
+    /// which others can never decide.
     pub fn waiting(&self) -> Vec<String> {
-        let rules = &self.settings.rules;
-        let every = rules.iter().position(|rule| rule.matches.is_every());
-        let behind = every.map_or(rules.len(), |every| every + 1);
-        let able = rules.iter().take(behind).enumerate();
-        let mut lines: Vec<_> =
-            able.filter_map(|(index, rule)| self.wait_of(index, rule)).collect();
-        let last = rules.iter().take(behind).last();
-        if let (Some(every), Some(late)) = (last, rules.iter().nth(behind)) {
-            let others = match rules.len() - behind {
-                1 => String::new(),
-                rules => format!(" and the other rules behind ({} in all)", rules),
-            };
-            lines.push(format!(
-                "{}{others} can never decide: {} matches every device, and the first rule that \
-                 matches decides",
-                late.origin, every.origin
-            ));
+        let rules: Vec<&Rule> = self.settings.rules.iter().collect();
+        let mut idle: Vec<Vec<&Rule>> = vec![Vec::new(); rules.len()];
+        let mut lines = Vec::new();
+        for (index, &rule) in rules.iter().enumerate() {
+            match rules[..index].iter().position(|early| early.matches.covers(&rule.matches)) {
+                Some(early) => idle[early].push(rule),
+                None => lines.extend(self.wait_of(index, rule)),
+            }
         }
+        let told = rules.iter().zip(&idle).filter_map(|(early, late)| never_decide(early, late));
+        lines.extend(told);
         lines
     }
 
@@ -159,6 +152,21 @@ impl<'a> Meaning<'a> {
         }
         Some(line)
     }
+}
+
+/// That rules can never decide, if there are any, because of an earlier rule.
+fn never_decide(early: &Rule, late: &[&Rule]) -> Option<String> {
+    let (first, others) = late.split_first()?;
+    let others = match others.len() {
+        0 => String::new(),
+        1 => " and another rule".to_owned(),
+        others => format!(" and {others} other rules"),
+    };
+    Some(format!(
+        "{}{others} can never decide: {} matches all of these devices, and the first rule that matches \
+         decides",
+        first.origin, early.origin
+    ))
 }
 
 /// A device's place, kind and names.
@@ -276,17 +284,27 @@ mod tests {
 
     /// Such as a rule that was to keep some devices from being exported.
     #[test]
-    fn rules_behind_a_rule_for_every_device_are_told_once() {
-        let every = "[[rule]]\nclass = \"storage\"\n[[rule]]\n";
-        let late = "[[rule]]\nclass = \"vendor\"\nexport = false\n";
+    fn rules_that_can_never_decide_are_told_once_for_each_rule_in_front() {
         let waiting = |meaning: &Meaning<'_>| meaning.waiting();
-        let none: [&str; 0] = [];
-        assert_eq!(lines(every, waiting), none);
-        let why = "can never decide: f:3 matches every device, and the first rule that matches \
-                   decides";
-        assert_eq!(lines(&format!("{every}{late}"), waiting), [format!("f:4 {why}")]);
+        let why = |late: &str, early: &str| {
+            format!(
+                "{late} can never decide: {early} matches all of these devices, and the first rule that \
+                 matches decides"
+            )
+        };
+        let every = "[[rule]]\nclass = \"storage\"\n[[rule]]\n";
+        assert_eq!(lines(every, waiting), [""; 0]);
+        let late = "[[rule]]\nclass = \"vendor\"\nexport = false\n";
+        assert_eq!(lines(&format!("{every}{late}"), waiting), [why("f:4", "f:3")]);
         let more = lines(&format!("{every}{late}{late}[[rule]]\n"), waiting);
-        assert_eq!(more, [format!("f:4 and the other rules behind (3 in all) {why}")]);
+        assert_eq!(more, [why("f:4 and 2 other rules", "f:3")]);
+        // A kind of which no device is there, and a device of this kind.
+        let kind = "[[rule]]\nid = \"0781:5567\"\nexport = false\n";
+        let one = "[[rule]]\nid = \"0781:5567\"\nserial = \"A7\"\n";
+        assert_eq!(lines(&format!("{kind}{one}"), waiting), [why("f:4", "f:1")]);
+        let told = lines(&format!("{one}{kind}"), waiting);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].ends_with("matches no device now: usbferry waits for the device"));
     }
 
     #[test]

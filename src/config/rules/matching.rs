@@ -66,6 +66,18 @@ impl Match {
         self.busid.is_some() || !self.ids.is_empty() || self.serial.is_some()
     }
 
+    /// Whether each device that `other` means is meant, as far as that can be said without a device.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let Self { busid, ids, serial, class, driver } = self;
+        let has_ids = || !other.ids.is_empty() && other.ids.iter().all(|one| ids.contains(one));
+        (busid.is_none() || *busid == other.busid)
+            && (ids.is_empty() || has_ids())
+            && (serial.is_none() || *serial == other.serial)
+            && (class.is_none() || *class == other.class)
+            && (driver.is_none() || *driver == other.driver)
+    }
+
     /// Whether every device is meant.
     #[must_use]
     pub fn is_every(&self) -> bool {
