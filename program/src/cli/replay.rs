@@ -32,6 +32,11 @@ pub struct Replay {
     #[arg(long)]
     ignore_data: bool,
 
+    /// Play on a device with another vendor or product than the recorded, too. The recorded writes
+    /// go to this device
+    #[arg(long)]
+    pub other_device: bool,
+
     /// Leave out the writes whose data the recording does not have
     #[arg(long)]
     skip_cut: bool,

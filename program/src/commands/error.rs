@@ -25,6 +25,7 @@ use crate::usb::sim::spec::LoadError;
 #[cfg(target_os = "linux")]
 use crate::vhci::VhciError;
 use crate::web::WebError;
+use crate::wire::types::BusId;
 use crate::words::reason;
 
 /// Exit code of a command line or a file that makes no sense, the same as clap's.
@@ -67,6 +68,15 @@ pub enum CommandError {
     Operator(OperatorError),
     /// A recording can't be played.
     Replayed(PathBuf, RecordedError),
+    /// A recording is of another device: vendor and product of both.
+    OtherDevice {
+        /// The recorded device.
+        recorded: (u16, u16),
+        /// The name of the server's device.
+        name: BusId,
+        /// The server's device.
+        found: (u16, u16),
+    },
     /// The file of a capture can't be opened.
     CaptureFile(PathBuf, io::Error),
     /// The output is no terminal.
@@ -145,6 +155,13 @@ impl fmt::Display for CommandError {
                 reason(error)
             ),
             Self::Operator(error) => error.fmt(f),
+            Self::OtherDevice { recorded: (vendor, product), name, found } => write!(
+                f,
+                "the recording is of a device {vendor:04x}:{product:04x}, and {name} is \
+                 {:04x}:{:04x}, to which the recorded writes would go: name the recorded device, or \
+                 give --other-device",
+                found.0, found.1
+            ),
             Self::Replayed(path, error) => write!(f, "{}: {error}", path.display()),
             Self::CaptureFile(path, error) => write!(f, "{}: {}", path.display(), reason(error)),
             Self::NoTerminal => f.write_str(

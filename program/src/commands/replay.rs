@@ -68,12 +68,10 @@ pub(super) fn play(arguments: &Replay) -> Result<ExitCode, CommandError> {
         eprintln!("{path}: the recording is broken behind packet {number}, and has no more");
     }
     let imported = import(&server, name).map_err(CommandError::Client)?;
-    if let Some((vendor, product)) = recorded.ids().filter(|ids| *ids != imported.ids) {
-        let (other_vendor, other_product) = imported.ids;
-        eprintln!(
-            "the recording is of a device {vendor:04x}:{product:04x}, and {name} is \
-             {other_vendor:04x}:{other_product:04x}: other answers are to be expected"
-        );
+    if let Some(recorded) = recorded.ids().filter(|ids| *ids != imported.ids)
+        && !arguments.other_device
+    {
+        return Err(CommandError::OtherDevice { recorded, name, found: imported.ids });
     }
     let mut differences = Vec::new();
     let mut told = Ok(());
