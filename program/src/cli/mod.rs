@@ -44,6 +44,7 @@ pub use replay::Replay;
 pub use serve::{Chosen, Serve};
 pub use usbipd::StandIn;
 
+use crate::config::rules::spec::DeviceSpec;
 use crate::logging::Shape;
 use crate::words::{is_visible, visible};
 
@@ -144,6 +145,10 @@ fn with_tip(mut error: clap::Error, line: &[OsString]) -> clap::Error {
         // attach takes the name of a server without an option.
         Some("list") if !word.starts_with('-') => Some(format!("type list --remote {word}")),
         Some("doctor") if !word.starts_with('-') => Some(format!("type doctor --peer {word}")),
+        Some("serve") if word == "all" => Some("type --all".to_owned()),
+        Some("serve") if word.parse::<DeviceSpec>().is_ok() => {
+            Some(format!("type --device {word}"))
+        }
         _ => None,
     };
     if let Some(tip) = tip {
