@@ -135,7 +135,7 @@ impl<C: Candidate> Inbox<C> {
         self.woken = true;
     }
 
-    /// Forgets the mark: whatever it stands for is about to be looked for.
+    /// Forgets the mark: the reactor is about to look for results and questions.
     pub(crate) const fn clear_mark(&mut self) {
         self.woken = false;
     }

@@ -32,9 +32,9 @@ pub(crate) enum Failure {
     Signal(i32),
     /// It was killed after its time.
     TimedOut(Duration),
-    /// It was killed, so long after the request for whose answer it ran.
+    /// It was killed, this time after the request for whose answer it ran.
     Late(Duration),
-    /// So long after the request it was not started, because so many others ran.
+    /// It was not started within this time after the request, because this number of others ran.
     Unstarted(Duration, usize),
     /// It can't be started.
     Start(io::Error),

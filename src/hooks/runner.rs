@@ -80,8 +80,8 @@ impl<T> State<T> {
     /// Whether as many orders of an order's kind wait as may, or as many questions of its address.
     fn is_full_for(&self, order: &Order<T>) -> bool {
         let is_question = order.asker.is_some();
-        let alike = || self.waiting.iter().filter(|one| one.asker.is_some() == is_question);
-        let from_there = || alike().filter(|one| one.event.address() == order.event.address());
+        let alike = || self.waiting.iter().filter(|other| other.asker.is_some() == is_question);
+        let from_there = || alike().filter(|other| other.event.address() == order.event.address());
         alike().count() >= HOOKS_WAITING_MAX
             || is_question && from_there().count() >= HOOKS_WAITING_MAX / 2
     }
@@ -89,12 +89,12 @@ impl<T> State<T> {
     /// Whether the program of an order may run beside those that run.
     fn may_start(&self, order: &Order<T>) -> bool {
         let is_question = order.asker.is_some();
-        let alike = || self.running.iter().filter(|one| one.asker.is_some() == is_question);
-        let of_device = || alike().filter(|one| one.busid == order.event.facts.busid);
+        let alike = || self.running.iter().filter(|other| other.asker.is_some() == is_question);
+        let of_device = || alike().filter(|other| other.busid == order.event.facts.busid);
         if !is_question {
             return alike().count() < HOOKS_RUNNING_MAX && of_device().count() == 0;
         }
-        let is_from_there = |one: &&Running<T>| one.address == order.event.address();
+        let is_from_there = |other: &&Running<T>| other.address == order.event.address();
         alike().count() < QUESTIONS_RUNNING_MAX
             && of_device().count() < QUESTIONS_PER_DEVICE_MAX
             && alike().filter(is_from_there).count() < QUESTIONS_PER_ADDRESS_MAX
@@ -151,13 +151,13 @@ impl<T: Copy + PartialEq + Send + 'static> Runner<T> {
     pub(crate) fn waits_behind(&self, asker: T) -> Option<usize> {
         let state = self.0.lock();
         let waits = state.waiting.iter().any(|order| order.asker == Some(asker));
-        waits.then(|| state.running.iter().filter(|one| one.asker.is_some()).count())
+        waits.then(|| state.running.iter().filter(|running| running.asker.is_some()).count())
     }
 
     /// Nobody waits for the answer to a question any more. A program that runs is killed.
     pub(crate) fn forget(&self, asker: T) {
         let mut state = self.0.lock();
-        for running in state.running.iter_mut().filter(|one| one.asker == Some(asker)) {
+        for running in state.running.iter_mut().filter(|running| running.asker == Some(asker)) {
             running.is_forgotten = true;
             let _ = running.cue.try_send(Cue::Kill);
         }

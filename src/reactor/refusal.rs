@@ -30,7 +30,7 @@ pub(super) enum Refusal {
     Held(SystemTime),
     /// An operator has ended the import.
     Operator,
-    /// Another client has the device, since so long.
+    /// Another client has the device, and has had the device for this time.
     Busy(SocketAddr, Duration),
     /// Another client was to give the device back, and has not done so.
     NotReturned,

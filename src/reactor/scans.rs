@@ -17,8 +17,8 @@
 //! | the first scan | `OPEN_TIMEOUT`: nothing is known before | ST_NA |
 //!
 //! Where the system has no hints, or hints have ended, every request waits for a scan. A request
-//! that comes during a scan then waits for the end of that scan and for the next, at most so long
-//! for each.
+//! that comes during a scan then waits for the end of that scan and for the next, at most
+//! `SCAN_TIMEOUT` for each.
 //!
 //! Contract: part of the reactor, so nothing here sleeps; the scanner's thread scans.
 

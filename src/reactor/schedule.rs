@@ -61,7 +61,7 @@ pub(super) struct Schedule {
     /// The earliest deadline of any client, or an earlier instant.
     next_deadline: Option<Instant>,
     /// The earliest instant of all the above but the rest of connections without a device, or an
-    /// earlier one. Kept by whoever adds an instant, so that no turn has to ask for all.
+    /// earlier instant. Every method that adds an instant keeps this, so that no turn asks for all.
     due: Option<Instant>,
 }
 

@@ -146,7 +146,7 @@ impl Trial {
 mod tests {
     use super::*;
 
-    /// A session whose waits take so many microseconds, asleep and with looks.
+    /// A session, and the microseconds of its waits, asleep and with looks.
     struct Session {
         trial: Trial,
         now: Instant,

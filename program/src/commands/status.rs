@@ -34,7 +34,7 @@ pub(super) fn show(arguments: &Status) -> Result<(), CommandError> {
     printed(out.write_all(text(&report, columns).as_bytes()))
 }
 
-/// A report for a person. The names of devices are cut at so many columns.
+/// A report for a person. The names of devices are cut at `columns` columns.
 fn text(report: &Report, columns: usize) -> String {
     let mut out = server(&report.server);
     let (clients, devices) = (report.clients, report.exports.len());

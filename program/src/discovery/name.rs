@@ -101,7 +101,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// The start of a text, of so many bytes at most, in whole characters.
+/// The start of a text, of `most` bytes at most, in whole characters.
 pub(super) fn start_of(text: &str, most: usize) -> &str {
     let mut ends = (0..=most.min(text.len())).rev();
     let end = ends.find(|&at| text.is_char_boundary(at)).unwrap_or_default();

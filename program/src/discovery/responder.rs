@@ -57,9 +57,9 @@ pub(super) struct Outgoing {
 /// How far a server is with its names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
-    /// So many questions were sent whether anybody else has the names.
+    /// This number of questions was sent, whether anybody else has the names.
     Probing(u8),
-    /// So many announcements were sent.
+    /// This number of announcements was sent.
     Announcing(u8),
     /// All announcements were sent.
     Announced,

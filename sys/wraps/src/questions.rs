@@ -39,7 +39,7 @@ unsafe extern "C" fn __wrap_poll(
         return unsafe { __real_poll(fds, count, timeout) };
     }
     let count = usize::try_from(count).unwrap_or(0);
-    // SAFETY: by the caller's promise there are so many, and nobody else has them.
+    // SAFETY: by the caller's promise there are `count` descriptors, and nobody else has them.
     let fds = unsafe { slice::from_raw_parts_mut(fds, count) };
     let mut ready = 0;
     for fd in fds {

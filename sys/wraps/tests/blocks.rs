@@ -89,7 +89,7 @@ fn freed_blocks_are_kept_by_one_thread_and_come_back_zeroed() {
         free(allocate(1, LEN));
     }
 
-    // No more than so many are kept.
+    // No more than `BLOCKS_MAX` are kept.
     assert_eq!(growth(BLOCKS_MAX + 44, LEN) / WHOLE, BLOCKS_MAX - 1);
     // They are used again, as zeroes, and kept again; a shorter length of the same block, too. The
     // first time, the C library keeps the memory of lists.
