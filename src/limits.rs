@@ -497,6 +497,10 @@ pub const OPERATOR_ANSWER_LEN_MAX: usize = 64 << 20;
 /// of more clients, the one whose time ends first makes place.
 pub const HTTP_CONNECTIONS_MAX: usize = 64;
 
+/// Clients of the web server may use one in this many of the process's file descriptors: the web
+/// server leaves those of devices and USB/IP clients alone.
+pub const HTTP_CONNECTIONS_SHARE: usize = 8;
+
 /// Bytes of a request to the web server, and the least that hyper's buffer may have. Browsers send
 /// below one kilobyte to an address without cookies.
 pub const HTTP_HEADER_LEN_MAX: usize = 8 << 10;

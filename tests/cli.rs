@@ -879,13 +879,18 @@ fn get(address: &str, path: &str) -> String {
     answer
 }
 
+/// The address of a server's page.
+fn page_of(server: &Running) -> String {
+    server.wait_for("the page is at http://");
+    let line = server.lines_with("the page is at ").remove(0);
+    let (_, address) = line.split_once("http://").expect("an address");
+    address.trim_end_matches('/').to_owned()
+}
+
 #[test]
 fn a_page_is_where_the_log_says_until_the_server_stops() {
     let running = Running::start(&["--simulate=loopback", "--http", "127.0.0.1:0"]);
-    running.wait_for("the page is at http://");
-    let line = running.lines_with("the page is at ").remove(0);
-    let (_, address) = line.split_once("http://").expect("an address");
-    let address = address.trim_end_matches('/').to_owned();
+    let address = page_of(&running);
     assert!(get(&address, "/healthz").starts_with("HTTP/1.0 200"));
     assert!(get(&address, "/metrics").contains("usbferry_build_info{version="));
     let output = run(&["serve", "--simulate=loopback", "--listen=127.0.0.1:0", "--http", &address]);
@@ -1217,6 +1222,24 @@ fn few_descriptors_are_not_used_up_by_silent_clients() {
     let server = Running::start_as(shell, &["--simulate=loopback"]);
     let silent: Vec<TcpStream> =
         (0..100).map(|_| TcpStream::connect(server.address).expect("it listens")).collect();
+    server.attach("1-1").assert_in_sync();
+    assert!(server.lines_with("can't accept").is_empty());
+    drop(silent);
+    server.stop();
+}
+
+/// The same for silent clients of the page, which keep neither a device nor the page from others.
+#[cfg(target_os = "linux")]
+#[test]
+fn few_descriptors_are_not_used_up_by_clients_of_the_page() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 64; exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_usbferry")]);
+    shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+    let server = Running::start_as(shell, &["--simulate=loopback", "--http", "127.0.0.1:0"]);
+    let page = &*page_of(&server);
+    let silent: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(page).expect("it listens")).collect();
+    assert!(get(page, "/healthz").starts_with("HTTP/1.0 200"));
     server.attach("1-1").assert_in_sync();
     assert!(server.lines_with("can't accept").is_empty());
     drop(silent);

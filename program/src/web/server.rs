@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
+use usbferry_sys::os::limit;
 
 use super::Access;
 use super::connection::{Connection, Visit};
 use super::site::Site;
 use crate::complaints::{Complaints, warn};
-use crate::limits::{HTTP_CONNECTIONS_MAX, LISTENERS_MAX};
+use crate::limits::{HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_SHARE, LISTENERS_MAX};
 use crate::reactor::canonical;
 use crate::words::reason;
 
@@ -33,6 +34,11 @@ const ACCEPTS: usize = 16;
 /// Rest of the listeners when a client can't be accepted, for want of a descriptor.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
 
+/// The most clients at once, for a process with so many file descriptors.
+fn most_clients(descriptors: usize) -> usize {
+    (descriptors / HTTP_CONNECTIONS_SHARE).clamp(1, HTTP_CONNECTIONS_MAX)
+}
+
 /// The web server.
 pub(super) struct Server {
     poll: Poll,
@@ -40,6 +46,8 @@ pub(super) struct Server {
     access: Access,
     site: Arc<Site>,
     clients: Slab<Connection>,
+    /// The most clients at once.
+    most: usize,
     /// When clients are to be accepted, though no event says so.
     accepts_at: Option<Instant>,
     complaints: Complaints,
@@ -67,6 +75,7 @@ impl Server {
             access,
             site: Arc::new(site),
             clients: Slab::new(),
+            most: most_clients(limit::open_files().unwrap_or(usize::MAX)),
             accepts_at: None,
             complaints: Complaints::new(Instant::now()),
         };
@@ -165,7 +174,7 @@ impl Server {
             );
             return;
         }
-        if self.clients.len() >= HTTP_CONNECTIONS_MAX {
+        if self.clients.len() >= self.most {
             let oldest = self.clients.iter().min_by_key(|(_, client)| client.deadline());
             let oldest = oldest.map(|(index, _)| index).expect("there are clients");
             self.clients.remove(oldest);
