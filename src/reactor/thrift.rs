@@ -14,7 +14,7 @@ use super::Reactor;
 use super::loan::Loan;
 use crate::deadline::earlier;
 use crate::session::Thrift;
-use crate::usb::Backend;
+use crate::usb::{Backend, Candidate};
 
 /// The time of a look, and of one piece more.
 const LOOK_TIME: Duration = Duration::from_micros(200);
@@ -31,34 +31,20 @@ impl<B: Backend> Reactor<B> {
         let mut is_more = false;
         for key in self.schedule.attached() {
             let Some(connection) = self.connections.get_mut(key.index as usize) else { continue };
-            let loan = connection.loan.as_mut();
-            let Some(lent) = loan.and_then(Loan::lent) else { continue };
-            let mut thrift = Thrift::More;
-            while thrift == Thrift::More && Instant::now() < until {
-                thrift = lent.session.give_back(self.now, self.settings.idle_after);
-            }
-            // Memory mapped from the device goes back on the worker.
-            if let Some(loan) = &mut connection.loan {
-                loan.dispatch();
-                if thrift == Thrift::Done {
-                    loan.worker.rest();
+            let Some(loan) = &mut connection.loan else { continue };
+            let look = match give_back(loan, self.now, self.settings.idle_after, until) {
+                None | Some(Thrift::Nothing) => None,
+                Some(Thrift::NotBefore(at)) => Some(at),
+                Some(Thrift::More) => {
+                    is_more = true;
+                    Some(self.now + LOOK_REST)
                 }
-            }
-            next = earlier(
-                next,
-                match thrift {
-                    Thrift::More => {
-                        is_more = true;
-                        Some(self.now + LOOK_REST)
-                    }
-                    Thrift::NotBefore(at) => Some(at),
-                    Thrift::Done => {
-                        self.scans.note_freed();
-                        None
-                    }
-                    Thrift::Nothing => None,
-                },
-            );
+                Some(Thrift::Done) => {
+                    self.scans.note_freed();
+                    None
+                }
+            };
+            next = earlier(next, look);
         }
         if !is_more {
             self.scans.trim();
@@ -68,4 +54,25 @@ impl<B: Backend> Reactor<B> {
                 .rest_thrift(self.now, at.saturating_duration_since(self.now).max(LOOK_REST));
         }
     }
+}
+
+/// Has the session of a loan give memory back, up to the instant `until`. `None` when the client
+/// does not have the device.
+fn give_back<C: Candidate>(
+    loan: &mut Loan<C>,
+    now: Instant,
+    idle_after: Duration,
+    until: Instant,
+) -> Option<Thrift> {
+    let lent = loan.lent()?;
+    let mut thrift = Thrift::More;
+    while thrift == Thrift::More && Instant::now() < until {
+        thrift = lent.session.give_back(now, idle_after);
+    }
+    // Memory mapped from the device goes back on the worker.
+    loan.dispatch();
+    if thrift == Thrift::Done {
+        loan.worker.rest();
+    }
+    Some(thrift)
 }
