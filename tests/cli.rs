@@ -638,8 +638,9 @@ fn a_capture_begun_with_a_relative_path_is_ended_with_this_path() {
 #[test]
 fn a_recording_that_is_played_is_not_captured_into() {
     let folder = tempfile::tempdir().unwrap();
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/recording/pcap-189");
-    let [path, link, half] = ["a.1.pcap", "link", "a.pcap"].map(|name| folder.path().join(name));
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/recording/pcapng-189");
+    let [path, link, half] =
+        ["a.1.pcapng", "link", "a.pcapng"].map(|name| folder.path().join(name));
     let recording = std::fs::read(corpus).unwrap();
     std::fs::write(&path, &recording).unwrap();
     std::os::unix::fs::symlink(&path, &link).unwrap();

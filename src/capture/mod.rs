@@ -39,7 +39,7 @@ use crate::limits::{CAPTURE_END_TIMEOUT, CAPTURE_PIECE_LEN, CAPTURE_QUEUE_LEN};
 use crate::words::reason;
 use crate::writer::{Terms, Writer};
 use place::Place;
-pub use place::{FILE_MODE, FileId, other_half};
+pub use place::{FILE_MODE, FileId, is_foreign, other_half};
 pub(crate) use record::Moment;
 use recorder::{Recorder, Tally};
 use sink::{Progress, Sink};
@@ -94,6 +94,10 @@ pub(crate) struct Count {
     pub(crate) failure: Option<String>,
 }
 
+/// Why a file is not taken that has something else than a capture.
+pub const FOREIGN: &str = "the file has something else than a capture (pcapng), and would be overwritten: name another \
+     file, or remove this one first";
+
 /// Why a capture can't begin.
 #[derive(Debug)]
 pub enum CaptureError {
@@ -103,6 +107,8 @@ pub enum CaptureError {
     Unlimited(PathBuf),
     /// Something else than files and streams was passed, or is meant.
     Kind(PathBuf),
+    /// The file has something else than a capture.
+    Foreign(PathBuf),
     /// Another capture writes there, of this server or another.
     Taken(PathBuf),
     /// A simulated device plays the file.
@@ -273,6 +279,7 @@ impl fmt::Display for CaptureError {
                 "{}: a capture goes into a file or a FIFO, and with a size into two files",
                 path.display()
             ),
+            Self::Foreign(path) => write!(f, "{}: {FOREIGN}", path.display()),
             Self::Taken(path) => {
                 write!(f, "{}: a capture writes there already; give another file", path.display())
             }

@@ -11,11 +11,12 @@
 //! [`Place::lock`], and *blocks*.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
-use std::io::{self, Seek};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::CaptureError;
+use crate::usbmon::block;
 
 /// Who may read a capture: what was typed on a keyboard is in there.
 pub const FILE_MODE: u32 = 0o600;
@@ -51,13 +52,15 @@ impl Place {
     /// A path, and the file that is open from the beginning. A stream is opened later.
     ///
     /// # Errors
-    /// The file can't be made, or the path is that of something else than files and streams.
+    /// The file can't be made, or has something else than a capture, or the path is that of something
+    /// else than files and streams.
     pub(super) fn of(path: &Path) -> Result<(Self, Option<File>), CaptureError> {
         let kind = fs::metadata(path).map(|metadata| metadata.file_type());
         let path = path.to_owned();
         match kind {
             Ok(kind) if kind.is_fifo() || kind.is_char_device() => Ok((Self::Stream(path), None)),
             Ok(kind) if !kind.is_file() => Err(CaptureError::Kind(path)),
+            Ok(_) if is_foreign(&path) => Err(CaptureError::Foreign(path)),
             _ => match to_write().truncate(false).open(&path) {
                 Ok(file) => Ok((Self::File(path), Some(file))),
                 Err(error) => Err(CaptureError::Create(path, error)),
@@ -164,6 +167,16 @@ impl Place {
             }
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+}
+
+/// Whether a file has something else than a capture, as far as the file may be read. A capture is
+/// made anew: a mistyped name would cost a file that nobody meant.
+pub fn is_foreign(path: &Path) -> bool {
+    let mut first = [0; 4];
+    match File::open(path).and_then(|mut file| file.read(&mut first)) {
+        Ok(len) => len > 0 && !block::begins_section(&first[..len]),
+        Err(_) => false,
     }
 }
 

@@ -347,6 +347,26 @@ fn passed(files: Vec<File>) -> PassedFiles {
     PassedFiles { files, are_emptied: true }
 }
 
+/// A log, named by mistake, is no capture of yesterday.
+#[test]
+fn a_file_with_something_else_is_left_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pcapng");
+    let wanted = Capturing { path: path.clone(), size: None, snap_len: 64 };
+    for text in ["a log\n", "a", "\n\r\r"] {
+        fs::write(&path, text).unwrap();
+        let refused = Capture::of(&wanted, Arc::default());
+        assert!(matches!(refused, Err(CaptureError::Foreign(_))), "{text:?}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+    fs::write(&path, "").unwrap();
+    for _ in 0..2 {
+        let capture = start(&path, None);
+        drop(capture);
+        assert!(fs::metadata(&path).unwrap().len() > 0);
+    }
+}
+
 /// As the captures of two servers, which know nothing of each other.
 #[test]
 fn a_file_has_one_capture_at_a_time() {

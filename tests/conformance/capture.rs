@@ -382,9 +382,11 @@ fn a_refused_capture_costs_no_recording() {
     let mut client = office.server.attach();
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| file_in(folder.path(), name);
-    let old = pattern(0, 100_000);
+    // The first bytes of a section, as of a capture of yesterday.
+    let old = [&b"\n\r\r\n"[..], &pattern(0, 100_000)].concat();
     fs::write(file("old"), &old).unwrap();
     fs::write(file("new.1"), &old).unwrap();
+    fs::write(file("log"), "no capture").unwrap();
     assert_eq!(office.run(&["capture", "start", &file("0")]).0, Some(0));
     client.call_ok(&Submit::read(SOURCE, 512));
     wait_until("records are written", || fs::metadata(file("0")).unwrap().len() > 600);
@@ -395,6 +397,8 @@ fn a_refused_capture_costs_no_recording() {
     refused(&[&file("0")]);
     assert_eq!(fs::read(file("0")).unwrap(), written, "the file of a running capture");
     refused(&[&file("old"), "--device", &"x".repeat(40)]);
+    refused(&[&file("log")]);
+    assert_eq!(fs::read(file("log")).unwrap(), b"no capture");
     for number in 1..CAPTURES_MAX {
         assert_eq!(office.run(&["capture", "start", &file(&number.to_string())]).0, Some(0));
     }
@@ -455,14 +459,14 @@ fn a_file_under_another_name_is_the_same_file() {
 #[test]
 fn a_recording_that_is_played_is_not_captured_into() {
     let folder = tempfile::tempdir().unwrap();
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/recording/pcap-189");
-    let path = folder.path().join("a.pcap");
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/recording/pcapng-189");
+    let path = folder.path().join("a.pcapng");
     let recording = fs::read(corpus).unwrap();
     fs::write(&path, &recording).unwrap();
     let played = format!("replay:{}", path.display());
     let server = Server::start_with(&played, |settings| settings.recordings.push(path.clone()));
     let office = Office::of(server);
-    let (code, _, errors) = office.run(&["capture", "start", &file_in(folder.path(), "a.pcap")]);
+    let (code, _, errors) = office.run(&["capture", "start", &file_in(folder.path(), "a.pcapng")]);
     assert!(code == Some(1) && errors.contains("plays this recording"), "{errors}");
     assert_eq!(fs::read(&path).unwrap(), recording);
     assert_eq!(office.run(&["capture", "start", &file_in(folder.path(), "b")]).0, Some(0));

@@ -17,7 +17,7 @@ use super::json;
 use super::list::printed;
 use super::orders::print;
 use super::status::{capture_text, title};
-use crate::capture::{FILE_MODE, FileId, PassedFiles, other_half};
+use crate::capture::{FILE_MODE, FOREIGN, FileId, PassedFiles, is_foreign, other_half};
 use crate::cli::{Capture, CaptureCommand, CaptureStart, CaptureStop, STDOUT};
 use crate::config::Capturing;
 use crate::limits::SNAP_LEN_DEFAULT;
@@ -147,6 +147,9 @@ impl Opened {
     }
 
     fn add(&mut self, path: PathBuf) -> io::Result<()> {
+        if is_foreign(&path) {
+            return Err(io::Error::other(FOREIGN));
+        }
         let mut options = OpenOptions::new();
         options.write(true).mode(FILE_MODE);
         let file = match options.clone().create_new(true).open(&path) {
