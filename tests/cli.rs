@@ -131,6 +131,19 @@ fn wrong_usage_exits_2() {
     }
 }
 
+/// A line that is told to be typed can be typed.
+#[test]
+fn a_word_that_names_no_server_is_no_tip() {
+    for word in ["two words", "two\nlines", "desk:port", "a/path", ""] {
+        for command in ["list", "doctor"] {
+            let output = run(&[command, word]);
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{word}: {said}");
+            assert!(said.contains("unexpected argument") && !said.contains("tip:"), "{said}");
+        }
+    }
+}
+
 /// Whatever is typed, a terminal gets no control character of it.
 #[test]
 fn no_message_repeats_a_control_character() {

@@ -44,6 +44,7 @@ pub use replay::Replay;
 pub use serve::{Chosen, Serve};
 pub use usbipd::StandIn;
 
+use crate::client::Server;
 use crate::config::rules::spec::DeviceSpec;
 use crate::logging::Shape;
 use crate::words::{is_visible, visible};
@@ -139,12 +140,13 @@ pub struct LogFilter {
 fn with_tip(mut error: clap::Error, line: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return error };
     let simulates = line.iter().any(|argument| argument == "--simulate");
+    let is_server = !word.starts_with('-') && Server::parse(word).is_ok();
     let tip = match line.get(1).and_then(|command| command.to_str()) {
         // The option takes its list behind an equals sign only.
         _ if simulates => simulation::tip(word),
         // attach takes the name of a server without an option.
-        Some("list") if !word.starts_with('-') => Some(format!("type list --remote {word}")),
-        Some("doctor") if !word.starts_with('-') => Some(format!("type doctor --peer {word}")),
+        Some("list") if is_server => Some(format!("type list --remote {word}")),
+        Some("doctor") if is_server => Some(format!("type doctor --peer {word}")),
         Some("serve") if word == "all" => Some("type --all".to_owned()),
         Some("serve") if word.parse::<DeviceSpec>().is_ok() => {
             Some(format!("type --device {word}"))
