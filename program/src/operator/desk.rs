@@ -287,7 +287,6 @@ impl Conversation {
     fn answer_all(&mut self) -> Result<(), LineError> {
         loop {
             let line = self.lines.read()?;
-            let files = self.lines.take_files();
             let said = match Request::read(&line).map(|request| request.asked) {
                 Ok(Asked::Status) => self.status(),
                 Ok(Asked::Disconnect { target, hold }) => {
@@ -301,6 +300,7 @@ impl Conversation {
                 Ok(Asked::CaptureStart { file, device, size, snaplen, empty }) => {
                     let snap_len = snaplen.unwrap_or(SNAP_LEN_DEFAULT);
                     let wanted = Capturing { path: file.into(), size, snap_len };
+                    let files = self.lines.take_files();
                     let passed = PassedFiles { files, are_emptied: empty };
                     self.start_capture(CaptureOrder { wanted, passed, device })
                 }

@@ -63,12 +63,17 @@ impl Lines {
         Self { stream, taken: Vec::new(), descriptors: Vec::new(), most, timeout }
     }
 
-    /// The next line, without its end. *Blocks.*
+    /// The next line, without its end. Descriptors that no line before has taken are kept for as
+    /// long as bytes are that came with them: the system tells no closer to which line they
+    /// belong. *Blocks.*
     ///
     /// # Errors
     /// The other side closes, sends too much, or takes too long.
     pub(super) fn read(&mut self) -> Result<Vec<u8>, LineError> {
         let deadline = Instant::now() + self.timeout;
+        if self.taken.is_empty() {
+            self.descriptors.clear();
+        }
         let mut looked_at = 0;
         loop {
             let end = self.taken[looked_at..].iter().position(|&byte| byte == b'\n');
@@ -101,7 +106,7 @@ impl Lines {
         }
     }
 
-    /// The files that came beside the lines since the last call.
+    /// The files that came beside the last line, or beside others that were read with it.
     pub(super) fn take_files(&mut self) -> Vec<File> {
         std::mem::take(&mut self.descriptors).into_iter().map(File::from).collect()
     }
@@ -211,6 +216,22 @@ mod tests {
         assert_eq!(lines.read().unwrap(), b"three");
         assert!(matches!(lines.read(), Err(LineError::Closed)));
         writing.join().unwrap();
+    }
+
+    #[test]
+    fn files_are_for_the_line_that_takes_them() {
+        let (mut lines, other) = pair(10, LONG);
+        let file = File::open("/dev/null").unwrap();
+        send(&other, b"one\n", &[]).unwrap();
+        send(&other, b"two\n", &[file.as_fd()]).unwrap();
+        assert_eq!(lines.read().unwrap(), b"one");
+        assert_eq!(lines.read().unwrap(), b"two");
+        assert_eq!(lines.take_files().len(), 1, "not lost with the line before");
+        send(&other, b"three\n", &[file.as_fd()]).unwrap();
+        assert_eq!(lines.read().unwrap(), b"three");
+        send(&other, b"four\n", &[]).unwrap();
+        assert_eq!(lines.read().unwrap(), b"four");
+        assert!(lines.take_files().is_empty(), "beside another line");
     }
 
     #[test]
