@@ -33,7 +33,7 @@ use error::Lines;
 pub use error::{Advice, Expected, Fault, FileError, Place};
 use keys::{RULE_KEYS, SERVER_KEYS};
 use rule::{Around, check_urb_size, network, read_hooks, read_rule, read_terms};
-use section::{Found, Section, at};
+use section::{Found, SHOWN_MAX, Section, at};
 
 /// The settings of a file: `None` for whatever the file leaves to the command line.
 #[derive(Clone, Debug, Default)]
@@ -121,7 +121,8 @@ fn quotes_missing(text: &str, byte: usize) -> Option<String> {
     let (key, value) = text[start..].lines().next()?.split_once('=')?;
     let value = value.split('#').next()?.trim();
     let is_bare = value.starts_with(|c: char| c.is_alphanumeric()) && !value.contains('"');
-    is_bare.then(|| format!("; a text needs quotes: {} = \"{value}\"", key.trim()))
+    let is_short = key.len() + value.len() <= SHOWN_MAX;
+    (is_bare && is_short).then(|| format!("; a text needs quotes: {} = \"{value}\"", key.trim()))
 }
 
 fn advise(key: &str) -> Option<Advice> {

@@ -2,6 +2,8 @@
 //!
 //! Contract: pure.
 
+use std::borrow::Cow;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -27,9 +29,9 @@ impl<'a, 'i> Section<'a, 'i> {
     ) -> Found<Self> {
         let is_unknown = |key: &&Spanned<_>| !keys.contains(&text_of(key));
         if let Some(key) = first(table.keys().filter(is_unknown)) {
-            let name = text_of(key);
-            let advice = advise(name).unwrap_or_else(|| advice_on(name, keys));
-            return Err((key.span().start, Fault::Key { key: name.to_owned(), advice }));
+            let name = shown(text_of(key));
+            let advice = advise(&name).unwrap_or_else(|| advice_on(&name, keys));
+            return Err((key.span().start, Fault::Key { key: name.into_owned(), advice }));
         }
         Ok(Self { table, keys })
     }
@@ -121,6 +123,18 @@ fn first<'k, 'i: 'k, K: AsRef<str> + 'k>(
 
 fn text_of<K: AsRef<str>>(key: &Spanned<K>) -> &str {
     key.get_ref().as_ref()
+}
+
+/// Characters of the file that a message repeats at most: beyond any key, and short enough to be
+/// compared with all keys, and for a line of the log.
+pub(super) const SHOWN_MAX: usize = 100;
+
+/// A text of the file for a message: a long text is cut.
+fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
 }
 
 /// The known key that looks most like an unknown one, or else all keys.

@@ -211,6 +211,22 @@ fn rules_and_kinds_have_limits() {
     assert!(fault(&format!("[[rule]]\nid = [{kinds}]")).contains("give 16 at most"));
 }
 
+/// A key of a hundred thousand characters was compared with every known key, and repeated.
+#[test]
+fn a_long_text_makes_no_long_message() {
+    let long = "x".repeat(100_000);
+    let cases = [
+        (format!("{long} = 1"), "no setting is called \"xxx"),
+        (format!("[[rule]]\n{long} = 1"), "no setting is called \"xxx"),
+        (format!("listen = {long}"), "not TOML: "),
+        (format!("{}a = 1", "a.".repeat(50_000)), "not TOML: "),
+    ];
+    for (text, says) in cases {
+        let said = fault(&text);
+        assert!(said.contains(says) && said.len() < 1000, "{} bytes: {said:.300}", said.len());
+    }
+}
+
 #[test]
 fn any_text_is_read_or_refused() {
     // Every prefix of a file is a file, and a change of each byte makes another.
