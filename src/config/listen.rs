@@ -61,8 +61,15 @@ pub fn parse_http(text: &str) -> Result<ListenAt, ValueError> {
     }
 }
 
+/// Characters of the longest name of a host (RFC 1035, 2.3.4), with a port behind: a longer text
+/// is no name to look up, nor to be repeated in a message.
+const PLACE_LEN_MAX: usize = 253 + ":65535".len();
+
 /// The host and the text of the port, if any.
 fn split(text: &str) -> Option<(Host, Option<&str>)> {
+    if text.len() > PLACE_LEN_MAX {
+        return None;
+    }
     if let Some(rest) = text.strip_prefix('[') {
         let (address, rest) = rest.split_once(']')?;
         let port = rest.strip_prefix(':');

@@ -219,6 +219,8 @@ fn a_long_text_makes_no_long_message() {
         (format!("{long} = 1"), "no setting is called \"xxx"),
         (format!("[[rule]]\n{long} = 1"), "no setting is called \"xxx"),
         (format!("listen = {long}"), "not TOML: "),
+        (format!("listen = \"{long}\""), "listen: give an address"),
+        (format!("http = \"{long}:80\""), "http: give "),
         (format!("{}a = 1", "a.".repeat(50_000)), "not TOML: "),
     ];
     for (text, says) in cases {
