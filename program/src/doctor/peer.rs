@@ -49,7 +49,7 @@ fn failed(server: &Server, error: &ClientError) -> Finding {
     let finding = Finding::problem(CHECK, error.to_string()).about(server);
     match error.trouble {
         Trouble::Unreachable(_) | Trouble::Closed | Trouble::Silent(_) => finding.advise(format!(
-            "on the server: usbferry serve --device BUSID --listen :{PORT} --allow ADDRESS, with this \
+            "on the server: usbferry serve --listen :{PORT} --allow ADDRESS --device BUSID, with this \
              machine's address; and look for a firewall"
         )),
         _ => finding,
