@@ -1225,15 +1225,22 @@ fn a_client_that_does_nothing_costs_nothing() {
     }
 }
 
+/// Starts a server under a limit of the shell's `ulimit`.
+#[cfg(target_os = "linux")]
+fn start_limited(limit: &str, arguments: &[&str]) -> Running {
+    let mut shell = Command::new("sh");
+    let script = format!("ulimit {limit}; exec \"$0\" serve \"$@\"");
+    shell.args(["-c", &script, env!("CARGO_BIN_EXE_usbferry")]);
+    shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+    Running::start_as(shell, arguments)
+}
+
 /// A system with few descriptors for the program: silent clients do not use up the descriptors
 /// needed by a device or the next client.
 #[cfg(target_os = "linux")]
 #[test]
 fn few_descriptors_are_not_used_up_by_silent_clients() {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "ulimit -n 64; exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_usbferry")]);
-    shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
-    let server = Running::start_as(shell, &["--simulate=loopback"]);
+    let server = start_limited("-n 64", &["--simulate=loopback"]);
     let silent: Vec<TcpStream> =
         (0..100).map(|_| TcpStream::connect(server.address).expect("it listens")).collect();
     server.attach("1-1").assert_in_sync();
@@ -1246,10 +1253,7 @@ fn few_descriptors_are_not_used_up_by_silent_clients() {
 #[cfg(target_os = "linux")]
 #[test]
 fn few_descriptors_are_not_used_up_by_clients_of_the_page() {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "ulimit -n 64; exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_usbferry")]);
-    shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
-    let server = Running::start_as(shell, &["--simulate=loopback", "--http", "127.0.0.1:0"]);
+    let server = start_limited("-n 64", &["--simulate=loopback", "--http", "127.0.0.1:0"]);
     let page = &*page_of(&server);
     let silent: Vec<TcpStream> =
         (0..100).map(|_| TcpStream::connect(page).expect("it listens")).collect();
@@ -1265,10 +1269,7 @@ fn few_descriptors_are_not_used_up_by_clients_of_the_page() {
 #[test]
 fn the_last_descriptors_are_not_kept_by_silent_clients() {
     const DEVICES: usize = 14;
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "ulimit -n 64; exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_usbferry")]);
-    shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
-    let server = Running::start_as(shell, &["--simulate=loopback:count=14", "--socket", "none"]);
+    let server = start_limited("-n 64", &["--simulate=loopback:count=14", "--socket", "none"]);
     let mut attached: Vec<MiniClient> =
         (1..=DEVICES).map(|number| server.attach(&format!("1-{number}"))).collect();
     let silent: Vec<TcpStream> =
@@ -1292,13 +1293,9 @@ fn imports_without_memory_are_refused_and_sessions_go_on() {
     const NOT_AVAILABLE: u32 = 1;
     let busid = |number: usize| BusId::new(&format!("1-{}", number + 1)).expect("a busid");
     for kilobytes in [700_000, 726_000, 752_000, 778_000, 804_000] {
-        let mut shell = Command::new("sh");
-        let script = format!("ulimit -v {kilobytes}; exec \"$0\" serve \"$@\"");
-        shell.args(["-c", &script, env!("CARGO_BIN_EXE_usbferry")]);
-        shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
         let devices = format!("--simulate=loopback:count={DEVICES}");
         // Without the thread of the socket, which has address space of its own.
-        let server = Running::start_as(shell, &[&devices, "--socket", "none"]);
+        let server = start_limited(&format!("-v {kilobytes}"), &[&devices, "--socket", "none"]);
         let mut attached = Vec::new();
         let mut refused = 0;
         for number in 0..DEVICES {
