@@ -101,6 +101,22 @@ pub struct Recording {
     pub broken_behind: Option<u64>,
 }
 
+/// bDescriptorType of a device descriptor (USB 2.0, table 9-5).
+pub const DEVICE: u8 = 1;
+
+/// The answers to requests for the standard descriptor of a kind, the first of the kind (USB 2.0,
+/// 9.4.3), with as many bytes as the recording has.
+pub fn descriptors<'a>(
+    urbs: impl Iterator<Item = &'a Urb>,
+    kind: u8,
+) -> impl Iterator<Item = &'a [u8]> {
+    urbs.filter_map(move |urb| {
+        urb.setup.filter(|setup| setup[..6] == [0x80, 6, 0, kind, 0, 0])?;
+        let end = urb.end.as_ref().filter(|end| end.status == 0)?;
+        Some(&end.received.bytes[..])
+    })
+}
+
 /// The URBs of a file, up to the place where the file is broken.
 ///
 /// # Errors

@@ -20,9 +20,6 @@ use crate::words::reason;
 /// bmRequestType and bRequest of SET_ADDRESS, which the host of a device sends.
 const SET_ADDRESS: [u8; 2] = [0, 5];
 
-/// The first bytes of a setup packet that asks for the device descriptor (USB 2.0, 9.4.3).
-const DEVICE_DESCRIPTOR: [u8; 4] = [0x80, 6, 0, 1];
-
 /// The place of idVendor in a device descriptor, with idProduct behind (USB 2.0, 9.6.1).
 const IDS_AT: usize = 8;
 
@@ -104,9 +101,7 @@ impl Recorded {
     /// Vendor and product of the recorded device, if the recording has the device descriptor.
     #[must_use]
     pub fn ids(&self) -> Option<(u16, u16)> {
-        self.urbs.iter().find_map(|urb| {
-            urb.setup.filter(|setup| setup[..4] == DEVICE_DESCRIPTOR)?;
-            let descriptor = &urb.end.as_ref().filter(|end| end.status == 0)?.received.bytes;
+        recording::descriptors(self.urbs.iter(), recording::DEVICE).find_map(|descriptor| {
             let (ids, _) = descriptor.get(IDS_AT..)?.split_first_chunk::<4>()?;
             let [a, b, c, d] = *ids;
             Some((u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])))

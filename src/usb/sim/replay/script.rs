@@ -11,13 +11,12 @@ use crate::sorted::sort_by_key;
 use crate::usb::Configuration;
 use crate::usb::descriptor::{DEVICE_LEN, Host, parse_configuration};
 use crate::usbmon::error::RecordingError;
-use crate::usbmon::recording::{self, Ended, Recording, Urb};
+use crate::usbmon::recording::{self, DEVICE, Ended, Recording, Urb};
 use crate::wire::setup::{SETUP_LEN, Setup};
 use crate::wire::status::Status;
 use crate::wire::types::{Direction, EndpointAddress, Speed, TransferType};
 
 const GET_DESCRIPTOR: [u8; 2] = [0x80, 6];
-const DEVICE: u8 = 1;
 const CONFIGURATION: u8 = 2;
 const STRING: u8 = 3;
 
@@ -187,12 +186,7 @@ impl Script {
 
 /// The first whole descriptor of a kind.
 fn descriptor<'a>(urbs: impl Iterator<Item = &'a Urb>, kind: u8) -> Option<&'a [u8]> {
-    let mut found = urbs.filter_map(|urb| {
-        let setup = urb.setup.filter(|setup| setup[..4] == [0x80, 6, 0, kind])?;
-        let end = urb.end.as_ref().filter(|end| end.status == 0 && setup[4..6] == [0, 0])?;
-        Some(&end.received.bytes[..])
-    });
-    found.find(|bytes| match (kind, *bytes) {
+    recording::descriptors(urbs, kind).find(|bytes| match (kind, *bytes) {
         (DEVICE, bytes) => bytes.len() >= DEVICE_LEN && bytes[1] == DEVICE,
         (_, [_, CONFIGURATION, low, high, ..]) => {
             bytes.len() >= usize::from(u16::from_le_bytes([*low, *high]))
