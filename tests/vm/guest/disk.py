@@ -52,13 +52,13 @@ def write(fd, image, size, count):
     return elapsed
 
 
-def processor_time(pids):
-    """Seconds that the threads of the processes have run."""
-    nanoseconds = 0
+def account(pids):
+    """Seconds run, seconds waited for a processor, and turns, of all threads of the processes."""
+    sums = [0, 0, 0]
     for path in (path for pid in pids for path in glob.glob(f"/proc/{pid}/task/*/schedstat")):
         with open(path) as file:
-            nanoseconds += int(file.read().split()[0])
-    return nanoseconds / 1e9
+            sums = [a + int(b) for a, b in zip(sums, file.read().split())]
+    return [sums[0] / 1e9, sums[1] / 1e9, sums[2]]
 
 
 def main(device, path, *pids):
@@ -67,9 +67,9 @@ def main(device, path, *pids):
     fd = os.open(device, os.O_RDWR | os.O_DIRECT)
     for name, size, count in SIZES:
         for what, run in (("read", read), ("write", write)):
-            before = processor_time(pids)
+            before = account(pids)[0]
             seconds = statistics.median(run(fd, image, size, count) for _ in range(REPETITIONS))
-            cpu = (processor_time(pids) - before) / REPETITIONS
+            cpu = (account(pids)[0] - before) / REPETITIONS
             print(f"{what} {name};{seconds:.4f};{size * count};{cpu:.4f}")
         # The written data, in a single piece.
         read(fd, image, size * count, 1)

@@ -38,15 +38,6 @@ def threads_named(*names):
     return found
 
 
-def account(pids):
-    """Seconds run, seconds waited for a processor, and turns, of all threads of the processes."""
-    sums = [0, 0, 0]
-    for path in (path for pid in pids for path in glob.glob(f"/proc/{pid}/task/*/schedstat")):
-        with open(path) as file:
-            sums = [a + int(b) for a, b in zip(sums, file.read().split())]
-    return [sums[0] / 1e9, sums[1] / 1e9, sums[2]]
-
-
 def measure(device, blocks, label, server):
     client = [*threads_named("vhci_rx", "vhci_tx", "usb-storage"), str(os.getpid())]
     groups = {"server": server, "client": client}
@@ -57,12 +48,12 @@ def measure(device, blocks, label, server):
     image[:] = data[:]
     urbs = blocks * URBS_OF_A_BLOCK
     for load, move in (("read", disk.read), ("write", disk.write)):
-        before = {who: account(pids) for who, pids in groups.items()}
+        before = {who: disk.account(pids) for who, pids in groups.items()}
         since = time.monotonic()
         move(fd, image, SIZE, blocks)
         line = {"load": load, "by": label, "all": (time.monotonic() - since) / urbs}
         for who, pids in groups.items():
-            counts = (now - then for now, then in zip(account(pids), before[who]))
+            counts = (now - then for now, then in zip(disk.account(pids), before[who]))
             names = (f"{who} runs", f"{who} waits", f"{who} turns")
             line.update(zip(names, (count / urbs for count in counts)))
         print(json.dumps(line))
